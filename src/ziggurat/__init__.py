@@ -1,0 +1,1 @@
+"""Ziggurat: text classifiers that spend on each input only the compute it needs."""

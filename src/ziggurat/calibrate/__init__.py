@@ -1,0 +1,1 @@
+"""Calibrate room: chooses operating points from arrays of scores and predictions. No torch."""

@@ -1,0 +1,82 @@
+"""PackedBatch, the only batch inside the library, and the only file that knows padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+Array = Any  # a numpy array or a torch tensor: this file indexes it and asks for nothing else
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Token states of several sequences behind one another, without padding.
+
+    Every shrinking in the library goes through `take_sequences` and `take_tokens`. The index arrays are numpy and live
+    on the host, whatever device the states are on: decisions are made there.
+    """
+
+    states: Array  # (n_tokens, d); before the embedding layer (n_tokens, 2): token id and segment id
+    cu_seqlens: np.ndarray  # (n_seqs + 1) int64: sequence i owns tokens cu_seqlens[i] … cu_seqlens[i + 1] - 1
+    positions: np.ndarray  # (n_tokens) int64: where each surviving token stood in its text
+    rows: np.ndarray  # (n_seqs) int64: which request each sequence answers
+
+    @property
+    def n_seqs(self) -> int:
+        """Sequences in the batch."""
+        return len(self.rows)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Live tokens of each sequence, (n_seqs) int64."""
+        return np.diff(self.cu_seqlens)
+
+    def with_states(self, states: Array) -> PackedBatch:
+        """The same tokens in new states, (n_tokens, any width)."""
+        return replace(self, states=states)
+
+    def take_sequences(self, keep: np.ndarray) -> PackedBatch:
+        """Only the sequences where `keep` (n_seqs, bool) is true, in their order."""
+        if keep.all():
+            return self
+        tokens = np.flatnonzero(np.repeat(keep, self.lengths))
+        return PackedBatch(
+            self.states[tokens], cumulate(self.lengths[keep]), self.positions[tokens], self.rows[keep]
+        )
+
+    def take_tokens(self, keep: np.ndarray) -> PackedBatch:
+        """Only the tokens where `keep` (n_tokens, bool) is true, in their order; every sequence keeps its first."""
+        keep = keep.copy()
+        keep[self.cu_seqlens[:-1]] = True
+        if keep.all():
+            return self
+        tokens = np.flatnonzero(keep)
+        kept = np.add.reduceat(keep.astype(np.int64), self.cu_seqlens[:-1])
+        return PackedBatch(self.states[tokens], cumulate(kept), self.positions[tokens], self.rows)
+
+
+def cumulate(lengths: np.ndarray) -> np.ndarray:
+    """`cu_seqlens` of these lengths: (n_seqs) → (n_seqs + 1), starting with 0."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def pack(sequences: Sequence[np.ndarray], rows: np.ndarray | None = None) -> PackedBatch:
+    """Sequences of shape (length_i ≥ 1, width) as one batch; `rows` defaults to 0 … n_seqs - 1."""
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    if not len(lengths) or lengths.min() < 1:
+        raise ValueError("a batch needs at least one sequence and every sequence at least one token")
+    rows = np.arange(len(lengths)) if rows is None else rows
+    return PackedBatch(np.concatenate(sequences), cumulate(lengths), place_in_sequence(lengths), rows)
+
+
+def place_in_sequence(lengths: np.ndarray) -> np.ndarray:
+    """0 … length_i - 1 for every sequence behind one another: (n_seqs) → (n_tokens)."""
+    return np.arange(lengths.sum()) - np.repeat(cumulate(lengths)[:-1], lengths)
+
+
+def padded_slots(lengths: np.ndarray) -> np.ndarray:
+    """Where each packed token stands in a flattened (n_seqs, longest) grid: (n_tokens) int64."""
+    return place_in_sequence(lengths) + np.repeat(np.arange(len(lengths)) * lengths.max(), lengths)

@@ -1,0 +1,1 @@
+"""Report room: clocks, rows, tables, figures. No torch."""

@@ -1,0 +1,81 @@
+"""The records that the rooms exchange. Frozen, plain, no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ziggurat.errors import UserError
+
+Label = int | str
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A place where an answer can be given: after `layer` encoder layers."""
+
+    layer: int  # encoder layers that have run, 1 … L
+
+    @property
+    def name(self) -> str:
+        """What tables and figures call it."""
+        return f"layer {self.layer}"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one answer cost."""
+
+    rung: int  # which rung answered: 0 is the first, n_rungs - 1 the full model
+    tokens: tuple[int, ...]  # live tokens in each encoder layer that ran
+    flops: int  # 2 x multiply-adds, heads that were asked included
+    microseconds: float  # from the start of its batch to this answer
+    truncated: bool  # the text was longer than the model reads
+
+    @property
+    def layers(self) -> int:
+        """Encoder layers that ran."""
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One input's answer."""
+
+    label: Label
+    probabilities: np.ndarray  # (n_classes), in the order of the model's labels
+    trace: Trace
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where on the speed-accuracy curve to run: made by `calibrate`, used by `engine`.
+
+    `thresholds` has one entry per rung but the last, in the unit of `score`; None = no answer is given there (its head
+    is not even computed). `confidence` is None as long as nothing but the select rows vouches for `target`.
+    """
+
+    name: str
+    score: str  # which exit score, see ziggurat.policies.exits.SCORES
+    thresholds: tuple[float | None, ...]
+    fingerprint: str  # of the weights that it was chosen for
+    target: float | None = None  # accuracy that it may lose against the full model, 0.01 = one point
+    confidence: float | None = None  # probability that the target is kept; None = not certified
+    data: str | None = None  # content hash of the rows that chose it
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return dataclasses.asdict(self) | {"thresholds": list(self.thresholds)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> OperatingPoint:
+        """The inverse of `to_dict`; UserError names a key that is missing or unknown."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        required = {"name", "score", "thresholds", "fingerprint"}
+        if wrong := (set(values) - known) | (required - set(values)):
+            raise UserError(f"operating point: missing or unknown key {sorted(wrong)[0]!r}; make it again with `ziggurat train`")
+        return cls(**{**values, "thresholds": tuple(values["thresholds"])})
