@@ -1,0 +1,127 @@
+"""FLOPs of an encoder and its heads, from its spec and token counts.
+
+One convention for everything that Ziggurat prints: 2 x multiply-adds of the matrix products, real tokens only (special
+tokens included, padding never), attention products counted, exit heads and the final classifier counted, embeddings
+free. Elementwise work (softmax, LayerNorm, GELU, the entropy of an exit, the column sums of a pruning score) holds no
+matrix product and is not counted. The conventions of other papers are in `ziggurat.report.conventions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ziggurat.encoder.spec import EncoderSpec
+
+Tokens = TypeVar("Tokens", int, np.ndarray)  # one input's count, or many inputs' (any shape): the answer has the same form
+
+FASTBERT_WIDTH = 128  # of FastBERT's head, whatever the encoder's width
+FINAL = "pooler"  # the kind of head that a fine-tuned checkpoint ends with
+
+
+def layer_flops(spec: EncoderSpec, n_before: Tokens, n_after: Tokens | None = None) -> Tokens:
+    """FLOPs of one encoder layer: 2 (2 d n_before² + 4 d² n_before + 2 d m n_after), m = width of the feed-forward layer.
+
+    `n_before` tokens take part in attention and its four projections, `n_after` (default: all) are left for the
+    feed-forward layer: the accounting of LTP, so that figures compare, although a runner that prunes before the output
+    projection does slightly less. Source: LTP's code; its `8 d²` is `2 d m` at m = 4 d.
+    """
+    before = _wide(n_before)
+    after = before if n_after is None else _wide(n_after)
+    d = spec.hidden
+    return 4 * d * before * before + 8 * d * d * before + 4 * d * spec.intermediate * after
+
+
+def head_flops(kind: str, spec: EncoderSpec, n_tokens: Tokens, n_classes: int) -> Tokens:
+    """FLOPs of one exit head (or the final classifier) that sees `n_tokens` live tokens.
+
+    `kind` is a key of `HEADS`; ValueError for another one.
+    """
+    if kind not in HEADS:
+        raise ValueError(f"unknown kind of head {kind!r}; known: {', '.join(HEADS)}")
+    flops: Tokens = 2 * HEADS[kind](spec, _wide(n_tokens), n_classes)
+    return flops
+
+
+def path_flops(
+    spec: EncoderSpec,
+    kind: str,
+    n_classes: int,
+    tokens: Sequence[int],
+    heads_at: Sequence[int],
+    final: bool,
+    kept: Sequence[int] | None = None,
+) -> int:
+    """FLOPs of one answer, from the way that its input took.
+
+    `tokens` are those that entered each layer that ran; `kept` those that left it (default: the same, no pruning).
+    `heads_at` are the layers (1 … len(tokens)) behind which an exit head of `kind` was computed, the answering one
+    included; `final` says that the model's own classifier was. ValueError if `tokens` and `kept` differ in length.
+    """
+    kept = tokens if kept is None else kept
+    layers = sum(layer_flops(spec, before, after) for before, after in zip(tokens, kept, strict=True))
+    heads = sum(head_flops(kind, spec, kept[layer - 1], n_classes) for layer in heads_at)
+    return layers + heads + (head_flops(FINAL, spec, kept[-1], n_classes) if final else 0)
+
+
+def full_flops(spec: EncoderSpec, n_classes: int, lengths: np.ndarray) -> np.ndarray:
+    """FLOPs of the whole model without exits, for inputs of these `lengths` (n): (n) int64. The unit of every speed-up."""
+    return spec.layers * layer_flops(spec, lengths) + head_flops(FINAL, spec, lengths, n_classes)
+
+
+def rung_flops(
+    spec: EncoderSpec,
+    kind: str,
+    n_classes: int,
+    lengths: np.ndarray,
+    rung_layers: Sequence[int],
+    asked: Sequence[bool],
+) -> np.ndarray:
+    """FLOPs of leaving at each rung when no token is pruned: `lengths` (n) → (n, n_rungs) int64.
+
+    `asked` says for each rung (the last one's entry may be left out) whether inputs that pass it compute its head. A
+    rung's own cost holds its own head in any case, for without it there is no answer: all False gives the cost of going
+    straight to a rung. ValueError unless `rung_layers` rises to the spec's last layer.
+    """
+    layers = np.asarray(rung_layers, dtype=np.int64)
+    if not len(layers) or layers[0] < 1 or (np.diff(layers) < 1).any() or layers[-1] != spec.layers:
+        raise ValueError(f"rung_layers must rise from 1 or more to {spec.layers}, not {list(rung_layers)}")
+    if len(asked) not in (len(layers) - 1, len(layers)):
+        raise ValueError(f"asked has {len(asked)} entries for {len(layers)} rungs")
+    passed = np.concatenate([[0], np.cumsum(asked[: len(layers) - 1], dtype=np.int64)])  # heads computed on the way
+    head = head_flops(kind, spec, lengths, n_classes)
+    flops: np.ndarray = np.outer(layer_flops(spec, lengths), layers) + np.outer(head, passed)
+    flops[:, :-1] += head[:, None]
+    flops[:, -1] += head_flops(FINAL, spec, lengths, n_classes)
+    return flops
+
+
+def _wide(n: Tokens) -> Tokens:
+    """int64 or int: squares of token counts times widths do not fit in the int32 that tokenizers hand out."""
+    return n.astype(np.int64) if isinstance(n, np.ndarray) else int(n)
+
+
+def _fastbert(spec: EncoderSpec, n: Any, n_classes: int) -> Any:
+    """MACs: d → 128 and four 128 x 128 maps on every token, attention, then 128 → 128 → N on the first."""
+    w = FASTBERT_WIDTH
+    return (spec.hidden * w + 4 * w * w) * n + 2 * w * n * n + w * w + w * n_classes
+
+
+def _pooler(spec: EncoderSpec, n: Any, n_classes: int) -> Any:
+    """MACs: d → d → N on the first token."""
+    return spec.hidden * (spec.hidden + n_classes) + 0 * n
+
+
+def _linear(spec: EncoderSpec, n: Any, n_classes: int) -> Any:
+    """MACs: d → N on the first token."""
+    return spec.hidden * n_classes + 0 * n
+
+
+# A new head adds its MACs here: (spec, live tokens, classes) → same form as the tokens.
+HEADS: Mapping[str, Callable[[EncoderSpec, Any, int], Any]] = {
+    "fastbert": _fastbert,
+    "pooler": _pooler,
+    "linear": _linear,
+}
