@@ -15,14 +15,16 @@ import numpy as np
 
 from ziggurat.encoder.spec import EncoderSpec
 
-Tokens = TypeVar("Tokens", int, np.ndarray)  # one input's count, or many inputs' (any shape): the answer has the same form
+Tokens = TypeVar(
+    "Tokens", int, np.ndarray
+)  # one input's count, or many inputs' (any shape): the answer has the same form
 
 FASTBERT_WIDTH = 128  # of FastBERT's head, whatever the encoder's width
 FINAL = "pooler"  # the kind of head that a fine-tuned checkpoint ends with
 
 
 def layer_flops(spec: EncoderSpec, n_before: Tokens, n_after: Tokens | None = None) -> Tokens:
-    """FLOPs of one encoder layer: 2 (2 d n_before² + 4 d² n_before + 2 d m n_after), m = width of the feed-forward layer.
+    """FLOPs of one encoder layer: 2 (2 d n_before² + 4 d² n_before + 2 d m n_after), m = the spec's `intermediate`.
 
     `n_before` tokens take part in attention and its four projections, `n_after` (default: all) are left for the
     feed-forward layer: the accounting of LTP, so that figures compare, although a runner that prunes before the output
@@ -31,7 +33,8 @@ def layer_flops(spec: EncoderSpec, n_before: Tokens, n_after: Tokens | None = No
     before = _wide(n_before)
     after = before if n_after is None else _wide(n_after)
     d = spec.hidden
-    return 4 * d * before * before + 8 * d * d * before + 4 * d * spec.intermediate * after
+    flops: Tokens = 4 * d * before * before + 8 * d * d * before + 4 * d * spec.intermediate * after
+    return flops
 
 
 def head_flops(kind: str, spec: EncoderSpec, n_tokens: Tokens, n_classes: int) -> Tokens:
@@ -67,8 +70,9 @@ def path_flops(
 
 
 def full_flops(spec: EncoderSpec, n_classes: int, lengths: np.ndarray) -> np.ndarray:
-    """FLOPs of the whole model without exits, for inputs of these `lengths` (n): (n) int64. The unit of every speed-up."""
-    return spec.layers * layer_flops(spec, lengths) + head_flops(FINAL, spec, lengths, n_classes)
+    """FLOPs of the whole model without exits, the unit of every speed-up: `lengths` (n) → (n) int64."""
+    flops: np.ndarray = spec.layers * layer_flops(spec, lengths) + head_flops(FINAL, spec, lengths, n_classes)
+    return flops
 
 
 def rung_flops(
@@ -104,7 +108,11 @@ def _wide(n: Tokens) -> Tokens:
 
 
 def _fastbert(spec: EncoderSpec, n: Any, n_classes: int) -> Any:
-    """MACs: d → 128 and four 128 x 128 maps on every token, attention, then 128 → 128 → N on the first."""
+    """MACs: d → 128 and four 128 x 128 maps on every token, attention, then 128 → 128 → N on the first.
+
+    As published, so that figures compare. A runner that computes the first token's query and output only does a fifth
+    less: the charge is an upper bound.
+    """
     w = FASTBERT_WIDTH
     return (spec.hidden * w + 4 * w * w) * n + 2 * w * n * n + w * w + w * n_classes
 

@@ -1,0 +1,229 @@
+"""Rows with a role: what may train, choose, certify and test, disjoint by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows, read_rows
+from ziggurat.data.stdlib_docs import STDLIB_DOCS, stdlib_docs
+from ziggurat.errors import UserError
+
+Names = tuple[int | str, ...]
+
+
+class Role(StrEnum):
+    """What a row may be used for; it has exactly one role."""
+
+    TRAIN = "train"  # fits weights
+    SELECT = "select"  # chooses between models and operating points
+    CERTIFY = "certify"  # vouches for the operating point that was chosen
+    TEST = "test"  # reports; decides nothing
+
+
+REASONS = MappingProxyType(
+    {
+        Role.TRAIN: "may not choose or certify: the model has seen them",
+        Role.SELECT: "may not train or certify: choices were made on them",
+        Role.CERTIFY: "may not train or choose: a guarantee holds only for rows that decided nothing before it",
+        Role.TEST: "may not train, choose or certify: they only report",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Fractions:
+    """The share of the rows that each role gets, in the order of `Role`; they sum to 1."""
+
+    train: float = 0.8
+    select: float = 0.1
+    certify: float = 0.1
+    test: float = 0.0
+
+    def __post_init__(self) -> None:
+        values = astuple(self)
+        if not all(0 <= value <= 1 for value in values) or not math.isclose(sum(values), 1, abs_tol=1e-6):
+            shares = ", ".join(f"{role} {value}" for role, value in zip(Role, values, strict=True))
+            raise UserError(f"fractions: {shares}; each must be between 0 and 1 and their sum 1")
+
+
+STDLIB_FRACTIONS = Fractions(train=0.6, select=0.1, certify=0.1, test=0.2)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Texts with class indices and one role."""
+
+    texts: list[str]  # (n)
+    pairs: list[str] | None  # (n), second texts
+    labels: np.ndarray | None  # (n) int64, index into label_names, -1 = unlabelled
+    label_names: Names  # in the order of the model's classes
+    role: Role
+    source: str  # where the rows come from, for messages
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: np.ndarray) -> Dataset:
+        """The rows with these indices, (m) int, in the order of `indices`."""
+        return replace(
+            self,
+            texts=[self.texts[i] for i in indices],
+            pairs=None if self.pairs is None else [self.pairs[i] for i in indices],
+            labels=None if self.labels is None else self.labels[indices],
+        )
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """Content hash of each row, (n) uint64; case and white space do not count, nor does the label."""
+        return _hash_rows(self.texts, self.pairs, purpose=b"row")
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the whole set, labels included: 32 hex digits that do not depend on the order of the rows."""
+        labels = np.full(len(self), -1) if self.labels is None else self.labels
+        order = np.lexsort((labels, self.hashes))
+        state = hashlib.blake2b(repr(self.label_names).encode("utf-8", "backslashreplace"), digest_size=16)
+        state.update(self.hashes[order].astype("<u8").tobytes())
+        state.update(labels[order].astype("<i8").tobytes())
+        return state.hexdigest()
+
+    def require(self, *roles: Role) -> Dataset:
+        """Itself if its role is one of `roles`, else a UserError that says why these rows are the wrong ones."""
+        if self.role in roles:
+            return self
+        raise UserError(
+            f"{self.role} rows of {self.source} {REASONS[self.role]}; this step takes {' or '.join(roles)} rows"
+        )
+
+
+def load(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False) -> Rows:
+    """Rows of any source that `read_rows` knows, or of the built-in data set (`stdlib-docs`)."""
+    return stdlib_docs() if source == STDLIB_DOCS else read_rows(source, columns, labels_required)
+
+
+def load_builtin() -> dict[Role, Dataset]:
+    """The built-in data set in its fixed roles."""
+    return split_roles(stdlib_docs(), STDLIB_FRACTIONS)
+
+
+def split_roles(
+    rows: Rows, fractions: Fractions = Fractions(), label_names: Names | None = None
+) -> dict[Role, Dataset]:
+    """One data set for each role whose fraction is above 0.
+
+    The role comes from the content alone: the same text (up to case and white space) gets the same role in whatever
+    file and order it comes, so roles stay disjoint when rows are added. `label_names` defaults to the sorted distinct
+    labels. Unlabelled rows train, unless the same text is held out with a label; then they are left out.
+
+    Raises:
+        UserError: no labels, one class only, labels of mixed types, an unknown label, or a role that gets no rows.
+    """
+    names = _distinct_labels(rows) if label_names is None else label_names
+    labels = _class_indices(rows, names)
+    if labels is None:
+        raise UserError(f"{rows.source}: no labels; add a label column or name the right one")
+    everything = Dataset(rows.texts, rows.pairs, labels, names, Role.TRAIN, rows.source)
+    places = _places(rows, fractions)
+    unlabelled = labels < 0
+    withheld = unlabelled & (places != 0) & np.isin(everything.hashes, everything.hashes[~unlabelled])
+    places[unlabelled] = 0  # 0 = train, the first role
+    sets = {}
+    for place, (role, fraction) in enumerate(zip(Role, astuple(fractions), strict=True)):
+        here = (places == place) & ~withheld
+        if fraction > 0 and not (here & ~unlabelled).any():
+            raise _too_few(rows, role, fraction)
+        if here.any():
+            sets[role] = replace(everything.take(np.flatnonzero(here)), role=role)
+    return sets
+
+
+def as_dataset(rows: Rows, role: Role, label_names: Names) -> Dataset:
+    """All rows in one role, their labels as indices into `label_names`; 1 and "1" are the same label.
+
+    Raises:
+        UserError: a label that is not in `label_names`, or unlabelled rows among labelled ones in a role that measures.
+    """
+    labels = _class_indices(rows, label_names)
+    if role is not Role.TRAIN and labels is not None and (labels < 0).any():
+        row = int(np.argmin(labels)) + 1
+        raise UserError(f"{rows.source}: row {row} has no label; label it or remove it, only train rows may lack one")
+    return Dataset(rows.texts, rows.pairs, labels, label_names, role, rows.source)
+
+
+def _distinct_labels(rows: Rows) -> Names:
+    """The labels that occur: integers by value, strings by alphabet."""
+    labels = {label for label in _classes(rows) or () if label is not None}
+    if len({type(label) for label in labels}) > 1:
+        number, word = (min(str(x) for x in labels if isinstance(x, kind)) for kind in (int, str))
+        raise UserError(f"{rows.source}: labels mix integers ({number}) and strings ({word!r}); use one kind")
+    if len(labels) == 1:
+        raise UserError(f"{rows.source}: every label is {labels.pop()!r}; a classifier needs at least two classes")
+    return tuple(sorted(labels))
+
+
+def _classes(rows: Rows) -> list[int | str | None] | None:
+    """The labels, None if no row has one; a UserError if they are amounts and not classes."""
+    if rows.labels is None or all(label is None for label in rows.labels):
+        return None
+    classes: list[int | str | None] = []
+    for row, label in enumerate(rows.labels, start=1):
+        if isinstance(label, float):
+            advice = "regression is not supported yet; write classes as integers or strings"
+            raise UserError(f"{rows.source}: row {row}: label {label}: {advice}")
+        classes.append(label)
+    return classes
+
+
+def _class_indices(rows: Rows, names: Names) -> np.ndarray | None:
+    """Labels as indices into `names`, (n) int64, -1 where a row has none; None if no row has one."""
+    labels = _classes(rows)
+    if labels is None:
+        return None
+    # By how they are written: label names that went through JSON keys or a CSV file come back as strings.
+    index = {str(name): i for i, name in enumerate(names)}
+    indices = np.full(len(rows), -1, dtype=np.int64)
+    for row, label in enumerate(labels):
+        if label is not None:
+            if str(label) not in index:
+                known = ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
+                raise UserError(f"{rows.source}: row {row + 1}: unknown label {label!r}; the known ones are {known}")
+            indices[row] = index[str(label)]
+    return indices
+
+
+def _places(rows: Rows, fractions: Fractions) -> np.ndarray:
+    """Index into `Role` for each row, (n) int64: the interval of the fractions into which the row's hash falls."""
+    edges = np.cumsum(astuple(fractions))
+    edges[np.flatnonzero(astuple(fractions))[-1] :] = np.inf  # rounding must not open a role whose fraction is 0
+    # Another hash than `hashes`: whoever samples by those must not sample by role.
+    return np.searchsorted(edges, _hash_rows(rows.texts, rows.pairs, purpose=b"role") / 2.0**64, side="right")
+
+
+def _hash_rows(texts: Sequence[str], pairs: Sequence[str] | None, purpose: bytes) -> np.ndarray:
+    """Hash of each row's casefolded, whitespace-collapsed text, (n) uint64; purposes give independent hashes."""
+    joined = texts if pairs is None else [f"{text}\x1f{pair}" for text, pair in zip(texts, pairs, strict=True)]
+    return np.array([_hash(text, purpose) for text in joined], dtype=np.uint64)
+
+
+def _hash(text: str, purpose: bytes) -> int:
+    plain = " ".join(text.casefold().split())
+    # JSON files may hold lone surrogates, which strict UTF-8 refuses.
+    state = hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=8, person=purpose)
+    return int.from_bytes(state.digest(), "little")
+
+
+def _too_few(rows: Rows, role: Role, fraction: float) -> UserError:
+    """A role without rows; with 5 / fraction distinct rows that happens less than once in a hundred times (e^-5)."""
+    needed = math.ceil(5 / fraction)
+    return UserError(
+        f"{rows.source}: no {role} rows: {len(rows)} rows are too few for a fraction of {fraction:g}; "
+        f"use about {needed} different labelled rows or more"
+    )

@@ -1,0 +1,135 @@
+"""Reading and writing model folders as torch models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ziggurat.encoder import folder as layout
+from ziggurat.encoder.folder import Manifest
+from ziggurat.encoder.heads import HEADS
+from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.spec import read_spec
+from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
+from ziggurat.errors import UserError
+from ziggurat.files import whole_folder
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+
+
+def load_hf(source: Path, n_classes: int, head_kind: str, head_layers: Sequence[int] | None) -> AdaptiveModel:
+    """A Hugging Face encoder or classifier with fresh exit heads.
+
+    `head_layers` None = after every layer but the last. A missing pooler or classifier, or a classifier of another
+    size, starts fresh (seed torch beforehand).
+    """
+    spec = read_spec(read_config(source))
+    layers = tuple(range(1, spec.layers)) if head_layers is None else tuple(sorted(set(head_layers)))
+    if head_kind not in HEADS:
+        raise UserError(f"head kind {head_kind!r} is not known; known: {', '.join(HEADS)}")
+    if any(not 1 <= layer < spec.layers for layer in layers):
+        raise UserError(f"head layers {list(layers)}: the model has {spec.layers} layers, heads stand after 1 … {spec.layers - 1}")
+    model = AdaptiveModel(spec, n_classes, head_kind, layers)
+    tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat)
+    if len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
+    _fill(model, tensors, may_miss=(POOLER, CLASSES, layout.HEAD_PREFIX), source=source)
+    model.start_heads_from_pooler()
+    return model
+
+
+def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
+    """The model of one of our folders; UserError if a file is missing, broken or not of these weights."""
+    manifest = layout.read_manifest(folder)
+    spec = read_spec(read_config(folder))
+    model = AdaptiveModel(spec, len(manifest.labels), manifest.head_kind, manifest.head_layers)
+    tensors = from_hf(_read_tensors(folder / layout.WEIGHTS), spec, torch.cat)
+    extras = _read_tensors(folder / layout.EXTRAS)
+    heads = {name: tensor for name, tensor in extras.items() if name.startswith(layout.HEAD_PREFIX)}
+    _fill(model, tensors | heads, may_miss=(), source=folder)
+    if layout.fingerprint(folder) != manifest.fingerprint:
+        raise UserError(f"{folder}: the weights are not those that {layout.MANIFEST} describes; train or adapt again")
+    return model.eval(), manifest
+
+
+def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarray, source: Path, out: Path) -> Manifest:
+    """Writes a whole model folder at `out`, tokenizer and configuration taken from `source`; returns its manifest.
+
+    `trained_rows` (n) are the content hashes of all rows that trained or chose anything.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    named = {name: tensor.clone() for name, tensor in to_hf(tensors, model.spec).items()}
+    extras = {name: tensor for name, tensor in tensors.items() if name.startswith(layout.HEAD_PREFIX)}
+    extras[layout.TRAINED_ROWS] = torch.from_numpy(np.sort(trained_rows.view(np.int64)))
+    with whole_folder(out) as folder:
+        save_file(named, folder / layout.WEIGHTS, metadata={"format": "pt"})
+        save_file(extras, folder / layout.EXTRAS)
+        config = json.dumps(classifier_config(read_config(source), manifest), indent=2)
+        (folder / layout.CONFIG).write_text(config + "\n", "utf-8")
+        copy_tokenizer(source, folder)
+        manifest = replace(manifest, fingerprint=layout.fingerprint(folder))
+        layout.write_manifest(manifest, folder)
+    return manifest
+
+
+def classifier_config(config: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """The `config.json` with which plain transformers loads the folder as a sequence classifier."""
+    names = [str(label) for label in manifest.labels]
+    return config | {
+        "architectures": ["BertForSequenceClassification"],
+        "id2label": {str(index): name for index, name in enumerate(names)},
+        "label2id": {name: index for index, name in enumerate(names)},
+        "problem_type": "single_label_classification",
+        "dtype": "float32",
+    }
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's `config.json`; UserError if there is none."""
+    return layout.read_json(folder / layout.CONFIG, f"{folder}: no {layout.CONFIG}; give a folder made by save_pretrained")
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copies the tokenizer's files; builds `tokenizer.json` with transformers where an old checkpoint has none."""
+    if not (source / "tokenizer.json").exists():
+        from transformers import AutoTokenizer
+
+        try:
+            AutoTokenizer.from_pretrained(source).save_pretrained(target)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{source}: no tokenizer that transformers can read ({str(error).splitlines()[0]})") from None
+        return
+    for name in _TOKENIZER_FILES:
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
+        raise UserError(f"{path}: not found; safetensors only (load the checkpoint in transformers and save_pretrained it)")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: broken or truncated ({error}); copy it again from its source") from None
+
+
+def _fill(model: AdaptiveModel, tensors: dict[str, Tensor], may_miss: tuple[str, ...], source: Path) -> None:
+    """Loads tensors into the model in float32; UserError for one that is missing or has another shape."""
+    state = model.state_dict()
+    for name, tensor in tensors.items():
+        if name not in state or state[name].shape != tensor.shape:
+            wanted = list(state[name].shape) if name in state else "none"
+            raise UserError(f"{source}: tensor {name} has shape {list(tensor.shape)}, the configuration wants {wanted}")
+    if missing := [name for name in state if name not in tensors and not name.startswith(may_miss)]:
+        raise UserError(f"{source}: tensor {missing[0]} is missing; copy the folder again or train again")
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)

@@ -1,0 +1,104 @@
+"""The model folder: an ordinary Hugging Face folder plus `ziggurat.json` and `ziggurat.safetensors`. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ziggurat.errors import UserError
+from ziggurat.files import whole_file
+from ziggurat.types import Label, OperatingPoint
+
+FORMAT_VERSION = 1
+MANIFEST = "ziggurat.json"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"  # the Hugging Face tensors, loadable by plain transformers
+EXTRAS = "ziggurat.safetensors"  # exit heads, and the hashes of the rows that were trained on
+HEAD_PREFIX = "exits."
+TRAINED_ROWS = "data.trained_rows"  # (n) int64, sorted
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `ziggurat.json` says beside the Hugging Face files."""
+
+    labels: tuple[Label, ...]  # what class 0, 1, … is called in the user's data
+    pairs: bool  # inputs are pairs of texts
+    max_length: int  # tokens that are read of an input, special tokens included
+    head_kind: str  # preset of ziggurat.encoder.heads
+    head_layers: tuple[int, ...]  # layers (1 … L - 1) after which a head stands
+    fingerprint: str  # of the weights, see `fingerprint`
+    operating_points: tuple[OperatingPoint, ...] = ()
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # recipe, data and roles that made it
+
+    def operating_point(self, name: str) -> OperatingPoint:
+        """The point of this name; UserError lists those that exist."""
+        for point in self.operating_points:
+            if point.name == name:
+                return point
+        known = ", ".join(point.name for point in self.operating_points) or "none"
+        raise UserError(f"operating point {name!r} is not in the model; it has: {known}")
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Writes `ziggurat.json`."""
+    values = dataclasses.asdict(manifest)
+    values["operating_points"] = [point.to_dict() for point in manifest.operating_points]
+    with whole_file(folder / MANIFEST) as path:
+        path.write_text(json.dumps({"format_version": FORMAT_VERSION} | values, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads `ziggurat.json`; UserError if it is missing, broken or newer than this version."""
+    path = folder / MANIFEST
+    values = read_json(path, f"{folder}: no {MANIFEST}; make one from a fine-tuned checkpoint with `ziggurat adapt`")
+    version = values.pop("format_version", None)
+    if not isinstance(version, int):
+        raise UserError(f"{path}: no format_version; train or adapt the model again")
+    if version > FORMAT_VERSION:
+        raise UserError(f"{path}: format_version {version} is newer than {FORMAT_VERSION}; upgrade ziggurat")
+    known = {field.name for field in dataclasses.fields(Manifest)}
+    if wrong := (set(values) - known) | (known - set(values)):
+        raise UserError(f"{path}: missing or unknown key {sorted(wrong)[0]!r}; train or adapt the model again")
+    values["labels"] = tuple(values["labels"])
+    values["head_layers"] = tuple(values["head_layers"])
+    values["operating_points"] = tuple(OperatingPoint.from_dict(point) for point in values["operating_points"])
+    return Manifest(**values)
+
+
+def read_json(path: Path, missing: str) -> dict[str, Any]:
+    """A JSON object; UserError with the text `missing` if there is no file, or one that names it if it is broken."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(missing) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); restore it from a backup or train again") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a JSON object; restore it from a backup or train again")
+    return values
+
+
+def checkpoint_labels(folder: Path) -> tuple[Label, ...]:
+    """What a fine-tuned checkpoint calls its classes: the names of `id2label`, or 0, 1, … where nobody named them."""
+    config = read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained")
+    names = {int(index): str(name) for index, name in config.get("id2label", {}).items()}
+    if sorted(names) != list(range(len(names))) or len(names) < 2:
+        raise UserError(f"{folder}: {CONFIG} names no classes (id2label); adapt takes a fine-tuned classifier, train a backbone")
+    ordered = tuple(names[index] for index in range(len(names)))
+    unnamed = all(name in (f"LABEL_{index}", str(index)) for index, name in enumerate(ordered))
+    return tuple(range(len(ordered))) if unnamed else ordered
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of the folder's weights, in order; whatever changes an answer changes it."""
+    digest = hashlib.sha256()
+    for name in (WEIGHTS, EXTRAS):
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""Packed execution of whole batches: finished sequences leave at every rung, and their memory and time with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ziggurat.data.packing import PackedBatch
+from ziggurat.engine.backend import Backend
+from ziggurat.engine.rules import ExitRule
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of each input of a call, in the call's order."""
+
+    logits: np.ndarray  # (n, n_classes) float32, of the rung that answered
+    rungs: np.ndarray  # (n) int64
+    seconds: np.ndarray  # (n) float64, from the start of its batch to its answer
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Class index of each input, (n)."""
+        return self.logits.argmax(axis=1)
+
+
+def run(backend: Backend, batches: Iterable[PackedBatch], rule: ExitRule, n_inputs: int) -> Outcomes:
+    """Answers every input of `batches`, whose `rows` index the call's n_inputs inputs and are all there once."""
+    outcomes = Outcomes(
+        np.full((n_inputs, backend.n_classes), np.nan, dtype=np.float32),
+        np.full(n_inputs, -1, dtype=np.int64),
+        np.full(n_inputs, np.nan),
+    )
+    for batch in batches:
+        _run_batch(backend, batch, rule, outcomes)
+    return outcomes
+
+
+def _run_batch(backend: Backend, batch: PackedBatch, rule: ExitRule, outcomes: Outcomes) -> None:
+    """Writes the batch's answers into `outcomes`."""
+    start = time.perf_counter()
+    live = backend.embed(batch)
+    history = np.empty((live.n_seqs, 0, backend.n_classes), dtype=np.float32)
+    asked = {layer: rung for rung, layer in enumerate(backend.rung_layers) if rule.asked[rung]}
+    for layer in range(1, backend.n_layers + 1):
+        live = backend.layer(layer, live)
+        if layer not in asked:
+            continue
+        rung = asked[layer]
+        history = np.concatenate([history, backend.logits(rung, live)[:, None]], axis=1)
+        leaving = rule.leaves(rung, history, live.rows)
+        done = live.rows[leaving]
+        outcomes.logits[done] = history[leaving, -1]
+        outcomes.rungs[done] = rung
+        outcomes.seconds[done] = time.perf_counter() - start
+        if leaving.all():
+            return
+        live, history = live.take_sequences(~leaving), history[~leaving]
+
+
+def run_every_rung(backend: Backend, batches: Iterable[PackedBatch], n_inputs: int) -> np.ndarray:
+    """What every rung says to every input, nobody leaving: (n_inputs, n_rungs, n_classes) float32, for `replay`."""
+    every = np.full((n_inputs, len(backend.rung_layers), backend.n_classes), np.nan, dtype=np.float32)
+    for batch in batches:
+        live = backend.embed(batch)
+        for layer in range(1, backend.n_layers + 1):
+            live = backend.layer(layer, live)
+            if layer in backend.rung_layers:
+                rung = backend.rung_layers.index(layer)
+                every[live.rows, rung] = backend.logits(rung, live)
+    return every
+
+
+def replay(every: np.ndarray, rule: ExitRule) -> np.ndarray:
+    """The rung (n) at which each input would leave, from `run_every_rung`'s (n, n_rungs, n_classes)."""
+    rungs = np.full(len(every), every.shape[1] - 1, dtype=np.int64)
+    live = np.arange(len(every))
+    heard: list[int] = []
+    for rung in range(every.shape[1]):
+        if not rule.asked[rung]:
+            continue
+        heard.append(rung)
+        leaving = rule.leaves(rung, every[np.ix_(live, heard)], live)
+        rungs[live[leaving]] = rung
+        live = live[~leaving]
+        if not len(live):
+            break
+    return rungs

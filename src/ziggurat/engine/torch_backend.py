@@ -1,0 +1,77 @@
+"""The layers on PyTorch: CPU or GPU. The only file of this room that imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ziggurat.data.packing import PackedBatch
+from ziggurat.encoder.checkpoint import load_model
+from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.devices import resolve_device
+from ziggurat.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class TorchBackend:
+    """A model in evaluation mode, its weights laid out for inference; implements `engine.backend.Backend`."""
+
+    def __init__(self, model: AdaptiveModel, device: str = "auto", dtype: str = "float32") -> None:
+        if dtype not in DTYPES:
+            raise UserError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}")
+        self.device = resolve_device(device)
+        self.dtype = dtype
+        self.model = model.eval().requires_grad_(False).to(self.device, DTYPES[dtype])
+        self.n_layers = model.spec.layers
+        self.n_classes = model.n_classes
+        self.rung_layers = tuple(rung.layer for rung in model.rungs)
+        if self.device.type == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
+            _prepack(self.model)
+
+    @torch.inference_mode()
+    def embed(self, batch: PackedBatch) -> PackedBatch:
+        """Token and segment ids (n_tokens, 2) → token states (n_tokens, d)."""
+        return self.model.encoder.embeddings(batch)
+
+    @torch.inference_mode()
+    def layer(self, layer: int, batch: PackedBatch) -> PackedBatch:
+        """Token states before → after layer `layer`, 1 … L."""
+        return self.model.encoder.layers[layer - 1](batch)
+
+    @torch.inference_mode()
+    def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
+        """What rung `rung` says to each sequence, (n_seqs, n_classes) float32."""
+        head = self.model.head_at(self.rung_layers[rung])
+        return head(batch).float().cpu().numpy()
+
+
+def load_backend(folder: Path, device: str, dtype: str) -> TorchBackend:
+    """The backend of a model folder."""
+    return TorchBackend(load_model(folder)[0], device, dtype)
+
+
+class _PrepackedLinear(nn.Module):
+    """nn.Linear whose weight oneDNN has laid out once: 1.2-1.5 times MKL's speed here, most with few rows."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 256)
+        self.bias = linear.bias.detach()
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(n, d_in) → (n, d_out)."""
+        return torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, "none", [], "")
+
+
+def _prepack(model: nn.Module) -> None:
+    """Replaces every linear layer in place, where this build of torch has the operator."""
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return
+    for module in list(model.modules()):
+        for name, part in list(module.named_children()):
+            if isinstance(part, nn.Linear):
+                setattr(module, name, _PrepackedLinear(part))

@@ -1,0 +1,117 @@
+"""`train` and `adapt`: rows and a backbone in, a model folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ziggurat.calibrate.choose import choose_points
+from ziggurat.config import Recipe, load_recipe
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.stdlib_docs import STDLIB_DOCS
+from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
+from ziggurat.encoder.folder import MANIFEST, Manifest, checkpoint_labels, write_manifest
+from ziggurat.encoder.hub import local_folder, packaged_encoder
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.errors import UserError
+from ziggurat.files import refuse_full_folder
+from ziggurat.types import Label
+
+Roles = Mapping[Role, Dataset]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a training run may be told beside its recipe."""
+
+    columns: Columns = DEFAULT_COLUMNS
+    device: str = "auto"
+    progress: bool = True
+    mixed_precision: bool = True
+
+
+def train(
+    source: str, out: Path, recipe: str | Recipe = "early-exit", model: str | None = None, options: TrainOptions = TrainOptions()
+) -> dict[str, Any]:
+    """Trains a classifier from a pre-trained encoder (default: the packaged MiniLM) into the folder `out`.
+
+    Goes on where an earlier, interrupted call with the same arguments stopped. Returns what was done, as JSON values.
+    """
+    refuse_full_folder(out)
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    backbone = packaged_encoder() if model is None else local_folder(model)
+    return _make(backbone, recipe, read_roles(source, recipe, options.columns), out, options)
+
+
+def adapt(
+    checkpoint: str, source: str, out: Path, recipe: str | Recipe = "adapt", options: TrainOptions = TrainOptions()
+) -> dict[str, Any]:
+    """Trains only exit heads for an already fine-tuned Hugging Face classifier, whose full-depth answers stay as they are.
+
+    Rows need no labels; where they have some, these must be the checkpoint's.
+    """
+    refuse_full_folder(out)
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    if any(stage.kind == "regular" for stage in recipe.stages):
+        raise UserError(f"recipe {recipe.name!r}: stage 'regular' would change the checkpoint; use `ziggurat train --model`")
+    folder = local_folder(checkpoint)
+    names = checkpoint_labels(folder)
+    return _make(folder, recipe, read_roles(source, recipe, options.columns, names), out, options)
+
+
+def read_roles(source: str, recipe: Recipe, columns: Columns, names: tuple[Label, ...] | None = None) -> Roles:
+    """Rows in their roles: the built-in data in its own, others as the recipe shares them out."""
+    if source == STDLIB_DOCS and names is None:
+        return load_builtin()
+    fractions = Fractions(1 - recipe.select - recipe.certify, recipe.select, recipe.certify, 0.0)
+    return split_roles(load(source, columns), fractions, names)
+
+
+def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions) -> dict[str, Any]:
+    try:
+        from ziggurat.train.pipeline import Fit, fit_folder
+    except ModuleNotFoundError as error:
+        raise UserError(f"training needs {error.name}; pip install 'ziggurat[train]'") from None
+    train_rows = roles[Role.TRAIN].require(Role.TRAIN)
+    select_rows = roles[Role.SELECT].require(Role.SELECT)
+    work = out.with_name(out.name + ".training")
+    made = work / "model"
+    fit = Fit(source, recipe, work, made, options.device, options.progress, options.mixed_precision)
+    if not fit_folder(fit, train_rows, select_rows):
+        return {}  # another process of `accelerate launch` writes and reports
+    classifier = AdaptiveClassifier.from_pretrained(made, options.device)
+    manifest = _with_operating_points(classifier, select_rows, options.progress)
+    write_manifest(manifest, made)
+    refuse_full_folder(out)
+    if out.is_dir():
+        out.rmdir()
+    made.replace(out)
+    shutil.rmtree(work)
+    return _summary(manifest, roles, out)
+
+
+def _with_operating_points(classifier: AdaptiveClassifier, select: Dataset, progress: bool) -> Manifest:
+    """The manifest with the points that the select rows choose."""
+    encoded = classifier.tokenizer.encode(select.texts, select.pairs)
+    points = choose_points(
+        classifier.every_rung(encoded, progress=progress),
+        select.labels,
+        lambda rule: classifier.flops(encoded.lengths, rule),
+        classifier.manifest.fingerprint,
+        select.digest,
+    )
+    return dataclasses.replace(classifier.manifest, operating_points=points)
+
+
+def _summary(manifest: Manifest, roles: Roles, out: Path) -> dict[str, Any]:
+    return {
+        "out": str(out),
+        "recipe": manifest.training["recipe"]["name"],
+        "labels": list(manifest.labels),
+        "rows": {str(role): len(rows) for role, rows in roles.items()},
+        "operating_points": [point.to_dict() for point in manifest.operating_points],
+    }

@@ -1,0 +1,126 @@
+"""The clock: interleaved timings, latencies at batch 1, their ratios, peak memory, and the interval of an accuracy.
+
+Machines are shared and drift, so figures are compared only within one `interleave`: A B C A B C …, with every ratio
+taken inside a round. A call that is timed must return when its work is done (on a GPU: synchronise inside it).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import sqrt
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+
+Clock = Callable[[], float]  # seconds, rising
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Repeated timings of one thing."""
+
+    runs: tuple[float, ...]  # seconds, in the order they were taken
+
+    @property
+    def p50(self) -> float:
+        """Median, seconds."""
+        return float(np.percentile(self.runs, 50))
+
+    @property
+    def p95(self) -> float:
+        """The slow end: 95th percentile, seconds (interpolated; of five runs, between the two slowest)."""
+        return float(np.percentile(self.runs, 95))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two timings with its spread over the rounds."""
+
+    median: float
+    low: float  # smallest of the rounds
+    high: float  # largest of the rounds
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], object]],
+    repeats: int = 5,
+    warmup: int = 1,
+    progress: Callable[[str], None] | None = None,
+    clock: Clock = time.perf_counter,
+) -> dict[str, Timing]:
+    """Time every call `repeats` times, in turn, after `warmup` untimed rounds; seconds per whole call.
+
+    `progress` gets the name of each call that has ended, warm-up included. ValueError if nothing would be timed.
+    """
+    if not calls or repeats < 1 or warmup < 0:
+        raise ValueError("interleave needs a call, repeats of at least 1 and a warmup of at least 0")
+    runs: dict[str, list[float]] = {name: [] for name in calls}
+    for round_ in range(warmup + repeats):
+        for name, call in calls.items():
+            seconds = _time(call, clock)
+            if round_ >= warmup:
+                runs[name].append(seconds)
+            if progress is not None:
+                progress(name)
+    return {name: Timing(tuple(seconds)) for name, seconds in runs.items()}
+
+
+def latencies(
+    call_per_item: Callable[[int], object], n_items: int, warmup: int = 3, clock: Clock = time.perf_counter
+) -> Timing:
+    """Seconds of every single item 0 … n_items - 1 (batch 1), after the first `warmup` of them have run untimed."""
+    if n_items < 1:
+        raise ValueError("latencies needs at least one item")
+    for item in range(min(warmup, n_items)):
+        call_per_item(item)
+    return Timing(tuple(_time(partial(call_per_item, item), clock) for item in range(n_items)))
+
+
+def paired_ratio(a: Timing, b: Timing) -> Ratio:
+    """`a` over `b`, round by round: `paired_ratio(dense, adaptive)` is a speed-up. ValueError where unpaired."""
+    if len(a.runs) != len(b.runs):
+        raise ValueError(f"{len(a.runs)} runs cannot be paired with {len(b.runs)}: time both in one interleave")
+    ratios = np.array(a.runs) / np.array(b.runs)
+    return Ratio(float(np.median(ratios)), float(ratios.min()), float(ratios.max()))
+
+
+def peak_memory_mib() -> float | None:
+    """Most memory that this process ever held, MiB; None on Windows. Never falls: one process per system compared."""
+    if sys.platform == "win32":
+        return None
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux getrusage would answer with the parent's peak where that was higher
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM")), None)
+        if line is not None:
+            return int(line.split()[1]) / 1024
+    import resource  # Unix only
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere
+
+
+def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of an accuracy, as two shares. ValueError unless 0 ≤ correct ≤ n, n ≥ 1.
+
+    Wilson and not the exact Clopper-Pearson, which needs scipy. It describes a figure; what certifies an operating
+    point is in `ziggurat.calibrate`. Source: Wilson 1927, equation 6.
+    """
+    if not 0 <= correct <= n or n < 1:
+        raise ValueError(f"{correct} right of {n} is no accuracy")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = correct / n
+    centre = share + z * z / (2 * n)
+    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def _time(call: Callable[[], object], clock: Clock) -> float:
+    start = clock()
+    call()
+    return clock() - start

@@ -1,0 +1,161 @@
+"""Accuracy against cost as a figure: panels side by side, one legend under them, PNG and SVG."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ziggurat.errors import UserError
+
+# Okabe and Ito's palette: distinct for colour-blind readers too. Yellow is left out, it vanishes on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+NOTE_COLOUR = "#333333"
+NARROW_TICKS = (
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    4.0,
+    6.0,
+    8.0,
+)  # times a power of ten: labels of a logarithmic axis of about a decade
+WIDE_TICKS = (1.0, 2.0, 5.0)  # and of a longer one
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve, or single points, of a panel. Series of one label share a colour and a line of the legend."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]  # accuracy, as a share
+    low: Sequence[float] | None = None  # a band from low to high: the 95 % interval of y
+    high: Sequence[float] | None = None
+    line: str = "-"  # matplotlib's line style; "" = markers only
+    marker: str = ""  # matplotlib's marker; "" = line only
+    notes: Sequence[str] = ()  # a short text beside each point
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    xlabel: str  # with its unit
+    series: Sequence[Series]
+    log_x: bool = True
+    ylabel: str = "accuracy (%)"
+    y_range: tuple[float, float] | None = None  # shares; default: what the series need
+
+
+def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Path, Path]:
+    """Draw `panels` side by side and write `out`.png and `out`.svg; returns both paths.
+
+    The same data gives the same SVG, byte for byte, under one version of matplotlib. Each file appears whole or not at
+    all. UserError where matplotlib is not installed; ValueError without panels.
+    """
+    if not panels:
+        raise ValueError("a figure needs at least one panel")
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("figures need matplotlib: pip install 'ziggurat[report]'") from None
+    base = out.with_suffix("") if out.suffix in (".png", ".svg") else out
+    base.parent.mkdir(parents=True, exist_ok=True)
+    paths = base.with_name(base.name + ".png"), base.with_name(base.name + ".svg")
+    with rc_context({"svg.hashsalt": "ziggurat", "font.size": 10.0}):
+        # A Figure of its own, not pyplot's: nothing global is opened, and no display is asked for.
+        figure = Figure(figsize=(5.2 * len(panels) + 0.6, 4.8), layout="constrained")
+        figure.suptitle(title, fontsize=11)
+        colours = _colours(panels)
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            _draw_panel(axes, panel, colours)
+        _draw_legend(figure)
+        for path, metadata in zip(paths, ({"Software": None}, {"Date": None}), strict=True):
+            image = io.BytesIO()
+            figure.savefig(image, format=path.suffix[1:], dpi=160, metadata=metadata)
+            _write_whole(path, image.getvalue())
+    return paths
+
+
+def _colours(panels: Sequence[Panel]) -> Mapping[str, str]:
+    """A colour for each label, in order of appearance."""
+    labels = dict.fromkeys(series.label for panel in panels for series in panel.series)
+    return {label: PALETTE[place % len(PALETTE)] for place, label in enumerate(labels)}
+
+
+def _draw_panel(axes: Any, panel: Panel, colours: Mapping[str, str]) -> None:
+    for depth, series in enumerate(panel.series):
+        _draw_series(axes, series, colours[series.label], 20 - depth)  # the first series matters most: on top
+    axes.set_xlabel(panel.xlabel)
+    axes.set_ylabel(panel.ylabel)
+    axes.grid(True, which="major", color="#dddddd", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.06, y=0.08)
+    if panel.y_range is not None:
+        axes.set_ylim(100 * panel.y_range[0], 100 * panel.y_range[1])
+    if panel.log_x:
+        _make_logarithmic(axes)
+
+
+def _draw_series(axes: Any, series: Series, colour: str, depth: float) -> None:
+    percent = [100 * y for y in series.y]
+    style = {"color": colour, "linestyle": series.line or "none", "marker": series.marker or None, "zorder": depth}
+    if not series.line:
+        style |= {
+            "markersize": 14 if series.marker == "*" else 9,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.8,
+            "zorder": depth + 20,
+        }
+    axes.plot(series.x, percent, label=series.label, linewidth=1.8, **style)
+    if series.low is not None and series.high is not None:
+        low, high = ([100 * y for y in edge] for edge in (series.low, series.high))
+        if series.line:
+            axes.fill_between(series.x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=1)
+        else:
+            axes.vlines(series.x, low, high, color=colour, linewidth=1.2, zorder=depth)
+    for x, y, note in zip(series.x, percent, series.notes, strict=False):
+        # Above: only an oracle's curve runs higher than the points worth a note.
+        offset = {"xytext": (0, 11), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(note, (x, y), fontsize=9, color=NOTE_COLOUR, zorder=60, **offset)
+
+
+def _make_logarithmic(axes: Any) -> None:
+    """A logarithmic x axis labelled with plain numbers, also within one decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    left, right = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=NARROW_TICKS if right < 15 * left else WIDE_TICKS))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _draw_legend(figure: Any) -> None:
+    """One legend for all panels, below them, where it cannot cover data."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        columns = min(len(handles), 3 * len(figure.axes))
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of it."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).chmod(0o644)  # mkstemp makes it private
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

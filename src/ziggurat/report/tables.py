@@ -1,0 +1,108 @@
+"""Rows and points as tables: Markdown for documents, CSV for other programs, aligned text for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+Row = Mapping[str, Any]  # a result row, or `dataclasses.asdict` of a point
+
+ABSENT = "–"  # a row that lacks a column, or has None there
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: which key of a row, what stands above it, how its values are written."""
+
+    key: str
+    header: str
+    unit: str = ""  # joins the header: "time (ms)"
+    format: str = ""  # of Python's format(), for Markdown and the terminal; CSV keeps full precision
+
+    @property
+    def title(self) -> str:
+        """Header and unit."""
+        return f"{self.header} ({self.unit})" if self.unit else self.header
+
+    def show(self, row: Row) -> str:
+        """The row's value as people read it."""
+        value = row.get(self.key)
+        return ABSENT if value is None else format(value, self.format)
+
+    def is_numeric(self, rows: Sequence[Row]) -> bool:
+        """Whether the column's values are numbers, which stand flush right."""
+        values = [row[self.key] for row in rows if row.get(self.key) is not None]
+        return bool(values) and all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
+
+
+RESULT_COLUMNS = (
+    Column("what", "system"),
+    Column("data", "data"),
+    Column("batch", "batch", "texts"),
+    Column("dtype", "dtype"),
+    Column("padding", "padding"),
+    Column("texts_per_second_p50", "median", "texts/s", ".0f"),
+    Column("time_gain", "time", "x", ".2f"),
+    Column("flops_gain", "FLOPs", "x", ".2f"),
+    Column("accuracy", "accuracy", "", ".2%"),
+    Column("accuracy_low", "from", "", ".2%"),
+    Column("accuracy_high", "to", "95 %", ".2%"),
+    Column("warning", "warning"),
+)
+
+POINT_COLUMNS = (
+    Column("label", "curve"),
+    Column("threshold", "threshold", "", ".3f"),
+    Column("accuracy", "accuracy", "", ".2%"),
+    Column("cost_ratio", "FLOPs", "x fewer", ".2f"),
+)
+
+
+def markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """A Markdown table, padded so that its source is readable too; ends with a newline."""
+    titles, *body = _cells(rows, columns, escape=True)
+    widths, numeric = _widths([titles, *body], minimum=3), _numeric(rows, columns)
+    rule = ["-" * (width - 1) + ":" if right else "-" * width for width, right in zip(widths, numeric, strict=True)]
+    lines = [_flush(titles, widths, numeric), rule, *(_flush(line, widths, numeric) for line in body)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def aligned(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """Plain text in columns, for a terminal; ends with a newline."""
+    lines = _cells(rows, columns)
+    widths, numeric = _widths(lines), _numeric(rows, columns)
+    return "".join("  ".join(_flush(line, widths, numeric)).rstrip() + "\n" for line in lines)
+
+
+def csv_text(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """CSV with units in its header, full precision, and nothing where a value is absent; lines end in a newline."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(column.title for column in columns)
+    writer.writerows([row.get(column.key) for column in columns] for row in rows)
+    return out.getvalue()
+
+
+def _cells(rows: Sequence[Row], columns: Sequence[Column], escape: bool = False) -> list[list[str]]:
+    lines = [[column.title for column in columns], *([column.show(row) for column in columns] for row in rows)]
+    # A bar or a newline in a value would open a new cell or end the row.
+    return [[cell.replace("|", r"\|").replace("\n", " ") for cell in line] for line in lines] if escape else lines
+
+
+def _widths(lines: Sequence[Sequence[str]], minimum: int = 0) -> list[int]:
+    return [max(minimum, *map(len, column)) for column in zip(*lines, strict=True)]
+
+
+def _numeric(rows: Sequence[Row], columns: Sequence[Column]) -> list[bool]:
+    return [column.is_numeric(rows) for column in columns]
+
+
+def _flush(line: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:
+    return [
+        cell.rjust(width) if right else cell.ljust(width)
+        for cell, width, right in zip(line, widths, numeric, strict=True)
+    ]

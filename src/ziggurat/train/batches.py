@@ -1,0 +1,52 @@
+"""Encoded rows as a torch data set, and lists of them as the tensors that a Trainer can carry between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ziggurat.data.packing import PackedBatch, cumulate, place_in_sequence
+from ziggurat.data.tokenize import Encoded
+
+Example = tuple[np.ndarray, int]
+
+
+@dataclass(frozen=True)
+class Examples(Dataset[Example]):
+    """Token ids with labels, -1 = unlabelled."""
+
+    encoded: Encoded
+    labels: np.ndarray  # (n) int64
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.encoded.tokens[index], int(self.labels[index])
+
+    def labelled(self) -> Examples:
+        """Only the rows that have a label."""
+        keep = np.flatnonzero(self.labels >= 0)
+        tokens = [self.encoded.tokens[row] for row in keep]
+        return Examples(Encoded(tokens, self.encoded.truncated[keep]), self.labels[keep])
+
+
+def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
+    """Labels (n) first, for a Trainer takes the batch size from the first entry; then the packed tokens and lengths."""
+    tokens = [tokens for tokens, _ in examples]
+    return {
+        "labels": torch.tensor([label for _, label in examples]),
+        "lengths": torch.tensor([len(row) for row in tokens]),
+        "states": torch.from_numpy(np.concatenate(tokens)),
+    }
+
+
+def packed(states: Tensor, lengths: Tensor) -> PackedBatch:
+    """The PackedBatch of a collated batch."""
+    counts = lengths.cpu().numpy()
+    return PackedBatch(states, cumulate(counts), place_in_sequence(counts), np.arange(len(counts)))

@@ -1,0 +1,133 @@
+"""From rows and a Hugging Face folder to a model folder: a recipe's stages, one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import set_seed
+
+from ziggurat.config import Recipe
+from ziggurat.data.tasks import Dataset
+from ziggurat.data.tokenize import TextTokenizer
+from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model
+from ziggurat.encoder.devices import resolve_device
+from ziggurat.encoder.folder import MANIFEST, Manifest
+from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.errors import UserError
+from ziggurat.files import whole_file
+from ziggurat.train.batches import Examples
+from ziggurat.train.loop import Run
+from ziggurat.train.stages import stage_of
+
+_IDENTITY = "run.json"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What `fit_folder` makes of what, and where."""
+
+    source: Path  # Hugging Face folder: an encoder, or a fine-tuned classifier
+    recipe: Recipe
+    work: Path  # keeps checkpoints; the same arguments go on from there
+    made: Path  # the finished model folder
+    device: str = "auto"
+    progress: bool = True
+    mixed_precision: bool = True
+
+
+def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
+    """Trains and saves; whether this process is the one that saved (with `accelerate launch`, one of several).
+
+    UserError for bad data, a recipe that does not fit the model, or a `work` folder of another run.
+    """
+    device = resolve_device(fit.device)
+    state = PartialState(cpu=device.type == "cpu")
+    if not (fit.made / MANIFEST).exists():
+        _claim(fit.work, _identity(fit, train, select))
+        set_seed(fit.recipe.seed)
+        n_classes = len(train.label_names)
+        model = load_hf(fit.source, n_classes, fit.recipe.head_kind, fit.recipe.head_layers)
+        max_length = min(fit.recipe.max_length, model.spec.positions)
+        tokenizer = _tokenizer(fit, max_length)
+        run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
+        model = run_recipe(model, fit.recipe, _examples(train, tokenizer), _examples(select, tokenizer), run)
+        if state.is_main_process:
+            rows = np.concatenate([train.hashes, select.hashes])
+            save_model(model, _manifest(fit, model, train, max_length), rows, fit.source, fit.made)
+    state.wait_for_everyone()
+    return bool(state.is_main_process)
+
+
+def run_recipe(model: AdaptiveModel, recipe: Recipe, train: Examples, select: Examples, run: Run) -> AdaptiveModel:
+    """The model after every stage of the recipe; `run.folder` gets one folder per stage and makes the run resumable."""
+    stages = [(config, stage_of(config.kind)) for config in recipe.stages]
+    for number, (config, stage) in enumerate(stages, start=1):
+        # Each stage starts from its own seed, so that a resumed run draws what an unbroken one would.
+        set_seed(recipe.seed + number)
+        folder = run.folder / f"{number}-{config.kind}"
+        model = stage(model, train, select, config, replace(run, folder=folder, seed=recipe.seed + number))
+    return model.eval().requires_grad_(False)
+
+
+def _examples(rows: Dataset, tokenizer: TextTokenizer) -> Examples:
+    labels = np.full(len(rows), -1) if rows.labels is None else rows.labels
+    return Examples(tokenizer.encode(rows.texts, rows.pairs), labels)
+
+
+def _tokenizer(fit: Fit, max_length: int) -> TextTokenizer:
+    """The source's tokenizer; an old checkpoint without `tokenizer.json` gets one in the work folder first."""
+    if (fit.source / "tokenizer.json").exists():
+        return TextTokenizer(fit.source, max_length)
+    if PartialState().is_main_process:
+        copy_tokenizer(fit.source, fit.work)
+    PartialState().wait_for_everyone()
+    return TextTokenizer(fit.work, max_length)
+
+
+def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int) -> Manifest:
+    return Manifest(
+        labels=train.label_names,
+        pairs=train.pairs is not None,
+        max_length=max_length,
+        head_kind=model.head_kind,
+        head_layers=model.head_layers,
+        fingerprint="",  # `save_model` takes it from the files
+        training={
+            "recipe": dataclasses.asdict(fit.recipe),
+            "data": {"source": train.source, "digest": train.digest, "rows": len(train)},
+        },
+    )
+
+
+def _identity(fit: Fit, train: Dataset, select: Dataset) -> dict[str, Any]:
+    """Whatever the result depends on, as JSON values."""
+    return {
+        "model": str(fit.source.resolve()),
+        "recipe": dataclasses.asdict(fit.recipe),
+        "data": [train.digest, select.digest],
+        "processes": PartialState().num_processes,
+        "mixed precision": fit.mixed_precision,
+    }
+
+
+def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Makes the folder that keeps a run's checkpoints; UserError if it holds those of another run."""
+    state = PartialState()
+    file = folder / _IDENTITY
+    wanted = json.loads(json.dumps(identity))
+    if file.exists():
+        found = json.loads(file.read_text("utf-8"))
+        if differing := [key for key in wanted if found.get(key) != wanted[key]]:
+            raise UserError(f"{folder}: holds an unfinished run with another {differing[0]}; remove it or choose another --out")
+    state.wait_for_everyone()
+    if state.is_main_process and not file.exists():
+        with whole_file(file) as path:
+            path.write_text(json.dumps(wanted, indent=2) + "\n", "utf-8")
+    state.wait_for_everyone()
