@@ -84,7 +84,7 @@ def test_magic_pyramid_baselines_are_unpadded_bert_base(tokens, gigaflops):
 def test_narrow_heads_cap_magic_pyramid_below_what_it_reports():
     lengths = np.array([52])
     ceiling = 12 * layer_flops(BERT_BASE, 52) / rung_flops(BERT_BASE, "fastbert", 4, lengths, [1, 12], [True])[0, 0]
-    assert 11.70 < ceiling < 11.73 < 11.95
+    assert 11.73 < ceiling < 11.80 < 11.95  # ours; with FastBERT's own, wider head it is 11.71
 
 
 def test_ltp_charges_attention_before_and_feed_forward_after_pruning():
@@ -182,24 +182,18 @@ def test_transformers_spends_what_is_counted():
         assert full_flops(TINY, 4, np.array([n]))[0] == pytest.approx(measured, rel=0.01)
 
 
-def test_fastbert_head_spends_what_is_counted():
+@pytest.mark.parametrize("kind", ["fastbert", "pooler", "linear"])
+def test_head_spends_what_is_counted(kind):
     import torch
-    from torch import nn
 
-    class PublishedHead(nn.Module):
-        def __init__(self, d, n_classes):
-            super().__init__()
-            self.narrow, self.last = nn.Linear(d, 128), nn.Linear(128, n_classes)
-            self.q, self.k, self.v, self.out, self.dense = (nn.Linear(128, 128) for _ in range(5))
+    from ziggurat.data.packing import pack
+    from ziggurat.encoder.heads import HEADS
 
-        def forward(self, x):
-            x = torch.tanh(self.narrow(x))
-            q, k, v = (linear(x).view(-1, 2, 64).transpose(0, 1) for linear in (self.q, self.k, self.v))
-            context = (q @ k.transpose(1, 2) / 8).softmax(-1) @ v
-            return self.last(torch.tanh(self.dense(self.out(context.transpose(0, 1).reshape(-1, 128))[:1])))
-
-    measured = counted(PublishedHead(TINY.hidden, 4), torch.zeros(17, TINY.hidden))
-    assert head_flops("fastbert", TINY, 17, 4) == measured
+    batch = pack([torch.zeros(17, TINY.hidden).numpy()]).with_states(torch.zeros(17, TINY.hidden))
+    measured = counted(HEADS[kind](TINY, 4), batch)
+    # The first token attends through elementwise products, which the dispatcher does not see.
+    products = 2 * 2 * 17 * 128 if kind == "fastbert" else 0
+    assert head_flops(kind, TINY, 17, 4) == measured + products
 
 
 def test_the_report_room_needs_no_torch_and_no_matplotlib():

@@ -209,14 +209,19 @@ def _places(rows: Rows, fractions: Fractions) -> np.ndarray:
 
 def _hash_rows(texts: Sequence[str], pairs: Sequence[str] | None, purpose: bytes) -> np.ndarray:
     """Hash of each row's casefolded, whitespace-collapsed text, (n) uint64; purposes give independent hashes."""
-    joined = texts if pairs is None else [f"{text}\x1f{pair}" for text, pair in zip(texts, pairs, strict=True)]
-    return np.array([_hash(text, purpose) for text in joined], dtype=np.uint64)
+    plain = [_plain(text) for text in texts]
+    if pairs is not None:  # \x1f is white space, so no plain text holds it
+        plain = [f"{text}\x1f{_plain(pair)}" for text, pair in zip(plain, pairs, strict=True)]
+    return np.array([_hash(text, purpose) for text in plain], dtype=np.uint64)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _hash(text: str, purpose: bytes) -> int:
-    plain = " ".join(text.casefold().split())
     # JSON files may hold lone surrogates, which strict UTF-8 refuses.
-    state = hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=8, person=purpose)
+    state = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, person=purpose)
     return int.from_bytes(state.digest(), "little")
 
 

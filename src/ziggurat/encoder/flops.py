@@ -15,9 +15,8 @@ import numpy as np
 
 from ziggurat.encoder.spec import EncoderSpec
 
-Tokens = TypeVar(
-    "Tokens", int, np.ndarray
-)  # one input's count, or many inputs' (any shape): the answer has the same form
+# One input's count, or many inputs' (any shape): the answer has the same form.
+Tokens = TypeVar("Tokens", int, np.ndarray)
 
 FASTBERT_WIDTH = 128  # of FastBERT's head, whatever the encoder's width
 FINAL = "pooler"  # the kind of head that a fine-tuned checkpoint ends with
@@ -108,13 +107,13 @@ def _wide(n: Tokens) -> Tokens:
 
 
 def _fastbert(spec: EncoderSpec, n: Any, n_classes: int) -> Any:
-    """MACs: d → 128 and four 128 x 128 maps on every token, attention, then 128 → 128 → N on the first.
+    """MACs: d → 128, keys and values on every token; query, attention and the rest for the first token alone.
 
-    As published, so that figures compare. A runner that computes the first token's query and output only does a fifth
-    less: the charge is an upper bound.
+    What `ziggurat.encoder.heads` computes; FastBERT as published also maps and attends with every other token's query,
+    which nothing reads (`ziggurat.report.conventions`).
     """
     w = FASTBERT_WIDTH
-    return (spec.hidden * w + 4 * w * w) * n + 2 * w * n * n + w * w + w * n_classes
+    return (spec.hidden * w + 2 * w * w + 2 * w) * n + 3 * w * w + w * n_classes
 
 
 def _pooler(spec: EncoderSpec, n: Any, n_classes: int) -> Any:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors import safe_open
+
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.types import Label, OperatingPoint
@@ -93,6 +96,13 @@ def checkpoint_labels(folder: Path) -> tuple[Label, ...]:
     ordered = tuple(names[index] for index in range(len(names)))
     unnamed = all(name in (f"LABEL_{index}", str(index)) for index, name in enumerate(ordered))
     return tuple(range(len(ordered))) if unnamed else ordered
+
+
+def trained_rows(folder: Path) -> np.ndarray:
+    """Content hashes (n) uint64 of the rows that trained the model or chose anything for it."""
+    with safe_open(folder / EXTRAS, framework="numpy") as file:
+        rows: np.ndarray = file.get_tensor(TRAINED_ROWS)
+    return rows.view(np.uint64)
 
 
 def fingerprint(folder: Path) -> str:

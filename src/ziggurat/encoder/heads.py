@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ziggurat.data.packing import PackedBatch, padded_slots
+from ziggurat.encoder.flops import FASTBERT_WIDTH
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.torch_encoder import first_tokens
 
-FASTBERT_WIDTH = 128
 FASTBERT_HEADS = 2
 
 

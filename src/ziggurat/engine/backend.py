@@ -15,6 +15,9 @@ class Backend(Protocol):
     n_layers: int
     n_classes: int
     rung_layers: tuple[int, ...]  # the layer (1 … L) after which each rung stands; the last is L
+    device: str  # what computes, for result rows: "cpu", or the GPU's name
+    dtype: str  # of weights and activations
+    threads: int  # of the CPU that it uses
 
     def embed(self, batch: PackedBatch) -> PackedBatch:
         """Token and segment ids (n_tokens, 2) → token states (n_tokens, d)."""

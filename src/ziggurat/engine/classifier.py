@@ -37,16 +37,18 @@ class AdaptiveClassifier:
         self.tokenizer = tokenizer
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, device: str = "auto", dtype: str = "float32") -> AdaptiveClassifier:
+    def from_pretrained(
+        cls, model: str | Path, device: str = "auto", dtype: str = "float32", threads: int | None = None
+    ) -> AdaptiveClassifier:
         """Loads a folder made by `ziggurat train` or `adapt`, or a hub name of one; UserError says what is wrong with it.
 
-        `device` is auto, cpu or cuda; `dtype` float32 or bfloat16.
+        `device` is auto, cpu or cuda; `dtype` float32 or bfloat16; `threads` of the CPU, None = all cores.
         """
         folder = local_folder(str(model))
         manifest = read_manifest(folder)
         spec = read_spec(read_json(folder / "config.json", f"{folder}: no config.json; copy the model again"))
         tokenizer = TextTokenizer(folder, manifest.max_length)
-        return cls(_load_backend(folder, device, dtype), manifest, spec, tokenizer)
+        return cls(_load_backend(folder, device, dtype, threads), manifest, spec, tokenizer)
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -147,12 +149,14 @@ class AdaptiveClassifier:
         return full_flops(self.spec, len(self.manifest.labels), lengths)
 
 
-def _load_backend(folder: Path, device: str, dtype: str) -> Backend:
+def _load_backend(folder: Path, device: str, dtype: str, threads: int | None) -> Backend:
+    if threads is not None and threads < 1:
+        raise UserError(f"threads {threads}: must be at least 1")
     try:
         from ziggurat.engine.torch_backend import load_backend
     except ModuleNotFoundError as error:
         raise UserError(f"no engine: {error.name} is not installed; pip install 'ziggurat[torch]'") from None
-    return load_backend(folder, device, dtype)
+    return load_backend(folder, device, dtype, threads)
 
 
 def _check_text(text: object, index: int, pairs: bool) -> None:

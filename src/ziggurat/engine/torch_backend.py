@@ -23,13 +23,15 @@ class TorchBackend:
     def __init__(self, model: AdaptiveModel, device: str = "auto", dtype: str = "float32") -> None:
         if dtype not in DTYPES:
             raise UserError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}")
-        self.device = resolve_device(device)
+        place = resolve_device(device)
+        self.device = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
         self.dtype = dtype
-        self.model = model.eval().requires_grad_(False).to(self.device, DTYPES[dtype])
+        self.threads = torch.get_num_threads()
+        self.model = model.eval().requires_grad_(False).to(place, DTYPES[dtype])
         self.n_layers = model.spec.layers
         self.n_classes = model.n_classes
         self.rung_layers = tuple(rung.layer for rung in model.rungs)
-        if self.device.type == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
+        if place.type == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
             _prepack(self.model)
 
     @torch.inference_mode()
@@ -49,8 +51,10 @@ class TorchBackend:
         return head(batch).float().cpu().numpy()
 
 
-def load_backend(folder: Path, device: str, dtype: str) -> TorchBackend:
-    """The backend of a model folder."""
+def load_backend(folder: Path, device: str, dtype: str, threads: int | None) -> TorchBackend:
+    """The backend of a model folder; `threads` None = as many as torch takes by itself."""
+    if threads is not None:
+        torch.set_num_threads(threads)
     return TorchBackend(load_model(folder)[0], device, dtype)
 
 

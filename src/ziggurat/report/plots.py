@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ziggurat.errors import UserError
+from ziggurat.files import whole_file
 
 # Okabe and Ito's palette: distinct for colour-blind readers too. Yellow is left out, it vanishes on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -56,7 +54,7 @@ def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Pat
     """Draw `panels` side by side and write `out`.png and `out`.svg; returns both paths.
 
     The same data gives the same SVG, byte for byte, under one version of matplotlib. Each file appears whole or not at
-    all. UserError where matplotlib is not installed; ValueError without panels.
+    all. UserError where matplotlib is not installed or the folder cannot be written to; ValueError without panels.
     """
     if not panels:
         raise ValueError("a figure needs at least one panel")
@@ -66,7 +64,6 @@ def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Pat
     except ImportError:
         raise UserError("figures need matplotlib: pip install 'ziggurat[report]'") from None
     base = out.with_suffix("") if out.suffix in (".png", ".svg") else out
-    base.parent.mkdir(parents=True, exist_ok=True)
     paths = base.with_name(base.name + ".png"), base.with_name(base.name + ".svg")
     with rc_context({"svg.hashsalt": "ziggurat", "font.size": 10.0}):
         # A Figure of its own, not pyplot's: nothing global is opened, and no display is asked for.
@@ -77,9 +74,8 @@ def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Pat
             _draw_panel(axes, panel, colours)
         _draw_legend(figure)
         for path, metadata in zip(paths, ({"Software": None}, {"Date": None}), strict=True):
-            image = io.BytesIO()
-            figure.savefig(image, format=path.suffix[1:], dpi=160, metadata=metadata)
-            _write_whole(path, image.getvalue())
+            with whole_file(path) as temporary:
+                figure.savefig(temporary, format=path.suffix[1:], dpi=160, metadata=metadata)
     return paths
 
 
@@ -146,16 +142,3 @@ def _draw_legend(figure: Any) -> None:
     if handles:
         columns = min(len(handles), 3 * len(figure.axes))
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).chmod(0o644)  # mkstemp makes it private
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

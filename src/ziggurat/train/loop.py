@@ -106,6 +106,7 @@ def _arguments(n_rows: int, stage: StageConfig, run: Run, by_metric: bool) -> Tr
         load_best_model_at_end=True,
         metric_for_best_model="score" if by_metric else "loss",
         greater_is_better=by_metric,
+        optim="adamw_torch_fused",
         seed=run.seed,
         logging_strategy="no",
         disable_tqdm=not run.progress,

@@ -1,0 +1,155 @@
+"""`bench`: speed beside plain transformers on the same texts and threads, in one interleaved run, as result rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tasks import Dataset
+from ziggurat.data.tokenize import Encoded
+from ziggurat.encoder.hub import local_folder
+from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.scheduler import by_length, in_order
+from ziggurat.errors import UserError
+from ziggurat.jobs.opening import ModelOptions, lengths_summary, rows_to_measure, sample, take_encoded
+from ziggurat.report.measure import Timing, accuracy_interval, interleave, latencies, paired_ratio
+from ziggurat.report.peers import TransformersPeer
+from ziggurat.report.rows import append_row, checked_row, provenance
+
+_BASELINE = "full depth"  # our packed engine without exits: every gain is over it
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One comparison: which model, texts and batch size."""
+
+    model: str
+    source: str
+    classifier: AdaptiveClassifier
+    rows: Dataset  # all rows, for accuracy
+    encoded: Encoded
+    timed: Encoded  # those that are timed
+    peer: TransformersPeer
+
+
+@dataclass(frozen=True)
+class System:
+    """Something to time."""
+
+    what: str
+    padding: str
+    call: Callable[[], object]
+    point: str  # the operating point whose accuracy and FLOPs are its own
+
+
+def bench(
+    model: str,
+    source: str,
+    batch_sizes: Sequence[int] = (1, 32),
+    points: Sequence[str] = ("balanced", "fast"),
+    columns: Columns = DEFAULT_COLUMNS,
+    options: ModelOptions = ModelOptions(),
+    timed_texts: int = 512,
+    repeats: int = 5,
+    out: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Result rows for transformers padded (as it comes; sorted), our full depth packed, and each operating point.
+
+    Accuracy and FLOPs are those of all rows; times those of `timed_texts` of them, the model's alone. At batch 1 rows
+    carry latencies too. With `out` every row is appended to that file. UserError for a batch size below 1.
+    """
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
+    classifier = options.open(model)
+    for point in points:
+        classifier.rule_of(point)
+    rows = rows_to_measure(classifier, source, columns)
+    encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
+    timed = take_encoded(encoded, sample(len(rows), timed_texts))
+    peer = TransformersPeer(local_folder(model), classifier.backend.device)
+    setting = Bench(model, source, classifier, rows, encoded, timed, peer)
+    quality = {point: _quality(setting, point) for point in (FULL, *points)}
+    origin = provenance()
+    results = []
+    for batch_size in batch_sizes:
+        systems = _systems(setting, batch_size, points)
+        timings = interleave({system.what: system.call for system in systems}, repeats, progress=progress)
+        for system in systems:
+            row = _row(setting, system, batch_size, timings) | quality[system.point]
+            results.append(checked_row(origin | row) if out is None else append_row(out, row, origin))
+    return results
+
+
+def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[System]:
+    classifier, timed, peer = setting.classifier, setting.timed, setting.peer
+    orders = {
+        "as it comes": list(in_order(np.arange(len(timed.tokens)), batch_size)),
+        "sorted": list(by_length(timed.lengths, batch_size)),
+    }
+    systems = []
+    for padding, batches in orders.items():
+        if batch_size == 1 and padding == "sorted":
+            continue  # one text at a time is never padded
+        prepared = peer.prepare(timed, batches)
+        systems.append(System(f"transformers SDPA, {padding}", padding, lambda p=prepared: peer.run(p), FULL))
+    for point in (FULL, *points):
+        rule = classifier.rule_of(point)
+        what = _BASELINE if point == FULL else point
+        call = lambda rule=rule: classifier.run(timed, rule, batch_size)  # noqa: E731
+        systems.append(System(f"ziggurat {what}", "packed", call, point))
+    return systems
+
+
+def _quality(setting: Bench, point: str) -> dict[str, Any]:
+    """Accuracy and FLOPs of an operating point on all rows."""
+    classifier, rows = setting.classifier, setting.rows
+    rule = classifier.rule_of(point)
+    outcomes = classifier.run(setting.encoded, rule)
+    correct = int((outcomes.predictions == rows.labels).sum())
+    low, high = accuracy_interval(correct, len(rows))
+    lengths = setting.encoded.lengths
+    if point == FULL:
+        spent = classifier.full_flops(lengths)
+    else:
+        spent = classifier.flops(lengths, rule)[np.arange(len(rows)), outcomes.rungs]
+    return {
+        "n_accuracy": len(rows),
+        "accuracy": correct / len(rows),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "gflops_mean": float(spent.mean() / 1e9),
+        "flops_gain": float(classifier.full_flops(lengths).sum() / spent.sum()),
+    }
+
+
+def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Timing]) -> dict[str, Any]:
+    timing = timings[system.what]
+    n = len(setting.timed.tokens)
+    gain = paired_ratio(timings[f"ziggurat {_BASELINE}"], timing)
+    return {
+        "what": system.what,
+        "data": Path(setting.source).parent.name if Path(setting.source).exists() else setting.source,
+        "split": Path(setting.source).stem,
+        "model": Path(setting.model).name,
+        "device": setting.classifier.backend.device,
+        "threads": setting.classifier.backend.threads,
+        "batch": batch_size,
+        "dtype": setting.classifier.backend.dtype,
+        "padding": system.padding,
+        "timed": "model",
+        "n_texts": n,
+        "rounds": len(timing.runs),
+        "texts_per_second_p50": n / timing.p50,
+        "texts_per_second_p95": n / timing.p95,
+        "milliseconds_per_text": 1e3 * timing.p50 / n,
+        "time_gain": gain.median,
+        "time_gain_low": gain.low,
+        "time_gain_high": gain.high,
+        **lengths_summary(setting.timed),
+    }

@@ -1,0 +1,37 @@
+"""`info`: what a model folder is and where it may run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ziggurat.encoder.flops import full_flops
+from ziggurat.encoder.folder import CONFIG, MANIFEST, read_json, read_manifest
+from ziggurat.encoder.hub import local_folder
+from ziggurat.encoder.spec import read_spec
+
+_TYPICAL_LENGTH = 64  # tokens, for a FLOPs figure that needs no data
+
+
+def info(model: str) -> dict[str, Any]:
+    """Architecture, labels, heads, operating points and origin of a model folder; loads no weights."""
+    folder = local_folder(model)
+    manifest = read_manifest(folder)
+    spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
+    flops = full_flops(spec, len(manifest.labels), np.array([_TYPICAL_LENGTH]))[0]
+    return {
+        "model": str(folder),
+        "architecture": spec.model_type,
+        "layers": spec.layers,
+        "hidden": spec.hidden,
+        "labels": list(manifest.labels),
+        "pairs": manifest.pairs,
+        "max_length": manifest.max_length,
+        "heads": {"kind": manifest.head_kind, "after_layers": list(manifest.head_layers)},
+        "gflops_at_64_tokens": float(flops / 1e9),
+        "operating_points": [point.to_dict() for point in manifest.operating_points],
+        "fingerprint": manifest.fingerprint,
+        "training": dict(manifest.training),
+        "format": f"{MANIFEST} + {CONFIG}",
+    }

@@ -1,0 +1,84 @@
+"""What several jobs begin with: a model and labelled rows that it may be measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows
+from ziggurat.data.stdlib_docs import STDLIB_DOCS
+from ziggurat.data.tasks import Dataset, Role, as_dataset, load, load_builtin
+from ziggurat.data.tokenize import Encoded
+from ziggurat.encoder.folder import trained_rows
+from ziggurat.encoder.hub import local_folder
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.rules import ExitRule
+from ziggurat.errors import UserError
+from ziggurat.types import OperatingPoint
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is run."""
+
+    device: str = "auto"
+    dtype: str = "float32"
+    threads: int | None = None  # None = all cores
+    batch_size: int = 32
+
+    def open(self, model: str) -> AdaptiveClassifier:
+        """Loads the model folder."""
+        return AdaptiveClassifier.from_pretrained(model, self.device, self.dtype, self.threads)
+
+
+def exit_rule(
+    classifier: AdaptiveClassifier, operating_point: str | OperatingPoint, threshold: float | None, score: str
+) -> ExitRule:
+    """The rule that a call asks for: its own threshold if it gives one, else the operating point."""
+    return classifier.rule_of(operating_point) if threshold is None else classifier.rule(score, threshold)
+
+
+def rows_to_measure(classifier: AdaptiveClassifier, source: str, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
+    """Labelled rows of a source as test rows; for the built-in data its own test rows."""
+    names = classifier.manifest.labels
+    if source == STDLIB_DOCS:
+        rows = load_builtin()[Role.TEST]
+        if rows.label_names != names:
+            raise UserError(f"{source}: its labels are not the model's ({', '.join(map(str, names))})")
+    else:
+        loaded = load(source, columns, labels_required=True)
+        check_pairs(classifier, loaded)
+        rows = as_dataset(loaded, Role.TEST, names)
+    return rows.require(Role.TEST)
+
+
+def check_pairs(classifier: AdaptiveClassifier, rows: Rows) -> None:
+    """UserError if the rows are pairs and the model reads single texts, or the reverse."""
+    if classifier.manifest.pairs and rows.pairs is None:
+        raise UserError(f"{rows.source}: the model reads pairs of texts; name the second text's column with --pair-column")
+    if not classifier.manifest.pairs and rows.pairs is not None:
+        raise UserError(f"{rows.source}: has pairs of texts, the model reads single ones; remove the second column")
+
+
+def seen_in_training(model: str, rows: Dataset) -> int:
+    """How many of the rows trained the model or chose something for it: a result on them flatters."""
+    return int(np.isin(rows.hashes, trained_rows(local_folder(model))).sum())
+
+
+def lengths_summary(encoded: Encoded) -> Mapping[str, Any]:
+    """What a result row says about its texts."""
+    lengths = encoded.lengths
+    return {"tokens_mean": float(lengths.mean()), "tokens_p99": float(np.percentile(lengths, 99))}
+
+
+def sample(n: int, size: int) -> np.ndarray:
+    """Indices of at most `size` rows of n, spread evenly, in their order: the same rows in every run."""
+    return np.unique(np.linspace(0, n - 1, min(n, size)).round().astype(np.int64))
+
+
+def take_encoded(encoded: Encoded, rows: np.ndarray) -> Encoded:
+    """Only these rows of an encoding."""
+    return Encoded([encoded.tokens[row] for row in rows], encoded.truncated[rows])

@@ -1,0 +1,60 @@
+"""`predict`: texts in, one JSON object per text out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tasks import load
+from ziggurat.engine.classifier import Text
+from ziggurat.files import whole_file
+from ziggurat.jobs.opening import ModelOptions, check_pairs, exit_rule
+from ziggurat.types import Answer, Label
+
+
+def predict(
+    model: str,
+    texts: list[Text] | None = None,
+    source: str | None = None,
+    operating_point: str = "balanced",
+    threshold: float | None = None,
+    score: str = "entropy",
+    columns: Columns = DEFAULT_COLUMNS,
+    options: ModelOptions = ModelOptions(),
+    out: Path | None = None,
+    progress: bool = False,
+) -> list[dict[str, Any]]:
+    """Answers given texts, or the rows of a source, in their order; with `out` also as a JSONL file."""
+    classifier = options.open(model)
+    rule = exit_rule(classifier, operating_point, threshold, score)
+    if texts is None:
+        rows = load(str(source), columns)
+        check_pairs(classifier, rows)
+        texts = list(rows.texts) if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
+    answers = classifier.predict(texts, rule, options.batch_size, progress)
+    results = list(_results(texts, answers, classifier.manifest.labels))
+    if out is not None:
+        with whole_file(out) as path, path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
+    return results
+
+
+def _results(texts: list[Text], answers: list[Answer], labels: tuple[Label, ...]) -> Iterator[dict[str, Any]]:
+    for text, answer in zip(texts, answers, strict=True):
+        trace = answer.trace
+        yield {
+            "text": text if isinstance(text, str) else list(text),
+            "label": answer.label,
+            "probability": float(answer.probabilities.max()),
+            "probabilities": {
+                str(label): float(share) for label, share in zip(labels, answer.probabilities, strict=True)
+            },
+            "layers": trace.layers,
+            "tokens": trace.tokens[0],
+            "flops": trace.flops,
+            "microseconds": round(trace.microseconds, 1),
+            "truncated": trace.truncated,
+        }
