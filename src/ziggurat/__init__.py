@@ -1,1 +1,37 @@
 """Ziggurat: text classifiers that spend on each input only the compute it needs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ziggurat.engine.classifier import AdaptiveClassifier
+    from ziggurat.errors import UserError
+    from ziggurat.jobs.training import adapt, train
+    from ziggurat.types import Answer, OperatingPoint, Rung, Trace
+
+__version__ = "0.1.0"
+__all__ = ["AdaptiveClassifier", "Answer", "OperatingPoint", "Rung", "Trace", "UserError", "adapt", "train"]
+
+_HOMES = {
+    "AdaptiveClassifier": "ziggurat.engine.classifier",
+    "Answer": "ziggurat.types",
+    "OperatingPoint": "ziggurat.types",
+    "Rung": "ziggurat.types",
+    "Trace": "ziggurat.types",
+    "UserError": "ziggurat.errors",
+    "adapt": "ziggurat.jobs.training",
+    "train": "ziggurat.jobs.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are looked up when they are used, so that `import ziggurat` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ziggurat' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -68,12 +68,14 @@ class Recipe:
 
 def load_recipe(name: str) -> Recipe:
     """A recipe by the name under which Ziggurat ships it, or from a TOML file."""
-    shipped = {path.name.removesuffix(".toml"): path for path in recipe_folder().iterdir() if path.name.endswith(".toml")}
+    shipped = {
+        path.name.removesuffix(".toml"): path for path in recipe_folder().iterdir() if path.name.endswith(".toml")
+    }
     path = Path(name)
     if name not in shipped and not path.is_file():
         raise UserError(f"recipe {name!r}: neither a file nor one of {', '.join(sorted(shipped))}")
     try:
-        values = tomllib.loads((shipped[name] if name in shipped else path).read_text("utf-8"))
+        values = tomllib.loads(shipped.get(name, path).read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{name}: not valid TOML ({error})") from None
     return from_mapping(Recipe, values, where=name)

@@ -15,7 +15,7 @@ from ziggurat.errors import UserError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; it takes the place of `path` when the block ends, and vanishes if it fails."""
+    """Yields a temporary path that takes the place of `path` when the block ends, and vanishes if it fails."""
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)

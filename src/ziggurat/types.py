@@ -77,5 +77,7 @@ class OperatingPoint:
         known = {field.name for field in dataclasses.fields(cls)}
         required = {"name", "score", "thresholds", "fingerprint"}
         if wrong := (set(values) - known) | (required - set(values)):
-            raise UserError(f"operating point: missing or unknown key {sorted(wrong)[0]!r}; make it again with `ziggurat train`")
+            raise UserError(
+                f"operating point: missing or unknown key {sorted(wrong)[0]!r}; make it again with `ziggurat train`"
+            )
         return cls(**{**values, "thresholds": tuple(values["thresholds"])})

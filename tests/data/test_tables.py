@@ -78,7 +78,7 @@ def test_a_folder_is_its_data_files_by_name(write):
 
 def test_rows_of_parquet_files_are_counted_from_one(tmp_path):
     source = parquet(tmp_path / "a.parquet", {"text": ["a", "b"], "label": [1.0, float("nan")]})
-    with pytest.raises(UserError, match="row 2: .* nan"):
+    with pytest.raises(UserError, match=r"row 2: .* nan"):
         read_rows(source)
 
 

@@ -73,7 +73,6 @@ def test_a_role_of_fraction_zero_gets_no_rows():
 
 
 def test_rounding_opens_no_role_for_the_highest_hashes(monkeypatch):
-    assert sum((0.7, 0.1, 0.2)) < 1  # the reason for this test
     thirds = (0, 3 * 2**62, 2**64 - 1)
     monkeypatch.setattr(tasks, "_hash", lambda text, purpose: thirds[int(text.split()[1]) % 3])
     sets = split_roles(numbered(30), Fractions(0.7, 0.1, 0.2, 0.0))

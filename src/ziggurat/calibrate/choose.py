@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ziggurat.engine.rules import ExitRule, shared
+from ziggurat.engine.rules import ExitRule, never, shared
 from ziggurat.engine.runner import replay
 from ziggurat.policies.exits import SCORES
 from ziggurat.types import OperatingPoint
@@ -35,26 +35,23 @@ def choose_points(
     n, n_rungs = every.shape[:2]
     truth = every[:, -1].argmax(axis=1) if labels is None else labels
     right = every.argmax(axis=2) == truth[:, None]
-    rules = [shared(score, threshold, n_rungs) for threshold in candidate_thresholds(every, score)]
-    # The cost of a rung depends on which heads are asked, and a shared threshold asks all of them.
-    flops = cost(rules[0])
+    # Full depth comes first: it loses nothing, so there always is an admissible rule.
+    rules = [never(n_rungs), *(shared(score, threshold, n_rungs) for threshold in candidate_thresholds(every, score))]
     rungs = [replay(every, rule) for rule in rules]
     everyone = np.arange(n)
     accuracy = np.array([right[everyone, chosen].mean() for chosen in rungs])
-    mean_cost = np.array([flops[everyone, chosen].mean() for chosen in rungs])
+    flops = cost(rules[-1])  # all shared thresholds ask the same heads, so they pay the same for a rung
+    mean_cost = np.array([cost(rules[0])[:, -1].mean(), *(flops[everyone, chosen].mean() for chosen in rungs[1:])])
     points = []
     for name, target in targets.items():
-        # The first candidate lets nobody leave, so there always is an admissible one.
         admissible = np.flatnonzero(accuracy >= right[:, -1].mean() - target - 1e-12)
         best = rules[admissible[mean_cost[admissible].argmin()]]
-        thresholds = tuple(float(threshold) for threshold in best.thresholds)
+        thresholds = tuple(None if np.isnan(threshold) else float(threshold) for threshold in best.thresholds)
         points.append(OperatingPoint(name, score, thresholds, fingerprint, target=target, data=data))
     return tuple(points)
 
 
 def candidate_thresholds(every: np.ndarray, score: str) -> np.ndarray:
-    """Thresholds from "nobody leaves" on: quantiles of the score at all rungs but the last, (at most 257) float64."""
+    """Thresholds worth trying: quantiles of the score at all rungs but the last, (at most 256) float64, rising."""
     values = np.concatenate([SCORES[score].of(every[:, : rung + 1]) for rung in range(every.shape[1] - 1)])
-    quantiles = np.unique(np.quantile(values, np.linspace(0, 1, _CANDIDATES)))
-    nobody = quantiles[-1] + 1.0 if SCORES[score].larger_is_surer else quantiles[0] - 1.0
-    return np.concatenate([[nobody], quantiles])
+    return np.unique(np.quantile(values, np.linspace(0, 1, _CANDIDATES)))

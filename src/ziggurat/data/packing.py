@@ -43,9 +43,7 @@ class PackedBatch:
         if keep.all():
             return self
         tokens = np.flatnonzero(np.repeat(keep, self.lengths))
-        return PackedBatch(
-            self.states[tokens], cumulate(self.lengths[keep]), self.positions[tokens], self.rows[keep]
-        )
+        return PackedBatch(self.states[tokens], cumulate(self.lengths[keep]), self.positions[tokens], self.rows[keep])
 
     def take_tokens(self, keep: np.ndarray) -> PackedBatch:
         """Only the tokens where `keep` (n_tokens, bool) is true, in their order; every sequence keeps its first."""
@@ -60,7 +58,8 @@ class PackedBatch:
 
 def cumulate(lengths: np.ndarray) -> np.ndarray:
     """`cu_seqlens` of these lengths: (n_seqs) → (n_seqs + 1), starting with 0."""
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    offsets: np.ndarray = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return offsets
 
 
 def pack(sequences: Sequence[np.ndarray], rows: np.ndarray | None = None) -> PackedBatch:
@@ -74,7 +73,8 @@ def pack(sequences: Sequence[np.ndarray], rows: np.ndarray | None = None) -> Pac
 
 def place_in_sequence(lengths: np.ndarray) -> np.ndarray:
     """0 … length_i - 1 for every sequence behind one another: (n_seqs) → (n_tokens)."""
-    return np.arange(lengths.sum()) - np.repeat(cumulate(lengths)[:-1], lengths)
+    places: np.ndarray = np.arange(lengths.sum()) - np.repeat(cumulate(lengths)[:-1], lengths)
+    return places
 
 
 def padded_slots(lengths: np.ndarray) -> np.ndarray:

@@ -38,7 +38,9 @@ def load_hf(source: Path, n_classes: int, head_kind: str, head_layers: Sequence[
     if head_kind not in HEADS:
         raise UserError(f"head kind {head_kind!r} is not known; known: {', '.join(HEADS)}")
     if any(not 1 <= layer < spec.layers for layer in layers):
-        raise UserError(f"head layers {list(layers)}: the model has {spec.layers} layers, heads stand after 1 … {spec.layers - 1}")
+        raise UserError(
+            f"head layers {list(layers)}: the model has {spec.layers} layers, heads stand after 1 … {spec.layers - 1}"
+        )
     model = AdaptiveModel(spec, n_classes, head_kind, layers)
     tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat)
     if len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
@@ -96,7 +98,9 @@ def classifier_config(config: dict[str, Any], manifest: Manifest) -> dict[str, A
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's `config.json`; UserError if there is none."""
-    return layout.read_json(folder / layout.CONFIG, f"{folder}: no {layout.CONFIG}; give a folder made by save_pretrained")
+    return layout.read_json(
+        folder / layout.CONFIG, f"{folder}: no {layout.CONFIG}; give a folder made by save_pretrained"
+    )
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
@@ -107,7 +111,9 @@ def copy_tokenizer(source: Path, target: Path) -> None:
         try:
             AutoTokenizer.from_pretrained(source).save_pretrained(target)
         except (OSError, ValueError) as error:
-            raise UserError(f"{source}: no tokenizer that transformers can read ({str(error).splitlines()[0]})") from None
+            raise UserError(
+                f"{source}: no tokenizer that transformers can read ({str(error).splitlines()[0]})"
+            ) from None
         return
     for name in _TOKENIZER_FILES:
         if (source / name).exists():
@@ -116,7 +122,9 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.exists():
-        raise UserError(f"{path}: not found; safetensors only (load the checkpoint in transformers and save_pretrained it)")
+        raise UserError(
+            f"{path}: not found; safetensors only (load the checkpoint in transformers and save_pretrained it)"
+        )
     try:
         return load_file(path)
     except SafetensorError as error:

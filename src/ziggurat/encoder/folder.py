@@ -53,7 +53,9 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     values = dataclasses.asdict(manifest)
     values["operating_points"] = [point.to_dict() for point in manifest.operating_points]
     with whole_file(folder / MANIFEST) as path:
-        path.write_text(json.dumps({"format_version": FORMAT_VERSION} | values, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        path.write_text(
+            json.dumps({"format_version": FORMAT_VERSION} | values, indent=2, ensure_ascii=False) + "\n", "utf-8"
+        )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -92,7 +94,9 @@ def checkpoint_labels(folder: Path) -> tuple[Label, ...]:
     config = read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained")
     names = {int(index): str(name) for index, name in config.get("id2label", {}).items()}
     if sorted(names) != list(range(len(names))) or len(names) < 2:
-        raise UserError(f"{folder}: {CONFIG} names no classes (id2label); adapt takes a fine-tuned classifier, train a backbone")
+        raise UserError(
+            f"{folder}: {CONFIG} names no classes (id2label); adapt takes a fine-tuned classifier, train a backbone"
+        )
     ordered = tuple(names[index] for index in range(len(names)))
     unnamed = all(name in (f"LABEL_{index}", str(index)) for index, name in enumerate(ordered))
     return tuple(range(len(ordered))) if unnamed else ordered

@@ -27,7 +27,9 @@ _BERT_LAYER = {
 
 
 def _bert(spec: EncoderSpec) -> Table:
-    table: Table = {f"encoder.embeddings.{ours}.weight": (f"bert.{hf}.weight",) for ours, hf in _BERT_EMBEDDINGS.items()}
+    table: Table = {
+        f"encoder.embeddings.{ours}.weight": (f"bert.{hf}.weight",) for ours, hf in _BERT_EMBEDDINGS.items()
+    }
     modules: Table = {"encoder.embeddings.norm": ("bert.embeddings.LayerNorm",)}
     for layer in range(spec.layers):
         for ours, parts in _BERT_LAYER.items():

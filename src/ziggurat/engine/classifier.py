@@ -40,7 +40,7 @@ class AdaptiveClassifier:
     def from_pretrained(
         cls, model: str | Path, device: str = "auto", dtype: str = "float32", threads: int | None = None
     ) -> AdaptiveClassifier:
-        """Loads a folder made by `ziggurat train` or `adapt`, or a hub name of one; UserError says what is wrong with it.
+        """Loads a folder made by `ziggurat train` or `adapt`, or a hub name; UserError says what is wrong with it.
 
         `device` is auto, cpu or cuda; `dtype` float32 or bfloat16; `threads` of the CPU, None = all cores.
         """
@@ -121,7 +121,9 @@ class AdaptiveClassifier:
     def run(self, encoded: Encoded, rule: ExitRule, batch_size: int = 32, progress: bool = False) -> Outcomes:
         """Answers encoded inputs, like lengths together."""
         if rule.thresholds.ndim == 2 and len(rule.thresholds) != len(encoded.tokens):
-            raise UserError(f"exit rule: thresholds for {len(rule.thresholds)} inputs, but there are {len(encoded.tokens)}")
+            raise UserError(
+                f"exit rule: thresholds for {len(rule.thresholds)} inputs, but there are {len(encoded.tokens)}"
+            )
         return run(self.backend, self.batches(encoded, batch_size, progress), rule, len(encoded.tokens))
 
     def every_rung(self, encoded: Encoded, batch_size: int = 32, progress: bool = False) -> np.ndarray:

@@ -60,8 +60,15 @@ def shared(score: str, threshold: float | Sequence[float] | np.ndarray, n_rungs:
     return ExitRule(score, np.broadcast_to(values[..., None], (*values.shape, n_rungs - 1)))
 
 
+def fixed_depth(rung: int, n_rungs: int) -> ExitRule:
+    """Everybody leaves at rung `rung`, and no other is asked."""
+    thresholds = np.full(n_rungs - 1, np.nan)
+    thresholds[rung : rung + 1] = np.inf  # an empty slice for the last rung, which needs no threshold
+    return ExitRule("entropy", thresholds)
+
+
 def forced(rungs: np.ndarray, n_rungs: int) -> ExitRule:
-    """Input i leaves at rung `rungs[i]` whatever it says: (n_inputs) ints. For controls: random, oracle, fixed depth."""
+    """Input i leaves at rung `rungs[i]` whatever it says: (n_inputs) ints. For controls: random exit, oracle."""
     chosen = np.arange(n_rungs - 1) >= rungs[:, None]
     return ExitRule("entropy", np.where(chosen, np.inf, -np.inf))
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.checkpoint import load_model
-from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.devices import resolve_device
+from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

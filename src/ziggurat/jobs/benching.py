@@ -17,7 +17,7 @@ from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, lengths_summary, rows_to_measure, sample, take_encoded
-from ziggurat.report.measure import Timing, accuracy_interval, interleave, latencies, paired_ratio
+from ziggurat.report.measure import Timing, accuracy_interval, interleave, paired_ratio
 from ziggurat.report.peers import TransformersPeer
 from ziggurat.report.rows import append_row, checked_row, provenance
 

@@ -58,7 +58,9 @@ def rows_to_measure(classifier: AdaptiveClassifier, source: str, columns: Column
 def check_pairs(classifier: AdaptiveClassifier, rows: Rows) -> None:
     """UserError if the rows are pairs and the model reads single texts, or the reverse."""
     if classifier.manifest.pairs and rows.pairs is None:
-        raise UserError(f"{rows.source}: the model reads pairs of texts; name the second text's column with --pair-column")
+        raise UserError(
+            f"{rows.source}: the model reads pairs of texts; name the second text's column with --pair-column"
+        )
     if not classifier.manifest.pairs and rows.pairs is not None:
         raise UserError(f"{rows.source}: has pairs of texts, the model reads single ones; remove the second column")
 

@@ -14,7 +14,7 @@ from ziggurat.config import Recipe, load_recipe
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
-from ziggurat.encoder.folder import MANIFEST, Manifest, checkpoint_labels, write_manifest
+from ziggurat.encoder.folder import Manifest, checkpoint_labels, write_manifest
 from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
@@ -35,7 +35,11 @@ class TrainOptions:
 
 
 def train(
-    source: str, out: Path, recipe: str | Recipe = "early-exit", model: str | None = None, options: TrainOptions = TrainOptions()
+    source: str,
+    out: Path,
+    recipe: str | Recipe = "early-exit",
+    model: str | None = None,
+    options: TrainOptions = TrainOptions(),
 ) -> dict[str, Any]:
     """Trains a classifier from a pre-trained encoder (default: the packaged MiniLM) into the folder `out`.
 
@@ -50,14 +54,16 @@ def train(
 def adapt(
     checkpoint: str, source: str, out: Path, recipe: str | Recipe = "adapt", options: TrainOptions = TrainOptions()
 ) -> dict[str, Any]:
-    """Trains only exit heads for an already fine-tuned Hugging Face classifier, whose full-depth answers stay as they are.
+    """Trains only exit heads for a fine-tuned Hugging Face classifier, whose full-depth answers stay as they are.
 
     Rows need no labels; where they have some, these must be the checkpoint's.
     """
     refuse_full_folder(out)
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     if any(stage.kind == "regular" for stage in recipe.stages):
-        raise UserError(f"recipe {recipe.name!r}: stage 'regular' would change the checkpoint; use `ziggurat train --model`")
+        raise UserError(
+            f"recipe {recipe.name!r}: stage 'regular' would change the checkpoint; use `ziggurat train --model`"
+        )
     folder = local_folder(checkpoint)
     names = checkpoint_labels(folder)
     return _make(folder, recipe, read_roles(source, recipe, options.columns, names), out, options)

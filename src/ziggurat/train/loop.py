@@ -65,7 +65,9 @@ def fit(
     with _interrupts(watch):
         trainer.train(resume_from_checkpoint=_last_checkpoint(run.folder))
     if watch.stopped:
-        raise UserError(f"stopped at step {trainer.state.global_step}, which is kept; the same command goes on from there")
+        raise UserError(
+            f"stopped at step {trainer.state.global_step}, which is kept; the same command goes on from there"
+        )
     _finish(module, finished)
 
 

@@ -20,16 +20,16 @@ def kl_divergence(teacher: Tensor, student: Tensor, reverse: bool = False) -> Te
     return functional.kl_div(second, first, reduction="batchmean", log_target=True)
 
 
-def exits_loss(
-    every: Sequence[Tensor], labels: Tensor, label_weight: float = 0.0, reverse_kl: bool = False
-) -> Tensor:
+def exits_loss(every: Sequence[Tensor], labels: Tensor, label_weight: float = 0.0, reverse_kl: bool = False) -> Tensor:
     """Mean over the exits of their KL to the last rung (MP eq. 4, divided by L - 1), blended with cross-entropy.
 
-    `every` holds each rung's logits (n, n_classes), the last being the teacher; `labels` (n) with -1 = unlabelled, which
+    `every` holds each rung's logits (n, n_classes), the last being the teacher; `labels` (n), where -1 = unlabelled
     leaves a row to the KL alone.
     """
     *exits, teacher = every
     losses = [(1 - label_weight) * kl_divergence(teacher, student, reverse_kl) for student in exits]
     if label_weight and (labels >= 0).any():
-        losses += [label_weight * functional.cross_entropy(student.float(), labels, ignore_index=-1) for student in exits]
+        losses += [
+            label_weight * functional.cross_entropy(student.float(), labels, ignore_index=-1) for student in exits
+        ]
     return torch.stack(losses).sum() / len(exits)

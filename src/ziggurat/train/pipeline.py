@@ -125,7 +125,9 @@ def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
     if file.exists():
         found = json.loads(file.read_text("utf-8"))
         if differing := [key for key in wanted if found.get(key) != wanted[key]]:
-            raise UserError(f"{folder}: holds an unfinished run with another {differing[0]}; remove it or choose another --out")
+            raise UserError(
+                f"{folder}: holds an unfinished run with another {differing[0]}; remove it or choose another --out"
+            )
     state.wait_for_everyone()
     if state.is_main_process and not file.exists():
         with whole_file(file) as path:

@@ -20,7 +20,7 @@ Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], Adaptive
 
 
 def regular(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
-    """Plain fine-tuning of the backbone and the last classifier; the exit heads rest. Best accuracy on select is kept."""
+    """Plain fine-tuning of backbone and last classifier; the exit heads rest. The best accuracy on select is kept."""
     only_train(model, (model.encoder, model.classifier))
     fit(_Regular(model), train.labelled(), select.labelled(), stage, run, accuracy)
     return model

@@ -1,0 +1,97 @@
+"""What people see: a job's result as a few lines of text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def training_text(result: dict[str, Any]) -> str:
+    """What `train` and `adapt` shows."""
+    rows = ", ".join(f"{n:,} {role}" for role, n in result["rows"].items())
+    points = "".join(f"\n  {point['name']:<9} {_point_text(point)}" for point in result["operating_points"])
+    head = f"{result['out']}: trained with recipe {result['recipe']} ({rows} rows)"
+    return f"{head}\noperating points, chosen on the select rows:{points}"
+
+
+def _point_text(point: dict[str, Any]) -> str:
+    asked = [threshold for threshold in point["thresholds"] if threshold is not None]
+    return (
+        f"{point['score']} {asked[0]:.4f}, to lose at most {100 * point['target']:g} points" if asked else "full depth"
+    )
+
+
+def evaluation_text(result: dict[str, Any]) -> str:
+    """What `eval` shows."""
+    exits = ", ".join(f"{name}: {n}" for name, n in result["exit_histogram"].items())
+    lines = [
+        f"{result['model']} at {result['operating_point']} on {result['n']:,} rows of {result['data']}",
+        f"  accuracy   {result['accuracy']:.4f} [{result['accuracy_low']:.4f}, {result['accuracy_high']:.4f}]   "
+        f"full depth {result['full_accuracy']:.4f}, same answer on {result['agreement']:.2%}",
+        f"  FLOPs      {result['flops_ratio']:.2f}x fewer, {result['mean_layers']:.2f} layers on average",
+        f"  texts/s    {result['texts_per_second']:.0f}   full depth {result['full_texts_per_second']:.0f}   "
+        f"{result['time_ratio']:.2f}x [{result['time_ratio_low']:.2f}, {result['time_ratio_high']:.2f}]   "
+        f"(batch {result['batch_size']}, {result['device']}, {result['threads']} threads, {result['dtype']})",
+        f"  exits      {exits}",
+    ]
+    if result["truncated"]:
+        lines.append(f"  {result['truncated']} texts were longer than the model reads and were cut")
+    if result["seen_in_training"]:
+        lines.append(f"  warning: {result['seen_in_training']} of these rows trained the model; the accuracy flatters")
+    return "\n".join(lines)
+
+
+def prediction_text(result: dict[str, Any]) -> str:
+    """What `predict` shows."""
+    if "out" in result:
+        return f"{result['out']}: {result['n']:,} answers"
+    lines = []
+    for answer in result["answers"]:
+        text = answer["text"] if isinstance(answer["text"], str) else " | ".join(answer["text"])
+        cut = ", cut" if answer["truncated"] else ""
+        head = (
+            f"{answer['label']}\t{answer['probability']:.3f}\t{answer['layers']} layers, {answer['tokens']} tokens{cut}"
+        )
+        lines.append(f"{head}\t{text if len(text) <= 80 else text[:79] + '…'}")
+    return "\n".join(lines)
+
+
+def bench_text(result: dict[str, Any]) -> str:
+    """What `bench` shows."""
+    from ziggurat.report.tables import RESULT_COLUMNS, aligned
+
+    return aligned(result["rows"], RESULT_COLUMNS).rstrip()
+
+
+def information_text(result: dict[str, Any]) -> str:
+    """What `info` shows."""
+    heads, rows = result["heads"], result["training"].get("data", {})
+    lines = [
+        f"{result['model']}: {result['architecture']}, {result['layers']} layers x {result['hidden']}",
+        f"  reads      {'pairs of texts' if result['pairs'] else 'texts'} of up to {result['max_length']} tokens",
+        f"  labels     {', '.join(map(str, result['labels']))}",
+        f"  heads      {heads['kind']} after layers {', '.join(map(str, heads['after_layers']))}",
+        f"  cost       {result['gflops_at_64_tokens']:.2f} GFLOPs for 64 tokens at full depth",
+        f"  trained on {rows.get('rows', 0):,} rows of {rows.get('source', 'unknown')}",
+        *(f"  {point['name']:<10} {_point_text(point)}" for point in result["operating_points"]),
+    ]
+    return "\n".join(lines)
+
+
+def demonstration_text(result: dict[str, Any]) -> str:
+    """What `demo` shows."""
+    example = "ziggurat predict {model} 'Return the sine of x.' 'Wait until the thread terminates.'"
+    return "\n".join(
+        [
+            "",
+            bench_text(result),
+            "",
+            f"{result['n_test']:,} test paragraphs of Python's own documentation, {result['n_classes']} areas; "
+            "gains are over the full depth of Ziggurat's own engine.",
+            f"table   {result['table']}",
+            f"figure  {result['figure']}",
+            f"model   {result['model']}   ({result['seconds']:.0f} s in all)",
+            "",
+            "Classify your own sentences:",
+            f"  {example.format(model=result['model'])}",
+        ]
+    )

@@ -1,0 +1,148 @@
+"""The figure: accuracy against measured time and against FLOPs, with the controls that keep it honest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ziggurat.calibrate.choose import candidate_thresholds
+from ziggurat.data.tasks import Dataset
+from ziggurat.data.tokenize import Encoded
+from ziggurat.engine import rules
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.runner import replay
+from ziggurat.jobs.opening import sample, take_encoded
+from ziggurat.report.curves import Point, fixed_depth, oracle, random_exit, right_answers, sweep
+from ziggurat.report.measure import accuracy_interval, interleave
+from ziggurat.report.plots import Panel, Series, accuracy_figure
+
+_THRESHOLDS = 24  # of the curve against FLOPs
+_TIMED_THRESHOLDS = 6  # of these, how many are timed
+_RANDOM_SHARES = (0.3, 0.6, 0.9)  # chance to leave at each rung, of the timed random controls
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A rule whose time is measured, and the rungs that it gives all rows."""
+
+    label: str
+    rule: ExitRule  # for the timed rows
+    rungs: np.ndarray  # (n) of all rows, for accuracy
+
+
+def draw(
+    classifier: AdaptiveClassifier,
+    rows: Dataset,
+    out: Path,
+    batch_size: int = 32,
+    timed_texts: int = 256,
+    repeats: int = 5,
+) -> tuple[Path, Path]:
+    """Writes `out`.png and `out`.svg: the adaptive model between random exit, fixed depth and the oracle.
+
+    Controls that leave at a given rung compute the heads on their way, as the adaptive model must; fixed depth only its
+    own. Times are of `timed_texts` rows, accuracy and FLOPs of all.
+    """
+    encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
+    every = classifier.every_rung(encoded, batch_size)
+    right = right_answers(every, rows.labels)
+    chosen = sample(len(rows), timed_texts)
+    to_time = _rules_to_time(classifier, every, right, chosen)
+    seconds = _time(classifier, take_encoded(encoded, chosen), to_time, batch_size, repeats)
+    flops_panel = Panel("GFLOPs per text", _flops_series(classifier, encoded, every, right))
+    time_panel = Panel(
+        f"measured time per text (ms), batch {batch_size}", _time_series(to_time, right, 1e3 * seconds / len(chosen))
+    )
+    backend = classifier.backend
+    title = f"{rows.source}: {len(rows):,} test texts, {backend.device}, {backend.threads} threads, {backend.dtype}"
+    return accuracy_figure([time_panel, flops_panel], title, out)
+
+
+def _thresholds(every: np.ndarray, count: int) -> np.ndarray:
+    candidates = candidate_thresholds(every, "entropy")
+    return candidates[np.linspace(0, len(candidates) - 1, count).round().astype(int)]
+
+
+def _flops_series(
+    classifier: AdaptiveClassifier, encoded: Encoded, every: np.ndarray, right: np.ndarray
+) -> list[Series]:
+    n_rungs = every.shape[1]
+    full = classifier.full_flops(encoded.lengths)
+    asked = classifier.flops(encoded.lengths, rules.shared("entropy", 0.0, n_rungs))
+    alone = np.stack(
+        [classifier.flops(encoded.lengths, rules.fixed_depth(rung, n_rungs))[:, rung] for rung in range(n_rungs)],
+        axis=1,
+    )
+
+    def answered(threshold: float) -> np.ndarray:
+        return replay(every, rules.shared("entropy", threshold, n_rungs))
+
+    gflops = full.mean() / 1e9
+    adaptive = sweep(right, asked, full, answered, _thresholds(every, _THRESHOLDS))
+    curves = {
+        "adaptive": adaptive,
+        "random exit": random_exit(right, asked, full),
+        "oracle exit": oracle(right, asked, full),
+        "fixed depth": fixed_depth(right, alone, full),
+    }
+    series = [
+        _curve(label, [gflops / point.cost_ratio for point in points], points, len(right))
+        for label, points in curves.items()
+    ]
+    return [*series, Series("full model", [gflops], [right[:, -1].mean()], line="", marker="*")]
+
+
+def _curve(label: str, x: Sequence[float], points: Sequence[Point], n: int) -> Series:
+    accuracy = [point.accuracy for point in points]
+    if label != "adaptive":
+        return Series(label, x, accuracy, marker="o" if label == "fixed depth" else "", line="--")
+    intervals = [accuracy_interval(round(share * n), n) for share in accuracy]
+    return Series(label, x, accuracy, [low for low, _ in intervals], [high for _, high in intervals])
+
+
+def _rules_to_time(
+    classifier: AdaptiveClassifier, every: np.ndarray, right: np.ndarray, chosen: np.ndarray
+) -> list[Timed]:
+    n_rungs = every.shape[1]
+    timed = [Timed("full model", rules.never(n_rungs), np.full(len(every), n_rungs - 1))]
+    for threshold in _thresholds(every, _TIMED_THRESHOLDS):
+        rule = rules.shared("entropy", float(threshold), n_rungs)
+        timed.append(Timed("adaptive", rule, replay(every, rule)))
+    for rung in range(n_rungs):
+        timed.append(Timed("fixed depth", rules.fixed_depth(rung, n_rungs), np.full(len(every), rung)))
+    draws = np.random.default_rng(0)
+    forced = [("random exit", np.minimum(draws.geometric(p, len(every)) - 1, n_rungs - 1)) for p in _RANDOM_SHARES]
+    forced.append(("oracle exit", np.where(right.any(axis=1), right.argmax(axis=1), 0)))
+    timed += [Timed(label, rules.forced(rungs[chosen], n_rungs), rungs) for label, rungs in forced]
+    return timed
+
+
+def _time(
+    classifier: AdaptiveClassifier, encoded: Encoded, to_time: Sequence[Timed], batch_size: int, repeats: int
+) -> np.ndarray:
+    """Median seconds of each rule over all timed rows, interleaved."""
+    calls = {
+        str(index): lambda rule=timed.rule: classifier.run(encoded, rule, batch_size)
+        for index, timed in enumerate(to_time)
+    }
+    timings = interleave(calls, repeats)
+    return np.array([timings[str(index)].p50 for index in range(len(to_time))])
+
+
+def _time_series(to_time: Sequence[Timed], right: np.ndarray, milliseconds: np.ndarray) -> list[Series]:
+    everyone = np.arange(len(right))
+    series = []
+    for label in ("adaptive", "random exit", "oracle exit", "fixed depth", "full model"):
+        mine = [index for index, timed in enumerate(to_time) if timed.label == label]
+        accuracy = [float(right[everyone, to_time[index].rungs].mean()) for index in mine]
+        points = [Point(label, share, 1.0) for share in accuracy]
+        curve = _curve(label, milliseconds[mine].tolist(), points, len(right))
+        single = label in ("full model", "oracle exit")
+        series.append(
+            Series(label, curve.x, curve.y, line="", marker="*" if label == "full model" else "v") if single else curve
+        )
+    return series
