@@ -80,6 +80,13 @@ class Dataset:
             labels=None if self.labels is None else self.labels[indices],
         )
 
+    @property
+    def classes(self) -> np.ndarray:
+        """Class index of each row, (n) int64; UserError if rows are unlabelled."""
+        if self.labels is None or (self.labels < 0).any():
+            raise UserError(f"{self.source}: has unlabelled rows; this step needs a label on every row")
+        return self.labels
+
     @cached_property
     def hashes(self) -> np.ndarray:
         """Content hash of each row, (n) uint64; case and white space do not count, nor does the label."""

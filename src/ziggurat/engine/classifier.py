@@ -99,8 +99,9 @@ class AdaptiveClassifier:
         elif operating_point == FULL:
             rule = rules.never(len(self.rungs))
         else:
-            named = isinstance(operating_point, str)
-            point = self.manifest.operating_point(operating_point) if named else operating_point
+            point = operating_point
+            if isinstance(point, str):
+                point = self.manifest.operating_point(point)
             if point.fingerprint != self.manifest.fingerprint:
                 raise UserError(f"operating point {point.name!r} was chosen for other weights; choose it again")
             rule = rules.of_point(point)
@@ -114,9 +115,9 @@ class AdaptiveClassifier:
             raise UserError("texts: one string was given; give a list of texts")
         for index, text in enumerate(texts):
             _check_text(text, index, self.manifest.pairs)
-        if self.manifest.pairs:
-            return self.tokenizer.encode([first for first, _ in texts], [second for _, second in texts])
-        return self.tokenizer.encode([str(text) for text in texts])
+        firsts = [text if isinstance(text, str) else text[0] for text in texts]
+        seconds = [text[1] for text in texts] if self.manifest.pairs else None
+        return self.tokenizer.encode(firsts, seconds)
 
     def run(self, encoded: Encoded, rule: ExitRule, batch_size: int = 32, progress: bool = False) -> Outcomes:
         """Answers encoded inputs, like lengths together."""

@@ -83,7 +83,7 @@ def replay(every: np.ndarray, rule: ExitRule) -> np.ndarray:
         if not rule.asked[rung]:
             continue
         heard.append(rung)
-        leaving = rule.leaves(rung, every[np.ix_(live, heard)], live)
+        leaving = rule.leaves(rung, every[live][:, heard], live)
         rungs[live[leaving]] = rung
         live = live[~leaving]
         if not len(live):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +97,13 @@ def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[Sys
     for padding, batches in orders.items():
         if batch_size == 1 and padding == "sorted":
             continue  # one text at a time is never padded
-        prepared = peer.prepare(timed, batches)
-        systems.append(System(f"transformers SDPA, {padding}", padding, lambda p=prepared: peer.run(p), FULL))
+        call = partial(peer.run, peer.prepare(timed, batches))
+        systems.append(System(f"transformers SDPA, {padding}", padding, call, FULL))
     for point in (FULL, *points):
         rule = classifier.rule_of(point)
         what = _BASELINE if point == FULL else point
-        call = lambda rule=rule: classifier.run(timed, rule, batch_size)  # noqa: E731
-        systems.append(System(f"ziggurat {what}", "packed", call, point))
+        run = partial(classifier.run, timed, rule, batch_size)
+        systems.append(System(f"ziggurat {what}", "packed", run, point))
     return systems
 
 
@@ -111,7 +112,7 @@ def _quality(setting: Bench, point: str) -> dict[str, Any]:
     classifier, rows = setting.classifier, setting.rows
     rule = classifier.rule_of(point)
     outcomes = classifier.run(setting.encoded, rule)
-    correct = int((outcomes.predictions == rows.labels).sum())
+    correct = int((outcomes.predictions == rows.classes).sum())
     low, high = accuracy_interval(correct, len(rows))
     lengths = setting.encoded.lengths
     if point == FULL:

@@ -49,7 +49,7 @@ def draw(
     """
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     every = classifier.every_rung(encoded, batch_size)
-    right = right_answers(every, rows.labels)
+    right = right_answers(every, rows.classes)
     chosen = sample(len(rows), timed_texts)
     to_time = _rules_to_time(classifier, every, right, chosen)
     seconds = _time(classifier, take_encoded(encoded, chosen), to_time, batch_size, repeats)
@@ -82,7 +82,7 @@ def _flops_series(
         return replay(every, rules.shared("entropy", threshold, n_rungs))
 
     gflops = full.mean() / 1e9
-    adaptive = sweep(right, asked, full, answered, _thresholds(every, _THRESHOLDS))
+    adaptive = sweep(right, asked, full, answered, _thresholds(every, _THRESHOLDS).tolist())
     curves = {
         "adaptive": adaptive,
         "random exit": random_exit(right, asked, full),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ziggurat.types import Answer, Label
 
 def predict(
     model: str,
-    texts: list[Text] | None = None,
+    texts: Sequence[Text] | None = None,
     source: str | None = None,
     operating_point: str = "balanced",
     threshold: float | None = None,
@@ -42,7 +42,7 @@ def predict(
     return results
 
 
-def _results(texts: list[Text], answers: list[Answer], labels: tuple[Label, ...]) -> Iterator[dict[str, Any]]:
+def _results(texts: Sequence[Text], answers: list[Answer], labels: tuple[Label, ...]) -> Iterator[dict[str, Any]]:
     for text, answer in zip(texts, answers, strict=True):
         trace = answer.trace
         yield {
