@@ -18,7 +18,7 @@ class Columns:
 
     text: str = "text"
     pair: str | None = None  # second text of a pair; None = "text_pair" where there is such a column
-    label: str = "label"
+    label: str | None = "label"  # None = read no labels, whatever is there
 
 
 DEFAULT_COLUMNS = Columns()
@@ -53,12 +53,12 @@ def read_rows(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: 
             raise UserError(f"{table.name}: no rows; put rows into it or remove it")
     existing = tables[0].cells.keys()
     pair = columns.pair if columns.pair is not None else "text_pair" if "text_pair" in existing else None
-    labelled = labels_required or columns.label in existing
-    _require_columns(tables, [columns.text, pair, columns.label if labelled else None])
-    _require_same(tables, [columns.pair or "text_pair", columns.label])
+    label = columns.label if labels_required or columns.label in existing else None
+    _require_columns(tables, [columns.text, pair, label])
+    _require_same(tables, [columns.pair or "text_pair", *([columns.label] if columns.label else [])])
     texts = [text for table in tables for text in _texts(table, columns.text, may_be_blank=False)]
     pairs = None if pair is None else [text for table in tables for text in _texts(table, pair, may_be_blank=True)]
-    labels = _labels(tables, columns.label, labels_required) if labelled else None
+    labels = None if label is None else _labels(tables, label, labels_required)
     return Rows(texts, pairs, labels, source)
 
 

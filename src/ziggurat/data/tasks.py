@@ -128,18 +128,19 @@ def split_roles(
 
     The role comes from the content alone: the same text (up to case and white space) gets the same role in whatever
     file and order it comes, so roles stay disjoint when rows are added. `label_names` defaults to the sorted distinct
-    labels. Unlabelled rows train, unless the same text is held out with a label; then they are left out.
+    labels. Among labelled rows, unlabelled ones train, unless the same text is held out with a label; then they are left
+    out. Rows without any label are shared out like others if `label_names` says what the classes are.
 
     Raises:
         UserError: no labels, one class only, labels of mixed types, an unknown label, or a role that gets no rows.
     """
     names = _distinct_labels(rows) if label_names is None else label_names
     labels = _class_indices(rows, names)
-    if labels is None:
+    if labels is None and label_names is None:
         raise UserError(f"{rows.source}: no labels; add a label column or name the right one")
     everything = Dataset(rows.texts, rows.pairs, labels, names, Role.TRAIN, rows.source)
     places = _places(rows, fractions)
-    unlabelled = labels < 0
+    unlabelled = np.zeros(len(rows), dtype=bool) if labels is None else labels < 0
     withheld = unlabelled & (places != 0) & np.isin(everything.hashes, everything.hashes[~unlabelled])
     places[unlabelled] = 0  # 0 = train, the first role
     sets = {}

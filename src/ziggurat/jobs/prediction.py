@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def predict(
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     if texts is None:
-        rows = load(str(source), columns)
+        rows = load(str(source), replace(columns, label=None))
         check_pairs(classifier, rows)
         texts = list(rows.texts) if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
     answers = classifier.predict(texts, rule, options.batch_size, progress)

@@ -74,7 +74,7 @@ def read_roles(source: str, recipe: Recipe, columns: Columns, names: tuple[Label
     if source == STDLIB_DOCS and names is None:
         return load_builtin()
     fractions = Fractions(1 - recipe.select - recipe.certify, recipe.select, recipe.certify, 0.0)
-    return split_roles(load(source, columns), fractions, names)
+    return split_roles(load(source, columns, labels_required=names is None), fractions, names)
 
 
 def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions) -> dict[str, Any]:

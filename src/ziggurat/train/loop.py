@@ -10,14 +10,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from tqdm import tqdm
+from transformers import (
+    EvalPrediction,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from ziggurat.config import StageConfig
 from ziggurat.encoder.devices import has_fast_bfloat16
@@ -62,6 +72,10 @@ def fit(
         compute_metrics=None if metric is None else lambda output: {"score": _score(output, metric)},
         callbacks=[watch],
     )
+    # Theirs print dictionaries.
+    trainer.remove_callback(ProgressCallback if run.progress else PrinterCallback)
+    if run.progress:
+        trainer.add_callback(_Bar(stage.kind))
     with _interrupts(watch):
         trainer.train(resume_from_checkpoint=_last_checkpoint(run.folder))
     if watch.stopped:
@@ -127,6 +141,31 @@ def _last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end: the Trainer writes `trainer_state.json` last."""
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+class _Bar(TrainerCallback):
+    """Steps on stderr, with what the select rows last said."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bar: tqdm[NoReturn] | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, unit=" steps")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_evaluate(self, *_: Any, metrics: dict[str, float], **__: Any) -> None:
+        if self.bar is not None:
+            name = "score" if "eval_score" in metrics else "loss"
+            self.bar.set_postfix_str(f"{name} on select rows {metrics[f'eval_{name}']:.4f}")
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
 
 class _StopAtStep(TrainerCallback):

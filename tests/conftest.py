@@ -1,0 +1,204 @@
+"""Tiny random models, folders and inputs for several rooms' tests. Torch is loaded only where a test asks for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+# Before anything loads torch or a Hugging Face library: matrices this small gain nothing from threads, and no network.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+LABELS = ("river", "stone", "tower")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = tuple(start + end for start in "ba ki lo mu ne po ra".split() for end in "t n sh r ss lm nd".split())
+# Nasty lengths: the least that there is, many alike, one giant among dwarfs.
+LENGTHS = (3, 2, 2, 60, 9, 3, 17, 5, 2, 33, 9, 24, 4, 12, 3, 41, 7, 9, 28, 2)
+
+
+def word_tokenizer() -> Tokenizer:
+    """One token per word: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP], as BERT has it."""
+    vocabulary = {piece: i for i, piece in enumerate((*SPECIAL, *WORDS))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    return tokenizer
+
+
+def tiny_bert(**changes):
+    """A random BertForSequenceClassification whose answers differ a lot between inputs, in evaluation mode.
+
+    BERT's own start (deviation 0.02, biases 0, LayerNorms 1) gives every input nearly the same logits, and could not
+    tell a bias or a LayerNorm that was lost or mixed up.
+    """
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    settings = {
+        "vocab_size": len(SPECIAL) + len(WORDS),
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.2,
+        "id2label": dict(enumerate(LABELS)),
+        "label2id": {label: i for i, label in enumerate(LABELS)},
+    }
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(**settings | changes)).eval()
+    shake(model)
+    return model
+
+
+def shake(module) -> None:
+    """Moves every bias and LayerNorm weight away from its start."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+
+
+def save_checkpoint(model, folder: Path) -> Path:
+    """A Hugging Face folder of this model, as a user would bring it."""
+    from transformers import PreTrainedTokenizerFast
+
+    model.save_pretrained(folder)
+    special = {f"{piece[1:-1].lower()}_token": piece for piece in SPECIAL}
+    PreTrainedTokenizerFast(tokenizer_object=word_tokenizer(), model_max_length=64, **special).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_bert() -> Callable:
+    """`tiny_bert`: configuration changes in, a fresh model out."""
+    return tiny_bert
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint() -> Callable:
+    """`save_checkpoint`: a model and a folder in, the folder out."""
+    return save_checkpoint
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A fine-tuned classifier as Hugging Face saves it. Shared: copy it to change it."""
+    return save_checkpoint(tiny_bert(), tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_spec(tiny_checkpoint):
+    """The architecture of `tiny_checkpoint`."""
+    from ziggurat.encoder.checkpoint import read_config
+    from ziggurat.encoder.spec import read_spec
+
+    return read_spec(read_config(tiny_checkpoint))
+
+
+@pytest.fixture(scope="session")
+def make_model(tiny_checkpoint) -> Callable:
+    """A function that loads `tiny_checkpoint` with exit heads, the same ones every time, in evaluation mode."""
+    import torch
+
+    from ziggurat.encoder.checkpoint import load_hf
+
+    def make(head_kind: str = "fastbert", head_layers: tuple[int, ...] | None = None):
+        torch.manual_seed(1)
+        model = load_hf(tiny_checkpoint, len(LABELS), head_kind, head_layers)
+        shake(model.exits)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def tiny_model(make_model):
+    """An encoder of four layers with a FastBERT head after each but the last. The test's own: change it at will."""
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def make_folder(tiny_checkpoint, make_model, tmp_path_factory) -> Callable:
+    """A function that saves a finished model folder with operating points; manifest changes in, folder out."""
+    from ziggurat.encoder.checkpoint import save_model
+    from ziggurat.encoder.folder import Manifest, write_manifest
+    from ziggurat.types import OperatingPoint
+
+    def make(head_kind: str = "fastbert", head_layers: tuple[int, ...] = (1, 2, 3), **changes) -> Path:
+        folder = tmp_path_factory.mktemp("folder") / "model"
+        values = {"labels": LABELS, "pairs": False, "max_length": 24, "fingerprint": "", "training": {"recipe": "none"}}
+        manifest = Manifest(head_kind=head_kind, head_layers=head_layers, **values | changes)
+        rows = np.array([2**63 + 5, 7, 3], dtype=np.uint64)
+        manifest = save_model(make_model(head_kind, head_layers), manifest, rows, tiny_checkpoint, folder)
+        n = len(head_layers)
+        points = (
+            OperatingPoint("balanced", "entropy", (0.3,) * n, manifest.fingerprint, target=0.005, data="d1"),
+            OperatingPoint("fast", "margin", (None, *(0.4,) * (n - 1)), manifest.fingerprint, target=0.01),
+        )
+        write_manifest(dataclasses.replace(manifest, operating_points=points), folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model_folder(make_folder) -> Path:
+    """A finished model folder for single texts, at most 24 tokens each. Shared: copy it to change it."""
+    return make_folder()
+
+
+@pytest.fixture(scope="session")
+def pair_folder(make_folder) -> Path:
+    """A finished model folder for pairs of texts. Shared: copy it to change it."""
+    return make_folder(pairs=True)
+
+
+@pytest.fixture
+def copied(tmp_path) -> Callable:
+    """A function that copies a shared folder to where the test may spoil it."""
+    return lambda folder: Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def random_tokens() -> Callable:
+    """A function: lengths and a seed in, one array (length, 2) of token and segment ids for each length out."""
+
+    def make(lengths, seed: int = 0) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        ids = len(SPECIAL) + len(WORDS)
+        return [np.stack([rng.integers(0, ids, n), np.sort(rng.integers(0, 2, n))], axis=1) for n in lengths]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ragged_tokens(random_tokens) -> list[np.ndarray]:
+    """Twenty inputs of nasty lengths, two of them the same."""
+    tokens = random_tokens(LENGTHS)
+    tokens[10] = tokens[4]
+    return tokens
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Twenty texts, from one word to more than `model_folder` reads, two of them the same."""
+    rng = np.random.default_rng(3)
+    made = [" ".join(rng.choice(WORDS, n - 1)) for n in LENGTHS]
+    made[10] = made[4]
+    return made

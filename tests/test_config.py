@@ -1,0 +1,170 @@
+"""Recipes: those that ship are whole, and every mistake in one is named with where it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ziggurat.config import Recipe, StageConfig, from_mapping, load_recipe, recipe_folder
+from ziggurat.errors import UserError
+
+SHIPPED = sorted(path.name.removesuffix(".toml") for path in recipe_folder().iterdir() if path.name.endswith(".toml"))
+STAGE = {"kind": "heads", "epochs": 2, "learning_rate": 0.1}
+RECIPE = {"name": "mine", "description": "a test", "stages": [STAGE]}
+# Where a value stands in an error message, and a table that has it there.
+PLACES = {Recipe: ("r", lambda values: RECIPE | values), StageConfig: ("s", lambda values: STAGE | values)}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes a file of text or bytes and returns its path as a string."""
+
+    def write_file(name: str, content: str | bytes) -> str:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(path)
+
+    return write_file
+
+
+def refusal(kind: type, values: dict) -> str:
+    where, whole = PLACES[kind]
+    with pytest.raises(UserError) as caught:
+        from_mapping(kind, whole(values), where)
+    message = str(caught.value)
+    assert message.startswith(f"{where}: ") and "\n" not in message
+    return message
+
+
+def test_every_shipped_recipe_loads_and_says_what_it_is():
+    assert set(SHIPPED) >= {"adapt", "demo", "early-exit"}
+    for name in SHIPPED:
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert recipe.description and recipe.stages
+        assert {stage.kind for stage in recipe.stages} <= {"regular", "heads"}
+    assert [stage.kind for stage in load_recipe("adapt").stages] == ["heads"]
+
+
+def test_an_unknown_recipe_lists_those_that_ship():
+    with pytest.raises(UserError) as caught:
+        load_recipe("ealry-exit")
+    assert all(name in str(caught.value) for name in ("ealry-exit", *SHIPPED))
+
+
+def test_a_file_is_read_like_a_shipped_recipe(write):
+    text = 'name = "mine"\ndescription = "d"\nhead_layers = [2, 4]\n[[stages]]\nkind = "heads"\n'
+    recipe = load_recipe(write("mine.toml", text + "epochs = 3\nlearning_rate = 1\n"))
+    assert recipe == Recipe("mine", "d", (StageConfig("heads", 3.0, 1.0),), head_layers=(2, 4))
+    assert isinstance(recipe.stages[0].epochs, float)
+
+
+@pytest.mark.parametrize("content", ["name = ", "[[stages]\n", b"\xff\xfe"])
+def test_a_file_that_is_no_toml_is_named(write, content):
+    path = write("broken.toml", content)
+    with pytest.raises(UserError, match=r"broken\.toml: not valid TOML"):
+        load_recipe(path)
+
+
+def test_a_mistake_in_a_file_names_file_place_and_key(write):
+    text = 'name = "mine"\ndescription = "d"\n[[stages]]\nkind = "heads"\nepochs = 3\nlerning_rate = 1\n'
+    with pytest.raises(UserError, match=r"mine\.toml: stages\[0\]: unknown key 'lerning_rate'.*'learning_rate'"):
+        load_recipe(write("mine.toml", text))
+
+
+def test_an_unknown_key_suggests_the_nearest_or_lists_all():
+    assert "unknown key 'max_lenght'; did you mean 'max_length'?" in refusal(Recipe, {"max_lenght": 8})
+    message = refusal(Recipe, {"zzz": 8})
+    assert all(field.name in message for field in dataclasses.fields(Recipe))
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_every_key_without_a_default_must_be_there(kind):
+    where, whole = PLACES[kind]
+    required = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
+    assert len(required) == 3
+    for key in required:
+        values = whole({})
+        del values[key]
+        with pytest.raises(UserError, match=f"{where}: key '{key}' is missing"):
+            from_mapping(kind, values, where)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "says"),
+    [
+        (Recipe, {"name": 3}, "name: must be str, not 3"),
+        (Recipe, {"max_length": 96.0}, "max_length: must be int, not 96.0"),
+        (Recipe, {"max_length": True}, "max_length: must be int, not True"),
+        (Recipe, {"select": "a tenth"}, "select: must be float, not 'a tenth'"),
+        (Recipe, {"select": True}, "select: must be float, not True"),
+        (Recipe, {"head_layers": 3}, "head_layers: must be a list"),
+        (Recipe, {"head_layers": [1, "2"]}, "head_layers[1]: must be int, not '2'"),
+        (Recipe, {"stages": STAGE}, "stages: must be a list"),
+        (Recipe, {"stages": ["heads"]}, "stages[0]: must be a table"),
+        (Recipe, {"stages": [STAGE, STAGE | {"epochs": "3"}]}, "stages[1]: epochs: must be float, not '3'"),
+        (StageConfig, {"reverse_kl": 1}, "reverse_kl: must be bool, not 1"),
+        (StageConfig, {"kind": None}, "kind: must be str, not None"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(kind, values, says):
+    assert refusal(kind, values).endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "bad", "good"),
+    [
+        (StageConfig, "epochs", (0.0, -1.0, float("nan")), (0.1,)),
+        (StageConfig, "learning_rate", (0.0, -1e-3), (1e-9,)),
+        (StageConfig, "batch_size", (0, -1), (1,)),
+        (StageConfig, "accumulate", (0,), (1,)),
+        (StageConfig, "warmup", (-0.1, 1.0), (0.0, 0.99)),
+        (StageConfig, "weight_decay", (-0.1,), (0.0,)),
+        (StageConfig, "max_gradient", (0.0,), (0.1,)),
+        (StageConfig, "evaluations", (0,), (1,)),
+        (StageConfig, "label_weight", (-0.1, 1.1), (0.0, 1.0)),
+        (Recipe, "max_length", (2, 0), (3,)),
+        (Recipe, "select", (0.0, -0.1), (0.01, 0.8)),
+        (Recipe, "certify", (-0.1, 0.9, 1.0), (0.0, 0.89)),
+    ],
+)
+def test_a_value_out_of_range_is_named_and_the_border_is_allowed(kind, key, bad, good):
+    where, whole = PLACES[kind]
+    for value in bad:
+        assert f"{key} {value!r}: must be " in refusal(kind, {key: value})
+    for value in good:
+        assert getattr(from_mapping(kind, whole({key: value}), where), key) == value
+
+
+stages = st.builds(
+    StageConfig,
+    kind=st.sampled_from(["regular", "heads"]),
+    epochs=st.floats(0.1, 9),
+    learning_rate=st.floats(1e-6, 1),
+    batch_size=st.integers(1, 64),
+    label_weight=st.floats(0, 1),
+    reverse_kl=st.booleans(),
+)
+recipes = st.builds(
+    Recipe,
+    name=st.text(max_size=5),
+    description=st.text(max_size=5),
+    stages=st.lists(stages, max_size=3).map(tuple),
+    head_layers=st.none() | st.lists(st.integers(1, 11), max_size=3).map(tuple),
+    select=st.floats(0.01, 0.5),
+    certify=st.floats(0, 0.4),
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(recipes)
+def test_a_recipe_comes_back_from_its_own_values(recipe):
+    assert from_mapping(Recipe, dataclasses.asdict(recipe), "r") == recipe
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_comes_back_from_its_own_values(name):
+    assert from_mapping(Recipe, dataclasses.asdict(load_recipe(name)), name) == load_recipe(name)

@@ -1,0 +1,134 @@
+"""Nothing is ever half-written, and what the operating system refuses is told in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from ziggurat.errors import UserError
+from ziggurat.files import refuse_full_folder, whole_file, whole_folder
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions are POSIX's")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_file_is_there_when_the_block_ends_and_not_before(tmp_path):
+    path = tmp_path / "new" / "folder" / "a.jsonl"
+    with whole_file(path) as temporary:
+        temporary.write_text("all of it")
+        assert not path.exists()
+        assert (temporary.parent, temporary.suffix) == (path.parent, path.suffix)  # a rename away, of the same kind
+    assert path.read_text() == "all of it"
+    assert names(path.parent) == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), whole_file(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failing_block_leaves_no_folder(tmp_path, error):
+    with pytest.raises(error), whole_folder(tmp_path / "out") as temporary:
+        (temporary / "half").write_text("half")
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_a_folder_is_there_when_the_block_ends_and_not_before(tmp_path):
+    out = tmp_path / "new" / "out"
+    with whole_folder(out) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "a").write_text("all of it")
+        assert not out.exists()
+    assert (out / "inner" / "a").read_text() == "all of it"
+    assert names(out.parent) == ["out"]
+
+
+@posix
+def test_others_may_read_what_was_written(tmp_path):
+    with whole_file(tmp_path / "a") as temporary:
+        temporary.write_text("")
+    with whole_folder(tmp_path / "b"):
+        pass
+    assert mode(tmp_path / "a") == 0o644
+    assert mode(tmp_path / "b") == 0o755
+
+
+def test_an_empty_folder_is_taken_and_a_full_one_or_a_file_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with whole_folder(tmp_path / "empty") as temporary:
+        (temporary / "a").write_text("new")
+    assert names(tmp_path / "empty") == ["a"]
+    (tmp_path / "file").write_text("kept")
+    for name in ("empty", "file"):
+        with pytest.raises(UserError, match=f"{name}: exists and is not empty"), whole_folder(tmp_path / name):
+            pytest.fail("the block must not run")
+        with pytest.raises(UserError, match="choose another --out"):
+            refuse_full_folder(tmp_path / name)
+    assert (tmp_path / "empty" / "a").read_text() == "new"
+    assert (tmp_path / "file").read_text() == "kept"
+    assert names(tmp_path) == ["empty", "file"]
+    refuse_full_folder(tmp_path / "none")
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "quota"),
+        (errno.EACCES, "may write to"),
+        (errno.EROFS, "may write to"),
+    ],
+)
+def test_a_full_or_forbidden_disk_is_a_user_error(tmp_path, whole, number, fix):
+    out = tmp_path / "out"
+    with pytest.raises(UserError) as caught, whole(out):
+        raise OSError(number, os.strerror(number))
+    message = str(caught.value)
+    assert message.startswith(f"{out}: ") and fix in message and "\n" not in message
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+def test_a_disk_that_is_full_only_at_the_end_is_a_user_error_too(tmp_path, monkeypatch, whole):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(UserError, match="free some space"), whole(tmp_path / "out"):
+        pass
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+def test_a_path_through_a_file_is_a_user_error(tmp_path, whole):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(UserError, match="part of the path is a file"), whole(tmp_path / "file" / "below" / "out"):
+        pytest.fail("the block must not run")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_error_without_a_known_fix_is_not_dressed_up(tmp_path):
+    with pytest.raises(OSError, match="odd") as caught, whole_file(tmp_path / "a"):
+        raise OSError(errno.EIO, "odd")
+    assert not isinstance(caught.value, UserError)

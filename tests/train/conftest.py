@@ -1,0 +1,50 @@
+import pytest
+import torch
+from rows_for_training import make_examples
+
+from ziggurat.config import StageConfig
+from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.spec import EncoderSpec
+from ziggurat.train.loop import Run
+
+SPEC = EncoderSpec(
+    model_type="bert",
+    hidden=16,
+    layers=3,
+    heads=2,
+    intermediate=32,
+    vocabulary=40,
+    positions=32,
+    segments=2,
+    activation="gelu",
+    layer_norm_eps=1e-12,
+    dropout=0.1,
+    attention_dropout=0.1,
+    initializer_range=0.2,
+)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return AdaptiveModel(SPEC, 2, "fastbert", [1, 2])
+
+
+@pytest.fixture
+def train_rows():
+    return make_examples(96, 1)
+
+
+@pytest.fixture
+def select_rows():
+    return make_examples(40, 2)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "stage", torch.device("cpu"), seed=3, progress=False, mixed_precision=False)
+
+
+@pytest.fixture
+def stage():
+    return StageConfig(kind="regular", epochs=2, learning_rate=5e-3, batch_size=8, warmup=0.0, evaluations=2)
