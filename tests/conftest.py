@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -15,27 +16,16 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 LABELS = ("river", "stone", "tower")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = tuple(start + end for start in "ba ki lo mu ne po ra".split() for end in "t n sh r ss lm nd".split())
+WORDS = tuple(
+    start + end
+    for start in ["ba", "ki", "lo", "mu", "ne", "po", "ra"]
+    for end in ["t", "n", "sh", "r", "ss", "lm", "nd"]
+)
 # Nasty lengths: the least that there is, many alike, one giant among dwarfs.
 LENGTHS = (3, 2, 2, 60, 9, 3, 17, 5, 2, 33, 9, 24, 4, 12, 3, 41, 7, 9, 28, 2)
-
-
-def word_tokenizer() -> Tokenizer:
-    """One token per word: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP], as BERT has it."""
-    vocabulary = {piece: i for i, piece in enumerate((*SPECIAL, *WORDS))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
-    )
-    return tokenizer
 
 
 def tiny_bert(**changes):
@@ -76,11 +66,11 @@ def shake(module) -> None:
 
 def save_checkpoint(model, folder: Path) -> Path:
     """A Hugging Face folder of this model, as a user would bring it."""
-    from transformers import PreTrainedTokenizerFast
+    from transformers import BertTokenizer
 
     model.save_pretrained(folder)
-    special = {f"{piece[1:-1].lower()}_token": piece for piece in SPECIAL}
-    PreTrainedTokenizerFast(tokenizer_object=word_tokenizer(), model_max_length=64, **special).save_pretrained(folder)
+    vocabulary = {piece: i for i, piece in enumerate((*SPECIAL, *WORDS))}
+    BertTokenizer(vocab=vocabulary, model_max_length=64).save_pretrained(folder)
     return folder
 
 
@@ -202,3 +192,28 @@ def texts() -> list[str]:
     made = [" ".join(rng.choice(WORDS, n - 1)) for n in LENGTHS]
     made[10] = made[4]
     return made
+
+
+@pytest.fixture(scope="session")
+def rows_file(tmp_path_factory) -> Path:
+    """240 labelled texts as JSON lines; a third of the words belongs to each label, so a tiny model can learn it."""
+    rng = np.random.default_rng(5)
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    lines = []
+    for label in rng.integers(0, len(LABELS), 240):
+        words = rng.choice(WORDS[label :: len(LABELS)], rng.integers(1, 12))
+        lines.append(json.dumps({"text": " ".join(words), "label": LABELS[label]}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory) -> Path:
+    """A recipe of both stages that takes seconds."""
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(
+        'name = "tiny"\ndescription = "For tests."\nmax_length = 24\n\n'
+        '[[stages]]\nkind = "regular"\nepochs = 12\nlearning_rate = 3e-3\n\n'
+        '[[stages]]\nkind = "heads"\nepochs = 2\nlearning_rate = 5e-3\n'
+    )
+    return path

@@ -1,4 +1,4 @@
-"""Chooses operating points on the select rows: the cheapest threshold that loses no more than the target there.
+"""Chooses operating points on the select rows: the cheapest threshold before any loses more than the target there.
 
 Chosen is not certified: `confidence` stays None until rows that chose nothing vouch for the point.
 """
@@ -35,23 +35,27 @@ def choose_points(
     n, n_rungs = every.shape[:2]
     truth = every[:, -1].argmax(axis=1) if labels is None else labels
     right = every.argmax(axis=2) == truth[:, None]
-    # Full depth comes first: it loses nothing, so there always is an admissible rule.
-    rules = [never(n_rungs), *(shared(score, threshold, n_rungs) for threshold in candidate_thresholds(every, score))]
+    # From dear to cheap, full depth first: it loses nothing, so there always is an admissible rule.
+    thresholds = candidate_thresholds(every, score)[:: -1 if SCORES[score].larger_is_surer else 1]
+    rules = [never(n_rungs), *(shared(score, threshold, n_rungs) for threshold in thresholds)]
     rungs = [replay(every, rule) for rule in rules]
     everyone = np.arange(n)
-    accuracy = np.array([right[everyone, chosen].mean() for chosen in rungs])
+    lost = right[:, -1].mean() - np.array([right[everyone, chosen].mean() for chosen in rungs])
     flops = cost(rules[-1])  # all shared thresholds ask the same heads, so they pay the same for a rung
     mean_cost = np.array([cost(rules[0])[:, -1].mean(), *(flops[everyone, chosen].mean() for chosen in rungs[1:])])
     points = []
     for name, target in targets.items():
-        admissible = np.flatnonzero(accuracy >= right[:, -1].mean() - target - 1e-12)
-        best = rules[admissible[mean_cost[admissible].argmin()]]
-        thresholds = tuple(None if np.isnan(threshold) else float(threshold) for threshold in best.thresholds)
-        points.append(OperatingPoint(name, score, thresholds, fingerprint, target=target, data=data))
+        # Up to the first threshold that loses too much: one beyond it that does not owes that to luck.
+        admissible = int(np.argmax(np.append(lost > target + 1e-12, True)))
+        best = rules[int(mean_cost[:admissible].argmin())]
+        chosen = tuple(None if np.isnan(threshold) else float(threshold) for threshold in best.thresholds)
+        points.append(OperatingPoint(name, score, chosen, fingerprint, target=target, data=data))
     return tuple(points)
 
 
 def candidate_thresholds(every: np.ndarray, score: str) -> np.ndarray:
     """Thresholds worth trying: quantiles of the score at all rungs but the last, (at most 256) float64, rising."""
-    values = np.concatenate([SCORES[score].of(every[:, : rung + 1]) for rung in range(every.shape[1] - 1)])
-    return np.unique(np.quantile(values, np.linspace(0, 1, _CANDIDATES)))
+    values = [SCORES[score].of(every[:, : rung + 1]) for rung in range(every.shape[1] - 1)]
+    if not values:  # a model without exits has nowhere to put a threshold
+        return np.empty(0)
+    return np.unique(np.quantile(np.concatenate(values), np.linspace(0, 1, _CANDIDATES)))

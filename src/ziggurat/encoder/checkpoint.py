@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import Manifest
-from ziggurat.encoder.heads import HEADS
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
@@ -35,8 +34,6 @@ def load_hf(source: Path, n_classes: int, head_kind: str, head_layers: Sequence[
     """
     spec = read_spec(read_config(source))
     layers = tuple(range(1, spec.layers)) if head_layers is None else tuple(sorted(set(head_layers)))
-    if head_kind not in HEADS:
-        raise UserError(f"head kind {head_kind!r} is not known; known: {', '.join(HEADS)}")
     if any(not 1 <= layer < spec.layers for layer in layers):
         raise UserError(
             f"head layers {list(layers)}: the model has {spec.layers} layers, heads stand after 1 … {spec.layers - 1}"
@@ -109,11 +106,15 @@ def copy_tokenizer(source: Path, target: Path) -> None:
         from transformers import AutoTokenizer
 
         try:
-            AutoTokenizer.from_pretrained(source).save_pretrained(target)
+            tokenizer = AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{source}: no tokenizer that transformers can read ({str(error).splitlines()[0]})"
             ) from None
+        # Where there is no vocabulary transformers makes one up, of special tokens alone: every word would be unknown.
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise UserError(f"{source}: no tokenizer; copy tokenizer.json or vocab.txt there, or save_pretrained it")
+        tokenizer.save_pretrained(target)
         return
     for name in _TOKENIZER_FILES:
         if (source / name).exists():

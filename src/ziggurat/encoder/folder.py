@@ -92,7 +92,7 @@ def read_json(path: Path, missing: str) -> dict[str, Any]:
 def checkpoint_labels(folder: Path) -> tuple[Label, ...]:
     """What a fine-tuned checkpoint calls its classes: the names of `id2label`, or 0, 1, … where nobody named them."""
     config = read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained")
-    names = {int(index): str(name) for index, name in config.get("id2label", {}).items()}
+    names = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
     if sorted(names) != list(range(len(names))) or len(names) < 2:
         raise UserError(
             f"{folder}: {CONFIG} names no classes (id2label); adapt takes a fine-tuned classifier, train a backbone"

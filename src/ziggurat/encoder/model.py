@@ -11,14 +11,20 @@ from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.heads import HEADS, PoolerHead
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.torch_encoder import Encoder, initialise
+from ziggurat.errors import UserError
 from ziggurat.types import Rung
 
 
 class AdaptiveModel(nn.Module):
-    """Encoder, its own classifier (the last rung), and one exit head for each layer in `head_layers` (1 … L - 1)."""
+    """Encoder, its own classifier (the last rung), and one exit head for each layer in `head_layers` (1 … L - 1).
+
+    UserError for a `head_kind` that is not a key of `HEADS`.
+    """
 
     def __init__(self, spec: EncoderSpec, n_classes: int, head_kind: str, head_layers: Sequence[int]) -> None:
         super().__init__()
+        if head_kind not in HEADS:
+            raise UserError(f"head kind {head_kind!r} is not known; known: {', '.join(HEADS)}")
         self.spec = spec
         self.n_classes = n_classes
         self.head_kind = head_kind

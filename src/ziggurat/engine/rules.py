@@ -28,7 +28,7 @@ class ExitRule:
             raise UserError(f"exit score {self.score!r} is not known; known: {', '.join(SCORES)}")
         nan = np.isnan(self.thresholds)
         # Otherwise a neighbour's head would enter this input's history, and its answer depend on its batch mates.
-        if self.thresholds.ndim == 2 and (nan.any(axis=0) != nan.all(axis=0)).any():
+        if self.thresholds.ndim == 2 and (nan.any(axis=0) & ~nan.all(axis=0)).any():
             raise UserError("per-input thresholds: a rung is asked for all inputs (no NaN in its column) or for none")
 
     @property

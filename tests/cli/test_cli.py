@@ -1,0 +1,238 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ziggurat.cli import main
+
+
+@pytest.fixture
+def ziggurat(capsys, monkeypatch):
+    """A function that runs a command line and returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ziggurat", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def fails(ziggurat):
+    """A function that runs a command line and returns its one line of complaint."""
+
+    def run(*arguments):
+        code, out, err = ziggurat(*arguments)
+        lines = [line for line in err.splitlines() if line.startswith("ziggurat: ")]
+        assert (code, out, len(lines)) == (2, "", 1), err
+        assert "Traceback" not in err
+        return lines[0]
+
+    return run
+
+
+ROW = '{"text": "bat kin", "label": "river"}\n'
+
+BAD_ROWS = {
+    "no such column": ('{"txt": "bat", "label": "river"}\n', "text"),
+    "empty file": ("", "rows.jsonl"),
+    "empty text": (ROW + '{"text": "", "label": "river"}\n', "rows.jsonl, line 2"),
+    "white space": (ROW + '{"text": " \\t ", "label": "river"}\n', "rows.jsonl, line 2"),
+    "broken line": (ROW + '{"text": \n', "rows.jsonl, line 2"),
+    "NaN label": (ROW + '{"text": "kin", "label": NaN}\n', "rows.jsonl, line 2"),
+    "no label": (ROW + '{"text": "kin"}\n', "rows.jsonl, line 2"),
+    "unknown label": (ROW + '{"text": "kin", "label": "castle"}\n', "castle"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_bad_rows_are_one_line_that_names_the_place(case, fails, model_folder, tmp_path):
+    content, named = BAD_ROWS[case]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content)
+    assert named in fails("eval", model_folder, "--data", path, "--device", "cpu")
+
+
+def test_invalid_utf8_names_its_line(fails, model_folder, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(ROW.encode() + b'{"text": "\xff\xfe", "label": "river"}\n')
+    assert "rows.jsonl, line 2" in fails("eval", model_folder, "--data", path)
+
+
+def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(ROW * 50)
+    message = fails(
+        "train", "--train", path, "--out", tmp_path / "m", "--recipe", tiny_recipe, "--model", tiny_checkpoint
+    )
+    assert "'river'" in message
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["eval", "MODEL", "--data", "absent.jsonl"], "absent.jsonl"),
+        (["eval", "MODEL", "--data", "ROWS", "--operating-point", "quick"], "balanced"),
+        (["eval", "MODEL", "--data", "ROWS", "--threshold", "0.5", "--score", "luck"], "entropy"),
+        (["eval", "MODEL", "--data", "ROWS", "--device", "tpu"], "cuda"),
+        (["eval", "MODEL", "--data", "ROWS", "--dtype", "int3"], "bfloat16"),
+        (["eval", "MODEL", "--data", "ROWS", "--batch-size", "0"], "at least 1"),
+        (["eval", "MODEL", "--data", "ROWS", "--threads", "0"], "at least 1"),
+        (["eval", "MODEL", "--data", "ROWS", "--label-column", "klass"], "klass"),
+        (["eval", "absent/", "--data", "ROWS"], "absent/"),
+        (["eval", "CHECKPOINT", "--data", "ROWS"], "ziggurat adapt"),
+        (["bench", "MODEL", "--data", "ROWS", "--batch", "1,two"], "--batch"),
+        (["bench", "MODEL", "--data", "ROWS", "--batch", "0"], "at least 1"),
+        (["predict", "MODEL"], "--data"),
+        (["predict", "MODEL", "bat", "--data", "ROWS"], "one of them"),
+        (["predict", "MODEL", "bat", "  "], "number 1"),
+        (["info", "absent/"], "absent/"),
+        (["train", "--train", "ROWS", "--out", "MODEL"], "not empty"),
+        (["train", "--train", "ROWS", "--out", "new", "--recipe", "quick"], "early-exit"),
+        (["train", "--train", "ROWS", "--out", "new", "--model", "absent/"], "absent/"),
+        (["adapt", "BARE", "--train", "ROWS", "--out", "new"], "id2label"),
+    ],
+)
+def test_wrong_arguments_are_one_line_with_the_fix(
+    arguments, named, fails, model_folder, rows_file, tiny_checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    (bare / "config.json").write_text(
+        json.dumps({k: v for k, v in config.items() if k not in ("id2label", "label2id")})
+    )
+    places = {"MODEL": model_folder, "ROWS": rows_file, "CHECKPOINT": tiny_checkpoint, "BARE": bare}
+    assert named in fails(*(places.get(argument, argument) for argument in arguments))
+    assert not (tmp_path / "new").exists()
+
+
+def spoil_version(folder):
+    values = json.loads((folder / "ziggurat.json").read_text())
+    (folder / "ziggurat.json").write_text(json.dumps(values | {"format_version": 99}))
+
+
+SPOILED = {
+    "no manifest": (lambda folder: (folder / "ziggurat.json").unlink(), "ziggurat adapt"),
+    "newer manifest": (spoil_version, "upgrade"),
+    "broken manifest": (lambda folder: (folder / "ziggurat.json").write_text("{"), "ziggurat.json"),
+    "truncated weights": (lambda folder: os.truncate(folder / "model.safetensors", 1000), "model.safetensors"),
+    "truncated heads": (lambda folder: os.truncate(folder / "ziggurat.safetensors", 1000), "ziggurat.safetensors"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json"),
+    "no configuration": (lambda folder: (folder / "config.json").unlink(), "config.json"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_a_spoiled_model_folder_is_one_line(case, fails, copied, model_folder):
+    spoil, named = SPOILED[case]
+    folder = copied(model_folder)
+    spoil(folder)
+    assert named in fails("predict", folder, "bat kin")
+
+
+def test_a_hundred_thousand_words_are_cut_and_the_answer_says_so(ziggurat, model_folder):
+    code, out, _ = ziggurat("predict", model_folder, "bat " * 100_000, "bat", "--json")
+    assert code == 0
+    assert [answer["truncated"] for answer in json.loads(out)["answers"]] == [True, False]
+
+
+def test_disk_full_is_one_line_and_leaves_nothing(fails, rows_file, model_folder, tmp_path, monkeypatch):
+    from pathlib import Path
+
+    def full(self, *_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    message = fails("predict", model_folder, "--data", rows_file, "--out", tmp_path / "answers.jsonl")
+    assert "free some space" in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["predict", "eval", "info", "bench"])
+def test_json_is_one_object_on_stdout_and_nothing_else(command, ziggurat, model_folder, rows_file):
+    extra = {
+        "predict": ["bat kin", "--device", "cpu"],
+        "eval": ["--data", rows_file],
+        "info": [],
+        "bench": ["--data", rows_file, "--batch", "8", "--texts", "8", "--repeats", "1"],
+    }
+    code, out, _ = ziggurat(command, model_folder, *extra[command], "--json")
+    assert code == 0
+    assert out.count("\n") == 1
+    assert isinstance(json.loads(out), dict)
+
+
+@pytest.mark.parametrize("command", ["predict", "eval", "info", "bench"])
+def test_people_get_lines_without_braces(command, ziggurat, model_folder, rows_file):
+    extra = {
+        "predict": ["bat kin"],
+        "eval": ["--data", rows_file],
+        "info": [],
+        "bench": ["--data", rows_file, "--batch", "8", "--texts", "8", "--repeats", "1"],
+    }
+    code, out, _ = ziggurat(command, model_folder, *extra[command])
+    assert code == 0
+    assert out.strip()
+    assert "{" not in out
+
+
+def test_train_then_eval_end_to_end(ziggurat, rows_file, tiny_recipe, tiny_checkpoint, tmp_path):
+    out = tmp_path / "runs" / "model"
+    code, text, _ = ziggurat(
+        "train",
+        "--train",
+        rows_file,
+        "--recipe",
+        tiny_recipe,
+        "--model",
+        tiny_checkpoint,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+    )
+    assert code == 0
+    assert "balanced" in text
+    code, text, _ = ziggurat("eval", out, "--data", rows_file, "--json")
+    result = json.loads(text)
+    assert code == 0
+    assert result["seen_in_training"] > 0
+    assert result["accuracy"] > 0.7
+
+
+def test_ctrl_c_in_training_is_one_line_and_resumable(rows_file, tiny_recipe, tiny_checkpoint, tmp_path):
+    recipe = tmp_path / "long.toml"
+    recipe.write_text(tiny_recipe.read_text().replace("epochs = 12", "epochs = 4000"))
+    out = tmp_path / "model"
+    command = [sys.executable, "-m", "ziggurat", "train", "--train", rows_file, "--recipe", recipe]
+    command += ["--model", tiny_checkpoint, "--out", out, "--device", "cpu"]
+    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+    stage = tmp_path / "model.training" / "1-regular"
+    while process.poll() is None and not list(stage.glob("checkpoint-*/trainer_state.json")):
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    lines = [line for line in err.splitlines() if "goes on from there" in line]
+    assert process.returncode == 2, err
+    assert len(lines) == 1
+    assert "Traceback" not in err
+    assert list(stage.glob("checkpoint-*/trainer_state.json"))
+    assert not out.exists()
+
+
+def test_help_loads_neither_numpy_nor_torch():
+    code = "import sys; sys.argv = ['ziggurat', '--help']; from ziggurat.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += "print(sorted({'numpy', 'torch', 'transformers'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.rstrip().endswith("[]")
+    for command in ["demo", "train", "adapt", "eval", "predict", "bench", "info"]:
+        assert f"  {command} " in result.stdout

@@ -1,0 +1,94 @@
+"""What is read of a `config.json`, and what is refused in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from ziggurat.encoder.spec import ACTIVATIONS, EncoderSpec, read_spec
+from ziggurat.errors import UserError
+
+REQUIRED = {
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+    "vocab_size": 30522,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+}
+CONFIG = {"model_type": "bert"} | REQUIRED
+
+
+def test_missing_options_are_berts_defaults():
+    assert read_spec(CONFIG) == EncoderSpec(
+        model_type="bert",
+        hidden=384,
+        layers=6,
+        heads=12,
+        intermediate=1536,
+        vocabulary=30522,
+        positions=512,
+        segments=2,
+        activation="gelu",
+        layer_norm_eps=1e-12,
+        dropout=0.1,
+        attention_dropout=0.1,
+        initializer_range=0.02,
+    )
+    assert read_spec(CONFIG).head_width == 32
+
+
+def test_options_are_read():
+    options = {
+        "layer_norm_eps": 1e-5,
+        "hidden_dropout_prob": 0.2,
+        "attention_probs_dropout_prob": 0.3,
+        "initializer_range": 0.4,
+    }
+    spec = read_spec(CONFIG | options)
+    assert [spec.layer_norm_eps, spec.dropout, spec.attention_dropout, spec.initializer_range] == [1e-5, 0.2, 0.3, 0.4]
+
+
+def test_a_configuration_of_transformers_is_read():
+    from transformers import BertConfig
+
+    spec = read_spec(BertConfig(hidden_dropout_prob=0.25).to_dict())
+    assert (spec.hidden, spec.layers, spec.heads, spec.intermediate) == (768, 12, 12, 3072)
+    assert (spec.vocabulary, spec.positions, spec.segments, spec.dropout) == (30522, 512, 2, 0.25)
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "", None, 3])
+def test_an_unknown_architecture_is_refused_with_the_list_of_known_ones(model_type):
+    with pytest.raises(UserError, match=r"config\.json: model_type .* is not supported; supported: bert") as caught:
+        read_spec(CONFIG | {"model_type": model_type})
+    assert repr(model_type) in str(caught.value)
+
+
+def test_a_configuration_without_a_model_type_is_refused():
+    with pytest.raises(UserError, match="model_type None is not supported"):
+        read_spec(REQUIRED)
+
+
+@pytest.mark.parametrize("key", REQUIRED)
+def test_a_missing_key_is_named(key):
+    with pytest.raises(UserError, match=f"config.json: key '{key}' is missing"):
+        read_spec({name: value for name, value in CONFIG.items() if name != key})
+
+
+@pytest.mark.parametrize(("name", "ours"), ACTIVATIONS.items())
+def test_every_known_activation_is_one_of_two(name, ours):
+    assert ours in ("gelu", "gelu_tanh")
+    assert read_spec(CONFIG | {"hidden_act": name}).activation == ours
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported; known: gelu"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type must be 'absolute'"),
+        ({"is_decoder": True}, "is_decoder is true"),
+    ],
+)
+def test_what_the_engine_would_compute_wrongly_is_refused(options, says):
+    with pytest.raises(UserError, match=says):
+        read_spec(CONFIG | options)

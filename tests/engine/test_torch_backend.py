@@ -1,0 +1,116 @@
+"""The torch backend computes what the model computes, and says what it cannot do."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ziggurat.data.packing import pack
+from ziggurat.encoder.heads import HEADS
+from ziggurat.engine.runner import run_every_rung
+from ziggurat.engine.torch_backend import DTYPES, TorchBackend, _PrepackedLinear, load_backend
+from ziggurat.errors import UserError
+
+prepacking = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"),
+    reason="this build of torch cannot lay weights out beforehand",
+)
+
+
+def every_rung(backend, sequences) -> np.ndarray:
+    return run_every_rung(backend, [pack(sequences)], len(sequences))
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_logits_are_the_models_at_every_rung(make_model, ragged_tokens, kind):
+    model = make_model(kind, (1, 3))
+    with torch.no_grad():
+        expected = torch.stack(model(pack(ragged_tokens)), dim=1).numpy()
+    backend = TorchBackend(copy.deepcopy(model), "cpu")
+    logits = every_rung(backend, ragged_tokens)
+    assert logits.dtype == np.float32
+    assert np.abs(logits - expected).max() < 1e-5
+    assert backend.rung_layers == (1, 3, 4)
+    assert (backend.n_layers, backend.n_classes, backend.device, backend.dtype) == (4, 3, "cpu", "float32")
+
+
+@prepacking
+@pytest.mark.parametrize(("d_in", "d_out"), [(32, 64), (32, 3), (128, 256), (5, 7)])
+def test_a_linear_layer_laid_out_beforehand_equals_a_plain_one(d_in, d_out):
+    torch.manual_seed(0)
+    plain = nn.Linear(d_in, d_out)
+    laid_out = _PrepackedLinear(plain)
+    with torch.no_grad():
+        for rows in (1, 2, 31, 256, 257, 1000):
+            states = torch.randn(rows, d_in)
+            assert torch.allclose(laid_out(states), plain(states), atol=1e-5, rtol=1e-5)
+
+
+@prepacking
+def test_every_linear_layer_is_laid_out_on_the_cpu_in_float32_only(make_model):
+    def kinds(dtype):
+        modules = list(TorchBackend(make_model(), "cpu", dtype).model.modules())
+        return [sum(isinstance(module, kind) for module in modules) for kind in (nn.Linear, _PrepackedLinear)]
+
+    linears = 4 * 4 + 2 + 3 * 6  # layers, the last classifier, three FastBERT heads
+    assert kinds("float32") == [0, linears]
+    assert kinds("bfloat16") == [linears, 0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_model_in_training_runs_without_dropout_and_without_gradients(make_model, ragged_tokens, dtype):
+    backend = TorchBackend(make_model().train().requires_grad_(True), "cpu", dtype)
+    states = backend.layer(1, backend.embed(pack(ragged_tokens))).states
+    assert not states.requires_grad
+    assert states.dtype == DTYPES[dtype]
+    assert np.array_equal(every_rung(backend, ragged_tokens), every_rung(backend, ragged_tokens))
+
+
+def test_bfloat16_gives_float32_logits_near_the_full_ones(make_model, ragged_tokens):
+    full = every_rung(TorchBackend(make_model(), "cpu"), ragged_tokens)
+    half = every_rung(TorchBackend(make_model(), "cpu", "bfloat16"), ragged_tokens)
+    assert half.dtype == np.float32
+    assert not np.array_equal(half, full)
+    assert np.abs(half - full).mean() < 0.1 * full.std()
+    assert (half.argmax(axis=2) == full.argmax(axis=2)).mean() > 0.9
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(make_model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert TorchBackend(make_model()).device == "cpu"
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_the_fix(make_model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="torch sees no GPU; use --device cpu"):
+        TorchBackend(make_model(), "cuda")
+
+
+def test_an_unknown_device_or_type_is_refused_with_the_list_of_known_ones(make_model):
+    with pytest.raises(UserError, match="device 'tpu' is not known; known: auto, cpu, cuda"):
+        TorchBackend(make_model(), "tpu")
+    with pytest.raises(UserError, match="dtype 'int4' is not known; known: float32, bfloat16"):
+        TorchBackend(make_model(), "cpu", "int4")
+
+
+def test_threads_are_as_many_as_were_asked_for(model_folder):
+    before = torch.get_num_threads()
+    try:
+        assert load_backend(model_folder, "cpu", "float32", 1).threads == 1
+        assert load_backend(model_folder, "cpu", "float32", 2).threads == torch.get_num_threads() == 2
+        assert load_backend(model_folder, "cpu", "float32", None).threads == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_gpu_answers_like_the_cpu(make_model, ragged_tokens, kind):
+    on_gpu = TorchBackend(make_model(kind), "cuda")
+    assert on_gpu.device == torch.cuda.get_device_name()
+    on_cpu = TorchBackend(make_model(kind), "cpu")
+    assert np.abs(every_rung(on_gpu, ragged_tokens) - every_rung(on_cpu, ragged_tokens)).max() < 1e-3

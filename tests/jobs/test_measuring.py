@@ -1,0 +1,175 @@
+"""Evaluation, benchmark, figure, prediction, information."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.encoder.folder import read_manifest
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.errors import UserError
+from ziggurat.jobs.benching import bench
+from ziggurat.jobs.drawing import draw
+from ziggurat.jobs.evaluation import evaluate
+from ziggurat.jobs.information import info
+from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample
+from ziggurat.jobs.prediction import predict
+from ziggurat.report.rows import read_rows_file
+
+CPU = ModelOptions(device="cpu", batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def evaluation(model_folder, rows_file):
+    return evaluate(str(model_folder), str(rows_file), options=CPU, timed_texts=16)
+
+
+def test_eval_says_what_scripts_need(evaluation):
+    wanted = {"n", "accuracy", "full_accuracy", "flops_ratio", "mean_rungs", "texts_per_second"}
+    assert wanted | {"full_texts_per_second", "exit_histogram"} <= evaluation.keys()
+    assert json.loads(json.dumps(evaluation)) == evaluation
+
+
+def test_eval_agrees_with_predict(evaluation, model_folder, rows_file):
+    rows = load(str(rows_file))
+    answers = AdaptiveClassifier.from_pretrained(model_folder).predict(rows.texts)
+    right = [answer.label == label for answer, label in zip(answers, rows.labels, strict=True)]
+    assert evaluation["n"] == len(rows)
+    assert evaluation["accuracy"] == pytest.approx(np.mean(right))
+    assert evaluation["mean_layers"] == pytest.approx(np.mean([answer.trace.layers for answer in answers]))
+    assert evaluation["mean_rungs"] == pytest.approx(np.mean([answer.trace.rung + 1 for answer in answers]))
+    assert sum(evaluation["exit_histogram"].values()) == len(rows)
+
+
+def test_flops_ratio_is_full_over_spent(evaluation, model_folder, rows_file):
+    classifier = AdaptiveClassifier.from_pretrained(model_folder)
+    texts = load(str(rows_file)).texts
+    spent = sum(answer.trace.flops for answer in classifier.predict(texts))
+    full = classifier.full_flops(classifier.encode(texts).lengths).sum()
+    assert evaluation["flops_ratio"] == pytest.approx(full / spent)
+
+
+def test_full_depth_is_its_own_measure(model_folder, rows_file):
+    result = evaluate(str(model_folder), str(rows_file), "full", options=CPU, timed_texts=8)
+    assert result["flops_ratio"] == 1.0
+    assert result["agreement"] == 1.0
+    assert result["accuracy"] == result["full_accuracy"]
+
+
+def test_a_threshold_of_the_call_goes_before_the_operating_point(model_folder, rows_file):
+    result = evaluate(str(model_folder), str(rows_file), threshold=1.0, options=CPU, timed_texts=8)
+    assert result["mean_rungs"] == 1.0
+    assert result["operating_point"] == "entropy 1"
+
+
+def test_rows_that_trained_the_model_are_counted(copied, model_folder, rows_file, make_folder, monkeypatch):
+    rows = split_roles(load(str(rows_file)), Fractions())[Role.SELECT]
+    monkeypatch.setattr("ziggurat.jobs.opening.trained_rows", lambda folder: rows.hashes)
+    result = evaluate(str(model_folder), str(rows_file), options=CPU, timed_texts=8)
+    assert result["seen_in_training"] >= len(rows)
+
+
+def test_an_unknown_label_in_test_rows_is_named(model_folder, rows_file, tmp_path):
+    strange = tmp_path / "strange.jsonl"
+    strange.write_text(rows_file.read_text().replace('"tower"', '"castle"', 1))
+    with pytest.raises(UserError, match=r"row \d+: unknown label 'castle'"):
+        evaluate(str(model_folder), str(strange), options=CPU)
+
+
+def test_pairs_and_single_texts_are_not_mixed_up(model_folder, pair_folder, rows_file, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"text": "bat", "text_pair": "kin", "label": "river"}\n')
+    with pytest.raises(UserError, match="pairs"):
+        evaluate(str(model_folder), str(pairs), options=CPU)
+    with pytest.raises(UserError, match="pairs"):
+        evaluate(str(pair_folder), str(rows_file), options=CPU)
+
+
+@pytest.fixture(scope="module")
+def bench_rows(model_folder, rows_file, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bench") / "rows.jsonl"
+    options = ModelOptions(device="cpu")
+    rows = bench(
+        str(model_folder), str(rows_file), (1, 8), ("balanced",), options=options, timed_texts=12, repeats=2, out=out
+    )
+    return rows, out
+
+
+def test_bench_compares_all_systems_at_each_batch_size(bench_rows):
+    systems = [(row["what"], row["batch"]) for row in bench_rows[0]]
+    padded = "transformers SDPA, as it comes"
+    ours = ["ziggurat full depth", "ziggurat balanced"]
+    expected = [(what, 1) for what in [padded, *ours]]
+    expected += [(what, 8) for what in [padded, "transformers SDPA, sorted", *ours]]
+    assert systems == expected
+
+
+def test_bench_rows_are_kept_as_they_are_returned(bench_rows):
+    rows, out = bench_rows
+    assert read_rows_file(out) == json.loads(json.dumps(rows))
+
+
+def test_full_depth_is_the_unit_of_every_gain(bench_rows):
+    for row in bench_rows[0]:
+        if row["what"] == "ziggurat full depth":
+            assert row["time_gain"] == row["flops_gain"] == 1.0
+        assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
+
+
+def test_transformers_gives_the_same_answers_as_full_depth(model_folder, rows_file):
+    from ziggurat.engine.scheduler import in_order
+    from ziggurat.report.peers import TransformersPeer
+
+    classifier = AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
+    encoded = classifier.encode(load(str(rows_file)).texts[:20])
+    peer = TransformersPeer(model_folder)
+    theirs = peer.run(peer.prepare(encoded, in_order(np.arange(20), 7)))
+    ours = classifier.run(encoded, classifier.rule_of("full")).logits
+    assert np.allclose(theirs, ours, atol=1e-5)
+
+
+def test_bench_refuses_an_unknown_point_before_it_measures(model_folder, rows_file):
+    with pytest.raises(UserError, match="balanced"):
+        bench(str(model_folder), str(rows_file), (1,), ("quick",))
+
+
+def test_the_figure_is_drawn_with_all_controls(model_folder, rows_file, tmp_path):
+    classifier = AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
+    rows = rows_to_measure(classifier, str(rows_file))
+    png, svg = draw(classifier, rows, tmp_path / "figure", timed_texts=6, repeats=1)
+    assert png.stat().st_size > 10_000
+    text = svg.read_text()
+    assert all(label in text for label in ("adaptive", "random exit", "oracle exit", "fixed depth", "full model"))
+
+
+def test_predict_writes_one_answer_per_row_in_order(model_folder, rows_file, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    answers = predict(str(model_folder), source=str(rows_file), options=CPU, out=out)
+    texts = load(str(rows_file)).texts
+    assert [answer["text"] for answer in answers] == texts
+    assert [json.loads(line) for line in out.read_text().splitlines()] == answers
+    assert all(sum(answer["probabilities"].values()) == pytest.approx(1.0) for answer in answers)
+
+
+def test_predict_reads_files_whose_labels_are_strange_or_missing(model_folder, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "bat kin", "label": "castle"}\n{"text": "posh"}\n')
+    assert len(predict(str(model_folder), source=str(path), options=CPU)) == 2
+
+
+def test_info_needs_no_weights(copied, model_folder):
+    folder = copied(model_folder)
+    for weights in folder.glob("*.safetensors"):
+        weights.unlink()
+    described = info(str(folder))
+    assert described["fingerprint"] == read_manifest(model_folder).fingerprint
+    assert described["heads"] == {"kind": "fastbert", "after_layers": [1, 2, 3]}
+
+
+@pytest.mark.parametrize(("n", "size", "count"), [(10, 3, 3), (3, 10, 3), (1, 5, 1), (7600, 512, 512)])
+def test_a_sample_is_spread_over_all_rows(n, size, count):
+    rows = sample(n, size)
+    assert len(rows) == count
+    assert rows[0] == 0
+    assert rows[-1] == (n - 1 if count > 1 else 0)

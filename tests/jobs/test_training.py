@@ -1,0 +1,143 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ziggurat.config import load_recipe
+from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.encoder.folder import read_manifest, trained_rows
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.errors import UserError
+from ziggurat.jobs.training import TrainOptions, adapt, train
+from ziggurat.train import loop
+
+QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
+
+
+@pytest.fixture(scope="module")
+def trained(rows_file, tiny_recipe, tiny_checkpoint, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "model"
+    return out, train(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
+
+
+def roles_of(rows_file):
+    return split_roles(load(str(rows_file)), Fractions())
+
+
+def test_a_trained_folder_classifies_rows_that_trained_nothing(trained, rows_file):
+    held_out = roles_of(rows_file)[Role.CERTIFY]
+    answers = AdaptiveClassifier.from_pretrained(trained[0]).predict(held_out.texts, "full")
+    right = [
+        answer.label == held_out.label_names[label] for answer, label in zip(answers, held_out.labels, strict=True)
+    ]
+    assert np.mean(right) > 0.8
+
+
+def test_every_target_has_an_operating_point_of_these_weights(trained):
+    manifest = read_manifest(trained[0])
+    assert [point.name for point in manifest.operating_points] == ["exact", "balanced", "fast"]
+    assert {point.fingerprint for point in manifest.operating_points} == {manifest.fingerprint}
+    assert {point.confidence for point in manifest.operating_points} == {None}
+
+
+def test_points_are_chosen_on_select_rows(trained, rows_file):
+    digest = roles_of(rows_file)[Role.SELECT].digest
+    assert {point.data for point in read_manifest(trained[0]).operating_points} == {digest}
+
+
+def test_the_folder_knows_which_rows_it_has_seen(trained, rows_file):
+    roles, seen = roles_of(rows_file), trained_rows(trained[0])
+    assert np.isin(roles[Role.TRAIN].hashes, seen).all()
+    assert np.isin(roles[Role.SELECT].hashes, seen).all()
+    assert not np.isin(roles[Role.CERTIFY].hashes, seen).any()
+
+
+def test_nothing_is_left_beside_the_model(trained):
+    assert [path.name for path in trained[0].parent.iterdir()] == ["model"]
+
+
+def test_the_same_call_gives_the_same_model(trained, rows_file, tiny_recipe, tiny_checkpoint, tmp_path):
+    again = train(str(rows_file), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
+    assert again["operating_points"] == trained[1]["operating_points"]
+    assert read_manifest(tmp_path / "model").fingerprint == read_manifest(trained[0]).fingerprint
+
+
+def test_a_full_folder_is_never_written_over(trained, rows_file, tiny_recipe, tiny_checkpoint):
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in trained[0].iterdir())
+    with pytest.raises(UserError, match="not empty"):
+        train(str(rows_file), trained[0], str(tiny_recipe), str(tiny_checkpoint), QUIET)
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in trained[0].iterdir()) == before
+
+
+def interrupted(rows_file, recipe, checkpoint, out, monkeypatch):
+    """Stops a run before its second stage."""
+    finish = loop._finish
+
+    def stop(module, finished):
+        finish(module, finished)
+        raise UserError("stopped")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped"):
+        patch.setattr(loop, "_finish", stop)
+        train(str(rows_file), out, str(recipe), str(checkpoint), QUIET)
+    assert not out.exists()
+
+
+def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
+    trained, rows_file, tiny_recipe, tiny_checkpoint, tmp_path, monkeypatch
+):
+    out = tmp_path / "model"
+    interrupted(rows_file, tiny_recipe, tiny_checkpoint, out, monkeypatch)
+    train(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
+    assert read_manifest(out).fingerprint == read_manifest(trained[0]).fingerprint
+
+
+def test_an_unfinished_run_of_another_recipe_is_refused(rows_file, tiny_recipe, tiny_checkpoint, tmp_path, monkeypatch):
+    interrupted(rows_file, tiny_recipe, tiny_checkpoint, tmp_path / "model", monkeypatch)
+    with pytest.raises(UserError, match="another recipe"):
+        train(str(rows_file), tmp_path / "model", "early-exit", str(tiny_checkpoint), QUIET)
+
+
+def test_adapt_leaves_every_tensor_of_the_checkpoint_as_it_was(rows_file, tiny_checkpoint, tmp_path):
+    from safetensors.torch import load_file
+
+    adapt(str(tiny_checkpoint), str(rows_file), tmp_path / "model", options=QUIET)
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny_checkpoint, tmp_path / "model"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_adapt_needs_no_labels(rows_file, tiny_checkpoint, tmp_path):
+    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    unlabelled = tmp_path / "unlabelled.jsonl"
+    unlabelled.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows))
+    result = adapt(str(tiny_checkpoint), str(unlabelled), tmp_path / "model", options=QUIET)
+    assert result["rows"]["train"] + result["rows"]["select"] + result["rows"]["certify"] == len(rows)
+    assert len(result["operating_points"]) == 3
+    assert read_manifest(tmp_path / "model").labels == ("river", "stone", "tower")
+
+
+def test_adapt_refuses_labels_that_the_checkpoint_does_not_have(tiny_checkpoint, rows_file, tmp_path):
+    strange = tmp_path / "strange.jsonl"
+    strange.write_text(rows_file.read_text().replace('"tower"', '"castle"'))
+    with pytest.raises(UserError, match="'castle'"):
+        adapt(str(tiny_checkpoint), str(strange), tmp_path / "model", options=QUIET)
+    assert not (tmp_path / "model.training").exists()
+
+
+def test_adapt_refuses_a_recipe_that_would_retrain(tiny_checkpoint, rows_file, tiny_recipe, tmp_path):
+    with pytest.raises(UserError, match="regular"):
+        adapt(str(tiny_checkpoint), str(rows_file), tmp_path / "model", str(tiny_recipe), QUIET)
+
+
+def test_train_refuses_rows_without_labels(tiny_checkpoint, tiny_recipe, tmp_path):
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text('{"text": "bat kin"}\n' * 3)
+    with pytest.raises(UserError, match="label"):
+        train(str(bare), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
+
+
+def test_shipped_recipes_that_train_take_every_stage_in_order():
+    assert [stage.kind for stage in load_recipe("early-exit").stages] == ["regular", "heads"]
+    assert [stage.kind for stage in load_recipe("adapt").stages] == ["heads"]
