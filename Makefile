@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format readme clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo  ## train on the built-in data, show a table and a figure
@@ -25,6 +25,9 @@ format: .venv/dev
 clean:  ## everything that was made, trained models in runs/ included
 	rm -rf .venv runs build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+readme: .venv/dev  ## the results table of the README, from results/
+	$(BIN)/python tools/readme_table.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

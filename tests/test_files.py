@@ -132,3 +132,8 @@ def test_an_error_without_a_known_fix_is_not_dressed_up(tmp_path):
     with pytest.raises(OSError, match="odd") as caught, whole_file(tmp_path / "a"):
         raise OSError(errno.EIO, "odd")
     assert not isinstance(caught.value, UserError)
+
+
+def test_writing_a_file_over_a_folder_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match="it is a folder"), whole_file(tmp_path / ".") as path:
+        path.write_text("x")

@@ -56,12 +56,15 @@ class Recipe:
     max_length: int = 256  # tokens that are read of an input
     head_kind: str = "fastbert"  # preset of ziggurat.encoder.heads
     head_layers: tuple[int, ...] | None = None  # after which layers heads stand; None = after each but the last
+    dropout: float | None = None  # share of activations dropped in training; None = what the checkpoint says
     select: float = 0.1  # share of the rows that chooses epochs and thresholds
     certify: float = 0.1  # share of the rows that is kept out of everything until `ziggurat calibrate`
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require(bool(self.stages), "stages", self.stages, "at least one")
         _require(self.max_length >= 3, "max_length", self.max_length, "at least 3")
+        _require(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
         _require(self.select > 0, "select", self.select, "more than 0")
         _require(0 <= self.certify < 1 - self.select, "certify", self.certify, "at least 0, and leave rows to train on")
 
@@ -105,24 +108,32 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the type `hint` says: int, float, str, bool, a dataclass, a tuple of these, or None."""
+    """`value` as the type `hint` says: int, float, str, bool, a dataclass, a mapping, a tuple of these, or a choice."""
     if isinstance(hint, types.UnionType):
-        if value is None:
-            return None
-        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+        options = typing.get_args(hint)
+        if type(value) in options:
+            return value
+        hint = options[0]
     if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{where}: must be a list")
         inner = typing.get_args(hint)[0]
-        return tuple(_convert(item, inner, f"{where}[{index}]") for index, item in enumerate(value))
+        return tuple(
+            _convert(item, inner, f"{where}[{index}]")
+            for index, item in enumerate(_checked(value, list | tuple, "a list", where))
+        )
     if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise UserError(f"{where}: must be a table")
-        return from_mapping(typing.cast(type, hint), value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return from_mapping(typing.cast(type, hint), _checked(value, Mapping, "a table", where), where)
+    if typing.get_origin(hint) is Mapping:
+        return _checked(value, Mapping, "a table", where)
+    if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
         raise UserError(f"{where}: must be {hint.__name__}, not {value!r}")
+    return value
+
+
+def _checked(value: Any, kind: Any, name: str, where: str) -> Any:
+    if not isinstance(value, kind):
+        raise UserError(f"{where}: must be {name}, not {value!r}")
     return value
 
 

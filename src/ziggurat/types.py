@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from ziggurat.errors import UserError
 
 Label = int | str
 
@@ -70,14 +67,3 @@ class OperatingPoint:
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return dataclasses.asdict(self) | {"thresholds": list(self.thresholds)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> OperatingPoint:
-        """The inverse of `to_dict`; UserError names a key that is missing or unknown."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        required = {"name", "score", "thresholds", "fingerprint"}
-        if wrong := (set(values) - known) | (required - set(values)):
-            raise UserError(
-                f"operating point: missing or unknown key {sorted(wrong)[0]!r}; make it again with `ziggurat train`"
-            )
-        return cls(**{**values, "thresholds": tuple(values["thresholds"])})

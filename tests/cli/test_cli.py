@@ -230,7 +230,8 @@ def test_ctrl_c_in_training_is_one_line_and_resumable(rows_file, tiny_recipe, ti
 
 
 def test_help_loads_neither_numpy_nor_torch():
-    code = "import sys; sys.argv = ['ziggurat', '--help']; from ziggurat.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code = "import sys; sys.argv = ['ziggurat', '--help']; from ziggurat.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
     code += "print(sorted({'numpy', 'torch', 'transformers'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.rstrip().endswith("[]")

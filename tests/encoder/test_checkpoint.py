@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ziggurat.config import from_mapping
 from ziggurat.data.packing import pack
 from ziggurat.data.tokenize import TextTokenizer
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, load_model, save_model
@@ -28,6 +29,7 @@ from ziggurat.errors import UserError
 from ziggurat.types import OperatingPoint
 
 WEIGHTS, EXTRAS, MANIFEST, CONFIG = "model.safetensors", "ziggurat.safetensors", "ziggurat.json", "config.json"
+TOKENIZER = "tokenizer.json"
 
 
 def every_rung(model, sequences) -> torch.Tensor:
@@ -267,7 +269,21 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path, labels):
 def test_an_operating_point_with_a_wrong_key_is_refused(change):
     values = OperatingPoint("balanced", "entropy", (None, 0.25), "f").to_dict()
     values = {key: value for key, value in (values | change).items() if value is not None or key == "target"}
-    assert f"key '{next(iter(change))}'" in refusal(OperatingPoint.from_dict, values)
+    assert f"key '{next(iter(change))}'" in refusal(from_mapping, OperatingPoint, values, "point")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("labels", 5), ("labels", [1.5]), ("head_layers", None), ("operating_points", [3]), ("max_length", "24")],
+)
+def test_a_manifest_value_of_the_wrong_type_is_named(key, value, folder):
+    edit(folder / MANIFEST, **{key: value})
+    assert key in refusal(load_model, folder)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused(folder):
+    edit(folder / CONFIG, num_attention_heads=5)
+    assert "5 attention heads" in refusal(load_model, folder)
 
 
 # --- a broken folder of our own ------------------------------------------------------------------------------------
@@ -358,15 +374,20 @@ def test_a_manifest_with_a_head_that_is_not_known_is_refused(folder):
     assert "head kind 'conv' is not known; known: fastbert" in refusal(load_model, folder)
 
 
-def test_a_fingerprint_is_of_the_weights_and_nothing_else(model_folder, folder):
-    assert fingerprint(folder) == fingerprint(model_folder) == read_manifest(folder).fingerprint
+def test_a_fingerprint_is_of_all_that_changes_an_answer_and_nothing_else(model_folder, folder):
+    manifest = read_manifest(folder)
+    known = fingerprint(model_folder, manifest)
     (folder / "notes.txt").write_text("a note")
-    edit(folder / MANIFEST, max_length=12)
-    assert fingerprint(folder) == fingerprint(model_folder)
-    for name in (WEIGHTS, EXTRAS):
+    edit(folder / CONFIG, transformers_version="0.0.0")
+    assert fingerprint(folder, dataclasses.replace(manifest, operating_points=())) == manifest.fingerprint == known
+    assert fingerprint(folder, dataclasses.replace(manifest, max_length=12)) != known
+    edit(folder / CONFIG, layer_norm_eps=0.1)
+    assert fingerprint(folder, manifest) != known
+    edit(folder / CONFIG, layer_norm_eps=1e-12)
+    for name in (WEIGHTS, EXTRAS, TOKENIZER):
         content = bytearray((folder / name).read_bytes())
         content[-1] ^= 1
         (folder / name).write_bytes(content)
-        assert fingerprint(folder) != fingerprint(model_folder)
+        assert fingerprint(folder, manifest) != known
         content[-1] ^= 1
         (folder / name).write_bytes(content)

@@ -13,7 +13,7 @@ from ziggurat.jobs.benching import bench
 from ziggurat.jobs.drawing import draw
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.information import info
-from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample
+from ziggurat.jobs.opening import ModelOptions, sample
 from ziggurat.jobs.prediction import predict
 from ziggurat.report.rows import read_rows_file
 
@@ -135,9 +135,7 @@ def test_bench_refuses_an_unknown_point_before_it_measures(model_folder, rows_fi
 
 
 def test_the_figure_is_drawn_with_all_controls(model_folder, rows_file, tmp_path):
-    classifier = AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
-    rows = rows_to_measure(classifier, str(rows_file))
-    png, svg = draw(classifier, rows, tmp_path / "figure", timed_texts=6, repeats=1)
+    png, svg = draw(str(model_folder), str(rows_file), tmp_path / "figure", options=CPU, timed_texts=6, repeats=1)
     assert png.stat().st_size > 10_000
     text = svg.read_text()
     assert all(label in text for label in ("adaptive", "random exit", "oracle exit", "fixed depth", "full model"))

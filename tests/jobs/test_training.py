@@ -9,8 +9,9 @@ from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.training import TrainOptions, adapt, train
+from ziggurat.jobs.training import TrainOptions, _with_operating_points, adapt, train
 from ziggurat.train import loop
+from ziggurat.train.pipeline import Fit, fit_folder
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 
@@ -136,6 +137,25 @@ def test_train_refuses_rows_without_labels(tiny_checkpoint, tiny_recipe, tmp_pat
     bare.write_text('{"text": "bat kin"}\n' * 3)
     with pytest.raises(UserError, match="label"):
         train(str(bare), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
+
+
+@pytest.mark.parametrize("role", [Role.SELECT, Role.CERTIFY, Role.TEST])
+def test_only_train_rows_train(role, rows_file, tiny_recipe, tiny_checkpoint, tmp_path):
+    roles = split_roles(load(str(rows_file)), Fractions(0.4, 0.2, 0.2, 0.2))
+    fit = Fit(tiny_checkpoint, load_recipe(str(tiny_recipe)), tmp_path / "work", tmp_path / "made", "cpu")
+    with pytest.raises(UserError, match="may not train"):
+        fit_folder(fit, roles[role], roles[Role.SELECT])
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("role", [Role.TRAIN, Role.CERTIFY, Role.TEST])
+def test_only_select_rows_choose(role, rows_file, tiny_recipe, tiny_checkpoint, model_folder, tmp_path):
+    roles = split_roles(load(str(rows_file)), Fractions(0.4, 0.2, 0.2, 0.2))
+    fit = Fit(tiny_checkpoint, load_recipe(str(tiny_recipe)), tmp_path / "work", tmp_path / "made", "cpu")
+    with pytest.raises(UserError, match="takes select rows"):
+        fit_folder(fit, roles[Role.TRAIN], roles[role])
+    with pytest.raises(UserError, match="takes select rows"):
+        _with_operating_points(AdaptiveClassifier.from_pretrained(model_folder), roles[role], progress=False)
 
 
 def test_shipped_recipes_that_train_take_every_stage_in_order():

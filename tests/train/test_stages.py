@@ -92,7 +92,7 @@ def test_gradient_accumulation_takes_the_step_of_the_large_batch(model, train_ro
 
 
 def test_the_best_on_select_is_kept(model, train_rows, select_rows, stage, run):
-    # Trained towards the opposite of what select asks for, the model only gets worse: the last weights are not the best.
+    # Trained towards the opposite of what select asks for, it only gets worse: the last weights are not the best.
     seen = []
     flipped = Examples(train_rows.encoded, 1 - train_rows.labels)
     slow = dataclasses.replace(stage, epochs=6, learning_rate=1e-3, batch_size=16)

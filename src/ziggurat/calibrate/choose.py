@@ -15,6 +15,7 @@ from ziggurat.policies.exits import SCORES
 from ziggurat.types import OperatingPoint
 
 TARGETS: Mapping[str, float] = {"exact": 0.0, "balanced": 0.005, "fast": 0.01}  # accuracy that may be lost
+_HAIR = 1e-4  # beyond the smallest and largest score
 _CANDIDATES = 256  # thresholds that are tried: quantiles of the scores that occur
 
 
@@ -54,8 +55,12 @@ def choose_points(
 
 
 def candidate_thresholds(every: np.ndarray, score: str) -> np.ndarray:
-    """Thresholds worth trying: quantiles of the score at all rungs but the last, (at most 256) float64, rising."""
+    """Thresholds worth trying, (at most 257) float64, rising: between quantiles of the score at all rungs but the last.
+
+    Between, and not on them: a score that equals its threshold leaves or stays by the rounding of its batch.
+    """
     values = [SCORES[score].of(every[:, : rung + 1]) for rung in range(every.shape[1] - 1)]
     if not values:  # a model without exits has nowhere to put a threshold
         return np.empty(0)
-    return np.unique(np.quantile(np.concatenate(values), np.linspace(0, 1, _CANDIDATES)))
+    quantiles = np.unique(np.quantile(np.concatenate(values), np.linspace(0, 1, _CANDIDATES)))
+    return np.concatenate([quantiles[:1] - _HAIR, (quantiles[1:] + quantiles[:-1]) / 2, quantiles[-1:] + _HAIR])

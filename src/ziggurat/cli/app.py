@@ -68,8 +68,8 @@ def demo(
     """Train an early-exit classifier on the built-in data and show what it saves. About four minutes on 2 cores."""
     from ziggurat.jobs.demonstration import demonstrate
 
-    with _shown(as_json, demonstration_text) as show:
-        show(demonstrate(out, device))
+    with _shown(as_json, demonstration_text) as show, _ticker() as tick:
+        show(demonstrate(out, device, tick))
 
 
 @app.command()
@@ -185,6 +185,9 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(help="File of result rows to append to, such as results/bench.jsonl.")
     ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Also draw accuracy against time and FLOPs: a .png and .svg.")
+    ] = None,
     text_column: TextColumn = "text",
     pair_column: PairColumn = None,
     label_column: LabelColumn = "label",
@@ -195,6 +198,7 @@ def bench(
 ) -> None:
     """Time the model beside plain transformers on the same texts and threads, interleaved in one run."""
     from ziggurat.jobs.benching import bench as job
+    from ziggurat.jobs.drawing import draw
 
     columns = _columns(text_column, pair_column, label_column)
     options = _model_options(device, dtype, threads, 32)
@@ -202,7 +206,9 @@ def bench(
         sizes = _numbers(batch, "--batch")
         names = [name.strip() for name in points.split(",") if name.strip()]
         with _ticker() as tick:
-            show({"rows": job(model, data, sizes, names, columns, options, texts, repeats, out, tick)})
+            rows = job(model, data, sizes, names, columns, options, texts, repeats, out, tick)
+            drawn = [] if figure is None else draw(model, data, figure, columns, options, texts, repeats, tick)
+            show({"rows": rows, "figures": [str(path) for path in drawn]})
 
 
 @app.command()

@@ -128,8 +128,8 @@ def split_roles(
 
     The role comes from the content alone: the same text (up to case and white space) gets the same role in whatever
     file and order it comes, so roles stay disjoint when rows are added. `label_names` defaults to the sorted distinct
-    labels. Among labelled rows, unlabelled ones train, unless the same text is held out with a label; then they are left
-    out. Rows without any label are shared out like others if `label_names` says what the classes are.
+    labels. Among labelled rows, unlabelled ones train, unless the same text is held out with a label; then they are
+    left out. Rows without any label are shared out like others if `label_names` says what the classes are.
 
     Raises:
         UserError: no labels, one class only, labels of mixed types, an unknown label, or a role that gets no rows.

@@ -19,6 +19,10 @@ def attend(qkv: Tensor, lengths: np.ndarray, n_heads: int, dropout: float = 0.0)
     `qkv` (n_tokens, 3 d) holds queries, keys and values side by side; `lengths` (n_seqs) the tokens of each sequence.
     Returns the context (n_tokens, d), heads concatenated.
     """
+    if qkv.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # Half precision gains nothing in products this small, and oneDNN would generate a kernel for each of them.
+        with torch.autocast("cpu", enabled=False):
+            return attend(qkv.float(), lengths, n_heads, dropout)
     if len(lengths) == 1:
         return _attend_grid(qkv, lengths, n_heads, dropout)
     context = qkv.new_empty(len(qkv), qkv.shape[1] // 3)

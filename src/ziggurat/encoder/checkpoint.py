@@ -26,13 +26,17 @@ from ziggurat.files import whole_folder
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
-def load_hf(source: Path, n_classes: int, head_kind: str, head_layers: Sequence[int] | None) -> AdaptiveModel:
-    """A Hugging Face encoder or classifier with fresh exit heads.
+def load_hf(
+    source: Path, n_classes: int, head_kind: str, head_layers: Sequence[int] | None, dropout: float | None = None
+) -> AdaptiveModel:
+    """A Hugging Face encoder or classifier with fresh exit heads; `dropout` None = the checkpoint's own.
 
     `head_layers` None = after every layer but the last. A missing pooler or classifier, or a classifier of another
     size, starts fresh (seed torch beforehand).
     """
     spec = read_spec(read_config(source))
+    if dropout is not None:
+        spec = replace(spec, dropout=dropout, attention_dropout=dropout)
     layers = tuple(range(1, spec.layers)) if head_layers is None else tuple(sorted(set(head_layers)))
     if any(not 1 <= layer < spec.layers for layer in layers):
         raise UserError(
@@ -56,8 +60,10 @@ def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
     extras = _read_tensors(folder / layout.EXTRAS)
     heads = {name: tensor for name, tensor in extras.items() if name.startswith(layout.HEAD_PREFIX)}
     _fill(model, tensors | heads, may_miss=(), source=folder)
-    if layout.fingerprint(folder) != manifest.fingerprint:
-        raise UserError(f"{folder}: the weights are not those that {layout.MANIFEST} describes; train or adapt again")
+    if layout.fingerprint(folder, manifest) != manifest.fingerprint:
+        raise UserError(
+            f"{folder}: a file is not the one that {layout.MANIFEST} was written with; copy the folder again"
+        )
     return model.eval(), manifest
 
 
@@ -76,7 +82,7 @@ def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarra
         config = json.dumps(classifier_config(read_config(source), manifest), indent=2)
         (folder / layout.CONFIG).write_text(config + "\n", "utf-8")
         copy_tokenizer(source, folder)
-        manifest = replace(manifest, fingerprint=layout.fingerprint(folder))
+        manifest = replace(manifest, fingerprint=layout.fingerprint(folder, manifest))
         layout.write_manifest(manifest, folder)
     return manifest
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
+from ziggurat.config import from_mapping
+from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.types import Label, OperatingPoint
@@ -21,6 +23,7 @@ FORMAT_VERSION = 1
 MANIFEST = "ziggurat.json"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"  # the Hugging Face tensors, loadable by plain transformers
+TOKENIZER = "tokenizer.json"
 EXTRAS = "ziggurat.safetensors"  # exit heads, and the hashes of the rows that were trained on
 HEAD_PREFIX = "exits."
 TRAINED_ROWS = "data.trained_rows"  # (n) int64, sorted
@@ -35,7 +38,7 @@ class Manifest:
     max_length: int  # tokens that are read of an input, special tokens included
     head_kind: str  # preset of ziggurat.encoder.heads
     head_layers: tuple[int, ...]  # layers (1 … L - 1) after which a head stands
-    fingerprint: str  # of the weights, see `fingerprint`
+    fingerprint: str  # of all that changes an answer, see `fingerprint`
     operating_points: tuple[OperatingPoint, ...] = ()
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # recipe, data and roles that made it
 
@@ -50,12 +53,9 @@ class Manifest:
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Writes `ziggurat.json`."""
-    values = dataclasses.asdict(manifest)
-    values["operating_points"] = [point.to_dict() for point in manifest.operating_points]
+    values = {"format_version": FORMAT_VERSION} | dataclasses.asdict(manifest)
     with whole_file(folder / MANIFEST) as path:
-        path.write_text(
-            json.dumps({"format_version": FORMAT_VERSION} | values, indent=2, ensure_ascii=False) + "\n", "utf-8"
-        )
+        path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -67,13 +67,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path}: no format_version; train or adapt the model again")
     if version > FORMAT_VERSION:
         raise UserError(f"{path}: format_version {version} is newer than {FORMAT_VERSION}; upgrade ziggurat")
-    known = {field.name for field in dataclasses.fields(Manifest)}
-    if wrong := (set(values) - known) | (known - set(values)):
-        raise UserError(f"{path}: missing or unknown key {sorted(wrong)[0]!r}; train or adapt the model again")
-    values["labels"] = tuple(values["labels"])
-    values["head_layers"] = tuple(values["head_layers"])
-    values["operating_points"] = tuple(OperatingPoint.from_dict(point) for point in values["operating_points"])
-    return Manifest(**values)
+    return from_mapping(Manifest, values, where=str(path))
 
 
 def read_json(path: Path, missing: str) -> dict[str, Any]:
@@ -109,10 +103,12 @@ def trained_rows(folder: Path) -> np.ndarray:
     return rows.view(np.uint64)
 
 
-def fingerprint(folder: Path) -> str:
-    """SHA-256 of the folder's weights, in order; whatever changes an answer changes it."""
-    digest = hashlib.sha256()
-    for name in (WEIGHTS, EXTRAS):
+def fingerprint(folder: Path, manifest: Manifest) -> str:
+    """SHA-256 of whatever changes an answer: weights, tokenizer, architecture, heads, length of the inputs."""
+    spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
+    settings = [dataclasses.asdict(spec), manifest.max_length, manifest.head_kind, list(manifest.head_layers)]
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for name in (WEIGHTS, EXTRAS, TOKENIZER):
         with (folder / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ziggurat.data.packing import PackedBatch, padded_slots
 from ziggurat.encoder.flops import FASTBERT_WIDTH
+from ziggurat.encoder.linear import RowLinear
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.torch_encoder import first_tokens
 
@@ -24,9 +25,9 @@ class FastBertHead(nn.Module):
 
     def __init__(self, spec: EncoderSpec, n_classes: int) -> None:
         super().__init__()
-        self.narrow = nn.Linear(spec.hidden, FASTBERT_WIDTH)
+        self.narrow = RowLinear(spec.hidden, FASTBERT_WIDTH)
         self.query = nn.Linear(FASTBERT_WIDTH, FASTBERT_WIDTH)
-        self.key_value = nn.Linear(FASTBERT_WIDTH, 2 * FASTBERT_WIDTH)
+        self.key_value = RowLinear(FASTBERT_WIDTH, 2 * FASTBERT_WIDTH)
         self.out = nn.Linear(FASTBERT_WIDTH, FASTBERT_WIDTH)
         self.dense = nn.Linear(FASTBERT_WIDTH, FASTBERT_WIDTH)
         self.classes = nn.Linear(FASTBERT_WIDTH, n_classes)

@@ -68,6 +68,8 @@ def _bert(config: Config) -> EncoderSpec:
     )
 
 
+_COUNTS = ("hidden", "layers", "heads", "intermediate", "vocabulary", "positions", "segments")
+
 # A new architecture adds its reader here and its names in `weights`.
 READERS: Mapping[str, Callable[[Config], EncoderSpec]] = {"bert": _bert}
 
@@ -78,6 +80,12 @@ def read_spec(config: Config) -> EncoderSpec:
     if model_type not in READERS:
         raise UserError(f"config.json: model_type {model_type!r} is not supported; supported: {', '.join(READERS)}")
     try:
-        return READERS[model_type](config)
+        spec = READERS[model_type](config)
     except KeyError as missing:
         raise UserError(f"config.json: key {missing} is missing; save the model again with save_pretrained") from None
+    for name in _COUNTS:
+        if type(getattr(spec, name)) is not int or getattr(spec, name) < 1:
+            raise UserError(f"config.json: {name} {getattr(spec, name)!r}: must be a whole number of at least 1")
+    if spec.hidden % spec.heads:
+        raise UserError(f"config.json: {spec.heads} attention heads do not divide a width of {spec.hidden}")
+    return spec

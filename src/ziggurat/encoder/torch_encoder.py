@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.attention import attend
+from ziggurat.encoder.linear import RowLinear
 from ziggurat.encoder.spec import EncoderSpec
 
 
@@ -39,11 +40,11 @@ class Layer(nn.Module):
         self.heads = spec.heads
         self.attention_dropout = spec.attention_dropout
         self.approximate = "tanh" if spec.activation == "gelu_tanh" else "none"
-        self.qkv = nn.Linear(spec.hidden, 3 * spec.hidden)
-        self.out = nn.Linear(spec.hidden, spec.hidden)
+        self.qkv = RowLinear(spec.hidden, 3 * spec.hidden)
+        self.out = RowLinear(spec.hidden, spec.hidden)
         self.attention_norm = nn.LayerNorm(spec.hidden, spec.layer_norm_eps)
-        self.up = nn.Linear(spec.hidden, spec.intermediate)
-        self.down = nn.Linear(spec.intermediate, spec.hidden)
+        self.up = RowLinear(spec.hidden, spec.intermediate)
+        self.down = RowLinear(spec.intermediate, spec.hidden)
         self.output_norm = nn.LayerNorm(spec.hidden, spec.layer_norm_eps)
         self.dropout = nn.Dropout(spec.dropout)
 

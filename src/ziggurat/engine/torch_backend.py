@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.checkpoint import load_model
 from ziggurat.encoder.devices import resolve_device
+from ziggurat.encoder.linear import pad_rows
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 
@@ -18,7 +20,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class TorchBackend:
-    """A model in evaluation mode, its weights laid out for inference; implements `engine.backend.Backend`."""
+    """A model in evaluation mode, its weights laid out for inference; implements `engine.backend.Backend`.
+
+    Works on a copy: the caller's model can still be trained and saved.
+    """
 
     def __init__(self, model: AdaptiveModel, device: str = "auto", dtype: str = "float32") -> None:
         if dtype not in DTYPES:
@@ -27,7 +32,7 @@ class TorchBackend:
         self.device = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
         self.dtype = dtype
         self.threads = torch.get_num_threads()
-        self.model = model.eval().requires_grad_(False).to(place, DTYPES[dtype])
+        self.model = copy.deepcopy(model).eval().requires_grad_(False).to(place, DTYPES[dtype])
         self.n_layers = model.spec.layers
         self.n_classes = model.n_classes
         self.rung_layers = tuple(rung.layer for rung in model.rungs)
@@ -68,7 +73,8 @@ class _PrepackedLinear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(n, d_in) → (n, d_out)."""
-        return torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, "none", [], "")
+        padded = pad_rows(states)
+        return torch.ops.mkldnn._linear_pointwise(padded, self.weight, self.bias, "none", [], "")[: len(states)]
 
 
 def _prepack(model: nn.Module) -> None:

@@ -17,7 +17,7 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
-from ziggurat.jobs.opening import ModelOptions, lengths_summary, rows_to_measure, sample, take_encoded
+from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample, take_encoded
 from ziggurat.report.measure import Timing, accuracy_interval, interleave, paired_ratio
 from ziggurat.report.peers import TransformersPeer
 from ziggurat.report.rows import append_row, checked_row, provenance
@@ -132,11 +132,12 @@ def _quality(setting: Bench, point: str) -> dict[str, Any]:
 def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Timing]) -> dict[str, Any]:
     timing = timings[system.what]
     n = len(setting.timed.tokens)
+    data, split = data_and_split(setting.source)
     gain = paired_ratio(timings[f"ziggurat {_BASELINE}"], timing)
     return {
         "what": system.what,
-        "data": Path(setting.source).parent.name if Path(setting.source).exists() else setting.source,
-        "split": Path(setting.source).stem,
+        "data": data,
+        "split": split,
         "model": Path(setting.model).name,
         "device": setting.classifier.backend.device,
         "threads": setting.classifier.backend.threads,

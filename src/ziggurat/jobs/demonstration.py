@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +11,29 @@ from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.files import whole_file
 from ziggurat.jobs.benching import bench
 from ziggurat.jobs.drawing import draw
-from ziggurat.jobs.opening import ModelOptions, rows_to_measure
+from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.training import TrainOptions, train
 from ziggurat.report.tables import RESULT_COLUMNS, markdown
 
 _POINTS = ("exact", "balanced", "fast")
 
 
-def demonstrate(out: Path, device: str = "auto") -> dict[str, Any]:
+def demonstrate(out: Path, device: str = "auto", progress: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Trains on the built-in data into `out`/model (unless it is there), writes `out`/table.md and `out`/figure.png."""
     start = time.perf_counter()
     model = out / "model"
     if not model.exists():
         train(STDLIB_DOCS, model, "demo", options=TrainOptions(device=device))
-    options = ModelOptions(device=device)
-    rows = bench(str(model), STDLIB_DOCS, (32,), _POINTS, options=options, timed_texts=256, out=out / "rows.jsonl")
+    sizes: dict[str, Any] = {"options": ModelOptions(device=device), "timed_texts": 128, "progress": progress}
+    rows = bench(str(model), STDLIB_DOCS, (32,), _POINTS, out=out / "rows.jsonl", **sizes)
     with whole_file(out / "table.md") as path:
         path.write_text(markdown(rows, RESULT_COLUMNS), "utf-8")
-    classifier = options.open(str(model))
-    test = rows_to_measure(classifier, STDLIB_DOCS)
-    figure, _ = draw(classifier, test, out / "figure")
+    figure, _ = draw(str(model), STDLIB_DOCS, out / "figure", **sizes)
     return {
         "model": str(model),
         "table": str(out / "table.md"),
         "figure": str(figure),
-        "n_test": len(test),
-        "n_classes": len(test.label_names),
+        "n_test": rows[0]["n_accuracy"],
         "rows": rows,
         "seconds": time.perf_counter() - start,
     }

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ziggurat.calibrate.choose import candidate_thresholds
-from ziggurat.data.tasks import Dataset
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenize import Encoded
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import replay
-from ziggurat.jobs.opening import sample, take_encoded
+from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure, sample, take_encoded
 from ziggurat.report.curves import Point, fixed_depth, oracle, random_exit, right_answers, sweep
 from ziggurat.report.measure import accuracy_interval, interleave
 from ziggurat.report.plots import Panel, Series, accuracy_figure
@@ -35,30 +36,35 @@ class Timed:
 
 
 def draw(
-    classifier: AdaptiveClassifier,
-    rows: Dataset,
+    model: str,
+    source: str,
     out: Path,
-    batch_size: int = 32,
+    columns: Columns = DEFAULT_COLUMNS,
+    options: ModelOptions = ModelOptions(),
     timed_texts: int = 256,
     repeats: int = 5,
+    progress: Callable[[str], None] | None = None,
 ) -> tuple[Path, Path]:
     """Writes `out`.png and `out`.svg: the adaptive model between random exit, fixed depth and the oracle.
 
     Controls that leave at a given rung compute the heads on their way, as the adaptive model must; fixed depth only its
     own. Times are of `timed_texts` rows, accuracy and FLOPs of all.
     """
+    classifier, batch_size = options.open(model), options.batch_size
+    rows = rows_to_measure(classifier, source, columns)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     every = classifier.every_rung(encoded, batch_size)
     right = right_answers(every, rows.classes)
     chosen = sample(len(rows), timed_texts)
     to_time = _rules_to_time(classifier, every, right, chosen)
-    seconds = _time(classifier, take_encoded(encoded, chosen), to_time, batch_size, repeats)
+    seconds = _time(classifier, take_encoded(encoded, chosen), to_time, batch_size, repeats, progress)
     flops_panel = Panel("GFLOPs per text", _flops_series(classifier, encoded, every, right))
     time_panel = Panel(
         f"measured time per text (ms), batch {batch_size}", _time_series(to_time, right, 1e3 * seconds / len(chosen))
     )
     backend = classifier.backend
-    title = f"{rows.source}: {len(rows):,} test texts, {backend.device}, {backend.threads} threads, {backend.dtype}"
+    place = f"{backend.device}, {backend.threads} threads" if backend.device == "cpu" else backend.device
+    title = f"{' '.join(data_and_split(source))}: {len(rows):,} texts, {place}, {backend.dtype}"
     return accuracy_figure([time_panel, flops_panel], title, out)
 
 
@@ -122,15 +128,20 @@ def _rules_to_time(
 
 
 def _time(
-    classifier: AdaptiveClassifier, encoded: Encoded, to_time: Sequence[Timed], batch_size: int, repeats: int
+    classifier: AdaptiveClassifier,
+    encoded: Encoded,
+    to_time: Sequence[Timed],
+    batch_size: int,
+    repeats: int,
+    progress: Callable[[str], None] | None,
 ) -> np.ndarray:
     """Median seconds of each rule over all timed rows, interleaved."""
     calls = {
-        str(index): lambda rule=timed.rule: classifier.run(encoded, rule, batch_size)
+        f"{timed.label} {index}": partial(classifier.run, encoded, timed.rule, batch_size)
         for index, timed in enumerate(to_time)
     }
-    timings = interleave(calls, repeats)
-    return np.array([timings[str(index)].p50 for index in range(len(to_time))])
+    timings = interleave(calls, repeats, progress=progress)
+    return np.array([timings[name].p50 for name in calls])
 
 
 def _time_series(to_time: Sequence[Timed], right: np.ndarray, milliseconds: np.ndarray) -> list[Series]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,12 @@ def check_pairs(classifier: AdaptiveClassifier, rows: Rows) -> None:
 def seen_in_training(model: str, rows: Dataset) -> int:
     """How many of the rows trained the model or chose something for it: a result on them flatters."""
     return int(np.isin(rows.hashes, trained_rows(local_folder(model))).sum())
+
+
+def data_and_split(source: str) -> tuple[str, str]:
+    """What rows and titles call a source: its folder and file without path and suffix, or its own name."""
+    path = Path(source)
+    return (path.resolve().parent.name, path.stem) if path.exists() else (source, str(Role.TEST))
 
 
 def lengths_summary(encoded: Encoded) -> Mapping[str, Any]:

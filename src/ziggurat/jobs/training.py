@@ -36,7 +36,7 @@ class TrainOptions:
 
 def train(
     source: str,
-    out: Path,
+    out: str | Path,
     recipe: str | Recipe = "early-exit",
     model: str | None = None,
     options: TrainOptions = TrainOptions(),
@@ -45,6 +45,7 @@ def train(
 
     Goes on where an earlier, interrupted call with the same arguments stopped. Returns what was done, as JSON values.
     """
+    out = Path(out)
     refuse_full_folder(out)
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     backbone = packaged_encoder() if model is None else local_folder(model)
@@ -52,12 +53,17 @@ def train(
 
 
 def adapt(
-    checkpoint: str, source: str, out: Path, recipe: str | Recipe = "adapt", options: TrainOptions = TrainOptions()
+    checkpoint: str,
+    source: str,
+    out: str | Path,
+    recipe: str | Recipe = "adapt",
+    options: TrainOptions = TrainOptions(),
 ) -> dict[str, Any]:
     """Trains only exit heads for a fine-tuned Hugging Face classifier, whose full-depth answers stay as they are.
 
     Rows need no labels; where they have some, these must be the checkpoint's.
     """
+    out = Path(out)
     refuse_full_folder(out)
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     if any(stage.kind == "regular" for stage in recipe.stages):
@@ -82,8 +88,7 @@ def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainO
         from ziggurat.train.pipeline import Fit, fit_folder
     except ModuleNotFoundError as error:
         raise UserError(f"training needs {error.name}; pip install 'ziggurat[train]'") from None
-    train_rows = roles[Role.TRAIN].require(Role.TRAIN)
-    select_rows = roles[Role.SELECT].require(Role.SELECT)
+    train_rows, select_rows = roles[Role.TRAIN], roles[Role.SELECT]
     work = out.with_name(out.name + ".training")
     made = work / "model"
     fit = Fit(source, recipe, work, made, options.device, options.progress, options.mixed_precision)
@@ -101,7 +106,8 @@ def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainO
 
 
 def _with_operating_points(classifier: AdaptiveClassifier, select: Dataset, progress: bool) -> Manifest:
-    """The manifest with the points that the select rows choose."""
+    """The manifest with the points that the select rows choose; UserError for rows of another role."""
+    select.require(Role.SELECT)
     encoded = classifier.tokenizer.encode(select.texts, select.pairs)
     points = choose_points(
         classifier.every_rung(encoded, progress=progress),

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 
 from ziggurat.config import Recipe
-from ziggurat.data.tasks import Dataset
+from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import TextTokenizer
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model
 from ziggurat.encoder.devices import resolve_device
@@ -45,15 +45,17 @@ class Fit:
 def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
     """Trains and saves; whether this process is the one that saved (with `accelerate launch`, one of several).
 
-    UserError for bad data, a recipe that does not fit the model, or a `work` folder of another run.
+    UserError for rows of another role, a recipe that does not fit the model, or a `work` folder of another run.
     """
+    train.require(Role.TRAIN)
+    select.require(Role.SELECT)
     device = resolve_device(fit.device)
     state = PartialState(cpu=device.type == "cpu")
     if not (fit.made / MANIFEST).exists():
         _claim(fit.work, _identity(fit, train, select))
         set_seed(fit.recipe.seed)
         n_classes = len(train.label_names)
-        model = load_hf(fit.source, n_classes, fit.recipe.head_kind, fit.recipe.head_layers)
+        model = load_hf(fit.source, n_classes, fit.recipe.head_kind, fit.recipe.head_layers, fit.recipe.dropout)
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)

@@ -1,0 +1,57 @@
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_results_table_is_made_from_the_rows():
+    sys.path.insert(0, str(ROOT / "tools"))
+    from readme_table import results_section, with_results
+
+    assert with_results(README, results_section()) == README
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_files_that_it_names_exist():
+    named = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README) + re.findall(r"\| `((?:src|results|docs)/[\w/]+)`", README)
+    assert len(named) >= 8
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_its_ten_lines_of_python_run(tmp_path, monkeypatch, rows_file, tiny_recipe, tiny_checkpoint):
+    import ziggurat
+    from ziggurat.jobs.training import TrainOptions
+
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    (tmp_path / "train.jsonl").write_text(rows_file.read_text())
+    monkeypatch.chdir(tmp_path)
+    real = ziggurat.train
+    quick = TrainOptions(device="cpu", progress=False, mixed_precision=False)
+    monkeypatch.setattr(
+        ziggurat,
+        "train",
+        lambda source, out: real(source, Path(out), str(tiny_recipe), str(tiny_checkpoint), quick),
+        raising=False,
+    )
+    names: dict = {}
+    exec(code, names)
+    assert len(names["answers"]) == 1
+
+
+def test_its_commands_are_known_with_their_options():
+    import typer
+
+    from ziggurat.cli.app import app
+
+    group = typer.main.get_command(app)
+    lines = [line.split("#")[0].split() for line in README.splitlines() if line.startswith("ziggurat ")]
+    assert len(lines) >= 6
+    for _, command, *arguments in lines:
+        options = {option for parameter in group.commands[command].params for option in parameter.opts}
+        used = {argument for argument in arguments if argument.startswith("--")}
+        assert used <= options, (command, used - options)
