@@ -1,33 +1,30 @@
-"""Writes the results table of README.md from the rows in results/; `make readme` calls it, a test checks that it was."""
+"""Writes the results table of README.md from the rows in results/. `make readme` calls it and a test checks it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ziggurat.report.rows import read_rows_file
-from ziggurat.report.tables import RESULT_COLUMNS, Column, markdown
+from ziggurat.report.tables import RESULT_COLUMNS, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "results" / "ag_news.jsonl"
+COMMAND = "ziggurat bench runs/ag --data ag_news/test.jsonl --out results/ag_news.jsonl --figure docs/figure"
 BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->\n"
-COMMAND = (
-    "ziggurat bench runs/ag --data ag_news/test.jsonl --batch 1,32 --out results/ag_news.jsonl --figure docs/figure"
-)
 HIDDEN = {"data", "dtype", "padding", "warning"}  # the same in every row, or said by the system's name
 
 
-def results_section(rows_file: Path = ROWS) -> str:
+def results_section() -> str:
     """The text between the markers: what was measured, how, and the table."""
-    rows = read_rows_file(rows_file)
+    rows = read_rows_file(ROWS)
     first = rows[0]
-    columns: list[Column] = [column for column in RESULT_COLUMNS if column.key not in HIDDEN]
-    return (
-        f"`{first['data']}`, {first['n_accuracy']:,} {first['split']} texts (accuracy) and {first['n_texts']} of them (time, "
-        f"{first['tokens_mean']:.0f} tokens on average); {first['cpu']}, {first['threads']} threads, {first['dtype']}, "
-        f"the model's time alone, median of {first['rounds']} interleaved rounds. Gains are over Ziggurat's own full depth.\n\n"
-        f"{markdown(rows, columns)}\n"
-        f"Made by `{COMMAND}` after the training command above; rows in `results/{rows_file.name}`.\n"
-    )
+    what = f"`{first['data']}`, accuracy on {first['n_accuracy']:,} {first['split']} texts, time on {first['n_texts']}"
+    texts = f"of them ({first['tokens_mean']:.0f} tokens on average)"
+    machine = f"{first['cpu']}, {first['threads']} threads, {first['dtype']}"
+    how = f"the model's time alone, median of {first['rounds']} interleaved rounds"
+    table = markdown(rows, [column for column in RESULT_COLUMNS if column.key not in HIDDEN])
+    unit = "Gains are over Ziggurat's own full depth."
+    return f"{what} {texts}; {machine}; {how}. {unit}\n\n{table}\nMade by `{COMMAND}`.\n"
 
 
 def with_results(readme: str, section: str) -> str:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from ziggurat.errors import UserError
 
+_FULL = 1 << 20  # bytes: a disk with less space than this is full
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path that takes the place of `path` when the block ends, and vanishes if it fails."""
-    with _explained(path):
+    with refusals_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
@@ -33,7 +35,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path` that becomes `path`; UserError if `path` holds anything already."""
     refuse_full_folder(path)
-    with _explained(path):
+    with refusals_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
@@ -53,14 +55,23 @@ def refuse_full_folder(path: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """The operating system's refusals as a UserError that names the fix."""
+def refusals_explained(path: Path) -> Iterator[None]:
+    """The operating system's refusals to write below `path` as a UserError that names the fix."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _FIXES:
+    except UserError:
+        raise
+    except Exception as error:
+        # Libraries wrap a full disk in errors of their own, so the disk itself is asked.
+        number = error.errno if isinstance(error, OSError) else errno.ENOSPC if _disk_is_full(path) else None
+        if number not in _FIXES:
             raise
-        raise UserError(f"{path}: {os.strerror(error.errno)}; {_FIXES[error.errno]}; nothing was written") from error
+        raise UserError(f"{path}: {os.strerror(number)}; {_FIXES[number]}; nothing was half-written") from error
+
+
+def _disk_is_full(path: Path) -> bool:
+    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free < _FULL
 
 
 _FIXES = {

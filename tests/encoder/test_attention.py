@@ -107,3 +107,11 @@ def test_tokens_of_one_sequence_stay_together():
     assert close(
         context, torch.repeat_interleave(torch.arange(1.0, 4.0), torch.tensor(lengths))[:, None].expand(-1, WIDTH)
     )
+
+
+def test_attention_stays_in_full_precision_under_autocast_on_a_cpu():
+    qkv, lengths = random_qkv([5, 9, 40]), np.array([5, 9, 40])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = attend(qkv, lengths, HEADS)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, attend(qkv, lengths, HEADS))

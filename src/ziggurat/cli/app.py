@@ -179,7 +179,7 @@ def bench(
     model: Model,
     data: Data,
     batch: Annotated[str, typer.Option(help="Batch sizes, comma-separated.")] = "1,32",
-    points: Annotated[str, typer.Option(help="Operating points, comma-separated.")] = "balanced,fast",
+    points: Annotated[str, typer.Option(help="Operating points, comma-separated.")] = "exact,balanced,fast",
     texts: Annotated[int, typer.Option(help="How many texts are timed; accuracy is of all.")] = 512,
     repeats: Annotated[int, typer.Option(help="Rounds; medians are shown.", min=1)] = 5,
     out: Annotated[

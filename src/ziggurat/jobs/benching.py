@@ -52,7 +52,7 @@ def bench(
     model: str,
     source: str,
     batch_sizes: Sequence[int] = (1, 32),
-    points: Sequence[str] = ("balanced", "fast"),
+    points: Sequence[str] = ("exact", "balanced", "fast"),
     columns: Columns = DEFAULT_COLUMNS,
     options: ModelOptions = ModelOptions(),
     timed_texts: int = 512,

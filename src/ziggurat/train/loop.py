@@ -32,7 +32,7 @@ from transformers import (
 from ziggurat.config import StageConfig
 from ziggurat.encoder.devices import has_fast_bfloat16
 from ziggurat.errors import UserError
-from ziggurat.files import whole_file
+from ziggurat.files import refusals_explained, whole_file
 from ziggurat.train.batches import Examples, collate
 
 Metric = Callable[[np.ndarray, np.ndarray], float]  # logits (n, …), labels (n) → larger is better
@@ -76,7 +76,7 @@ def fit(
     trainer.remove_callback(ProgressCallback if run.progress else PrinterCallback)
     if run.progress:
         trainer.add_callback(_Bar(stage.kind))
-    with _interrupts(watch):
+    with _interrupts(watch), refusals_explained(run.folder):
         trainer.train(resume_from_checkpoint=_last_checkpoint(run.folder))
     if watch.stopped:
         raise UserError(
@@ -129,6 +129,7 @@ def _arguments(n_rows: int, stage: StageConfig, run: Run, by_metric: bool) -> Tr
         report_to="none",
         remove_unused_columns=False,
         label_names=["labels"],
+        ddp_find_unused_parameters=False,
         ddp_backend="gloo" if on_cpu and processes > 1 else None,
     )
 

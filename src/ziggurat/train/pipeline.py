@@ -104,6 +104,7 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int) -
         training={
             "recipe": dataclasses.asdict(fit.recipe),
             "data": {"source": train.source, "digest": train.digest, "rows": len(train)},
+            "processes": PartialState().num_processes,
         },
     )
 
