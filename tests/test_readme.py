@@ -30,13 +30,12 @@ def test_its_ten_lines_of_python_run(tmp_path, monkeypatch, rows_file, tiny_reci
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
     (tmp_path / "train.jsonl").write_text(rows_file.read_text())
     monkeypatch.chdir(tmp_path)
-    real = ziggurat.train
+    real = ziggurat.train_classifier
     quick = TrainOptions(device="cpu", progress=False, mixed_precision=False)
     monkeypatch.setattr(
         ziggurat,
-        "train",
+        "train_classifier",
         lambda source, out: real(source, Path(out), str(tiny_recipe), str(tiny_checkpoint), quick),
-        raising=False,
     )
     names: dict = {}
     exec(code, names)

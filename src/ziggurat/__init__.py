@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ziggurat.engine.classifier import AdaptiveClassifier
     from ziggurat.errors import UserError
-    from ziggurat.jobs.training import adapt, train
+    from ziggurat.jobs.training import adapt_classifier, train_classifier
     from ziggurat.types import Answer, OperatingPoint, Rung, Trace
 
 __version__ = "0.1.0"
-__all__ = ["AdaptiveClassifier", "Answer", "OperatingPoint", "Rung", "Trace", "UserError", "adapt", "train"]
+__all__ = [
+    "AdaptiveClassifier",
+    "Answer",
+    "OperatingPoint",
+    "Rung",
+    "Trace",
+    "UserError",
+    "adapt_classifier",
+    "train_classifier",
+]
 
 _HOMES = {
     "AdaptiveClassifier": "ziggurat.engine.classifier",
@@ -21,8 +30,8 @@ _HOMES = {
     "Rung": "ziggurat.types",
     "Trace": "ziggurat.types",
     "UserError": "ziggurat.errors",
-    "adapt": "ziggurat.jobs.training",
-    "train": "ziggurat.jobs.training",
+    "adapt_classifier": "ziggurat.jobs.training",
+    "train_classifier": "ziggurat.jobs.training",
 }
 
 

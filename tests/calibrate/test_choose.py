@@ -172,10 +172,11 @@ def test_a_model_without_exits_gets_points_at_full_depth():
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_candidates_rise_from_the_smallest_score_to_the_largest(score):
+def test_candidates_rise_from_below_the_smallest_score_to_above_the_largest(score):
     every, _ = ladder(9, n=400)
     candidates = candidate_thresholds(every, score)
     values = np.concatenate([SCORES[score].of(every[:, : rung + 1]) for rung in range(RUNGS - 1)])
-    assert (candidates[0], candidates[-1]) == (values.min(), values.max())
+    assert values.min() - 1e-3 < candidates[0] < values.min()
+    assert values.max() < candidates[-1] < values.max() + 1e-3
     assert (np.diff(candidates) > 0).all()
-    assert len(candidates) <= 256
+    assert len(candidates) <= 257

@@ -9,7 +9,7 @@ from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.training import TrainOptions, _with_operating_points, adapt, train
+from ziggurat.jobs.training import TrainOptions, _with_operating_points, adapt_classifier, train_classifier
 from ziggurat.train import loop
 from ziggurat.train.pipeline import Fit, fit_folder
 
@@ -19,7 +19,7 @@ QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 @pytest.fixture(scope="module")
 def trained(rows_file, tiny_recipe, tiny_checkpoint, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "model"
-    return out, train(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
+    return out, train_classifier(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
 
 
 def roles_of(rows_file):
@@ -59,7 +59,7 @@ def test_nothing_is_left_beside_the_model(trained):
 
 
 def test_the_same_call_gives_the_same_model(trained, rows_file, tiny_recipe, tiny_checkpoint, tmp_path):
-    again = train(str(rows_file), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
+    again = train_classifier(str(rows_file), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
     assert again["operating_points"] == trained[1]["operating_points"]
     assert read_manifest(tmp_path / "model").fingerprint == read_manifest(trained[0]).fingerprint
 
@@ -67,7 +67,7 @@ def test_the_same_call_gives_the_same_model(trained, rows_file, tiny_recipe, tin
 def test_a_full_folder_is_never_written_over(trained, rows_file, tiny_recipe, tiny_checkpoint):
     before = sorted((path.name, path.stat().st_mtime_ns) for path in trained[0].iterdir())
     with pytest.raises(UserError, match="not empty"):
-        train(str(rows_file), trained[0], str(tiny_recipe), str(tiny_checkpoint), QUIET)
+        train_classifier(str(rows_file), trained[0], str(tiny_recipe), str(tiny_checkpoint), QUIET)
     assert sorted((path.name, path.stat().st_mtime_ns) for path in trained[0].iterdir()) == before
 
 
@@ -81,7 +81,7 @@ def interrupted(rows_file, recipe, checkpoint, out, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped"):
         patch.setattr(loop, "_finish", stop)
-        train(str(rows_file), out, str(recipe), str(checkpoint), QUIET)
+        train_classifier(str(rows_file), out, str(recipe), str(checkpoint), QUIET)
     assert not out.exists()
 
 
@@ -90,20 +90,20 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
 ):
     out = tmp_path / "model"
     interrupted(rows_file, tiny_recipe, tiny_checkpoint, out, monkeypatch)
-    train(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
+    train_classifier(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
     assert read_manifest(out).fingerprint == read_manifest(trained[0]).fingerprint
 
 
 def test_an_unfinished_run_of_another_recipe_is_refused(rows_file, tiny_recipe, tiny_checkpoint, tmp_path, monkeypatch):
     interrupted(rows_file, tiny_recipe, tiny_checkpoint, tmp_path / "model", monkeypatch)
     with pytest.raises(UserError, match="another recipe"):
-        train(str(rows_file), tmp_path / "model", "early-exit", str(tiny_checkpoint), QUIET)
+        train_classifier(str(rows_file), tmp_path / "model", "early-exit", str(tiny_checkpoint), QUIET)
 
 
 def test_adapt_leaves_every_tensor_of_the_checkpoint_as_it_was(rows_file, tiny_checkpoint, tmp_path):
     from safetensors.torch import load_file
 
-    adapt(str(tiny_checkpoint), str(rows_file), tmp_path / "model", options=QUIET)
+    adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", options=QUIET)
     before, after = (load_file(folder / "model.safetensors") for folder in (tiny_checkpoint, tmp_path / "model"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -113,7 +113,7 @@ def test_adapt_needs_no_labels(rows_file, tiny_checkpoint, tmp_path):
     rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
     unlabelled = tmp_path / "unlabelled.jsonl"
     unlabelled.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows))
-    result = adapt(str(tiny_checkpoint), str(unlabelled), tmp_path / "model", options=QUIET)
+    result = adapt_classifier(str(tiny_checkpoint), str(unlabelled), tmp_path / "model", options=QUIET)
     assert result["rows"]["train"] + result["rows"]["select"] + result["rows"]["certify"] == len(rows)
     assert len(result["operating_points"]) == 3
     assert read_manifest(tmp_path / "model").labels == ("river", "stone", "tower")
@@ -123,20 +123,20 @@ def test_adapt_refuses_labels_that_the_checkpoint_does_not_have(tiny_checkpoint,
     strange = tmp_path / "strange.jsonl"
     strange.write_text(rows_file.read_text().replace('"tower"', '"castle"'))
     with pytest.raises(UserError, match="'castle'"):
-        adapt(str(tiny_checkpoint), str(strange), tmp_path / "model", options=QUIET)
+        adapt_classifier(str(tiny_checkpoint), str(strange), tmp_path / "model", options=QUIET)
     assert not (tmp_path / "model.training").exists()
 
 
 def test_adapt_refuses_a_recipe_that_would_retrain(tiny_checkpoint, rows_file, tiny_recipe, tmp_path):
     with pytest.raises(UserError, match="regular"):
-        adapt(str(tiny_checkpoint), str(rows_file), tmp_path / "model", str(tiny_recipe), QUIET)
+        adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", str(tiny_recipe), QUIET)
 
 
 def test_train_refuses_rows_without_labels(tiny_checkpoint, tiny_recipe, tmp_path):
     bare = tmp_path / "bare.jsonl"
     bare.write_text('{"text": "bat kin"}\n' * 3)
     with pytest.raises(UserError, match="label"):
-        train(str(bare), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
+        train_classifier(str(bare), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
 
 
 @pytest.mark.parametrize("role", [Role.SELECT, Role.CERTIFY, Role.TEST])

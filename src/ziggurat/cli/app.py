@@ -86,7 +86,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a classifier with early exits from an encoder and labelled rows. Stopped, the same command goes on."""
-    from ziggurat.jobs.training import train as job
+    from ziggurat.jobs.training import train_classifier as job
 
     options = _train_options(_columns(text_column, pair_column, label_column), device, mixed_precision)
     with _shown(as_json, training_text) as show:
@@ -109,7 +109,7 @@ def adapt(
     as_json: Json = False,
 ) -> None:
     """Add early exits to a fine-tuned classifier; its full-depth answers stay as they are."""
-    from ziggurat.jobs.training import adapt as job
+    from ziggurat.jobs.training import adapt_classifier as job
 
     options = _train_options(_columns(text_column, pair_column, label_column), device, mixed_precision)
     with _shown(as_json, training_text) as show:
@@ -179,7 +179,9 @@ def bench(
     model: Model,
     data: Data,
     batch: Annotated[str, typer.Option(help="Batch sizes, comma-separated.")] = "1,32",
-    points: Annotated[str, typer.Option(help="Operating points, comma-separated.")] = "exact,balanced,fast",
+    points: Annotated[
+        str | None, typer.Option(help="Operating points, comma-separated (default: all that the model has).")
+    ] = None,
     texts: Annotated[int, typer.Option(help="How many texts are timed; accuracy is of all.")] = 512,
     repeats: Annotated[int, typer.Option(help="Rounds; medians are shown.", min=1)] = 5,
     out: Annotated[
@@ -204,7 +206,7 @@ def bench(
     options = _model_options(device, dtype, threads, 32)
     with _shown(as_json, bench_text) as show:
         sizes = _numbers(batch, "--batch")
-        names = [name.strip() for name in points.split(",") if name.strip()]
+        names = None if points is None else [name.strip() for name in points.split(",") if name.strip()]
         with _ticker() as tick:
             rows = job(model, data, sizes, names, columns, options, texts, repeats, out, tick)
             drawn = [] if figure is None else draw(model, data, figure, columns, options, texts, repeats, tick)

@@ -52,7 +52,7 @@ def bench(
     model: str,
     source: str,
     batch_sizes: Sequence[int] = (1, 32),
-    points: Sequence[str] = ("exact", "balanced", "fast"),
+    points: Sequence[str] | None = None,
     columns: Columns = DEFAULT_COLUMNS,
     options: ModelOptions = ModelOptions(),
     timed_texts: int = 512,
@@ -62,12 +62,15 @@ def bench(
 ) -> list[dict[str, Any]]:
     """Result rows for transformers padded (as it comes; sorted), our full depth packed, and each operating point.
 
-    Accuracy and FLOPs are those of all rows; times those of `timed_texts` of them, the model's alone. At batch 1 rows
-    carry latencies too. With `out` every row is appended to that file. UserError for a batch size below 1.
+    `points` None: all that the model has. Accuracy and FLOPs are those of all rows; times those of `timed_texts` of
+    them, the model's alone. At batch 1 rows carry latencies too. With `out` every row is appended to that file.
+    UserError for a batch size below 1.
     """
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     classifier = options.open(model)
+    if points is None:
+        points = [point.name for point in classifier.manifest.operating_points]
     for point in points:
         classifier.rule_of(point)
     rows = rows_to_measure(classifier, source, columns)

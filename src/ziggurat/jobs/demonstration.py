@@ -12,10 +12,8 @@ from ziggurat.files import whole_file
 from ziggurat.jobs.benching import bench
 from ziggurat.jobs.drawing import draw
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.training import TrainOptions, train
+from ziggurat.jobs.training import TrainOptions, train_classifier
 from ziggurat.report.tables import RESULT_COLUMNS, markdown
-
-_POINTS = ("exact", "balanced", "fast")
 
 
 def demonstrate(out: Path, device: str = "auto", progress: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -23,9 +21,9 @@ def demonstrate(out: Path, device: str = "auto", progress: Callable[[str], None]
     start = time.perf_counter()
     model = out / "model"
     if not model.exists():
-        train(STDLIB_DOCS, model, "demo", options=TrainOptions(device=device))
+        train_classifier(STDLIB_DOCS, model, "demo", options=TrainOptions(device=device))
     sizes: dict[str, Any] = {"options": ModelOptions(device=device), "timed_texts": 128, "progress": progress}
-    rows = bench(str(model), STDLIB_DOCS, (32,), _POINTS, out=out / "rows.jsonl", **sizes)
+    rows = bench(str(model), STDLIB_DOCS, (32,), out=out / "rows.jsonl", **sizes)
     with whole_file(out / "table.md") as path:
         path.write_text(markdown(rows, RESULT_COLUMNS), "utf-8")
     figure, _ = draw(str(model), STDLIB_DOCS, out / "figure", **sizes)

@@ -34,7 +34,7 @@ class TrainOptions:
     mixed_precision: bool = True
 
 
-def train(
+def train_classifier(
     source: str,
     out: str | Path,
     recipe: str | Recipe = "early-exit",
@@ -52,7 +52,7 @@ def train(
     return _make(backbone, recipe, read_roles(source, recipe, options.columns), out, options)
 
 
-def adapt(
+def adapt_classifier(
     checkpoint: str,
     source: str,
     out: str | Path,
