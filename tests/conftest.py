@@ -108,11 +108,26 @@ def make_model(tiny_checkpoint) -> Callable:
 
     from ziggurat.encoder.checkpoint import load_hf
 
-    def make(head_kind: str = "fastbert", head_layers: tuple[int, ...] | None = None):
+    def make(head_kind: str = "fastbert", head_layers: tuple[int, ...] | None = None, pruning=None):
         torch.manual_seed(1)
-        model = load_hf(tiny_checkpoint, len(LABELS), head_kind, head_layers)
+        model = load_hf(tiny_checkpoint, len(LABELS), head_kind, head_layers, pruning=pruning)
         shake(model.exits)
         return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_pruned(make_model) -> Callable:
+    """A function that loads the same model with a PruningConfig, every vocabulary entry's score another."""
+    import torch
+
+    def make(pruning):
+        model = make_model(pruning=pruning)
+        if pruning.vocabulary:
+            with torch.no_grad():
+                model.pruning.vocabulary.copy_(torch.linspace(-1, 3, model.spec.vocabulary).roll(7))
+        return model
 
     return make
 

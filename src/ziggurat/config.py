@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -17,12 +18,17 @@ from ziggurat.errors import UserError
 
 T = TypeVar("T")
 
+# What ziggurat.policies.prune offers; this file comes before it, and a test compares.
+PRUNING_KINDS = ("threshold", "share", "count")
+PRUNING_SCORES = ("received", "received-from-others", "predicted")
+PRUNING_SCALES = ("relative", "paper", "ltp-code")
+
 
 @dataclass(frozen=True)
 class StageConfig:
     """One training stage."""
 
-    kind: str  # "regular" or "heads", see ziggurat.train.stages
+    kind: str  # regular, soft, hard or heads, see ziggurat.train.stages
     epochs: float  # passes over the train rows
     learning_rate: float  # peak of the linear schedule
     batch_size: int = 32  # rows per process and step
@@ -32,6 +38,12 @@ class StageConfig:
     max_gradient: float = 1.0  # norm to which gradients are clipped
     evaluations: int = 2  # how often per epoch the select rows are looked at, and a checkpoint kept
     label_weight: float = 0.0  # heads: share of cross-entropy against labels beside the KL divergence
+    threshold_learning_rate: float = 5e-3  # soft: of the thresholds
+    vocabulary_learning_rate: float = 2e-2  # soft: of the vocabulary's scores
+    regularisation: float = 0.1  # soft: λ, weight of the mean share of tokens that are left (LTP eq. 3.11, MP eq. 9)
+    temperature: float = 0.1  # soft: T of the mask in the unit of the scores; falls in a line to `final_temperature`
+    final_temperature: float | None = None  # soft: T at the end; None = it does not fall
+    fade_attention: bool = True  # soft: masks also fade a token in the next attention; false = as in the papers
     reverse_kl: bool = False  # heads: KL(student ‖ teacher) as MP eq. 3 is printed, not KL(teacher ‖ student)
 
     def __post_init__(self) -> None:
@@ -44,6 +56,36 @@ class StageConfig:
         _require(self.max_gradient > 0, "max_gradient", self.max_gradient, "more than 0")
         _require(self.evaluations >= 1, "evaluations", self.evaluations, "at least 1")
         _require(0 <= self.label_weight <= 1, "label_weight", self.label_weight, "in [0, 1]")
+        _require(self.threshold_learning_rate >= 0, "threshold_learning_rate", self.threshold_learning_rate, "≥ 0")
+        _require(self.vocabulary_learning_rate >= 0, "vocabulary_learning_rate", self.vocabulary_learning_rate, "≥ 0")
+        _require(self.regularisation >= 0, "regularisation", self.regularisation, "at least 0")
+        _require(self.temperature > 0, "temperature", self.temperature, "more than 0")
+        final = self.final_temperature
+        _require(final is None or 0 < final <= self.temperature, "final_temperature", final, "in (0, temperature]")
+
+
+@dataclass(frozen=True)
+class PruningConfig:
+    """Which tokens leave: a rule of ziggurat.policies.prune and where its numbers start."""
+
+    kind: str = "threshold"  # threshold, share (of the text's length) or count (of tokens)
+    final: float = 1.0  # number of the last layer; thresholds in the unit of `scale`
+    schedule: str = "linear"  # numbers of the other layers: linear (final x l / L), flat, or spatten (shares)
+    per_layer: tuple[float | None, ...] | None = None  # numbers of all layers, instead; None = nobody leaves there
+    score: str = "received"  # received, received-from-others, or predicted
+    scale: str = "relative"  # of thresholds: relative (mean received attention = 1), paper, or ltp-code
+    vocabulary: bool = False  # a learned score per vocabulary entry: some tokens are not read at all
+
+    def __post_init__(self) -> None:
+        _require(self.kind in PRUNING_KINDS, "kind", self.kind, f"one of {', '.join(PRUNING_KINDS)}")
+        _require(self.schedule in ("linear", "flat", "spatten"), "schedule", self.schedule, "linear, flat or spatten")
+        _require(self.score in PRUNING_SCORES, "score", self.score, f"one of {', '.join(PRUNING_SCORES)}")
+        _require(self.scale in PRUNING_SCALES, "scale", self.scale, f"one of {', '.join(PRUNING_SCALES)}")
+        _require(self.kind == "share" or self.schedule != "spatten", "kind", self.kind, "share, as spatten's schedule")
+        values = (self.final,) if self.per_layer is None else [v for v in self.per_layer if v is not None]
+        highest = {"threshold": 100.0, "share": 1.0, "count": math.inf}[self.kind]
+        for value in values:
+            _require(0 <= value <= highest, "pruning value", value, f"in [0, {highest:g}]")
 
 
 @dataclass(frozen=True)
@@ -56,6 +98,7 @@ class Recipe:
     max_length: int = 256  # tokens that are read of an input
     head_kind: str = "fastbert"  # preset of ziggurat.encoder.heads
     head_layers: tuple[int, ...] | None = None  # after which layers heads stand; None = after each but the last
+    pruning: PruningConfig | None = None  # which tokens leave on the way; None = all stay
     dropout: float | None = None  # share of activations dropped in training; None = what the checkpoint says
     select: float = 0.1  # share of the rows that chooses epochs and thresholds
     certify: float = 0.1  # share of the rows that is kept out of everything until `ziggurat calibrate`

@@ -28,7 +28,8 @@ class Trace:
     """What one answer cost."""
 
     rung: int  # which rung answered: 0 is the first, n_rungs - 1 the full model
-    tokens: tuple[int, ...]  # live tokens in each encoder layer that ran
+    read: int  # tokens of the text, special ones included
+    tokens: tuple[int, ...]  # how many of them each encoder layer that ran left over
     flops: int  # 2 x multiply-adds, heads that were asked included
     microseconds: float  # from the start of its batch to this answer
     truncated: bool  # the text was longer than the model reads

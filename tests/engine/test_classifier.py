@@ -81,7 +81,7 @@ def test_no_texts_have_no_answers(classifier, pair_classifier):
     for model in (classifier, pair_classifier):
         for point in ("balanced", "fast", "full", model.rule("margin", 0.5), model.rule("margin", [])):
             assert model.predict([], point) == []
-        assert model.every_rung(model.encode([])).shape == (0, 4, 3)
+        assert model.every_rung(model.encode([])).logits.shape == (0, 4, 3)
 
 
 def test_pairs_are_read_as_pairs(pair_classifier, texts):
@@ -175,7 +175,7 @@ def test_a_point_is_given_by_name_or_as_itself_or_as_a_rule(classifier, texts):
 
 
 def test_a_fixed_depth_is_that_rungs_answer(classifier, texts):
-    every = classifier.every_rung(classifier.encode(texts))
+    every = classifier.every_rung(classifier.encode(texts)).logits
     for rung in range(4):
         answers = classifier.predict(texts, fixed_depth(rung, 4))
         assert rungs(answers) == [rung] * len(texts)

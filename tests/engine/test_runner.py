@@ -31,7 +31,7 @@ class ScriptedBackend:
     `script` (n, n_rungs, n_classes) is what each rung says to each input; rung r stands after layer `rung_layers[r]`.
     """
 
-    device, dtype, threads = "none", "float32", 1
+    device, dtype, threads, token_rule = "none", "float32", 1, None
 
     def __init__(self, script: np.ndarray, rung_layers: tuple[int, ...]) -> None:
         self.script = script.astype(np.float32)
@@ -41,10 +41,10 @@ class ScriptedBackend:
         self.layers_run: list[tuple[int, int, int]] = []  # layer, sequences, tokens
         self.heads_run: list[tuple[int, int]] = []  # rung, sequences
 
-    def embed(self, batch: PackedBatch) -> PackedBatch:
+    def embed(self, batch: PackedBatch, tokens=None) -> PackedBatch:
         return batch
 
-    def layer(self, layer: int, batch: PackedBatch) -> PackedBatch:
+    def layer(self, layer: int, batch: PackedBatch, tokens=None) -> PackedBatch:
         assert len(batch.states) == batch.lengths.sum() == len(batch.positions)
         self.layers_run.append((layer, batch.n_seqs, len(batch.states)))
         return batch
@@ -106,7 +106,7 @@ def test_a_call_without_inputs_has_no_outcomes():
     backend = ScriptedBackend(np.zeros((1, 2, 2)), (1, 2))
     outcomes = run(backend, [], never(2), 0)
     assert (outcomes.logits.shape, outcomes.rungs.shape, outcomes.predictions.shape) == ((0, 2), (0,), (0,))
-    assert run_every_rung(backend, [], 0).shape == (0, 2, 2)
+    assert run_every_rung(backend, [], 0).logits.shape == (0, 2, 2)
     assert replay(np.zeros((0, 2, 2)), never(2)).shape == (0,)
 
 
@@ -149,7 +149,7 @@ def test_batched_equals_one_by_one(case):
 def test_replay_equals_the_engine(case):
     backend, inputs, order, batch_size, rule = case
     batches = packed_batches(inputs, order, batch_size)
-    every = run_every_rung(backend, batches, len(inputs))
+    every = run_every_rung(backend, batches, len(inputs)).logits
     assert replay(every, rule).tolist() == run(backend, batches, rule, len(inputs)).rungs.tolist()
 
 
@@ -177,7 +177,7 @@ def test_finished_sequences_leave_with_their_tokens_and_heads(case):
 @given(cases(), st.data())
 def test_every_rung_is_heard_by_everyone_whatever_the_batches(case, data):
     backend, inputs, order, batch_size, _ = case
-    every = run_every_rung(backend, packed_batches(inputs, order, batch_size), len(inputs))
+    every = run_every_rung(backend, packed_batches(inputs, order, batch_size), len(inputs)).logits
     assert every.dtype == np.float32
     assert np.array_equal(every, backend.script[[tokens[0, 0] for tokens in inputs]])
 
@@ -236,7 +236,7 @@ def test_torch_batched_equals_one_by_one(backends, ragged_tokens, kind, name):
     backend, n = backends[kind], len(ragged_tokens)
     n_rungs = len(backend.rung_layers)
     rng = np.random.default_rng(0)
-    every = run_every_rung(backend, [pack([t], rows=np.array([i])) for i, t in enumerate(ragged_tokens)], n)
+    every = run_every_rung(backend, [pack([t], rows=np.array([i])) for i, t in enumerate(ragged_tokens)], n).logits
     choices = thresholds_for(name, every)
     cases = [shared(name, choice, n_rungs) for choice in choices] + [shared(name, rng.choice(choices, n), n_rungs)]
     compared = excused = 0
@@ -270,7 +270,7 @@ def test_torch_answers_do_not_depend_on_batch_mates(backends, ragged_tokens, dat
     for row, tokens in enumerate(inputs):
         logits, rung = answer_one(backend, tokens, rule, row)
         if outcomes.rungs[row] != rung:
-            every = run_every_rung(backend, [pack([tokens])], 1)
+            every = run_every_rung(backend, [pack([tokens])], 1).logits
             assert closeness(every, shared("entropy", thresholds[row], 4))[0] <= TOLERANCE
         else:
             assert np.abs(outcomes.logits[row] - logits).max() < TOLERANCE

@@ -281,7 +281,7 @@ def _model_options(device: str, dtype: str, threads: int | None, batch_size: int
 def _train_options(columns: Columns, device: str, mixed_precision: bool) -> TrainOptions:
     from ziggurat.jobs.training import TrainOptions
 
-    return TrainOptions(columns, device, _interactive(), mixed_precision)
+    return TrainOptions(columns, device, mixed_precision=mixed_precision)
 
 
 def _numbers(text: str, option: str) -> list[int]:

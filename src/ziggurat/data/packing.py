@@ -23,6 +23,7 @@ class PackedBatch:
     cu_seqlens: np.ndarray  # (n_seqs + 1) int64: sequence i owns tokens cu_seqlens[i] … cu_seqlens[i + 1] - 1
     positions: np.ndarray  # (n_tokens) int64: where each surviving token stood in its text
     rows: np.ndarray  # (n_seqs) int64: which request each sequence answers
+    original: np.ndarray  # (n_seqs) int64: how many tokens each sequence had before any was pruned
 
     @property
     def n_seqs(self) -> int:
@@ -43,7 +44,10 @@ class PackedBatch:
         if keep.all():
             return self
         tokens = np.flatnonzero(np.repeat(keep, self.lengths))
-        return PackedBatch(self.states[tokens], cumulate(self.lengths[keep]), self.positions[tokens], self.rows[keep])
+        cu_seqlens = cumulate(self.lengths[keep])
+        return PackedBatch(
+            self.states[tokens], cu_seqlens, self.positions[tokens], self.rows[keep], self.original[keep]
+        )
 
     def take_tokens(self, keep: np.ndarray) -> PackedBatch:
         """Only the tokens where `keep` (n_tokens, bool) is true, in their order; every sequence keeps its first."""
@@ -53,7 +57,7 @@ class PackedBatch:
             return self
         tokens = np.flatnonzero(keep)
         kept = np.add.reduceat(keep.astype(np.int64), self.cu_seqlens[:-1])
-        return PackedBatch(self.states[tokens], cumulate(kept), self.positions[tokens], self.rows)
+        return PackedBatch(self.states[tokens], cumulate(kept), self.positions[tokens], self.rows, self.original)
 
 
 def cumulate(lengths: np.ndarray) -> np.ndarray:
@@ -68,7 +72,7 @@ def pack(sequences: Sequence[np.ndarray], rows: np.ndarray | None = None) -> Pac
     if not len(lengths) or lengths.min() < 1:
         raise ValueError("a batch needs at least one sequence and every sequence at least one token")
     rows = np.arange(len(lengths)) if rows is None else rows
-    return PackedBatch(np.concatenate(sequences), cumulate(lengths), place_in_sequence(lengths), rows)
+    return PackedBatch(np.concatenate(sequences), cumulate(lengths), place_in_sequence(lengths), rows, lengths)
 
 
 def place_in_sequence(lengths: np.ndarray) -> np.ndarray:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention
 
 from ziggurat.data.packing import cumulate, padded_slots
@@ -19,24 +23,30 @@ def attend(qkv: Tensor, lengths: np.ndarray, n_heads: int, dropout: float = 0.0)
     `qkv` (n_tokens, 3 d) holds queries, keys and values side by side; `lengths` (n_seqs) the tokens of each sequence.
     Returns the context (n_tokens, d), heads concatenated.
     """
-    if qkv.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        # Half precision gains nothing in products this small, and oneDNN would generate a kernel for each of them.
-        with torch.autocast("cpu", enabled=False):
-            return attend(qkv.float(), lengths, n_heads, dropout)
-    if len(lengths) == 1:
-        return _attend_grid(qkv, lengths, n_heads, dropout)
-    context = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
-    starts = cumulate(lengths)[:-1]
-    pieces: list[Tensor] = []
-    places: list[np.ndarray] = []
-    for group in group_by_length(lengths):
-        tokens = _tokens_of(starts[group], lengths[group])
-        if len(tokens) == len(qkv) and len(group) and (np.diff(group) == 1).all():
-            return _attend_grid(qkv, lengths, n_heads, dropout)
-        pieces.append(_attend_grid(qkv[torch.from_numpy(tokens)], lengths[group], n_heads, dropout))
-        places.append(tokens)
-    order = torch.from_numpy(np.concatenate(places)).to(qkv.device)
-    return context.index_copy(0, order, torch.cat(pieces))
+    return _in_groups(qkv, lengths, lambda grid: grid.fused(n_heads, dropout))
+
+
+def attend_and_score(
+    qkv: Tensor,
+    lengths: np.ndarray,
+    n_heads: int,
+    dropout: float = 0.0,
+    from_others: bool = False,
+    active: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`attend`, and how much attention each token received: context (n_tokens, d), scores (n_tokens).
+
+    The score is the column sum of the head-averaged probabilities over the sequence's queries, before dropout (LTP eq.
+    3.7, MP eq. 7); its mean over a sequence's tokens is 1. `from_others` leaves out what a token gives to itself.
+    `active` (n_tokens) in (0, 1] softly removes tokens: as keys by their logarithm, as queries by their weight.
+    """
+    weights = qkv.new_ones(len(qkv)) if active is None else active
+    both = _in_groups(
+        torch.cat([qkv, weights[:, None]], dim=1),
+        lengths,
+        lambda grid: grid.scored(n_heads, dropout, from_others, soft=active is not None),
+    )
+    return both[:, :-1], both[:, -1]
 
 
 def group_by_length(lengths: np.ndarray) -> list[np.ndarray]:
@@ -52,23 +62,77 @@ def group_by_length(lengths: np.ndarray) -> list[np.ndarray]:
     return groups
 
 
+@dataclass(frozen=True)
+class _Grid:
+    """Sequences of similar length, padded: states (n_seqs, longest, width), real (n_seqs, longest) or None = all."""
+
+    states: Tensor
+    real: Tensor | None
+
+    def heads(self, n_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, values, each (n_seqs, n_heads, longest, head width)."""
+        n_seqs, longest, width = self.states.shape
+        parts = self.states[:, :, : width // 3 * 3].reshape(n_seqs, longest, 3, n_heads, -1).permute(2, 0, 3, 1, 4)
+        return parts[0], parts[1], parts[2]
+
+    def fused(self, n_heads: int, dropout: float) -> Tensor:
+        """The context by PyTorch's fused attention: (n_seqs, longest, d)."""
+        query, key, value = self.heads(n_heads)
+        mask = None if self.real is None else self.real[:, None, None, :]
+        context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return context.transpose(1, 2).flatten(2)
+
+    def scored(self, n_heads: int, dropout: float, from_others: bool, soft: bool) -> Tensor:
+        """The context with the scores as one more column: (n_seqs, longest, d + 1). Probabilities are written out."""
+        query, key, value = self.heads(n_heads)
+        weights = self.states[:, :, -1]
+        products = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+        if soft:
+            products = products + weights.float().clamp_min(1e-30).log().to(products.dtype)[:, None, None, :]
+        if self.real is not None:
+            products = products.masked_fill(~self.real[:, None, None, :], float("-inf"))
+        shares = products.softmax(dim=-1)
+        mean = shares.mean(dim=1)
+        if from_others:
+            mean = mean - torch.diag_embed(mean.diagonal(dim1=1, dim2=2))
+        # Padding queries weigh nothing: their weight in the grid is 0.
+        received = (weights[:, None, :] @ mean).transpose(1, 2)
+        context = (drop(shares, dropout) @ value if dropout else shares @ value).transpose(1, 2).flatten(2)
+        return torch.cat([context, received], dim=2)
+
+
+def _in_groups(states: Tensor, lengths: np.ndarray, call: Callable[[_Grid], Tensor]) -> Tensor:
+    """`call` on padded groups of similar length: (n_tokens, width) → (n_tokens, width of the answer)."""
+    if states.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # Half precision gains nothing in products this small, and oneDNN would generate a kernel for each of them.
+        with torch.autocast("cpu", enabled=False):
+            return _in_groups(states.float(), lengths, call)
+    groups = group_by_length(lengths)
+    if len(groups) == 1:
+        return _on_grid(states, lengths, call)
+    starts = cumulate(lengths)[:-1]
+    tokens = [_tokens_of(starts[group], lengths[group]) for group in groups]
+    pieces = [
+        _on_grid(states[torch.from_numpy(mine)], lengths[group], call)
+        for mine, group in zip(tokens, groups, strict=True)
+    ]
+    order = torch.from_numpy(np.concatenate(tokens)).to(states.device)
+    answers = torch.cat(pieces)
+    return torch.empty_like(answers).index_copy(0, order, answers)
+
+
 def _tokens_of(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Packed indices of these sequences' tokens, sequence by sequence."""
     return np.arange(lengths.sum()) + np.repeat(starts - cumulate(lengths)[:-1], lengths)
 
 
-def _attend_grid(qkv: Tensor, lengths: np.ndarray, n_heads: int, dropout: float) -> Tensor:
-    """`attend` for sequences of similar length, as one padded call."""
+def _on_grid(states: Tensor, lengths: np.ndarray, call: Callable[[_Grid], Tensor]) -> Tensor:
+    """`call` on sequences of similar length as one padded grid."""
     n_seqs, longest = len(lengths), int(lengths.max())
-    ragged = len(qkv) != n_seqs * longest
-    mask = None
-    if ragged:
-        slots = torch.from_numpy(padded_slots(lengths)).to(qkv.device)
-        # Zeros and not empty memory: a masked key's value is multiplied by 0, and 0 x NaN is NaN.
-        qkv = qkv.new_zeros(n_seqs * longest, qkv.shape[1]).index_copy(0, slots, qkv)
-        real = np.arange(longest) < lengths[:, None]
-        mask = torch.from_numpy(real).to(qkv.device)[:, None, None, :]
-    query, key, value = qkv.view(n_seqs, longest, 3, n_heads, -1).permute(2, 0, 3, 1, 4)
-    context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-    flat = context.transpose(1, 2).reshape(n_seqs * longest, -1)
-    return flat.index_select(0, slots) if ragged else flat
+    if len(states) == n_seqs * longest:
+        return call(_Grid(states.view(n_seqs, longest, -1), None)).flatten(0, 1)
+    slots = torch.from_numpy(padded_slots(lengths)).to(states.device)
+    # Zeros and not empty memory: a masked key's value is multiplied by 0, and 0 x NaN is NaN.
+    grid = states.new_zeros(n_seqs * longest, states.shape[1]).index_copy(0, slots, states)
+    real = torch.from_numpy(np.arange(longest) < lengths[:, None]).to(states.device)
+    return call(_Grid(grid.view(n_seqs, longest, -1), real)).flatten(0, 1).index_select(0, slots)

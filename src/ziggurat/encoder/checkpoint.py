@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ziggurat.config import PruningConfig
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.model import AdaptiveModel
@@ -23,13 +24,19 @@ from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
 from ziggurat.errors import UserError
 from ziggurat.files import whole_folder
 
+_OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
 def load_hf(
-    source: Path, n_classes: int, head_kind: str, head_layers: Sequence[int] | None, dropout: float | None = None
+    source: Path,
+    n_classes: int,
+    head_kind: str,
+    head_layers: Sequence[int] | None,
+    dropout: float | None = None,
+    pruning: PruningConfig | None = None,
 ) -> AdaptiveModel:
-    """A Hugging Face encoder or classifier with fresh exit heads; `dropout` None = the checkpoint's own.
+    """A Hugging Face encoder or classifier with fresh exit heads and pruning; `dropout` None = the checkpoint's own.
 
     `head_layers` None = after every layer but the last. A missing pooler or classifier, or a classifier of another
     size, starts fresh (seed torch beforehand).
@@ -42,11 +49,11 @@ def load_hf(
         raise UserError(
             f"head layers {list(layers)}: the model has {spec.layers} layers, heads stand after 1 … {spec.layers - 1}"
         )
-    model = AdaptiveModel(spec, n_classes, head_kind, layers)
+    model = AdaptiveModel(spec, n_classes, head_kind, layers, pruning)
     tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat)
     if len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
-    _fill(model, tensors, may_miss=(POOLER, CLASSES, layout.HEAD_PREFIX), source=source)
+    _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
     model.start_heads_from_pooler()
     return model
 
@@ -55,11 +62,11 @@ def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
     """The model of one of our folders; UserError if a file is missing, broken or not of these weights."""
     manifest = layout.read_manifest(folder)
     spec = read_spec(read_config(folder))
-    model = AdaptiveModel(spec, len(manifest.labels), manifest.head_kind, manifest.head_layers)
+    model = AdaptiveModel(spec, len(manifest.labels), manifest.head_kind, manifest.head_layers, manifest.pruning)
     tensors = from_hf(_read_tensors(folder / layout.WEIGHTS), spec, torch.cat)
     extras = _read_tensors(folder / layout.EXTRAS)
-    heads = {name: tensor for name, tensor in extras.items() if name.startswith(layout.HEAD_PREFIX)}
-    _fill(model, tensors | heads, may_miss=(), source=folder)
+    ours = {name: tensor for name, tensor in extras.items() if name.startswith(_OURS)}
+    _fill(model, tensors | ours, may_miss=(), source=folder)
     if layout.fingerprint(folder, manifest) != manifest.fingerprint:
         raise UserError(
             f"{folder}: a file is not the one that {layout.MANIFEST} was written with; copy the folder again"
@@ -74,7 +81,7 @@ def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarra
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     named = {name: tensor.clone() for name, tensor in to_hf(tensors, model.spec).items()}
-    extras = {name: tensor for name, tensor in tensors.items() if name.startswith(layout.HEAD_PREFIX)}
+    extras = {name: tensor for name, tensor in tensors.items() if name.startswith(_OURS)}
     extras[layout.TRAINED_ROWS] = torch.from_numpy(np.sort(trained_rows.view(np.int64)))
     with whole_folder(out) as folder:
         save_file(named, folder / layout.WEIGHTS, metadata={"format": "pt"})

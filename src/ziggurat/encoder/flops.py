@@ -78,12 +78,16 @@ def rung_flops(
     spec: EncoderSpec,
     kind: str,
     n_classes: int,
-    lengths: np.ndarray,
+    tokens: np.ndarray,
     rung_layers: Sequence[int],
     asked: Sequence[bool],
+    guessed: Sequence[bool] | None = None,
 ) -> np.ndarray:
-    """FLOPs of leaving at each rung when no token is pruned: `lengths` (n) → (n, n_rungs) int64.
+    """FLOPs of leaving at each rung: (n, n_rungs) int64.
 
+    `tokens` are lengths (n) where nothing is pruned, else (n, L + 1): tokens that entered layer 1, then those that each
+    layer left (0 behind the rung that answered, whose entries mean nothing). `guessed` says for each layer whether
+    pruning scores were predicted there, which costs a dot product per token that enters it.
     `asked` says for each rung (the last one's entry may be left out) whether inputs that pass it compute its head. A
     rung's own cost holds its own head in any case, for without it there is no answer: all False gives the cost of going
     straight to a rung. ValueError unless `rung_layers` rises to the spec's last layer.
@@ -94,10 +98,15 @@ def rung_flops(
     if len(asked) not in (len(layers) - 1, len(layers)):
         raise ValueError(f"asked has {len(asked)} entries for {len(layers)} rungs")
     passed = np.concatenate([[0], np.cumsum(asked[: len(layers) - 1], dtype=np.int64)])  # heads computed on the way
-    head = head_flops(kind, spec, lengths, n_classes)
-    flops: np.ndarray = np.outer(layer_flops(spec, lengths), layers) + np.outer(head, passed)
-    flops[:, :-1] += head[:, None]
-    flops[:, -1] += head_flops(FINAL, spec, lengths, n_classes)
+    kept = np.broadcast_to(tokens[:, None], (len(tokens), spec.layers + 1)) if tokens.ndim == 1 else tokens
+    per_layer = layer_flops(spec, kept[:, :-1], kept[:, 1:])
+    if guessed is not None:
+        per_layer = per_layer + 2 * spec.hidden * kept[:, :-1] * np.asarray(guessed)
+    head = head_flops(kind, spec, kept[:, layers], n_classes)
+    flops: np.ndarray = per_layer.cumsum(axis=1)[:, layers - 1]
+    flops[:, 1:] += (head * np.diff(passed, append=passed[-1])).cumsum(axis=1)[:, :-1]
+    flops[:, :-1] += head[:, :-1]
+    flops[:, -1] += head_flops(FINAL, spec, kept[:, -1], n_classes)
     return flops
 
 

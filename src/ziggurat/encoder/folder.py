@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from ziggurat.config import from_mapping
+from ziggurat.config import PruningConfig, from_mapping
 from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
@@ -24,8 +24,9 @@ MANIFEST = "ziggurat.json"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"  # the Hugging Face tensors, loadable by plain transformers
 TOKENIZER = "tokenizer.json"
-EXTRAS = "ziggurat.safetensors"  # exit heads, and the hashes of the rows that were trained on
+EXTRAS = "ziggurat.safetensors"  # exit heads, pruning, and the hashes of the rows that were trained on
 HEAD_PREFIX = "exits."
+PRUNING_PREFIX = "pruning."
 TRAINED_ROWS = "data.trained_rows"  # (n) int64, sorted
 
 
@@ -41,6 +42,7 @@ class Manifest:
     fingerprint: str  # of all that changes an answer, see `fingerprint`
     operating_points: tuple[OperatingPoint, ...] = ()
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # recipe, data and roles that made it
+    pruning: PruningConfig | None = None  # which tokens leave on the way; its numbers are in EXTRAS
 
     def operating_point(self, name: str) -> OperatingPoint:
         """The point of this name; UserError lists those that exist."""
@@ -107,6 +109,8 @@ def fingerprint(folder: Path, manifest: Manifest) -> str:
     """SHA-256 of whatever changes an answer: weights, tokenizer, architecture, heads, length of the inputs."""
     spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
     settings = [dataclasses.asdict(spec), manifest.max_length, manifest.head_kind, list(manifest.head_layers)]
+    if manifest.pruning is not None:
+        settings.append(dataclasses.asdict(manifest.pruning))
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name in (WEIGHTS, EXTRAS, TOKENIZER):
         with (folder / name).open("rb") as file:

@@ -7,21 +7,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ziggurat.config import PruningConfig
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.heads import HEADS, PoolerHead
+from ziggurat.encoder.pruning import TokenPruning
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.torch_encoder import Encoder, initialise
 from ziggurat.errors import UserError
+from ziggurat.policies.prune import FROM_OTHERS, PREDICTED, TokenRule
 from ziggurat.types import Rung
 
 
 class AdaptiveModel(nn.Module):
-    """Encoder, its own classifier (the last rung), and one exit head for each layer in `head_layers` (1 … L - 1).
+    """Encoder, its own classifier (the last rung), one exit head for each layer in `head_layers` (1 … L - 1), pruning.
 
     UserError for a `head_kind` that is not a key of `HEADS`.
     """
 
-    def __init__(self, spec: EncoderSpec, n_classes: int, head_kind: str, head_layers: Sequence[int]) -> None:
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        n_classes: int,
+        head_kind: str,
+        head_layers: Sequence[int],
+        pruning: PruningConfig | None = None,
+    ) -> None:
         super().__init__()
         if head_kind not in HEADS:
             raise UserError(f"head kind {head_kind!r} is not known; known: {', '.join(HEADS)}")
@@ -32,6 +42,7 @@ class AdaptiveModel(nn.Module):
         self.encoder = Encoder(spec)
         self.classifier = PoolerHead(spec, n_classes)
         self.exits = nn.ModuleDict({str(layer): HEADS[head_kind](spec, n_classes) for layer in self.head_layers})
+        self.pruning = None if pruning is None else TokenPruning(pruning, spec)
         initialise(self, spec.initializer_range)
 
     @property
@@ -39,27 +50,49 @@ class AdaptiveModel(nn.Module):
         """Where it can answer, from cheap to dear; the last is the full model."""
         return tuple(Rung(layer) for layer in (*self.head_layers, self.spec.layers))
 
+    @property
+    def token_rule(self) -> TokenRule | None:
+        """The pruning rule of its parameters, None if it never prunes."""
+        return None if self.pruning is None else self.pruning.rule()
+
     def head_at(self, layer: int) -> nn.Module | None:
         """The head after `layer` layers (1 … L), None where there is none."""
         if layer == self.spec.layers:
             return self.classifier
         return self.exits[str(layer)] if layer in self.head_layers else None
 
-    def forward(self, batch: PackedBatch) -> list[Tensor]:
+    def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """Token ids (n_tokens, 2) → states (n_tokens, d) of those that are read."""
+        read = None if tokens is None else tokens.reads(batch)
+        return self.encoder.embeddings(batch if read is None else batch.take_tokens(read))
+
+    def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """States before → after layer 1 … L; tokens leave between its attention and the rest (LTP)."""
+        module = self.encoder.layers[layer - 1]
+        if tokens is None or not tokens.prunes(layer):
+            return module(batch)
+        if tokens.score == PREDICTED:
+            context, scores = module.context(batch), self.pruning.predicted(layer, batch)
+        else:
+            context, scores = module.scored_context(batch, tokens.score == FROM_OTHERS)
+        keep = tokens.stays(layer, scores.detach().float().cpu().numpy(), batch)
+        return module.finish(batch.take_tokens(keep), batch.with_states(context).take_tokens(keep).states)
+
+    def forward(self, batch: PackedBatch, tokens: TokenRule | None = None) -> list[Tensor]:
         """Token ids (n_tokens, 2) → logits of every rung, each (n_seqs, n_classes)."""
-        states = self.encoder.embeddings(batch)
+        states = self.embed(batch, tokens)
         answers = []
-        for index, layer in enumerate(self.encoder.layers, start=1):
-            states = layer(states)
-            if (head := self.head_at(index)) is not None:
+        for layer in range(1, self.spec.layers + 1):
+            states = self.layer(layer, states, tokens)
+            if (head := self.head_at(layer)) is not None:
                 answers.append(head(states))
         return answers
 
-    def full_logits(self, batch: PackedBatch) -> Tensor:
-        """Token ids (n_tokens, 2) → logits of the full model alone, (n_seqs, n_classes)."""
-        states = self.encoder.embeddings(batch)
-        for layer in self.encoder.layers:
-            states = layer(states)
+    def full_logits(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
+        """Token ids (n_tokens, 2) → logits of the last rung alone, (n_seqs, n_classes)."""
+        states = self.embed(batch, tokens)
+        for layer in range(1, self.spec.layers + 1):
+            states = self.layer(layer, states, tokens)
         return self.classifier(states)
 
     def start_heads_from_pooler(self) -> None:

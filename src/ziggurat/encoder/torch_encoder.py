@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ziggurat.data.packing import PackedBatch
-from ziggurat.encoder.attention import attend
+from ziggurat.encoder.attention import attend, attend_and_score
 from ziggurat.encoder.linear import RowLinear
 from ziggurat.encoder.spec import EncoderSpec
 
@@ -50,11 +50,28 @@ class Layer(nn.Module):
 
     def forward(self, batch: PackedBatch) -> PackedBatch:
         """States (n_tokens, d) → (n_tokens, d)."""
-        dropout = self.attention_dropout if self.training else 0.0
-        context = attend(self.qkv(batch.states), batch.lengths, self.heads, dropout)
+        return self.finish(batch, self.context(batch))
+
+    def context(self, batch: PackedBatch) -> Tensor:
+        """What attention mixes for each token, (n_tokens, d)."""
+        return attend(self.qkv(batch.states), batch.lengths, self.heads, self._dropout)
+
+    def scored_context(
+        self, batch: PackedBatch, from_others: bool = False, active: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The same, and how much attention each token received, (n_tokens); see `attend_and_score`."""
+        qkv = self.qkv(batch.states)
+        return attend_and_score(qkv, batch.lengths, self.heads, self._dropout, from_others, active)
+
+    def finish(self, batch: PackedBatch, context: Tensor) -> PackedBatch:
+        """The rest of the layer, token by token: the states that entered it and their context → (n_tokens, d)."""
         states = self.attention_norm(batch.states + self.dropout(self.out(context)))
         inner = functional.gelu(self.up(states), approximate=self.approximate)
         return batch.with_states(self.output_norm(states + self.dropout(self.down(inner))))
+
+    @property
+    def _dropout(self) -> float:
+        return self.attention_dropout if self.training else 0.0
 
 
 class Encoder(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from ziggurat.encoder.spec import EncoderSpec, read_spec
 from ziggurat.engine import rules
 from ziggurat.engine.backend import Backend
 from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes, run, run_every_rung
+from ziggurat.engine.runner import AllRungs, Outcomes, run, run_every_rung
 from ziggurat.engine.scheduler import by_length
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import softmax
+from ziggurat.policies.prune import PREDICTED, TokenRule
 from ziggurat.types import Answer, OperatingPoint, Rung, Trace
 
 Text = str | tuple[str, str]
@@ -64,22 +66,23 @@ class AdaptiveClassifier:
     ) -> list[Answer]:
         """Classifies texts, or pairs of texts for a model of pairs; answers come in the order of the texts.
 
-        `operating_point` is the name of one of the model's points ("full" never leaves early), a point, or an exit rule
-        made for this call with `rule`. UserError for an empty text (its index is named) or an unknown point.
+        `operating_point` is the name of one of the model's points ("full" never leaves early and prunes nothing), a
+        point, or an exit rule made for this call with `rule`. UserError for an empty text (its index is named) or an
+        unknown point.
         """
         rule = self.rule_of(operating_point)
         encoded = self.encode(texts)
         outcomes = self.run(encoded, rule, batch_size, progress)
-        flops = self.flops(encoded.lengths, rule)[np.arange(len(encoded.tokens)), outcomes.rungs]
+        flops = self.flops(outcomes.kept, rule)[np.arange(len(encoded.tokens)), outcomes.rungs]
         probabilities = softmax(outcomes.logits)
-        layers = np.array(self.backend.rung_layers)[outcomes.rungs]
         return [
             Answer(
                 label=self.manifest.labels[int(probabilities[row].argmax())],
                 probabilities=probabilities[row],
                 trace=Trace(
                     rung=int(outcomes.rungs[row]),
-                    tokens=(int(encoded.lengths[row]),) * int(layers[row]),
+                    read=int(encoded.lengths[row]),
+                    tokens=tuple(int(count) for count in outcomes.kept[row, 1:] if count),
                     flops=int(flops[row]),
                     microseconds=float(outcomes.seconds[row] * 1e6),
                     truncated=bool(encoded.truncated[row]),
@@ -88,9 +91,18 @@ class AdaptiveClassifier:
             for row in range(len(encoded.tokens))
         ]
 
-    def rule(self, score: str, threshold: float | Sequence[float]) -> ExitRule:
-        """A rule for one call: the same threshold at every rung, one number or one for each input."""
-        return rules.shared(score, threshold, len(self.rungs))
+    @property
+    def token_rule(self) -> TokenRule | None:
+        """The pruning that the model was trained for, None if it does not prune."""
+        return self.backend.token_rule
+
+    def rule(self, score: str, threshold: float | Sequence[float], prune: bool = True) -> ExitRule:
+        """A rule for one call: the same threshold at every rung, one number or one for each input.
+
+        The model's own pruning, if it has any, stays on unless `prune` is false.
+        """
+        rule = rules.shared(score, threshold, len(self.rungs))
+        return replace(rule, tokens=self.token_rule) if prune else rule
 
     def rule_of(self, operating_point: str | OperatingPoint | ExitRule) -> ExitRule:
         """The exit rule that an argument of `predict` stands for; UserError if it is not this model's."""
@@ -104,7 +116,7 @@ class AdaptiveClassifier:
                 point = self.manifest.operating_point(point)
             if point.fingerprint != self.manifest.fingerprint:
                 raise UserError(f"operating point {point.name!r} was chosen for other weights; choose it again")
-            rule = rules.of_point(point)
+            rule = replace(rules.of_point(point), tokens=self.token_rule)
         if rule.thresholds.shape[-1] != len(self.rungs) - 1:
             raise UserError(f"exit rule: {rule.thresholds.shape[-1]} thresholds, the model needs {len(self.rungs) - 1}")
         return rule
@@ -127,9 +139,12 @@ class AdaptiveClassifier:
             )
         return run(self.backend, self.batches(encoded, batch_size, progress), rule, len(encoded.tokens))
 
-    def every_rung(self, encoded: Encoded, batch_size: int = 32, progress: bool = False) -> np.ndarray:
-        """What every rung says to every input: (n, n_rungs, n_classes) float32 logits, for replay and calibration."""
-        return run_every_rung(self.backend, self.batches(encoded, batch_size, progress), len(encoded.tokens))
+    def every_rung(
+        self, encoded: Encoded, batch_size: int = 32, progress: bool = False, tokens: TokenRule | None = None
+    ) -> AllRungs:
+        """What every rung says to every input under a pruning rule (None = without), for replay and calibration."""
+        batches = self.batches(encoded, batch_size, progress)
+        return run_every_rung(self.backend, batches, len(encoded.tokens), tokens)
 
     def batches(self, encoded: Encoded, batch_size: int, progress: bool = False) -> Iterator[PackedBatch]:
         """Packed batches, like lengths together, with a progress bar over inputs if asked."""
@@ -140,12 +155,14 @@ class AdaptiveClassifier:
                 yield pack_rows(encoded, indices)
                 bar.update(len(indices))
 
-    def flops(self, lengths: np.ndarray, rule: ExitRule) -> np.ndarray:
-        """Cost of leaving at each rung under this rule: lengths (n) → (n, n_rungs) int64."""
-        manifest = self.manifest
-        return rung_flops(
-            self.spec, manifest.head_kind, len(manifest.labels), lengths, self.backend.rung_layers, rule.asked
-        )
+    def flops(self, tokens: np.ndarray, rule: ExitRule) -> np.ndarray:
+        """Cost of leaving at each rung, (n, n_rungs) int64, from lengths (n) or `Outcomes.kept` (n, L + 1)."""
+        kind, n_classes = self.manifest.head_kind, len(self.manifest.labels)
+        pruning = rule.tokens
+        guessed = None
+        if pruning is not None and pruning.score == PREDICTED:
+            guessed = [pruning.prunes(layer) for layer in range(1, self.spec.layers + 1)]
+        return rung_flops(self.spec, kind, n_classes, tokens, self.backend.rung_layers, rule.asked, guessed)
 
     def full_flops(self, lengths: np.ndarray) -> np.ndarray:
         """Cost of the full model without exits: lengths (n) → (n) int64."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import SCORES
+from ziggurat.policies.prune import TokenRule
 from ziggurat.types import OperatingPoint
 
 
@@ -22,6 +23,7 @@ class ExitRule:
 
     score: str
     thresholds: np.ndarray  # (n_rungs - 1) or (n_inputs, n_rungs - 1) float64, in the score's unit
+    tokens: TokenRule | None = None  # which tokens leave on the way; None = nothing is pruned
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:

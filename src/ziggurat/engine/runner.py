@@ -11,6 +11,7 @@ import numpy as np
 from ziggurat.data.packing import PackedBatch
 from ziggurat.engine.backend import Backend
 from ziggurat.engine.rules import ExitRule
+from ziggurat.policies.prune import TokenRule
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,22 @@ class Outcomes:
     logits: np.ndarray  # (n, n_classes) float32, of the rung that answered
     rungs: np.ndarray  # (n) int64
     seconds: np.ndarray  # (n) float64, from the start of its batch to its answer
+    kept: (
+        np.ndarray
+    )  # (n, L + 1) int64: tokens that entered layer 1, then those that each layer left; 0 = it did not run
 
     @property
     def predictions(self) -> np.ndarray:
         """Class index of each input, (n)."""
         return self.logits.argmax(axis=1)
+
+
+@dataclass(frozen=True)
+class AllRungs:
+    """What every rung says to every input, nobody leaving early."""
+
+    logits: np.ndarray  # (n, n_rungs, n_classes) float32
+    kept: np.ndarray  # (n, L + 1) int64, as in Outcomes
 
 
 def run(backend: Backend, batches: Iterable[PackedBatch], rule: ExitRule, n_inputs: int) -> Outcomes:
@@ -33,6 +45,7 @@ def run(backend: Backend, batches: Iterable[PackedBatch], rule: ExitRule, n_inpu
         np.full((n_inputs, backend.n_classes), np.nan, dtype=np.float32),
         np.full(n_inputs, -1, dtype=np.int64),
         np.full(n_inputs, np.nan),
+        np.zeros((n_inputs, backend.n_layers + 1), dtype=np.int64),
     )
     for batch in batches:
         _run_batch(backend, batch, rule, outcomes)
@@ -42,11 +55,13 @@ def run(backend: Backend, batches: Iterable[PackedBatch], rule: ExitRule, n_inpu
 def _run_batch(backend: Backend, batch: PackedBatch, rule: ExitRule, outcomes: Outcomes) -> None:
     """Writes the batch's answers into `outcomes`."""
     start = time.perf_counter()
-    live = backend.embed(batch)
+    live = backend.embed(batch, rule.tokens)
+    outcomes.kept[live.rows, 0] = live.lengths
     history = np.empty((live.n_seqs, 0, backend.n_classes), dtype=np.float32)
     asked = {layer: rung for rung, layer in enumerate(backend.rung_layers) if rule.asked[rung]}
     for layer in range(1, backend.n_layers + 1):
-        live = backend.layer(layer, live)
+        live = backend.layer(layer, live, rule.tokens)
+        outcomes.kept[live.rows, layer] = live.lengths
         if layer not in asked:
             continue
         rung = asked[layer]
@@ -61,21 +76,26 @@ def _run_batch(backend: Backend, batch: PackedBatch, rule: ExitRule, outcomes: O
         live, history = live.take_sequences(~leaving), history[~leaving]
 
 
-def run_every_rung(backend: Backend, batches: Iterable[PackedBatch], n_inputs: int) -> np.ndarray:
-    """What every rung says to every input, nobody leaving: (n_inputs, n_rungs, n_classes) float32, for `replay`."""
-    every = np.full((n_inputs, len(backend.rung_layers), backend.n_classes), np.nan, dtype=np.float32)
+def run_every_rung(
+    backend: Backend, batches: Iterable[PackedBatch], n_inputs: int, tokens: TokenRule | None = None
+) -> AllRungs:
+    """What every rung says to every input, nobody leaving, for `replay`. Pruning is really run: it changes answers."""
+    logits = np.full((n_inputs, len(backend.rung_layers), backend.n_classes), np.nan, dtype=np.float32)
+    kept = np.zeros((n_inputs, backend.n_layers + 1), dtype=np.int64)
     for batch in batches:
-        live = backend.embed(batch)
+        live = backend.embed(batch, tokens)
+        kept[live.rows, 0] = live.lengths
         for layer in range(1, backend.n_layers + 1):
-            live = backend.layer(layer, live)
+            live = backend.layer(layer, live, tokens)
+            kept[live.rows, layer] = live.lengths
             if layer in backend.rung_layers:
                 rung = backend.rung_layers.index(layer)
-                every[live.rows, rung] = backend.logits(rung, live)
-    return every
+                logits[live.rows, rung] = backend.logits(rung, live)
+    return AllRungs(logits, kept)
 
 
 def replay(every: np.ndarray, rule: ExitRule) -> np.ndarray:
-    """The rung (n) at which each input would leave, from `run_every_rung`'s (n, n_rungs, n_classes)."""
+    """The rung (n) at which each input would leave, from `AllRungs.logits` (n, n_rungs, n_classes)."""
     rungs = np.full(len(every), every.shape[1] - 1, dtype=np.int64)
     live = np.arange(len(every))
     heard: list[int] = []

@@ -13,10 +13,10 @@ from ziggurat.engine.rules import ExitRule
 
 def answer_one(backend: Backend, tokens: np.ndarray, rule: ExitRule, row: int) -> tuple[np.ndarray, int]:
     """The logits (n_classes) of one input (length, 2) and the rung that gave them; `row` finds its own threshold."""
-    batch = backend.embed(pack([tokens]))
+    batch = backend.embed(pack([tokens]), rule.tokens)
     heard: list[np.ndarray] = []
     for layer in range(1, backend.n_layers + 1):
-        batch = backend.layer(layer, batch)
+        batch = backend.layer(layer, batch, rule.tokens)
         if layer not in backend.rung_layers:
             continue
         rung = backend.rung_layers.index(layer)

@@ -15,6 +15,7 @@ from ziggurat.encoder.devices import resolve_device
 from ziggurat.encoder.linear import pad_rows
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
+from ziggurat.policies.prune import TokenRule
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -36,18 +37,19 @@ class TorchBackend:
         self.n_layers = model.spec.layers
         self.n_classes = model.n_classes
         self.rung_layers = tuple(rung.layer for rung in model.rungs)
+        self.token_rule = model.token_rule
         if place.type == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
             _prepack(self.model)
 
     @torch.inference_mode()
-    def embed(self, batch: PackedBatch) -> PackedBatch:
-        """Token and segment ids (n_tokens, 2) → token states (n_tokens, d)."""
-        return self.model.encoder.embeddings(batch)
+    def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """Token and segment ids (n_tokens, 2) → token states (n_tokens, d) of the tokens that the rule reads."""
+        return self.model.embed(batch, tokens)
 
     @torch.inference_mode()
-    def layer(self, layer: int, batch: PackedBatch) -> PackedBatch:
-        """Token states before → after layer `layer`, 1 … L."""
-        return self.model.encoder.layers[layer - 1](batch)
+    def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """Token states before → after layer `layer`, 1 … L, of the tokens that the rule leaves there."""
+        return self.model.layer(layer, batch, tokens)
 
     @torch.inference_mode()
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:

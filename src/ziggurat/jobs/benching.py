@@ -121,7 +121,7 @@ def _quality(setting: Bench, point: str) -> dict[str, Any]:
     if point == FULL:
         spent = classifier.full_flops(lengths)
     else:
-        spent = classifier.flops(lengths, rule)[np.arange(len(rows)), outcomes.rungs]
+        spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     return {
         "n_accuracy": len(rows),
         "accuracy": correct / len(rows),

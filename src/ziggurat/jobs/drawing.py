@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +11,12 @@ import numpy as np
 
 from ziggurat.calibrate.choose import candidate_thresholds
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tasks import Dataset
 from ziggurat.data.tokenize import Encoded
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import replay
+from ziggurat.engine.runner import AllRungs, replay
 from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure, sample, take_encoded
 from ziggurat.report.curves import Point, fixed_depth, oracle, random_exit, right_answers, sweep
 from ziggurat.report.measure import accuracy_interval, interleave
@@ -53,14 +54,16 @@ def draw(
     classifier, batch_size = options.open(model), options.batch_size
     rows = rows_to_measure(classifier, source, columns)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
-    every = classifier.every_rung(encoded, batch_size)
-    right = right_answers(every, rows.classes)
+    every = classifier.every_rung(encoded, batch_size, tokens=classifier.token_rule)
+    right = right_answers(every.logits, rows.classes)
+    whole = right[:, -1] if classifier.token_rule is None else _full_right(classifier, encoded, rows, batch_size)
     chosen = sample(len(rows), timed_texts)
-    to_time = _rules_to_time(classifier, every, right, chosen)
+    to_time = _rules_to_time(classifier, every.logits, right, chosen)
     seconds = _time(classifier, take_encoded(encoded, chosen), to_time, batch_size, repeats, progress)
-    flops_panel = Panel("GFLOPs per text", _flops_series(classifier, encoded, every, right))
+    flops_panel = Panel("GFLOPs per text", _flops_series(classifier, encoded, every, right, whole))
     time_panel = Panel(
-        f"measured time per text (ms), batch {batch_size}", _time_series(to_time, right, 1e3 * seconds / len(chosen))
+        f"measured time per text (ms), batch {batch_size}",
+        _time_series(to_time, right, whole, 1e3 * seconds / len(chosen)),
     )
     backend = classifier.backend
     place = f"{backend.device}, {backend.threads} threads" if backend.device == "cpu" else backend.device
@@ -73,22 +76,28 @@ def _thresholds(every: np.ndarray, count: int) -> np.ndarray:
     return candidates[np.linspace(0, len(candidates) - 1, count).round().astype(int)]
 
 
+def _full_right(classifier: AdaptiveClassifier, encoded: Encoded, rows: Dataset, batch_size: int) -> np.ndarray:
+    outcomes = classifier.run(encoded, rules.never(len(classifier.rungs)), batch_size)
+    right: np.ndarray = outcomes.predictions == rows.classes
+    return right
+
+
 def _flops_series(
-    classifier: AdaptiveClassifier, encoded: Encoded, every: np.ndarray, right: np.ndarray
+    classifier: AdaptiveClassifier, encoded: Encoded, every: AllRungs, right: np.ndarray, whole: np.ndarray
 ) -> list[Series]:
-    n_rungs = every.shape[1]
+    n_rungs = len(classifier.rungs)
     full = classifier.full_flops(encoded.lengths)
-    asked = classifier.flops(encoded.lengths, rules.shared("entropy", 0.0, n_rungs))
+    asked = classifier.flops(every.kept, classifier.rule("entropy", 0.0))
     alone = np.stack(
-        [classifier.flops(encoded.lengths, rules.fixed_depth(rung, n_rungs))[:, rung] for rung in range(n_rungs)],
+        [classifier.flops(every.kept, rules.fixed_depth(rung, n_rungs))[:, rung] for rung in range(n_rungs)],
         axis=1,
     )
 
     def answered(threshold: float) -> np.ndarray:
-        return replay(every, rules.shared("entropy", threshold, n_rungs))
+        return replay(every.logits, rules.shared("entropy", threshold, n_rungs))
 
     gflops = full.mean() / 1e9
-    adaptive = sweep(right, asked, full, answered, _thresholds(every, _THRESHOLDS).tolist())
+    adaptive = sweep(right, asked, full, answered, _thresholds(every.logits, _THRESHOLDS).tolist())
     curves = {
         "adaptive": adaptive,
         "random exit": random_exit(right, asked, full),
@@ -99,7 +108,7 @@ def _flops_series(
         _curve(label, [gflops / point.cost_ratio for point in points], points, len(right))
         for label, points in curves.items()
     ]
-    return [*series, Series("full model", [gflops], [right[:, -1].mean()], line="", marker="*")]
+    return [*series, Series("full model", [gflops], [whole.mean()], line="", marker="*")]
 
 
 def _curve(label: str, x: Sequence[float], points: Sequence[Point], n: int) -> Series:
@@ -124,7 +133,8 @@ def _rules_to_time(
     forced = [("random exit", np.minimum(draws.geometric(p, len(every)) - 1, n_rungs - 1)) for p in _RANDOM_SHARES]
     forced.append(("oracle exit", np.where(right.any(axis=1), right.argmax(axis=1), 0)))
     timed += [Timed(label, rules.forced(rungs[chosen], n_rungs), rungs) for label, rungs in forced]
-    return timed
+    prune = classifier.token_rule
+    return [timed[0], *(replace(other, rule=replace(other.rule, tokens=prune)) for other in timed[1:])]
 
 
 def _time(
@@ -144,12 +154,16 @@ def _time(
     return np.array([timings[name].p50 for name in calls])
 
 
-def _time_series(to_time: Sequence[Timed], right: np.ndarray, milliseconds: np.ndarray) -> list[Series]:
+def _time_series(
+    to_time: Sequence[Timed], right: np.ndarray, whole: np.ndarray, milliseconds: np.ndarray
+) -> list[Series]:
     everyone = np.arange(len(right))
     series = []
     for label in ("adaptive", "random exit", "oracle exit", "fixed depth", "full model"):
         mine = [index for index, timed in enumerate(to_time) if timed.label == label]
         accuracy = [float(right[everyone, to_time[index].rungs].mean()) for index in mine]
+        if label == "full model":
+            accuracy = [float(whole.mean())]
         points = [Point(label, share, 1.0) for share in accuracy]
         curve = _curve(label, milliseconds[mine].tolist(), points, len(right))
         single = label in ("full model", "oracle exit")

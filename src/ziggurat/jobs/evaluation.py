@@ -44,7 +44,7 @@ def evaluate(
     full = classifier.run(encoded, full_rule, options.batch_size, progress)
     right, full_right = adaptive.predictions == rows.classes, full.predictions == rows.classes
     low, high = accuracy_interval(int(right.sum()), len(rows))
-    spent = classifier.flops(encoded.lengths, rule)[np.arange(len(rows)), adaptive.rungs]
+    spent = classifier.flops(adaptive.kept, rule)[np.arange(len(rows)), adaptive.rungs]
     timed = take_encoded(encoded, sample(len(rows), timed_texts))
     timings = interleave(
         {

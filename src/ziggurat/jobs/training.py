@@ -109,10 +109,11 @@ def _with_operating_points(classifier: AdaptiveClassifier, select: Dataset, prog
     """The manifest with the points that the select rows choose; UserError for rows of another role."""
     select.require(Role.SELECT)
     encoded = classifier.tokenizer.encode(select.texts, select.pairs)
+    every = classifier.every_rung(encoded, progress=progress, tokens=classifier.token_rule)
     points = choose_points(
-        classifier.every_rung(encoded, progress=progress),
+        every.logits,
         select.labels,
-        lambda rule: classifier.flops(encoded.lengths, rule),
+        lambda rule: classifier.flops(every.kept, rule),
         classifier.manifest.fingerprint,
         select.digest,
     )

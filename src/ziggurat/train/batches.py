@@ -49,4 +49,4 @@ def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
 def packed(states: Tensor, lengths: Tensor) -> PackedBatch:
     """The PackedBatch of a collated batch."""
     counts = lengths.cpu().numpy()
-    return PackedBatch(states, cumulate(counts), place_in_sequence(counts), np.arange(len(counts)))
+    return PackedBatch(states, cumulate(counts), place_in_sequence(counts), np.arange(len(counts)), counts)

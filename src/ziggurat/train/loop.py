@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import math
 import shutil
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import nn
-from tqdm import tqdm
 from transformers import (
     EvalPrediction,
     PrinterCallback,
     ProgressCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 
@@ -34,9 +27,34 @@ from ziggurat.encoder.devices import has_fast_bfloat16
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained, whole_file
 from ziggurat.train.batches import Examples, collate
+from ziggurat.train.callbacks import Bar, Progress, StopAtStep, interrupts
+from ziggurat.train.objectives import Objective
 
 Metric = Callable[[np.ndarray, np.ndarray], float]  # logits (n, …), labels (n) → larger is better
 _FINISHED = "finished.safetensors"
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which of a stage's states is kept, and what its bar shows of the select rows."""
+
+    metric: Metric | None  # None = the loss
+    at_end: bool  # the last state, not the best
+
+    @classmethod
+    def best(cls, metric: Metric) -> Keep:
+        """The state with the largest metric on the select rows."""
+        return cls(metric, at_end=False)
+
+    @classmethod
+    def lowest_loss(cls) -> Keep:
+        """The state with the lowest loss on the select rows."""
+        return cls(None, at_end=False)
+
+    @classmethod
+    def last(cls, metric: Metric) -> Keep:
+        """The last state; the metric is only shown."""
+        return cls(metric, at_end=True)
 
 
 @dataclass(frozen=True)
@@ -49,34 +67,48 @@ class Run:
     progress: bool = True  # bars on stderr
     mixed_precision: bool = True  # bfloat16 where the device is fast with it
 
+    @property
+    def finished(self) -> bool:
+        """The stage ran to its end before; it will only be loaded."""
+        return (self.folder / _FINISHED).exists()
+
 
 def fit(
-    module: nn.Module, train: Examples, select: Examples, stage: StageConfig, run: Run, metric: Metric | None = None
+    module: Objective,
+    train: Examples,
+    select: Examples,
+    stage: StageConfig,
+    run: Run,
+    keep: Keep,
+    own_rates: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Trains `module` in place, and leaves it as it was best on the select rows: by `metric`, else by the lowest loss.
+    """Trains `module` in place and leaves it in the state that `keep` says.
 
-    Goes on from the last checkpoint in `run.folder`, bit for bit as if it had not stopped; a finished stage is only
-    loaded. An interrupt (Ctrl-C, SIGTERM) writes a checkpoint and raises UserError.
+    `own_rates` are learning rates of parameters whose name contains the key. Goes on from the last checkpoint in
+    `run.folder`, bit for bit as if it had not stopped; a finished stage is only loaded. An interrupt (Ctrl-C, SIGTERM)
+    writes a checkpoint and raises UserError.
     """
     finished = run.folder / _FINISHED
-    if finished.exists():
+    if run.finished:
         module.load_state_dict(load_file(finished))
         return
-    watch = _StopAtStep()
+    watch = StopAtStep()
+    metric = keep.metric
     trainer = Trainer(
         model=module,
-        args=_arguments(len(train), stage, run, by_metric=metric is not None),
+        args=_arguments(len(train), stage, run, keep),
         train_dataset=train,
         eval_dataset=select,
         data_collator=collate,
         compute_metrics=None if metric is None else lambda output: {"score": _score(output, metric)},
-        callbacks=[watch],
+        callbacks=[watch, Progress(module)],
+        optimizers=(_optimizer(module.to(run.device), stage, own_rates) if own_rates else None, None),
     )
     # Theirs print dictionaries.
     trainer.remove_callback(ProgressCallback if run.progress else PrinterCallback)
     if run.progress:
-        trainer.add_callback(_Bar(stage.kind))
-    with _interrupts(watch), refusals_explained(run.folder):
+        trainer.add_callback(Bar(stage.kind))
+    with interrupts(watch), refusals_explained(run.folder):
         trainer.train(resume_from_checkpoint=_last_checkpoint(run.folder))
     if watch.stopped:
         raise UserError(
@@ -96,7 +128,22 @@ def _finish(module: nn.Module, finished: Path) -> None:
     state.wait_for_everyone()
 
 
-def _arguments(n_rows: int, stage: StageConfig, run: Run, by_metric: bool) -> TrainingArguments:
+def _optimizer(module: nn.Module, stage: StageConfig, own_rates: Mapping[str, float]) -> torch.optim.Optimizer:
+    """AdamW with a group for each learning rate; no decay on biases, LayerNorms and whatever has a rate of its own."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        own = [rate for part, rate in own_rates.items() if part in name]
+        rate = own[0] if own else stage.learning_rate
+        decay = stage.weight_decay if parameter.ndim > 1 and not own else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": mine, "lr": rate, "weight_decay": decay} for (rate, decay), mine in groups.items()], fused=True
+    )
+
+
+def _arguments(n_rows: int, stage: StageConfig, run: Run, keep: Keep) -> TrainingArguments:
     on_cpu = run.device.type == "cpu"
     processes = PartialState(cpu=on_cpu).num_processes
     updates = math.ceil(n_rows / (stage.batch_size * stage.accumulate * processes))
@@ -119,9 +166,9 @@ def _arguments(n_rows: int, stage: StageConfig, run: Run, by_metric: bool) -> Tr
         save_strategy="steps",
         save_steps=interval,
         save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="score" if by_metric else "loss",
-        greater_is_better=by_metric,
+        load_best_model_at_end=not keep.at_end,
+        metric_for_best_model="score" if keep.metric is not None else "loss",
+        greater_is_better=keep.metric is not None,
         optim="adamw_torch_fused",
         seed=run.seed,
         logging_strategy="no",
@@ -142,65 +189,3 @@ def _last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end: the Trainer writes `trainer_state.json` last."""
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
-
-
-class _Bar(TrainerCallback):
-    """Steps on stderr, with what the select rows last said."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.bar: tqdm[NoReturn] | None = None
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        if state.is_world_process_zero:
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, unit=" steps")
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        if self.bar is not None:
-            self.bar.update(state.global_step - self.bar.n)
-
-    def on_evaluate(self, *_: Any, metrics: dict[str, float], **__: Any) -> None:
-        if self.bar is not None:
-            name = "score" if "eval_score" in metrics else "loss"
-            self.bar.set_postfix_str(f"{name} on select rows {metrics[f'eval_{name}']:.4f}")
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
-class _StopAtStep(TrainerCallback):
-    """Asked to stop, lets the step end and writes a checkpoint."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.stopped = False
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        if self.asked and state.global_step < state.max_steps:
-            self.stopped = True
-            control.should_save = True
-            control.should_training_stop = True
-        return control
-
-
-@contextmanager
-def _interrupts(watch: _StopAtStep) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks `watch` to stop; a second one stops at once. Off the main thread: no handler."""
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if watch.asked:
-            raise KeyboardInterrupt
-        watch.asked = True
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # only the main thread may set handlers; a caller's thread stops its training by other means
-        before = {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -33,3 +33,12 @@ def exits_loss(every: Sequence[Tensor], labels: Tensor, label_weight: float = 0.
             label_weight * functional.cross_entropy(student.float(), labels, ignore_index=-1) for student in exits
         ]
     return torch.stack(losses).sum() / len(exits)
+
+
+def joint_loss(every: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Cross-entropy of every rung's logits (n, n_classes), the k-th weighing k, over the weights' sum (PABEE)."""
+    weights = range(1, len(every) + 1)
+    losses = [
+        weight * functional.cross_entropy(logits.float(), labels) for weight, logits in zip(weights, every, strict=True)
+    ]
+    return torch.stack(losses).sum() / sum(weights)

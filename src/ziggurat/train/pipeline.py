@@ -55,7 +55,9 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
         _claim(fit.work, _identity(fit, train, select))
         set_seed(fit.recipe.seed)
         n_classes = len(train.label_names)
-        model = load_hf(fit.source, n_classes, fit.recipe.head_kind, fit.recipe.head_layers, fit.recipe.dropout)
+        model = load_hf(
+            fit.source, n_classes, fit.recipe.head_kind, fit.recipe.head_layers, fit.recipe.dropout, fit.recipe.pruning
+        )
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
@@ -100,6 +102,7 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int) -
         max_length=max_length,
         head_kind=model.head_kind,
         head_layers=model.head_layers,
+        pruning=fit.recipe.pruning,
         fingerprint="",  # `save_model` takes it from the files
         training={
             "recipe": dataclasses.asdict(fit.recipe),

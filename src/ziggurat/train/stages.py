@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from ziggurat.config import StageConfig
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
-from ziggurat.train.batches import Examples, packed
-from ziggurat.train.loop import Run, fit
-from ziggurat.train.losses import exits_loss
+from ziggurat.train.batches import Examples
+from ziggurat.train.loop import Keep, Run, fit
+from ziggurat.train.objectives import Hard, Heads, Joint, Regular, Soft
+from ziggurat.train.vocabulary import start_vocabulary
 
 Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], AdaptiveModel]
 
@@ -22,7 +21,31 @@ Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], Adaptive
 def regular(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
     """Plain fine-tuning of backbone and last classifier; the exit heads rest. The best accuracy on select is kept."""
     only_train(model, (model.encoder, model.classifier))
-    fit(_Regular(model), train.labelled(), select.labelled(), stage, run, accuracy)
+    fit(Regular(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    return model
+
+
+def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+    """Learns what to prune while tokens fade instead of leaving (LTP, MP). The last state is kept.
+
+    Not the best one on select: pruning grows from step to step, and accuracy with it falls.
+    """
+    pruning = _pruning(model, "soft")
+    if pruning.config.kind != "threshold":
+        raise UserError(f"stage 'soft' learns thresholds; pruning of kind {pruning.config.kind!r} starts with 'hard'")
+    if pruning.config.vocabulary and not run.finished:
+        start_vocabulary(model, train, run.device)
+    only_train(model, (model.encoder, model.classifier, pruning))
+    own_rates = {"pruning.values": stage.threshold_learning_rate, "pruning.vocabulary": stage.vocabulary_learning_rate}
+    fit(Soft(model, stage), train.labelled(), select.labelled(), stage, run, Keep.last(accuracy), own_rates)
+    return model
+
+
+def hard(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+    """Fine-tunes backbone and last classifier while tokens really leave; what leaves is decided by frozen numbers."""
+    _pruning(model, "hard")
+    only_train(model, (model.encoder, model.classifier))
+    fit(Hard(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
     return model
 
 
@@ -30,16 +53,23 @@ def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     """Trains the exit heads to say what the last rung says, on labelled and unlabelled rows alike (FastBERT, MP eq. 4).
 
     Backbone and last classifier are frozen: in evaluation mode, without gradient, bit-identical afterwards. The lowest
-    loss on select is kept.
+    loss on select is kept. Tokens leave if the model prunes.
     """
-    if not len(model.exits):
-        raise UserError("stage 'heads': the model has no exit heads; name some in head_layers")
+    _exits(model, "heads")
     only_train(model, model.exits.values())
-    fit(_Heads(model, stage), train, select, stage, run)
+    fit(Heads(model, stage), train, select, stage, run, Keep.lowest_loss())
     return model
 
 
-STAGES: Mapping[str, Stage] = {"regular": regular, "heads": heads}
+def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+    """Trains backbone and all rungs at once (PABEE), instead of `regular` and `heads`. The lowest loss is kept."""
+    _exits(model, "joint")
+    only_train(model, (model.encoder, model.classifier, model.exits))
+    fit(Joint(model, stage), train.labelled(), select.labelled(), stage, run, Keep.lowest_loss())
+    return model
+
+
+STAGES: Mapping[str, Stage] = {"regular": regular, "soft": soft, "hard": hard, "heads": heads, "joint": joint}
 
 
 def stage_of(kind: str) -> Stage:
@@ -61,34 +91,12 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float((logits.argmax(axis=-1) == labels).mean())
 
 
-class _Regular(nn.Module):
-    """The module that a Trainer sees in stage `regular`."""
-
-    def __init__(self, model: AdaptiveModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> dict[str, Tensor]:
-        logits = self.model.full_logits(packed(states, lengths)).float()
-        return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+def _pruning(model: AdaptiveModel, stage: str) -> nn.Module:
+    if model.pruning is None:
+        raise UserError(f"stage {stage!r}: the recipe says nothing of pruning; give it a [pruning] table")
+    return model.pruning
 
 
-class _Heads(nn.Module):
-    """The module that a Trainer sees in stage `heads`."""
-
-    def __init__(self, model: AdaptiveModel, stage: StageConfig) -> None:
-        super().__init__()
-        self.model = model
-        self.stage = stage
-
-    def train(self, mode: bool = True) -> _Heads:
-        """The frozen parts stay in evaluation mode: a teacher without dropout."""
-        super().train(mode)
-        self.model.encoder.eval()
-        self.model.classifier.eval()
-        return self
-
-    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> dict[str, Tensor]:
-        every = self.model(packed(states, lengths))
-        loss = exits_loss(every, labels, self.stage.label_weight, self.stage.reverse_kl)
-        return {"loss": loss, "logits": torch.stack(every, dim=1).float()}
+def _exits(model: AdaptiveModel, stage: str) -> None:
+    if not len(model.exits):
+        raise UserError(f"stage {stage!r}: the model has no exit heads; name some in head_layers")

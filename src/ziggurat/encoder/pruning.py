@@ -1,0 +1,81 @@
+"""What a model knows of pruning: learned thresholds, a score per vocabulary entry, guesses at later attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ziggurat.config import PruningConfig
+from ziggurat.data.packing import PackedBatch
+from ziggurat.encoder.spec import EncoderSpec
+from ziggurat.errors import UserError
+from ziggurat.policies import prune
+from ziggurat.policies.prune import PREDICTED, TokenRule
+
+ALWAYS_READ = 1e4  # the score of vocabulary entries that are never left out: [CLS], separators and their like
+
+
+class TokenPruning(nn.Module):
+    """The parameters of a pruning rule. `rule()` is what engines run, `soft_masks` what training differentiates."""
+
+    def __init__(self, config: PruningConfig, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.values = nn.Parameter(torch.from_numpy(starting_values(config, spec.layers)).float())
+        if config.vocabulary:
+            self.vocabulary = nn.Parameter(torch.ones(spec.vocabulary))
+        if config.score == PREDICTED:
+            self.guesses = nn.ModuleList(nn.Linear(spec.hidden, 1) for _ in range(spec.layers))
+
+    def rule(self) -> TokenRule:
+        """The rule that the parameters stand for now."""
+        read = (self.vocabulary.detach() > 0).cpu().numpy() if self.config.vocabulary else None
+        values = self.values.detach().double().cpu().numpy()
+        return TokenRule(prune.KINDS[self.config.kind], values, self.config.score, self.config.scale, read)
+
+    def predicted(self, layer: int, batch: PackedBatch) -> Tensor:
+        """Scores (n_tokens) guessed from the states that enter layer 1 … L; their mean over a sequence is 1."""
+        raw = self.guesses[layer - 1](batch.states).squeeze(-1).float()
+        owner = torch.from_numpy(np.repeat(np.arange(batch.n_seqs), batch.lengths)).to(raw.device)
+        lengths = torch.from_numpy(batch.lengths).to(raw)
+        # Softmax within each sequence, times its length. The largest is taken out first: exp must not overflow.
+        peak = raw.new_full((batch.n_seqs,), float("-inf")).scatter_reduce(0, owner, raw.detach(), "amax")
+        powers = (raw - peak[owner]).exp()
+        sums = powers.new_zeros(batch.n_seqs).index_add(0, owner, powers)
+        return powers * (lengths / sums)[owner]
+
+    def soft_mask(self, layer: int, scores: Tensor, batch: PackedBatch, temperature: float) -> Tensor:
+        """σ((score − θ) / T) of each token, 1 for the first of a sequence: (n_tokens) → (n_tokens)."""
+        factor = prune.SCALES[self.config.scale](batch.original)
+        unit = torch.from_numpy(np.repeat(factor, batch.lengths)).to(scores)
+        return spare_first(torch.sigmoid((scores * unit - self.values[layer - 1]) / temperature), batch)
+
+    def soft_reading(self, batch: PackedBatch, temperature: float) -> Tensor:
+        """σ(v / T) of each token's vocabulary entry: (n_tokens, 2) ids → (n_tokens)."""
+        ids = torch.as_tensor(batch.states, device=self.vocabulary.device)[:, 0]
+        return spare_first(torch.sigmoid(self.vocabulary[ids] / temperature), batch)
+
+    def always_read(self, entries: list[int]) -> None:
+        """Fixes these vocabulary entries: their score is so high that no step of training brings it down."""
+        with torch.no_grad():
+            self.vocabulary[entries] = ALWAYS_READ
+
+
+def starting_values(config: PruningConfig, n_layers: int) -> np.ndarray:
+    """The rule's number for each layer before any training, (n_layers) float64; NaN = nothing leaves there."""
+    if config.per_layer is not None:
+        if len(config.per_layer) != n_layers:
+            raise UserError(f"pruning: per_layer has {len(config.per_layer)} values, the model has {n_layers} layers")
+        return np.array([np.nan if value is None else value for value in config.per_layer])
+    if config.schedule == "spatten":
+        return prune.spatten_schedule(config.final, n_layers)
+    if config.schedule == "flat":
+        return np.full(n_layers, config.final)
+    return prune.linear_schedule(config.final, n_layers)
+
+
+def spare_first(mask: Tensor, batch: PackedBatch) -> Tensor:
+    """The mask (n_tokens) with 1 for every sequence's first token, which is never pruned."""
+    first = torch.from_numpy(batch.cu_seqlens[:-1]).to(mask.device)
+    return mask.index_fill(0, first, 1.0)

@@ -1,0 +1,45 @@
+"""The soft forward: tokens fade instead of leaving, so that thresholds have a gradient (LTP 3.4, MP 3.2)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ziggurat.data.packing import PackedBatch
+from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.policies.prune import FROM_OTHERS, PREDICTED
+
+
+def soft_logits(
+    model: AdaptiveModel, batch: PackedBatch, temperature: float, fade_attention: bool = True
+) -> tuple[Tensor, list[Tensor]]:
+    """Token ids (n_tokens, 2) → logits of the last rung (n_seqs, n_classes), and each layer's mask (n_tokens).
+
+    A layer's output is multiplied by the mask σ((score − θ)/T) after its LayerNorm. With `fade_attention` masks also
+    multiply from layer to layer and fade a token as key and as query of the next attention, so that T → 0 ends in
+    the hard forward; without, attention sees pruned tokens at full strength, as in the papers. The first mask returned
+    is that of the vocabulary where the model has one. ValueError if the model does not prune.
+    """
+    pruning = model.pruning
+    if pruning is None:
+        raise ValueError("the model has no pruning to soften")
+    score = pruning.config.score
+    states = model.encoder.embeddings(batch)
+    alive = states.states.new_ones(len(states.states))
+    masks = []
+    if pruning.config.vocabulary:
+        alive = pruning.soft_reading(batch, 1.0)  # the entries' scores are logits: their unit is T
+        masks.append(alive)
+        states = states.with_states(states.states * alive[:, None])
+    rule = pruning.rule()
+    for layer, module in enumerate(model.encoder.layers, start=1):
+        seen = alive if fade_attention else None
+        context, scores = module.scored_context(states, score == FROM_OTHERS, seen)
+        if score == PREDICTED:
+            scores = pruning.predicted(layer, states)
+        output = module.finish(states, context)
+        if rule.prunes(layer):
+            mask = pruning.soft_mask(layer, scores, batch, temperature)
+            alive = alive * mask if fade_attention else mask
+        masks.append(alive)
+        states = output.with_states(output.states * alive[:, None].to(output.states.dtype))
+    return model.classifier(states), masks

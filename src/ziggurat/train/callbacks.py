@@ -1,0 +1,97 @@
+"""What happens around training steps: a bar, the stage's progress, a stop that loses nothing."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ziggurat.train.objectives import Objective
+
+_TTY_SECONDS, _FILE_SECONDS = 0.1, 30.0  # between two looks of a bar, for people and for log files
+
+
+class Bar(TrainerCallback):
+    """Steps on stderr, with what the select rows last said."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bar: tqdm[NoReturn] | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Opens the bar, in one process."""
+        if state.is_world_process_zero:
+            often = _TTY_SECONDS if sys.stderr.isatty() else _FILE_SECONDS
+            steps = {"total": state.max_steps, "initial": state.global_step, "unit": " steps"}
+            self.bar = tqdm(desc=self.name, mininterval=often, **steps)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        """One step further."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_evaluate(self, *_: Any, metrics: dict[str, float], **__: Any) -> None:
+        """Shows what the select rows said."""
+        if self.bar is not None:
+            name = "score" if "eval_score" in metrics else "loss"
+            self.bar.set_postfix_str(f"{name} on select rows {metrics[f'eval_{name}']:.4f}")
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Closes the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class Progress(TrainerCallback):
+    """Tells the objective how far the stage is, also after a resume."""
+
+    def __init__(self, module: Objective) -> None:
+        self.module = module
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Before every step, also the first after a resume."""
+        self.module.progress = state.global_step / state.max_steps
+
+
+class StopAtStep(TrainerCallback):
+    """Asked to stop, lets the step end and writes a checkpoint."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.stopped = False
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Stops here if it was asked to, with a checkpoint."""
+        if self.asked and state.global_step < state.max_steps:
+            self.stopped = True
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+
+@contextmanager
+def interrupts(watch: StopAtStep) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM asks `watch` to stop; a second one stops at once. Off the main thread: no handler."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if watch.asked:
+            raise KeyboardInterrupt
+        watch.asked = True
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # only the main thread may set handlers; a caller's thread stops its training by other means
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

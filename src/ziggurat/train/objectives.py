@@ -1,0 +1,90 @@
+"""What a Trainer sees: modules that turn a collated batch into a loss and logits, one for each kind of stage."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ziggurat.config import StageConfig
+from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.soft import soft_logits
+from ziggurat.train.batches import packed
+from ziggurat.train.losses import exits_loss, joint_loss
+
+Output = dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """A model and how it is trained. `progress` is the share of the stage's steps that are done, set by the loop."""
+
+    def __init__(self, model: AdaptiveModel, stage: StageConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.stage = stage
+        self.progress = 0.0
+
+
+class Regular(Objective):
+    """Cross-entropy of the last rung, nothing pruned."""
+
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
+        """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+        logits = self.model.full_logits(packed(states, lengths)).float()
+        return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class Soft(Objective):
+    """Cross-entropy of the soft forward + λ x the mean share of tokens that are left. Evaluated under the hard mask."""
+
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
+        """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+        batch = packed(states, lengths)
+        if not self.training:
+            logits = self.model.full_logits(batch, self.model.token_rule).float()
+            return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+        logits, masks = soft_logits(self.model, batch, self.temperature, self.stage.fade_attention)
+        left = torch.stack([mask.float().mean() for mask in masks]).mean()
+        return {"loss": functional.cross_entropy(logits.float(), labels) + self.stage.regularisation * left}
+
+    @property
+    def temperature(self) -> float:
+        """T now: falls by the same factor at every step."""
+        first = self.stage.temperature
+        last = first if self.stage.final_temperature is None else self.stage.final_temperature
+        return first * (last / first) ** self.progress
+
+
+class Hard(Objective):
+    """Cross-entropy of the last rung while tokens really leave."""
+
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
+        """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+        logits = self.model.full_logits(packed(states, lengths), self.model.token_rule).float()
+        return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class Heads(Objective):
+    """Exit heads learn what the frozen last rung says; tokens leave if the model prunes."""
+
+    def train(self, mode: bool = True) -> Heads:
+        """The frozen parts stay in evaluation mode: a teacher without dropout."""
+        super().train(mode)
+        self.model.encoder.eval()
+        self.model.classifier.eval()
+        return self
+
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
+        """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+        every = self.model(packed(states, lengths), self.model.token_rule)
+        loss = exits_loss(every, labels, self.stage.label_weight, self.stage.reverse_kl)
+        return {"loss": loss, "logits": torch.stack(every, dim=1).float()}
+
+
+class Joint(Objective):
+    """Cross-entropy of all rungs at once, deeper ones weighing more (PABEE); tokens leave if the model prunes."""
+
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
+        """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+        every = self.model(packed(states, lengths), self.model.token_rule)
+        return {"loss": joint_loss(every, labels), "logits": torch.stack(every, dim=1).float()}

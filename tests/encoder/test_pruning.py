@@ -1,0 +1,227 @@
+"""Tokens that leave, against a masked forward that keeps every token and says what was meant."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ziggurat.config import PruningConfig
+from ziggurat.data.packing import pack
+from ziggurat.encoder.pruning import starting_values
+from ziggurat.encoder.soft import soft_logits
+from ziggurat.policies.prune import FROM_OTHERS, SCALES, TokenRule, above, linear_schedule, top_count, top_share
+
+ONE_TEXT = st.lists(st.integers(5, 53), min_size=1, max_size=25)
+TEXTS = st.lists(ONE_TEXT, min_size=1, max_size=6)
+
+
+def tokens_of(ids, pair_from=None):
+    """[CLS] ids [SEP], segment 1 from `pair_from` on."""
+    ids = np.array([2, *ids, 3])
+    segments = np.zeros_like(ids) if pair_from is None else (np.arange(len(ids)) >= pair_from).astype(int)
+    return np.stack([ids, segments], axis=1)
+
+
+@torch.no_grad()
+def masked_forward(model, tokens, rule):
+    """One text with all its tokens kept in place and switched off by masks: every rung's logits, tokens left."""
+    encoder, n = model.encoder, len(tokens)
+    alive = np.ones(n, dtype=bool) if rule.vocabulary is None else rule.vocabulary[tokens[:, 0]].copy()
+    alive[0] = True
+    states = encoder.embeddings(pack([tokens])).states
+    answers, left = [], [alive.sum()]
+    for number, layer in enumerate(encoder.layers, start=1):
+        query, key, value = layer.qkv(states).view(n, 3, layer.heads, -1).permute(1, 2, 0, 3)
+        products = query @ key.transpose(1, 2) / query.shape[-1] ** 0.5
+        products[:, :, torch.from_numpy(~alive)] = -torch.inf
+        shares = products.softmax(-1)
+        received = shares.mean(0).numpy()
+        if rule.score == FROM_OTHERS:
+            np.fill_diagonal(received, 0)
+        scores = received[alive].sum(0)
+        if not np.isnan(rule.values[number - 1]):
+            unit = scores * SCALES[rule.scale](np.array([n]))[0]
+            value_here = rule.values[number - 1]
+            stays = alive.copy()
+            if rule.keep is above:
+                stays &= unit > value_here
+            else:
+                count = round(value_here * n) if rule.keep is top_share else int(value_here)
+                order = [0, *(i for i in np.argsort(-scores, kind="stable") if i != 0 and alive[i])]
+                stays = np.isin(np.arange(n), order[: max(count, 1)])
+            stays[0] = True
+            alive = stays
+        left.append(alive.sum())
+        context = (shares @ value).transpose(0, 1).reshape(n, -1)
+        whole = pack([tokens]).with_states(states)
+        states = layer.finish(whole, context).states
+        if (head := model.head_at(number)) is not None:
+            answers.append(head(whole.with_states(states).take_tokens(alive))[0])
+    return torch.stack(answers), left
+
+
+def rules(n_layers=4, vocabulary=54):
+    numbers = st.lists(st.floats(0.2, 2.0), min_size=n_layers, max_size=n_layers).map(np.array)
+    shares = st.lists(st.floats(0.0, 1.0), min_size=n_layers, max_size=n_layers).map(np.array)
+    counts = st.lists(st.integers(1, 12).map(float), min_size=n_layers, max_size=n_layers).map(np.array)
+    read = st.none() | st.integers(0, 2**20).map(lambda seed: np.random.default_rng(seed).random(vocabulary) < 0.7)
+    scores = st.sampled_from(["received", FROM_OTHERS])
+    thresholds = st.builds(TokenRule, st.just(above), numbers, scores, st.just("relative"), read)
+    paper = st.builds(
+        TokenRule, st.just(above), numbers.map(lambda v: v / 20), st.just("received"), st.just("paper"), read
+    )
+    shares_rule = st.builds(TokenRule, st.just(top_share), shares, scores, st.just("relative"), read)
+    counts_rule = st.builds(TokenRule, st.just(top_count), counts, scores, st.just("relative"), read)
+    return thresholds | paper | shares_rule | counts_rule
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_claim_4_physical_removal_equals_masking(make_model, pair):
+    model = make_model()
+
+    @settings(derandomize=True, deadline=None, max_examples=40)
+    @given(TEXTS, rules())
+    def check(texts, rule):
+        tokens = [tokens_of(ids, 1 + len(ids) // 2 if pair else None) for ids in texts]
+        with torch.no_grad():
+            packed = torch.stack(model(pack(tokens), rule), dim=1)
+        for row, one in enumerate(tokens):
+            masked, _ = masked_forward(model, one, rule)
+            assert torch.allclose(packed[row], masked, atol=1e-5)
+
+    check()
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(TEXTS, rules(), st.randoms(use_true_random=False))
+def test_claim_6_order_and_batch_mates_change_nothing(tiny_model_once, texts, rule, random):
+    tokens = [tokens_of(ids) for ids in texts]
+    order = list(range(len(tokens)))
+    random.shuffle(order)
+    with torch.no_grad():
+        together = torch.stack(tiny_model_once(pack(tokens), rule))
+        shuffled = torch.stack(tiny_model_once(pack([tokens[i] for i in order]), rule))
+    assert torch.allclose(together[:, order], shuffled, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def tiny_model_once(make_model):
+    return make_model()
+
+
+@pytest.mark.parametrize("keep", [above, top_share, top_count])
+def test_claim_3_the_first_token_stays_whatever_the_number(tiny_model, ragged_tokens, keep):
+    hardest = np.full(4, np.inf if keep is above else 0.0)
+    states = tiny_model.embed(pack(ragged_tokens))
+    with torch.no_grad():
+        for layer in range(1, 5):
+            states = tiny_model.layer(layer, states, TokenRule(keep, hardest))
+    assert states.lengths.tolist() == [1] * len(ragged_tokens)
+    assert (states.positions == 0).all()
+
+
+def test_claim_3_a_share_that_rounds_to_no_token_leaves_the_first(tiny_model):
+    rule = TokenRule(top_share, np.full(4, 0.01))
+    with torch.no_grad():
+        states = tiny_model.layer(1, tiny_model.embed(pack([tokens_of(range(5, 23))])), rule)
+    assert states.positions.tolist() == [0]
+
+
+def test_claim_5_counts_never_rise_even_with_negative_thresholds(tiny_model, ragged_tokens):
+    rule = TokenRule(above, np.array([1.0, -5.0, 1.1, -np.inf]))
+    with torch.no_grad():
+        states = tiny_model.embed(pack(ragged_tokens))
+        positions = [set(zip(np.repeat(states.rows, states.lengths), states.positions, strict=True))]
+        for layer in range(1, 5):
+            states = tiny_model.layer(layer, states, rule)
+            positions.append(set(zip(np.repeat(states.rows, states.lengths), states.positions, strict=True)))
+    assert all(later <= earlier for earlier, later in zip(positions, positions[1:], strict=False))
+    assert (
+        len(positions[1]) < len(positions[0]) and positions[1] == positions[2] and len(positions[3]) < len(positions[2])
+    )
+
+
+def test_claim_2_scores_have_mean_one_at_every_layer_and_length(tiny_model, ragged_tokens):
+    with torch.no_grad():
+        states = tiny_model.embed(pack(ragged_tokens))
+        for layer in tiny_model.encoder.layers:
+            _, scores = layer.scored_context(states)
+            means = np.add.reduceat(scores.numpy(), states.cu_seqlens[:-1]) / states.lengths
+            assert np.allclose(means, 1, atol=1e-5)
+            states = layer(states).take_tokens(scores.numpy() > 0.9)
+
+
+def test_scores_come_with_the_same_context_as_fused_attention(tiny_model, ragged_tokens):
+    layer = tiny_model.encoder.layers[0]
+    states = tiny_model.embed(pack(ragged_tokens))
+    with torch.no_grad():
+        assert torch.allclose(layer.scored_context(states)[0], layer.context(states), atol=1e-5)
+
+
+def test_claim_7_the_soft_forward_ends_in_the_hard_one_as_t_falls(make_pruned, ragged_tokens):
+    model = make_pruned(PruningConfig(final=1.2, vocabulary=True))
+    batch = pack(ragged_tokens)
+    with torch.no_grad():
+        model.pruning.vocabulary.copy_(torch.linspace(-3e4, 3e4, 54).roll(7))
+        hard = model.full_logits(batch, model.token_rule)
+        gaps = []
+        for temperature in (1.0, 1e-2, 1e-5):
+            logits, masks = soft_logits(model, batch, temperature)
+            gaps.append(float((logits - hard).abs().max()))
+    assert gaps[-1] < 1e-3 < gaps[0]
+    assert masks[-1].min() == 0 and masks[-1].max() == 1
+
+
+def test_claim_10_thresholds_start_on_a_line_from_one_lth_to_the_last():
+    assert np.allclose(linear_schedule(1.2, 4), [0.3, 0.6, 0.9, 1.2])
+    assert np.allclose(starting_values(PruningConfig(final=1.2), 4), [0.3, 0.6, 0.9, 1.2])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_claim_10_batches_of_one_two_and_three_run(make_pruned, ragged_tokens, n):
+    model = make_pruned(PruningConfig(final=1.2, vocabulary=True))
+    logits, masks = soft_logits(model, pack(ragged_tokens[:n]), 0.1)
+    assert logits.shape == (n, 3) and len(masks) == 5
+    logits.sum().backward()
+    grads = model.pruning.values.grad.abs()
+    assert grads[:3].min() > 0 and grads[3] == 0  # behind the last layer only the first token is read
+
+
+def test_claim_8_the_mean_share_left_is_the_same_in_any_batch(make_pruned, ragged_tokens):
+    model = make_pruned(PruningConfig(final=1.2))
+    with torch.no_grad():
+        _, together = soft_logits(model, pack(ragged_tokens), 0.1)
+        alone = [soft_logits(model, pack([tokens]), 0.1)[1] for tokens in ragged_tokens]
+    for layer, mask in enumerate(together):
+        assert torch.allclose(mask, torch.cat([masks[layer] for masks in alone]), atol=1e-5)
+
+
+def test_predicted_scores_have_mean_one_and_prune(make_pruned, ragged_tokens):
+    model = make_pruned(PruningConfig(final=1.0, schedule="flat", score="predicted"))
+    batch = pack(ragged_tokens)
+    with torch.no_grad():
+        states = model.embed(batch)
+        scores = model.pruning.predicted(1, states).numpy()
+        means = np.add.reduceat(scores, batch.cu_seqlens[:-1]) / batch.lengths
+        left = model.layer(1, states, model.token_rule)
+    assert np.allclose(means, 1, atol=1e-5)
+    assert len(left.positions) < len(batch.positions)
+    kept = scores > 1
+    kept[batch.cu_seqlens[:-1]] = True
+    assert left.positions.tolist() == batch.positions[kept].tolist()
+
+
+def test_claim_9_thresholds_are_saved_and_come_back(make_pruned, tiny_checkpoint, tmp_path):
+    from ziggurat.encoder.checkpoint import load_model, save_model
+    from ziggurat.encoder.folder import Manifest
+
+    config = PruningConfig(per_layer=(None, 0.5, 0.75, 1.0), vocabulary=True)
+    model = make_pruned(config)
+    manifest = Manifest(("a", "b", "c"), False, 24, "fastbert", (1, 2, 3), "", pruning=config)
+    save_model(model, manifest, np.zeros(1, dtype=np.uint64), tiny_checkpoint, tmp_path / "out")
+    again, read = load_model(tmp_path / "out")
+    assert read.pruning == config
+    assert torch.allclose(again.pruning.values, model.pruning.values, rtol=0, atol=0, equal_nan=True)
+    assert np.array_equal(again.token_rule.vocabulary, model.token_rule.vocabulary)
+    assert not again.token_rule.prunes(1) and again.token_rule.prunes(2)
