@@ -106,6 +106,8 @@ def test_every_key_without_a_default_must_be_there(kind):
         (Recipe, {"stages": STAGE}, f"stages: must be a list, not {STAGE}"),
         (Recipe, {"stages": ["heads"]}, "stages[0]: must be a table, not 'heads'"),
         (Recipe, {"stages": [STAGE, STAGE | {"epochs": "3"}]}, "stages[1]: epochs: must be float, not '3'"),
+        (Recipe, {"temperatures": 1}, "temperatures: must be bool, not 1"),
+        (Recipe, {"exit_score": 0.5}, "exit_score: must be str, not 0.5"),
         (StageConfig, {"reverse_kl": 1}, "reverse_kl: must be bool, not 1"),
         (StageConfig, {"kind": None}, "kind: must be str, not None"),
     ],
@@ -156,6 +158,8 @@ recipes = st.builds(
     head_layers=st.none() | st.lists(st.integers(1, 11), max_size=3).map(tuple),
     select=st.floats(0.01, 0.5),
     certify=st.floats(0, 0.4),
+    exit_score=st.sampled_from(["entropy", "top-entropy@5"]),
+    temperatures=st.booleans(),
 )
 
 

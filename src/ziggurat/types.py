@@ -58,13 +58,15 @@ class OperatingPoint:
     """
 
     name: str
-    score: str  # which exit score, see ziggurat.policies.exits.SCORES
+    score: str  # which exit score, see ziggurat.policies.exits.exit_score
     thresholds: tuple[float | None, ...]
     fingerprint: str  # of the weights that it was chosen for
     target: float | None = None  # accuracy that it may lose against the full model, 0.01 = one point
     confidence: float | None = None  # probability that the target is kept; None = not certified
     data: str | None = None  # content hash of the rows that chose it
+    temperatures: tuple[float, ...] | None = None  # one per rung, dividing its logits for the score; None = 1
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return dataclasses.asdict(self) | {"thresholds": list(self.thresholds)}
+        temperatures = None if self.temperatures is None else list(self.temperatures)
+        return dataclasses.asdict(self) | {"thresholds": list(self.thresholds), "temperatures": temperatures}

@@ -10,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ziggurat.calibrate.choose import TARGETS, candidate_thresholds, choose_points
-from ziggurat.engine.rules import never, of_point, shared
+from ziggurat.engine.rules import never, of_point, refuse_unreachable, shared
 from ziggurat.engine.runner import replay
-from ziggurat.policies.exits import SCORES
+from ziggurat.policies.exits import SCORES, exit_score
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
 N, RUNGS, CLASSES = 200, 4, 3
+NAMES = (*SCORES, "top-entropy@2", "confident-in-a-row@0.6")
+COUNTS = [name for name in NAMES if exit_score(name).largest_count(RUNGS) is not None]
+TEMPERATURES = np.array([4.0, 0.5, 2.0, 1.0])
 
 
 def ladder(seed: int, n: int = N, skill: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +60,7 @@ def depth_of(point) -> str:
 
 
 @repeatable
-@given(st.integers(0, 999), st.sampled_from(sorted(SCORES)))
+@given(st.integers(0, 999), st.sampled_from(NAMES))
 def test_a_point_loses_at_most_its_target_on_the_rows_that_chose_it(seed, score):
     every, labels = ladder(seed)
     full = float((every[:, -1].argmax(axis=1) == labels).mean())
@@ -70,14 +73,14 @@ def test_a_point_loses_at_most_its_target_on_the_rows_that_chose_it(seed, score)
 
 
 @repeatable
-@given(st.integers(0, 999), st.sampled_from(sorted(SCORES)), st.floats(0, 0.2))
+@given(st.integers(0, 999), st.sampled_from(NAMES), st.floats(0, 0.2))
 def test_a_point_is_the_cheapest_before_any_threshold_loses_too_much(seed, score, target):
     every, labels = ladder(seed)
     cost, everyone = cost_of(N), np.arange(N)
     full = (every[:, -1].argmax(axis=1) == labels).mean()
     best = cost(never(RUNGS))[:, -1].mean()
     thresholds = candidate_thresholds(every, score)
-    for threshold in thresholds[::-1] if SCORES[score].larger_is_surer else thresholds:  # from dear to cheap
+    for threshold in thresholds[::-1] if exit_score(score).larger_is_surer else thresholds:  # from dear to cheap
         rule = shared(score, threshold, RUNGS)
         rungs = replay(every, rule)
         if (every[everyone, rungs].argmax(axis=1) == labels).mean() < full - target - 1e-12:
@@ -88,7 +91,7 @@ def test_a_point_is_the_cheapest_before_any_threshold_loses_too_much(seed, score
 
 
 @repeatable
-@given(st.integers(0, 999), st.sampled_from(sorted(SCORES)))
+@given(st.integers(0, 999), st.sampled_from(NAMES))
 def test_a_looser_target_is_never_dearer(seed, score):
     every, labels = ladder(seed)
     targets = {str(target): target for target in (0.0, 0.005, 0.01, 0.03, 0.1, 0.5, 1.0)}
@@ -105,7 +108,7 @@ def test_targets_buy_something_on_a_ladder_that_knows_more_with_depth():
     assert full > costs[0] > costs[1] > costs[2]
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", NAMES)
 def test_exits_that_are_always_wrong_leave_full_depth(score):
     every, labels = ladder(1)
     every[:, -1] = np.eye(CLASSES)[labels] * 9
@@ -120,7 +123,7 @@ def test_exits_that_cost_more_than_they_save_leave_full_depth():
     assert [depth_of(point) for point in points] == ["full", "full"]
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", NAMES)
 def test_exits_that_are_as_good_as_the_model_answer_at_once(score):
     every = np.repeat(ladder(4)[0][:, -1:], RUNGS, axis=1)
     (point,) = chosen(every, None, cost_of(N), score=score, targets={"exact": 0.0})
@@ -171,12 +174,69 @@ def test_a_model_without_exits_gets_points_at_full_depth():
     assert candidate_thresholds(every[:, -1:], "entropy").shape == (0,)
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", sorted(set(NAMES) - set(COUNTS)))
 def test_candidates_rise_from_below_the_smallest_score_to_above_the_largest(score):
     every, _ = ladder(9, n=400)
     candidates = candidate_thresholds(every, score)
-    values = np.concatenate([SCORES[score].of(every[:, : rung + 1]) for rung in range(RUNGS - 1)])
+    values = np.concatenate([exit_score(score).of(every[:, : rung + 1]) for rung in range(RUNGS - 1)])
     assert values.min() - 1e-3 < candidates[0] < values.min()
     assert values.max() < candidates[-1] < values.max() + 1e-3
     assert (np.diff(candidates) > 0).all()
     assert len(candidates) <= 257
+
+
+# --- counts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("score", COUNTS)
+@pytest.mark.parametrize("n_rungs", [2, 3, 7])
+def test_candidates_of_a_count_are_the_whole_numbers_that_it_can_reach(score, n_rungs):
+    every = np.zeros((5, n_rungs, CLASSES))
+    most = n_rungs - 1 if score.startswith("confident") else n_rungs - 2
+    assert candidate_thresholds(every, score).tolist() == list(range(most + 1))
+
+
+@repeatable
+@given(st.integers(0, 999), st.sampled_from(COUNTS), st.floats(0, 0.3))
+def test_a_points_count_is_a_whole_number_that_the_engine_accepts(seed, score, target):
+    every, labels = ladder(seed)
+    (point,) = chosen(every, labels, cost_of(N), score=score, targets={"mine": target})
+    refuse_unreachable(of_point(point))
+    assert all(threshold is None or threshold.is_integer() for threshold in point.thresholds)
+
+
+@pytest.mark.parametrize("score", COUNTS)
+def test_counts_buy_something_on_a_ladder_that_knows_more_with_depth(score):
+    every, labels = ladder(3, n=600)
+    full = cost_of(600)(never(RUNGS))[:, -1].mean()
+    points = chosen(every, labels, cost_of(600), score=score, targets={"a": 0.02, "b": 1.0})
+    costs = [measured(point, every, labels, cost_of(600))[1] for point in points]
+    assert full > costs[0] > costs[1]
+    assert points[0].thresholds[0] >= 1  # patience, and not everyone at once
+
+
+# --- temperatures --------------------------------------------------------------------------------------------------
+
+
+@repeatable
+@given(st.integers(0, 999), st.sampled_from(NAMES))
+def test_temperatures_divide_the_logits_that_choose_and_are_written_into_the_points(seed, score):
+    every, labels = ladder(seed)
+    points = chosen(every, labels, cost_of(N), score=score, temperatures=TEMPERATURES)
+    divided = chosen(every / TEMPERATURES[:, None], labels, cost_of(N), score=score)
+    for point, same in zip(points, divided, strict=True):
+        assert point.temperatures == tuple(TEMPERATURES.tolist())
+        assert point.thresholds == same.thresholds
+        assert measured(point, every, labels, cost_of(N))[1] <= cost_of(N)(never(RUNGS))[:, -1].mean()
+    assert candidate_thresholds(every, score, TEMPERATURES).tolist() == (
+        candidate_thresholds(every / TEMPERATURES[:, None], score).tolist()
+    )
+
+
+def test_temperatures_of_one_choose_as_none_do():
+    every, labels = ladder(4)
+    plain = chosen(every, labels, cost_of(N))
+    ones = chosen(every, labels, cost_of(N), temperatures=np.ones(RUNGS))
+    assert [point.temperatures for point in plain] == [None] * len(TARGETS)
+    assert [point.thresholds for point in ones] == [point.thresholds for point in plain]
+    assert chosen(every, labels, cost_of(N), temperatures=TEMPERATURES)[2].thresholds != plain[2].thresholds

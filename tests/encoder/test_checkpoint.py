@@ -254,7 +254,7 @@ def test_rows_that_trained_come_back(model_folder):
 def test_a_manifest_comes_back_as_it_was_written(tmp_path, labels):
     points = (
         OperatingPoint("balanced", "entropy", (None, 0.25), "f", target=0.005, confidence=0.95, data="d"),
-        OperatingPoint("slow", "agreement", (None, None), "f"),
+        OperatingPoint("slow", "agreement", (None, None), "f", temperatures=(1.0, 0.5, 2.25)),
     )
     training = {"recipe": {"name": "x"}, "rows": 3}
     manifest = Manifest(labels, True, 128, "pooler", (2, 4), "f", points, training)

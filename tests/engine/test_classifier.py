@@ -13,6 +13,7 @@ from ziggurat.encoder.flops import path_flops
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import fixed_depth
 from ziggurat.errors import UserError
+from ziggurat.policies.exits import softmax
 from ziggurat.types import OperatingPoint
 
 INF = float("inf")
@@ -174,6 +175,16 @@ def test_a_point_is_given_by_name_or_as_itself_or_as_a_rule(classifier, texts):
     assert rungs(classifier.predict(texts)) == rungs(classifier.predict(texts, "balanced"))
 
 
+def test_temperatures_move_who_leaves_and_not_what_a_rung_answers(classifier, texts):
+    every = classifier.every_rung(classifier.encode(texts))
+    plain = OperatingPoint("mine", "entropy", (0.5,) * 3, classifier.manifest.fingerprint)
+    softer = dataclasses.replace(plain, temperatures=(3.0, 3.0, 3.0, 1.0))
+    before, after = classifier.predict(texts, plain), classifier.predict(texts, softer)
+    assert sum(rungs(after)) > sum(rungs(before))
+    expected = softmax(every[np.arange(len(texts)), rungs(after)])
+    assert np.abs(shares(after) - expected).max() < 1e-5
+
+
 def test_a_fixed_depth_is_that_rungs_answer(classifier, texts):
     every = classifier.every_rung(classifier.encode(texts)).logits
     for rung in range(4):
@@ -225,6 +236,16 @@ def test_thresholds_must_be_as_many_as_there_are_rungs_but_the_last(classifier, 
     point = OperatingPoint("mine", "entropy", (0.5,) * n, classifier.manifest.fingerprint)
     for wrong in (point, fixed_depth(0, n + 1)):
         assert f"{n} thresholds, the model needs 3" in refusal(classifier.predict, texts, wrong)
+
+
+@pytest.mark.parametrize(("score", "most"), [("agreement", 2), ("agreement-in-a-row", 2), ("confident-in-a-row@1", 3)])
+def test_a_count_that_no_text_can_reach_is_refused_with_the_largest_possible(classifier, texts, score, most):
+    point = OperatingPoint("mine", score, (most + 1.0,) * 3, classifier.manifest.fingerprint)
+    for wrong in (point, classifier.rule(score, most + 1), classifier.rule(score, [1, most + 1])):
+        message = refusal(classifier.predict, texts, wrong)
+        assert f"largest count possible before the last is {most}; lower the threshold" in message
+    assert set(rungs(classifier.predict(texts, classifier.rule(score, most)))) <= {2, 3}
+    assert rungs(classifier.predict(texts, classifier.rule(score, INF))) == [3] * len(texts)
 
 
 def test_thresholds_for_another_number_of_texts_are_refused(classifier, texts):

@@ -18,11 +18,12 @@ from ziggurat.engine.rules import ExitRule, forced, never, shared
 from ziggurat.engine.runner import Outcomes, replay, run, run_every_rung
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.engine.simple import answer_all, answer_one
-from ziggurat.policies.exits import SCORES
+from ziggurat.policies.exits import SCORES, entropy, exit_score
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 NAN, INF = float("nan"), float("inf")
 TOLERANCE = 1e-5
+NAMES = (*SCORES, "top-entropy@2", "confident-in-a-row@0.7")
 
 
 class ScriptedBackend:
@@ -123,14 +124,16 @@ def cases(draw):
     inputs = scripted_inputs(rng.choice([2, 3, 3, 9, 50], n))
     if n > 1 and draw(st.booleans()):
         inputs[0] = inputs[-1].copy()  # the same input twice
-    name = draw(st.sampled_from(sorted(SCORES)))
-    occurring = np.concatenate([SCORES[name].of(script[:, : rung + 1]) for rung in range(n_rungs)])
+    name = draw(st.sampled_from(NAMES))
+    temperatures = draw(st.none() | st.just(rng.choice([0.5, 1.0, 3.0], n_rungs)))
+    seen = script if temperatures is None else script / temperatures[:, None]
+    occurring = np.concatenate([exit_score(name).of(seen[:, : rung + 1]) for rung in range(n_rungs)])
     shape = (n, n_rungs - 1) if draw(st.booleans()) else (n_rungs - 1,)
     thresholds = rng.choice(np.concatenate([occurring, [-INF, INF]]), shape)
     thresholds[..., rng.random(n_rungs - 1) < 0.25] = NAN
     order = draw(st.permutations(range(n)))
     backend = ScriptedBackend(script, rung_layers)
-    return backend, inputs, order, draw(st.integers(1, n)), ExitRule(name, thresholds)
+    return backend, inputs, order, draw(st.integers(1, n)), ExitRule(name, thresholds, temperatures)
 
 
 @repeatable
@@ -142,6 +145,19 @@ def test_batched_equals_one_by_one(case):
     assert answered(outcomes)
     assert outcomes.rungs.tolist() == rungs.tolist()
     assert outcomes.logits.tolist() == logits.tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("n_classes", [3, 45])
+def test_claim_13_every_input_is_answered_by_the_rung_that_it_left_at(name, n_classes):
+    rng = np.random.default_rng(n_classes)
+    backend = ScriptedBackend(rng.normal(size=(40, 4, n_classes)) * np.linspace(1, 9, 4)[:, None], (1, 2, 3, 4))
+    inputs = scripted_inputs(rng.integers(2, 9, 40))
+    for threshold in (-INF, 0.0, 0.2, 0.7, 1.0, 2.0, INF):
+        outcomes = run(backend, packed_batches(inputs, rng.permutation(40), 7), shared(name, threshold, 4), 40)
+        assert answered(outcomes)
+        assert np.array_equal(outcomes.logits, backend.script[range(40), outcomes.rungs])
+        assert set(outcomes.predictions.tolist()) <= set(range(n_classes)) and len(set(outcomes.predictions)) > 2
 
 
 @repeatable
@@ -210,35 +226,42 @@ def backends(make_model):
 def closeness(every: np.ndarray, rule: ExitRule) -> np.ndarray:
     """How far each input's scores keep from their thresholds, (n): below TOLERANCE rounding may decide.
 
-    A count of agreements is an integer, but which class is predicted hangs on the gap between the two largest logits.
+    A count is an integer, but which class is predicted hangs on the gap between the two largest logits, and whether a
+    rung is confident on its entropy.
     """
     n, n_rungs, _ = every.shape
     asked = np.flatnonzero(rule.asked[:-1])
     if rule.score.startswith("agreement"):
         ordered = np.sort(every, axis=2)
         return (ordered[..., -1] - ordered[..., -2]).min(axis=1)
+    every = every if rule.temperatures is None else every / rule.temperatures[:, None]
+    if rule.score.startswith("confident"):
+        largest = float(rule.score.partition("@")[2])
+        return np.min([np.abs(entropy(every[:, rung, None]) - largest) for rung in range(n_rungs)], axis=0)
     thresholds = np.broadcast_to(rule.thresholds, (n, n_rungs - 1))
-    gaps = [np.abs(SCORES[rule.score].of(every[:, : rung + 1]) - thresholds[:, rung]) for rung in asked]
+    gaps = [np.abs(exit_score(rule.score).of(every[:, : rung + 1]) - thresholds[:, rung]) for rung in asked]
     return np.min(gaps, axis=0) if gaps else np.full(n, INF)
 
 
 def thresholds_for(name: str, every: np.ndarray) -> list[float]:
     """A threshold below all scores, three in gaps between them, one above all."""
-    values = np.unique(np.concatenate([SCORES[name].of(every[:, : rung + 1]) for rung in range(every.shape[1])]))
+    values = np.unique(np.concatenate([exit_score(name).of(every[:, : rung + 1]) for rung in range(every.shape[1])]))
     gaps = np.flatnonzero(np.diff(values) > 100 * TOLERANCE)
     middles = ((values[:-1] + values[1:]) / 2)[gaps]
     return [-1.0, *(middles[len(gaps) * share // 4] for share in (1, 2, 3) if len(gaps)), 9.0]
 
 
 @pytest.mark.parametrize("kind", ["fastbert", "pooler", "linear", "none"])
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", NAMES)
 def test_torch_batched_equals_one_by_one(backends, ragged_tokens, kind, name):
     backend, n = backends[kind], len(ragged_tokens)
     n_rungs = len(backend.rung_layers)
     rng = np.random.default_rng(0)
     every = run_every_rung(backend, [pack([t], rows=np.array([i])) for i, t in enumerate(ragged_tokens)], n).logits
     choices = thresholds_for(name, every)
-    cases = [shared(name, choice, n_rungs) for choice in choices] + [shared(name, rng.choice(choices, n), n_rungs)]
+    mixed, temperatures = rng.choice(choices, n), rng.uniform(0.5, 2, n_rungs)
+    cases = [shared(name, choice, n_rungs) for choice in choices]
+    cases += [shared(name, mixed, n_rungs), shared(name, mixed, n_rungs, temperatures)]
     compared = excused = 0
     seen: set[int] = set()
     for rule in cases:

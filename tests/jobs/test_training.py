@@ -1,9 +1,12 @@
+import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from ziggurat.calibrate.temperature import fit_temperatures
 from ziggurat.config import load_recipe
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
@@ -109,14 +112,67 @@ def test_adapt_leaves_every_tensor_of_the_checkpoint_as_it_was(rows_file, tiny_c
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_adapt_needs_no_labels(rows_file, tiny_checkpoint, tmp_path):
-    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
-    unlabelled = tmp_path / "unlabelled.jsonl"
-    unlabelled.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows))
+def test_adapt_needs_no_labels(unlabelled, tiny_checkpoint, tmp_path):
     result = adapt_classifier(str(tiny_checkpoint), str(unlabelled), tmp_path / "model", options=QUIET)
-    assert result["rows"]["train"] + result["rows"]["select"] + result["rows"]["certify"] == len(rows)
+    assert result["rows"]["train"] + result["rows"]["select"] + result["rows"]["certify"] == 240
     assert len(result["operating_points"]) == 3
     assert read_manifest(tmp_path / "model").labels == ("river", "stone", "tower")
+
+
+@pytest.fixture
+def unlabelled(rows_file, tmp_path):
+    """The rows of `rows_file` without their labels."""
+    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    path = tmp_path / "unlabelled.jsonl"
+    path.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows))
+    return path
+
+
+def adapting(**changes):
+    """A recipe that trains only heads, in no time."""
+    recipe = load_recipe("adapt")
+    return dataclasses.replace(recipe, stages=(dataclasses.replace(recipe.stages[0], epochs=0.2),), **changes)
+
+
+def test_the_recipe_says_which_score_the_points_use_and_whether_rungs_get_temperatures(
+    rows_file, tiny_checkpoint, tmp_path
+):
+    recipe = adapting(exit_score="agreement-in-a-row", temperatures=True)
+    adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", recipe, QUIET)
+    classifier = AdaptiveClassifier.from_pretrained(tmp_path / "model")
+    select = roles_of(rows_file)[Role.SELECT]
+    every = classifier.every_rung(classifier.encode(select.texts))
+    expected = fit_temperatures(every, select.classes)
+    assert (expected != 1).any()
+    for point in classifier.manifest.operating_points:
+        assert point.score == "agreement-in-a-row"
+        assert point.temperatures == pytest.approx(expected.tolist())
+        assert len(classifier.predict(select.texts, point)) == len(select)
+
+
+def test_points_use_entropy_and_no_temperatures_unless_the_recipe_says_so(trained):
+    points = read_manifest(trained[0]).operating_points
+    assert {(point.score, point.temperatures) for point in points} == {("entropy", None)}
+
+
+def test_temperatures_without_labels_are_refused_before_training(unlabelled, tiny_checkpoint, tmp_path):
+    with pytest.raises(UserError, match=r"label its rows, or set temperatures = false in recipe 'adapt'"):
+        adapt_classifier(str(tiny_checkpoint), str(unlabelled), tmp_path / "model", adapting(temperatures=True), QUIET)
+    assert not (tmp_path / "model.training").exists()
+
+
+def test_temperatures_without_scipy_are_refused_before_training(rows_file, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(UserError, match=r"pip install 'ziggurat\[train\]'"):
+        adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", adapting(temperatures=True), QUIET)
+    assert not (tmp_path / "model.training").exists()
+
+
+@pytest.mark.parametrize("score", ["luck", "top-entropy@1", "confident-in-a-row@2"])
+def test_an_unknown_exit_score_is_refused_before_training(score, rows_file, tiny_checkpoint, tmp_path):
+    with pytest.raises(UserError, match=f"{score!r}.*known: entropy, "):
+        adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", adapting(exit_score=score), QUIET)
+    assert not (tmp_path / "model.training").exists()
 
 
 def test_adapt_refuses_labels_that_the_checkpoint_does_not_have(tiny_checkpoint, rows_file, tmp_path):
@@ -155,7 +211,9 @@ def test_only_select_rows_choose(role, rows_file, tiny_recipe, tiny_checkpoint, 
     with pytest.raises(UserError, match="takes select rows"):
         fit_folder(fit, roles[Role.TRAIN], roles[role])
     with pytest.raises(UserError, match="takes select rows"):
-        _with_operating_points(AdaptiveClassifier.from_pretrained(model_folder), roles[role], progress=False)
+        _with_operating_points(
+            AdaptiveClassifier.from_pretrained(model_folder), roles[role], fit.recipe, progress=False
+        )
 
 
 def test_shipped_recipes_that_train_take_every_stage_in_order():

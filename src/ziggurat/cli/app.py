@@ -45,7 +45,10 @@ Point = Annotated[str, typer.Option("--operating-point", help="exact, balanced, 
 Threshold = Annotated[float | None, typer.Option(help="Exit threshold for this call, instead of the operating point.")]
 Score = Annotated[
     str,
-    typer.Option(help="Exit score of --threshold: entropy, max-probability, margin, agreement, agreement-in-a-row."),
+    typer.Option(
+        help="Exit score of --threshold: entropy, max-probability, margin, agreement, agreement-in-a-row, "
+        "top-entropy@N (of the N likeliest classes), confident-in-a-row@H (rungs with entropy <= H)."
+    ),
 ]
 TextColumn = Annotated[str, typer.Option(help="Column with the text.")]
 PairColumn = Annotated[

@@ -16,7 +16,7 @@ def training_text(result: dict[str, Any]) -> str:
 def _point_text(point: dict[str, Any]) -> str:
     asked = [threshold for threshold in point["thresholds"] if threshold is not None]
     return (
-        f"{point['score']} {asked[0]:.4f}, to lose at most {100 * point['target']:g} points" if asked else "full depth"
+        f"{point['score']} {asked[0]:.4g}, to lose at most {100 * point['target']:g} points" if asked else "full depth"
     )
 
 

@@ -119,6 +119,7 @@ class AdaptiveClassifier:
             rule = replace(rules.of_point(point), tokens=self.token_rule)
         if rule.thresholds.shape[-1] != len(self.rungs) - 1:
             raise UserError(f"exit rule: {rule.thresholds.shape[-1]} thresholds, the model needs {len(self.rungs) - 1}")
+        rules.refuse_unreachable(rule)
         return rule
 
     def encode(self, texts: Sequence[Text]) -> Encoded:

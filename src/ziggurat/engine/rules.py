@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ziggurat.errors import UserError
-from ziggurat.policies.exits import SCORES
+from ziggurat.policies.exits import exit_score
 from ziggurat.policies.prune import TokenRule
 from ziggurat.types import OperatingPoint
 
@@ -18,20 +18,31 @@ class ExitRule:
     """One threshold per rung but the last, for all inputs alike or for each; NaN = that rung is not asked.
 
     An input leaves at the first asked rung where it is at least as sure as the threshold: entropy <= τ, the other
-    scores >= τ. The last rung answers all that is left.
+    scores >= τ. The last rung answers all that is left. Temperatures sharpen or soften what the score sees of a rung;
+    answers stay as they are.
     """
 
     score: str
     thresholds: np.ndarray  # (n_rungs - 1) or (n_inputs, n_rungs - 1) float64, in the score's unit
+    temperatures: np.ndarray | None = None  # (n_rungs) float64, by which logits are divided for the score; None = 1
     tokens: TokenRule | None = None  # which tokens leave on the way; None = nothing is pruned
 
     def __post_init__(self) -> None:
-        if self.score not in SCORES:
-            raise UserError(f"exit score {self.score!r} is not known; known: {', '.join(SCORES)}")
+        exit_score(self.score)
+        self._check_temperatures()
         nan = np.isnan(self.thresholds)
         # Otherwise a neighbour's head would enter this input's history, and its answer depend on its batch mates.
         if self.thresholds.ndim == 2 and (nan.any(axis=0) & ~nan.all(axis=0)).any():
             raise UserError("per-input thresholds: a rung is asked for all inputs (no NaN in its column) or for none")
+
+    def _check_temperatures(self) -> None:
+        if self.temperatures is None:
+            return
+        n_rungs = self.thresholds.shape[-1] + 1
+        if self.temperatures.shape != (n_rungs,):
+            raise UserError(f"exit rule: {self.temperatures.size} temperatures for {n_rungs} rungs; give one for each")
+        if not (np.isfinite(self.temperatures) & (self.temperatures > 0)).all():
+            raise UserError("exit rule: a temperature must be a finite number above 0; fit them again")
 
     @property
     def asked(self) -> tuple[bool, ...]:
@@ -42,7 +53,10 @@ class ExitRule:
         """Which sequences have their answer: history (n_seqs, rungs seen, n_classes), rows (n_seqs) → (n_seqs) bool."""
         if rung == self.thresholds.shape[-1]:
             return np.ones(len(rows), dtype=bool)
-        score = SCORES[self.score]
+        score = exit_score(self.score)
+        if self.temperatures is not None:
+            heard = np.flatnonzero(self.asked[: rung + 1])  # the history skips rungs that are not asked
+            history = history / self.temperatures[heard, None]
         threshold = self.thresholds[rung] if self.thresholds.ndim == 1 else self.thresholds[rows, rung]
         values = score.of(history)
         decided: np.ndarray = values >= threshold if score.larger_is_surer else values <= threshold
@@ -54,12 +68,32 @@ def never(n_rungs: int) -> ExitRule:
     return ExitRule("entropy", np.full(n_rungs - 1, np.nan))
 
 
-def shared(score: str, threshold: float | Sequence[float] | np.ndarray, n_rungs: int) -> ExitRule:
+def refuse_unreachable(rule: ExitRule) -> None:
+    """UserError for a count that no input can reach before the last rung, so that asking would only cost.
+
+    An infinite threshold says so on purpose, and passes.
+    """
+    n_asked = sum(rule.asked)
+    most = exit_score(rule.score).largest_count(n_asked)
+    finite = rule.thresholds[np.isfinite(rule.thresholds)]
+    if most is not None and (finite > most).any():
+        raise UserError(
+            f"exit rule: {rule.score} never reaches {finite.max():g}: with {n_asked} asked rungs the largest count "
+            f"possible before the last is {most}; lower the threshold"
+        )
+
+
+def shared(
+    score: str,
+    threshold: float | Sequence[float] | np.ndarray,
+    n_rungs: int,
+    temperatures: np.ndarray | None = None,
+) -> ExitRule:
     """The same threshold at every rung: one number for all inputs, or (n_inputs) numbers, one for each."""
     values = np.asarray(threshold, dtype=np.float64)
     if values.ndim > 1 or np.isnan(values).any():
         raise UserError("threshold: give one number, or one number per input")
-    return ExitRule(score, np.broadcast_to(values[..., None], (*values.shape, n_rungs - 1)))
+    return ExitRule(score, np.broadcast_to(values[..., None], (*values.shape, n_rungs - 1)), temperatures)
 
 
 def fixed_depth(rung: int, n_rungs: int) -> ExitRule:
@@ -77,4 +111,6 @@ def forced(rungs: np.ndarray, n_rungs: int) -> ExitRule:
 
 def of_point(point: OperatingPoint) -> ExitRule:
     """The rule of an operating point."""
-    return ExitRule(point.score, np.array([np.nan if t is None else t for t in point.thresholds], dtype=np.float64))
+    thresholds = np.array([np.nan if t is None else t for t in point.thresholds], dtype=np.float64)
+    temperatures = None if point.temperatures is None else np.array(point.temperatures, dtype=np.float64)
+    return ExitRule(point.score, thresholds, temperatures)

@@ -39,7 +39,7 @@ def exit_rule(
     classifier: AdaptiveClassifier, operating_point: str | OperatingPoint, threshold: float | None, score: str
 ) -> ExitRule:
     """The rule that a call asks for: its own threshold if it gives one, else the operating point."""
-    return classifier.rule_of(operating_point) if threshold is None else classifier.rule(score, threshold)
+    return classifier.rule_of(operating_point if threshold is None else classifier.rule(score, threshold))
 
 
 def rows_to_measure(classifier: AdaptiveClassifier, source: str, columns: Columns = DEFAULT_COLUMNS) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ziggurat.calibrate.choose import choose_points
+from ziggurat.calibrate.temperature import fit_temperatures
 from ziggurat.config import Recipe, load_recipe
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
@@ -19,6 +21,7 @@ from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
+from ziggurat.policies.exits import exit_score
 from ziggurat.types import Label
 
 Roles = Mapping[Role, Dataset]
@@ -86,16 +89,20 @@ def read_roles(source: str, recipe: Recipe, columns: Columns, names: tuple[Label
 def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions) -> dict[str, Any]:
     try:
         from ziggurat.train.pipeline import Fit, fit_folder
+
+        if recipe.temperatures:
+            importlib.import_module("scipy.optimize")
     except ModuleNotFoundError as error:
         raise UserError(f"training needs {error.name}; pip install 'ziggurat[train]'") from None
     train_rows, select_rows = roles[Role.TRAIN], roles[Role.SELECT]
+    _refuse_early(recipe, select_rows)
     work = out.with_name(out.name + ".training")
     made = work / "model"
     fit = Fit(source, recipe, work, made, options.device, options.progress, options.mixed_precision)
     if not fit_folder(fit, train_rows, select_rows):
         return {}  # another process of `accelerate launch` writes and reports
     classifier = AdaptiveClassifier.from_pretrained(made, options.device)
-    manifest = _with_operating_points(classifier, select_rows, options.progress)
+    manifest = _with_operating_points(classifier, select_rows, recipe, options.progress)
     write_manifest(manifest, made)
     refuse_full_folder(out)
     if out.is_dir():
@@ -105,7 +112,17 @@ def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainO
     return _summary(manifest, roles, out)
 
 
-def _with_operating_points(classifier: AdaptiveClassifier, select: Dataset, progress: bool) -> Manifest:
+def _refuse_early(recipe: Recipe, select: Dataset) -> None:
+    """UserError for what would otherwise be noticed when training is over and its operating points are chosen."""
+    exit_score(recipe.exit_score)
+    if recipe.temperatures and select.labels is None:
+        raise UserError(
+            f"{select.source}: temperatures are fitted to labels and it has none; "
+            f"label its rows, or set temperatures = false in recipe {recipe.name!r}"
+        )
+
+
+def _with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recipe: Recipe, progress: bool) -> Manifest:
     """The manifest with the points that the select rows choose; UserError for rows of another role."""
     select.require(Role.SELECT)
     encoded = classifier.tokenizer.encode(select.texts, select.pairs)
@@ -116,6 +133,8 @@ def _with_operating_points(classifier: AdaptiveClassifier, select: Dataset, prog
         lambda rule: classifier.flops(every.kept, rule),
         classifier.manifest.fingerprint,
         select.digest,
+        recipe.exit_score,
+        temperatures=fit_temperatures(every.logits, select.classes) if recipe.temperatures else None,
     )
     return dataclasses.replace(classifier.manifest, operating_points=points)
 

@@ -1,15 +1,18 @@
 """Exit scores: how sure is this rung? Numbers only; the comparison with a threshold is the engine's.
 
 Every score reads a history of logits, (n_seqs, n_rungs_seen, n_classes), whose last entry is the rung being asked, and
-returns (n_seqs) float64. A rung that was not asked is not in the history.
+returns (n_seqs) float64. A rung that was not asked is not in the history. `exit_score` finds a score by its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+
+from ziggurat.errors import UserError
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -25,9 +28,26 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def entropy(history: np.ndarray) -> np.ndarray:
     """Entropy over ln N, in [0, 1]: 0 is sure, 1 is uniform (MP eq. 5)."""
-    logs = log_softmax(history[:, -1])
+    return _normalised_entropy(history[:, -1])
+
+
+def top_entropy(history: np.ndarray, n: int) -> np.ndarray:
+    """Entropy of the `n` most probable classes, as if there were no others, over ln n (FastPLM's `uncertainty_N`).
+
+    For many classes, whose unlikely ones together keep the plain entropy high. All classes if there are fewer than `n`.
+    """
+    logits = history[:, -1]
+    if n >= logits.shape[-1]:
+        return _normalised_entropy(logits)
+    # The softmax over some of the classes is the softmax over all of them, renormalised.
+    return _normalised_entropy(np.sort(logits, axis=-1)[:, -n:])
+
+
+def _normalised_entropy(logits: np.ndarray) -> np.ndarray:
+    """Entropy over ln N: (..., N) → (...)."""
+    logs = log_softmax(logits)
     # Rounding can leave a hair outside the interval, and "threshold 1 always exits" must hold exactly.
-    return np.clip(-(np.exp(logs) * logs).sum(axis=-1) / np.log(history.shape[-1]), 0.0, 1.0)
+    return np.clip(-(np.exp(logs) * logs).sum(axis=-1) / np.log(logits.shape[-1]), 0.0, 1.0)
 
 
 def max_probability(history: np.ndarray) -> np.ndarray:
@@ -50,8 +70,17 @@ def agreement(history: np.ndarray) -> np.ndarray:
 def agreement_in_a_row(history: np.ndarray) -> np.ndarray:
     """How many of the latest rungs, without a break, predicted what the rung before them did (PABEE)."""
     predictions = history.argmax(axis=-1)
-    agree = predictions[:, 1:] == predictions[:, :-1]
-    return np.cumprod(agree[:, ::-1], axis=-1).sum(axis=-1).astype(np.float64)
+    return _latest_in_a_row(predictions[:, 1:] == predictions[:, :-1])
+
+
+def confident_in_a_row(history: np.ndarray, largest: float) -> np.ndarray:
+    """How many of the latest rungs, without a break, had a normalised entropy of at most `largest` (PCEE-BERT)."""
+    return _latest_in_a_row(_normalised_entropy(history) <= largest)
+
+
+def _latest_in_a_row(holds: np.ndarray) -> np.ndarray:
+    """How many entries at the end of each row are true: (n, k) bool → (n) float64."""
+    return np.cumprod(holds[:, ::-1], axis=-1).sum(axis=-1).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -60,12 +89,63 @@ class ExitScore:
 
     of: Callable[[np.ndarray], np.ndarray]
     larger_is_surer: bool
+    first_count: int | None = None  # of a count: its largest value at the first asked rung; None = not a count
+
+    def largest_count(self, n_asked: int) -> int | None:
+        """The most that a count can be where it decides anything, with `n_asked` asked rungs; None = not a count.
+
+        A count grows by at most one from asked rung to asked rung, and the last of these answers whatever it says.
+        """
+        return None if self.first_count is None else self.first_count + n_asked - 2
 
 
 SCORES: Mapping[str, ExitScore] = {
     "entropy": ExitScore(entropy, larger_is_surer=False),
     "max-probability": ExitScore(max_probability, larger_is_surer=True),
     "margin": ExitScore(margin, larger_is_surer=True),
-    "agreement": ExitScore(agreement, larger_is_surer=True),
-    "agreement-in-a-row": ExitScore(agreement_in_a_row, larger_is_surer=True),
+    "agreement": ExitScore(agreement, larger_is_surer=True, first_count=0),
+    "agreement-in-a-row": ExitScore(agreement_in_a_row, larger_is_surer=True, first_count=0),
 }
+
+
+@dataclass(frozen=True)
+class ScoreFamily:
+    """Scores that differ in one number, with which their name ends: `top-entropy@5`."""
+
+    parameter: str  # what the number is called
+    wanted: str  # what it must be
+    score: Callable[[str], ExitScore]  # from the number as it is written; ValueError if it is not as wanted
+
+
+def _top_entropy(n: str) -> ExitScore:
+    if not (n.isascii() and n.isdecimal() and int(n) >= 2):
+        raise ValueError(n)
+    return ExitScore(partial(top_entropy, n=int(n)), larger_is_surer=False)
+
+
+def _confident_in_a_row(largest: str) -> ExitScore:
+    if not 0 <= float(largest) <= 1:
+        raise ValueError(largest)
+    return ExitScore(partial(confident_in_a_row, largest=float(largest)), larger_is_surer=True, first_count=1)
+
+
+FAMILIES: Mapping[str, ScoreFamily] = {
+    "top-entropy": ScoreFamily("N", "a whole number of at least 2", _top_entropy),
+    "confident-in-a-row": ScoreFamily("H", "an entropy in [0, 1]", _confident_in_a_row),
+}
+
+
+def exit_score(name: str) -> ExitScore:
+    """The score of this name, such as `entropy` or `top-entropy@5`; UserError lists those that there are."""
+    if name in SCORES:
+        return SCORES[name]
+    known = ", ".join([*SCORES, *(f"{family}@{FAMILIES[family].parameter}" for family in FAMILIES)])
+    first, _, number = name.partition("@")
+    if first not in FAMILIES:
+        raise UserError(f"exit score {name!r} is not known; known: {known}")
+    family = FAMILIES[first]
+    try:
+        return family.score(number)
+    except ValueError:
+        message = f"{family.parameter} of {first}@{family.parameter} must be {family.wanted}"
+        raise UserError(f"exit score {name!r}: {message}; known: {known}") from None
