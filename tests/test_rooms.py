@@ -33,7 +33,7 @@ FRONT_DOOR = {"__init__", "__main__"}
 STRANGERS = {("encoder", "policies")}  # in order, and all the same none of the other's business
 # Everything else imports where torch and its company are not installed.
 NEEDS_TORCH = {
-    "encoder": {"attention", "linear", "torch_encoder", "heads", "model", "devices", "checkpoint"},
+    "encoder": {"attention", "linear", "int8", "torch_encoder", "heads", "model", "devices", "checkpoint"},
     "engine": {"torch_backend"},
     "train": {path.stem for path in (SOURCE / "train").glob("[!_]*.py")},
 }
