@@ -1,9 +1,11 @@
 """INT8 in the compiled engine's scheme, simulated with floats: to train for it, and to see what it costs in accuracy.
 
 Weights are symmetric int8 with one scale per output channel, activations symmetric int8 with one scale per token, taken
-from the token's own largest value. So no calibration data is needed, and no answer depends on its batch mates. LTP
-(section 4.6) has static scales instead, and the code that it builds on, I-BERT, computes softmax, GELU and LayerNorm
-with integers too; here those stay floats, and so do the two products inside attention.
+from the token's own largest value. So no calibration data is needed, and what a linear map answers for a token does not
+depend on its batch mates, to the bit. A whole model's answer does as far as attention does: where the latter's last
+digits differ, now and then a value is rounded to the next code. LTP (section 4.6) has static scales instead, and the
+code that it builds on, I-BERT, computes softmax, GELU and LayerNorm with integers too; here those stay floats, and so
+do the two products inside attention.
 """
 
 from __future__ import annotations
