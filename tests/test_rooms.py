@@ -32,7 +32,18 @@ HALL = {"errors", "types", "config", "files"}
 FRONT_DOOR = {"__init__", "__main__"}
 # Everything else imports where torch and its company are not installed.
 NEEDS_TORCH = {
-    "encoder": {"attention", "linear", "pruning", "soft", "torch_encoder", "heads", "model", "devices", "checkpoint"},
+    "encoder": {
+        "attention",
+        "linear",
+        "int8",
+        "pruning",
+        "soft",
+        "torch_encoder",
+        "heads",
+        "model",
+        "devices",
+        "checkpoint",
+    },
     "engine": {"torch_backend"},
     "train": {path.stem for path in (SOURCE / "train").glob("[!_]*.py")},
 }

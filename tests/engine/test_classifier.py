@@ -176,7 +176,7 @@ def test_a_point_is_given_by_name_or_as_itself_or_as_a_rule(classifier, texts):
 
 
 def test_temperatures_move_who_leaves_and_not_what_a_rung_answers(classifier, texts):
-    every = classifier.every_rung(classifier.encode(texts))
+    every = classifier.every_rung(classifier.encode(texts)).logits
     plain = OperatingPoint("mine", "entropy", (0.5,) * 3, classifier.manifest.fingerprint)
     softer = dataclasses.replace(plain, temperatures=(3.0, 3.0, 3.0, 1.0))
     before, after = classifier.predict(texts, plain), classifier.predict(texts, softer)

@@ -11,6 +11,7 @@ from torch import nn
 
 from ziggurat.data.packing import pack
 from ziggurat.encoder.heads import HEADS
+from ziggurat.encoder.int8 import Int8Linear, simulate_int8
 from ziggurat.engine.runner import run_every_rung
 from ziggurat.engine.torch_backend import DTYPES, TorchBackend, _PrepackedLinear, load_backend
 from ziggurat.errors import UserError
@@ -59,6 +60,19 @@ def test_every_linear_layer_is_laid_out_on_the_cpu_in_float32_only(make_model):
     linears = 4 * 4 + 2 + 3 * 6  # layers, the last classifier, three FastBERT heads
     assert kinds("float32") == [0, linears]
     assert kinds("bfloat16") == [linears, 0]
+
+
+def test_a_model_that_simulates_int8_still_does_so_here(make_model, ragged_tokens):
+    model = make_model()
+    floats = every_rung(TorchBackend(model, "cpu"), ragged_tokens)
+    simulated = simulate_int8(model)
+    backend = TorchBackend(model, "cpu")
+    assert sum(isinstance(part, Int8Linear) for part in backend.model.modules()) == len(simulated) == 16
+    with torch.no_grad():
+        expected = torch.stack(model(pack(ragged_tokens)), dim=1).numpy()
+    logits = every_rung(backend, ragged_tokens)
+    assert np.abs(logits - expected).max() < 1e-5
+    assert np.abs(logits - floats).max() > 1e-3
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -141,7 +141,7 @@ def test_the_recipe_says_which_score_the_points_use_and_whether_rungs_get_temper
     adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", recipe, QUIET)
     classifier = AdaptiveClassifier.from_pretrained(tmp_path / "model")
     select = roles_of(rows_file)[Role.SELECT]
-    every = classifier.every_rung(classifier.encode(select.texts))
+    every = classifier.every_rung(classifier.encode(select.texts)).logits
     expected = fit_temperatures(every, select.classes)
     assert (expected != 1).any()
     for point in classifier.manifest.operating_points:

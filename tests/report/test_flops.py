@@ -1,4 +1,4 @@
-"""FLOPs: anchors printed by other papers, agreement with a dispatcher-level counter, and a path against a rung."""
+"""FLOPs and bit operations: anchors printed by other papers, a dispatcher-level counter, and a path against a rung."""
 
 import dataclasses
 import subprocess
@@ -7,9 +7,19 @@ import sys
 import numpy as np
 import pytest
 
-from ziggurat.encoder.flops import HEADS, full_flops, head_flops, layer_flops, path_flops, rung_flops
+from ziggurat.encoder.flops import (
+    HEADS,
+    bit_operations,
+    full_flops,
+    head_flops,
+    layer_flops,
+    linear_flops,
+    path_bops,
+    path_flops,
+    rung_flops,
+)
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.report.conventions import CONVENTIONS, Route
+from ziggurat.report.conventions import CONVENTIONS, Route, ltp_bops
 
 BERT_BASE = EncoderSpec(
     model_type="bert",
@@ -92,6 +102,41 @@ def test_ltp_charges_attention_before_and_feed_forward_after_pruning():
     assert layer_flops(BERT_BASE, n_a, n_f) == 2 * (2 * d * n_a**2 + 4 * d**2 * n_a + 8 * d**2 * n_f)
     route = Route(tokens=(n_a, n_f), kept=(n_f, 10), n_classes=2, heads_at=(1,))
     assert price("ltp", route) == layer_flops(BERT_BASE, n_a, n_f) + layer_flops(BERT_BASE, n_f, 10)
+
+
+def test_ltps_int8_is_a_quarter_of_the_fp16_baseline_and_pruning_multiplies():
+    full = Route(tokens=(26,) * 12, n_classes=2)
+    pruned = Route(tokens=(26,) * 4 + (10,) * 8, kept=(26,) * 3 + (10,) * 9, n_classes=2)
+    assert 4 * ltp_bops(BERT_BASE, full, 8) == ltp_bops(BERT_BASE, full, 16)
+    reduction = ltp_bops(BERT_BASE, full, 16) / ltp_bops(BERT_BASE, pruned, 8)
+    assert reduction == pytest.approx(4 * price("ltp", full) / price("ltp", pruned))
+    # TR-BERT's printed table of multiply-adds of a layer, times 16 x 16 and 8 x 8.
+    assert ltp_bops(BERT_BASE, Route(tokens=(1,), n_classes=2), 16) == 7_079_424 * 256
+    assert ltp_bops(BERT_BASE, Route(tokens=(2,), n_classes=2), 8) == 14_161_920 * 64
+
+
+def test_bit_operations_take_weights_and_activations_of_different_width():
+    assert bit_operations(20, 4, 8) == 10 * 32
+    assert bit_operations(np.array([20, 2], dtype=np.int64), 8, 8).tolist() == [640, 64]
+    assert bit_operations(full_flops(BERT_BASE, 2, np.array([512])), 32, 32)[0] > 2**45  # and no overflow
+
+
+def test_our_int8_pays_16_bits_for_attention_products_heads_and_classifier():
+    d, n_a, n_f = 768, 50, 20
+    linear, products = 4 * d * d * n_a + 2 * d * 3072 * n_f, 2 * d * n_a * n_a
+    classifier = d * d + d * 2
+    bops = path_bops(BERT_BASE, "linear", 2, (n_a,), (1,), final=True, kept=(n_f,))
+    assert bops == 64 * linear + 256 * (products + classifier + d * 2)
+    assert linear_flops(BERT_BASE, n_a, n_f) == 2 * linear
+    assert linear_flops(BERT_BASE, np.array([n_a], dtype=np.int32)).tolist() == [2 * (12 * d * d * n_a)]
+
+
+def test_without_int8_bit_operations_are_256_times_the_multiply_adds():
+    way = (BERT_BASE, "fastbert", 4, (40, 30, 30), (1, 2))
+    for kept in (None, (30, 30, 12)):
+        whole = path_bops(*way, final=True, kept=kept, layer_bits=16)
+        assert whole == 128 * path_flops(*way, final=True, kept=kept)
+        assert 0.25 * whole < path_bops(*way, final=True, kept=kept) < 0.3 * whole
 
 
 def test_layers_counts_layers():

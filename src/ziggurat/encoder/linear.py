@@ -8,17 +8,22 @@ from torch.nn import functional
 
 
 class RowLinear(nn.Linear):
-    """nn.Linear for (n_tokens, d_in), where n_tokens differs from batch to batch.
+    """nn.Linear for (n_tokens, d_in), where n_tokens differs from batch to batch."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(n, d_in) → (n, d_out)."""
+        return row_linear(states, self.weight, self.bias)
+
+
+def row_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`functional.linear` for any number of rows: (n, d_in), (d_out, d_in), (d_out) → (n, d_out).
 
     oneDNN, which computes bfloat16 on CPUs, generates a kernel for every number of rows that it meets and keeps a
     thousand of them: time at every step, and gigabytes. Rounding rows up bounds how many kernels there are.
     """
-
-    def forward(self, states: Tensor) -> Tensor:
-        """(n, d_in) → (n, d_out)."""
-        if states.device.type == "cpu" and (states.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")):
-            return super().forward(pad_rows(states))[: len(states)]
-        return super().forward(states)
+    if states.device.type == "cpu" and (states.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")):
+        return functional.linear(pad_rows(states), weight, bias)[: len(states)]
+    return functional.linear(states, weight, bias)
 
 
 def pad_rows(states: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.checkpoint import load_model
 from ziggurat.encoder.devices import resolve_device
+from ziggurat.encoder.int8 import Int8Linear
 from ziggurat.encoder.linear import pad_rows
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
@@ -80,10 +81,13 @@ class _PrepackedLinear(nn.Module):
 
 
 def _prepack(model: nn.Module) -> None:
-    """Replaces every linear layer in place, where this build of torch has the operator."""
+    """Replaces every linear layer in place, where this build of torch has the operator.
+
+    Those that simulate int8 stay: laid out for floats, they would answer as floats do.
+    """
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return
     for module in list(model.modules()):
         for name, part in list(module.named_children()):
-            if isinstance(part, nn.Linear):
+            if isinstance(part, nn.Linear) and not isinstance(part, Int8Linear):
                 setattr(module, name, _PrepackedLinear(part))

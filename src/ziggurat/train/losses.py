@@ -42,3 +42,30 @@ def joint_loss(every: Sequence[Tensor], labels: Tensor) -> Tensor:
         weight * functional.cross_entropy(logits.float(), labels) for weight, logits in zip(weights, every, strict=True)
     ]
     return torch.stack(losses).sum() / sum(weights)
+
+
+def distillation_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    student_embeddings: Tensor,
+    teacher_embeddings: Tensor,
+    temperature: float = 1.0,
+    embedding_weight: float = 1.0,
+) -> Tensor:
+    """What a pruned INT8 student learns from its float teacher (LTP 4.6): logits, and the embedding layer's output.
+
+    T² KL(teacher ‖ student) of logits (n, n_classes) divided by the temperature T, mean over rows, plus
+    `embedding_weight` x the squared difference of the states (n_tokens, d) that enter the first layer, mean over tokens
+    and width. Hence the teacher must have the student's width and tokenizer. The teacher gets no gradient. ValueError
+    for shapes that differ, which would broadcast.
+
+    LTP trains on (1 - a) x the original loss + a x this one. It prints neither a, nor the temperature, nor either
+    distance: KL and mean squares are ours, T² (gradients keep their size whatever T is) is Hinton et al. (2015).
+    """
+    pairs = {"logits": (student_logits, teacher_logits), "embeddings": (student_embeddings, teacher_embeddings)}
+    for name, (student, teacher) in pairs.items():
+        if student.shape != teacher.shape:
+            raise ValueError(f"{name} of student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ")
+    logits = temperature**2 * kl_divergence(teacher_logits.float() / temperature, student_logits.float() / temperature)
+    distance = functional.mse_loss(student_embeddings.float(), teacher_embeddings.detach().float())
+    return logits + embedding_weight * distance
