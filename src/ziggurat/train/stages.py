@@ -10,9 +10,10 @@ from torch import nn
 from ziggurat.config import StageConfig
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
+from ziggurat.policies.prune import PREDICTED
 from ziggurat.train.batches import Examples
 from ziggurat.train.loop import Keep, Run, fit
-from ziggurat.train.objectives import Hard, Heads, Joint, Regular, Soft
+from ziggurat.train.objectives import Guess, Hard, Heads, Joint, Regular, Soft
 from ziggurat.train.vocabulary import start_vocabulary
 
 Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], AdaptiveModel]
@@ -22,6 +23,19 @@ def regular(model: AdaptiveModel, train: Examples, select: Examples, stage: Stag
     """Plain fine-tuning of backbone and last classifier; the exit heads rest. The best accuracy on select is kept."""
     only_train(model, (model.encoder, model.classifier))
     fit(Regular(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    return model
+
+
+def guess(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+    """Trains the scores of `predicted` pruning: what the upper half of the model attends to, guessed from below (ToP).
+
+    Everything else is frozen. The lowest loss on select is kept.
+    """
+    pruning = _pruning(model, "guess")
+    if pruning.config.score != PREDICTED:
+        raise UserError(f"stage 'guess': pruning's score is {pruning.config.score!r}; set score = {PREDICTED!r}")
+    only_train(model, (pruning.guesses,))
+    fit(Guess(model, stage), train, select, stage, run, Keep.lowest_loss())
     return model
 
 
@@ -69,7 +83,16 @@ def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     return model
 
 
-STAGES: Mapping[str, Stage] = {"regular": regular, "soft": soft, "hard": hard, "heads": heads, "joint": joint}
+STAGES: Mapping[str, Stage] = {
+    "regular": regular,
+    "guess": guess,
+    "soft": soft,
+    "hard": hard,
+    "heads": heads,
+    "joint": joint,
+}
+HEAD_STAGES = frozenset({"heads", "joint"})  # they train exit heads
+UNPRUNED_STAGES = frozenset({"regular", "guess"})  # they know nothing of pruning
 
 
 def stage_of(kind: str) -> Stage:
