@@ -150,7 +150,7 @@ def make_folder(tiny_checkpoint, make_model, make_pruned, tmp_path_factory) -> C
         values = {"labels": LABELS, "pairs": False, "max_length": 24, "fingerprint": "", "training": {"recipe": "none"}}
         manifest = Manifest(head_kind=head_kind, head_layers=head_layers, **values | changes)
         rows = np.array([2**63 + 5, 7, 3], dtype=np.uint64)
-        pruning = changes.get("pruning")
+        pruning = manifest.pruning
         model = make_model(head_kind, head_layers) if pruning is None else make_pruned(pruning)
         manifest = save_model(model, manifest, rows, tiny_checkpoint, folder)
         n = len(head_layers)
@@ -175,7 +175,7 @@ def pruned_folder(make_folder) -> Path:
     """A finished model folder that prunes tokens and leaves some words unread. Shared: copy it to change it."""
     from ziggurat.config import PruningConfig
 
-    return make_folder(pruning=PruningConfig(final=1.1, vocabulary=True))
+    return make_folder(pruning=PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0), vocabulary=True))
 
 
 @pytest.fixture(scope="session")

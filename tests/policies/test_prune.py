@@ -37,9 +37,9 @@ def scores_of(batch, seed, ties=False):
 
 
 def test_the_names_in_recipes_are_the_rules_that_exist():
-    assert PRUNING_KINDS == tuple(KINDS)
+    assert tuple(KINDS) == PRUNING_KINDS
     assert PRUNING_SCORES == SCORES
-    assert PRUNING_SCALES == tuple(SCALES)
+    assert tuple(SCALES) == PRUNING_SCALES
 
 
 @repeatable

@@ -110,7 +110,9 @@ def fingerprint(folder: Path, manifest: Manifest) -> str:
     spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
     settings = [dataclasses.asdict(spec), manifest.max_length, manifest.head_kind, list(manifest.head_layers)]
     if manifest.pruning is not None:
-        settings.append(dataclasses.asdict(manifest.pruning))
+        # Read back as it will be: 4 in a recipe is 4.0 in the folder.
+        pruning = from_mapping(PruningConfig, dataclasses.asdict(manifest.pruning), where=MANIFEST)
+        settings.append(dataclasses.asdict(pruning))
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name in (WEIGHTS, EXTRAS, TOKENIZER):
         with (folder / name).open("rb") as file:
