@@ -150,7 +150,8 @@ def make_folder(tiny_checkpoint, make_model, tmp_path_factory) -> Callable:
         values = {"labels": LABELS, "pairs": False, "max_length": 24, "fingerprint": "", "training": {"recipe": "none"}}
         manifest = Manifest(head_kind=head_kind, head_layers=head_layers, **values | changes)
         rows = np.array([2**63 + 5, 7, 3], dtype=np.uint64)
-        manifest = save_model(make_model(head_kind, head_layers), manifest, rows, tiny_checkpoint, folder)
+        model = make_model(head_kind, head_layers, changes.get("pruning"))
+        manifest = save_model(model, manifest, rows, tiny_checkpoint, folder)
         n = len(head_layers)
         points = (
             OperatingPoint("balanced", "entropy", (0.3,) * n, manifest.fingerprint, target=0.005, data="d1"),
@@ -172,6 +173,14 @@ def model_folder(make_folder) -> Path:
 def pair_folder(make_folder) -> Path:
     """A finished model folder for pairs of texts. Shared: copy it to change it."""
     return make_folder(pairs=True)
+
+
+@pytest.fixture(scope="session")
+def pruned_folder(make_folder) -> Path:
+    """A finished model folder for single texts that prunes tokens at every layer. Shared: copy it to change it."""
+    from ziggurat.config import PruningConfig
+
+    return make_folder(pruning=PruningConfig(final=1.1))
 
 
 @pytest.fixture
