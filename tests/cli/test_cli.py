@@ -97,6 +97,12 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
         (["predict", "MODEL", "bat", "--data", "ROWS"], "one of them"),
         (["predict", "MODEL", "bat", "  "], "number 1"),
         (["info", "absent/"], "absent/"),
+        (["report", "thresholds", "absent/", "--data", "ROWS", "--out", "new"], "absent/"),
+        (["report", "thresholds", "MODEL", "--data", "ROWS", "--out", "new", "--taus", "0.1,x"], "--taus"),
+        (["report", "lengths", "MODEL", "--data", "ROWS", "--out", "new", "--buckets", "9,5"], "--buckets"),
+        (["report", "lengths", "MODEL", "--data", "ROWS", "--out", "new", "--operating-point", "quick"], "balanced"),
+        (["report", "grid", "MODEL", "--data", "ROWS", "--out", "new"], "trained with pruning"),
+        (["report", "methods", "MODEL", "MODEL", "--data", "ROWS", "--out", "new"], "--name"),
         (["train", "--train", "ROWS", "--out", "MODEL"], "not empty"),
         (["train", "--train", "ROWS", "--out", "new", "--recipe", "quick"], "early-exit"),
         (["train", "--train", "ROWS", "--out", "new", "--model", "absent/"], "absent/"),
@@ -238,5 +244,5 @@ def test_help_loads_neither_numpy_nor_torch():
     code += "print(sorted({'numpy', 'torch', 'transformers'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.rstrip().endswith("[]")
-    for command in ["demo", "train", "adapt", "eval", "predict", "bench", "info"]:
+    for command in ["demo", "train", "adapt", "eval", "predict", "bench", "info", "report"]:
         assert f"  {command} " in result.stdout

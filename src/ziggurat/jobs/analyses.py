@@ -141,7 +141,8 @@ def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = 
                 rows += [{**place, **step} for step in steps]
                 if steps:
                     series.append(_trajectory_series(f"{bucket} tokens", steps))
-            panels.append(_tokens_panel(f"{subject.name}, {setting}: behind layer", series))
+            if setting != EXITS or subject.classifier.token_rule is None:  # else it is flat until a text leaves
+                panels.append(_tokens_panel(f"{subject.name}, {setting}: behind layer", series))
         notes += caveats(subject)
     notes.append(f"A text that has its answer counts with 0 tokens from then on. Exits: {exits.name}.")
     notes.append("Bands in the figure hold the middle half of the texts.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.jobs.analyses import EDGES, accuracy_series, check_edges
 from ziggurat.jobs.opening import sample, take_encoded
-from ziggurat.jobs.reporting import FULL_DEPTH, Exits, Request, Subject, caveats, write_report
+from ziggurat.jobs.reporting import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, Request, Subject, caveats, write_report
 from ziggurat.report.analyses import bucket_names, buckets, quantile_names, span, summary
 from ziggurat.report.measure import interleave, paired_ratio
 from ziggurat.report.plots import Panel, Series
 
 QUARTILES = (0.25, 0.5, 0.75)
+# Colours tell models apart only while there are few of them.
+_LINES: Mapping[str, str] = {FULL_DEPTH: "-.", EXITS: "--", PRUNING: ":", BOTH: "-"}
 Tick = Callable[[str], None]
 
 
@@ -56,9 +59,10 @@ def lengths(
         f"Lengths are tokens as the model reads them, special ones included. Exits: {exits.name}. Ratios are full "
         "depth of the same texts over spent."
     )
+    panels = [_panel(rows, "flops_ratio", "FLOPs of full depth over spent (x)", percent=False), _accuracy_panel(rows)]
     if timed_texts is not None:
         notes.append(_timing_note(request, timed_texts, repeats))
-    panels = [_panel(rows, "flops_ratio", "FLOPs of full depth over spent (x)", percent=False), _accuracy_panel(rows)]
+        panels.insert(1, _panel(rows, "time_ratio", "time of full depth over spent (x)", percent=False))
     return write_report(request.out, "lengths", f"Savings by input length: {request.data}", rows, notes, panels)
 
 
@@ -101,7 +105,7 @@ def trained_lengths(subject: Subject, request: Request) -> np.ndarray | None:
 def _training_note(subject: Subject, request: Request) -> str:
     found = trained_lengths(subject, request)
     if found is None:
-        return f"How long the texts were that trained {subject.name} is not known: its rows are not where they were."
+        return f"How long the texts were that trained {subject.name} is not known: its rows are not where it says."
     return (
         f"{subject.name} was trained on {len(found):,} texts (those that chose its thresholds among them) of "
         f"{np.median(found):g} tokens in the median and {found.max()} at most."
@@ -153,7 +157,7 @@ def _timing_note(request: Request, timed_texts: int, repeats: int) -> str:
 
 def _panel(rows: Sequence[dict[str, Any]], key: str, ylabel: str, percent: bool = True) -> Panel:
     series = [
-        Series(label, [row["tokens_mean"] for row in mine], [row[key] for row in mine], marker="o")
+        Series(label, _tokens(mine), [row[key] for row in mine], line=_LINES[mine[0]["setting"]], marker="o")
         for label, mine in _curves(rows).items()
     ]
     return Panel("tokens, mean of the group", series, log_x=False, ylabel=ylabel, percent=percent)
@@ -161,9 +165,14 @@ def _panel(rows: Sequence[dict[str, Any]], key: str, ylabel: str, percent: bool 
 
 def _accuracy_panel(rows: Sequence[dict[str, Any]]) -> Panel:
     series = [
-        accuracy_series(label, [row["tokens_mean"] for row in mine], mine) for label, mine in _curves(rows).items()
+        replace(accuracy_series(label, _tokens(mine), mine), line=_LINES[mine[0]["setting"]])
+        for label, mine in _curves(rows).items()
     ]
     return Panel("tokens, mean of the group", series, log_x=False)
+
+
+def _tokens(rows: Sequence[dict[str, Any]]) -> list[float]:
+    return [row["tokens_mean"] for row in rows]
 
 
 def _curves(rows: Sequence[dict[str, Any]]) -> Mapping[str, list[dict[str, Any]]]:

@@ -59,8 +59,8 @@ def methods(
         panels.insert(0, Panel("measured time per text (ms)", _series(rows, "milliseconds_per_text")))
         notes.append(_timing_note(subjects[0], request, timed_texts, repeats))
     notes.append("Ratios are over the same model's own full depth, in which no token is pruned.")
-    notes.append("In the figure: star = full depth, square = pruning alone, diamonds = operating points.")
-    return write_report(request.out, "methods", f"Methods: {request.data}", rows, notes, panels)
+    title = f"Methods: {request.data}. Star: full depth, square: pruning alone, diamonds: operating points"
+    return write_report(request.out, "methods", title, rows, notes, panels)
 
 
 def _candidates(subject: Subject, n_thresholds: int) -> list[Candidate]:
