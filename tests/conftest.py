@@ -124,7 +124,7 @@ def make_pruned(make_model) -> Callable:
 
     def make(pruning):
         model = make_model(pruning=pruning)
-        if pruning.vocabulary:
+        if pruning.vocabulary is not None:
             with torch.no_grad():
                 model.pruning.vocabulary.copy_(torch.linspace(-1, 3, model.spec.vocabulary).roll(7))
         return model
@@ -175,7 +175,7 @@ def pruned_folder(make_folder) -> Path:
     """A finished model folder that prunes tokens and leaves some words unread. Shared: copy it to change it."""
     from ziggurat.config import PruningConfig
 
-    return make_folder(pruning=PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0), vocabulary=True))
+    return make_folder(pruning=PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0), vocabulary=0.9))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+ANALYSES = (ROOT / "docs" / "analyses.md").read_text("utf-8")
 
 
 def test_the_results_table_is_made_from_the_rows():
@@ -48,9 +49,23 @@ def test_its_commands_are_known_with_their_options():
     from ziggurat.cli.app import app
 
     group = typer.main.get_command(app)
-    lines = [line.split("#")[0].split() for line in README.splitlines() if line.startswith("ziggurat ")]
-    assert len(lines) >= 6
-    for _, command, *arguments in lines:
-        options = {option for parameter in group.commands[command].params for option in parameter.opts}
+    written = (README + ANALYSES).splitlines()
+    lines = [line.split("#")[0].split() for line in written if line.startswith("ziggurat ")]
+    assert len(lines) >= 9
+    for _, name, *arguments in lines:
+        command = group.commands[name]
+        if hasattr(command, "commands"):  # of commands again: `report thresholds`
+            command = command.commands[arguments[0]]
+        options = {option for parameter in command.params for option in parameter.opts}
         used = {argument for argument in arguments if argument.startswith("--")}
-        assert used <= options, (command, used - options)
+        assert used <= options, (name, used - options)
+
+
+def test_every_analysis_is_described():
+    import typer
+
+    from ziggurat.cli.report import report_app
+    from ziggurat.report.columns import COLUMNS
+
+    described = re.findall(r"^\| `(\w+)` \|", ANALYSES, re.MULTILINE)
+    assert sorted(described) == sorted(COLUMNS) == sorted(typer.main.get_command(report_app).commands)

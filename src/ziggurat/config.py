@@ -74,7 +74,7 @@ class PruningConfig:
     per_layer: tuple[float | None, ...] | None = None  # numbers of all layers, instead; None = nobody leaves there
     score: str = "received"  # received, received-from-others, or predicted
     scale: str = "relative"  # of thresholds: relative (mean received attention = 1), paper, or ltp-code
-    vocabulary: bool = False  # a learned score per vocabulary entry: some tokens are not read at all
+    vocabulary: float | None = None  # a learned score per vocabulary entry: the share of tokens that is read at first
 
     def __post_init__(self) -> None:
         _require(self.kind in PRUNING_KINDS, "kind", self.kind, f"one of {', '.join(PRUNING_KINDS)}")
@@ -82,6 +82,8 @@ class PruningConfig:
         _require(self.score in PRUNING_SCORES, "score", self.score, f"one of {', '.join(PRUNING_SCORES)}")
         _require(self.scale in PRUNING_SCALES, "scale", self.scale, f"one of {', '.join(PRUNING_SCALES)}")
         _require(self.kind == "share" or self.schedule != "spatten", "kind", self.kind, "share, as spatten's schedule")
+        share = self.vocabulary
+        _require(share is None or 0 < share <= 1, "vocabulary", share, "in (0, 1]")
         values = (self.final,) if self.per_layer is None else [v for v in self.per_layer if v is not None]
         highest = {"threshold": 100.0, "share": 1.0, "count": math.inf}[self.kind]
         for value in values:

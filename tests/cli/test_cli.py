@@ -101,6 +101,12 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
         (["explain", "MODEL", "bat", "--operating-point", "quick"], "balanced"),
         (["explain", "MODEL", "bat", "--threshold", "0.5", "--score", "luck"], "entropy"),
         (["info", "absent/"], "absent/"),
+        (["report", "thresholds", "absent/", "--data", "ROWS", "--out", "new"], "absent/"),
+        (["report", "thresholds", "MODEL", "--data", "ROWS", "--out", "new", "--taus", "0.1,x"], "--taus"),
+        (["report", "lengths", "MODEL", "--data", "ROWS", "--out", "new", "--buckets", "9,5"], "--buckets"),
+        (["report", "lengths", "MODEL", "--data", "ROWS", "--out", "new", "--operating-point", "quick"], "balanced"),
+        (["report", "grid", "MODEL", "--data", "ROWS", "--out", "new"], "trained with pruning"),
+        (["report", "methods", "MODEL", "MODEL", "--data", "ROWS", "--out", "new"], "--name"),
         (["train", "--train", "ROWS", "--out", "MODEL"], "not empty"),
         (["train", "--train", "ROWS", "--out", "new", "--recipe", "quick"], "early-exit"),
         (["train", "--train", "ROWS", "--out", "new", "--model", "absent/"], "absent/"),
@@ -266,5 +272,5 @@ def test_help_loads_neither_numpy_nor_torch():
     code += "print(sorted({'numpy', 'torch', 'transformers'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.rstrip().endswith("[]")
-    for command in ["demo", "train", "adapt", "eval", "predict", "explain", "bench", "info"]:
+    for command in ["demo", "train", "adapt", "eval", "predict", "explain", "bench", "info", "report"]:
         assert f"  {command} " in result.stdout

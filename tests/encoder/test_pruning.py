@@ -162,7 +162,7 @@ def test_scores_come_with_the_same_context_as_fused_attention(tiny_model, ragged
 
 
 def test_claim_7_the_soft_forward_ends_in_the_hard_one_as_t_falls(make_pruned, ragged_tokens):
-    model = make_pruned(PruningConfig(final=1.2, vocabulary=True))
+    model = make_pruned(PruningConfig(final=1.2, vocabulary=0.9))
     batch = pack(ragged_tokens)
     with torch.no_grad():
         model.pruning.vocabulary.copy_(torch.linspace(-3e4, 3e4, 54).roll(7))
@@ -182,7 +182,7 @@ def test_claim_10_thresholds_start_on_a_line_from_one_lth_to_the_last():
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_claim_10_batches_of_one_two_and_three_run(make_pruned, ragged_tokens, n):
-    model = make_pruned(PruningConfig(final=1.2, vocabulary=True))
+    model = make_pruned(PruningConfig(final=1.2, vocabulary=0.9))
     logits, masks = soft_logits(model, pack(ragged_tokens[:n]), 0.1)
     assert logits.shape == (n, 3) and len(masks) == 5
     logits.sum().backward()
@@ -218,7 +218,7 @@ def test_claim_9_thresholds_are_saved_and_come_back(make_pruned, tiny_checkpoint
     from ziggurat.encoder.checkpoint import load_model, save_model
     from ziggurat.encoder.folder import Manifest
 
-    config = PruningConfig(per_layer=(None, 0.5, 0.75, 1.0), vocabulary=True)
+    config = PruningConfig(per_layer=(None, 0.5, 0.75, 1.0), vocabulary=0.9)
     model = make_pruned(config)
     manifest = Manifest(("a", "b", "c"), False, 24, "fastbert", (1, 2, 3), "", pruning=config)
     save_model(model, manifest, np.zeros(1, dtype=np.uint64), tiny_checkpoint, tmp_path / "out")

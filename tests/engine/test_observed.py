@@ -13,7 +13,7 @@ from ziggurat.engine.runner import run
 from ziggurat.engine.torch_backend import TorchBackend
 
 CONFIGS = {
-    "threshold": PruningConfig(per_layer=(0.8, None, 0.95, 1.0), vocabulary=True),
+    "threshold": PruningConfig(per_layer=(0.8, None, 0.95, 1.0), vocabulary=0.9),
     "paper": PruningConfig(per_layer=(0.03, 0.05, 0.07, 0.09), scale="paper"),
     "share": PruningConfig(kind="share", per_layer=(0.9, 0.7, 0.5, 0.3)),
     "predicted": PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0), score="predicted"),

@@ -20,7 +20,7 @@ N_RUNGS = 4
 
 @pytest.fixture(scope="module")
 def backend(make_pruned):
-    return TorchBackend(make_pruned(PruningConfig(final=1.1, vocabulary=True)), "cpu")
+    return TorchBackend(make_pruned(PruningConfig(final=1.1, vocabulary=0.9)), "cpu")
 
 
 def in_batches(inputs, order, size):

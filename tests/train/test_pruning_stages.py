@@ -52,7 +52,7 @@ def test_soft_moves_thresholds_up_against_lambda(train_rows, select_rows, stage,
 
 
 def test_claim_9_hard_and_heads_leave_every_threshold_bit_for_bit(train_rows, select_rows, stage, run):
-    model = pruned(vocabulary=True)
+    model = pruned(vocabulary=0.9)
     before = weights(model)
     hard(model, train_rows, select_rows, dataclasses.replace(stage, kind="hard"), run)
     touched = changed(before, model)
@@ -64,7 +64,7 @@ def test_claim_9_hard_and_heads_leave_every_threshold_bit_for_bit(train_rows, se
 
 
 def test_claim_9_thresholds_have_their_own_rate_and_no_decay(train_rows, select_rows, stage, run):
-    model = pruned(vocabulary=True)
+    model = pruned(vocabulary=0.9)
     config = dataclasses.replace(
         stage, kind="soft", threshold_learning_rate=0.0, vocabulary_learning_rate=0.0, weight_decay=0.5
     )
@@ -80,7 +80,7 @@ def test_claim_9_thresholds_have_their_own_rate_and_no_decay(train_rows, select_
 
 def test_the_vocabulary_learns_which_words_say_nothing(train_rows, select_rows, stage, run):
     # The class is the first token's, which always stays: every other word may go, and λ wants them gone.
-    model = pruned(vocabulary=True)
+    model = pruned(vocabulary=0.9)
     config = dataclasses.replace(stage, kind="soft", epochs=4, regularisation=3.0, vocabulary_learning_rate=0.2)
     soft(model, train_rows, select_rows, config, run)
     assert model.token_rule.vocabulary.mean() < 0.5
@@ -96,7 +96,7 @@ def test_t_falls_by_the_same_factor_from_first_to_last():
 
 
 def test_a_soft_stage_that_was_killed_ends_like_an_unbroken_one(train_rows, select_rows, stage, run, monkeypatch):
-    model = pruned(vocabulary=True)
+    model = pruned(vocabulary=0.9)
     config = dataclasses.replace(stage, kind="soft", temperature=0.5, final_temperature=0.05)
     unbroken = soft(
         copy.deepcopy(model), train_rows, select_rows, config, dataclasses.replace(run, folder=run.folder / "whole")
@@ -118,7 +118,7 @@ def test_a_soft_stage_that_was_killed_ends_like_an_unbroken_one(train_rows, sele
 
 
 def test_special_entries_are_read_for_ever(train_rows, select_rows, stage, run):
-    model = pruned(vocabulary=True)
+    model = pruned(vocabulary=0.9)
     for tokens in train_rows.encoded.tokens:
         tokens[-1, 0] = 39  # the last token of every text, like [SEP]
     start_vocabulary(model, train_rows, run.device)

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ziggurat.cli.explanation import explanation_text
+from ziggurat.cli.options import (
+    BatchSize,
+    Data,
+    Device,
+    Dtype,
+    Json,
+    LabelColumn,
+    Model,
+    Out,
+    PairColumn,
+    Point,
+    Score,
+    TextColumn,
+    Threads,
+    Threshold,
+    columns_of,
+    interactive,
+    model_options,
+    shown,
+    ticker,
+    whole_numbers,
+)
+from ziggurat.cli.report import report_app
 from ziggurat.cli.text import (
     bench_text,
     demonstration_text,
@@ -28,7 +48,6 @@ from ziggurat.errors import UserError
 # Rooms are imported inside the commands: `ziggurat --help` answers before numpy would be loaded.
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
-    from ziggurat.jobs.opening import ModelOptions
     from ziggurat.jobs.training import TrainOptions
 
 app = typer.Typer(
@@ -39,30 +58,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder made by `ziggurat train` or `adapt`.")]
-Data = Annotated[
-    str, typer.Option(help="JSONL, CSV, TSV or Parquet file, a folder of them, stdlib-docs, or hf:NAME@SPLIT.")
-]
-Out = Annotated[Path, typer.Option(help="Folder to write; must be empty or absent.")]
-Point = Annotated[str, typer.Option("--operating-point", help="exact, balanced, fast or full.")]
-Threshold = Annotated[float | None, typer.Option(help="Exit threshold for this call, instead of the operating point.")]
-Score = Annotated[
-    str,
-    typer.Option(
-        help="Exit score of --threshold: entropy, max-probability, margin, agreement, agreement-in-a-row, "
-        "top-entropy@N (of the N likeliest classes), confident-in-a-row@H (rungs with entropy <= H)."
-    ),
-]
-TextColumn = Annotated[str, typer.Option(help="Column with the text.")]
-PairColumn = Annotated[
-    str | None, typer.Option(help="Column with the second text (default: text_pair if there is one).")
-]
-LabelColumn = Annotated[str, typer.Option(help="Column with the label.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores).")]
-BatchSize = Annotated[int, typer.Option(help="Texts per batch.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+app.add_typer(report_app, name="report")
 
 
 @app.command()
@@ -74,7 +70,7 @@ def demo(
     """Train an early-exit classifier on the built-in data and show what it saves. About four minutes on 2 cores."""
     from ziggurat.jobs.demonstration import demonstrate
 
-    with _shown(as_json, demonstration_text) as show, _ticker() as tick:
+    with shown(as_json, demonstration_text) as show, ticker() as tick:
         show(demonstrate(out, device, tick))
 
 
@@ -97,8 +93,8 @@ def train(
     """Train a classifier with early exits from an encoder and labelled rows. Stopped, the same command goes on."""
     from ziggurat.jobs.training import train_classifier as job
 
-    options = _train_options(_columns(text_column, pair_column, label_column), device, mixed_precision, keep_stages)
-    with _shown(as_json, training_text) as show:
+    options = _train_options(columns_of(text_column, pair_column, label_column), device, mixed_precision, keep_stages)
+    with shown(as_json, training_text) as show:
         show(job(train, out, recipe, model, options))
 
 
@@ -120,8 +116,8 @@ def adapt(
     """Add early exits to a fine-tuned classifier; its full-depth answers stay as they are."""
     from ziggurat.jobs.training import adapt_classifier as job
 
-    options = _train_options(_columns(text_column, pair_column, label_column), device, mixed_precision)
-    with _shown(as_json, training_text) as show:
+    options = _train_options(columns_of(text_column, pair_column, label_column), device, mixed_precision)
+    with shown(as_json, training_text) as show:
         show(job(checkpoint, train, out, recipe, options))
 
 
@@ -144,10 +140,10 @@ def evaluate(
     """Measure accuracy, cost and speed on labelled rows, beside the same model at full depth."""
     from ziggurat.jobs.evaluation import evaluate as job
 
-    columns = _columns(text_column, pair_column, label_column)
-    options = _model_options(device, dtype, threads, batch_size)
-    with _shown(as_json, evaluation_text) as show:
-        show(job(model, data, operating_point, threshold, score, columns, options, progress=_interactive()))
+    columns = columns_of(text_column, pair_column, label_column)
+    options = model_options(device, dtype, threads, batch_size)
+    with shown(as_json, evaluation_text) as show:
+        show(job(model, data, operating_point, threshold, score, columns, options, progress=interactive()))
 
 
 @app.command()
@@ -172,13 +168,13 @@ def predict(
     """Classify texts, and say what each answer cost. With --json: one object with all answers."""
     from ziggurat.jobs.prediction import predict as job
 
-    columns = _columns(text_column, pair_column, "label")
-    options = _model_options(device, dtype, threads, batch_size)
-    with _shown(as_json, prediction_text) as show:
+    columns = columns_of(text_column, pair_column, "label")
+    options = model_options(device, dtype, threads, batch_size)
+    with shown(as_json, prediction_text) as show:
         if bool(texts) == (data is not None):
             raise UserError("give either texts or --data, and one of them")
         answers = job(
-            model, texts or None, data, operating_point, threshold, score, columns, options, out, _interactive()
+            model, texts or None, data, operating_point, threshold, score, columns, options, out, interactive()
         )
         show({"out": str(out), "n": len(answers)} if out else {"answers": answers})
 
@@ -202,11 +198,11 @@ def explain(
     """Show which tokens of a text left at which layer, and why its answer came where it did."""
     from ziggurat.jobs.explanation import explain as job
 
-    options = _model_options(device, dtype, threads, 1)
+    options = model_options(device, dtype, threads, 1)
     # https://no-color.org: set to anything but nothing means no colours.
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     view = partial(explanation_text, colour=colour, width=shutil.get_terminal_size((100, 24)).columns)
-    with _shown(as_json, view) as show:
+    with shown(as_json, view) as show:
         show(job(model, text if pair is None else (text, pair), operating_point, threshold, score, options, html))
 
 
@@ -238,12 +234,12 @@ def bench(
     from ziggurat.jobs.benching import bench as job
     from ziggurat.jobs.drawing import draw
 
-    columns = _columns(text_column, pair_column, label_column)
-    options = _model_options(device, dtype, threads, 32)
-    with _shown(as_json, bench_text) as show:
-        sizes = _numbers(batch, "--batch")
+    columns = columns_of(text_column, pair_column, label_column)
+    options = model_options(device, dtype, threads, 32)
+    with shown(as_json, bench_text) as show:
+        sizes = whole_numbers(batch, "--batch")
         names = None if points is None else [name.strip() for name in points.split(",") if name.strip()]
-        with _ticker() as tick:
+        with ticker() as tick:
             rows = job(model, data, sizes, names, columns, options, texts, repeats, out, tick)
             drawn = [] if figure is None else draw(model, data, figure, columns, options, texts, repeats, tick)
             show({"rows": rows, "figures": [str(path) for path in drawn]})
@@ -254,7 +250,7 @@ def info(model: Model, as_json: Json = False) -> None:
     """Describe a model folder: architecture, heads, operating points, origin."""
     from ziggurat.jobs.information import info as job
 
-    with _shown(as_json, information_text) as show:
+    with shown(as_json, information_text) as show:
         show(job(model))
 
 
@@ -273,55 +269,7 @@ def main() -> None:
         sys.exit(130)
 
 
-@contextmanager
-def _shown(as_json: bool, text: Callable[[dict[str, Any]], str]) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Collects a job's result and prints it when all is done; whatever libraries print meanwhile goes to stderr."""
-    results: list[dict[str, Any]] = []
-    with redirect_stdout(sys.stderr):
-        yield results.append
-    for result in results:
-        if result:  # the silent processes of `accelerate launch` have none
-            typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text(result))
-
-
-@contextmanager
-def _ticker() -> Iterator[Callable[[str], None]]:
-    """A count of finished timings on stderr, for people."""
-    from tqdm import tqdm
-
-    with tqdm(unit=" timings", disable=not _interactive(), leave=False) as bar:
-
-        def tick(name: str) -> None:
-            bar.set_description(name)
-            bar.update()
-
-        yield tick
-
-
-def _interactive() -> bool:
-    return sys.stderr.isatty()
-
-
-def _columns(text: str, pair: str | None, label: str) -> Columns:
-    from ziggurat.data.sources import Columns
-
-    return Columns(text, pair, label)
-
-
-def _model_options(device: str, dtype: str, threads: int | None, batch_size: int) -> ModelOptions:
-    from ziggurat.jobs.opening import ModelOptions
-
-    return ModelOptions(device, dtype, threads, batch_size)
-
-
 def _train_options(columns: Columns, device: str, mixed_precision: bool, keep_stages: bool = False) -> TrainOptions:
     from ziggurat.jobs.training import TrainOptions
 
     return TrainOptions(columns, device, mixed_precision=mixed_precision, keep_stages=keep_stages)
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"{option} {text!r}: give whole numbers separated by commas, such as 1,32") from None

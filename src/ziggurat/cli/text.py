@@ -65,6 +65,15 @@ def bench_text(result: dict[str, Any]) -> str:
     return aligned(result["rows"], RESULT_COLUMNS).rstrip()
 
 
+def report_text(result: dict[str, Any]) -> str:
+    """What the `report` commands show."""
+    from ziggurat.report.columns import filled
+    from ziggurat.report.tables import aligned
+
+    table = aligned(result["rows"], filled(result["kind"], result["rows"]))
+    return "\n".join([result["title"], "", table, *result["notes"], *result["files"]])
+
+
 def information_text(result: dict[str, Any]) -> str:
     """What `info` shows."""
     heads, rows = result["heads"], result["training"].get("data", {})

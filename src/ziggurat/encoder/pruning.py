@@ -23,14 +23,14 @@ class TokenPruning(nn.Module):
         super().__init__()
         self.config = config
         self.values = nn.Parameter(torch.from_numpy(starting_values(config, spec.layers)).float())
-        if config.vocabulary:
+        if config.vocabulary is not None:
             self.vocabulary = nn.Parameter(torch.ones(spec.vocabulary))
         if config.score == PREDICTED:
             self.guesses = nn.ModuleList(nn.Linear(spec.hidden, 1) for _ in range(spec.layers))
 
     def rule(self) -> TokenRule:
         """The rule that the parameters stand for now."""
-        read = (self.vocabulary.detach() > 0).cpu().numpy() if self.config.vocabulary else None
+        read = (self.vocabulary.detach() > 0).cpu().numpy() if self.config.vocabulary is not None else None
         values = self.values.detach().double().cpu().numpy()
         return TokenRule(prune.KINDS[self.config.kind], values, self.config.score, self.config.scale, read)
 

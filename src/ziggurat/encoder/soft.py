@@ -26,7 +26,7 @@ def soft_logits(
     states = model.encoder.embeddings(batch)
     alive = states.states.new_ones(len(states.states))
     masks = []
-    if pruning.config.vocabulary:
+    if pruning.config.vocabulary is not None:
         alive = pruning.soft_reading(batch, 1.0)  # the entries' scores are logits: their unit is T
         masks.append(alive)
         states = states.with_states(states.states * alive[:, None])

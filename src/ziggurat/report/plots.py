@@ -31,7 +31,7 @@ class Series:
 
     label: str
     x: Sequence[float]
-    y: Sequence[float]  # accuracy, as a share
+    y: Sequence[float]  # accuracy or another share, drawn in percent unless the panel says otherwise
     low: Sequence[float] | None = None  # a band from low to high: the 95 % interval of y
     high: Sequence[float] | None = None
     line: str = "-"  # matplotlib's line style; "" = markers only
@@ -47,7 +47,12 @@ class Panel:
     series: Sequence[Series]
     log_x: bool = True
     ylabel: str = "accuracy (%)"
-    y_range: tuple[float, float] | None = None  # shares; default: what the series need
+    y_range: tuple[float, float] | None = None  # in the unit of y; default: what the series need
+    percent: bool = True  # y are shares; else they are drawn as they are
+
+    def shown(self, values: Sequence[float]) -> list[float]:
+        """Values of y as the axis shows them."""
+        return [100 * value for value in values] if self.percent else list(values)
 
 
 def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Path, Path]:
@@ -58,11 +63,10 @@ def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Pat
     """
     if not panels:
         raise ValueError("a figure needs at least one panel")
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("figures need matplotlib: pip install 'ziggurat[report]'") from None
+    require_matplotlib()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     base = out.with_suffix("") if out.suffix in (".png", ".svg") else out
     paths = base.with_name(base.name + ".png"), base.with_name(base.name + ".svg")
     with rc_context({"svg.hashsalt": "ziggurat", "font.size": 10.0}):
@@ -79,6 +83,14 @@ def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Pat
     return paths
 
 
+def require_matplotlib() -> None:
+    """UserError where it is not installed, for jobs that would notice only after they have measured."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise UserError("figures need matplotlib: pip install 'ziggurat[report]'") from None
+
+
 def _colours(panels: Sequence[Panel]) -> Mapping[str, str]:
     """A colour for each label, in order of appearance."""
     labels = dict.fromkeys(series.label for panel in panels for series in panel.series)
@@ -87,20 +99,20 @@ def _colours(panels: Sequence[Panel]) -> Mapping[str, str]:
 
 def _draw_panel(axes: Any, panel: Panel, colours: Mapping[str, str]) -> None:
     for depth, series in enumerate(panel.series):
-        _draw_series(axes, series, colours[series.label], 20 - depth)  # the first series matters most: on top
+        _draw_series(axes, panel, series, colours[series.label], 20 - depth)  # the first series matters most: on top
     axes.set_xlabel(panel.xlabel)
     axes.set_ylabel(panel.ylabel)
     axes.grid(True, which="major", color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.06, y=0.08)
     if panel.y_range is not None:
-        axes.set_ylim(100 * panel.y_range[0], 100 * panel.y_range[1])
+        axes.set_ylim(panel.shown(panel.y_range))
     if panel.log_x:
         _make_logarithmic(axes)
 
 
-def _draw_series(axes: Any, series: Series, colour: str, depth: float) -> None:
-    percent = [100 * y for y in series.y]
+def _draw_series(axes: Any, panel: Panel, series: Series, colour: str, depth: float) -> None:
+    shown = panel.shown(series.y)
     style = {"color": colour, "linestyle": series.line or "none", "marker": series.marker or None, "zorder": depth}
     if not series.line:
         style |= {
@@ -109,14 +121,14 @@ def _draw_series(axes: Any, series: Series, colour: str, depth: float) -> None:
             "markeredgewidth": 0.8,
             "zorder": depth + 20,
         }
-    axes.plot(series.x, percent, label=series.label, linewidth=1.8, **style)
+    axes.plot(series.x, shown, label=series.label, linewidth=1.8, **style)
     if series.low is not None and series.high is not None:
-        low, high = ([100 * y for y in edge] for edge in (series.low, series.high))
+        low, high = panel.shown(series.low), panel.shown(series.high)
         if series.line:
             axes.fill_between(series.x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=1)
         else:
             axes.vlines(series.x, low, high, color=colour, linewidth=1.2, zorder=depth)
-    for x, y, note in zip(series.x, percent, series.notes, strict=False):
+    for x, y, note in zip(series.x, shown, series.notes, strict=False):
         # Above: only an oracle's curve runs higher than the points worth a note.
         offset = {"xytext": (0, 11), "textcoords": "offset points", "ha": "center"}
         axes.annotate(note, (x, y), fontsize=9, color=NOTE_COLOUR, zorder=60, **offset)

@@ -47,7 +47,7 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     pruning = _pruning(model, "soft")
     if pruning.config.kind != "threshold":
         raise UserError(f"stage 'soft' learns thresholds; pruning of kind {pruning.config.kind!r} starts with 'hard'")
-    if pruning.config.vocabulary and not run.finished:
+    if pruning.config.vocabulary is not None and not run.finished:
         start_vocabulary(model, train, run.device)
     only_train(model, (model.encoder, model.classifier, pruning))
     own_rates = {"pruning.values": stage.threshold_learning_rate, "pruning.vocabulary": stage.vocabulary_learning_rate}

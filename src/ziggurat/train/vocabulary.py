@@ -1,4 +1,4 @@
-"""Where the vocabulary's scores start: at how much attention each entry receives in the middle of the trained model."""
+"""Where the vocabulary's scores start: at how much the answer of the trained model hangs on each entry."""
 
 from __future__ import annotations
 
@@ -7,39 +7,57 @@ import torch
 
 from ziggurat.data.packing import PackedBatch, pack
 from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.encoder.received import received_by_layer
 from ziggurat.train.batches import Examples
 
-_START = 2.0  # score of an entry that receives its fair share: read with weight σ(2) = 0.88
-_PRIOR = 3.0  # occurrences at the fair share that every entry is taken to have had: few seen are hardly moved
+_PRIOR = 3.0  # occurrences that every entry is taken to have had, twice as important as the mean: rare words are read
 _BATCH = 64
 _ROWS = 4096  # that are looked at
 
 
 def start_vocabulary(model: AdaptiveModel, rows: Examples, device: torch.device) -> None:
-    """Sets each entry's score to 2 + log of its mean received attention over the middle layers, special tokens fixed.
+    """Sets each entry's score to the logarithm of its mean `hold`, 0 where the recipe's share of the tokens is above.
 
-    Entries at the first or last place of most texts that they occur in are special ([CLS], [SEP]): always read.
+    So that share is read before anything is learned. Entries at the first or last place of most texts that they occur
+    in are special ([CLS], [SEP]): always read.
     """
-    model.to(device).eval()
-    received, seen, edge = (np.zeros(model.spec.vocabulary) for _ in range(3))
+    pruning = model.pruning
+    model.to(device).eval().requires_grad_(False)
+    held, seen, edge = (np.zeros(model.spec.vocabulary) for _ in range(3))
     tokens = rows.encoded.tokens[:_ROWS]
     for start in range(0, len(tokens), _BATCH):
         batch = pack(tokens[start : start + _BATCH])
         ids = batch.states[:, 0]
-        np.add.at(received, ids, middle_attention(model, batch))
+        np.add.at(held, ids, hold(model, batch))
         np.add.at(seen, ids, 1)
         np.add.at(edge, ids[batch.cu_seqlens[:-1]], 1)
         np.add.at(edge, ids[batch.cu_seqlens[1:] - 1], 1)
-    mean = (received + _PRIOR) / (seen + _PRIOR)
+    mean = (held + 2 * _PRIOR * held.sum() / seen.sum()) / (seen + _PRIOR)
     with torch.no_grad():
-        model.pruning.vocabulary.copy_(torch.from_numpy(_START + np.log(mean)))
-    model.pruning.always_read(np.flatnonzero(edge > 0.4 * np.maximum(seen, 1)).tolist())
+        pruning.vocabulary.copy_(torch.from_numpy(np.log(mean / _border(mean, seen, pruning.config.vocabulary))))
+    pruning.always_read(np.flatnonzero(edge > 0.4 * np.maximum(seen, 1)).tolist())
 
 
-def middle_attention(model: AdaptiveModel, batch: PackedBatch) -> np.ndarray:
-    """Received attention (n_tokens) float64, mean over the layers from the second to two thirds of the depth."""
-    _, received = received_by_layer(model, batch)
-    middle = received[1 : max(2, round(2 * model.spec.layers / 3))] or received
-    mean: np.ndarray = torch.stack(middle).double().mean(dim=0).cpu().numpy()
-    return mean
+def hold(model: AdaptiveModel, batch: PackedBatch) -> np.ndarray:
+    """How much each token holds the answer, (n_tokens) float64: the squared gradient of the logits' lead.
+
+    The gradient is that of the largest logit over the mean of all, by a weight on the token as input and as key of
+    every layer. Attention is no guide here: full stops and brackets receive much and say little.
+    """
+    alive = torch.ones(len(batch.positions), device=model.classifier.classes.weight.device, requires_grad=True)
+    states = model.encoder.embeddings(batch)
+    states = states.with_states(states.states * alive[:, None])
+    for layer in model.encoder.layers:
+        context, _ = layer.scored_context(states, active=alive)
+        states = layer.finish(states, context)
+    logits = model.classifier(states)
+    lead = logits.amax(dim=1) - logits.mean(dim=1)
+    (gradient,) = torch.autograd.grad(lead.sum(), alive)
+    squares: np.ndarray = gradient.double().square().cpu().numpy()
+    return squares
+
+
+def _border(score: np.ndarray, seen: np.ndarray, share: float) -> float:
+    """The score above which `share` of all the tokens seen lie."""
+    order = np.argsort(-score, kind="stable")
+    running = np.cumsum(seen[order]) / seen.sum()
+    return float(score[order][min(int(np.searchsorted(running, share)), len(order) - 1)])

@@ -1,0 +1,170 @@
+"""What all analyses share: models with the rows they are measured on, their settings, and the files of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tasks import Dataset
+from ziggurat.data.tokenize import Encoded
+from ziggurat.engine import rules
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.runner import AllRungs, replay
+from ziggurat.errors import UserError
+from ziggurat.files import whole_file
+from ziggurat.jobs.opening import ModelOptions, data_and_split, exit_rule, rows_to_measure, seen_in_training
+from ziggurat.report.analyses import Measured
+from ziggurat.report.columns import filled
+from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
+from ziggurat.report.tables import csv_text, markdown
+
+FULL_DEPTH, EXITS, PRUNING, BOTH = "full depth", "exits", "pruning", "exits and pruning"
+
+
+@dataclass(frozen=True)
+class Exits:
+    """Which exits an analysis is of: the model's operating point, or one threshold for all models."""
+
+    operating_point: str = "balanced"
+    threshold: float | None = None
+    score: str = "entropy"
+
+    @property
+    def name(self) -> str:
+        """What notes and titles call them."""
+        return f"at {self.operating_point}" if self.threshold is None else f"{self.score} {self.threshold:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model and the rows that it is measured on."""
+
+    name: str  # in tables and figures
+    model: str  # folder or hub name
+    classifier: AdaptiveClassifier
+    rows: Dataset
+    encoded: Encoded
+    batch_size: int
+    progress: bool
+
+    @property
+    def n_rungs(self) -> int:
+        """Places where it can answer."""
+        return len(self.classifier.rungs)
+
+    @cached_property
+    def unpruned(self) -> AllRungs:
+        """Every rung's answers where all tokens stay."""
+        return self.classifier.every_rung(self.encoded, self.batch_size, self.progress)
+
+    @cached_property
+    def pruned(self) -> AllRungs:
+        """Every rung's answers under the model's own pruning; of a model that has none, `unpruned`."""
+        tokens = self.classifier.token_rule
+        if tokens is None:
+            return self.unpruned
+        return self.classifier.every_rung(self.encoded, self.batch_size, self.progress, tokens)
+
+    @cached_property
+    def full(self) -> Measured:
+        """At full depth, all tokens."""
+        return self.measured(rules.never(self.n_rungs))
+
+    def measured(self, rule: ExitRule) -> Measured:
+        """What a rule with the model's own pruning, or with none, makes of the rows."""
+        return exits_replayed(self, self.unpruned if rule.tokens is None else self.pruned, rule)
+
+    def settings(self, exits: Exits) -> Mapping[str, ExitRule]:
+        """The model in full, and with each of the two ways to save that it has: alone, and together."""
+        never, tokens = rules.never(self.n_rungs), self.classifier.token_rule
+        rule = exit_rule(self.classifier, exits.operating_point, exits.threshold, exits.score)
+        found = {FULL_DEPTH: never, EXITS: replace(rule, tokens=None)}
+        if tokens is not None:
+            found |= {PRUNING: replace(never, tokens=tokens), BOTH: replace(rule, tokens=tokens)}
+        return found
+
+
+def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measured:
+    """What `rule` makes of each row, from a pass that really ran the rule's pruning and in which nobody left."""
+    classifier, everyone = subject.classifier, np.arange(len(subject.rows))
+    rungs = replay(every.logits, rule)
+    layers = np.array(classifier.backend.rung_layers)[rungs]
+    predictions = every.logits[everyone, rungs].argmax(axis=1)
+    return Measured(
+        predictions,
+        predictions == subject.rows.classes,
+        layers,
+        np.where(np.arange(every.kept.shape[1]) <= layers[:, None], every.kept, 0),
+        classifier.flops(every.kept, rule)[everyone, rungs],
+    )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every analysis is told: which models, on which rows, where to write."""
+
+    models: Sequence[str]
+    source: str
+    out: Path  # folder
+    names: Sequence[str] = ()  # of the models, in tables and figures; default: their folders'
+    columns: Columns = DEFAULT_COLUMNS
+    options: ModelOptions = ModelOptions()
+    progress: bool = False
+
+    def subjects(self) -> Iterator[Subject]:
+        """One model after the other, opened when its turn comes; UserError where names do not tell them apart."""
+        names = list(self.names) or [Path(model).name for model in self.models]
+        if len(names) != len(self.models):
+            raise UserError(f"--name: {len(names)} names for {len(self.models)} models; give one for each")
+        if doubled := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"two models are called {doubled[0]!r}; tell them apart with --name, one for each")
+        require_matplotlib()
+        for model, name in zip(self.models, names, strict=True):
+            classifier = self.options.open(model)
+            rows = rows_to_measure(classifier, self.source, self.columns)
+            encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
+            yield Subject(name, model, classifier, rows, encoded, self.options.batch_size, self.progress)
+
+    @property
+    def data(self) -> str:
+        """What titles call the rows."""
+        return " ".join(data_and_split(self.source))
+
+
+def caveats(subject: Subject) -> list[str]:
+    """What a reader of the subject's figures must know: rows that trained it, texts that it did not read whole."""
+    notes, n = [], len(subject.rows)
+    if seen := seen_in_training(subject.model, subject.rows):
+        notes.append(
+            f"Warning: {seen:,} of the {n:,} rows trained {subject.name} or chose something for it; "
+            "its accuracy flatters."
+        )
+    if cut := int(subject.encoded.truncated.sum()):
+        most = subject.classifier.manifest.max_length
+        notes.append(f"{cut:,} of the {n:,} texts are longer than the {most} tokens that {subject.name} reads.")
+    return notes
+
+
+def write_report(
+    out: Path, kind: str, title: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], panels: Sequence[Panel] = ()
+) -> dict[str, Any]:
+    """Writes `out`/`kind`.md and .csv, with panels also .png and .svg; returns what the command shows.
+
+    Files of an earlier report of the same kind are replaced.
+    """
+    columns, base = filled(kind, rows), out / kind
+    text = f"# {title}\n\n{markdown(rows, columns)}\n" + "".join(f"- {note}\n" for note in notes)
+    files = [base.with_suffix(".md"), base.with_suffix(".csv")]
+    for path, content in zip(files, (text, csv_text(rows, columns)), strict=True):
+        with whole_file(path) as temporary:
+            temporary.write_text(content, "utf-8")
+    if panels:
+        files += accuracy_figure(panels, title, base)
+    return {"kind": kind, "title": title, "rows": rows, "notes": list(notes), "files": [str(path) for path in files]}

@@ -1,0 +1,123 @@
+"""Which columns the tables of the analyses have. A column that no row fills is left out where a table is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ziggurat.report.tables import Column, Row
+
+_MODEL = Column("model", "model")
+_SETTING = Column("setting", "setting")
+_THRESHOLD = Column("threshold", "τ", "", ".3g")
+_N = Column("n", "texts", "", ",")
+_TOKENS = Column("tokens_mean", "tokens", "mean", ".1f")
+_ACCURACY = (
+    Column("accuracy", "accuracy", "", ".2%"),
+    Column("accuracy_low", "from", "", ".2%"),
+    Column("accuracy_high", "to", "95 %", ".2%"),
+)
+_FULL = Column("full_accuracy", "full depth", "", ".2%")
+_FLOPS = Column("flops_ratio", "FLOPs", "x fewer", ".2f")
+_LAYERS = Column("mean_layers", "layers", "mean", ".2f")
+_TIME = (
+    Column("time_ratio", "time", "x less", ".2f"),
+    Column("time_ratio_low", "least", "x", ".2f"),
+    Column("time_ratio_high", "most", "x", ".2f"),
+)
+
+
+def _quartiles(name: str, header: str, form: str) -> tuple[Column, ...]:
+    return (
+        Column(f"{name}_median", f"{header}, median", "", form),
+        Column(f"{name}_q25", "25 %", "", form),
+        Column(f"{name}_q75", "75 %", "", form),
+    )
+
+
+COLUMNS: Mapping[str, Sequence[Column]] = {
+    "methods": (
+        _MODEL,
+        _SETTING,
+        _THRESHOLD,
+        *_ACCURACY,
+        Column("gflops_mean", "GFLOPs", "per text", ".3f"),
+        _FLOPS,
+        Column("milliseconds_per_text", "time", "ms per text", ".3f"),
+        *_TIME,
+        _LAYERS,
+    ),
+    "thresholds": (_MODEL, _SETTING, _THRESHOLD, *_ACCURACY, _FULL, _FLOPS, _LAYERS),
+    "lengths": (
+        _MODEL,
+        _SETTING,
+        Column("bucket", "length", "tokens"),
+        _N,
+        _TOKENS,
+        *_ACCURACY,
+        _FULL,
+        _FLOPS,
+        *_TIME,
+        _LAYERS,
+    ),
+    "quantiles": (
+        _MODEL,
+        _SETTING,
+        Column("quantile", "quantile of length"),
+        Column("span", "length", "tokens"),
+        _N,
+        *_ACCURACY,
+        _FULL,
+        Column("accuracy_change", "change", "", "+.2%"),
+        Column("relative_flops", "FLOPs", "of full depth", ".2%"),
+        _LAYERS,
+    ),
+    "trajectories": (
+        _MODEL,
+        _SETTING,
+        Column("bucket", "length", "tokens"),
+        _N,
+        Column("layer", "behind layer"),
+        Column("tokens_mean", "tokens left, mean", "", ".1f"),
+        *_quartiles("tokens", "tokens left", ".1f"),
+        Column("share_mean", "share left", "mean", ".1%"),
+    ),
+    "correctness": (
+        _MODEL,
+        _SETTING,
+        Column("measure", "measure"),
+        Column("n_right", "right", "texts", ","),
+        *_quartiles("right", "right", ".3g"),
+        Column("n_wrong", "wrong", "texts", ","),
+        *_quartiles("wrong", "wrong", ".3g"),
+        Column("wrong_above_right", "wrong above right", "", ".3f"),
+        Column("chance_low", "by chance from", "", ".3f"),
+        Column("chance_high", "to", "", ".3f"),
+    ),
+    "kernel": (
+        Column("length", "length", "tokens"),
+        Column("share", "stay", "", ".0%"),
+        Column("batch", "batch", "texts"),
+        Column("threshold_us", "threshold", "µs", ".1f"),
+        Column("top_us", "top-k", "µs", ".1f"),
+        Column("partition_us", "partition", "µs", ".1f"),
+        Column("ratio", "top-k", "x threshold", ".1f"),
+        Column("ratio_low", "least", "x", ".1f"),
+        Column("ratio_high", "most", "x", ".1f"),
+        Column("partition_ratio", "partition", "x threshold", ".1f"),
+    ),
+    "grid": (
+        _MODEL,
+        Column("scale", "pruning", "x", ".3g"),
+        _THRESHOLD,
+        *_ACCURACY,
+        _FULL,
+        _FLOPS,
+        _LAYERS,
+        Column("share_mean", "share left", "mean", ".1%"),
+    ),
+}
+
+
+def filled(kind: str, rows: Sequence[Row]) -> list[Column]:
+    """The columns of an analysis in which at least one row has a value."""
+    return [column for column in COLUMNS[kind] if any(row.get(column.key) is not None for row in rows)]

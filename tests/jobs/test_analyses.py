@@ -1,0 +1,279 @@
+"""The papers' analyses: every figure is what really running that setting gives, and every report is whole."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.engine.rules import never, shared
+from ziggurat.errors import UserError
+from ziggurat.jobs.analyses import correctness, grid, joint_sweep, thresholds, trajectories
+from ziggurat.jobs.by_length import lengths, quantiles
+from ziggurat.jobs.comparing import methods
+from ziggurat.jobs.evaluation import evaluate
+from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.reporting import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, Request
+
+EDGES = (5, 9)
+AT = Exits(threshold=0.6)
+
+
+@pytest.fixture
+def request_of(rows_file, tmp_path):
+    """A function: model folders in, a request to report on them out."""
+
+    def make(*folders, **changes):
+        options = ModelOptions(device="cpu", batch_size=8)
+        settings = {"names": [f"model {i}" for i in range(len(folders))], "options": options}
+        settings |= {"source": str(rows_file), "out": tmp_path / "report"} | changes
+        return Request([str(folder) for folder in folders], **settings)
+
+    return make
+
+
+@pytest.fixture
+def subject(request_of, pruned_folder):
+    """The pruned model with its rows."""
+    return next(request_of(pruned_folder).subjects())
+
+
+def rule_at(subject, setting, threshold=0.6):
+    exits = never(4) if setting in (FULL_DEPTH, PRUNING) else shared("entropy", threshold, 4)
+    return replace(exits, tokens=subject.classifier.token_rule if setting in (PRUNING, BOTH) else None)
+
+
+def ran(subject, rule):
+    """Outcomes and FLOPs of really running a rule on all rows."""
+    outcomes = subject.classifier.run(subject.encoded, rule, batch_size=8)
+    flops = subject.classifier.flops(outcomes.kept, rule)[np.arange(len(subject.rows)), outcomes.rungs]
+    return outcomes, flops
+
+
+def test_claim_25_every_cell_of_the_grid_agrees_with_really_running_it(subject):
+    cells = list(joint_sweep(subject, (0.5, 1.0, 1.4), (0.3, 0.6)))
+    assert [(cell.scale, cell.threshold) for cell in cells] == [
+        (scale, tau) for scale in (None, 0.5, 1.0, 1.4) for tau in (None, 0.3, 0.6)
+    ]
+    own = subject.classifier.token_rule
+    for cell in cells:
+        exits = never(4) if cell.threshold is None else shared("entropy", cell.threshold, 4)
+        tokens = None if cell.scale is None else replace(own, values=own.values * cell.scale)
+        outcomes, flops = ran(subject, replace(exits, tokens=tokens))
+        assert cell.measured.predictions.tolist() == outcomes.predictions.tolist()
+        assert cell.measured.layers.tolist() == (outcomes.rungs + 1).tolist()
+        assert cell.measured.kept.tolist() == outcomes.kept.tolist()
+        assert cell.measured.flops.tolist() == flops.tolist()
+
+
+def test_claim_25_the_axes_of_the_grid_do_something(request_of, pruned_folder):
+    rows = grid(request_of(pruned_folder), (0.5, 1.4), (0.3, 0.9))["rows"]
+    by_place = {(row["scale"], row["threshold"]): row["flops_ratio"] for row in rows}
+    assert by_place[None, None] == 1.0
+    assert by_place[1.4, None] > by_place[0.5, None] >= by_place[None, None]
+    assert by_place[0.5, 0.9] > by_place[0.5, 0.3]
+
+
+def test_claim_26_each_bucket_of_length_reports_what_running_it_gives(subject, request_of, pruned_folder):
+    result = lengths(request_of(pruned_folder), EDGES, AT)
+    assert [row["bucket"] for row in result["rows"]] == ["1-5", "6-9", "> 9"] * 4
+    size = subject.encoded.lengths
+    members = {"1-5": size <= 5, "6-9": (size > 5) & (size <= 9), "> 9": size > 9}
+    full, whole = ran(subject, never(4))
+    for row in result["rows"]:
+        here = members[row["bucket"]]
+        outcomes, flops = ran(subject, rule_at(subject, row["setting"]))
+        assert row["n"] == here.sum() > 0
+        assert row["accuracy"] == (outcomes.predictions == subject.rows.classes)[here].mean()
+        assert row["full_accuracy"] == (full.predictions == subject.rows.classes)[here].mean()
+        assert row["flops_ratio"] == pytest.approx(whole[here].sum() / flops[here].sum())
+    assert {row["flops_ratio"] for row in result["rows"] if row["setting"] == FULL_DEPTH} == {1.0}
+
+
+def test_claim_26_times_are_of_each_bucket_beside_its_own_full_depth(request_of, pruned_folder):
+    result = lengths(request_of(pruned_folder), (5, 9, 60), AT, timed_texts=4, repeats=2)
+    for row in result["rows"]:
+        if row["bucket"] == "> 60":
+            assert row["n"] == 0 and "time_ratio" not in row
+        else:
+            assert 0 < row["time_ratio_low"] <= row["time_ratio"] <= row["time_ratio_high"]
+        if row["setting"] == FULL_DEPTH and row["n"]:
+            assert row["time_ratio"] == 1.0
+
+
+def test_a_model_that_prunes_nothing_has_no_settings_with_pruning(request_of, model_folder):
+    rows = lengths(request_of(model_folder), EDGES, AT)["rows"]
+    assert list(dict.fromkeys(row["setting"] for row in rows)) == [FULL_DEPTH, EXITS]
+
+
+def test_thresholds_are_what_eval_says_of_each(request_of, pruned_folder, model_folder, rows_file):
+    taus = (0.1, 0.5, 0.8)
+    result = thresholds(request_of(pruned_folder, model_folder), taus)
+    assert [(row["model"], row["setting"]) for row in result["rows"]] == [
+        ("model 0", EXITS), *[("model 0", EXITS)] * 2, *[("model 0", BOTH)] * 3, *[("model 1", EXITS)] * 3
+    ]  # fmt: skip
+    for row in result["rows"]:
+        if row["setting"] == EXITS and row["model"] == "model 0":
+            continue  # `eval` never switches a model's pruning off
+        folder = pruned_folder if row["model"] == "model 0" else model_folder
+        options = ModelOptions(device="cpu", batch_size=8)
+        judged = evaluate(str(folder), str(rows_file), threshold=row["threshold"], options=options, timed_texts=2)
+        for key in ("accuracy", "full_accuracy", "flops_ratio", "mean_layers"):
+            assert row[key] == pytest.approx(judged[key]), (row, key)
+
+
+def test_quantiles_share_out_all_rows_by_length(subject, request_of, pruned_folder):
+    rows = quantiles(request_of(pruned_folder), (0.5, 0.75), AT)["rows"]
+    edge = int(np.quantile(subject.encoded.lengths, 0.5))
+    mine = [row for row in rows if row["setting"] == PRUNING]
+    assert [row["quantile"] for row in mine] == ["0-50 %", "50-75 %", "75-100 %"]
+    assert sum(row["n"] for row in mine) == len(subject.rows)
+    assert mine[0]["span"].endswith(f"-{edge}") and mine[1]["span"].startswith(f"{edge + 1}-")
+    _, flops = ran(subject, rule_at(subject, PRUNING))
+    _, whole = ran(subject, never(4))
+    short = subject.encoded.lengths <= edge
+    assert mine[0]["relative_flops"] == pytest.approx(flops[short].sum() / whole[short].sum())
+    assert mine[0]["accuracy_change"] == mine[0]["accuracy"] - mine[0]["full_accuracy"]
+
+
+def test_quantiles_say_how_long_the_training_texts_were(request_of, make_folder, rows_file, monkeypatch):
+    folder = make_folder(training={"data": {"source": str(rows_file)}})
+    rows = split_roles(load(str(rows_file)), Fractions())[Role.SELECT]
+    monkeypatch.setattr("ziggurat.jobs.by_length.trained_rows", lambda folder: rows.hashes)
+    (subject,) = request_of(folder).subjects()
+    used = np.isin(subject.rows.hashes, rows.hashes)
+    median, most = np.median(subject.encoded.lengths[used]), subject.encoded.lengths[used].max()
+    notes = " ".join(quantiles(request_of(folder), exits=AT)["notes"])
+    assert f"trained on {used.sum()} texts" in notes
+    assert f"{median:g} tokens in the median and {most} at most" in notes
+
+
+@pytest.mark.parametrize("source", [None, "gone.jsonl", "ROWS"])
+def test_quantiles_say_where_training_lengths_are_not_known(request_of, make_folder, rows_file, source):
+    """ROWS are there, but none of them trained the model."""
+    where = str(rows_file) if source == "ROWS" else source
+    folder = make_folder(training={"data": {"source": where}} if source else {})
+    assert "is not known" in " ".join(quantiles(request_of(folder), exits=AT)["notes"])
+
+
+def test_trajectories_are_the_tokens_that_runs_leave(subject, request_of, pruned_folder):
+    rows = trajectories(request_of(pruned_folder), EDGES, AT)["rows"]
+    short = subject.encoded.lengths <= EDGES[0]
+    for setting in (EXITS, PRUNING, BOTH):
+        outcomes, _ = ran(subject, rule_at(subject, setting))
+        mine = [row for row in rows if row["setting"] == setting and row["bucket"] == "1-5"]
+        assert [row["layer"] for row in mine] == [0, 1, 2, 3, 4]
+        assert [row["tokens_mean"] for row in mine] == pytest.approx(outcomes.kept[short].mean(axis=0))
+        assert [row["tokens_q75"] for row in mine] == pytest.approx(np.quantile(outcomes.kept[short], 0.75, axis=0))
+
+
+def test_correctness_sets_right_answers_beside_wrong_ones(subject, request_of, pruned_folder):
+    rows = correctness(request_of(pruned_folder), AT)["rows"]
+    outcomes, _ = ran(subject, rule_at(subject, BOTH))
+    right = outcomes.predictions == subject.rows.classes
+    left = outcomes.kept[np.arange(len(right)), outcomes.rungs + 1] / outcomes.kept[:, 0]
+    (row,) = [row for row in rows if row["setting"] == BOTH and row["measure"] == "share left at the end"]
+    assert (row["n_right"], row["n_wrong"]) == (right.sum(), (~right).sum())
+    assert row["right_mean"] == pytest.approx(left[right].mean())
+    assert row["wrong_median"] == pytest.approx(np.median(left[~right]))
+
+
+@pytest.mark.parametrize("job", [correctness, grid])
+def test_analyses_of_pruning_want_a_model_that_prunes(job, request_of, model_folder):
+    with pytest.raises(UserError, match="prunes no tokens"):
+        job(request_of(model_folder))
+
+
+def test_methods_have_each_models_curve_points_and_full_depth(request_of, pruned_folder, model_folder):
+    result = methods(request_of(pruned_folder, model_folder), n_thresholds=3, timed_texts=4, repeats=2)
+    curve = ["threshold"] * 3
+    points = ["point balanced", "point fast"]
+    settings = [(row["model"], row["setting"]) for row in result["rows"]]
+    assert settings == [
+        *(("model 0", setting) for setting in [FULL_DEPTH, PRUNING, *points, *curve]),
+        *(("model 1", setting) for setting in [FULL_DEPTH, *points, *curve]),
+    ]
+    for row in result["rows"]:
+        assert row["milliseconds_per_text"] > 0
+        assert row["time_ratio_low"] <= row["time_ratio"] <= row["time_ratio_high"]
+        if row["setting"] == FULL_DEPTH:
+            assert row["time_ratio"] == row["flops_ratio"] == 1.0
+    svg = Path(result["files"][-1]).read_text()
+    assert all(text in svg for text in ("model 0", "model 1", "measured time per text", "GFLOPs per text"))
+
+
+def test_methods_points_are_what_eval_says_of_them(request_of, pruned_folder, rows_file):
+    rows = methods(request_of(pruned_folder), n_thresholds=2, timed_texts=None)["rows"]
+    assert "time_ratio" not in rows[0]
+    options = ModelOptions(device="cpu", batch_size=8)
+    judged = evaluate(str(pruned_folder), str(rows_file), "fast", options=options, timed_texts=2)
+    (fast,) = [row for row in rows if row["setting"] == "point fast"]
+    for key in ("accuracy", "flops_ratio", "mean_layers"):
+        assert fast[key] == pytest.approx(judged[key])
+
+
+def test_a_report_is_a_table_twice_and_a_figure_twice(request_of, pruned_folder):
+    result = thresholds(request_of(pruned_folder), (0.2, 0.6))
+    paths = [Path(file) for file in result["files"]]
+    assert [path.name for path in paths] == [f"thresholds{suffix}" for suffix in (".md", ".csv", ".png", ".svg")]
+    assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(path.name for path in paths)
+    text = paths[0].read_text()
+    assert text.startswith(f"# {result['title']}\n")
+    assert all(f"- {note}\n" in text for note in result["notes"])
+    header, *body = csv.reader(paths[1].read_text().splitlines())
+    assert len(body) == len(result["rows"]) == 4
+    assert float(body[0][header.index("accuracy")]) == result["rows"][0]["accuracy"]
+
+
+@pytest.mark.parametrize("job", [methods, thresholds, lengths, quantiles, trajectories, correctness, grid])
+def test_rows_that_trained_the_model_and_cut_texts_are_in_the_notes(
+    job, request_of, pruned_folder, rows_file, tmp_path, monkeypatch
+):
+    rows = split_roles(load(str(rows_file)), Fractions())[Role.SELECT]
+    monkeypatch.setattr("ziggurat.jobs.opening.trained_rows", lambda folder: rows.hashes)
+    longer = tmp_path / "rows.jsonl"
+    longer.write_text(rows_file.read_text() + '{"text": "' + "bat " * 90 + '", "label": "river"}\n')
+    extra = {"timed_texts": None} if job is methods else {}
+    result = job(request_of(pruned_folder, source=str(longer)), **extra)
+    warning, cut = result["notes"][:2]
+    assert warning.startswith(f"Warning: {len(rows)} of the 241 rows trained model 0")
+    assert cut == "1 of the 241 texts are longer than the 24 tokens that model 0 reads."
+
+
+def test_models_are_called_by_their_folders_unless_named(request_of, copied, model_folder):
+    copy = copied(model_folder)
+    named = thresholds(request_of(model_folder, copy, names=()), (0.5,))["rows"]
+    assert [row["model"] for row in named] == ["model", "copy"]
+    with pytest.raises(UserError, match=r"two models are called 'model'; .*--name"):
+        thresholds(request_of(model_folder, model_folder, names=()))
+    with pytest.raises(UserError, match="1 names for 2 models"):
+        thresholds(request_of(model_folder, copy, names=("one",)))
+
+
+@pytest.mark.parametrize(
+    ("job", "given", "named"),
+    [
+        (thresholds, {"taus": (0.1, float("nan"))}, "--taus"),
+        (thresholds, {"taus": (-0.1,)}, "--taus"),
+        (grid, {"scales": (float("inf"),)}, "--scales"),
+        (lengths, {"edges": (70, 35)}, "--buckets"),
+        (lengths, {"edges": (0, 35)}, "--buckets"),
+        (trajectories, {"edges": (5, 5)}, "--buckets"),
+        (quantiles, {"shares": (0.5, 1.0)}, "--quantiles"),
+        (methods, {"n_thresholds": 1}, "--curve"),
+    ],
+)
+def test_senseless_numbers_are_refused_before_a_model_is_opened(job, given, named, request_of):
+    with pytest.raises(UserError, match=named):
+        job(request_of("absent/"), **given)
+
+
+def test_without_matplotlib_nothing_is_measured_first(request_of, model_folder, monkeypatch):
+    import sys
+
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=r"pip install 'ziggurat\[report\]'"):
+        thresholds(request_of("absent/"))
