@@ -27,11 +27,14 @@ def tokens_of(ids, pair_from=None):
 
 @torch.no_grad()
 def masked_forward(model, tokens, rule):
-    """One text with all its tokens kept in place and switched off by masks: every rung's logits, tokens left."""
+    """One text with all its tokens kept in place and switched off by masks.
+
+    Returns every rung's logits, the tokens left after each layer, and the state in which each token was last alive.
+    """
     encoder, n = model.encoder, len(tokens)
     alive = np.ones(n, dtype=bool) if rule.vocabulary is None else rule.vocabulary[tokens[:, 0]].copy()
     alive[0] = True
-    states = encoder.embeddings(pack([tokens])).states
+    states = last = encoder.embeddings(pack([tokens])).states
     answers, left = [], [alive.sum()]
     for number, layer in enumerate(encoder.layers, start=1):
         query, key, value = layer.qkv(states).view(n, 3, layer.heads, -1).permute(1, 2, 0, 3)
@@ -58,9 +61,10 @@ def masked_forward(model, tokens, rule):
         context = (shares @ value).transpose(0, 1).reshape(n, -1)
         whole = pack([tokens]).with_states(states)
         states = layer.finish(whole, context).states
+        last = torch.where(torch.from_numpy(alive)[:, None], states, last)
         if (head := model.head_at(number)) is not None:
             answers.append(head(whole.with_states(states).take_tokens(alive))[0])
-    return torch.stack(answers), left
+    return torch.stack(answers), left, last
 
 
 def rules(n_layers=4, vocabulary=54):
@@ -89,10 +93,39 @@ def test_claim_4_physical_removal_equals_masking(make_model, pair):
         with torch.no_grad():
             packed = torch.stack(model(pack(tokens), rule), dim=1)
         for row, one in enumerate(tokens):
-            masked, _ = masked_forward(model, one, rule)
+            masked, _, _ = masked_forward(model, one, rule)
             assert torch.allclose(packed[row], masked, atol=1e-5)
 
     check()
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(TEXTS, rules())
+def test_restored_states_are_those_in_which_each_token_was_last_alive(tiny_model_once, texts, rule):
+    tokens = [tokens_of(ids) for ids in texts]
+    with torch.no_grad():
+        restored = tiny_model_once.restored_states(pack(tokens), rule)
+    literal = torch.cat([masked_forward(tiny_model_once, one, rule)[2] for one in tokens])
+    assert torch.allclose(restored, literal, atol=1e-5)
+
+
+def test_restored_states_are_the_last_layers_where_nothing_is_pruned(tiny_model, ragged_tokens):
+    batch = pack(ragged_tokens)
+    with torch.no_grad():
+        states = tiny_model.embed(batch)
+        for layer in range(1, 5):
+            states = tiny_model.layer(layer, states)
+        assert torch.equal(tiny_model.restored_states(batch), states.states)
+
+
+def test_a_token_that_left_still_gets_a_gradient_through_its_restored_state(make_model, ragged_tokens):
+    model = make_model()
+    batch, rule = pack(ragged_tokens), TokenRule(top_count, np.array([np.nan, 1.0, np.nan, np.nan]))
+    restored = model.restored_states(batch, rule)
+    pruned = np.flatnonzero(batch.positions > 0)  # all but the first tokens, after layer 1
+    restored[torch.from_numpy(pruned)].square().sum().backward()
+    reached = [any(p.grad is not None and p.grad.any() for p in layer.parameters()) for layer in model.encoder.layers]
+    assert reached == [True, False, False, False]
 
 
 @settings(derandomize=True, deadline=None, max_examples=30)
