@@ -21,6 +21,7 @@ from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
+from ziggurat.jobs.length_search import searched_folder
 from ziggurat.policies.exits import exit_score
 from ziggurat.types import Label
 
@@ -101,6 +102,7 @@ def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainO
     fit = Fit(source, recipe, work, made, options.device, options.progress, options.mixed_precision)
     if not fit_folder(fit, train_rows, select_rows):
         return {}  # another process of `accelerate launch` writes and reports
+    made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
     classifier = AdaptiveClassifier.from_pretrained(made, options.device)
     manifest = _with_operating_points(classifier, select_rows, recipe, options.progress)
     write_manifest(manifest, made)
@@ -140,7 +142,8 @@ def _with_operating_points(classifier: AdaptiveClassifier, select: Dataset, reci
 
 
 def _summary(manifest: Manifest, roles: Roles, out: Path) -> dict[str, Any]:
-    return {
+    searched = {"search": manifest.training["search"]} if "search" in manifest.training else {}
+    return searched | {
         "out": str(out),
         "recipe": manifest.training["recipe"]["name"],
         "labels": list(manifest.labels),

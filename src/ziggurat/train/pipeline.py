@@ -23,6 +23,7 @@ from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.train.batches import Examples
+from ziggurat.train.checks import refuse_misfits
 from ziggurat.train.loop import Run
 from ziggurat.train.stages import stage_of
 
@@ -52,12 +53,13 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
     device = resolve_device(fit.device)
     state = PartialState(cpu=device.type == "cpu")
     if not (fit.made / MANIFEST).exists():
-        _claim(fit.work, _identity(fit, train, select))
         set_seed(fit.recipe.seed)
         n_classes = len(train.label_names)
         model = load_hf(
             fit.source, n_classes, fit.recipe.head_kind, fit.recipe.head_layers, fit.recipe.dropout, fit.recipe.pruning
         )
+        refuse_misfits(fit.recipe, model.spec)
+        _claim(fit.work, _identity(fit, train, select))
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)

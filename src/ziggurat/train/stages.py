@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from torch import nn
 
-from ziggurat.config import StageConfig
+from ziggurat.config import PruningConfig, StageConfig
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.train.batches import Examples
+from ziggurat.train.lengthdrop import LengthDrop
 from ziggurat.train.loop import Keep, Run, fit
 from ziggurat.train.objectives import Hard, Heads, Joint, Regular, Soft
 from ziggurat.train.vocabulary import start_vocabulary
@@ -30,9 +31,8 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
 
     Not the best one on select: pruning grows from step to step, and accuracy with it falls.
     """
-    pruning = _pruning(model, "soft")
-    if pruning.config.kind != "threshold":
-        raise UserError(f"stage 'soft' learns thresholds; pruning of kind {pruning.config.kind!r} starts with 'hard'")
+    _check("soft", model)
+    pruning = model.pruning
     if pruning.config.vocabulary and not run.finished:
         start_vocabulary(model, train, run.device)
     only_train(model, (model.encoder, model.classifier, pruning))
@@ -43,9 +43,21 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
 
 def hard(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
     """Fine-tunes backbone and last classifier while tokens really leave; what leaves is decided by frozen numbers."""
-    _pruning(model, "hard")
+    _check("hard", model)
     only_train(model, (model.encoder, model.classifier))
     fit(Hard(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    return model
+
+
+def lengthdrop(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+    """Trains backbone and last classifier to answer at any share of tokens (Length-Adaptive Transformer).
+
+    The state is kept that has the best accuracy on select, the mean of the full and the smallest sub-model's.
+    The shares that the model is run with are not touched: a search chooses them afterwards.
+    """
+    _check("lengthdrop", model)
+    only_train(model, (model.encoder, model.classifier))
+    fit(LengthDrop(model, stage, run.seed), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
     return model
 
 
@@ -55,7 +67,7 @@ def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     Backbone and last classifier are frozen: in evaluation mode, without gradient, bit-identical afterwards. The lowest
     loss on select is kept. Tokens leave if the model prunes.
     """
-    _exits(model, "heads")
+    _check("heads", model)
     only_train(model, model.exits.values())
     fit(Heads(model, stage), train, select, stage, run, Keep.lowest_loss())
     return model
@@ -63,13 +75,20 @@ def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
 
 def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
     """Trains backbone and all rungs at once (PABEE), instead of `regular` and `heads`. The lowest loss is kept."""
-    _exits(model, "joint")
+    _check("joint", model)
     only_train(model, (model.encoder, model.classifier, model.exits))
     fit(Joint(model, stage), train.labelled(), select.labelled(), stage, run, Keep.lowest_loss())
     return model
 
 
-STAGES: Mapping[str, Stage] = {"regular": regular, "soft": soft, "hard": hard, "heads": heads, "joint": joint}
+STAGES: Mapping[str, Stage] = {
+    "regular": regular,
+    "soft": soft,
+    "hard": hard,
+    "heads": heads,
+    "joint": joint,
+    "lengthdrop": lengthdrop,
+}
 
 
 def stage_of(kind: str) -> Stage:
@@ -87,16 +106,27 @@ def only_train(model: AdaptiveModel, parts: Iterable[nn.Module]) -> None:
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows whose largest logit is the label's: (n, n_classes), (n)."""
-    return float((logits.argmax(axis=-1) == labels).mean())
+    """Share of rows whose largest logit is the label's: (n, n_classes), (n).
+
+    Of several answers for each row, (n, any number, n_classes), the mean of their accuracies.
+    """
+    return float((logits.argmax(axis=-1).T == labels).mean())
 
 
-def _pruning(model: AdaptiveModel, stage: str) -> nn.Module:
-    if model.pruning is None:
-        raise UserError(f"stage {stage!r}: the recipe says nothing of pruning; give it a [pruning] table")
-    return model.pruning
+def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> None:
+    """UserError where a model with this pruning, with or without exit heads, cannot have a stage of this kind."""
+    if kind in ("soft", "hard", "lengthdrop") and pruning is None:
+        raise UserError(f"stage {kind!r}: the recipe says nothing of pruning; give it a [pruning] table")
+    if kind == "soft" and pruning.kind != "threshold":
+        raise UserError(f"stage 'soft' learns thresholds; pruning of kind {pruning.kind!r} starts with 'hard'")
+    if kind == "lengthdrop" and pruning.kind != "share":
+        raise UserError(
+            f"stage 'lengthdrop' draws shares of each text's length, the recipe's pruning is of kind {pruning.kind!r}; "
+            "set kind = \"share\" in its [pruning] table"
+        )
+    if kind in ("heads", "joint") and not has_exits:
+        raise UserError(f"stage {kind!r}: the model has no exit heads; name some in head_layers")
 
 
-def _exits(model: AdaptiveModel, stage: str) -> None:
-    if not len(model.exits):
-        raise UserError(f"stage {stage!r}: the model has no exit heads; name some in head_layers")
+def _check(kind: str, model: AdaptiveModel) -> None:
+    refuse_misfit(kind, None if model.pruning is None else model.pruning.config, len(model.exits) > 0)
