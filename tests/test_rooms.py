@@ -37,6 +37,7 @@ NEEDS_TORCH = {
         "linear",
         "int8",
         "pruning",
+        "received",
         "soft",
         "torch_encoder",
         "heads",

@@ -65,6 +65,7 @@ class OperatingPoint:
     confidence: float | None = None  # probability that the target is kept; None = not certified
     data: str | None = None  # content hash of the rows that chose it
     temperatures: tuple[float, ...] | None = None  # one per rung, dividing its logits for the score; None = 1
+    pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

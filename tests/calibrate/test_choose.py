@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.calibrate.choose import TARGETS, candidate_thresholds, choose_points
+from ziggurat.calibrate.choose import TARGETS, Ladder, candidate_thresholds, choose_points
 from ziggurat.engine.rules import never, of_point, refuse_unreachable, shared
 from ziggurat.engine.runner import replay
 from ziggurat.policies.exits import SCORES, exit_score
@@ -51,7 +51,7 @@ def measured(point, every, labels, cost) -> tuple[float, float]:
 
 
 def chosen(every, labels, cost, **options):
-    return choose_points(every, labels, cost, "print", "hash", **options)
+    return choose_points([Ladder(every, cost)], labels, "print", "hash", **options)
 
 
 def depth_of(point) -> str:
@@ -240,3 +240,28 @@ def test_temperatures_of_one_choose_as_none_do():
     assert [point.temperatures for point in plain] == [None] * len(TARGETS)
     assert [point.thresholds for point in ones] == [point.thresholds for point in plain]
     assert chosen(every, labels, cost_of(N), temperatures=TEMPERATURES)[2].thresholds != plain[2].thresholds
+
+
+def test_the_cheapest_strength_of_pruning_that_keeps_the_target_is_chosen():
+    every, labels = ladder(3)
+    cost = cost_of(N)
+    wrong = every.copy()
+    wrong[: N // 4] = np.roll(wrong[: N // 4], 1, axis=2)  # pruned hard, a quarter of the rows change their answer
+    ladders = [
+        Ladder(every, cost, pruning=0.0),
+        Ladder(every, lambda rule: cost(rule) // 2, pruning=0.5),
+        Ladder(wrong, lambda rule: cost(rule) // 10, pruning=1.0),
+    ]
+    points = choose_points(ladders, labels, "print", "hash")
+    assert {point.pruning for point in points} == {0.5}
+    alone = choose_points(ladders[:1], labels, "print", "hash")
+    assert [point.thresholds for point in points] == [point.thresholds for point in alone]
+
+
+def test_what_is_lost_counts_from_the_first_ladder():
+    every, labels = ladder(3)
+    worse = np.roll(every, 1, axis=2)
+    points = choose_points(
+        [Ladder(every, cost_of(N), 0.0), Ladder(worse, lambda rule: cost_of(N)(rule) // 9)], labels, "p", "d"
+    )
+    assert {point.pruning for point in points} == {0.0}

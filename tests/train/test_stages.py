@@ -119,5 +119,5 @@ def test_a_model_without_heads_has_no_heads_stage(train_rows, select_rows, stage
 
 
 def test_unknown_stage_lists_the_known():
-    with pytest.raises(UserError, match="regular, soft, hard, heads"):
+    with pytest.raises(UserError, match="regular, guess, soft, hard, heads"):
         stage_of("softer")

@@ -1,11 +1,13 @@
-"""Chooses operating points on the select rows: the cheapest threshold before any loses more than the target there.
+"""Chooses operating points on the select rows: the cheapest setting before any loses more than the target there.
 
 Chosen is not certified: `confidence` stays None until rows that chose nothing vouch for the point.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, takewhile
 
 import numpy as np
 
@@ -19,42 +21,76 @@ _HAIR = 1e-4  # beyond the smallest and largest score
 _CANDIDATES = 256  # thresholds that are tried: quantiles of the scores that occur
 
 
+@dataclass(frozen=True)
+class Ladder:
+    """What all rungs say to the select rows at one strength of pruning, and what that costs."""
+
+    every: np.ndarray  # (n, n_rungs, n_classes) logits
+    cost: Callable[[ExitRule], np.ndarray]  # FLOPs of leaving at each rung, (n, n_rungs)
+    pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """One rule on the select rows."""
+
+    rule: ExitRule
+    pruning: float
+    right: float  # share of right answers
+    cost: float  # mean FLOPs
+
+
 def choose_points(
-    every: np.ndarray,
+    ladders: Sequence[Ladder],
     labels: np.ndarray | None,
-    cost: Callable[[ExitRule], np.ndarray],
     fingerprint: str,
     data: str,
     score: str = "entropy",
     targets: Mapping[str, float] = TARGETS,
     temperatures: np.ndarray | None = None,
 ) -> tuple[OperatingPoint, ...]:
-    """One operating point for each target.
+    """One operating point for each target, the cheapest over all ladders.
 
-    `every` (n, n_rungs, n_classes) are all rungs' logits on the select rows; `labels` (n), or None to measure agreement
-    with the full model instead of accuracy; `cost(rule)` gives the FLOPs of leaving at each rung, (n, n_rungs);
-    `temperatures` (n_rungs) divide the logits for the score, and are written into the points.
+    The first ladder's last rung is the full model: what is lost is counted from there, so it should not be pruned.
+    `labels` (n), or None to measure agreement with the full model instead of accuracy; `temperatures` (n_rungs) divide
+    the logits for the score, and are written into the points.
     """
-    n, n_rungs = every.shape[:2]
-    truth = every[:, -1].argmax(axis=1) if labels is None else labels
-    right = every.argmax(axis=2) == truth[:, None]
-    # From dear to cheap, full depth first: it loses nothing, so there always is an admissible rule.
-    thresholds = candidate_thresholds(every, score, temperatures)[:: -1 if exit_score(score).larger_is_surer else 1]
-    rules = [never(n_rungs), *(shared(score, threshold, n_rungs, temperatures) for threshold in thresholds)]
-    rungs = [replay(every, rule) for rule in rules]
-    everyone = np.arange(n)
-    lost = right[:, -1].mean() - np.array([right[everyone, chosen].mean() for chosen in rungs])
-    flops = cost(rules[-1])  # all shared thresholds ask the same heads, so they pay the same for a rung
-    mean_cost = np.array([cost(rules[0])[:, -1].mean(), *(flops[everyone, chosen].mean() for chosen in rungs[1:])])
+    full = ladders[0].every[:, -1].argmax(axis=1)
+    truth = full if labels is None else labels
+    whole = float((full == truth).mean())
+    walks = [_settings(ladder, truth, score, temperatures) for ladder in ladders]
     written = None if temperatures is None else tuple(temperatures.tolist())
     points = []
     for name, target in targets.items():
-        # Up to the first threshold that loses too much: one beyond it that does not owes that to luck.
-        admissible = int(np.argmax(np.append(lost > target + 1e-12, True)))
-        best = rules[int(mean_cost[:admissible].argmin())]
-        chosen = tuple(None if np.isnan(threshold) else float(threshold) for threshold in best.thresholds)
-        points.append(OperatingPoint(name, score, chosen, fingerprint, target, data=data, temperatures=written))
+        fine = chain.from_iterable(_admissible(walk, whole - target) for walk in walks)
+        best = min(fine, key=lambda one: one.cost)
+        chosen = tuple(None if np.isnan(threshold) else float(threshold) for threshold in best.rule.thresholds)
+        points.append(
+            OperatingPoint(name, score, chosen, fingerprint, target, None, data, written, pruning=best.pruning)
+        )
     return tuple(points)
+
+
+def _settings(ladder: Ladder, truth: np.ndarray, score: str, temperatures: np.ndarray | None) -> list[_Setting]:
+    """The rules worth trying from dear to cheap, full depth first: unpruned, that is always admissible."""
+    every, n_rungs = ladder.every, ladder.every.shape[1]
+    right = every.argmax(axis=2) == truth[:, None]
+    thresholds = candidate_thresholds(every, score, temperatures)[:: -1 if exit_score(score).larger_is_surer else 1]
+    rules = [never(n_rungs), *(shared(score, threshold, n_rungs, temperatures) for threshold in thresholds)]
+    asked = ladder.cost(rules[-1])  # all shared thresholds ask the same heads, so they pay the same for a rung
+    everyone, settings = np.arange(len(every)), []
+    for rule in rules:
+        rungs = replay(every, rule)
+        flops = ladder.cost(rule) if rule is rules[0] else asked
+        settings.append(
+            _Setting(rule, ladder.pruning, right[everyone, rungs].mean(), float(flops[everyone, rungs].mean()))
+        )
+    return settings
+
+
+def _admissible(walk: Iterable[_Setting], least: float) -> Iterator[_Setting]:
+    """Up to the first setting that loses too much: one beyond it that does not owes that to luck."""
+    return takewhile(lambda one: one.right >= least - 1e-12, walk)
 
 
 def candidate_thresholds(every: np.ndarray, score: str, temperatures: np.ndarray | None = None) -> np.ndarray:

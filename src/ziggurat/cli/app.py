@@ -86,12 +86,15 @@ def train(
     label_column: LabelColumn = "label",
     device: Device = "auto",
     mixed_precision: Annotated[bool, typer.Option(help="bfloat16 where the device is fast with it.")] = True,
+    keep_stages: Annotated[
+        bool, typer.Option("--keep-stages", help="Also a model folder after each stage, in OUT.stages.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a classifier with early exits from an encoder and labelled rows. Stopped, the same command goes on."""
     from ziggurat.jobs.training import train_classifier as job
 
-    options = _train_options(_columns(text_column, pair_column, label_column), device, mixed_precision)
+    options = _train_options(_columns(text_column, pair_column, label_column), device, mixed_precision, keep_stages)
     with _shown(as_json, training_text) as show:
         show(job(train, out, recipe, model, options))
 
@@ -281,10 +284,10 @@ def _model_options(device: str, dtype: str, threads: int | None, batch_size: int
     return ModelOptions(device, dtype, threads, batch_size)
 
 
-def _train_options(columns: Columns, device: str, mixed_precision: bool) -> TrainOptions:
+def _train_options(columns: Columns, device: str, mixed_precision: bool, keep_stages: bool = False) -> TrainOptions:
     from ziggurat.jobs.training import TrainOptions
 
-    return TrainOptions(columns, device, mixed_precision=mixed_precision)
+    return TrainOptions(columns, device, mixed_precision=mixed_precision, keep_stages=keep_stages)
 
 
 def _numbers(text: str, option: str) -> list[int]:

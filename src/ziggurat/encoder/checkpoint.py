@@ -77,11 +77,14 @@ def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
 def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarray, source: Path, out: Path) -> Manifest:
     """Writes a whole model folder at `out`, tokenizer and configuration taken from `source`; returns its manifest.
 
-    `trained_rows` (n) are the content hashes of all rows that trained or chose anything.
+    `trained_rows` (n) are the content hashes of all rows that trained or chose anything. Heads and pruning are written
+    as far as the manifest names them.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     named = {name: tensor.clone() for name, tensor in to_hf(tensors, model.spec).items()}
-    extras = {name: tensor for name, tensor in tensors.items() if name.startswith(_OURS)}
+    ours = [f"{layout.HEAD_PREFIX}{layer}." for layer in manifest.head_layers]
+    ours += [] if manifest.pruning is None else [layout.PRUNING_PREFIX]
+    extras = {name: tensor for name, tensor in tensors.items() if name.startswith(tuple(ours))}
     extras[layout.TRAINED_ROWS] = torch.from_numpy(np.sort(trained_rows.view(np.int64)))
     with whole_folder(out) as folder:
         save_file(named, folder / layout.WEIGHTS, metadata={"format": "pt"})

@@ -37,13 +37,10 @@ class TokenPruning(nn.Module):
     def predicted(self, layer: int, batch: PackedBatch) -> Tensor:
         """Scores (n_tokens) guessed from the states that enter layer 1 … L; their mean over a sequence is 1."""
         raw = self.guesses[layer - 1](batch.states).squeeze(-1).float()
-        owner = torch.from_numpy(np.repeat(np.arange(batch.n_seqs), batch.lengths)).to(raw.device)
-        lengths = torch.from_numpy(batch.lengths).to(raw)
+        owner = _owners(batch).to(raw.device)
         # Softmax within each sequence, times its length. The largest is taken out first: exp must not overflow.
         peak = raw.new_full((batch.n_seqs,), float("-inf")).scatter_reduce(0, owner, raw.detach(), "amax")
-        powers = (raw - peak[owner]).exp()
-        sums = powers.new_zeros(batch.n_seqs).index_add(0, owner, powers)
-        return powers * (lengths / sums)[owner]
+        return per_sequence_mean_one((raw - peak[owner]).exp(), batch)
 
     def soft_mask(self, layer: int, scores: Tensor, batch: PackedBatch, temperature: float) -> Tensor:
         """σ((score − θ) / T) of each token, 1 for the first of a sequence: (n_tokens) → (n_tokens)."""
@@ -82,3 +79,15 @@ def spare_first(mask: Tensor, batch: PackedBatch) -> Tensor:
     """The mask (n_tokens) with 1 for every sequence's first token, which is never pruned."""
     first = torch.from_numpy(batch.cu_seqlens[:-1]).to(mask.device)
     return mask.index_fill(0, first, 1.0)
+
+
+def per_sequence_mean_one(values: Tensor, batch: PackedBatch) -> Tensor:
+    """Positive numbers (n_tokens) over their sequence's mean."""
+    owner = _owners(batch).to(values.device)
+    sums = values.new_zeros(batch.n_seqs).index_add(0, owner, values)
+    return values * (torch.from_numpy(batch.lengths).to(values) / sums)[owner]
+
+
+def _owners(batch: PackedBatch) -> Tensor:
+    """Which sequence each token belongs to, (n_tokens)."""
+    return torch.from_numpy(np.repeat(np.arange(batch.n_seqs), batch.lengths))

@@ -22,7 +22,7 @@ from ziggurat.engine.runner import AllRungs, Outcomes, run, run_every_rung
 from ziggurat.engine.scheduler import by_length
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import softmax
-from ziggurat.policies.prune import PREDICTED, TokenRule
+from ziggurat.policies.prune import PREDICTED, TokenRule, scaled
 from ziggurat.types import Answer, OperatingPoint, Rung, Trace
 
 Text = str | tuple[str, str]
@@ -116,7 +116,7 @@ class AdaptiveClassifier:
                 point = self.manifest.operating_point(point)
             if point.fingerprint != self.manifest.fingerprint:
                 raise UserError(f"operating point {point.name!r} was chosen for other weights; choose it again")
-            rule = replace(rules.of_point(point), tokens=self.token_rule)
+            rule = replace(rules.of_point(point), tokens=scaled(self.token_rule, point.pruning))
         if rule.thresholds.shape[-1] != len(self.rungs) - 1:
             raise UserError(f"exit rule: {rule.thresholds.shape[-1]} thresholds, the model needs {len(self.rungs) - 1}")
         rules.refuse_unreachable(rule)

@@ -6,16 +6,17 @@ import dataclasses
 import importlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ziggurat.calibrate.choose import choose_points
+from ziggurat.calibrate.choose import Ladder, choose_points
 from ziggurat.calibrate.temperature import fit_temperatures
 from ziggurat.config import Recipe, load_recipe
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
+from ziggurat.data.tokenize import Encoded
 from ziggurat.encoder.folder import Manifest, checkpoint_labels, write_manifest
 from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.engine.classifier import AdaptiveClassifier
@@ -23,6 +24,7 @@ from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
 from ziggurat.jobs.length_search import searched_folder
 from ziggurat.policies.exits import exit_score
+from ziggurat.policies.prune import TokenRule, above, scaled
 from ziggurat.types import Label
 
 Roles = Mapping[Role, Dataset]
@@ -36,6 +38,7 @@ class TrainOptions:
     device: str = "auto"
     progress: bool = True
     mixed_precision: bool = True
+    keep_stages: bool = False  # also a model folder for each stage, in OUT.stages
 
 
 def train_classifier(
@@ -89,7 +92,7 @@ def read_roles(source: str, recipe: Recipe, columns: Columns, names: tuple[Label
 
 def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions) -> dict[str, Any]:
     try:
-        from ziggurat.train.pipeline import Fit, fit_folder
+        from ziggurat.train.pipeline import STAGES_FOLDER, Fit, fit_folder
 
         if recipe.temperatures:
             importlib.import_module("scipy.optimize")
@@ -99,19 +102,29 @@ def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainO
     _refuse_early(recipe, select_rows)
     work = out.with_name(out.name + ".training")
     made = work / "model"
-    fit = Fit(source, recipe, work, made, options.device, options.progress, options.mixed_precision)
+    stages = out.with_name(out.name + ".stages")
+    if options.keep_stages:
+        refuse_full_folder(stages)
+    fit = Fit(
+        source, recipe, work, made, options.device, options.progress, options.mixed_precision, options.keep_stages
+    )
     if not fit_folder(fit, train_rows, select_rows):
         return {}  # another process of `accelerate launch` writes and reports
     made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
-    classifier = AdaptiveClassifier.from_pretrained(made, options.device)
-    manifest = _with_operating_points(classifier, select_rows, recipe, options.progress)
-    write_manifest(manifest, made)
-    refuse_full_folder(out)
+    for folder in sorted((work / STAGES_FOLDER).glob("*")):
+        _add_operating_points(folder, select_rows, recipe, options)
+    manifest = _add_operating_points(made, select_rows, recipe, options)
+    if options.keep_stages:
+        _move(work / STAGES_FOLDER, stages)
+    _move(made, out)
+    shutil.rmtree(work)
+    return _summary(manifest, roles, out)
+
+
+def _move(made: Path, out: Path) -> None:
     if out.is_dir():
         out.rmdir()
     made.replace(out)
-    shutil.rmtree(work)
-    return _summary(manifest, roles, out)
 
 
 def _refuse_early(recipe: Recipe, select: Dataset) -> None:
@@ -124,21 +137,40 @@ def _refuse_early(recipe: Recipe, select: Dataset) -> None:
         )
 
 
+def _add_operating_points(folder: Path, select: Dataset, recipe: Recipe, options: TrainOptions) -> Manifest:
+    classifier = AdaptiveClassifier.from_pretrained(folder, options.device)
+    manifest = _with_operating_points(classifier, select, recipe, options.progress)
+    write_manifest(manifest, folder)
+    return manifest
+
+
 def _with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recipe: Recipe, progress: bool) -> Manifest:
     """The manifest with the points that the select rows choose; UserError for rows of another role."""
     select.require(Role.SELECT)
     encoded = classifier.tokenizer.encode(select.texts, select.pairs)
-    every = classifier.every_rung(encoded, progress=progress, tokens=classifier.token_rule)
+    ladders = [_ladder(classifier, encoded, factor, progress) for factor in _factors(classifier.token_rule)]
     points = choose_points(
-        every.logits,
+        ladders,
         select.labels,
-        lambda rule: classifier.flops(every.kept, rule),
         classifier.manifest.fingerprint,
         select.digest,
         recipe.exit_score,
-        temperatures=fit_temperatures(every.logits, select.classes) if recipe.temperatures else None,
+        temperatures=fit_temperatures(ladders[-1].every, select.classes) if recipe.temperatures else None,
     )
     return dataclasses.replace(classifier.manifest, operating_points=points)
+
+
+def _factors(tokens: TokenRule | None) -> tuple[float, ...]:
+    """Strengths of pruning that are tried: the first is none, the last the one that the model was trained for."""
+    if tokens is None:
+        return (1.0,)
+    return (0.0, 0.5, 0.75, 1.25, 1.0) if tokens.keep is above else (0.0, 1.0)
+
+
+def _ladder(classifier: AdaptiveClassifier, encoded: Encoded, factor: float, progress: bool) -> Ladder:
+    tokens = scaled(classifier.token_rule, factor)
+    every = classifier.every_rung(encoded, progress=progress, tokens=tokens)
+    return Ladder(every.logits, lambda rule: classifier.flops(every.kept, replace(rule, tokens=tokens)), factor)
 
 
 def _summary(manifest: Manifest, roles: Roles, out: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ padding or layer. LTP's and MP's own scales (LTP eq. 3.7, MP eq. 7) are factors 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -71,6 +71,20 @@ class TokenRule:
     def reads(self, batch: PackedBatch) -> np.ndarray | None:
         """Which tokens of ids (n_tokens, 2) are read at all, (n_tokens) bool; None = all of them."""
         return None if self.vocabulary is None else self.vocabulary[np.asarray(batch.states)[:, 0]]
+
+
+def scaled(rule: TokenRule | None, factor: float) -> TokenRule | None:
+    """The rule pruning harder (factor above 1) or less; 0 prunes nothing. ValueError unless it has thresholds, or 0, 1.
+
+    What the vocabulary leaves out stays out at every factor above 0.
+    """
+    if rule is None or factor == 0:
+        return None
+    if factor == 1:
+        return rule
+    if rule.keep is not above:
+        raise ValueError("only thresholds can be scaled; a schedule is on (1) or off (0)")
+    return replace(rule, values=rule.values * factor)
 
 
 def rank_in_sequence(scores: np.ndarray, batch: PackedBatch) -> np.ndarray:

@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from ziggurat.config import StageConfig
 from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.pruning import per_sequence_mean_one
+from ziggurat.encoder.received import received_by_layer
 from ziggurat.encoder.soft import soft_logits
 from ziggurat.train.batches import packed
 from ziggurat.train.losses import exits_loss, joint_loss
@@ -89,3 +91,24 @@ class Joint(Objective):
         """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
         every = self.model(packed(states, lengths), self.model.token_rule)
         return {"loss": joint_loss(every, labels), "logits": torch.stack(every, dim=1).float()}
+
+
+class Guess(Objective):
+    """Every layer guesses from its input which tokens the upper half of the frozen model attends to (after ToP)."""
+
+    def train(self, mode: bool = True) -> Guess:
+        """The model stays in evaluation mode: its attention is the target."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
+        """Labels (n) unused, lengths (n) and packed token ids (n_tokens, 2) → loss, guesses of layer 1 as logits."""
+        entered, received = received_by_layer(self.model, packed(states, lengths))
+        target = torch.stack(received[len(received) // 2 :]).float().mean(dim=0)
+        guessed = [self.model.pruning.predicted(layer, batch) for layer, batch in enumerate(entered, start=1)]
+        # Listwise: both sides are distributions over a text's tokens, n times as large (mean 1). Square roots of the
+        # target spread what sinks would take for themselves.
+        wanted = per_sequence_mean_one(target.sqrt(), entered[0])
+        losses = [-(wanted * guess.clamp_min(1e-9).log()).mean() for guess in guessed]
+        return {"loss": torch.stack(losses).mean(), "logits": labels.float()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from ziggurat.files import whole_file
 from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_misfits
 from ziggurat.train.loop import Run
-from ziggurat.train.stages import stage_of
+from ziggurat.train.stages import HEAD_STAGES, UNPRUNED_STAGES, stage_of
 
 _IDENTITY = "run.json"
+STAGES_FOLDER = "stages"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Fit:
     device: str = "auto"
     progress: bool = True
     mixed_precision: bool = True
+    keep_stages: bool = False  # also a model folder for each stage, in `work`/stages
 
 
 def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
@@ -63,22 +65,41 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
-        model = run_recipe(model, fit.recipe, _examples(train, tokenizer), _examples(select, tokenizer), run)
-        if state.is_main_process:
-            rows = np.concatenate([train.hashes, select.hashes])
-            save_model(model, _manifest(fit, model, train, max_length), rows, fit.source, fit.made)
+        rows = np.concatenate([train.hashes, select.hashes])
+
+        def save(model: AdaptiveModel, stages: int, out: Path) -> None:
+            if state.is_main_process and not out.exists():
+                save_model(model, _manifest(fit, model, train, max_length, stages), rows, fit.source, out)
+
+        def after(stages: int, model: AdaptiveModel) -> None:
+            if fit.keep_stages:
+                save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{fit.recipe.stages[stages - 1].kind}")
+
+        examples = _examples(train, tokenizer), _examples(select, tokenizer)
+        save(run_recipe(model, fit.recipe, *examples, run, after), len(fit.recipe.stages), fit.made)
     state.wait_for_everyone()
     return bool(state.is_main_process)
 
 
-def run_recipe(model: AdaptiveModel, recipe: Recipe, train: Examples, select: Examples, run: Run) -> AdaptiveModel:
-    """The model after every stage of the recipe; `run.folder` gets one folder per stage and makes the run resumable."""
+def run_recipe(
+    model: AdaptiveModel,
+    recipe: Recipe,
+    train: Examples,
+    select: Examples,
+    run: Run,
+    after: Callable[[int, AdaptiveModel], None] = lambda stages, model: None,
+) -> AdaptiveModel:
+    """The model after every stage of the recipe; `run.folder` gets one folder per stage and makes the run resumable.
+
+    `after(stages, model)` is called when so many stages are done.
+    """
     stages = [(config, stage_of(config.kind)) for config in recipe.stages]
     for number, (config, stage) in enumerate(stages, start=1):
         # Each stage starts from its own seed, so that a resumed run draws what an unbroken one would.
         set_seed(recipe.seed + number)
         folder = run.folder / f"{number}-{config.kind}"
         model = stage(model, train, select, config, replace(run, folder=folder, seed=recipe.seed + number))
+        after(number, model)
     return model.eval().requires_grad_(False)
 
 
@@ -97,19 +118,23 @@ def _tokenizer(fit: Fit, max_length: int) -> TextTokenizer:
     return TextTokenizer(fit.work, max_length)
 
 
-def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int) -> Manifest:
+def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, stages: int) -> Manifest:
+    """What the folder is after so many stages: untrained heads and thresholds are not in it, nobody may ask them."""
+    done = {stage.kind for stage in fit.recipe.stages[:stages]}
+    pruned = not done <= UNPRUNED_STAGES or (fit.recipe.search is not None and stages == len(fit.recipe.stages))
     return Manifest(
         labels=train.label_names,
         pairs=train.pairs is not None,
         max_length=max_length,
         head_kind=model.head_kind,
-        head_layers=model.head_layers,
-        pruning=fit.recipe.pruning,
+        head_layers=model.head_layers if done & HEAD_STAGES else (),
+        pruning=fit.recipe.pruning if pruned else None,
         fingerprint="",  # `save_model` takes it from the files
         training={
             "recipe": dataclasses.asdict(fit.recipe),
             "data": {"source": train.source, "digest": train.digest, "rows": len(train)},
             "processes": PartialState().num_processes,
+            "stages": [stage.kind for stage in fit.recipe.stages[:stages]],
         },
     )
 

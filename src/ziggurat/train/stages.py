@@ -10,10 +10,11 @@ from torch import nn
 from ziggurat.config import PruningConfig, StageConfig
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
+from ziggurat.policies.prune import PREDICTED
 from ziggurat.train.batches import Examples
 from ziggurat.train.lengthdrop import LengthDrop
 from ziggurat.train.loop import Keep, Run, fit
-from ziggurat.train.objectives import Hard, Heads, Joint, Regular, Soft
+from ziggurat.train.objectives import Guess, Hard, Heads, Joint, Regular, Soft
 from ziggurat.train.vocabulary import start_vocabulary
 
 Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], AdaptiveModel]
@@ -23,6 +24,17 @@ def regular(model: AdaptiveModel, train: Examples, select: Examples, stage: Stag
     """Plain fine-tuning of backbone and last classifier; the exit heads rest. The best accuracy on select is kept."""
     only_train(model, (model.encoder, model.classifier))
     fit(Regular(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    return model
+
+
+def guess(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+    """Trains the scores of `predicted` pruning: what the upper half of the model attends to, guessed from below (ToP).
+
+    Everything else is frozen. The lowest loss on select is kept.
+    """
+    _check("guess", model)
+    only_train(model, (model.pruning.guesses,))
+    fit(Guess(model, stage), train, select, stage, run, Keep.lowest_loss())
     return model
 
 
@@ -83,12 +95,15 @@ def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
 
 STAGES: Mapping[str, Stage] = {
     "regular": regular,
+    "guess": guess,
     "soft": soft,
     "hard": hard,
     "heads": heads,
     "joint": joint,
     "lengthdrop": lengthdrop,
 }
+HEAD_STAGES = frozenset({"heads", "joint"})  # they train exit heads
+UNPRUNED_STAGES = frozenset({"regular", "guess"})  # they know nothing of pruning
 
 
 def stage_of(kind: str) -> Stage:
@@ -115,8 +130,10 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> None:
     """UserError where a model with this pruning, with or without exit heads, cannot have a stage of this kind."""
-    if kind in ("soft", "hard", "lengthdrop") and pruning is None:
+    if kind in ("guess", "soft", "hard", "lengthdrop") and pruning is None:
         raise UserError(f"stage {kind!r}: the recipe says nothing of pruning; give it a [pruning] table")
+    if kind == "guess" and pruning.score != PREDICTED:
+        raise UserError(f"stage 'guess': pruning's score is {pruning.score!r}; set score = {PREDICTED!r}")
     if kind == "soft" and pruning.kind != "threshold":
         raise UserError(f"stage 'soft' learns thresholds; pruning of kind {pruning.kind!r} starts with 'hard'")
     if kind == "lengthdrop" and pruning.kind != "share":
@@ -124,7 +141,7 @@ def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> 
             f"stage 'lengthdrop' draws shares of each text's length, the recipe's pruning is of kind {pruning.kind!r}; "
             "set kind = \"share\" in its [pruning] table"
         )
-    if kind in ("heads", "joint") and not has_exits:
+    if kind in HEAD_STAGES and not has_exits:
         raise UserError(f"stage {kind!r}: the model has no exit heads; name some in head_layers")
 
 

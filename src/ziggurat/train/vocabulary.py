@@ -7,6 +7,7 @@ import torch
 
 from ziggurat.data.packing import PackedBatch, pack
 from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.received import received_by_layer
 from ziggurat.train.batches import Examples
 
 _START = 2.0  # score of an entry that receives its fair share: read with weight σ(2) = 0.88
@@ -36,15 +37,9 @@ def start_vocabulary(model: AdaptiveModel, rows: Examples, device: torch.device)
     model.pruning.always_read(np.flatnonzero(edge > 0.4 * np.maximum(seen, 1)).tolist())
 
 
-@torch.no_grad()
 def middle_attention(model: AdaptiveModel, batch: PackedBatch) -> np.ndarray:
     """Received attention (n_tokens) float64, mean over the layers from the second to two thirds of the depth."""
-    middle = range(2, max(2, round(2 * model.spec.layers / 3)) + 1)
-    states, sums = model.encoder.embeddings(batch), np.zeros(len(batch.positions))
-    for layer in range(1, min(max(middle), model.spec.layers) + 1):
-        module = model.encoder.layers[layer - 1]
-        context, scores = module.scored_context(states)
-        if layer in middle:
-            sums += scores.double().cpu().numpy()
-        states = module.finish(states, context)
-    return sums / len(middle)
+    _, received = received_by_layer(model, batch)
+    middle = received[1 : max(2, round(2 * model.spec.layers / 3))] or received
+    mean: np.ndarray = torch.stack(middle).double().mean(dim=0).cpu().numpy()
+    return mean

@@ -1,0 +1,173 @@
+"""Stages that learn what to prune."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import SPEC
+from ziggurat.config import PruningConfig, StageConfig
+from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.errors import UserError
+from ziggurat.train.batches import collate, packed
+from ziggurat.train.objectives import Soft
+from ziggurat.train.stages import guess, hard, heads, joint, soft
+from ziggurat.train.vocabulary import start_vocabulary
+
+
+def pruned(**changes):
+    torch.manual_seed(0)
+    return AdaptiveModel(SPEC, 2, "fastbert", [1, 2], PruningConfig(**changes))
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def changed(before, model):
+    return {name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor)}
+
+
+def share_left(model, rows):
+    """Mean share of tokens after the second layer, under the hard rule."""
+    batch = packed(*(collate([rows[i] for i in range(len(rows))])[key] for key in ("states", "lengths")))
+    model.eval()
+    with torch.no_grad():
+        states = model.embed(batch, model.token_rule)
+        for layer in (1, 2):
+            states = model.layer(layer, states, model.token_rule)
+    return float((states.lengths / batch.lengths).mean())
+
+
+def test_soft_moves_thresholds_up_against_lambda(train_rows, select_rows, stage, run):
+    left = {}
+    for weight in (0.0, 1.0):
+        model = pruned(final=0.6)
+        config = dataclasses.replace(stage, kind="soft", regularisation=weight, threshold_learning_rate=0.02)
+        soft(model, train_rows, select_rows, config, dataclasses.replace(run, folder=run.folder / str(weight)))
+        left[weight] = share_left(model, select_rows)
+    assert left[1.0] < left[0.0]
+
+
+def test_claim_9_hard_and_heads_leave_every_threshold_bit_for_bit(train_rows, select_rows, stage, run):
+    model = pruned(vocabulary=True)
+    before = weights(model)
+    hard(model, train_rows, select_rows, dataclasses.replace(stage, kind="hard"), run)
+    touched = changed(before, model)
+    assert {name.split(".")[0] for name in touched} == {"encoder", "classifier"}
+    before = weights(model)
+    config = dataclasses.replace(stage, kind="heads")
+    heads(model, train_rows, select_rows, config, dataclasses.replace(run, folder=run.folder / "heads"))
+    assert {name.split(".")[0] for name in changed(before, model)} == {"exits"}
+
+
+def test_claim_9_thresholds_have_their_own_rate_and_no_decay(train_rows, select_rows, stage, run):
+    model = pruned(vocabulary=True)
+    config = dataclasses.replace(
+        stage, kind="soft", threshold_learning_rate=0.0, vocabulary_learning_rate=0.0, weight_decay=0.5
+    )
+    start_vocabulary(model, train_rows, run.device)
+    expected = model.pruning.vocabulary.detach().clone()
+    values = model.pruning.values.detach().clone()
+    before = weights(model)
+    soft(model, train_rows, select_rows, config, run)
+    assert torch.equal(model.pruning.values, values)
+    assert torch.equal(model.pruning.vocabulary, expected)
+    assert any(name.startswith("encoder.") for name in changed(before, model))
+
+
+def test_the_vocabulary_learns_which_words_say_nothing(train_rows, select_rows, stage, run):
+    # The class is the first token's, which always stays: every other word may go, and λ wants them gone.
+    model = pruned(vocabulary=True)
+    config = dataclasses.replace(stage, kind="soft", epochs=4, regularisation=3.0, vocabulary_learning_rate=0.2)
+    soft(model, train_rows, select_rows, config, run)
+    assert model.token_rule.vocabulary.mean() < 0.5
+
+
+def test_t_falls_by_the_same_factor_from_first_to_last():
+    objective = Soft(pruned(), StageConfig("soft", 1, 1e-3, temperature=0.4, final_temperature=0.1))
+    seen = []
+    for objective.progress in (0.0, 0.5, 1.0):
+        seen.append(objective.temperature)
+    assert seen == pytest.approx([0.4, 0.2, 0.1])
+    assert Soft(pruned(), StageConfig("soft", 1, 1e-3, temperature=0.4)).temperature == 0.4
+
+
+def test_a_soft_stage_that_was_killed_ends_like_an_unbroken_one(train_rows, select_rows, stage, run, monkeypatch):
+    model = pruned(vocabulary=True)
+    config = dataclasses.replace(stage, kind="soft", temperature=0.5, final_temperature=0.05)
+    unbroken = soft(
+        copy.deepcopy(model), train_rows, select_rows, config, dataclasses.replace(run, folder=run.folder / "whole")
+    )
+    steps, forward = [], Soft.forward
+
+    def watched(self, labels, lengths, states):
+        steps.append(self.training)
+        if sum(steps) == 15:
+            raise KeyboardInterrupt
+        return forward(self, labels, lengths, states)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Soft, "forward", watched)
+        soft(copy.deepcopy(model), train_rows, select_rows, config, run)
+    assert list(run.folder.glob("checkpoint-*"))
+    resumed = soft(copy.deepcopy(model), train_rows, select_rows, config, run)
+    assert not changed(weights(unbroken), resumed)
+
+
+def test_special_entries_are_read_for_ever(train_rows, select_rows, stage, run):
+    model = pruned(vocabulary=True)
+    for tokens in train_rows.encoded.tokens:
+        tokens[-1, 0] = 39  # the last token of every text, like [SEP]
+    start_vocabulary(model, train_rows, run.device)
+    config = dataclasses.replace(stage, kind="soft", regularisation=3.0, vocabulary_learning_rate=0.5)
+    soft(model, train_rows, select_rows, config, run)
+    assert model.token_rule.vocabulary[39]
+    assert not model.token_rule.vocabulary[3:39].all()
+
+
+def test_guess_learns_the_order_of_the_upper_half_and_nothing_else(train_rows, select_rows, stage, run):
+    from ziggurat.encoder.received import received_by_layer
+
+    model = pruned(score="predicted")
+    before = weights(model)
+    batch = packed(*(collate([select_rows[i] for i in range(40)])[key] for key in ("states", "lengths")))
+    _, received = received_by_layer(model.eval(), batch)
+    target = torch.stack(received[1:]).mean(0).numpy()
+
+    def correlation():
+        with torch.no_grad():
+            return np.corrcoef(model.pruning.predicted(2, received_by_layer(model, batch)[0][1]).numpy(), target)[0, 1]
+
+    start = correlation()
+    guess(model, train_rows, select_rows, dataclasses.replace(stage, kind="guess", epochs=6, learning_rate=0.02), run)
+    assert all(name.startswith("pruning.guesses") for name in changed(before, model))
+    assert correlation() > max(start + 0.2, 0.4)
+
+
+def test_joint_trains_backbone_and_every_rung(model, train_rows, select_rows, stage, run):
+    before = weights(model)
+    joint(model, train_rows, select_rows, dataclasses.replace(stage, kind="joint"), run)
+    assert {".".join(name.split(".")[:2]) for name in changed(before, model)} >= {
+        "exits.1",
+        "exits.2",
+        "encoder.layers",
+    }
+
+
+@pytest.mark.parametrize("stage_function", [soft, hard])
+def test_a_model_without_pruning_has_no_pruning_stage(model, train_rows, select_rows, stage, run, stage_function):
+    with pytest.raises(UserError, match=r"\[pruning\] table"):
+        stage_function(model, train_rows, select_rows, stage, run)
+
+
+def test_soft_needs_thresholds_to_learn(train_rows, select_rows, stage, run):
+    with pytest.raises(UserError, match="starts with 'hard'"):
+        soft(pruned(kind="share", schedule="spatten", final=0.5), train_rows, select_rows, stage, run)
+
+
+def test_guess_needs_scores_to_learn(train_rows, select_rows, stage, run):
+    with pytest.raises(UserError, match="score = 'predicted'"):
+        guess(pruned(), train_rows, select_rows, stage, run)
