@@ -93,7 +93,7 @@ class PruningConfig:
         for value in values:
             _require(0 <= value <= highest, "pruning value", value, f"in [0, {highest:g}]")
         geometric = self.schedule == "geometric" and self.per_layer is None
-        _require(geometric == (self.first is not None), "first", self.first, "given with schedule 'geometric' alone")
+        _require(geometric == (self.first is not None), "first", self.first, "given, with schedule 'geometric' alone")
         if self.first is not None:
             _require(0 < self.final <= self.first <= highest, "first", self.first, f"in [final > 0, {highest:g}]")
 

@@ -1,6 +1,7 @@
 """Tokens that leave, against a masked forward that keeps every token and says what was meant."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,20 @@ from hypothesis import strategies as st
 
 from ziggurat.config import PruningConfig
 from ziggurat.data.packing import pack
+from ziggurat.encoder.folder import fingerprint, read_manifest
 from ziggurat.encoder.pruning import starting_values
 from ziggurat.encoder.soft import soft_logits
-from ziggurat.policies.prune import FROM_OTHERS, SCALES, TokenRule, above, linear_schedule, top_count, top_share
+from ziggurat.policies.prune import (
+    FROM_OTHERS,
+    SCALES,
+    TokenRule,
+    above,
+    linear_schedule,
+    only_first,
+    top_count,
+    top_share,
+    without_repeats,
+)
 
 ONE_TEXT = st.lists(st.integers(5, 53), min_size=1, max_size=25)
 TEXTS = st.lists(ONE_TEXT, min_size=1, max_size=6)
@@ -213,6 +225,42 @@ def test_claim_10_thresholds_start_on_a_line_from_one_lth_to_the_last():
     assert np.allclose(starting_values(PruningConfig(final=1.2), 4), [0.3, 0.6, 0.9, 1.2])
 
 
+def test_a_geometric_schedule_falls_by_one_factor_and_counts_are_whole():
+    shares = starting_values(PruningConfig(kind="share", schedule="geometric", first=0.8, final=0.1), 4)
+    assert np.allclose(shares, [0.8, 0.4, 0.2, 0.1])
+    counts = starting_values(PruningConfig(kind="count", schedule="geometric", first=96, final=8), 6)
+    assert counts.tolist() == [96, 58, 36, 22, 13, 8]
+
+
+def test_a_share_that_the_layer_before_has_already_removes_nobody(tiny_model, ragged_tokens):
+    shares = np.array([1.0, 0.6, 0.6, 0.3])
+    assert np.array_equal(without_repeats(shares), [np.nan, 0.6, np.nan, 0.3], equal_nan=True)
+    batch = pack(ragged_tokens)
+    with torch.no_grad():
+        scored = tiny_model.full_logits(batch, TokenRule(top_share, shares))
+        spared = tiny_model.full_logits(batch, TokenRule(top_share, without_repeats(shares)))
+    assert torch.allclose(scored, spared, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_only_first_is_said_of_exactly_the_thresholds_that_no_token_can_pass(scale):
+    longest = 12
+    attention = {n: np.array([0.0, n, *[0.0] * (n - 2)]) for n in range(2, longest + 1)}  # all of it to one token
+    highest = max(float((scores * SCALES[scale](np.array([n]))).max()) for n, scores in attention.items())
+    assert only_first("threshold", scale, highest, longest)
+    assert not only_first("threshold", scale, highest * 0.999, longest)
+
+
+@pytest.mark.parametrize(("kind", "nothing", "something"), [("share", 0.124, 0.126), ("count", 1, 2)])
+def test_only_first_is_said_of_shares_and_counts_that_leave_one_token(tiny_model, kind, nothing, something):
+    assert only_first(kind, "relative", nothing, 12) and not only_first(kind, "relative", something, 12)
+    keep = {"share": top_share, "count": top_count}[kind]
+    for value, left in ((nothing, 1), (something, 2)):
+        with torch.no_grad():
+            rule = TokenRule(keep, np.full(4, float(value)))
+            assert tiny_model.layer(1, tiny_model.embed(pack([tokens_of(range(5, 15))])), rule).lengths == [left]
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_claim_10_batches_of_one_two_and_three_run(make_pruned, ragged_tokens, n):
     model = make_pruned(PruningConfig(final=1.2, vocabulary=True))
@@ -260,3 +308,13 @@ def test_claim_9_thresholds_are_saved_and_come_back(make_pruned, tiny_checkpoint
     assert torch.allclose(again.pruning.values, model.pruning.values, rtol=0, atol=0, equal_nan=True)
     assert np.array_equal(again.token_rule.vocabulary, model.token_rule.vocabulary)
     assert not again.token_rule.prunes(1) and again.token_rule.prunes(2)
+
+
+def test_folders_from_before_a_key_that_only_says_where_numbers_start_keep_their_fingerprint(model_folder):
+    manifest = read_manifest(model_folder)
+    start = {"kind": "count", "schedule": "geometric", "final": 2}
+    prints = {
+        fingerprint(model_folder, replace(manifest, pruning=PruningConfig(**start | changes)))
+        for changes in ({"first": 9}, {"first": 5}, {"first": 5, "score": FROM_OTHERS})
+    }
+    assert len(prints) == 2

@@ -204,7 +204,7 @@ def recipe_of(kinds, pruning=None, search=None, head_layers=()):
         ),
         (recipe_of(["hard"], PruningConfig(kind="share", per_layer=(0.5, 0.04, 0.04))), "share 0.04 at layer 2.*raise"),
         (recipe_of(["hard"], PruningConfig(kind="count", per_layer=(9, 1, 1))), "count 1 at layer 2 .*; raise it"),
-        (recipe_of(["hard"], PruningConfig(kind="share", final=0.9)), "shares rise.*schedule = \"flat\""),
+        (recipe_of(["hard"], PruningConfig(kind="share", final=0.9)), 'shares rise.*schedule = "flat"'),
         (recipe_of(["hard"], PruningConfig(kind="count", per_layer=(5, None, 6))), "counts rise.*falling numbers"),
     ],
 )

@@ -112,7 +112,7 @@ def spatten_schedule(final: float, n_layers: int) -> np.ndarray:
 
 
 def geometric_schedule(first: float, final: float, n_layers: int) -> np.ndarray:
-    """From `first` at layer 1 to `final` > 0 at layer L by the same factor, as PoWER-BERT's learned counts roughly do."""
+    """From `first` at layer 1 to `final` > 0 at layer L by the same factor; PoWER-BERT's learned counts look so."""
     return np.geomspace(first, final, n_layers)
 
 

@@ -21,7 +21,7 @@ def refuse_misfits(recipe: Recipe, spec: EncoderSpec) -> None:
     if recipe.search is not None and (recipe.pruning is None or recipe.pruning.kind != "share"):
         raise UserError(
             f"recipe {recipe.name!r}: [search] looks for shares of tokens that stay; "
-            "give it a [pruning] table with kind = \"share\", or leave [search] out"
+            'give it a [pruning] table with kind = "share", or leave [search] out'
         )
     if recipe.pruning is not None:
         _refuse_numbers(recipe.pruning, spec.layers, min(recipe.max_length, spec.positions))
@@ -42,5 +42,5 @@ def _refuse_numbers(pruning: PruningConfig, n_layers: int, max_length: int) -> N
     if pruning.kind != "threshold" and (np.diff(stated) > 0).any():
         raise UserError(
             f"pruning: {pruning.kind}s rise from layer to layer, and a token that left does not return; "
-            "set schedule = \"flat\" or \"geometric\", or give per_layer falling numbers"
+            'set schedule = "flat" or "geometric", or give per_layer falling numbers'
         )

@@ -125,7 +125,7 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Of several answers for each row, (n, any number, n_classes), the mean of their accuracies.
     """
-    return float((logits.argmax(axis=-1).T == labels).mean())
+    return float((labels == logits.argmax(axis=-1).T).mean())
 
 
 def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> None:
@@ -139,7 +139,7 @@ def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> 
     if kind == "lengthdrop" and pruning.kind != "share":
         raise UserError(
             f"stage 'lengthdrop' draws shares of each text's length, the recipe's pruning is of kind {pruning.kind!r}; "
-            "set kind = \"share\" in its [pruning] table"
+            'set kind = "share" in its [pruning] table'
         )
     if kind in HEAD_STAGES and not has_exits:
         raise UserError(f"stage {kind!r}: the model has no exit heads; name some in head_layers")
