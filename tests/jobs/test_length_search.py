@@ -136,6 +136,16 @@ def test_a_sample_does_not_depend_on_the_order_of_the_rows(rows_file):
     assert sample(rows, len(rows)) is rows
 
 
+def test_other_values_are_another_model_without_operating_points(searched, tmp_path):
+    before = read_manifest(searched[0])
+    after = with_pruning_values(searched[0], tmp_path / "out", np.array([np.nan, 0.5, 0.5, 0.25]), {"by": "hand"})
+    model, read = load_model(tmp_path / "out")  # it compares the fingerprint
+    assert read == after and after.fingerprint != before.fingerprint
+    assert before.operating_points and after.operating_points == ()
+    assert after.training == {**before.training, "by": "hand"}
+    assert np.array_equal(model.token_rule.values, [np.nan, 0.5, 0.5, 0.25], equal_nan=True)
+
+
 def test_values_for_another_depth_or_a_model_without_pruning_are_refused(searched, model_folder, tmp_path):
     for folder, values in ((searched[0], np.ones(5)), (model_folder, np.ones(4))):
         with pytest.raises(UserError, match=r"give|train it with a \[pruning\] table"):

@@ -1,6 +1,5 @@
 """Fixed schedules and LengthDrop: what trains, under which rule, and what is refused before anything does."""
 
-import copy
 import dataclasses
 
 import numpy as np
@@ -155,25 +154,32 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-@pytest.mark.parametrize("step", [1, 15])
-def test_lengthdrop_killed_at_any_step_ends_like_an_unbroken_run(
+@pytest.mark.parametrize("step", [1, 15])  # 12 steps per epoch, checkpoints at 6, 12, 18, 24
+def test_lengthdrop_killed_at_any_step_goes_on_with_the_shares_and_weights_of_an_unbroken_run(
     step, pruned, train_rows, select_rows, stage, run, monkeypatch
 ):
-    model, start = pruned(SHARES), pruned(SHARES)
-    unbroken = lengthdrop(
-        copy.deepcopy(model), train_rows, select_rows, stage, dataclasses.replace(run, folder=run.folder / "unbroken")
-    )
-    drawn = LengthDrop.drawn
+    log, drawn, kill_at = [], LengthDrop.drawn, [None]
 
     def watched(self):
-        if self.step == step:
+        if self.step == kill_at[0]:
             raise Killed
-        return drawn(self)
+        log.append(drawn(self))
+        return log[-1]
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(LengthDrop, "drawn", watched)
-        lengthdrop(model, train_rows, select_rows, stage, run)
-    resumed = lengthdrop(start, train_rows, select_rows, stage, run)
+    def train(folder):
+        log.clear()
+        return lengthdrop(pruned(SHARES), train_rows, select_rows, stage, dataclasses.replace(run, folder=folder))
+
+    monkeypatch.setattr(LengthDrop, "drawn", watched)
+    unbroken = train(run.folder / "unbroken")
+    expected = list(log)
+    assert len(expected) == 24 and not np.array_equal(expected[0], expected[12])
+    kill_at[0] = step
+    with pytest.raises(Killed):
+        train(run.folder / "broken")
+    kill_at[0] = None
+    resumed = train(run.folder / "broken")
+    assert np.array_equal(log, expected[step // 6 * 6 :])
     assert all(torch.equal(tensor, unbroken.state_dict()[name]) for name, tensor in resumed.state_dict().items())
 
 
