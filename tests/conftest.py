@@ -139,7 +139,7 @@ def tiny_model(make_model):
 
 
 @pytest.fixture(scope="session")
-def make_folder(tiny_checkpoint, make_model, tmp_path_factory) -> Callable:
+def make_folder(tiny_checkpoint, make_model, make_pruned, tmp_path_factory) -> Callable:
     """A function that saves a finished model folder with operating points; manifest changes in, folder out."""
     from ziggurat.encoder.checkpoint import save_model
     from ziggurat.encoder.folder import Manifest, write_manifest
@@ -150,7 +150,9 @@ def make_folder(tiny_checkpoint, make_model, tmp_path_factory) -> Callable:
         values = {"labels": LABELS, "pairs": False, "max_length": 24, "fingerprint": "", "training": {"recipe": "none"}}
         manifest = Manifest(head_kind=head_kind, head_layers=head_layers, **values | changes)
         rows = np.array([2**63 + 5, 7, 3], dtype=np.uint64)
-        manifest = save_model(make_model(head_kind, head_layers), manifest, rows, tiny_checkpoint, folder)
+        pruning = manifest.pruning
+        model = make_model(head_kind, head_layers) if pruning is None else make_pruned(pruning)
+        manifest = save_model(model, manifest, rows, tiny_checkpoint, folder)
         n = len(head_layers)
         points = (
             OperatingPoint("balanced", "entropy", (0.3,) * n, manifest.fingerprint, target=0.005, data="d1"),
@@ -166,6 +168,14 @@ def make_folder(tiny_checkpoint, make_model, tmp_path_factory) -> Callable:
 def model_folder(make_folder) -> Path:
     """A finished model folder for single texts, at most 24 tokens each. Shared: copy it to change it."""
     return make_folder()
+
+
+@pytest.fixture(scope="session")
+def pruned_folder(make_folder) -> Path:
+    """A finished model folder that prunes tokens and leaves some words unread. Shared: copy it to change it."""
+    from ziggurat.config import PruningConfig
+
+    return make_folder(pruning=PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0), vocabulary=True))
 
 
 @pytest.fixture(scope="session")

@@ -96,6 +96,10 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
         (["predict", "MODEL"], "--data"),
         (["predict", "MODEL", "bat", "--data", "ROWS"], "one of them"),
         (["predict", "MODEL", "bat", "  "], "number 1"),
+        (["explain", "MODEL", "  "], "empty"),
+        (["explain", "MODEL", "bat", "kin"], "single texts"),
+        (["explain", "MODEL", "bat", "--operating-point", "quick"], "balanced"),
+        (["explain", "MODEL", "bat", "--threshold", "0.5", "--score", "luck"], "entropy"),
         (["info", "absent/"], "absent/"),
         (["train", "--train", "ROWS", "--out", "MODEL"], "not empty"),
         (["train", "--train", "ROWS", "--out", "new", "--recipe", "quick"], "early-exit"),
@@ -160,10 +164,11 @@ def test_disk_full_is_one_line_and_leaves_nothing(fails, rows_file, model_folder
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["predict", "eval", "info", "bench"])
+@pytest.mark.parametrize("command", ["predict", "explain", "eval", "info", "bench"])
 def test_json_is_one_object_on_stdout_and_nothing_else(command, ziggurat, model_folder, rows_file):
     extra = {
         "predict": ["bat kin", "--device", "cpu"],
+        "explain": ["bat kin"],
         "eval": ["--data", rows_file],
         "info": [],
         "bench": ["--data", rows_file, "--batch", "8", "--texts", "8", "--repeats", "1"],
@@ -174,10 +179,11 @@ def test_json_is_one_object_on_stdout_and_nothing_else(command, ziggurat, model_
     assert isinstance(json.loads(out), dict)
 
 
-@pytest.mark.parametrize("command", ["predict", "eval", "info", "bench"])
+@pytest.mark.parametrize("command", ["predict", "explain", "eval", "info", "bench"])
 def test_people_get_lines_without_braces(command, ziggurat, model_folder, rows_file):
     extra = {
         "predict": ["bat kin"],
+        "explain": ["bat kin"],
         "eval": ["--data", rows_file],
         "info": [],
         "bench": ["--data", rows_file, "--batch", "8", "--texts", "8", "--repeats", "1"],
@@ -186,6 +192,28 @@ def test_people_get_lines_without_braces(command, ziggurat, model_folder, rows_f
     assert code == 0
     assert out.strip()
     assert "{" not in out
+
+
+@pytest.mark.parametrize(("terminal", "no_color", "coloured"), [(1, "", True), (1, "1", False), (0, "", False)])
+def test_only_a_terminal_gets_colours_and_only_without_no_color(
+    terminal, no_color, coloured, ziggurat, pruned_folder, monkeypatch
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: bool(terminal))
+    monkeypatch.setenv("NO_COLOR", no_color)
+    code, out, _ = ziggurat("explain", pruned_folder, "bat kin rat", "--threshold", "0")
+    assert code == 0
+    assert ("\x1b[" in out) == coloured
+
+
+def test_explain_writes_a_page_and_answers_as_predict_does(ziggurat, pruned_folder, tmp_path):
+    text = "bat <b>kin</b>\x1b[31m rat"
+    _, out, _ = ziggurat("explain", pruned_folder, text, "--html", tmp_path / "new" / "page.html", "--json")
+    told = json.loads(out)
+    _, out, _ = ziggurat("predict", pruned_folder, text, "--json")
+    assert told["probabilities"] == json.loads(out)["answers"][0]["probabilities"]
+    page = (tmp_path / "new" / "page.html").read_text("utf-8")
+    assert told["html"] == str(tmp_path / "new" / "page.html")
+    assert "<b>" not in page and "\x1b" not in page
 
 
 def test_train_then_eval_end_to_end(ziggurat, rows_file, tiny_recipe, tiny_checkpoint, tmp_path):
@@ -238,5 +266,5 @@ def test_help_loads_neither_numpy_nor_torch():
     code += "print(sorted({'numpy', 'torch', 'transformers'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.rstrip().endswith("[]")
-    for command in ["demo", "train", "adapt", "eval", "predict", "bench", "info"]:
+    for command in ["demo", "train", "adapt", "eval", "predict", "explain", "bench", "info"]:
         assert f"  {command} " in result.stdout

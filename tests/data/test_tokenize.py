@@ -94,6 +94,33 @@ def test_surrogates_and_nuls_do_not_change_the_words_around_them(tokenizer_folde
     assert ids(encoded) == [[CLS, WORD, RIVER, SEP]] * 2
 
 
+@repeatable
+@given(texts, texts, st.integers(5, 20), st.booleans())
+def test_pieces_are_the_tokens_of_encode_and_the_places_of_the_library(
+    tokenizer_folder, library_tokenizer, first, second, max_length, paired
+):
+    sides = [first, second] if paired else [first]
+    tokenizer = TextTokenizer(tokenizer_folder, max_length)
+    pieces = tokenizer.pieces(*sides)
+    encoded = tokenizer.encode(*([side] for side in sides))
+    assert [library_tokenizer.token_to_id(piece.string) for piece in pieces] == ids(encoded)[0]
+    library_tokenizer.enable_truncation(max_length, strategy="longest_first")
+    expected = library_tokenizer.encode(*sides)
+    assert [piece.side for piece in pieces] == expected.sequence_ids
+    assert [(piece.start, piece.end) for piece in pieces] == expected.offsets
+
+
+def test_places_of_pieces_are_characters_of_the_users_text(tokenizer_folder):
+    text = "Ríver\x00 🙂 \ud800towers"
+    pieces = TextTokenizer(tokenizer_folder, 16).pieces(text)
+    assert [(piece.string, text[piece.start : piece.end]) for piece in pieces if piece.side is not None] == [
+        ("river", "Ríver"),
+        ("[UNK]", "🙂"),
+        ("tower", "tower"),
+        ("##s", "s"),
+    ]
+
+
 def test_no_texts_give_no_rows(tokenizer_folder):
     encoded = TextTokenizer(tokenizer_folder, 16).encode([])
     assert (encoded.tokens, encoded.truncated.shape, encoded.lengths.shape) == ([], (0,), (0,))

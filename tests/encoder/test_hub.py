@@ -1,6 +1,7 @@
 """Where a model may come from, and what is said where it does not."""
 
 import fnmatch
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -59,10 +60,7 @@ def test_no_network_is_said_in_one_line(monkeypatch, error, says):
 
 
 def test_a_name_that_the_hub_does_not_know_is_said_in_one_line(monkeypatch):
-    import httpx
-
-    response = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co"))
-    answers(monkeypatch, HfHubHTTPError("404", response=response))
+    answers(monkeypatch, HfHubHTTPError("404", response=SimpleNamespace(headers={}, request=None)))
     with pytest.raises(UserError, match="nor a model that the hub knows; check the spelling"):
         hub.local_folder("someone/some-modle")
 

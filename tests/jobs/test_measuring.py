@@ -50,6 +50,16 @@ def test_flops_ratio_is_full_over_spent(evaluation, model_folder, rows_file):
     assert evaluation["flops_ratio"] == pytest.approx(full / spent)
 
 
+def test_eval_says_which_share_of_the_tokens_each_layer_leaves(pruned_folder, rows_file):
+    result = evaluate(str(pruned_folder), str(rows_file), threshold=0.0, options=CPU, timed_texts=8)
+    classifier = AdaptiveClassifier.from_pretrained(pruned_folder)
+    answers = classifier.predict(load(str(rows_file)).texts, classifier.rule("entropy", 0.0))
+    read = sum(answer.trace.read for answer in answers)
+    left = [sum(answer.trace.tokens[layer] for answer in answers) / read for layer in range(4)]
+    assert result["tokens_left"][1:] == pytest.approx(left)
+    assert 1 > result["tokens_left"][0] >= left[0] > left[-1]
+
+
 def test_full_depth_is_its_own_measure(model_folder, rows_file):
     result = evaluate(str(model_folder), str(rows_file), "full", options=CPU, timed_texts=8)
     assert result["flops_ratio"] == 1.0

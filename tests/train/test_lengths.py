@@ -8,7 +8,7 @@ import torch
 from rows_for_training import make_examples
 from torch.nn import functional
 
-from ziggurat.config import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe
+from ziggurat.config import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe, recipe_folder
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule, top_share
@@ -220,7 +220,7 @@ def test_what_cannot_work_is_refused_with_the_fix(recipe, says, model):
 
 
 @pytest.mark.parametrize("layers", [6, 12])
-@pytest.mark.parametrize("name", ["spatten", "lat", "power", "manual-thresholds", "ltp", "magic-pyramid", "early-exit"])
+@pytest.mark.parametrize("name", sorted(path.name.removesuffix(".toml") for path in recipe_folder().iterdir()))
 def test_shipped_recipes_fit_encoders_of_six_and_twelve_layers(name, layers, model):
     refuse_misfits(load_recipe(name), dataclasses.replace(model.spec, layers=layers, positions=512))
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ziggurat.cli.explanation import explanation_text
 from ziggurat.cli.text import (
     bench_text,
     demonstration_text,
@@ -178,6 +181,33 @@ def predict(
             model, texts or None, data, operating_point, threshold, score, columns, options, out, _interactive()
         )
         show({"out": str(out), "n": len(answers)} if out else {"answers": answers})
+
+
+@app.command()
+def explain(
+    model: Model,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Text to explain.")],
+    pair: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="Second text, for a model that reads pairs.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write an HTML page.")] = None,
+    operating_point: Point = "balanced",
+    threshold: Threshold = None,
+    score: Score = "entropy",
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Show which tokens of a text left at which layer, and why its answer came where it did."""
+    from ziggurat.jobs.explanation import explain as job
+
+    options = _model_options(device, dtype, threads, 1)
+    # https://no-color.org: set to anything but nothing means no colours.
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    view = partial(explanation_text, colour=colour, width=shutil.get_terminal_size((100, 24)).columns)
+    with _shown(as_json, view) as show:
+        show(job(model, text if pair is None else (text, pair), operating_point, threshold, score, options, html))
 
 
 @app.command()

@@ -43,6 +43,9 @@ def evaluation_text(result: dict[str, Any]) -> str:
         f"(batch {result['batch_size']}, {result['device']}, {result['threads']} threads, {result['dtype']})",
         f"  exits      {exits}",
     ]
+    if min(result["tokens_left"]) < 1:
+        shares = ", ".join(f"{share:.0%}" for share in result["tokens_left"])
+        lines.append(f"  tokens     {shares} are read, left after layer 1, 2, … (of the texts that come so far)")
     if result["truncated"]:
         lines.append(f"  {result['truncated']} texts were longer than the model reads and were cut")
     if result["seen_in_training"]:

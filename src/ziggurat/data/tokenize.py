@@ -32,6 +32,16 @@ class Encoded:
         return np.array([len(tokens) for tokens in self.tokens], dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """One token as people read it."""
+
+    string: str  # the vocabulary's entry: "river", "##s", "[CLS]"
+    side: int | None = None  # 0 = of the text, 1 = of a pair's second text, None = a special token
+    start: int = 0  # its characters in that text: from here …
+    end: int = 0  # … to before here; of a special token both are 0
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """The special tokens around a text, or around and between the two texts of a pair."""
@@ -84,12 +94,33 @@ class TextTokenizer:
             truncated.append(sum(map(len, sides)) > room)
         return Encoded(tokens, np.array(truncated, dtype=bool))
 
+    def pieces(self, text: str, pair: str | None = None) -> list[Piece]:
+        """The tokens that `encode` makes of one text or pair, in its order, each with its place in the text."""
+        sides = [text] if pair is None else [text, pair]
+        frame = self._frames[len(sides) - 1]
+        encodings = [self._tokenizer.encode(speakable(side), add_special_tokens=False) for side in sides]
+        lengths = _fit([len(encoding.ids) for encoding in encodings], self.max_length - frame.size)
+        pieces = self._special(frame.blocks[0])
+        for side, (encoding, length) in enumerate(zip(encodings, lengths, strict=True)):
+            places = zip(encoding.tokens[:length], encoding.offsets[:length], strict=True)
+            pieces += [Piece(string, side, start, end) for string, (start, end) in places]
+            pieces += self._special(frame.blocks[side + 1])
+        return pieces
+
+    def _special(self, block: np.ndarray) -> list[Piece]:
+        return [Piece(self._tokenizer.id_to_token(int(token))) for token in block[:, 0]]
+
     def _token_ids(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
         """All token ids of each text, (length) int64, without special tokens."""
         for start in range(0, len(texts), CHUNK):
-            chunk = [UNSPEAKABLE.sub("\ufffd", text) for text in texts[start : start + CHUNK]]
+            chunk = [speakable(text) for text in texts[start : start + CHUNK]]
             for encoding in self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
                 yield np.array(encoding.ids, dtype=np.int64)
+
+
+def speakable(text: str) -> str:
+    """The text with U+FFFD for each NUL and lone surrogate: what is read of it, as long as before."""
+    return UNSPEAKABLE.sub("\ufffd", text)
 
 
 def pack_rows(encoded: Encoded, indices: np.ndarray) -> PackedBatch:

@@ -132,8 +132,11 @@ def fingerprint(folder: Path, manifest: Manifest) -> str:
     spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
     settings = [dataclasses.asdict(spec), manifest.max_length, manifest.head_kind, list(manifest.head_layers)]
     if manifest.pruning is not None:
+        # Read back as it will be: 4 in a recipe is 4.0 in the folder.
+        pruning = dataclasses.asdict(from_mapping(PruningConfig, dataclasses.asdict(manifest.pruning), where=MANIFEST))
         # Where the numbers started changes nothing (they are in EXTRAS): a later key for that keeps old fingerprints.
-        settings.append({key: value for key, value in dataclasses.asdict(manifest.pruning).items() if key != "first"})
+        del pruning["first"]
+        settings.append(pruning)
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name in (WEIGHTS, EXTRAS, TOKENIZER):
         with (folder / name).open("rb") as file:

@@ -53,14 +53,17 @@ class ExitRule:
         """Which sequences have their answer: history (n_seqs, rungs seen, n_classes), rows (n_seqs) → (n_seqs) bool."""
         if rung == self.thresholds.shape[-1]:
             return np.ones(len(rows), dtype=bool)
-        score = exit_score(self.score)
+        threshold = self.thresholds[rung] if self.thresholds.ndim == 1 else self.thresholds[rows, rung]
+        values = self.values(rung, history)
+        decided: np.ndarray = values >= threshold if exit_score(self.score).larger_is_surer else values <= threshold
+        return decided
+
+    def values(self, rung: int, history: np.ndarray) -> np.ndarray:
+        """The score that `leaves` compares: history (n_seqs, rungs seen, n_classes) → (n_seqs) float64."""
         if self.temperatures is not None:
             heard = np.flatnonzero(self.asked[: rung + 1])  # the history skips rungs that are not asked
             history = history / self.temperatures[heard, None]
-        threshold = self.thresholds[rung] if self.thresholds.ndim == 1 else self.thresholds[rows, rung]
-        values = score.of(history)
-        decided: np.ndarray = values >= threshold if score.larger_is_surer else values <= threshold
-        return decided
+        return exit_score(self.score).of(history)
 
 
 def never(n_rungs: int) -> ExitRule:

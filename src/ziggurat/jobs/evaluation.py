@@ -67,6 +67,7 @@ def evaluate(
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
         "mean_rungs": float((adaptive.rungs + 1).mean()),
         "mean_layers": float(depth[adaptive.rungs].mean()),
+        "tokens_left": _tokens_left(adaptive.kept, encoded.lengths),
         "texts_per_second": len(timed.tokens) / timings["adaptive"].p50,
         "full_texts_per_second": len(timed.tokens) / timings["full"].p50,
         "time_ratio": speedup.median,
@@ -82,3 +83,10 @@ def evaluate(
         "dtype": classifier.backend.dtype,
         "threads": classifier.backend.threads,
     }
+
+
+def _tokens_left(kept: np.ndarray, lengths: np.ndarray) -> list[float]:
+    """Share of tokens that are read, then that each layer leaves, of texts that come so far: kept (n, L + 1), (n)."""
+    came = kept > 0
+    whole = (came * lengths[:, None]).sum(axis=0)
+    return [float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of]

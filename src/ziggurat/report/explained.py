@@ -1,0 +1,119 @@
+"""What the views of an explanation share: the text cut into stretches, comparisons and facts as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+Explanation = Mapping[str, Any]  # what ziggurat.jobs.explanation returns
+
+SHOWN_LABELS = 2
+CUT = "…"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Some characters of the text and what became of the token that they are; word pieces follow without a gap."""
+
+    string: str
+    token: bool = True  # False = it stands between tokens, and is not one
+    left_at: int | None = None  # 0 = not read, l = left at layer l, None = stayed
+    note: str = ""  # its pieces and scores, for whoever asks
+
+
+def stretches(explanation: Explanation) -> list[Stretch]:
+    """The user's text with its special tokens, in order; a text that was cut ends with `CUT`."""
+    sides = explanation["text"] if isinstance(explanation["text"], list) else [explanation["text"]]
+    found: list[Stretch] = []
+    side, begin, cursor = None, 0, 0  # the side being read; where its latest stretch begins and ends
+    for token in explanation["tokens"]:
+        if token["side"] is None or token["side"] != side:
+            if side is not None and explanation["truncated"] and sides[side][cursor:].strip():
+                found.append(Stretch(f" {CUT}", token=False))
+            found += [Stretch(" ", token=False)] if found else []
+            side, cursor = token["side"], 0
+        if side is None:
+            found.append(Stretch(legible(token["piece"]), True, token["left_at"], _note(token)))
+            continue
+        start, end = token["start"], token["end"]
+        if start < cursor:  # several tokens of one character, such as a Korean syllable's letters
+            cursor = max(cursor, end)
+            found[-1] = _joined(found[-1], legible(sides[side][begin:cursor]), token)
+            continue
+        gap = legible(sides[side][cursor:start])
+        found += [Stretch(gap if cursor else gap.lstrip(), token=False)] if gap.strip() or (gap and cursor) else []
+        found.append(Stretch(legible(sides[side][start:end]), True, token["left_at"], _note(token)))
+        begin, cursor = start, end
+    return found
+
+
+def _joined(stretch: Stretch, string: str, token: Mapping[str, Any]) -> Stretch:
+    """The stretch with one more token of the same characters: they stay as long as any of their tokens does."""
+    both = (stretch.left_at, token["left_at"])
+    later = None if None in both else max(both)
+    return replace(stretch, string=string, left_at=later, note=f"{stretch.note}\n{_note(token)}")
+
+
+def _note(token: Mapping[str, Any]) -> str:
+    scores = "".join(f", {step['score']:.3f} at layer {step['layer']}" for step in token["scores"])
+    return f"{token['piece']}: {fate(token['left_at'])}{scores}"
+
+
+def fate(left_at: int | None) -> str:
+    """What became of a token, in words."""
+    return "stayed" if left_at is None else f"left at layer {left_at}" if left_at else "not read"
+
+
+def departures(explanation: Explanation) -> dict[int, int]:
+    """How many tokens left at each layer where any did, 0 = not read, in rising order."""
+    places = [token["left_at"] for token in explanation["tokens"] if token["left_at"] is not None]
+    return {layer: places.count(layer) for layer in sorted(set(places))}
+
+
+def legible(text: str) -> str:
+    """The text with a space for each character that moves the cursor or cannot be shown."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def comparison(explanation: Explanation, rung: Mapping[str, Any]) -> str:
+    """How the rung's score stood to its threshold: "0.41 > 0.30"; the score alone where there is no threshold."""
+    score, threshold = rung["score"], rung["threshold"]
+    if threshold is None:
+        return f"{score:.2f}"
+    sign = {(True, True): ">=", (True, False): "<", (False, True): "<=", (False, False): ">"}
+    threshold = float(threshold)
+    # Two digits, or as many as it takes to see a difference that there is.
+    digits = next((n for n in (2, 3, 4, 6, 8) if f"{score:.{n}f}" != f"{threshold:.{n}f}"), 2)
+    return f"{score:.{digits}f} {sign[explanation['larger_is_surer'], rung['leaves']]} {threshold:.{digits}f}"
+
+
+def decision(rung: Mapping[str, Any]) -> str:
+    """What the rung did."""
+    return "stays" if not rung["leaves"] else "answers, for it is the last" if rung["threshold"] is None else "leaves"
+
+
+def likeliest(said: Mapping[str, Any]) -> str:
+    """The likeliest labels: "World 0.62, Business 0.30"."""
+    ordered = sorted(said["probabilities"].items(), key=lambda item: -item[1])[:SHOWN_LABELS]
+    return ", ".join(f"{legible(label)} {share:.2f}" for label, share in ordered)
+
+
+def facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
+    """The answer and its cost: what is said, and about what."""
+    gone, total = departures(explanation), len(explanation["tokens"])
+    ratio = explanation["flops_ratio"]
+    change = f"{ratio:.2f}x fewer" if ratio >= 1 else f"{1 / ratio:.2f}x more"
+    agreement = "the same answer" if explanation["agrees"] else "another answer"
+    yield "answer", likeliest(explanation)
+    yield "layers", f"{explanation['layers']} of {explanation['of_layers']} ran, at {explanation['operating_point']}"
+    yield "tokens", f"{total - sum(gone.values())} of {total} stayed" + "; the text was cut" * explanation["truncated"]
+    if explanation["pruning"] is not None:
+        yield "pruning", _pruning(explanation["pruning"])
+    yield "FLOPs", f"{explanation['flops'] / 1e9:.3g} of {explanation['full_flops'] / 1e9:.3g} G, {change}"
+    yield "full depth", f"{agreement}: {likeliest(explanation['full'])}"
+
+
+def _pruning(pruning: Mapping[str, Any]) -> str:
+    values = ", ".join("–" if value is None else f"{float(value):.3g}" for value in pruning["thresholds"].values())
+    return f"{pruning['kind']} on {pruning['score']} attention, by layer: {values}"
