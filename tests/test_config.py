@@ -8,14 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.config import Recipe, StageConfig, from_mapping, load_recipe, recipe_folder
+from ziggurat.config import PruningConfig, Recipe, SearchConfig, StageConfig, from_mapping, load_recipe, recipe_folder
 from ziggurat.errors import UserError
 
 SHIPPED = sorted(path.name.removesuffix(".toml") for path in recipe_folder().iterdir() if path.name.endswith(".toml"))
 STAGE = {"kind": "heads", "epochs": 2, "learning_rate": 0.1}
 RECIPE = {"name": "mine", "description": "a test", "stages": [STAGE]}
 # Where a value stands in an error message, and a table that has it there.
-PLACES = {Recipe: ("r", lambda values: RECIPE | values), StageConfig: ("s", lambda values: STAGE | values)}
+PLACES = {
+    Recipe: ("r", lambda values: RECIPE | values),
+    StageConfig: ("s", lambda values: STAGE | values),
+    SearchConfig: ("search", lambda values: values),
+}
 
 
 @pytest.fixture
@@ -42,7 +46,17 @@ def refusal(kind: type, values: dict) -> str:
 def test_every_shipped_recipe_loads_and_says_what_it_is():
     from ziggurat.train.stages import STAGES
 
-    assert set(SHIPPED) >= {"adapt", "demo", "early-exit", "ltp", "magic-pyramid"}
+    assert set(SHIPPED) >= {
+        "adapt",
+        "demo",
+        "early-exit",
+        "ltp",
+        "magic-pyramid",
+        "spatten",
+        "lat",
+        "power",
+        "manual-thresholds",
+    }
     for name in SHIPPED:
         recipe = load_recipe(name)
         assert recipe.name == name
@@ -83,7 +97,7 @@ def test_an_unknown_key_suggests_the_nearest_or_lists_all():
     assert all(field.name in message for field in dataclasses.fields(Recipe))
 
 
-@pytest.mark.parametrize("kind", PLACES)
+@pytest.mark.parametrize("kind", [Recipe, StageConfig])
 def test_every_key_without_a_default_must_be_there(kind):
     where, whole = PLACES[kind]
     required = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
@@ -130,6 +144,15 @@ def test_a_value_of_the_wrong_type_is_named(kind, values, says):
         (StageConfig, "max_gradient", (0.0,), (0.1,)),
         (StageConfig, "evaluations", (0,), (1,)),
         (StageConfig, "label_weight", (-0.1, 1.1), (0.0, 1.0)),
+        (StageConfig, "length_drop", (0.0, 1.0, -0.2), (0.01, 0.99)),
+        (StageConfig, "sandwich", (-1,), (0,)),
+        (SearchConfig, "iterations", (-1,), (0,)),
+        (SearchConfig, "population", (1,), (2,)),
+        (SearchConfig, "mutations", (-1,), (0,)),
+        (SearchConfig, "crossovers", (-1,), (0,)),
+        (SearchConfig, "max_drop", (-0.01, 1.01), (0.0, 1.0)),
+        (SearchConfig, "length_drop", (0.0, 1.0), (0.5,)),
+        (SearchConfig, "rows", (0,), (1,)),
         (Recipe, "max_length", (2, 0), (3,)),
         (Recipe, "select", (0.0, -0.1), (0.01, 0.8)),
         (Recipe, "certify", (-0.1, 0.9, 1.0), (0.0, 0.89)),
@@ -141,6 +164,37 @@ def test_a_value_out_of_range_is_named_and_the_border_is_allowed(kind, key, bad,
         assert f"{key} {value!r}: must be " in refusal(kind, {key: value})
     for value in good:
         assert getattr(from_mapping(kind, whole({key: value}), where), key) == value
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (
+            {"kind": "count", "schedule": "geometric", "final": 8},
+            "first None: must be given, with schedule 'geometric' alone",
+        ),
+        ({"kind": "count", "first": 9.0, "final": 8}, "first 9.0: must be given, with schedule 'geometric' alone"),
+        (
+            {"kind": "count", "schedule": "geometric", "first": 7.0, "final": 8},
+            "first 7.0: must be in [final > 0, inf]",
+        ),
+        (
+            {"kind": "count", "schedule": "geometric", "first": 7.0, "final": 0},
+            "first 7.0: must be in [final > 0, inf]",
+        ),
+        (
+            {"kind": "share", "schedule": "geometric", "first": 1.5, "final": 0.5},
+            "first 1.5: must be in [final > 0, 1]",
+        ),
+        ({"schedule": "falling"}, "schedule 'falling': must be one of linear, flat, spatten, geometric"),
+    ],
+)
+def test_a_geometric_schedule_falls_from_a_first_number(values, says):
+    with pytest.raises(UserError) as caught:
+        from_mapping(PruningConfig, values, "p")
+    assert str(caught.value) == f"p: {says}"
+    whole = {"kind": "count", "schedule": "geometric", "first": 8, "final": 8}
+    assert from_mapping(PruningConfig, whole, "p").first == 8.0
 
 
 stages = st.builds(
@@ -162,6 +216,7 @@ recipes = st.builds(
     certify=st.floats(0, 0.4),
     exit_score=st.sampled_from(["entropy", "top-entropy@5"]),
     temperatures=st.booleans(),
+    search=st.none() | st.builds(SearchConfig, iterations=st.integers(0, 9), max_drop=st.floats(0, 1)),
 )
 
 

@@ -22,13 +22,14 @@ T = TypeVar("T")
 PRUNING_KINDS = ("threshold", "share", "count")
 PRUNING_SCORES = ("received", "received-from-others", "predicted")
 PRUNING_SCALES = ("relative", "paper", "ltp-code")
+SCHEDULES = ("linear", "flat", "spatten", "geometric")
 
 
 @dataclass(frozen=True)
 class StageConfig:
     """One training stage."""
 
-    kind: str  # regular, soft, hard or heads, see ziggurat.train.stages
+    kind: str  # regular, soft, hard, lengthdrop, heads or joint, see ziggurat.train.stages
     epochs: float  # passes over the train rows
     learning_rate: float  # peak of the linear schedule
     batch_size: int = 32  # rows per process and step
@@ -45,6 +46,8 @@ class StageConfig:
     final_temperature: float | None = None  # soft: T at the end; None = it does not fall
     fade_attention: bool = True  # soft: masks also fade a token in the next attention; false = as in the papers
     reverse_kl: bool = False  # heads: KL(student ‖ teacher) as MP eq. 3 is printed, not KL(teacher ‖ student)
+    length_drop: float = 0.2  # lengthdrop: p, the largest share of its tokens that a layer drops
+    sandwich: int = 2  # lengthdrop: random sub-models per step, between the full model and the smallest
 
     def __post_init__(self) -> None:
         _require(self.epochs > 0, "epochs", self.epochs, "more than 0")
@@ -62,6 +65,8 @@ class StageConfig:
         _require(self.temperature > 0, "temperature", self.temperature, "more than 0")
         final = self.final_temperature
         _require(final is None or 0 < final <= self.temperature, "final_temperature", final, "in (0, temperature]")
+        _require(0 < self.length_drop < 1, "length_drop", self.length_drop, "in (0, 1)")
+        _require(self.sandwich >= 0, "sandwich", self.sandwich, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -70,15 +75,16 @@ class PruningConfig:
 
     kind: str = "threshold"  # threshold, share (of the text's length) or count (of tokens)
     final: float = 1.0  # number of the last layer; thresholds in the unit of `scale`
-    schedule: str = "linear"  # numbers of the other layers: linear (final x l / L), flat, or spatten (shares)
+    schedule: str = "linear"  # of the other layers: linear (final x l / L), flat, spatten (shares), or geometric
     per_layer: tuple[float | None, ...] | None = None  # numbers of all layers, instead; None = nobody leaves there
     score: str = "received"  # received, received-from-others, or predicted
     scale: str = "relative"  # of thresholds: relative (mean received attention = 1), paper, or ltp-code
     vocabulary: float | None = None  # a learned score per vocabulary entry: the share of tokens that is read at first
+    first: float | None = None  # geometric: number of the first layer; the others fall from it by the same factor
 
     def __post_init__(self) -> None:
         _require(self.kind in PRUNING_KINDS, "kind", self.kind, f"one of {', '.join(PRUNING_KINDS)}")
-        _require(self.schedule in ("linear", "flat", "spatten"), "schedule", self.schedule, "linear, flat or spatten")
+        _require(self.schedule in SCHEDULES, "schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
         _require(self.score in PRUNING_SCORES, "score", self.score, f"one of {', '.join(PRUNING_SCORES)}")
         _require(self.scale in PRUNING_SCALES, "scale", self.scale, f"one of {', '.join(PRUNING_SCALES)}")
         _require(self.kind == "share" or self.schedule != "spatten", "kind", self.kind, "share, as spatten's schedule")
@@ -88,6 +94,32 @@ class PruningConfig:
         highest = {"threshold": 100.0, "share": 1.0, "count": math.inf}[self.kind]
         for value in values:
             _require(0 <= value <= highest, "pruning value", value, f"in [0, {highest:g}]")
+        geometric = self.schedule == "geometric" and self.per_layer is None
+        _require(geometric == (self.first is not None), "first", self.first, "given, with schedule 'geometric' alone")
+        if self.first is not None:
+            _require(0 < self.final <= self.first <= highest, "first", self.first, f"in [final > 0, {highest:g}]")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How the shares of tokens that stay are searched for, see ziggurat.calibrate.evolution."""
+
+    iterations: int = 30  # generations after the first
+    population: int = 20  # constant ratios that the search starts from
+    mutations: int = 30  # new candidates per iteration
+    crossovers: int = 30  # new candidates per iteration
+    max_drop: float = 0.01  # accuracy on select rows that the chosen shares may lose
+    length_drop: float = 0.2  # the smallest candidate to start from drops this share of its tokens at each layer
+    rows: int = 1024  # select rows that every candidate answers, at most
+
+    def __post_init__(self) -> None:
+        _require(self.iterations >= 0, "iterations", self.iterations, "at least 0")
+        _require(self.population >= 2, "population", self.population, "at least 2")
+        _require(self.mutations >= 0, "mutations", self.mutations, "at least 0")
+        _require(self.crossovers >= 0, "crossovers", self.crossovers, "at least 0")
+        _require(0 <= self.max_drop <= 1, "max_drop", self.max_drop, "in [0, 1]")
+        _require(0 < self.length_drop < 1, "length_drop", self.length_drop, "in (0, 1)")
+        _require(self.rows >= 1, "rows", self.rows, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -107,6 +139,7 @@ class Recipe:
     exit_score: str = "entropy"  # of the operating points, see ziggurat.policies.exits
     temperatures: bool = False  # fit a temperature per rung on the select rows
     seed: int = 0
+    search: SearchConfig | None = None  # of shares, after all stages; None = pruning stays as the stages leave it
 
     def __post_init__(self) -> None:
         _require(bool(self.stages), "stages", self.stages, "at least one")

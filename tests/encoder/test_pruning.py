@@ -1,6 +1,7 @@
 """Tokens that leave, against a masked forward that keeps every token and says what was meant."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,20 @@ from hypothesis import strategies as st
 
 from ziggurat.config import PruningConfig
 from ziggurat.data.packing import pack
+from ziggurat.encoder.folder import fingerprint, read_manifest
 from ziggurat.encoder.pruning import starting_values
 from ziggurat.encoder.soft import soft_logits
-from ziggurat.policies.prune import FROM_OTHERS, SCALES, TokenRule, above, linear_schedule, top_count, top_share
+from ziggurat.policies.prune import (
+    FROM_OTHERS,
+    SCALES,
+    TokenRule,
+    above,
+    linear_schedule,
+    only_first,
+    top_count,
+    top_share,
+    without_repeats,
+)
 
 ONE_TEXT = st.lists(st.integers(5, 53), min_size=1, max_size=25)
 TEXTS = st.lists(ONE_TEXT, min_size=1, max_size=6)
@@ -27,11 +39,14 @@ def tokens_of(ids, pair_from=None):
 
 @torch.no_grad()
 def masked_forward(model, tokens, rule):
-    """One text with all its tokens kept in place and switched off by masks: every rung's logits, tokens left."""
+    """One text with all its tokens kept in place and switched off by masks.
+
+    Returns every rung's logits, the tokens left after each layer, and the state in which each token was last alive.
+    """
     encoder, n = model.encoder, len(tokens)
     alive = np.ones(n, dtype=bool) if rule.vocabulary is None else rule.vocabulary[tokens[:, 0]].copy()
     alive[0] = True
-    states = encoder.embeddings(pack([tokens])).states
+    states = last = encoder.embeddings(pack([tokens])).states
     answers, left = [], [alive.sum()]
     for number, layer in enumerate(encoder.layers, start=1):
         query, key, value = layer.qkv(states).view(n, 3, layer.heads, -1).permute(1, 2, 0, 3)
@@ -58,9 +73,10 @@ def masked_forward(model, tokens, rule):
         context = (shares @ value).transpose(0, 1).reshape(n, -1)
         whole = pack([tokens]).with_states(states)
         states = layer.finish(whole, context).states
+        last = torch.where(torch.from_numpy(alive)[:, None], states, last)
         if (head := model.head_at(number)) is not None:
             answers.append(head(whole.with_states(states).take_tokens(alive))[0])
-    return torch.stack(answers), left
+    return torch.stack(answers), left, last
 
 
 def rules(n_layers=4, vocabulary=54):
@@ -89,10 +105,39 @@ def test_claim_4_physical_removal_equals_masking(make_model, pair):
         with torch.no_grad():
             packed = torch.stack(model(pack(tokens), rule), dim=1)
         for row, one in enumerate(tokens):
-            masked, _ = masked_forward(model, one, rule)
+            masked, _, _ = masked_forward(model, one, rule)
             assert torch.allclose(packed[row], masked, atol=1e-5)
 
     check()
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(TEXTS, rules())
+def test_restored_states_are_those_in_which_each_token_was_last_alive(tiny_model_once, texts, rule):
+    tokens = [tokens_of(ids) for ids in texts]
+    with torch.no_grad():
+        restored = tiny_model_once.restored_states(pack(tokens), rule)
+    literal = torch.cat([masked_forward(tiny_model_once, one, rule)[2] for one in tokens])
+    assert torch.allclose(restored, literal, atol=1e-5)
+
+
+def test_restored_states_are_the_last_layers_where_nothing_is_pruned(tiny_model, ragged_tokens):
+    batch = pack(ragged_tokens)
+    with torch.no_grad():
+        states = tiny_model.embed(batch)
+        for layer in range(1, 5):
+            states = tiny_model.layer(layer, states)
+        assert torch.equal(tiny_model.restored_states(batch), states.states)
+
+
+def test_a_token_that_left_still_gets_a_gradient_through_its_restored_state(make_model, ragged_tokens):
+    model = make_model()
+    batch, rule = pack(ragged_tokens), TokenRule(top_count, np.array([np.nan, 1.0, np.nan, np.nan]))
+    restored = model.restored_states(batch, rule)
+    pruned = np.flatnonzero(batch.positions > 0)  # all but the first tokens, after layer 1
+    restored[torch.from_numpy(pruned)].square().sum().backward()
+    reached = [any(p.grad is not None and p.grad.any() for p in layer.parameters()) for layer in model.encoder.layers]
+    assert reached == [True, False, False, False]
 
 
 @settings(derandomize=True, deadline=None, max_examples=30)
@@ -180,6 +225,42 @@ def test_claim_10_thresholds_start_on_a_line_from_one_lth_to_the_last():
     assert np.allclose(starting_values(PruningConfig(final=1.2), 4), [0.3, 0.6, 0.9, 1.2])
 
 
+def test_a_geometric_schedule_falls_by_one_factor_and_counts_are_whole():
+    shares = starting_values(PruningConfig(kind="share", schedule="geometric", first=0.8, final=0.1), 4)
+    assert np.allclose(shares, [0.8, 0.4, 0.2, 0.1])
+    counts = starting_values(PruningConfig(kind="count", schedule="geometric", first=96, final=8), 6)
+    assert counts.tolist() == [96, 58, 36, 22, 13, 8]
+
+
+def test_a_share_that_the_layer_before_has_already_removes_nobody(tiny_model, ragged_tokens):
+    shares = np.array([1.0, 0.6, 0.6, 0.3])
+    assert np.array_equal(without_repeats(shares), [np.nan, 0.6, np.nan, 0.3], equal_nan=True)
+    batch = pack(ragged_tokens)
+    with torch.no_grad():
+        scored = tiny_model.full_logits(batch, TokenRule(top_share, shares))
+        spared = tiny_model.full_logits(batch, TokenRule(top_share, without_repeats(shares)))
+    assert torch.allclose(scored, spared, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_only_first_is_said_of_exactly_the_thresholds_that_no_token_can_pass(scale):
+    longest = 12
+    attention = {n: np.array([0.0, n, *[0.0] * (n - 2)]) for n in range(2, longest + 1)}  # all of it to one token
+    highest = max(float((scores * SCALES[scale](np.array([n]))).max()) for n, scores in attention.items())
+    assert only_first("threshold", scale, highest, longest)
+    assert not only_first("threshold", scale, highest * 0.999, longest)
+
+
+@pytest.mark.parametrize(("kind", "nothing", "something"), [("share", 0.124, 0.126), ("count", 1, 2)])
+def test_only_first_is_said_of_shares_and_counts_that_leave_one_token(tiny_model, kind, nothing, something):
+    assert only_first(kind, "relative", nothing, 12) and not only_first(kind, "relative", something, 12)
+    keep = {"share": top_share, "count": top_count}[kind]
+    for value, left in ((nothing, 1), (something, 2)):
+        with torch.no_grad():
+            rule = TokenRule(keep, np.full(4, float(value)))
+            assert tiny_model.layer(1, tiny_model.embed(pack([tokens_of(range(5, 15))])), rule).lengths == [left]
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_claim_10_batches_of_one_two_and_three_run(make_pruned, ragged_tokens, n):
     model = make_pruned(PruningConfig(final=1.2, vocabulary=0.9))
@@ -227,3 +308,13 @@ def test_claim_9_thresholds_are_saved_and_come_back(make_pruned, tiny_checkpoint
     assert torch.allclose(again.pruning.values, model.pruning.values, rtol=0, atol=0, equal_nan=True)
     assert np.array_equal(again.token_rule.vocabulary, model.token_rule.vocabulary)
     assert not again.token_rule.prunes(1) and again.token_rule.prunes(2)
+
+
+def test_folders_from_before_a_key_that_only_says_where_numbers_start_keep_their_fingerprint(model_folder):
+    manifest = read_manifest(model_folder)
+    start = {"kind": "count", "schedule": "geometric", "final": 2}
+    prints = {
+        fingerprint(model_folder, replace(manifest, pruning=PruningConfig(**start | changes)))
+        for changes in ({"first": 9}, {"first": 5}, {"first": 5, "score": FROM_OTHERS})
+    }
+    assert len(prints) == 2

@@ -10,7 +10,17 @@ def training_text(result: dict[str, Any]) -> str:
     rows = ", ".join(f"{n:,} {role}" for role, n in result["rows"].items())
     points = "".join(f"\n  {point['name']:<9} {_point_text(point)}" for point in result["operating_points"])
     head = f"{result['out']}: trained with recipe {result['recipe']} ({rows} rows)"
-    return f"{head}\noperating points, chosen on the select rows:{points}"
+    return f"{head}{_search_text(result.get('search'))}\noperating points, chosen on the select rows:{points}"
+
+
+def _search_text(search: dict[str, Any] | None) -> str:
+    if search is None:
+        return ""
+    chosen = search["chosen"]
+    return (
+        f"\nshares of tokens, chosen on {search['rows']:,} select rows: {chosen['flops']:.0%} of the FLOPs, "
+        f"accuracy {chosen['accuracy']:.4f} (all tokens {search['full_accuracy']:.4f})"
+    )
 
 
 def _point_text(point: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from ziggurat.config import PruningConfig, from_mapping
 from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
-from ziggurat.files import whole_file
+from ziggurat.files import whole_file, whole_folder
 from ziggurat.types import Label, OperatingPoint
 
 FORMAT_VERSION = 1
@@ -27,6 +29,7 @@ TOKENIZER = "tokenizer.json"
 EXTRAS = "ziggurat.safetensors"  # exit heads, pruning, and the hashes of the rows that were trained on
 HEAD_PREFIX = "exits."
 PRUNING_PREFIX = "pruning."
+PRUNING_VALUES = "pruning.values"  # (L) float32, the rule's number for each layer
 TRAINED_ROWS = "data.trained_rows"  # (n) int64, sorted
 
 
@@ -105,14 +108,35 @@ def trained_rows(folder: Path) -> np.ndarray:
     return rows.view(np.uint64)
 
 
+def with_pruning_values(folder: Path, out: Path, values: np.ndarray, notes: Mapping[str, Any]) -> Manifest:
+    """Writes `out`, the model folder `folder` with other pruning numbers (L); returns its manifest.
+
+    `notes` are added to what the manifest says of training. Operating points are dropped: they are of other weights.
+    """
+    manifest = read_manifest(folder)
+    tensors = load_file(folder / EXTRAS)
+    if PRUNING_VALUES not in tensors or tensors[PRUNING_VALUES].shape != values.shape:
+        raise UserError(f"{folder}: has no pruning of {len(values)} layers; train it with a [pruning] table")
+    with whole_folder(out) as made:
+        shutil.copytree(folder, made, dirs_exist_ok=True)
+        save_file(tensors | {PRUNING_VALUES: values.astype(np.float32)}, made / EXTRAS)
+        training = {**manifest.training, **notes}
+        manifest = dataclasses.replace(manifest, operating_points=(), training=training)
+        manifest = dataclasses.replace(manifest, fingerprint=fingerprint(made, manifest))
+        write_manifest(manifest, made)
+    return manifest
+
+
 def fingerprint(folder: Path, manifest: Manifest) -> str:
     """SHA-256 of whatever changes an answer: weights, tokenizer, architecture, heads, length of the inputs."""
     spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
     settings = [dataclasses.asdict(spec), manifest.max_length, manifest.head_kind, list(manifest.head_layers)]
     if manifest.pruning is not None:
         # Read back as it will be: 4 in a recipe is 4.0 in the folder.
-        pruning = from_mapping(PruningConfig, dataclasses.asdict(manifest.pruning), where=MANIFEST)
-        settings.append(dataclasses.asdict(pruning))
+        pruning = dataclasses.asdict(from_mapping(PruningConfig, dataclasses.asdict(manifest.pruning), where=MANIFEST))
+        # Where the numbers started changes nothing (they are in EXTRAS): a later key for that keeps old fingerprints.
+        del pruning["first"]
+        settings.append(pruning)
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name in (WEIGHTS, EXTRAS, TOKENIZER):
         with (folder / name).open("rb") as file:

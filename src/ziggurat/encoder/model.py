@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -95,9 +96,36 @@ class AdaptiveModel(nn.Module):
             states = self.layer(layer, states, tokens)
         return self.classifier(states)
 
+    def restored_states(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
+        """Token ids (n_tokens, 2) → the last state of every token of the input, (n_tokens, d), in the input's order.
+
+        For outputs that need a state per token, such as spans: a token that leaves at layer l keeps the state that
+        entered l, one that is not read its embedding (drop-and-restore, Length-Adaptive Transformer).
+        """
+        live = self.encoder.embeddings(batch)
+        read = None if tokens is None else tokens.reads(batch)
+        slots, states = [], []
+        for layer in range(self.spec.layers + 1):
+            if layer:
+                after = self.layer(layer, live, tokens)
+            else:
+                after = live if read is None else live.take_tokens(read)
+            mine = _slots(batch, live)
+            gone = np.isin(mine, _slots(batch, after), invert=True)
+            slots.append(mine[gone])
+            states.append(live.states[torch.from_numpy(np.flatnonzero(gone))])
+            live = after
+        order = np.argsort(np.concatenate([*slots, _slots(batch, live)]))
+        return torch.cat([*states, live.states])[torch.from_numpy(order)]
+
     def start_heads_from_pooler(self) -> None:
         """Copies the last rung's pooler into every exit that has one, as DeeBERT does."""
         for head in self.exits.values():
             if isinstance(head, PoolerHead):
                 with torch.no_grad():
                     head.dense.load_state_dict(self.classifier.dense.state_dict())
+
+
+def _slots(batch: PackedBatch, live: PackedBatch) -> np.ndarray:
+    """Where each token that is left of a fresh batch stands in it: (n_tokens left) int64."""
+    return np.repeat(batch.cu_seqlens[:-1], live.lengths) + live.positions

@@ -69,6 +69,9 @@ def starting_values(config: PruningConfig, n_layers: int) -> np.ndarray:
         return prune.spatten_schedule(config.final, n_layers)
     if config.schedule == "flat":
         return np.full(n_layers, config.final)
+    if config.first is not None:
+        numbers = prune.geometric_schedule(config.first, config.final, n_layers)
+        return np.rint(numbers) if config.kind == "count" else numbers
     return prune.linear_schedule(config.final, n_layers)
 
 

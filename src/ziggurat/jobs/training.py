@@ -22,6 +22,7 @@ from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
+from ziggurat.jobs.length_search import searched_folder
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.prune import TokenRule, above, scaled
 from ziggurat.types import Label
@@ -109,6 +110,7 @@ def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainO
     )
     if not fit_folder(fit, train_rows, select_rows):
         return {}  # another process of `accelerate launch` writes and reports
+    made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
     for folder in sorted((work / STAGES_FOLDER).glob("*")):
         _add_operating_points(folder, select_rows, recipe, options)
     manifest = _add_operating_points(made, select_rows, recipe, options)
@@ -172,7 +174,8 @@ def _ladder(classifier: AdaptiveClassifier, encoded: Encoded, factor: float, pro
 
 
 def _summary(manifest: Manifest, roles: Roles, out: Path) -> dict[str, Any]:
-    return {
+    searched = {"search": manifest.training["search"]} if "search" in manifest.training else {}
+    return searched | {
         "out": str(out),
         "recipe": manifest.training["recipe"]["name"],
         "labels": list(manifest.labels),

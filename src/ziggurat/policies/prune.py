@@ -111,6 +111,27 @@ def spatten_schedule(final: float, n_layers: int) -> np.ndarray:
     return shares
 
 
+def geometric_schedule(first: float, final: float, n_layers: int) -> np.ndarray:
+    """From `first` at layer 1 to `final` > 0 at layer L by the same factor; PoWER-BERT's learned counts look so."""
+    return np.geomspace(first, final, n_layers)
+
+
+def only_first(kind: str, scale: str, value: float, max_length: int) -> bool:
+    """Whether a number leaves every text of up to `max_length` tokens nothing but its first token, whatever its scores.
+
+    A token's score is at most n: all the attention of a text of n tokens.
+    """
+    if kind == "threshold":
+        lengths = np.arange(1, max_length + 1)
+        return bool(value >= (lengths * SCALES[scale](lengths)).max())
+    return bool((np.rint(value * max_length) if kind == "share" else value) <= 1)
+
+
+def without_repeats(shares: np.ndarray) -> np.ndarray:
+    """Shares (L) with NaN where the layer before keeps as much: nothing leaves there, and no score is needed."""
+    return np.where(shares == np.concatenate([[1.0], shares[:-1]]), np.nan, shares)
+
+
 def rescale(values: np.ndarray | float, source: str, target: str, length: int) -> np.ndarray:
     """Thresholds of one paper's scale in another's, for texts of `length` tokens."""
     n = np.array([length])

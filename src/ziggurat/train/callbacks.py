@@ -56,6 +56,7 @@ class Progress(TrainerCallback):
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Before every step, also the first after a resume."""
+        self.module.step = state.global_step
         self.module.progress = state.global_step / state.max_steps
 
 

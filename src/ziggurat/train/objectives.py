@@ -18,13 +18,14 @@ Output = dict[str, Tensor]
 
 
 class Objective(nn.Module):
-    """A model and how it is trained. `progress` is the share of the stage's steps that are done, set by the loop."""
+    """A model and how it is trained. The loop sets `step`, those that are done, and `progress`, their share of all."""
 
     def __init__(self, model: AdaptiveModel, stage: StageConfig) -> None:
         super().__init__()
         self.model = model
         self.stage = stage
         self.progress = 0.0
+        self.step = 0
 
 
 class Regular(Objective):

@@ -23,6 +23,7 @@ from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.train.batches import Examples
+from ziggurat.train.checks import refuse_misfits
 from ziggurat.train.loop import Run
 from ziggurat.train.stages import HEAD_STAGES, UNPRUNED_STAGES, stage_of
 
@@ -54,12 +55,13 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
     device = resolve_device(fit.device)
     state = PartialState(cpu=device.type == "cpu")
     if not (fit.made / MANIFEST).exists():
-        _claim(fit.work, _identity(fit, train, select))
         set_seed(fit.recipe.seed)
         n_classes = len(train.label_names)
         model = load_hf(
             fit.source, n_classes, fit.recipe.head_kind, fit.recipe.head_layers, fit.recipe.dropout, fit.recipe.pruning
         )
+        refuse_misfits(fit.recipe, model.spec)
+        _claim(fit.work, _identity(fit, train, select))
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
@@ -119,13 +121,14 @@ def _tokenizer(fit: Fit, max_length: int) -> TextTokenizer:
 def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, stages: int) -> Manifest:
     """What the folder is after so many stages: untrained heads and thresholds are not in it, nobody may ask them."""
     done = {stage.kind for stage in fit.recipe.stages[:stages]}
+    pruned = not done <= UNPRUNED_STAGES or (fit.recipe.search is not None and stages == len(fit.recipe.stages))
     return Manifest(
         labels=train.label_names,
         pairs=train.pairs is not None,
         max_length=max_length,
         head_kind=model.head_kind,
         head_layers=model.head_layers if done & HEAD_STAGES else (),
-        pruning=None if done <= UNPRUNED_STAGES else fit.recipe.pruning,
+        pruning=fit.recipe.pruning if pruned else None,
         fingerprint="",  # `save_model` takes it from the files
         training={
             "recipe": dataclasses.asdict(fit.recipe),

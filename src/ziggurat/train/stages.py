@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from torch import nn
 
-from ziggurat.config import StageConfig
+from ziggurat.config import PruningConfig, StageConfig
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED
 from ziggurat.train.batches import Examples
+from ziggurat.train.lengthdrop import LengthDrop
 from ziggurat.train.loop import Keep, Run, fit
 from ziggurat.train.objectives import Guess, Hard, Heads, Joint, Regular, Soft
 from ziggurat.train.vocabulary import start_vocabulary
@@ -31,10 +32,8 @@ def guess(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
 
     Everything else is frozen. The lowest loss on select is kept.
     """
-    pruning = _pruning(model, "guess")
-    if pruning.config.score != PREDICTED:
-        raise UserError(f"stage 'guess': pruning's score is {pruning.config.score!r}; set score = {PREDICTED!r}")
-    only_train(model, (pruning.guesses,))
+    _check("guess", model)
+    only_train(model, (model.pruning.guesses,))
     fit(Guess(model, stage), train, select, stage, run, Keep.lowest_loss())
     return model
 
@@ -44,9 +43,8 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
 
     Not the best one on select: pruning grows from step to step, and accuracy with it falls.
     """
-    pruning = _pruning(model, "soft")
-    if pruning.config.kind != "threshold":
-        raise UserError(f"stage 'soft' learns thresholds; pruning of kind {pruning.config.kind!r} starts with 'hard'")
+    _check("soft", model)
+    pruning = model.pruning
     if pruning.config.vocabulary is not None and not run.finished:
         start_vocabulary(model, train, run.device)
     only_train(model, (model.encoder, model.classifier, pruning))
@@ -57,9 +55,21 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
 
 def hard(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
     """Fine-tunes backbone and last classifier while tokens really leave; what leaves is decided by frozen numbers."""
-    _pruning(model, "hard")
+    _check("hard", model)
     only_train(model, (model.encoder, model.classifier))
     fit(Hard(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    return model
+
+
+def lengthdrop(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+    """Trains backbone and last classifier to answer at any share of tokens (Length-Adaptive Transformer).
+
+    The state is kept that has the best accuracy on select, the mean of the full and the smallest sub-model's.
+    The shares that the model is run with are not touched: a search chooses them afterwards.
+    """
+    _check("lengthdrop", model)
+    only_train(model, (model.encoder, model.classifier))
+    fit(LengthDrop(model, stage, run.seed), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
     return model
 
 
@@ -69,7 +79,7 @@ def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     Backbone and last classifier are frozen: in evaluation mode, without gradient, bit-identical afterwards. The lowest
     loss on select is kept. Tokens leave if the model prunes.
     """
-    _exits(model, "heads")
+    _check("heads", model)
     only_train(model, model.exits.values())
     fit(Heads(model, stage), train, select, stage, run, Keep.lowest_loss())
     return model
@@ -77,7 +87,7 @@ def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
 
 def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
     """Trains backbone and all rungs at once (PABEE), instead of `regular` and `heads`. The lowest loss is kept."""
-    _exits(model, "joint")
+    _check("joint", model)
     only_train(model, (model.encoder, model.classifier, model.exits))
     fit(Joint(model, stage), train.labelled(), select.labelled(), stage, run, Keep.lowest_loss())
     return model
@@ -90,6 +100,7 @@ STAGES: Mapping[str, Stage] = {
     "hard": hard,
     "heads": heads,
     "joint": joint,
+    "lengthdrop": lengthdrop,
 }
 HEAD_STAGES = frozenset({"heads", "joint"})  # they train exit heads
 UNPRUNED_STAGES = frozenset({"regular", "guess"})  # they know nothing of pruning
@@ -110,16 +121,29 @@ def only_train(model: AdaptiveModel, parts: Iterable[nn.Module]) -> None:
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows whose largest logit is the label's: (n, n_classes), (n)."""
-    return float((logits.argmax(axis=-1) == labels).mean())
+    """Share of rows whose largest logit is the label's: (n, n_classes), (n).
+
+    Of several answers for each row, (n, any number, n_classes), the mean of their accuracies.
+    """
+    return float((labels == logits.argmax(axis=-1).T).mean())
 
 
-def _pruning(model: AdaptiveModel, stage: str) -> nn.Module:
-    if model.pruning is None:
-        raise UserError(f"stage {stage!r}: the recipe says nothing of pruning; give it a [pruning] table")
-    return model.pruning
+def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> None:
+    """UserError where a model with this pruning, with or without exit heads, cannot have a stage of this kind."""
+    if kind in ("guess", "soft", "hard", "lengthdrop") and pruning is None:
+        raise UserError(f"stage {kind!r}: the recipe says nothing of pruning; give it a [pruning] table")
+    if kind == "guess" and pruning.score != PREDICTED:
+        raise UserError(f"stage 'guess': pruning's score is {pruning.score!r}; set score = {PREDICTED!r}")
+    if kind == "soft" and pruning.kind != "threshold":
+        raise UserError(f"stage 'soft' learns thresholds; pruning of kind {pruning.kind!r} starts with 'hard'")
+    if kind == "lengthdrop" and pruning.kind != "share":
+        raise UserError(
+            f"stage 'lengthdrop' draws shares of each text's length, the recipe's pruning is of kind {pruning.kind!r}; "
+            'set kind = "share" in its [pruning] table'
+        )
+    if kind in HEAD_STAGES and not has_exits:
+        raise UserError(f"stage {kind!r}: the model has no exit heads; name some in head_layers")
 
 
-def _exits(model: AdaptiveModel, stage: str) -> None:
-    if not len(model.exits):
-        raise UserError(f"stage {stage!r}: the model has no exit heads; name some in head_layers")
+def _check(kind: str, model: AdaptiveModel) -> None:
+    refuse_misfit(kind, None if model.pruning is None else model.pruning.config, len(model.exits) > 0)

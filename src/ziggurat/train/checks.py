@@ -1,0 +1,46 @@
+"""What is wrong with a recipe for a model, said before any training: a later stage must not be the one to find out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ziggurat.config import PruningConfig, Recipe
+from ziggurat.encoder.pruning import starting_values
+from ziggurat.encoder.spec import EncoderSpec
+from ziggurat.errors import UserError
+from ziggurat.policies.prune import only_first
+from ziggurat.train.stages import refuse_misfit, stage_of
+
+
+def refuse_misfits(recipe: Recipe, spec: EncoderSpec) -> None:
+    """UserError, with the fix, for stages, pruning or search that cannot work with each other and this encoder."""
+    has_exits = bool(range(1, spec.layers) if recipe.head_layers is None else recipe.head_layers)
+    for stage in recipe.stages:
+        stage_of(stage.kind)
+        refuse_misfit(stage.kind, recipe.pruning, has_exits)
+    if recipe.search is not None and (recipe.pruning is None or recipe.pruning.kind != "share"):
+        raise UserError(
+            f"recipe {recipe.name!r}: [search] looks for shares of tokens that stay; "
+            'give it a [pruning] table with kind = "share", or leave [search] out'
+        )
+    if recipe.pruning is not None:
+        _refuse_numbers(recipe.pruning, spec.layers, min(recipe.max_length, spec.positions))
+
+
+def _refuse_numbers(pruning: PruningConfig, n_layers: int, max_length: int) -> None:
+    """UserError for numbers that leave nothing to read, or that rise although no token ever returns."""
+    numbers = starting_values(pruning, n_layers)
+    # At the last layer it is exact: nothing reads the other tokens afterwards.
+    for layer, number in enumerate(numbers[:-1], start=1):
+        if not np.isnan(number) and only_first(pruning.kind, pruning.scale, float(number), max_length):
+            move = "lower it" if pruning.kind == "threshold" else "raise it"
+            raise UserError(
+                f"pruning: {pruning.kind} {number:g} at layer {layer} leaves nothing but the first token of any text "
+                f"of up to {max_length} tokens; {move}"
+            )
+    stated = numbers[~np.isnan(numbers)]
+    if pruning.kind != "threshold" and (np.diff(stated) > 0).any():
+        raise UserError(
+            f"pruning: {pruning.kind}s rise from layer to layer, and a token that left does not return; "
+            'set schedule = "flat" or "geometric", or give per_layer falling numbers'
+        )
