@@ -18,6 +18,7 @@ from ziggurat.errors import UserError
 
 T = TypeVar("T")
 
+BACKBONE_STAGES = ("regular", "soft", "hard", "lengthdrop", "int8", "joint")  # they change the backbone
 # What ziggurat.policies.prune offers; this file comes before it, and a test compares.
 PRUNING_KINDS = ("threshold", "share", "count")
 PRUNING_SCORES = ("received", "received-from-others", "predicted")
@@ -29,7 +30,7 @@ SCHEDULES = ("linear", "flat", "spatten", "geometric")
 class StageConfig:
     """One training stage."""
 
-    kind: str  # regular, soft, hard, lengthdrop, heads or joint, see ziggurat.train.stages
+    kind: str  # regular, guess, soft, hard, lengthdrop, int8, heads or joint, see ziggurat.train.stages
     epochs: float  # passes over the train rows
     learning_rate: float  # peak of the linear schedule
     batch_size: int = 32  # rows per process and step
@@ -47,6 +48,7 @@ class StageConfig:
     fade_attention: bool = True  # soft: masks also fade a token in the next attention; false = as in the papers
     reverse_kl: bool = False  # heads: KL(student ‖ teacher) as MP eq. 3 is printed, not KL(teacher ‖ student)
     length_drop: float = 0.2  # lengthdrop: p, the largest share of its tokens that a layer drops
+    distillation: float = 0.5  # int8: share of the loss against the float, unpruned model beside that against labels
     sandwich: int = 2  # lengthdrop: random sub-models per step, between the full model and the smallest
 
     def __post_init__(self) -> None:
@@ -66,6 +68,7 @@ class StageConfig:
         final = self.final_temperature
         _require(final is None or 0 < final <= self.temperature, "final_temperature", final, "in (0, temperature]")
         _require(0 < self.length_drop < 1, "length_drop", self.length_drop, "in (0, 1)")
+        _require(0 <= self.distillation <= 1, "distillation", self.distillation, "in [0, 1]")
         _require(self.sandwich >= 0, "sandwich", self.sandwich, "at least 0")
 
 

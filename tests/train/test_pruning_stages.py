@@ -9,11 +9,12 @@ import torch
 
 from conftest import SPEC
 from ziggurat.config import PruningConfig, StageConfig
+from ziggurat.encoder.int8 import Int8Linear
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
-from ziggurat.train.batches import collate, packed
+from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.objectives import Soft
-from ziggurat.train.stages import guess, hard, heads, joint, soft
+from ziggurat.train.stages import guess, hard, heads, int8, joint, regular, soft
 from ziggurat.train.vocabulary import start_vocabulary
 
 
@@ -171,3 +172,30 @@ def test_soft_needs_thresholds_to_learn(train_rows, select_rows, stage, run):
 def test_guess_needs_scores_to_learn(train_rows, select_rows, stage, run):
     with pytest.raises(UserError, match="score = 'predicted'"):
         guess(pruned(), train_rows, select_rows, stage, run)
+
+
+def test_int8_learns_under_int8_and_stays_there(train_rows, select_rows, stage, run):
+    model, teacher = pruned(), pruned()
+    before, wisdom = weights(model), weights(teacher)
+    config = dataclasses.replace(stage, kind="int8")
+    int8(model, train_rows, select_rows, config, dataclasses.replace(run, teacher=teacher))
+    assert {name.split(".")[0] for name in changed(before, model)} == {"encoder", "classifier"}
+    assert not changed(wisdom, teacher)
+    assert sum(isinstance(part, Int8Linear) for part in model.modules()) == 4 * SPEC.layers
+    assert not list(run.folder.glob("*teacher*"))
+
+
+def test_the_teacher_of_int8_is_listened_to(train_rows, select_rows, stage, run):
+    rows = train_rows.encoded
+    flipped = Examples(rows, 1 - train_rows.labels)
+    teacher = regular(pruned(), train_rows, select_rows, dataclasses.replace(stage, epochs=8), run)
+    config = dataclasses.replace(stage, kind="int8", distillation=1.0, epochs=8)
+    model = pruned(per_layer=(None, None, 0.5))
+    twin = dataclasses.replace(run, folder=run.folder / "int8", teacher=teacher)
+    # The labels lie and the teacher does not: with nothing but distillation the student learns the truth.
+    int8(model, flipped, Examples(select_rows.encoded, 1 - select_rows.labels), config, twin)
+    with torch.no_grad():
+        batch = packed(*(collate([select_rows[i] for i in range(40)])[key] for key in ("states", "lengths")))
+        taught = teacher.eval().full_logits(batch).argmax(-1)
+        learned = model.eval().full_logits(batch, model.token_rule).argmax(-1)
+    assert (taught == learned).float().mean() > 0.5

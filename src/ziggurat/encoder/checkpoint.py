@@ -18,6 +18,7 @@ from torch import Tensor
 from ziggurat.config import PruningConfig
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import Manifest
+from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
@@ -71,6 +72,8 @@ def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
         raise UserError(
             f"{folder}: a file is not the one that {layout.MANIFEST} was written with; copy the folder again"
         )
+    if manifest.int8:
+        simulate_int8(model)
     return model.eval(), manifest
 
 

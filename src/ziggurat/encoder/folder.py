@@ -45,6 +45,7 @@ class Manifest:
     fingerprint: str  # of all that changes an answer, see `fingerprint`
     operating_points: tuple[OperatingPoint, ...] = ()
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # recipe, data and roles that made it
+    int8: bool = False  # the layers' linear maps answer in INT8, simulated where the engine computes with floats
     pruning: PruningConfig | None = None  # which tokens leave on the way; its numbers are in EXTRAS
 
     def operating_point(self, name: str) -> OperatingPoint:
@@ -137,6 +138,8 @@ def fingerprint(folder: Path, manifest: Manifest) -> str:
         # Where the numbers started changes nothing (they are in EXTRAS): a later key for that keeps old fingerprints.
         del pruning["first"]
         settings.append(pruning)
+    if manifest.int8:
+        settings.append("int8")
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name in (WEIGHTS, EXTRAS, TOKENIZER):
         with (folder / name).open("rb") as file:

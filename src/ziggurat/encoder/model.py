@@ -91,7 +91,10 @@ class AdaptiveModel(nn.Module):
 
     def full_logits(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
         """Token ids (n_tokens, 2) → logits of the last rung alone, (n_seqs, n_classes)."""
-        states = self.embed(batch, tokens)
+        return self.logits_of(self.embed(batch, tokens), tokens)
+
+    def logits_of(self, states: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
+        """Embedded tokens (n_tokens, d) → logits of the last rung alone, (n_seqs, n_classes)."""
         for layer in range(1, self.spec.layers + 1):
             states = self.layer(layer, states, tokens)
         return self.classifier(states)

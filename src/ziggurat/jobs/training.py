@@ -12,7 +12,7 @@ from typing import Any
 
 from ziggurat.calibrate.choose import Ladder, choose_points
 from ziggurat.calibrate.temperature import fit_temperatures
-from ziggurat.config import Recipe, load_recipe
+from ziggurat.config import BACKBONE_STAGES, Recipe, load_recipe
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
@@ -73,9 +73,9 @@ def adapt_classifier(
     out = Path(out)
     refuse_full_folder(out)
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    if any(stage.kind == "regular" for stage in recipe.stages):
+    if changing := [stage.kind for stage in recipe.stages if stage.kind in BACKBONE_STAGES]:
         raise UserError(
-            f"recipe {recipe.name!r}: stage 'regular' would change the checkpoint; use `ziggurat train --model`"
+            f"recipe {recipe.name!r}: stage {changing[0]!r} would change the checkpoint; use `ziggurat train --model`"
         )
     folder = local_folder(checkpoint)
     names = checkpoint_labels(folder)

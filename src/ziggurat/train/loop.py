@@ -24,6 +24,7 @@ from transformers import (
 
 from ziggurat.config import StageConfig
 from ziggurat.encoder.devices import has_fast_bfloat16
+from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained, whole_file
 from ziggurat.train.batches import Examples, collate
@@ -66,6 +67,7 @@ class Run:
     seed: int = 0
     progress: bool = True  # bars on stderr
     mixed_precision: bool = True  # bfloat16 where the device is fast with it
+    teacher: AdaptiveModel | None = None  # the float, unpruned model, for stages that distil from it
 
     @property
     def finished(self) -> bool:

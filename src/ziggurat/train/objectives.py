@@ -12,7 +12,7 @@ from ziggurat.encoder.pruning import per_sequence_mean_one
 from ziggurat.encoder.received import received_by_layer
 from ziggurat.encoder.soft import soft_logits
 from ziggurat.train.batches import packed
-from ziggurat.train.losses import exits_loss, joint_loss
+from ziggurat.train.losses import distillation_loss, exits_loss, joint_loss
 
 Output = dict[str, Tensor]
 
@@ -65,6 +65,29 @@ class Hard(Objective):
         """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
         logits = self.model.full_logits(packed(states, lengths), self.model.token_rule).float()
         return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class Int8(Objective):
+    """Cross-entropy under INT8 (and pruning, if any), blended with what the float, unpruned teacher says (LTP 4.6)."""
+
+    def __init__(self, model: AdaptiveModel, stage: StageConfig, teacher: AdaptiveModel) -> None:
+        super().__init__(model, stage)
+        self.teacher = (teacher.eval().requires_grad_(False),)  # in a tuple: not trained, not saved with the student
+
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
+        """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+        batch, rule = packed(states, lengths), self.model.token_rule
+        embedded = self.model.embed(batch, rule)
+        logits = self.model.logits_of(embedded, rule).float()
+        loss = functional.cross_entropy(logits, labels)
+        if share := self.stage.distillation:
+            [teacher] = self.teacher
+            teacher.to(logits.device)
+            with torch.no_grad():
+                wanted, read = teacher.full_logits(batch), teacher.embed(batch, rule)
+            taught = distillation_loss(logits, wanted, embedded.states, read.states)
+            loss = (1 - share) * loss + share * taught
+        return {"loss": loss, "logits": logits}
 
 
 class Heads(Objective):

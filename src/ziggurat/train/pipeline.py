@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
@@ -94,11 +95,16 @@ def run_recipe(
     `after(stages, model)` is called when so many stages are done.
     """
     stages = [(config, stage_of(config.kind)) for config in recipe.stages]
+    distils = any(config.kind == "int8" for config in recipe.stages)
+    teacher = copy.deepcopy(model) if distils else None
     for number, (config, stage) in enumerate(stages, start=1):
         # Each stage starts from its own seed, so that a resumed run draws what an unbroken one would.
         set_seed(recipe.seed + number)
         folder = run.folder / f"{number}-{config.kind}"
-        model = stage(model, train, select, config, replace(run, folder=folder, seed=recipe.seed + number))
+        mine = replace(run, folder=folder, seed=recipe.seed + number, teacher=teacher)
+        model = stage(model, train, select, config, mine)
+        if distils and config.kind == "regular":
+            teacher = copy.deepcopy(model)
         after(number, model)
     return model.eval().requires_grad_(False)
 
@@ -128,6 +134,7 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, s
         max_length=max_length,
         head_kind=model.head_kind,
         head_layers=model.head_layers if done & HEAD_STAGES else (),
+        int8="int8" in done,
         pruning=fit.recipe.pruning if pruned else None,
         fingerprint="",  # `save_model` takes it from the files
         training={

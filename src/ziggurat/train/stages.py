@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from torch import nn
 
 from ziggurat.config import PruningConfig, StageConfig
+from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED
 from ziggurat.train.batches import Examples
 from ziggurat.train.lengthdrop import LengthDrop
 from ziggurat.train.loop import Keep, Run, fit
-from ziggurat.train.objectives import Guess, Hard, Heads, Joint, Regular, Soft
+from ziggurat.train.objectives import Guess, Hard, Heads, Int8, Joint, Regular, Soft
 from ziggurat.train.vocabulary import start_vocabulary
 
 Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], AdaptiveModel]
@@ -73,6 +75,18 @@ def lengthdrop(model: AdaptiveModel, train: Examples, select: Examples, stage: S
     return model
 
 
+def int8(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+    """Fine-tunes backbone and last classifier while the layers compute in simulated INT8, and leaves them so (LTP 4.6).
+
+    Tokens leave if the model prunes. `run.teacher`, by default the model as it comes, is distilled from.
+    """
+    teacher = copy.deepcopy(model) if run.teacher is None else run.teacher
+    simulate_int8(model)
+    only_train(model, (model.encoder, model.classifier))
+    fit(Int8(model, stage, teacher), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    return model
+
+
 def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
     """Trains the exit heads to say what the last rung says, on labelled and unlabelled rows alike (FastBERT, MP eq. 4).
 
@@ -101,6 +115,7 @@ STAGES: Mapping[str, Stage] = {
     "heads": heads,
     "joint": joint,
     "lengthdrop": lengthdrop,
+    "int8": int8,
 }
 HEAD_STAGES = frozenset({"heads", "joint"})  # they train exit heads
 UNPRUNED_STAGES = frozenset({"regular", "guess"})  # they know nothing of pruning
