@@ -50,6 +50,17 @@ def test_flops_ratio_is_full_over_spent(evaluation, model_folder, rows_file):
     assert evaluation["flops_ratio"] == pytest.approx(full / spent)
 
 
+def test_without_int8_bit_operations_fall_as_flops_do(evaluation):
+    assert evaluation["bops_ratio"] == pytest.approx(evaluation["flops_ratio"])
+
+
+def test_in_int8_a_full_model_costs_a_little_more_than_a_quarter(make_folder, rows_file):
+    folder = make_folder(int8=True)
+    result = evaluate(str(folder), str(rows_file), "full", options=CPU, timed_texts=8)
+    assert 2.5 < result["bops_ratio"] < 4.0
+    assert result["flops_ratio"] == 1.0
+
+
 def test_eval_says_which_share_of_the_tokens_each_layer_leaves(pruned_folder, rows_file):
     result = evaluate(str(pruned_folder), str(rows_file), threshold=0.0, options=CPU, timed_texts=8)
     classifier = AdaptiveClassifier.from_pretrained(pruned_folder)

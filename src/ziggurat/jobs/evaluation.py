@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.encoder.flops import FLOAT_BITS, bit_operations, path_bops
 from ziggurat.engine import rules
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.runner import Outcomes
 from ziggurat.jobs.opening import (
     ModelOptions,
     exit_rule,
@@ -65,6 +69,7 @@ def evaluate(
         "full_accuracy": float(full_right.mean()),
         "agreement": float((adaptive.predictions == full.predictions).mean()),
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
+        "bops_ratio": _bops_ratio(classifier, encoded.lengths, adaptive, rule),
         "mean_rungs": float((adaptive.rungs + 1).mean()),
         "mean_layers": float(depth[adaptive.rungs].mean()),
         "tokens_left": _tokens_left(adaptive.kept, encoded.lengths),
@@ -90,3 +95,16 @@ def _tokens_left(kept: np.ndarray, lengths: np.ndarray) -> list[float]:
     came = kept > 0
     whole = (came * lengths[:, None]).sum(axis=0)
     return [float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of]
+
+
+def _bops_ratio(classifier: AdaptiveClassifier, lengths: np.ndarray, outcomes: Outcomes, rule: ExitRule) -> float:
+    """Bit operations of the full model in FP16 over those that were spent, layers in INT8 if the model is (LTP 4.6)."""
+    spec, manifest, layers = classifier.spec, classifier.manifest, classifier.backend.rung_layers
+    n_classes, bits = len(manifest.labels), 8 if manifest.int8 else FLOAT_BITS
+    spent = 0
+    for kept, rung in zip(outcomes.kept, outcomes.rungs, strict=True):
+        depth, final = layers[rung], rung == len(layers) - 1
+        heads = [layers[k] for k in range(rung + 1) if rule.asked[k] and layers[k] < spec.layers]
+        before, after = kept[:depth].tolist(), kept[1 : depth + 1].tolist()
+        spent += path_bops(spec, manifest.head_kind, n_classes, before, heads, final, after, bits)
+    return bit_operations(int(classifier.full_flops(lengths).sum()), FLOAT_BITS, FLOAT_BITS) / spent
