@@ -12,7 +12,8 @@ from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.training import TrainOptions, _with_operating_points, adapt_classifier, train_classifier
+from ziggurat.jobs.choosing import with_operating_points
+from ziggurat.jobs.training import TrainOptions, adapt_classifier, train_classifier
 from ziggurat.train import loop
 from ziggurat.train.pipeline import Fit, fit_folder
 
@@ -211,9 +212,7 @@ def test_only_select_rows_choose(role, rows_file, tiny_recipe, tiny_checkpoint, 
     with pytest.raises(UserError, match="takes select rows"):
         fit_folder(fit, roles[Role.TRAIN], roles[role])
     with pytest.raises(UserError, match="takes select rows"):
-        _with_operating_points(
-            AdaptiveClassifier.from_pretrained(model_folder), roles[role], fit.recipe, progress=False
-        )
+        with_operating_points(AdaptiveClassifier.from_pretrained(model_folder), roles[role], fit.recipe, progress=False)
 
 
 def test_shipped_recipes_that_train_take_every_stage_in_order():

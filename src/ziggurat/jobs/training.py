@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ziggurat.calibrate.choose import Ladder, choose_points
-from ziggurat.calibrate.temperature import fit_temperatures
 from ziggurat.config import BACKBONE_STAGES, Recipe, load_recipe
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
-from ziggurat.data.tokenize import Encoded
 from ziggurat.encoder.folder import Manifest, checkpoint_labels, write_manifest
 from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
+from ziggurat.jobs.choosing import with_operating_points
 from ziggurat.jobs.length_search import searched_folder
 from ziggurat.policies.exits import exit_score
-from ziggurat.policies.prune import TokenRule, above, scaled
 from ziggurat.types import Label
 
 Roles = Mapping[Role, Dataset]
@@ -139,38 +135,9 @@ def _refuse_early(recipe: Recipe, select: Dataset) -> None:
 
 def _add_operating_points(folder: Path, select: Dataset, recipe: Recipe, options: TrainOptions) -> Manifest:
     classifier = AdaptiveClassifier.from_pretrained(folder, options.device)
-    manifest = _with_operating_points(classifier, select, recipe, options.progress)
+    manifest = with_operating_points(classifier, select, recipe, options.progress)
     write_manifest(manifest, folder)
     return manifest
-
-
-def _with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recipe: Recipe, progress: bool) -> Manifest:
-    """The manifest with the points that the select rows choose; UserError for rows of another role."""
-    select.require(Role.SELECT)
-    encoded = classifier.tokenizer.encode(select.texts, select.pairs)
-    ladders = [_ladder(classifier, encoded, factor, progress) for factor in _factors(classifier.token_rule)]
-    points = choose_points(
-        ladders,
-        select.labels,
-        classifier.manifest.fingerprint,
-        select.digest,
-        recipe.exit_score,
-        temperatures=fit_temperatures(ladders[-1].every, select.classes) if recipe.temperatures else None,
-    )
-    return dataclasses.replace(classifier.manifest, operating_points=points)
-
-
-def _factors(tokens: TokenRule | None) -> tuple[float, ...]:
-    """Strengths of pruning that are tried: the first is none, the last the one that the model was trained for."""
-    if tokens is None:
-        return (1.0,)
-    return (0.0, 0.5, 0.75, 1.25, 1.0) if tokens.keep is above else (0.0, 1.0)
-
-
-def _ladder(classifier: AdaptiveClassifier, encoded: Encoded, factor: float, progress: bool) -> Ladder:
-    tokens = scaled(classifier.token_rule, factor)
-    every = classifier.every_rung(encoded, progress=progress, tokens=tokens)
-    return Ladder(every.logits, lambda rule: classifier.flops(every.kept, replace(rule, tokens=tokens)), factor)
 
 
 def _summary(manifest: Manifest, roles: Roles, out: Path) -> dict[str, Any]:

@@ -1,0 +1,184 @@
+"""Trains and measures every method that the papers compare on one data set, from nothing. `make reproduce` calls it.
+
+Each method starts from the same fine-tuned model, takes its epochs from MP Table 2, is set to the cheapest setting that
+stays within one point of that model on select rows, and is reported on the test rows. What is finished stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.calibrate.choose import choose_points
+from ziggurat.config import Recipe, load_recipe
+from ziggurat.data.sources import DEFAULT_COLUMNS
+from ziggurat.data.tasks import Role
+from ziggurat.engine import rules
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.errors import UserError
+from ziggurat.jobs.choosing import select_ladders
+from ziggurat.jobs.opening import data_and_split, lengths_summary, rows_to_measure, sample, take_encoded
+from ziggurat.jobs.training import TrainOptions, read_roles, train_classifier
+from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
+from ziggurat.report.rows import append_row, provenance, read_rows_file
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = ROOT / "results" / "reproduction.jsonl"
+FULL = "full"
+METHODS = (
+    FULL,
+    "ltp",
+    "manual-thresholds",
+    "spatten",
+    "lat",
+    "early-exit",
+    "s3-entropy",
+    "s3-count",
+    "deebert",
+    "pabee",
+    "magic-pyramid",
+)
+LARGE = {"regular": 3, "soft": 1, "hard": 2, "heads": 2, "lengthdrop": 2, "joint": 3}
+SMALL = {"regular": 10, "soft": 10, "hard": 5, "heads": 5, "lengthdrop": 5, "joint": 10}
+EPOCHS = {"ag_news": LARGE, "yelp_polarity": LARGE, "sst2": LARGE, "mrpc": SMALL, "rte": SMALL}
+DROP = 0.01  # accuracy on select rows that a method may lose
+BATCH, TIMED = 32, 256
+
+
+@dataclass(frozen=True)
+class Place:
+    """One data set and where its models go."""
+
+    data: Path
+    runs: Path
+    seed: int
+
+    @property
+    def train(self) -> str:
+        """The file that models are trained, and settings chosen, on."""
+        return str(self.data / "train.jsonl")
+
+    @property
+    def test(self) -> str:
+        """The file that is reported."""
+        files = [self.data / f"{name}.jsonl" for name in ("test", "validation")]
+        found = [str(file) for file in files if file.exists()]
+        if not found:
+            raise UserError(f"{self.data}: no test.jsonl or validation.jsonl; name a folder that has one")
+        return found[0]
+
+    def model(self, method: str) -> Path:
+        """The folder of a method's model."""
+        return self.runs / self.data.name / f"{method}-{self.seed}"
+
+
+def recipe_of(method: str, place: Place) -> Recipe:
+    """The shipped recipe with the data set's epochs; without `regular` where a method starts from the full model."""
+    recipe = load_recipe(method)
+    epochs = EPOCHS.get(place.data.name, LARGE)
+    stages = tuple(
+        replace(stage, epochs=float(epochs[stage.kind]))
+        for stage in recipe.stages
+        if method == FULL or stage.kind != "regular"
+    )
+    return replace(recipe, stages=stages, max_length=128, seed=place.seed)
+
+
+def trained(method: str, place: Place) -> AdaptiveClassifier:
+    """The method's model, trained unless it is there."""
+    out = place.model(method)
+    if not out.exists():
+        start = None if method in (FULL, "pabee") else str(place.model(FULL))
+        sys.stderr.write(f"{place.data.name}: {method}, seed {place.seed}\n")
+        train_classifier(place.train, out, recipe_of(method, place), start, TrainOptions())
+    return AdaptiveClassifier.from_pretrained(out)
+
+
+def chosen_rule(
+    method: AdaptiveClassifier, full: AdaptiveClassifier, recipe: Recipe, place: Place
+) -> rules.ExitRule | None:
+    """The cheapest setting within DROP of the full model on the select rows; None if that is the full model itself."""
+    select = read_roles(place.train, recipe, DEFAULT_COLUMNS)[Role.SELECT]
+    [whole] = select_ladders(full, select, (1.0,))
+    factors = (1.0,) if method.token_rule is None else None
+    own = select_ladders(method, select, factors)
+    first = replace(whole, pruning=0.0)
+    usable = [ladder for ladder in own if ladder.pruning > 0]
+    [point] = choose_points(
+        [first, *usable],
+        select.labels,
+        method.manifest.fingerprint,
+        select.digest,
+        recipe.exit_score,
+        {"one point": DROP},
+    )
+    return None if point.pruning == 0 else method.rule_of(point)
+
+
+def measure(
+    what: str, method: AdaptiveClassifier, full: AdaptiveClassifier, rule: rules.ExitRule, place: Place
+) -> dict[str, Any]:
+    """Accuracy, FLOPs and time on the test rows, as a result row."""
+    rows = rows_to_measure(method, place.test)
+    encoded = method.tokenizer.encode(rows.texts, rows.pairs)
+    outcomes = method.run(encoded, rule, BATCH)
+    right = int((outcomes.predictions == rows.classes).sum())
+    low, high = accuracy_interval(right, len(rows))
+    spent = method.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
+    timed = take_encoded(encoded, sample(len(rows), TIMED))
+    timings = interleave(
+        {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.run(timed, rules.never(1), BATCH)}
+    )
+    data, split = data_and_split(place.test)
+    gain = paired_ratio(timings[FULL], timings["method"])
+    n = len(timed.tokens)
+    return {
+        "what": what, "data": data, "split": split, "model": "MiniLM-L6-H384", "seed": place.seed,
+        "device": method.backend.device, "threads": method.backend.threads, "batch": BATCH,
+        "dtype": method.backend.dtype, "padding": "packed", "timed": "model", "n_texts": n, **lengths_summary(timed),
+        "texts_per_second_p50": n / timings["method"].p50, "texts_per_second_p95": n / timings["method"].p95,
+        "time_gain": gain.median, "time_gain_low": gain.low, "time_gain_high": gain.high,
+        "flops_gain": float(full.full_flops(encoded.lengths).sum() / spent.sum()),
+        "gflops_mean": float(spent.mean() / 1e9), "n_accuracy": len(rows), "accuracy": right / len(rows),
+        "accuracy_low": low, "accuracy_high": high,
+    }  # fmt: skip
+
+
+def reproduce(place: Place, methods: list[str]) -> None:
+    """Rows of all methods that have none yet for this data set and seed."""
+    done = read_rows_file(ROWS) if ROWS.exists() else []
+    have = {(row["what"], row["data"], row["seed"]) for row in done}
+    full, origin = trained(FULL, place), provenance()
+    for method in methods:
+        if (method, place.data.name, place.seed) in have:
+            continue
+        model, recipe = trained(method, place), recipe_of(method, place)
+        rule = rules.never(1) if method == FULL else chosen_rule(model, full, recipe, place)
+        runs = full if rule is None else model
+        row = measure(method, runs, full, rules.never(1) if rule is None else rule, place)
+        append_row(ROWS, row | {"fell_back": rule is None, "exit_score": recipe.exit_score}, origin)
+
+
+def main() -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", nargs="+", type=Path, help="folders with train.jsonl and test or validation.jsonl")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduction")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options = parser.parse_args()
+    try:
+        for data in options.data:
+            for seed in options.seeds:
+                reproduce(Place(data, options.runs, seed), options.methods)
+    except UserError as error:
+        sys.exit(f"reproduce: {error}")
+
+
+if __name__ == "__main__":
+    main()
