@@ -47,6 +47,7 @@ class StageConfig:
     final_temperature: float | None = None  # soft: T at the end; None = it does not fall
     fade_attention: bool = True  # soft: masks also fade a token in the next attention; false = as in the papers
     reverse_kl: bool = False  # heads: KL(student ‖ teacher) as MP eq. 3 is printed, not KL(teacher ‖ student)
+    head_learning_rate: float | None = None  # joint: of the exit heads; None = as the rest
     length_drop: float = 0.2  # lengthdrop: p, the largest share of its tokens that a layer drops
     distillation: float = 0.5  # int8: share of the loss against the float, unpruned model beside that against labels
     sandwich: int = 2  # lengthdrop: random sub-models per step, between the full model and the smallest
@@ -67,6 +68,8 @@ class StageConfig:
         _require(self.temperature > 0, "temperature", self.temperature, "more than 0")
         final = self.final_temperature
         _require(final is None or 0 < final <= self.temperature, "final_temperature", final, "in (0, temperature]")
+        own = self.head_learning_rate
+        _require(own is None or own > 0, "head_learning_rate", own, "more than 0")
         _require(0 < self.length_drop < 1, "length_drop", self.length_drop, "in (0, 1)")
         _require(0 <= self.distillation <= 1, "distillation", self.distillation, "in [0, 1]")
         _require(self.sandwich >= 0, "sandwich", self.sandwich, "at least 0")
@@ -112,6 +115,7 @@ class SearchConfig:
     mutations: int = 30  # new candidates per iteration
     crossovers: int = 30  # new candidates per iteration
     max_drop: float = 0.01  # accuracy on select rows that the chosen shares may lose
+    head_learning_rate: float | None = None  # joint: of the exit heads; None = as the rest
     length_drop: float = 0.2  # the smallest candidate to start from drops this share of its tokens at each layer
     rows: int = 1024  # select rows that every candidate answers, at most
 
@@ -121,6 +125,8 @@ class SearchConfig:
         _require(self.mutations >= 0, "mutations", self.mutations, "at least 0")
         _require(self.crossovers >= 0, "crossovers", self.crossovers, "at least 0")
         _require(0 <= self.max_drop <= 1, "max_drop", self.max_drop, "in [0, 1]")
+        own = self.head_learning_rate
+        _require(own is None or own > 0, "head_learning_rate", own, "more than 0")
         _require(0 < self.length_drop < 1, "length_drop", self.length_drop, "in (0, 1)")
         _require(self.rows >= 1, "rows", self.rows, "at least 1")
 

@@ -103,7 +103,8 @@ def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     """Trains backbone and all rungs at once (PABEE), instead of `regular` and `heads`. The lowest loss is kept."""
     _check("joint", model)
     only_train(model, (model.encoder, model.classifier, model.exits))
-    fit(Joint(model, stage), train.labelled(), select.labelled(), stage, run, Keep.lowest_loss())
+    own_rates = {} if stage.head_learning_rate is None else {"model.exits.": stage.head_learning_rate}
+    fit(Joint(model, stage), train.labelled(), select.labelled(), stage, run, Keep.lowest_loss(), own_rates)
     return model
 
 
