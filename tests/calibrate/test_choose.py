@@ -265,3 +265,13 @@ def test_what_is_lost_counts_from_the_first_ladder():
         [Ladder(every, cost_of(N), 0.0), Ladder(worse, lambda rule: cost_of(N)(rule) // 9)], labels, "p", "d"
     )
     assert {point.pruning for point in points} == {0.0}
+
+
+def test_what_is_lost_counts_from_what_the_model_knew_before_it_was_pruned():
+    every, labels = ladder(3)
+    mine = choose_points([Ladder(every, cost_of(N))], labels, "p", "d")
+    own = float((every[:, -1].argmax(axis=1) == labels).mean())
+    assert choose_points([Ladder(every, cost_of(N))], labels, "p", "d", reference=own - 0.1) == mine
+    assert {depth_of(point) for point in mine} == {"early"}
+    strict = choose_points([Ladder(every, cost_of(N))], labels, "p", "d", reference=own + 0.1)
+    assert {depth_of(point) for point in strict} == {"full"}

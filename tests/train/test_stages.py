@@ -7,7 +7,7 @@ from rows_for_training import make_examples
 
 from ziggurat.errors import UserError
 from ziggurat.train.batches import Examples, collate, packed
-from ziggurat.train.stages import accuracy, heads, regular, stage_of
+from ziggurat.train.stages import accuracy, full_accuracy, heads, regular, stage_of
 
 
 def weights(model):
@@ -16,13 +16,6 @@ def weights(model):
 
 def changed(before, model):
     return {name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor)}
-
-
-def full_accuracy(model, rows):
-    batch = collate([rows[i] for i in range(len(rows))])
-    with torch.no_grad():
-        logits = model.eval().full_logits(packed(batch["states"], batch["lengths"]))
-    return accuracy(logits.numpy(), rows.labels)
 
 
 def exits_agree(model, rows):

@@ -48,22 +48,25 @@ def choose_points(
     score: str = "entropy",
     targets: Mapping[str, float] = TARGETS,
     temperatures: np.ndarray | None = None,
+    reference: float = 0.0,
 ) -> tuple[OperatingPoint, ...]:
     """One operating point for each target, the cheapest over all ladders.
 
     The first ladder's last rung is the full model: what is lost is counted from there, so it should not be pruned.
     `labels` (n), or None to measure agreement with the full model instead of accuracy; `temperatures` (n_rungs) divide
-    the logits for the score, and are written into the points.
+    the logits for the score, and are written into the points. `reference` is the accuracy that the model had before it
+    was pruned: where it is better than the full model's, what is lost is counted from there. Where nothing keeps a
+    target the point is the full model.
     """
     full = ladders[0].every[:, -1].argmax(axis=1)
     truth = full if labels is None else labels
-    whole = float((full == truth).mean())
+    whole = max(float((full == truth).mean()), reference)
     walks = [_settings(ladder, truth, score, temperatures) for ladder in ladders]
     written = None if temperatures is None else tuple(temperatures.tolist())
     points = []
     for name, target in targets.items():
         fine = chain.from_iterable(_admissible(walk, whole - target) for walk in walks)
-        best = min(fine, key=lambda one: one.cost)
+        best = min(fine, key=lambda one: one.cost, default=walks[0][0])
         chosen = tuple(None if np.isnan(threshold) else float(threshold) for threshold in best.rule.thresholds)
         points.append(
             OperatingPoint(name, score, chosen, fingerprint, target, None, data, written, pruning=best.pruning)

@@ -30,6 +30,7 @@ EXTRAS = "ziggurat.safetensors"  # exit heads, pruning, and the hashes of the ro
 HEAD_PREFIX = "exits."
 PRUNING_PREFIX = "pruning."
 PRUNING_VALUES = "pruning.values"  # (L) float32, the rule's number for each layer
+REFERENCE = "regular_accuracy"  # in `training`: of the plain fine-tuned model, on the select rows
 TRAINED_ROWS = "data.trained_rows"  # (n) int64, sorted
 
 

@@ -11,7 +11,7 @@ from ziggurat.calibrate.temperature import fit_temperatures
 from ziggurat.config import Recipe
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import Encoded
-from ziggurat.encoder.folder import Manifest
+from ziggurat.encoder.folder import REFERENCE, Manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.policies.prune import TokenRule, above, scaled
 
@@ -26,6 +26,7 @@ def with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recip
         select.digest,
         recipe.exit_score,
         temperatures=fit_temperatures(ladders[-1].every, select.classes) if recipe.temperatures else None,
+        reference=float(classifier.manifest.training.get(REFERENCE, 0.0)),
     )
     return dataclasses.replace(classifier.manifest, operating_points=points)
 

@@ -19,14 +19,14 @@ from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import TextTokenizer
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model
 from ziggurat.encoder.devices import resolve_device
-from ziggurat.encoder.folder import MANIFEST, Manifest
+from ziggurat.encoder.folder import MANIFEST, REFERENCE, Manifest
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_misfits
 from ziggurat.train.loop import Run
-from ziggurat.train.stages import HEAD_STAGES, UNPRUNED_STAGES, stage_of
+from ziggurat.train.stages import HEAD_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 
 _IDENTITY = "run.json"
 STAGES_FOLDER = "stages"
@@ -67,16 +67,21 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
         tokenizer = _tokenizer(fit, max_length)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
         rows = np.concatenate([train.hashes, select.hashes])
+        examples = _examples(train, tokenizer), _examples(select, tokenizer)
+        reference: dict[str, float] = {}
 
         def save(model: AdaptiveModel, stages: int, out: Path) -> None:
             if state.is_main_process and not out.exists():
-                save_model(model, _manifest(fit, model, train, max_length, stages), rows, fit.source, out)
+                manifest = _manifest(fit, model, train, max_length, stages)
+                save_model(model, replace(manifest, training={**manifest.training, **reference}), rows, fit.source, out)
 
         def after(stages: int, model: AdaptiveModel) -> None:
+            kind = fit.recipe.stages[stages - 1].kind
+            if kind == "regular":
+                reference[REFERENCE] = full_accuracy(model, examples[1])
             if fit.keep_stages:
-                save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{fit.recipe.stages[stages - 1].kind}")
+                save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{kind}")
 
-        examples = _examples(train, tokenizer), _examples(select, tokenizer)
         save(run_recipe(model, fit.recipe, *examples, run, after), len(fit.recipe.stages), fit.made)
     state.wait_for_everyone()
     return bool(state.is_main_process)

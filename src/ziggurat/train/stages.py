@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
+import torch
 from torch import nn
 
 from ziggurat.config import PruningConfig, StageConfig
@@ -13,12 +14,13 @@ from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED
-from ziggurat.train.batches import Examples
+from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.lengthdrop import LengthDrop
 from ziggurat.train.loop import Keep, Run, fit
 from ziggurat.train.objectives import Guess, Hard, Heads, Int8, Joint, Regular, Soft
 from ziggurat.train.vocabulary import start_vocabulary
 
+_BATCH = 64
 Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], AdaptiveModel]
 
 
@@ -142,6 +144,19 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     Of several answers for each row, (n, any number, n_classes), the mean of their accuracies.
     """
     return float((labels == logits.argmax(axis=-1).T).mean())
+
+
+@torch.no_grad()
+def full_accuracy(model: AdaptiveModel, rows: Examples) -> float:
+    """Share of labelled rows that the last rung answers right, nothing pruned."""
+    rows = rows.labelled()
+    model.eval()
+    right = 0
+    for start in range(0, len(rows), _BATCH):
+        batch = collate([rows[row] for row in range(start, min(start + _BATCH, len(rows)))])
+        logits = model.full_logits(packed(batch["states"], batch["lengths"]))
+        right += int((logits.argmax(dim=-1).cpu() == batch["labels"]).sum())
+    return right / len(rows)
 
 
 def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> None:
