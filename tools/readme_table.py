@@ -29,7 +29,7 @@ def results_section() -> str:
     together = sorted(rows + pruned, key=lambda row: row["batch"])
     table = markdown(together, [column for column in RESULT_COLUMNS if column.key not in HIDDEN])
     unit = "Gains are over Ziggurat's own full depth."
-    made = f"Made by `{COMMAND}`, and the same for a model of recipe `magic-pyramid-joint`."
+    made = f"Made by `{COMMAND}`, and the same for a model of recipe `magic-pyramid`."
     return f"{what} {texts}; {machine}; {how}. {unit}\n\n{table}\n{made}\n"
 
 
