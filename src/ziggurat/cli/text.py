@@ -25,9 +25,16 @@ def _search_text(search: dict[str, Any] | None) -> str:
 
 def _point_text(point: dict[str, Any]) -> str:
     asked = [threshold for threshold in point["thresholds"] if threshold is not None]
-    return (
-        f"{point['score']} {asked[0]:.4g}, to lose at most {100 * point['target']:g} points" if asked else "full depth"
-    )
+    exits = f"{point['score']} {asked[0]:.4g}" if asked else "full depth"
+    strength = {0: ", nothing pruned", 1: ""}.get(point["pruning"], f", pruning x {point['pruning']:g}")
+    return f"{exits}{strength}, to lose at most {100 * point['target']:g} points"
+
+
+def _pruning_text(pruning: dict[str, Any] | None) -> str:
+    if pruning is None:
+        return "none"
+    words = "" if pruning["vocabulary"] is None else f", {pruning['vocabulary']:.0%} of the tokens read at first"
+    return f"{pruning['kind']} on {pruning['score']} attention{words}"
 
 
 def evaluation_text(result: dict[str, Any]) -> str:
@@ -92,6 +99,7 @@ def information_text(result: dict[str, Any]) -> str:
         f"  reads      {'pairs of texts' if result['pairs'] else 'texts'} of up to {result['max_length']} tokens",
         f"  labels     {', '.join(map(str, result['labels']))}",
         f"  heads      {heads['kind']} after layers {', '.join(map(str, heads['after_layers']))}",
+        f"  pruning    {_pruning_text(result['pruning'])}{', layers in INT8' if result['int8'] else ''}",
         f"  cost       {result['gflops_at_64_tokens']:.2f} GFLOPs for 64 tokens at full depth",
         f"  trained on {rows.get('rows', 0):,} rows of {rows.get('source', 'unknown')}",
         *(f"  {point['name']:<10} {_point_text(point)}" for point in result["operating_points"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ def info(model: str) -> dict[str, Any]:
         "pairs": manifest.pairs,
         "max_length": manifest.max_length,
         "heads": {"kind": manifest.head_kind, "after_layers": list(manifest.head_layers)},
+        "pruning": None if manifest.pruning is None else dataclasses.asdict(manifest.pruning),
+        "int8": manifest.int8,
         "gflops_at_64_tokens": float(flops / 1e9),
         "operating_points": [point.to_dict() for point in manifest.operating_points],
         "fingerprint": manifest.fingerprint,
