@@ -70,7 +70,10 @@ class TokenRule:
 
     def reads(self, batch: PackedBatch) -> np.ndarray | None:
         """Which tokens of ids (n_tokens, 2) are read at all, (n_tokens) bool; None = all of them."""
-        return None if self.vocabulary is None else self.vocabulary[np.asarray(batch.states)[:, 0]]
+        if self.vocabulary is None:
+            return None
+        ids = batch.states[:, 0]
+        return self.vocabulary[np.asarray(ids.cpu() if hasattr(ids, "cpu") else ids)]  # in training on a GPU: a tensor
 
 
 def scaled(rule: TokenRule | None, factor: float) -> TokenRule | None:
