@@ -212,6 +212,8 @@ def recipe_of(kinds, pruning=None, search=None, head_layers=()):
         (recipe_of(["hard"], PruningConfig(kind="count", per_layer=(9, 1, 1))), "count 1 at layer 2 .*; raise it"),
         (recipe_of(["hard"], PruningConfig(kind="share", final=0.9)), 'shares rise.*schedule = "flat"'),
         (recipe_of(["hard"], PruningConfig(kind="count", per_layer=(5, None, 6))), "counts rise.*falling numbers"),
+        (recipe_of(["soft"], PruningConfig(score="predicted")), "predicted scores; put a stage 'guess' before"),
+        (recipe_of(["regular", "hard"], PruningConfig(vocabulary=0.5)), "vocabulary; put a stage 'soft' before"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_fix(recipe, says, model):

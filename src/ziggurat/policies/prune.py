@@ -60,7 +60,8 @@ class TokenRule:
 
     def prunes(self, layer: int) -> bool:
         """Whether tokens may leave at layer 1 … L."""
-        return not np.isnan(self.values[layer - 1])
+        value = self.values[layer - 1]
+        return not (np.isnan(value) or (self.keep is above and value <= 0))  # every score is above 0
 
     def stays(self, layer: int, scores: np.ndarray, batch: PackedBatch) -> np.ndarray:
         """Relative scores (n_tokens) of a batch at a layer → (n_tokens) bool."""

@@ -8,8 +8,8 @@ from ziggurat.config import PruningConfig, Recipe
 from ziggurat.encoder.pruning import starting_values
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError
-from ziggurat.policies.prune import only_first
-from ziggurat.train.stages import refuse_misfit, stage_of
+from ziggurat.policies.prune import PREDICTED, only_first
+from ziggurat.train.stages import UNPRUNED_STAGES, refuse_misfit, stage_of
 
 
 def refuse_misfits(recipe: Recipe, spec: EncoderSpec) -> None:
@@ -18,6 +18,7 @@ def refuse_misfits(recipe: Recipe, spec: EncoderSpec) -> None:
     for stage in recipe.stages:
         stage_of(stage.kind)
         refuse_misfit(stage.kind, recipe.pruning, has_exits)
+    _refuse_unlearned(recipe)
     if recipe.search is not None and (recipe.pruning is None or recipe.pruning.kind != "share"):
         raise UserError(
             f"recipe {recipe.name!r}: [search] looks for shares of tokens that stay; "
@@ -25,6 +26,20 @@ def refuse_misfits(recipe: Recipe, spec: EncoderSpec) -> None:
         )
     if recipe.pruning is not None:
         _refuse_numbers(recipe.pruning, spec.layers, min(recipe.max_length, spec.positions))
+
+
+def _refuse_unlearned(recipe: Recipe) -> None:
+    """UserError for a stage that prunes by scores which no stage before it has learned."""
+    learned: set[str] = set()
+    for stage in recipe.stages:
+        prunes = recipe.pruning is not None and stage.kind not in UNPRUNED_STAGES
+        if prunes and recipe.pruning.score == PREDICTED and "guess" not in learned:
+            raise UserError(
+                f"stage {stage.kind!r}: nothing has learned the predicted scores; put a stage 'guess' before"
+            )
+        learned.add(stage.kind)
+        if prunes and recipe.pruning.vocabulary is not None and "soft" not in learned:
+            raise UserError(f"stage {stage.kind!r}: nothing has learned the vocabulary; put a stage 'soft' before")
 
 
 def _refuse_numbers(pruning: PruningConfig, n_layers: int, max_length: int) -> None:
