@@ -44,6 +44,7 @@ from ziggurat.errors import UserError
 # Rooms are imported inside the commands: `ziggurat --help` answers before numpy would be loaded.
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
+    from ziggurat.engine.classifier import Text
     from ziggurat.jobs.opening import ModelOptions
 
 app = typer.Typer(
@@ -98,6 +99,9 @@ def predict(
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to classify; or use --data.")
     ] = None,
+    text_pair: Annotated[
+        str | None, typer.Option(help="Second text of the one TEXT, for a model that reads pairs.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="File, folder or data set whose texts to classify.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSONL file to write, one object per text.")] = None,
     *,
@@ -112,9 +116,8 @@ def predict(
 
     columns = columns_of(text_column, pair_column)
     with shown(as_json, prediction_text) as show:
-        if bool(texts) == (data is not None):
-            raise UserError("give either texts or --data, and one of them")
-        answers = job(model, texts or None, data, *exits, columns, options, out, interactive())
+        given = _texts_or_pair(texts or [], text_pair, data)
+        answers = job(model, given, data, *exits, columns, options, out, interactive())
         show({"out": str(out), "n": len(answers)} if out else {"answers": answers})
 
 
@@ -199,3 +202,16 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("ziggurat: interrupted; nothing was half-written", err=True)
         sys.exit(130)
+
+
+def _texts_or_pair(texts: list[str], text_pair: str | None, data: str | None) -> list[Text] | None:
+    """What a command line gives to classify; None = the rows of `data`. UserError for a mix-up."""
+    if bool(texts) == (data is not None):
+        raise UserError("give either texts or --data, and one of them")
+    if text_pair is None:
+        return [*texts] or None
+    if data is not None:
+        raise UserError("--text-pair goes with a text; with --data name the second texts' column with --pair-column")
+    if len(texts) > 1:
+        raise UserError(f"--text-pair goes with one text, not {len(texts)}; put several pairs into a file for --data")
+    return [(texts[0], text_pair)]
