@@ -52,11 +52,18 @@ BATCH, TIMED = 32, 256
 
 @dataclass(frozen=True)
 class Place:
-    """One data set and where its models go."""
+    """One data set, the encoder that everything starts from, and where models and rows go."""
 
     data: Path
     runs: Path
     seed: int
+    encoder: str | None = None  # None = the packaged MiniLM
+    rows: Path = ROWS
+
+    @property
+    def name(self) -> str:
+        """What rows and folders call the data set."""
+        return self.data.resolve().name
 
     @property
     def train(self) -> str:
@@ -72,15 +79,21 @@ class Place:
             raise UserError(f"{self.data}: no test.jsonl or validation.jsonl; name a folder that has one")
         return found[0]
 
+    def refuse_incomplete(self) -> None:
+        """UserError where rows are missing: before hours of training, not after them."""
+        if not Path(self.train).exists():
+            raise UserError(f"{self.data}: no train.jsonl; name a folder that has one")
+        _ = self.test
+
     def model(self, method: str) -> Path:
         """The folder of a method's model."""
-        return self.runs / self.data.name / f"{method}-{self.seed}"
+        return self.runs / self.name / f"{method}-{self.seed}"
 
 
 def recipe_of(method: str, place: Place) -> Recipe:
     """The shipped recipe with the data set's epochs; without `regular` where a method starts from the full model."""
     recipe = load_recipe(method)
-    epochs = EPOCHS.get(place.data.name, LARGE)
+    epochs = EPOCHS.get(place.name, LARGE)
     stages = tuple(
         replace(stage, epochs=float(epochs[stage.kind]))
         for stage in recipe.stages
@@ -93,8 +106,8 @@ def trained(method: str, place: Place) -> AdaptiveClassifier:
     """The method's model, trained unless it is there."""
     out = place.model(method)
     if not out.exists():
-        start = None if method in (FULL, "pabee") else str(place.model(FULL))
-        sys.stderr.write(f"{place.data.name}: {method}, seed {place.seed}\n")
+        start = place.encoder if method in (FULL, "pabee") else str(place.model(FULL))
+        sys.stderr.write(f"{place.name}: {method}, seed {place.seed}\n")
         train_classifier(place.train, out, recipe_of(method, place), start, TrainOptions())
     return AdaptiveClassifier.from_pretrained(out)
 
@@ -137,8 +150,9 @@ def measure(
     data, split = data_and_split(place.test)
     gain = paired_ratio(timings[FULL], timings["method"])
     n = len(timed.tokens)
+    model = "MiniLM-L6-H384" if place.encoder is None else Path(place.encoder).name
     return {
-        "what": what, "data": data, "split": split, "model": "MiniLM-L6-H384", "seed": place.seed,
+        "what": what, "data": data, "split": split, "model": model, "seed": place.seed,
         "device": method.backend.device, "threads": method.backend.threads, "batch": BATCH,
         "dtype": method.backend.dtype, "padding": "packed", "timed": "model", "n_texts": n, **lengths_summary(timed),
         "texts_per_second_p50": n / timings["method"].p50, "texts_per_second_p95": n / timings["method"].p95,
@@ -151,33 +165,38 @@ def measure(
 
 def reproduce(place: Place, methods: list[str]) -> None:
     """Rows of all methods that have none yet for this data set and seed."""
-    done = read_rows_file(ROWS) if ROWS.exists() else []
-    have = {(row["what"], row["data"], row["seed"]) for row in done}
+    done = read_rows_file(place.rows) if place.rows.exists() else []
+    have = {row["what"] for row in done if (row["data"], row["seed"]) == (place.name, place.seed)}
+    missing = [method for method in methods if method not in have]
+    if not missing:
+        return
+    place.refuse_incomplete()
     full, origin = trained(FULL, place), provenance()
-    for method in methods:
-        if (method, place.data.name, place.seed) in have:
-            continue
+    for method in missing:
         model, recipe = trained(method, place), recipe_of(method, place)
         rule = rules.never(1) if method == FULL else chosen_rule(model, full, recipe, place)
         runs = full if rule is None else model
         row = measure(method, runs, full, rules.never(1) if rule is None else rule, place)
-        append_row(ROWS, row | {"fell_back": rule is None, "exit_score": recipe.exit_score}, origin)
+        append_row(place.rows, row | {"fell_back": rule is None, "exit_score": recipe.exit_score}, origin)
 
 
-def main() -> None:
-    """Parses the command line."""
+def main(arguments: list[str] | None = None) -> None:
+    """Parses the command line; a user's mistake is one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", nargs="+", type=Path, help="folders with train.jsonl and test or validation.jsonl")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduction")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="file of result rows to append to")
+    parser.add_argument("--model", help="encoder to start from (default: the packaged MiniLM)")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         for data in options.data:
             for seed in options.seeds:
-                reproduce(Place(data, options.runs, seed), options.methods)
+                reproduce(Place(data, options.runs, seed, options.model, options.rows), options.methods)
     except UserError as error:
-        sys.exit(f"reproduce: {error}")
+        sys.stderr.write(f"reproduce: {error}\n")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

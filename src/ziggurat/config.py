@@ -115,7 +115,6 @@ class SearchConfig:
     mutations: int = 30  # new candidates per iteration
     crossovers: int = 30  # new candidates per iteration
     max_drop: float = 0.01  # accuracy on select rows that the chosen shares may lose
-    head_learning_rate: float | None = None  # joint: of the exit heads; None = as the rest
     length_drop: float = 0.2  # the smallest candidate to start from drops this share of its tokens at each layer
     rows: int = 1024  # select rows that every candidate answers, at most
 
@@ -125,8 +124,6 @@ class SearchConfig:
         _require(self.mutations >= 0, "mutations", self.mutations, "at least 0")
         _require(self.crossovers >= 0, "crossovers", self.crossovers, "at least 0")
         _require(0 <= self.max_drop <= 1, "max_drop", self.max_drop, "in [0, 1]")
-        own = self.head_learning_rate
-        _require(own is None or own > 0, "head_learning_rate", own, "more than 0")
         _require(0 < self.length_drop < 1, "length_drop", self.length_drop, "in (0, 1)")
         _require(self.rows >= 1, "rows", self.rows, "at least 1")
 

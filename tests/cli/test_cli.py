@@ -96,6 +96,12 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
         (["predict", "MODEL"], "--data"),
         (["predict", "MODEL", "bat", "--data", "ROWS"], "one of them"),
         (["predict", "MODEL", "bat", "  "], "number 1"),
+        (["predict", "MODEL", "bat", "--text-pair", "kin"], "leave out the second one"),
+        (["predict", "PAIRS", "bat"], "--text-pair"),
+        (["predict", "PAIRS", "bat", "kin"], "--text-pair"),
+        (["predict", "PAIRS", "bat", "rat", "--text-pair", "kin"], "one text, not 2; put several pairs into a file"),
+        (["predict", "PAIRS", "--data", "ROWS", "--text-pair", "kin"], "with --data name"),
+        (["predict", "PAIRS", "--text-pair", "kin"], "either texts or --data"),
         (["explain", "MODEL", "  "], "empty"),
         (["explain", "MODEL", "bat", "kin"], "single texts"),
         (["explain", "MODEL", "bat", "--operating-point", "quick"], "balanced"),
@@ -114,7 +120,7 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
     ],
 )
 def test_wrong_arguments_are_one_line_with_the_fix(
-    arguments, named, fails, model_folder, rows_file, tiny_checkpoint, tmp_path, monkeypatch
+    arguments, named, fails, model_folder, pair_folder, rows_file, tiny_checkpoint, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     bare = tmp_path / "bare"
@@ -123,7 +129,13 @@ def test_wrong_arguments_are_one_line_with_the_fix(
     (bare / "config.json").write_text(
         json.dumps({k: v for k, v in config.items() if k not in ("id2label", "label2id")})
     )
-    places = {"MODEL": model_folder, "ROWS": rows_file, "CHECKPOINT": tiny_checkpoint, "BARE": bare}
+    places = {
+        "MODEL": model_folder,
+        "PAIRS": pair_folder,
+        "ROWS": rows_file,
+        "CHECKPOINT": tiny_checkpoint,
+        "BARE": bare,
+    }
     assert named in fails(*(places.get(argument, argument) for argument in arguments))
     assert not (tmp_path / "new").exists()
 
@@ -209,6 +221,21 @@ def test_only_a_terminal_gets_colours_and_only_without_no_color(
     code, out, _ = ziggurat("explain", pruned_folder, "bat kin rat", "--threshold", "0")
     assert code == 0
     assert ("\x1b[" in out) == coloured
+
+
+def test_a_pair_on_the_command_line_is_answered_as_in_a_file_and_as_explain_tells(ziggurat, pair_folder, tmp_path):
+    _, out, _ = ziggurat("predict", pair_folder, "bat kin", "--text-pair", "rat", "--json")
+    [answer] = json.loads(out)["answers"]
+    assert answer["text"] == ["bat kin", "rat"]
+    (tmp_path / "pairs.jsonl").write_text('{"text": "bat kin", "text_pair": "rat"}\n')
+    _, out, _ = ziggurat("predict", pair_folder, "--data", tmp_path / "pairs.jsonl", "--json")
+    assert json.loads(out)["answers"][0]["probabilities"] == answer["probabilities"]
+    _, out, _ = ziggurat("explain", pair_folder, "bat kin", "rat", "--json")
+    assert json.loads(out)["probabilities"] == answer["probabilities"]
+    _, out, _ = ziggurat("predict", pair_folder, "rat", "--text-pair", "bat kin", "--json")
+    assert json.loads(out)["answers"][0]["probabilities"] != answer["probabilities"]
+    _, out, _ = ziggurat("predict", pair_folder, "bat kin", "--text-pair", "rat")
+    assert out.rstrip().endswith("bat kin | rat")
 
 
 def test_explain_writes_a_page_and_answers_as_predict_does(ziggurat, pruned_folder, tmp_path):

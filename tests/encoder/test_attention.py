@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ziggurat.data.packing import cumulate
-from ziggurat.encoder.attention import attend, group_by_length
+from ziggurat.encoder.attention import attend, attend_and_score, group_by_length
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 ragged = st.lists(st.integers(1, 70), min_size=1, max_size=12)
@@ -80,6 +80,16 @@ def test_dropout_drops_only_when_it_is_asked_for():
     plain = attend(qkv, lengths, HEADS)
     assert torch.equal(attend(qkv, lengths, HEADS), plain)
     assert not close(attend(qkv, lengths, HEADS, dropout=0.5), plain)
+
+
+@pytest.mark.parametrize("from_others", [False, True])
+def test_claim_1_scores_are_taken_before_dropout(from_others):
+    lengths = np.array([6, 20, 7])
+    qkv = random_qkv(lengths)
+    plain, scores = attend_and_score(qkv, lengths, HEADS, from_others=from_others)
+    dropped, again = attend_and_score(qkv, lengths, HEADS, 0.5, from_others)
+    assert torch.equal(again, scores)
+    assert not close(dropped, plain)
 
 
 @repeatable

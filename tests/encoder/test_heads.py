@@ -54,14 +54,14 @@ def literal_fastbert(head: FastBertHead, states: torch.Tensor) -> torch.Tensor:
 
 @repeatable
 @given(lengths=ragged, seed=st.integers(0, 99))
-def test_fastbert_head_equals_full_attention_read_at_position_zero(heads, lengths, seed):
+def test_claim_19_fastbert_head_equals_full_attention_read_at_position_zero(heads, lengths, seed):
     batch = packed_states(lengths, seed)
     with torch.no_grad():
         expected = [literal_fastbert(heads["fastbert"], part) for part in batch.states.split(lengths)]
         assert close(heads["fastbert"](batch), torch.stack(expected))
 
 
-def test_pooler_and_linear_heads_equal_their_formulas(heads):
+def test_claim_19_pooler_and_linear_heads_equal_their_formulas(heads):
     batch = packed_states([3, 1, 7])
     first = batch.states[[0, 3, 4]]
     pooler, linear = heads["pooler"], heads["linear"]
@@ -84,7 +84,7 @@ def test_neighbours_do_not_matter_to_a_head(heads, kind, lengths):
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_neighbours_that_are_not_numbers_do_not_matter_either(heads, kind):
+def test_claim_15_neighbours_that_are_not_numbers_do_not_matter_either(heads, kind):
     batch = packed_states([4, 60, 5])
     poisoned = batch.states.clone()
     poisoned[4:64] = float("nan")
@@ -94,7 +94,7 @@ def test_neighbours_that_are_not_numbers_do_not_matter_either(heads, kind):
     assert after[1].isnan().all()
 
 
-def test_every_rung_of_a_model_answers_as_if_alone(make_model, ragged_tokens):
+def test_claim_15_every_rung_of_a_model_answers_as_if_alone(make_model, ragged_tokens):
     for kind in HEADS:
         model = make_model(kind)
         with torch.no_grad():
@@ -114,7 +114,7 @@ def test_one_query_per_sequence_equals_softmax():
     assert close(attend_first(query, key, value, lengths, 1), torch.stack(expected))
 
 
-def test_parameters_are_as_many_as_the_references_have(heads):
+def test_claim_19_parameters_are_as_many_as_the_references_have(heads):
     w, d, n = 128, D, N_CLASSES
     counts = {kind: sum(parameter.numel() for parameter in head.parameters()) for kind, head in heads.items()}
     assert counts == {
@@ -124,7 +124,7 @@ def test_parameters_are_as_many_as_the_references_have(heads):
     }
 
 
-def test_a_models_fastbert_head_has_its_presets_shapes(tiny_model):
+def test_claim_19_a_models_fastbert_head_has_its_presets_shapes(tiny_model):
     head = tiny_model.head_at(1)
     assert {name: tuple(tensor.shape) for name, tensor in head.state_dict().items() if name.endswith("weight")} == {
         "narrow.weight": (128, 32),
@@ -137,7 +137,7 @@ def test_a_models_fastbert_head_has_its_presets_shapes(tiny_model):
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_no_two_layers_or_heads_share_a_weight(make_model, kind):
+def test_claim_22_no_two_layers_or_heads_share_a_weight(make_model, kind):
     model = make_model(kind)
     parameters = list(model.parameters())
     assert len({parameter.untyped_storage().data_ptr() for parameter in parameters}) == len(parameters) > 60

@@ -13,7 +13,7 @@ from ziggurat.config import PruningConfig
 from ziggurat.data.packing import pack
 from ziggurat.encoder.folder import fingerprint, read_manifest
 from ziggurat.encoder.pruning import starting_values
-from ziggurat.encoder.soft import soft_logits
+from ziggurat.encoder.soft import regularisation_from_ltp, soft_logits
 from ziggurat.policies.prune import (
     FROM_OTHERS,
     SCALES,
@@ -199,6 +199,33 @@ def test_claim_2_scores_have_mean_one_at_every_layer_and_length(tiny_model, ragg
             states = layer(states).take_tokens(scores.numpy() > 0.9)
 
 
+@settings(derandomize=True, deadline=None, max_examples=20)
+@given(st.lists(st.integers(0, 19), min_size=1, max_size=12))
+def test_claim_1_scores_and_keep_sets_are_those_of_the_text_alone(tiny_model_once, ragged_tokens, picked):
+    together = pruning_of(tiny_model_once, [ragged_tokens[i] for i in picked])
+    alone = [pruning_of(tiny_model_once, [ragged_tokens[i]]) for i in picked]
+    for layer, (scores, kept) in enumerate(together):
+        assert np.allclose(scores, np.concatenate([one[layer][0] for one in alone]), atol=1e-5)
+        assert kept.tolist() == np.concatenate([one[layer][1] for one in alone]).tolist()
+
+
+def test_claim_1_the_keep_sets_that_are_compared_do_prune_at_every_layer(tiny_model_once, ragged_tokens):
+    left = [len(kept) for _, kept in pruning_of(tiny_model_once, ragged_tokens)]
+    assert sum(map(len, ragged_tokens)) > left[0] > left[1] > left[2] > left[3] > len(ragged_tokens)
+
+
+def pruning_of(model, tokens):
+    """For each layer the scores (n_tokens) of a batch, and the places (n_left) in their texts that it leaves."""
+    rule, layers = TokenRule(above, np.array([0.6, 0.7, 0.8, 0.9])), []
+    with torch.no_grad():
+        states = model.embed(pack(tokens))
+        for layer in range(1, 5):
+            scores = model.encoder.layers[layer - 1].scored_context(states)[1].numpy()
+            states = model.layer(layer, states, rule)
+            layers.append((scores, states.positions))
+    return layers
+
+
 def test_scores_come_with_the_same_context_as_fused_attention(tiny_model, ragged_tokens):
     layer = tiny_model.encoder.layers[0]
     states = tiny_model.embed(pack(ragged_tokens))
@@ -278,6 +305,23 @@ def test_claim_8_the_mean_share_left_is_the_same_in_any_batch(make_pruned, ragge
         alone = [soft_logits(model, pack([tokens]), 0.1)[1] for tokens in ragged_tokens]
     for layer, mask in enumerate(together):
         assert torch.allclose(mask, torch.cat([masks[layer] for masks in alone]), atol=1e-5)
+
+
+def test_claim_8_ltps_lambda_converted_pulls_at_the_thresholds_as_ltps_own_does(make_pruned, ragged_tokens):
+    model = make_pruned(PruningConfig(final=1.2))
+    lengths = np.array([len(tokens) for tokens in ragged_tokens])
+    padded, ltp_weight = 128, 0.02
+    # LTP's code: sum over layers but its layer 0 of the mean over all places of the padded batch.
+    _, masks = soft_logits(model, pack(ragged_tokens), 0.1, fade_attention=False)
+    (ltp_weight * sum(mask.sum() / (len(lengths) * padded) for mask in masks[1:])).backward()
+    wanted = model.pruning.values.grad.clone()
+    model.pruning.values.grad = None
+    _, masks = soft_logits(model, pack(ragged_tokens), 0.1, fade_attention=False)
+    weight = regularisation_from_ltp(ltp_weight, 4, lengths.mean(), padded)
+    (weight * torch.stack([mask.mean() for mask in masks]).mean()).backward()
+    # The first threshold: LTP's sum has no term of that layer's own mask.
+    assert torch.allclose(model.pruning.values.grad[1:], wanted[1:], rtol=1e-5)
+    assert wanted[1:].abs().min() > 0
 
 
 def test_predicted_scores_have_mean_one_and_prune(make_pruned, ragged_tokens):

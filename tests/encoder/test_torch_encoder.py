@@ -62,7 +62,7 @@ def ours(model, sequences) -> torch.Tensor:
 
 @repeatable
 @given(lengths=ragged, seed=st.integers(0, 99), extra=st.integers(0, 4))
-def test_logits_equal_transformers_for_any_batch_and_padding(both, random_tokens, lengths, seed, extra):
+def test_claim_1_logits_equal_transformers_for_any_batch_and_padding(both, random_tokens, lengths, seed, extra):
     bert, model = both
     sequences = random_tokens(lengths, seed)
     logits = ours(model, sequences)
@@ -138,7 +138,7 @@ def test_gradients_equal_transformers(make_bert, ragged_tokens):
     assert all(expected[name].abs().max() > 1e-3 for name in moved)
 
 
-def test_every_rung_answers_and_the_last_is_the_full_model(tiny_model, ragged_tokens):
+def test_claim_16_every_rung_answers_and_the_last_is_the_full_model(tiny_model, ragged_tokens):
     batch = pack(ragged_tokens)
     with torch.no_grad():
         every, full = tiny_model(batch), tiny_model.full_logits(batch)

@@ -235,13 +235,26 @@ def test_one_input_whose_count_is_out_of_reach_is_enough_to_refuse():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_endless_count_says_on_purpose_that_nobody_leaves(name):
-    for rule in (shared(name, INF, 4), shared(name, -INF, 4), ExitRule(name, np.full(3, NAN)), shared(name, 0.5, 1)):
+def test_an_endless_threshold_is_not_refused_for_it_says_on_purpose_who_leaves(name):
+    first, last = KNOB_END[name]
+    every = ladder(2, n=5, n_rungs=4)
+    for rule, left in (
+        (shared(name, first, 4), 0),
+        (shared(name, last, 4), 3),
+        (ExitRule(name, np.full(3, NAN)), 3),
+    ):
         refuse_unreachable(rule)
+        assert replay(every, rule).tolist() == [left] * 5
+    refuse_unreachable(shared(name, 0.5, 1))
 
 
-def test_only_counts_can_be_out_of_reach():
-    for rule in (never(4), fixed_depth(1, 4), forced(np.array([0, 3]), 4), shared("margin", 9.0, 4)):
+def test_only_counts_are_refused_as_out_of_reach():
+    for name in NAMES:  # nine is beyond all that four rungs can reach, and beyond every other score's range
+        if name in LARGEST:
+            assert "never reaches 9" in refused(shared(name, 9.0, 4))
+        else:
+            refuse_unreachable(shared(name, 9.0, 4))
+    for rule in (never(4), fixed_depth(1, 4), forced(np.array([0, 3]), 4)):
         refuse_unreachable(rule)
 
 

@@ -87,7 +87,7 @@ def test_a_case_worked_out_by_hand():
     assert backend.heads_run == [(0, 3), (1, 2), (2, 1), (0, 1), (1, 1)]
 
 
-def test_heads_that_are_not_asked_are_not_computed():
+def test_claim_16_heads_that_are_not_asked_are_not_computed():
     backend = ScriptedBackend(np.zeros((3, 4, 2)), (1, 2, 3, 4))
     batches = packed_batches(scripted_inputs([2, 3, 4]), range(3), 2)
     run(backend, batches, ExitRule("margin", np.array([NAN, 1.0, NAN])), 3)
@@ -138,7 +138,7 @@ def cases(draw):
 
 @repeatable
 @given(cases())
-def test_batched_equals_one_by_one(case):
+def test_claim_14_batched_equals_one_by_one(case):
     backend, inputs, order, batch_size, rule = case
     logits, rungs = answer_all(backend, inputs, rule)
     outcomes = run(backend, packed_batches(inputs, order, batch_size), rule, len(inputs))
@@ -253,7 +253,7 @@ def thresholds_for(name: str, every: np.ndarray) -> list[float]:
 
 @pytest.mark.parametrize("kind", ["fastbert", "pooler", "linear", "none"])
 @pytest.mark.parametrize("name", NAMES)
-def test_torch_batched_equals_one_by_one(backends, ragged_tokens, kind, name):
+def test_claim_14_torch_batched_equals_one_by_one(backends, ragged_tokens, kind, name):
     backend, n = backends[kind], len(ragged_tokens)
     n_rungs = len(backend.rung_layers)
     rng = np.random.default_rng(0)
@@ -281,7 +281,7 @@ def test_torch_batched_equals_one_by_one(backends, ragged_tokens, kind, name):
 
 @repeatable
 @given(data=st.data())
-def test_torch_answers_do_not_depend_on_batch_mates(backends, ragged_tokens, data):
+def test_claim_14_torch_answers_do_not_depend_on_batch_mates(backends, ragged_tokens, data):
     backend, n = backends["fastbert"], len(ragged_tokens)
     picked = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=14))  # duplicates allowed
     thresholds = data.draw(st.lists(st.floats(0, 1), min_size=len(picked), max_size=len(picked)))

@@ -14,7 +14,7 @@ from ziggurat.encoder.folder import read_manifest, with_pruning_values
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
-from ziggurat.jobs import length_search, training
+from ziggurat.jobs import choosing, length_search
 from ziggurat.jobs.length_search import sample, search_lengths
 from ziggurat.jobs.training import TrainOptions, adapt_classifier, train_classifier
 from ziggurat.policies.prune import without_repeats
@@ -98,7 +98,7 @@ def test_stopped_before_or_after_the_search_the_same_call_ends_the_same(
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    place = length_search if home == "evolve" else training
+    place = length_search if home == "evolve" else choosing
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(place, home, stop)
         train()

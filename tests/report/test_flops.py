@@ -228,7 +228,7 @@ def test_transformers_spends_what_is_counted():
 
 
 @pytest.mark.parametrize("kind", ["fastbert", "pooler", "linear"])
-def test_head_spends_what_is_counted(kind):
+def test_claim_19_head_spends_what_is_counted(kind):
     import torch
 
     from ziggurat.data.packing import pack

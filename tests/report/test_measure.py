@@ -100,6 +100,13 @@ def test_wilson_interval_reproduces_textbook_values():
     assert accuracy_interval(20, 20) == pytest.approx((0.838875, 1.0), abs=1e-6)
 
 
+@pytest.mark.parametrize("n", [1, 5, 7, 8, 10, 33, 1000])
+def test_an_accuracy_lies_in_its_interval_even_where_all_or_none_are_right(n):
+    for correct in {0, 1, n // 2, n - 1, n}:
+        low, high = accuracy_interval(correct, n)
+        assert 0 <= low <= correct / n <= high <= 1
+
+
 def test_interval_holds_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(7)
     hits = [

@@ -223,17 +223,27 @@ def test_what_cannot_work_is_refused_with_the_fix(recipe, says, model):
 
 @pytest.mark.parametrize("layers", [6, 12])
 @pytest.mark.parametrize("name", sorted(path.name.removesuffix(".toml") for path in recipe_folder().iterdir()))
-def test_shipped_recipes_fit_encoders_of_six_and_twelve_layers(name, layers, model):
-    refuse_misfits(load_recipe(name), dataclasses.replace(model.spec, layers=layers, positions=512))
+def test_shipped_recipes_are_not_refused_for_encoders_of_six_and_twelve_layers(name, layers, model):
+    recipe, spec = load_recipe(name), dataclasses.replace(model.spec, layers=layers, positions=512)
+    refuse_misfits(recipe, spec)
+    # It was looked at: the same recipe with a number too many is refused.
+    wrong = PruningConfig(kind="share", per_layer=(1.0,) * (layers + 1))
+    stages = (StageConfig("hard", 1.0, 1e-3),)
+    with pytest.raises(UserError, match=f"the model has {layers} layers"):
+        refuse_misfits(dataclasses.replace(recipe, stages=stages, pruning=wrong), spec)
 
 
 @pytest.mark.parametrize(
-    "pruning",
+    ("pruning", "beyond"),
     [
-        PruningConfig(kind="count", per_layer=(9, 5, 1)),  # nobody reads the other tokens behind the last layer
-        PruningConfig(kind="share", per_layer=(0.5, 0.5, 0.0)),
-        PruningConfig(final=31.9, schedule="flat"),  # a token that receives everything still stays
+        # Nobody reads the other tokens behind the last layer.
+        (PruningConfig(kind="count", per_layer=(9, 5, 1)), {"per_layer": (9, 1, 1)}),
+        (PruningConfig(kind="share", per_layer=(0.5, 0.5, 0.0)), {"per_layer": (0.5, 0.0, 0.0)}),
+        # A token that receives everything still stays.
+        (PruningConfig(final=31.9, schedule="flat"), {"final": 32.0}),
     ],
 )
-def test_what_may_work_is_not_refused(pruning, model):
+def test_numbers_on_the_border_of_what_may_work_are_not_refused_and_one_step_beyond_is(pruning, beyond, model):
     refuse_misfits(recipe_of(["regular", "hard"], pruning), model.spec)
+    with pytest.raises(UserError, match=r"at layer [12]"):
+        refuse_misfits(recipe_of(["regular", "hard"], dataclasses.replace(pruning, **beyond)), model.spec)

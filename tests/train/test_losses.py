@@ -18,7 +18,7 @@ def by_hand(first, second):
     return sum(p * math.log(p / q) for p, q in pairs) / len(first)
 
 
-def test_default_kl_is_teacher_to_student_mean_over_rows():
+def test_claim_20_default_kl_is_teacher_to_student_mean_over_rows():
     assert kl_divergence(TEACHER, STUDENT).item() == pytest.approx(by_hand(TEACHER, STUDENT), rel=1e-5)
 
 
@@ -29,7 +29,7 @@ def test_reverse_kl_is_the_printed_direction():
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_teacher_gets_exactly_no_gradient(reverse):
+def test_claim_20_teacher_gets_exactly_no_gradient(reverse):
     teacher, student = TEACHER.clone().requires_grad_(), STUDENT.clone().requires_grad_()
     kl_divergence(teacher, student, reverse).backward()
     assert teacher.grad is None
@@ -64,7 +64,7 @@ def test_distillation_is_the_logits_kl_and_the_embeddings_mean_square():
     assert loss.item() - lighter.item() == pytest.approx(0.9 * MEAN_SQUARE, rel=1e-5)
 
 
-def test_temperature_softens_both_sides_and_is_squared_in_front():
+def test_claim_20_temperature_softens_both_sides_and_is_squared_in_front():
     def softened(logits):
         return torch.log_softmax(logits / 4.0, dim=-1)
 

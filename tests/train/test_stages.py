@@ -4,6 +4,7 @@ import dataclasses
 import pytest
 import torch
 from rows_for_training import make_examples
+from transformers import Trainer
 
 from ziggurat.errors import UserError
 from ziggurat.train.batches import Examples, collate, packed
@@ -33,7 +34,7 @@ def test_regular_learns_and_leaves_the_exit_heads_alone(model, train_rows, selec
     assert {name.split(".")[0] for name in changed(before, model)} == {"encoder", "classifier"}
 
 
-def test_heads_changes_nothing_but_heads_bit_for_bit(model, train_rows, select_rows, stage, run):
+def test_claim_21_heads_changes_nothing_but_heads_bit_for_bit(model, train_rows, select_rows, stage, run):
     before = weights(model)
     heads(model, train_rows, select_rows, stage, run)
     touched = changed(before, model)
@@ -55,13 +56,47 @@ def test_labels_do_not_matter_to_the_default_heads_stage(model, train_rows, sele
     assert not changed(weights(model), twin)
 
 
-def test_frozen_parts_stay_without_dropout_and_gradient(model, train_rows, select_rows, stage, run):
+def test_claim_20_the_teacher_is_in_evaluation_mode(model, train_rows, select_rows, stage, run):
     modes = []
     hook = model.encoder.layers[0].register_forward_hook(lambda module, *_: modes.append(module.training))
     heads(model, train_rows, select_rows, stage, run)
     hook.remove()
     assert modes and not any(modes)
-    assert all(parameter.grad is None for parameter in model.encoder.parameters())
+
+
+def test_claim_21_what_is_frozen_gets_no_gradient_and_no_share_in_clipping(
+    model, train_rows, select_rows, stage, run, monkeypatch
+):
+    clipped, clip = [], torch.nn.utils.clip_grad_norm_
+
+    def watched(parameters, *rest, **named):
+        parameters = list(parameters)
+        clipped.append({id(parameter) for parameter in parameters if parameter.grad is not None})
+        return clip(parameters, *rest, **named)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", watched)
+    heads(model, train_rows, select_rows, stage, run)
+    assert len(clipped) == 24  # every step of two epochs
+    assert all(ids == {id(parameter) for parameter in model.exits.parameters()} for ids in clipped)
+    frozen = [*model.encoder.parameters(), *model.classifier.parameters()]
+    assert all(parameter.grad is None for parameter in frozen)
+
+
+def test_claim_21_each_stages_rate_falls_to_zero_over_its_own_steps(
+    model, train_rows, select_rows, stage, run, monkeypatch
+):
+    schedulers, create = [], Trainer.create_scheduler
+
+    def watched(trainer, *rest, **named):
+        schedulers.append(create(trainer, *rest, **named))
+        return schedulers[-1]
+
+    monkeypatch.setattr(Trainer, "create_scheduler", watched)
+    regular(model, train_rows, select_rows, stage, run)
+    longer = dataclasses.replace(stage, epochs=3, batch_size=4)
+    heads(model, train_rows, select_rows, longer, dataclasses.replace(run, folder=run.folder / "heads"))
+    assert [scheduler.last_epoch for scheduler in schedulers] == [2 * 96 // 8, 3 * 96 // 4]
+    assert all(rate == pytest.approx(0, abs=1e-9) for scheduler in schedulers for rate in scheduler.get_last_lr())
 
 
 def test_regular_skips_unlabelled_rows(model, select_rows, stage, run):

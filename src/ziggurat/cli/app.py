@@ -13,21 +13,17 @@ import typer
 
 from ziggurat.cli.explanation import explanation_text
 from ziggurat.cli.options import (
-    BatchSize,
     Data,
     Device,
-    Dtype,
+    ExitOptions,
     Json,
-    LabelColumn,
     Model,
-    Out,
     PairColumn,
-    Point,
-    Score,
     TextColumn,
-    Threads,
-    Threshold,
+    assembled,
     columns_of,
+    device_options,
+    exit_options,
     interactive,
     model_options,
     shown,
@@ -41,14 +37,15 @@ from ziggurat.cli.text import (
     evaluation_text,
     information_text,
     prediction_text,
-    training_text,
 )
+from ziggurat.cli.training import adapt, train
 from ziggurat.errors import UserError
 
 # Rooms are imported inside the commands: `ziggurat --help` answers before numpy would be loaded.
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
-    from ziggurat.jobs.training import TrainOptions
+    from ziggurat.engine.classifier import Text
+    from ziggurat.jobs.opening import ModelOptions
 
 app = typer.Typer(
     help="Text classifiers that spend on each input only the compute it needs.",
@@ -74,112 +71,58 @@ def demo(
         show(demonstrate(out, device, tick))
 
 
-@app.command()
-def train(
-    train: Annotated[str, typer.Option("--train", help="Labelled rows: file, folder, stdlib-docs, or hf:NAME@SPLIT.")],
-    out: Out,
-    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "early-exit",
-    model: Annotated[str | None, typer.Option(help="Encoder to start from (default: the packaged MiniLM).")] = None,
-    text_column: TextColumn = "text",
-    pair_column: PairColumn = None,
-    label_column: LabelColumn = "label",
-    device: Device = "auto",
-    mixed_precision: Annotated[bool, typer.Option(help="bfloat16 where the device is fast with it.")] = True,
-    keep_stages: Annotated[
-        bool, typer.Option("--keep-stages", help="Also a model folder after each stage, in OUT.stages.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Train a classifier with early exits from an encoder and labelled rows. Stopped, the same command goes on."""
-    from ziggurat.jobs.training import train_classifier as job
-
-    options = _train_options(columns_of(text_column, pair_column, label_column), device, mixed_precision, keep_stages)
-    with shown(as_json, training_text) as show:
-        show(job(train, out, recipe, model, options))
-
-
-@app.command()
-def adapt(
-    checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="Fine-tuned Hugging Face classifier: folder or hub name.")
-    ],
-    train: Annotated[str, typer.Option("--train", help="Rows, with or without labels, like those it will see.")],
-    out: Out,
-    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "adapt",
-    text_column: TextColumn = "text",
-    pair_column: PairColumn = None,
-    label_column: LabelColumn = "label",
-    device: Device = "auto",
-    mixed_precision: Annotated[bool, typer.Option(help="bfloat16 where the device is fast with it.")] = True,
-    as_json: Json = False,
-) -> None:
-    """Add early exits to a fine-tuned classifier; its full-depth answers stay as they are."""
-    from ziggurat.jobs.training import adapt_classifier as job
-
-    options = _train_options(columns_of(text_column, pair_column, label_column), device, mixed_precision)
-    with shown(as_json, training_text) as show:
-        show(job(checkpoint, train, out, recipe, options))
+app.command()(train)
+app.command()(adapt)
 
 
 @app.command("eval")
+@assembled(exits=exit_options, columns=columns_of, options=model_options)
 def evaluate(
     model: Model,
     data: Data,
-    operating_point: Point = "balanced",
-    threshold: Threshold = None,
-    score: Score = "entropy",
-    text_column: TextColumn = "text",
-    pair_column: PairColumn = None,
-    label_column: LabelColumn = "label",
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    threads: Threads = None,
-    batch_size: BatchSize = 32,
+    exits: ExitOptions,
+    columns: Columns,
+    options: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy, cost and speed on labelled rows, beside the same model at full depth."""
     from ziggurat.jobs.evaluation import evaluate as job
 
-    columns = columns_of(text_column, pair_column, label_column)
-    options = model_options(device, dtype, threads, batch_size)
     with shown(as_json, evaluation_text) as show:
-        show(job(model, data, operating_point, threshold, score, columns, options, progress=interactive()))
+        show(job(model, data, *exits, columns, options, progress=interactive()))
 
 
 @app.command()
+@assembled(exits=exit_options, options=model_options)
 def predict(
     model: Model,
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to classify; or use --data.")
     ] = None,
+    text_pair: Annotated[
+        str | None, typer.Option(help="Second text of the one TEXT, for a model that reads pairs.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="File, folder or data set whose texts to classify.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSONL file to write, one object per text.")] = None,
-    operating_point: Point = "balanced",
-    threshold: Threshold = None,
-    score: Score = "entropy",
+    *,
+    exits: ExitOptions,
     text_column: TextColumn = "text",
     pair_column: PairColumn = None,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    threads: Threads = None,
-    batch_size: BatchSize = 32,
+    options: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Classify texts, and say what each answer cost. With --json: one object with all answers."""
     from ziggurat.jobs.prediction import predict as job
 
-    columns = columns_of(text_column, pair_column, "label")
-    options = model_options(device, dtype, threads, batch_size)
+    columns = columns_of(text_column, pair_column)
     with shown(as_json, prediction_text) as show:
-        if bool(texts) == (data is not None):
-            raise UserError("give either texts or --data, and one of them")
-        answers = job(
-            model, texts or None, data, operating_point, threshold, score, columns, options, out, interactive()
-        )
+        given = _texts_or_pair(texts or [], text_pair, data)
+        answers = job(model, given, data, *exits, columns, options, out, interactive())
         show({"out": str(out), "n": len(answers)} if out else {"answers": answers})
 
 
 @app.command()
+@assembled(exits=exit_options, options=device_options)
 def explain(
     model: Model,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="Text to explain.")],
@@ -187,26 +130,23 @@ def explain(
         str | None, typer.Argument(metavar="[TEXT]", help="Second text, for a model that reads pairs.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write an HTML page.")] = None,
-    operating_point: Point = "balanced",
-    threshold: Threshold = None,
-    score: Score = "entropy",
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    threads: Threads = None,
+    *,
+    exits: ExitOptions,
+    options: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Show which tokens of a text left at which layer, and why its answer came where it did."""
     from ziggurat.jobs.explanation import explain as job
 
-    options = model_options(device, dtype, threads, 1)
     # https://no-color.org: set to anything but nothing means no colours.
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     view = partial(explanation_text, colour=colour, width=shutil.get_terminal_size((100, 24)).columns)
     with shown(as_json, view) as show:
-        show(job(model, text if pair is None else (text, pair), operating_point, threshold, score, options, html))
+        show(job(model, text if pair is None else (text, pair), *exits, options, html))
 
 
 @app.command()
+@assembled(columns=columns_of, options=device_options)
 def bench(
     model: Model,
     data: Data,
@@ -222,20 +162,15 @@ def bench(
     figure: Annotated[
         Path | None, typer.Option(help="Also draw accuracy against time and FLOPs: a .png and .svg.")
     ] = None,
-    text_column: TextColumn = "text",
-    pair_column: PairColumn = None,
-    label_column: LabelColumn = "label",
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    threads: Threads = None,
+    *,
+    columns: Columns,
+    options: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Time the model beside plain transformers on the same texts and threads, interleaved in one run."""
     from ziggurat.jobs.benching import bench as job
     from ziggurat.jobs.drawing import draw
 
-    columns = columns_of(text_column, pair_column, label_column)
-    options = model_options(device, dtype, threads, 32)
     with shown(as_json, bench_text) as show:
         sizes = whole_numbers(batch, "--batch")
         names = None if points is None else [name.strip() for name in points.split(",") if name.strip()]
@@ -269,7 +204,14 @@ def main() -> None:
         sys.exit(130)
 
 
-def _train_options(columns: Columns, device: str, mixed_precision: bool, keep_stages: bool = False) -> TrainOptions:
-    from ziggurat.jobs.training import TrainOptions
-
-    return TrainOptions(columns, device, mixed_precision=mixed_precision, keep_stages=keep_stages)
+def _texts_or_pair(texts: list[str], text_pair: str | None, data: str | None) -> list[Text] | None:
+    """What a command line gives to classify; None = the rows of `data`. UserError for a mix-up."""
+    if bool(texts) == (data is not None):
+        raise UserError("give either texts or --data, and one of them")
+    if text_pair is None:
+        return [*texts] or None
+    if data is not None:
+        raise UserError("--text-pair goes with a text; with --data name the second texts' column with --pair-column")
+    if len(texts) > 1:
+        raise UserError(f"--text-pair goes with one text, not {len(texts)}; put several pairs into a file for --data")
+    return [(texts[0], text_pair)]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
 
@@ -16,6 +19,8 @@ from ziggurat.errors import UserError
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
     from ziggurat.jobs.opening import ModelOptions
+
+Made = TypeVar("Made")
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder made by `ziggurat train` or `adapt`.")]
 Data = Annotated[
@@ -73,18 +78,77 @@ def interactive() -> bool:
     return sys.stderr.isatty()
 
 
-def columns_of(text: str, pair: str | None, label: str) -> Columns:
+class ExitOptions(NamedTuple):
+    """What three options say of where texts leave."""
+
+    operating_point: str
+    threshold: float | None
+    score: str
+
+
+def exit_options(
+    operating_point: Point = "balanced", threshold: Threshold = None, score: Score = "entropy"
+) -> ExitOptions:
+    """Where texts leave: at an operating point, or at a threshold of this call."""
+    return ExitOptions(operating_point, threshold, score)
+
+
+def columns_of(
+    text_column: TextColumn = "text", pair_column: PairColumn = None, label_column: LabelColumn = "label"
+) -> Columns:
     """What three options say of a source's columns."""
     from ziggurat.data.sources import Columns
 
-    return Columns(text, pair, label)
+    return Columns(text_column, pair_column, label_column)
 
 
-def model_options(device: str, dtype: str, threads: int | None, batch_size: int) -> ModelOptions:
+def model_options(
+    device: Device = "auto", dtype: Dtype = "float32", threads: Threads = None, batch_size: BatchSize = 32
+) -> ModelOptions:
     """What four options say of how a model is run."""
     from ziggurat.jobs.opening import ModelOptions
 
     return ModelOptions(device, dtype, threads, batch_size)
+
+
+def device_options(device: Device = "auto", dtype: Dtype = "float32", threads: Threads = None) -> ModelOptions:
+    """The same for a command that has no batches, or its own."""
+    from ziggurat.jobs.opening import ModelOptions
+
+    return ModelOptions(device, dtype, threads)
+
+
+def assembled(**makers: Callable[..., Any]) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
+    """Lets commands share groups of options: with `assembled(columns=columns_of)` a command that has a parameter
+    `columns` offers the options of `columns_of` in its place, and gets what `columns_of` makes of them.
+    """
+    groups = {name: _parameters(maker) for name, maker in makers.items()}
+
+    def decorate(command: Callable[..., Made]) -> Callable[..., Made]:
+        own = {parameter.name: parameter for parameter in _parameters(command, besides=groups)}
+        places = [groups.get(name, [own[name]] if name in own else []) for name in signature(command).parameters]
+        parameters = [parameter for place in places for parameter in place]
+
+        @wraps(command)
+        def run(**given: Any) -> Made:
+            made = {name: maker(**{p.name: given.pop(p.name) for p in groups[name]}) for name, maker in makers.items()}
+            return command(**given, **made)
+
+        # What typer reads.
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _parameters(function: Callable[..., Any], besides: Collection[str] = ()) -> list[Parameter]:
+    """A function's parameters with their annotations evaluated, but those `besides`, whose types need not be loaded."""
+    wanted = {name: one for name, one in signature(function).parameters.items() if name not in besides}
+    written = SimpleNamespace(__annotations__={name: one.annotation for name, one in wanted.items()})
+    types = get_type_hints(written, getattr(function, "__globals__", {}), include_extras=True)
+    # By keyword alone: then one without a default may follow one that has it.
+    return [one.replace(annotation=types[name], kind=Parameter.KEYWORD_ONLY) for name, one in wanted.items()]
 
 
 def whole_numbers(text: str, option: str) -> list[int]:

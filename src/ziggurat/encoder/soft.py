@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.policies.prune import FROM_OTHERS, PREDICTED
+from ziggurat.policies.prune import FROM_OTHERS, LTP_PADDED, PREDICTED
 
 
 def soft_logits(
@@ -43,3 +43,12 @@ def soft_logits(
         masks.append(alive)
         states = output.with_states(output.states * alive[:, None].to(output.states.dtype))
     return model.classifier(states), masks
+
+
+def regularisation_from_ltp(weight: float, n_layers: int, mean_length: float, padded: int = LTP_PADDED) -> float:
+    """LTP's λ as a recipe's `regularisation`, for texts of `mean_length` real tokens on average.
+
+    LTP's code sums over layers and takes means over all `padded` places; ours is the mean over layers and real tokens.
+    Its sum leaves out the first layer, ours does not.
+    """
+    return weight * n_layers * mean_length / padded

@@ -11,6 +11,7 @@ from typing import Any
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import load
 from ziggurat.engine.classifier import Text
+from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.jobs.opening import ModelOptions, check_pairs, exit_rule
 from ziggurat.types import Answer, Label
@@ -35,12 +36,22 @@ def predict(
         rows = load(str(source), replace(columns, label=None))
         check_pairs(classifier, rows)
         texts = list(rows.texts) if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
+    else:
+        _check_sides(texts, classifier.manifest.pairs)
     answers = classifier.predict(texts, rule, options.batch_size, progress)
     results = list(_results(texts, answers, classifier.manifest.labels))
     if out is not None:
         with whole_file(out) as path, path.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
     return results
+
+
+def _check_sides(texts: Sequence[Text], pairs: bool) -> None:
+    """UserError for single texts where the model reads pairs, or the reverse."""
+    if pairs and any(isinstance(text, str) for text in texts):
+        raise UserError("the model reads pairs of texts; give one text and --text-pair, or a file of pairs with --data")
+    if not pairs and not all(isinstance(text, str) for text in texts):
+        raise UserError("the model reads single texts; leave out the second one (--text-pair)")
 
 
 def _results(texts: Sequence[Text], answers: list[Answer], labels: tuple[Label, ...]) -> Iterator[dict[str, Any]]:

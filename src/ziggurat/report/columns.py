@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ziggurat.report.tables import Column, Row
+from ziggurat.report.tables import ACCURACY_COLUMNS, Column, Row
 
 _MODEL = Column("model", "model")
 _SETTING = Column("setting", "setting")
 _THRESHOLD = Column("threshold", "τ", "", ".3g")
 _N = Column("n", "texts", "", ",")
 _TOKENS = Column("tokens_mean", "tokens", "mean", ".1f")
-_ACCURACY = (
-    Column("accuracy", "accuracy", "", ".2%"),
-    Column("accuracy_low", "from", "", ".2%"),
-    Column("accuracy_high", "to", "95 %", ".2%"),
-)
 _FULL = Column("full_accuracy", "full depth", "", ".2%")
 _FLOPS = Column("flops_ratio", "FLOPs", "x fewer", ".2f")
 _LAYERS = Column("mean_layers", "layers", "mean", ".2f")
@@ -39,21 +34,21 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         _MODEL,
         _SETTING,
         _THRESHOLD,
-        *_ACCURACY,
+        *ACCURACY_COLUMNS,
         Column("gflops_mean", "GFLOPs", "per text", ".3f"),
         _FLOPS,
         Column("milliseconds_per_text", "time", "ms per text", ".3f"),
         *_TIME,
         _LAYERS,
     ),
-    "thresholds": (_MODEL, _SETTING, _THRESHOLD, *_ACCURACY, _FULL, _FLOPS, _LAYERS),
+    "thresholds": (_MODEL, _SETTING, _THRESHOLD, *ACCURACY_COLUMNS, _FULL, _FLOPS, _LAYERS),
     "lengths": (
         _MODEL,
         _SETTING,
         Column("bucket", "length", "tokens"),
         _N,
         _TOKENS,
-        *_ACCURACY,
+        *ACCURACY_COLUMNS,
         _FULL,
         _FLOPS,
         *_TIME,
@@ -65,7 +60,7 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         Column("quantile", "quantile of length"),
         Column("span", "length", "tokens"),
         _N,
-        *_ACCURACY,
+        *ACCURACY_COLUMNS,
         _FULL,
         Column("accuracy_change", "change", "", "+.2%"),
         Column("relative_flops", "FLOPs", "of full depth", ".2%"),
@@ -109,7 +104,7 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         _MODEL,
         Column("scale", "pruning", "x", ".3g"),
         _THRESHOLD,
-        *_ACCURACY,
+        *ACCURACY_COLUMNS,
         _FULL,
         _FLOPS,
         _LAYERS,

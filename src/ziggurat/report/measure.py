@@ -117,7 +117,8 @@ def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[f
     centre = share + z * z / (2 * n)
     half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    # At 0 and n right answers an end is the share itself, but for rounding that would leave the share outside.
+    return min(share, max(0.0, (centre - half) / scale)), max(share, min(1.0, (centre + half) / scale))
 
 
 def _time(call: Callable[[], object], clock: Clock) -> float:

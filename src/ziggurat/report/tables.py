@@ -39,6 +39,12 @@ class Column:
         return bool(values) and all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
 
 
+ACCURACY_COLUMNS = (
+    Column("accuracy", "accuracy", "", ".2%"),
+    Column("accuracy_low", "from", "", ".2%"),
+    Column("accuracy_high", "to", "95 %", ".2%"),
+)
+
 RESULT_COLUMNS = (
     Column("what", "system"),
     Column("data", "data"),
@@ -48,9 +54,7 @@ RESULT_COLUMNS = (
     Column("texts_per_second_p50", "median", "texts/s", ".0f"),
     Column("time_gain", "time", "x", ".2f"),
     Column("flops_gain", "FLOPs", "x", ".2f"),
-    Column("accuracy", "accuracy", "", ".2%"),
-    Column("accuracy_low", "from", "", ".2%"),
-    Column("accuracy_high", "to", "95 %", ".2%"),
+    *ACCURACY_COLUMNS,
     Column("warning", "warning"),
 )
 

@@ -1,0 +1,66 @@
+"""`ziggurat train` and `adapt`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ziggurat.cli.options import Device, Json, Out, assembled, columns_of, shown
+from ziggurat.cli.text import training_text
+
+if TYPE_CHECKING:
+    from ziggurat.data.sources import Columns
+    from ziggurat.jobs.training import TrainOptions
+
+
+@assembled(columns=columns_of)
+def _train_options(
+    columns: Columns,
+    device: Device = "auto",
+    mixed_precision: Annotated[bool, typer.Option(help="bfloat16 where the device is fast with it.")] = True,
+) -> TrainOptions:
+    """What both ways of training are told."""
+    from ziggurat.jobs.training import TrainOptions
+
+    return TrainOptions(columns, device, mixed_precision=mixed_precision)
+
+
+@assembled(options=_train_options)
+def train(
+    train: Annotated[str, typer.Option("--train", help="Labelled rows: file, folder, stdlib-docs, or hf:NAME@SPLIT.")],
+    out: Out,
+    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "early-exit",
+    model: Annotated[str | None, typer.Option(help="Encoder to start from (default: the packaged MiniLM).")] = None,
+    *,
+    options: TrainOptions,
+    keep_stages: Annotated[
+        bool, typer.Option("--keep-stages", help="Also a model folder after each stage, in OUT.stages.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier with early exits from an encoder and labelled rows. Stopped, the same command goes on."""
+    from ziggurat.jobs.training import train_classifier as job
+
+    with shown(as_json, training_text) as show:
+        show(job(train, out, recipe, model, replace(options, keep_stages=keep_stages)))
+
+
+@assembled(options=_train_options)
+def adapt(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="Fine-tuned Hugging Face classifier: folder or hub name.")
+    ],
+    train: Annotated[str, typer.Option("--train", help="Rows, with or without labels, like those it will see.")],
+    out: Out,
+    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "adapt",
+    *,
+    options: TrainOptions,
+    as_json: Json = False,
+) -> None:
+    """Add early exits to a fine-tuned classifier; its full-depth answers stay as they are."""
+    from ziggurat.jobs.training import adapt_classifier as job
+
+    with shown(as_json, training_text) as show:
+        show(job(checkpoint, train, out, recipe, options))

@@ -1,0 +1,247 @@
+"""The reproduction: what its tool trains, chooses and writes for the tiny encoder, and the table made of the rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ziggurat.config import PruningConfig, load_recipe
+from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.jobs.choosing import select_ladders
+from ziggurat.report.rows import SCHEMA, checked_row, read_rows_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+import reproduce
+import reproduction_table
+from reproduction_table import BEGIN, END
+
+HOPELESS = "magic-pyramid"  # made to read next to no word, so that no training helps
+METHODS = ["full", "ltp", "early-exit", HOPELESS]
+EPOCHS = {"regular": 12, "soft": 1, "hard": 2, "heads": 6}
+
+
+def quick_recipe(method):
+    """The shipped recipe at rates by which the tiny encoder learns in seconds, with heads cheaper than a layer."""
+    recipe = load_recipe(method)
+    stages = tuple(dataclasses.replace(stage, learning_rate=3e-3) for stage in recipe.stages)
+    recipe = dataclasses.replace(recipe, stages=stages, head_kind="linear", select=0.3)
+    return dataclasses.replace(recipe, pruning=PruningConfig(vocabulary=0.01)) if method == HOPELESS else recipe
+
+
+@pytest.fixture(scope="module")
+def made(rows_file, tiny_checkpoint, tmp_path_factory):
+    """What the tool leaves behind for one data set of 180 train and 60 test rows."""
+    folder = tmp_path_factory.mktemp("reproduction")
+    lines = rows_file.read_text().splitlines(keepends=True)
+    data = folder / "tiny"
+    data.mkdir()
+    (data / "train.jsonl").write_text("".join(lines[:180]))
+    (data / "test.jsonl").write_text("".join(lines[180:]))
+    arguments = [data, "--runs", folder / "runs", "--rows", folder / "rows.jsonl", "--model", tiny_checkpoint]
+    arguments = [str(argument) for argument in [*arguments, "--methods", *METHODS]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduce, "load_recipe", quick_recipe)
+        patch.setitem(reproduce.EPOCHS, "tiny", EPOCHS)
+        reproduce.main(arguments)
+        place = reproduce.Place(data, folder / "runs", 0, str(tiny_checkpoint), folder / "rows.jsonl")
+        yield SimpleNamespace(place=place, arguments=arguments, rows=read_rows_file(place.rows))
+
+
+def row_of(made, method):
+    [row] = [row for row in made.rows if row["what"] == method]
+    return row
+
+
+def opened(made, method):
+    return AdaptiveClassifier.from_pretrained(made.place.model(method))
+
+
+def test_every_method_is_one_row_with_every_key_of_the_schema(made):
+    assert [row["what"] for row in made.rows] == METHODS
+    for row in made.rows:
+        assert SCHEMA.keys() <= row.keys()
+        assert checked_row(row) == row
+        assert (row["data"], row["split"], row["seed"], row["model"]) == ("tiny", "test", 0, "tiny")
+        assert (row["n_accuracy"], row["padding"], row["exit_score"]) == (60, "packed", "entropy")
+
+
+def test_a_rows_accuracy_is_that_of_the_model_in_its_folder(made):
+    rows = load(made.place.test)
+    answers = opened(made, "full").predict(rows.texts, "full")
+    right = np.mean([answer.label == label for answer, label in zip(answers, rows.labels, strict=True)])
+    assert row_of(made, "full")["accuracy"] == pytest.approx(right)
+    assert right > 0.7
+
+
+def test_full_is_its_own_measure_and_a_chosen_method_costs_less(made):
+    assert row_of(made, "full")["flops_gain"] == 1
+    for method in ("ltp", "early-exit"):
+        row = row_of(made, method)
+        assert not row["fell_back"]
+        assert row["flops_gain"] > 1
+        assert row["gflops_mean"] < row_of(made, "full")["gflops_mean"]
+
+
+def test_a_method_without_a_setting_within_one_point_falls_back_to_the_full_model_and_says_so(made):
+    row, full = row_of(made, HOPELESS), row_of(made, "full")
+    assert row["fell_back"]
+    same = ("accuracy", "accuracy_low", "accuracy_high", "flops_gain", "gflops_mean")
+    assert [row[key] for key in same] == [full[key] for key in same]
+    # It is the accuracy that forbids it: the method alone would be far cheaper.
+    [pruned] = select_ladders(opened(made, HOPELESS), select_rows(made), (1.0,))
+    right = (pruned.every[:, -1].argmax(axis=1) == select_rows(made).classes).mean()
+    assert right < full["accuracy"] - 0.1
+
+
+def test_the_others_start_from_the_full_model_and_not_from_the_encoder_again(made):
+    full, exits = opened(made, "full"), opened(made, "early-exit")
+    encoded = full.tokenizer.encode(load(made.place.test).texts, None)
+    # The stage `heads` leaves the backbone bit for bit, so the last rung is the full model itself.
+    assert np.array_equal(full.every_rung(encoded).logits[:, -1], exits.every_rung(encoded).logits[:, -1])
+
+
+def select_rows(made):
+    return split_roles(load(made.place.train), Fractions(0.6, 0.3, 0.1, 0.0))[Role.SELECT]
+
+
+def test_settings_are_chosen_on_select_rows_alone(made, tmp_path, monkeypatch):
+    seen, ladders = [], reproduce.select_ladders
+
+    def watched(classifier, rows, factors=None):
+        seen.append((rows.role, rows.digest))
+        return ladders(classifier, rows, factors)
+
+    monkeypatch.setattr(reproduce, "select_ladders", watched)
+    data = tmp_path / "tiny"  # the same train rows and no others: who looked for test rows would fail
+    data.mkdir()
+    shutil.copy(made.place.train, data)
+    blind = dataclasses.replace(made.place, data=data)
+    for method in ("ltp", "early-exit"):
+        full, model, recipe = opened(made, "full"), opened(made, method), reproduce.recipe_of(method, blind)
+        rule = reproduce.chosen_rule(model, full, recipe, blind)
+        row = reproduce.measure(method, model, full, rule, made.place)
+        assert row["flops_gain"] == row_of(made, method)["flops_gain"]
+    assert set(seen) == {(Role.SELECT, select_rows(made).digest)} and len(seen) == 4
+
+
+def test_a_second_run_does_nothing(made, monkeypatch):
+    def stop(*_):
+        raise AssertionError("nothing is left to do")
+
+    for name in ("train_classifier", "measure", "trained"):
+        monkeypatch.setattr(reproduce, name, stop)
+    before = made.place.rows.read_bytes()
+    reproduce.main(made.arguments)
+    assert made.place.rows.read_bytes() == before
+
+
+def test_a_method_that_is_missing_is_added_and_trained_models_are_used_again(made, tmp_path, monkeypatch):
+    def stop(*_):
+        raise AssertionError("all models are there")
+
+    monkeypatch.setattr(reproduce, "train_classifier", stop)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in made.rows if row["what"] != "ltp"))
+    reproduce.reproduce(dataclasses.replace(made.place, rows=rows), METHODS)
+    again = read_rows_file(rows)
+    assert [row["what"] for row in again] == ["full", "early-exit", HOPELESS, "ltp"]
+    assert again[-1]["accuracy"] == row_of(made, "ltp")["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [(None, "no train.jsonl"), (["train.jsonl"], "no test.jsonl or validation.jsonl"), (["test.jsonl"], "no train")],
+)
+def test_missing_data_is_one_line_before_anything_trains(files, says, made, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "train_classifier", lambda *_: pytest.fail("it trains"))
+    data = tmp_path / "elsewhere"
+    if files is not None:
+        data.mkdir()
+    for name in files or []:
+        shutil.copy(made.place.data / name, data)
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main([str(data), "--runs", str(tmp_path / "runs"), "--rows", str(tmp_path / "rows.jsonl")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.count("\n") == 1 and error.startswith(f"reproduce: {data}: ") and says in error
+
+
+@pytest.mark.parametrize("data", [*reproduce.EPOCHS, "unheard-of"])
+@pytest.mark.parametrize("method", reproduce.METHODS)
+def test_every_method_has_epochs_for_all_its_stages_and_only_full_trains_the_start(method, data, tmp_path):
+    recipe = reproduce.recipe_of(method, reproduce.Place(tmp_path / data, tmp_path, 3))
+    expected = reproduce.SMALL if data in ("mrpc", "rte") else reproduce.LARGE
+    kinds = [stage.kind for stage in recipe.stages]
+    assert kinds and ("regular" in kinds) == (method == "full")
+    assert [stage.epochs for stage in recipe.stages] == [expected[kind] for kind in kinds]
+    assert (recipe.max_length, recipe.seed) == (128, 3)
+
+
+# --- the table -----------------------------------------------------------------------------------------------------
+
+
+def measured(what, data="rte", accuracy=0.5, fell_back=False, **changes):
+    """A row as the tool writes it, as far as the table reads it."""
+    row = {"what": what, "data": data, "split": "validation", "n_accuracy": 1277, "tokens_mean": 64.4}
+    row |= {"accuracy": accuracy, "accuracy_low": accuracy - 0.05, "accuracy_high": accuracy + 0.05}
+    return row | {"gflops_mean": 1.25, "flops_gain": 2.0, "time_gain": 1.5, "fell_back": fell_back} | changes
+
+
+def lines_of(text):
+    return [line for line in text.splitlines() if line.startswith("| ")][2:]
+
+
+def test_a_line_is_what_was_measured_with_the_papers_figures_beside_it():
+    text = reproduction_table.tables([measured("full"), measured("magic-pyramid", accuracy=0.675)])
+    assert text.startswith("### `rte` (1,277 validation texts, 64 tokens on average)\n\n| method |")
+    assert lines_of(text) == [
+        "| full | 50.00 | 45.0 to 55.0 | 1.250 | 2.00 | 1.50 |  |",
+        "| Magic Pyramid | 67.50 | 62.5 to 72.5 | 1.250 | 2.00 | 1.50 | 67.5, 1.72 |",
+    ]
+
+
+def test_several_seeds_become_their_mean_and_the_title_says_how_many():
+    rows = [measured("ltp", accuracy=accuracy, flops_gain=gain) for accuracy, gain in ((0.4, 1.0), (0.5, 2.0))]
+    text = reproduction_table.tables(rows)
+    assert "on average, mean of 2 seeds)" in text
+    assert lines_of(text) == ["| ltp | 45.00 | 40.0 to 50.0 | 1.250 | 1.50 | 1.50 | 67.8, 1.50 |"]
+
+
+def test_a_method_that_fell_back_at_every_seed_says_so():
+    note = "nothing within one point"
+    assert note in reproduction_table.tables([measured("lat", fell_back=True)])
+    assert note in reproduction_table.tables([measured("lat", fell_back=True)] * 2)
+    assert note not in reproduction_table.tables([measured("lat", fell_back=True), measured("lat")])
+
+
+def test_each_data_set_has_its_own_table_and_its_own_printed_figures():
+    text = reproduction_table.tables([measured("ltp"), measured("ltp", "mrpc"), measured("ltp", "sst2")])
+    assert text.count("### `") == text.count(reproduction_table.HEAD) == 3
+    assert [line.split("|")[-2].strip() for line in lines_of(text) if line.startswith("| ltp")] == [
+        "67.8, 1.50",
+        "84.8, 1.48",
+        "",
+    ]
+
+
+def test_a_table_is_well_formed_markdown_and_replaces_only_what_is_between_the_markers():
+    text = reproduction_table.tables([measured("full"), measured("spatten")])
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert widths == {8}
+    page = reproduction_table.with_tables(f"before\n{BEGIN}old\n{END}after\n", text)
+    assert page == f"before\n{BEGIN}{text}{END}after\n"
+    assert reproduction_table.with_tables(page, text) == page
+
+
+def test_the_page_in_docs_has_the_markers():
+    page = reproduction_table.PAGE.read_text("utf-8")
+    filled = reproduction_table.with_tables(page, "a table\n")
+    assert filled.split("a table\n") == [page.split(BEGIN)[0] + BEGIN, END + page.split(END)[1]]
