@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from markers import between
+
 from ziggurat.report.rows import read_rows_file
 from ziggurat.report.tables import RESULT_COLUMNS, markdown
 
@@ -43,9 +45,7 @@ def _pruned_name(what: str) -> str:
 
 def with_results(readme: str, section: str) -> str:
     """The README with the section between its markers."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}{section}{END}{after}"
+    return between(readme, BEGIN, END, section)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from markers import between
+
 from ziggurat.report.rows import read_rows_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,9 +59,7 @@ def _line(name: str, rows: list[dict[str, Any]], printed: tuple[float, float] | 
 
 def with_tables(page: str, text: str) -> str:
     """The page with the text between its markers."""
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}{text}{END}{after}"
+    return between(page, BEGIN, END, text)
 
 
 if __name__ == "__main__":
