@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from markers import between
 
@@ -12,8 +10,7 @@ from ziggurat.report.rows import read_rows_file
 from ziggurat.report.tables import RESULT_COLUMNS, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = ROOT / "results" / "ag_news.jsonl"  # early exit, beside plain transformers
-PRUNED_ROWS = ROOT / "results" / "ag_news_magic_pyramid.jsonl"
+ROWS = ROOT / "results" / "ag_news.jsonl"
 COMMAND = "ziggurat bench runs/ag --data ag_news/test.jsonl --out results/ag_news.jsonl --figure docs/figure"
 BEGIN, END = "<!-- results:begin -->\n", "<!-- results:end -->\n"
 HIDDEN = {"data", "dtype", "padding", "warning"}  # the same in every row, or said by the system's name
@@ -27,20 +24,9 @@ def results_section() -> str:
     texts = f"of them ({first['tokens_mean']:.0f} tokens on average)"
     machine = f"{first['cpu']}, {first['threads']} threads, {first['dtype']}"
     how = f"the model's time alone, median of {first['rounds']} interleaved rounds"
-    pruned = [row | {"what": _pruned_name(row["what"])} for row in read_rows_file(PRUNED_ROWS) if _is_point(row)]
-    together = sorted(rows + pruned, key=lambda row: row["batch"])
-    table = markdown(together, [column for column in RESULT_COLUMNS if column.key not in HIDDEN])
+    table = markdown(rows, [column for column in RESULT_COLUMNS if column.key not in HIDDEN])
     unit = "Gains are over Ziggurat's own full depth."
-    made = f"Made by `{COMMAND}`, and the same for a model of recipe `magic-pyramid`."
-    return f"{what} {texts}; {machine}; {how}. {unit}\n\n{table}\n{made}\n"
-
-
-def _is_point(row: Mapping[str, Any]) -> bool:
-    return row["what"].startswith("ziggurat") and row["what"] != "ziggurat full depth"
-
-
-def _pruned_name(what: str) -> str:
-    return what.replace("ziggurat", "ziggurat, pruning tokens too,")
+    return f"{what} {texts}; {machine}; {how}. {unit}\n\n{table}\nMade by `{COMMAND}`.\n"
 
 
 def with_results(readme: str, section: str) -> str:
