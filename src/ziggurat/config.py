@@ -49,7 +49,7 @@ class StageConfig:
     reverse_kl: bool = False  # heads: KL(student ‖ teacher) as MP eq. 3 is printed, not KL(teacher ‖ student)
     head_learning_rate: float | None = None  # joint: of the exit heads; None = as the rest
     length_drop: float = 0.2  # lengthdrop: p, the largest share of its tokens that a layer drops
-    distillation: float = 0.5  # int8: share of the loss against the float, unpruned model beside that against labels
+    distillation: float = 0.0  # soft, hard, int8, heads: share of the loss against the plain fine-tuned model
     sandwich: int = 2  # lengthdrop: random sub-models per step, between the full model and the smallest
 
     def __post_init__(self) -> None:

@@ -177,7 +177,7 @@ def test_guess_needs_scores_to_learn(train_rows, select_rows, stage, run):
 def test_int8_learns_under_int8_and_stays_there(train_rows, select_rows, stage, run):
     model, teacher = pruned(), pruned()
     before, wisdom = weights(model), weights(teacher)
-    config = dataclasses.replace(stage, kind="int8")
+    config = dataclasses.replace(stage, kind="int8", distillation=0.5)
     int8(model, train_rows, select_rows, config, dataclasses.replace(run, teacher=teacher))
     assert {name.split(".")[0] for name in changed(before, model)} == {"encoder", "classifier"}
     assert not changed(wisdom, teacher)
@@ -185,17 +185,32 @@ def test_int8_learns_under_int8_and_stays_there(train_rows, select_rows, stage, 
     assert not list(run.folder.glob("*teacher*"))
 
 
-def test_the_teacher_of_int8_is_listened_to(train_rows, select_rows, stage, run):
+@pytest.mark.parametrize("kind", [soft, hard, int8])
+def test_a_teacher_is_listened_to(kind, train_rows, select_rows, stage, run):
     rows = train_rows.encoded
     flipped = Examples(rows, 1 - train_rows.labels)
     teacher = regular(pruned(), train_rows, select_rows, dataclasses.replace(stage, epochs=8), run)
-    config = dataclasses.replace(stage, kind="int8", distillation=1.0, epochs=8)
+    config = dataclasses.replace(stage, kind=kind.__name__, distillation=1.0, epochs=8)
     model = pruned(per_layer=(None, None, 0.5))
-    twin = dataclasses.replace(run, folder=run.folder / "int8", teacher=teacher)
+    twin = dataclasses.replace(run, folder=run.folder / "taught", teacher=teacher)
     # The labels lie and the teacher does not: with nothing but distillation the student learns the truth.
-    int8(model, flipped, Examples(select_rows.encoded, 1 - select_rows.labels), config, twin)
+    kind(model, flipped, Examples(select_rows.encoded, 1 - select_rows.labels), config, twin)
     with torch.no_grad():
         batch = packed(*(collate([select_rows[i] for i in range(40)])[key] for key in ("states", "lengths")))
         taught = teacher.eval().full_logits(batch).argmax(-1)
         learned = model.eval().full_logits(batch, model.token_rule).argmax(-1)
     assert (taught == learned).float().mean() > 0.5
+
+
+def test_heads_can_learn_from_the_unpruned_model(train_rows, select_rows, stage, run):
+    teacher = regular(pruned(), train_rows, select_rows, dataclasses.replace(stage, epochs=8), run)
+    model = pruned(per_layer=(None, None, 0.5))  # its own last rung knows nothing
+    config = dataclasses.replace(stage, kind="heads", distillation=1.0, epochs=8)
+    heads(
+        model, train_rows, select_rows, config, dataclasses.replace(run, folder=run.folder / "heads", teacher=teacher)
+    )
+    batch = packed(*(collate([select_rows[i] for i in range(40)])[key] for key in ("states", "lengths")))
+    with torch.no_grad():
+        taught = teacher.eval().full_logits(batch).argmax(-1)
+        first, *_ = model.eval()(batch, model.token_rule)
+    assert (taught == first.argmax(-1)).float().mean() > 0.7

@@ -7,25 +7,45 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ziggurat.config import StageConfig
+from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.pruning import per_sequence_mean_one
 from ziggurat.encoder.received import received_by_layer
 from ziggurat.encoder.soft import soft_logits
 from ziggurat.train.batches import packed
-from ziggurat.train.losses import distillation_loss, exits_loss, joint_loss
+from ziggurat.train.losses import distillation_loss, exits_loss, joint_loss, kl_divergence
 
 Output = dict[str, Tensor]
 
 
 class Objective(nn.Module):
-    """A model and how it is trained. The loop sets `step`, those that are done, and `progress`, their share of all."""
+    """A model and how it is trained. `progress` and `step` say how far the stage is, set by the loop.
 
-    def __init__(self, model: AdaptiveModel, stage: StageConfig) -> None:
+    `teacher` is the float, unpruned model; needed where the stage says `distillation`.
+    """
+
+    def __init__(self, model: AdaptiveModel, stage: StageConfig, teacher: AdaptiveModel | None = None) -> None:
         super().__init__()
         self.model = model
         self.stage = stage
         self.progress = 0.0
         self.step = 0
+        # In a tuple: not trained, not moved to training mode, not saved with the student.
+        self.teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
+
+    @torch.no_grad()
+    def taught(self, batch: PackedBatch, device: torch.device) -> Tensor:
+        """The teacher's logits (n, n_classes)."""
+        [teacher] = self.teacher
+        return teacher.to(device).full_logits(batch).float()
+
+    def loss(self, logits: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
+        """Cross-entropy of logits (n, n_classes), blended with their KL to the teacher's where the stage says so."""
+        loss = functional.cross_entropy(logits, labels)
+        share = self.stage.distillation
+        if not share:
+            return loss
+        return (1 - share) * loss + share * kl_divergence(self.taught(batch, logits.device), logits)
 
 
 class Regular(Objective):
@@ -38,7 +58,7 @@ class Regular(Objective):
 
 
 class Soft(Objective):
-    """Cross-entropy of the soft forward + λ x the mean share of tokens that are left. Evaluated under the hard mask."""
+    """The loss of the soft forward + λ x the mean share of tokens that are left. Evaluated under the hard mask."""
 
     def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
         """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
@@ -48,7 +68,7 @@ class Soft(Objective):
             return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
         logits, masks = soft_logits(self.model, batch, self.temperature, self.stage.fade_attention)
         left = torch.stack([mask.float().mean() for mask in masks]).mean()
-        return {"loss": functional.cross_entropy(logits.float(), labels) + self.stage.regularisation * left}
+        return {"loss": self.loss(logits.float(), labels, batch) + self.stage.regularisation * left}
 
     @property
     def temperature(self) -> float:
@@ -59,20 +79,17 @@ class Soft(Objective):
 
 
 class Hard(Objective):
-    """Cross-entropy of the last rung while tokens really leave."""
+    """The loss of the last rung while tokens really leave."""
 
     def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
         """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
-        logits = self.model.full_logits(packed(states, lengths), self.model.token_rule).float()
-        return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+        batch = packed(states, lengths)
+        logits = self.model.full_logits(batch, self.model.token_rule).float()
+        return {"loss": self.loss(logits, labels, batch), "logits": logits}
 
 
 class Int8(Objective):
-    """Cross-entropy under INT8 (and pruning, if any), blended with what the float, unpruned teacher says (LTP 4.6)."""
-
-    def __init__(self, model: AdaptiveModel, stage: StageConfig, teacher: AdaptiveModel) -> None:
-        super().__init__(model, stage)
-        self.teacher = (teacher.eval().requires_grad_(False),)  # in a tuple: not trained, not saved with the student
+    """Cross-entropy under INT8 (and pruning, if any), blended with logits and embeddings of the teacher (LTP 4.6)."""
 
     def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
         """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
@@ -81,17 +98,19 @@ class Int8(Objective):
         logits = self.model.logits_of(embedded, rule).float()
         loss = functional.cross_entropy(logits, labels)
         if share := self.stage.distillation:
-            [teacher] = self.teacher
-            teacher.to(logits.device)
+            wanted = self.taught(batch, logits.device)
             with torch.no_grad():
-                wanted, read = teacher.full_logits(batch), teacher.embed(batch, rule)
+                read = self.teacher[0].embed(batch, rule)
             taught = distillation_loss(logits, wanted, embedded.states, read.states)
             loss = (1 - share) * loss + share * taught
         return {"loss": loss, "logits": logits}
 
 
 class Heads(Objective):
-    """Exit heads learn what the frozen last rung says; tokens leave if the model prunes."""
+    """Exit heads learn what the frozen last rung says; tokens leave if the model prunes.
+
+    With any `distillation` they learn what the unpruned teacher says, instead.
+    """
 
     def train(self, mode: bool = True) -> Heads:
         """The frozen parts stay in evaluation mode: a teacher without dropout."""
@@ -102,8 +121,10 @@ class Heads(Objective):
 
     def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
         """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
-        every = self.model(packed(states, lengths), self.model.token_rule)
-        loss = exits_loss(every, labels, self.stage.label_weight, self.stage.reverse_kl)
+        batch = packed(states, lengths)
+        every = self.model(batch, self.model.token_rule)
+        wanted = self.taught(batch, every[-1].device) if self.stage.distillation else every[-1]
+        loss = exits_loss([*every[:-1], wanted], labels, self.stage.label_weight, self.stage.reverse_kl)
         return {"loss": loss, "logits": torch.stack(every, dim=1).float()}
 
 

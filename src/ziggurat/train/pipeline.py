@@ -100,7 +100,7 @@ def run_recipe(
     `after(stages, model)` is called when so many stages are done.
     """
     stages = [(config, stage_of(config.kind)) for config in recipe.stages]
-    distils = any(config.kind == "int8" for config in recipe.stages)
+    distils = any(config.distillation > 0 for config in recipe.stages)
     teacher = copy.deepcopy(model) if distils else None
     for number, (config, stage) in enumerate(stages, start=1):
         # Each stage starts from its own seed, so that a resumed run draws what an unbroken one would.

@@ -53,7 +53,9 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
         start_vocabulary(model, train, run.device)
     only_train(model, (model.encoder, model.classifier, pruning))
     own_rates = {"pruning.values": stage.threshold_learning_rate, "pruning.vocabulary": stage.vocabulary_learning_rate}
-    fit(Soft(model, stage), train.labelled(), select.labelled(), stage, run, Keep.last(accuracy), own_rates)
+    fit(
+        Soft(model, stage, run.teacher), train.labelled(), select.labelled(), stage, run, Keep.last(accuracy), own_rates
+    )
     return model
 
 
@@ -61,7 +63,7 @@ def hard(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     """Fine-tunes backbone and last classifier while tokens really leave; what leaves is decided by frozen numbers."""
     _check("hard", model)
     only_train(model, (model.encoder, model.classifier))
-    fit(Hard(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    fit(Hard(model, stage, run.teacher), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
     return model
 
 
@@ -97,7 +99,7 @@ def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     """
     _check("heads", model)
     only_train(model, model.exits.values())
-    fit(Heads(model, stage), train, select, stage, run, Keep.lowest_loss())
+    fit(Heads(model, stage, run.teacher), train, select, stage, run, Keep.lowest_loss())
     return model
 
 
