@@ -23,7 +23,8 @@ def attend(qkv: Tensor, lengths: np.ndarray, n_heads: int, dropout: float = 0.0)
     `qkv` (n_tokens, 3 d) holds queries, keys and values side by side; `lengths` (n_seqs) the tokens of each sequence.
     Returns the context (n_tokens, d), heads concatenated.
     """
-    return _in_groups(qkv, lengths, lambda grid: grid.fused(n_heads, dropout))
+    (context,) = _in_groups(qkv, lengths, lambda grid: (grid.fused(n_heads, dropout),))
+    return context
 
 
 def attend_and_score(
@@ -40,13 +41,10 @@ def attend_and_score(
     3.7, MP eq. 7); its mean over a sequence's tokens is 1. `from_others` leaves out what a token gives to itself.
     `active` (n_tokens) in (0, 1] softly removes tokens: as keys by their logarithm, as queries by their weight.
     """
-    weights = qkv.new_ones(len(qkv)) if active is None else active
-    both = _in_groups(
-        torch.cat([qkv, weights[:, None]], dim=1),
-        lengths,
-        lambda grid: grid.scored(n_heads, dropout, from_others, soft=active is not None),
-    )
-    return both[:, :-1], both[:, -1]
+    soft = active is not None
+    states = torch.cat([qkv, active[:, None]], dim=1) if soft else qkv
+    context, received = _in_groups(states, lengths, lambda grid: grid.scored(n_heads, dropout, from_others, soft))
+    return context, received.squeeze(1)
 
 
 def group_by_length(lengths: np.ndarray) -> list[np.ndarray]:
@@ -82,12 +80,12 @@ class _Grid:
         context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         return context.transpose(1, 2).flatten(2)
 
-    def scored(self, n_heads: int, dropout: float, from_others: bool, soft: bool) -> Tensor:
-        """The context with the scores as one more column: (n_seqs, longest, d + 1). Probabilities are written out."""
+    def scored(self, n_heads: int, dropout: float, from_others: bool, soft: bool) -> tuple[Tensor, Tensor]:
+        """The context (n_seqs, longest, d) and the scores (n_seqs, longest, 1). Probabilities are written out."""
         query, key, value = self.heads(n_heads)
-        weights = self.states[:, :, -1]
         products = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
         if soft:
+            weights = self.states[:, :, -1]
             products = products + weights.float().clamp_min(1e-30).log().to(products.dtype)[:, None, None, :]
         if self.real is not None:
             products = products.masked_fill(~self.real[:, None, None, :], float("-inf"))
@@ -95,14 +93,19 @@ class _Grid:
         mean = shares.mean(dim=1)
         if from_others:
             mean = mean - torch.diag_embed(mean.diagonal(dim1=1, dim2=2))
-        # Padding queries weigh nothing: their weight in the grid is 0.
+        # Padding queries weigh nothing: where there are weights, those in the grid's padding are 0.
+        if not soft:
+            weights = mean.new_ones(mean.shape[:2]) if self.real is None else self.real.to(mean.dtype)
         received = (weights[:, None, :] @ mean).transpose(1, 2)
         context = (drop(shares, dropout) @ value if dropout else shares @ value).transpose(1, 2).flatten(2)
-        return torch.cat([context, received], dim=2)
+        return context, received
 
 
-def _in_groups(states: Tensor, lengths: np.ndarray, call: Callable[[_Grid], Tensor]) -> Tensor:
-    """`call` on padded groups of similar length: (n_tokens, width) → (n_tokens, width of the answer)."""
+Call = Callable[[_Grid], tuple[Tensor, ...]]
+
+
+def _in_groups(states: Tensor, lengths: np.ndarray, call: Call) -> tuple[Tensor, ...]:
+    """`call` on padded groups of similar length: (n_tokens, width) → (n_tokens, width of each answer)."""
     if states.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         # Half precision gains nothing in products this small, and oneDNN would generate a kernel for each of them.
         with torch.autocast("cpu", enabled=False):
@@ -117,8 +120,8 @@ def _in_groups(states: Tensor, lengths: np.ndarray, call: Callable[[_Grid], Tens
         for mine, group in zip(tokens, groups, strict=True)
     ]
     order = torch.from_numpy(np.concatenate(tokens)).to(states.device)
-    answers = torch.cat(pieces)
-    return torch.empty_like(answers).index_copy(0, order, answers)
+    answers = [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+    return tuple(torch.empty_like(answer).index_copy(0, order, answer) for answer in answers)
 
 
 def _tokens_of(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -126,13 +129,14 @@ def _tokens_of(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(lengths.sum()) + np.repeat(starts - cumulate(lengths)[:-1], lengths)
 
 
-def _on_grid(states: Tensor, lengths: np.ndarray, call: Callable[[_Grid], Tensor]) -> Tensor:
+def _on_grid(states: Tensor, lengths: np.ndarray, call: Call) -> tuple[Tensor, ...]:
     """`call` on sequences of similar length as one padded grid."""
     n_seqs, longest = len(lengths), int(lengths.max())
     if len(states) == n_seqs * longest:
-        return call(_Grid(states.view(n_seqs, longest, -1), None)).flatten(0, 1)
+        return tuple(answer.flatten(0, 1) for answer in call(_Grid(states.view(n_seqs, longest, -1), None)))
     slots = torch.from_numpy(padded_slots(lengths)).to(states.device)
     # Zeros and not empty memory: a masked key's value is multiplied by 0, and 0 x NaN is NaN.
     grid = states.new_zeros(n_seqs * longest, states.shape[1]).index_copy(0, slots, states)
     real = torch.from_numpy(np.arange(longest) < lengths[:, None]).to(states.device)
-    return call(_Grid(grid.view(n_seqs, longest, -1), real)).flatten(0, 1).index_select(0, slots)
+    answers = call(_Grid(grid.view(n_seqs, longest, -1), real))
+    return tuple(answer.flatten(0, 1).index_select(0, slots) for answer in answers)
