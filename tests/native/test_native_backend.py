@@ -1,4 +1,4 @@
-"""The compiled engine against the torch engine and against the specification, which decides input by input in Python."""
+"""The compiled engine against the torch engine, and against the specification, which decides one by one in Python."""
 
 from dataclasses import replace
 

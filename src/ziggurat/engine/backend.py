@@ -29,6 +29,7 @@ class Backend(Protocol):
     n_classes: int
     rung_layers: tuple[int, ...]  # the layer (1 … L) after which each rung stands; the last is L
     token_rule: TokenRule | None  # the pruning that the model was trained for; None = it does not prune
+    engine: str  # "native" or "torch"
     device: str  # what computes, for result rows: "cpu", or the GPU's name
     dtype: str  # of weights and activations
     threads: int  # of the CPU that it uses

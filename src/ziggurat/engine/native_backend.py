@@ -22,8 +22,6 @@ from ziggurat.errors import UserError
 from ziggurat.native import core
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 
-DTYPES = ("float32", "bfloat16", "int8")
-
 
 @dataclass(frozen=True)
 class Underway:
@@ -44,6 +42,7 @@ class Underway:
 class NativeBackend:
     """A model in the compiled engine; implements `engine.backend.WholeForward`."""
 
+    engine = "native"
     device = "cpu"
 
     def __init__(
@@ -156,8 +155,6 @@ def token_rule(config: PruningConfig | None, tensors: dict[str, np.ndarray]) -> 
 
 def load_backend(folder: Path, dtype: str, threads: int | None) -> NativeBackend:
     """The backend of a model folder; UserError if a file is missing, broken or not of these weights."""
-    if dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}")
     manifest = layout.read_manifest(folder)
     spec = read_spec(layout.read_json(folder / layout.CONFIG, f"{folder}: no {layout.CONFIG}; copy the model again"))
     tensors = from_hf(map_tensors(folder / layout.WEIGHTS), spec, np.concatenate) | map_tensors(folder / layout.EXTRAS)
@@ -167,4 +164,3 @@ def load_backend(folder: Path, dtype: str, threads: int | None) -> NativeBackend
             f"{folder}: a file is not the one that {layout.MANIFEST} was written with; copy the folder again"
         )
     return NativeBackend(tensors, spec, manifest, "int8" if manifest.int8 else dtype, threads)
-

@@ -1,4 +1,4 @@
-"""The compiled CPU engine. This file is its only door: Python sees `_core` through `core()`, or learns why there is none."""
+"""The compiled CPU engine. Python gets it from `core()`, or from `why_missing()` why it is not there."""
 
 from __future__ import annotations
 

@@ -238,6 +238,9 @@ class Engine {
 
 using namespace ziggurat;
 
+// An array of just this type, contiguous: nothing is converted, and no float becomes a token id.
+static auto exact(const char* name) { return nb::arg(name).noconvert(); }
+
 NB_MODULE(_core, module) {
     nb::set_leak_warnings(false);
     bind_rules(module);
@@ -250,15 +253,16 @@ NB_MODULE(_core, module) {
         .def_prop_ro("threads", &Engine::threads)
         .def_prop_ro("n_classes", &Engine::n_classes)
         .def_prop_ro("rung_layers", &Engine::rung_layers)
-        .def("embed", &Engine::embed)
-        .def("context", &Engine::context)
-        .def("finish", &Engine::finish)
-        .def("guess", &Engine::guess)
-        .def("logits", &Engine::logits)
-        .def("run", &Engine::run, nb::arg("ids"), nb::arg("positions"), nb::arg("cu_seqlens"), nb::arg("original"),
-             nb::arg("exits"), nb::arg("tokens").none(), nb::arg("last"))
-        .def("resume", &Engine::resume, nb::arg("states"), nb::arg("positions"), nb::arg("cu_seqlens"), nb::arg("original"),
-             nb::arg("history"), nb::arg("exits"), nb::arg("tokens").none(), nb::arg("first"), nb::arg("last"));
+        .def("embed", &Engine::embed, exact("ids"), exact("positions"))
+        .def("context", &Engine::context, nb::arg("layer"), exact("states"), exact("cu_seqlens"), nb::arg("scored"),
+             nb::arg("from_others"))
+        .def("finish", &Engine::finish, nb::arg("layer"), exact("states"), exact("context"))
+        .def("guess", &Engine::guess, nb::arg("layer"), exact("states"), exact("cu_seqlens"))
+        .def("logits", &Engine::logits, nb::arg("rung"), exact("states"), exact("cu_seqlens"))
+        .def("run", &Engine::run, exact("ids"), exact("positions"), exact("cu_seqlens"), exact("original"), nb::arg("exits"),
+             nb::arg("tokens").none(), nb::arg("last"))
+        .def("resume", &Engine::resume, exact("states"), exact("positions"), exact("cu_seqlens"), exact("original"),
+             exact("history"), nb::arg("exits"), nb::arg("tokens").none(), nb::arg("first"), nb::arg("last"));
     module.def("instructions", [] {
         std::vector<std::string> names;
         for (const Kernels* one : kernels()) names.emplace_back(one->name);
