@@ -1,5 +1,8 @@
 """The compiled engine against the torch engine, and against the specification, which decides one by one in Python."""
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -165,3 +168,39 @@ def test_embeddings_are_read_where_the_file_is_mapped(folders):
     tensors = map_tensors(folders["none"] / "model.safetensors")
     assert all(isinstance(tensor.base, np.memmap) or tensor.base is not None for tensor in tensors.values())
     assert not any(tensor.flags.writeable for tensor in tensors.values())
+
+
+def test_calls_from_several_threads_wait_for_each_other(backend, ragged_tokens):
+    rule, n = full_rule(backend), len(ragged_tokens)
+    alone = run(backend, [pack(ragged_tokens)], rule, n).logits
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: run(backend, [pack(ragged_tokens)], rule, n).logits, range(16)))
+    assert all(np.array_equal(logits, alone) for logits in answers)
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from pathlib import Path
+from ziggurat.data.packing import pack
+from ziggurat.engine.native_backend import load_backend
+from ziggurat.engine.rules import never
+from ziggurat.engine.runner import run
+
+backend = load_backend(Path(sys.argv[1]), "float32", 3)
+inputs = [np.array([[2, 0], *([[7, 0]] * n), [3, 0]]) for n in (5, 9, 30, 41)]
+answer = lambda: run(backend, [pack(inputs)], never(len(backend.rung_layers)), 4).logits
+before = answer()
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.array_equal(answer(), before) else 1)
+assert os.waitpid(child, 0)[1] == 0 and np.array_equal(answer(), before)
+"""
+
+
+def test_a_forked_process_answers_with_threads_of_its_own(model_folder):
+    # Later Pythons warn of forking beside threads; that it works is what is claimed here.
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED, str(model_folder)], timeout=120, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
