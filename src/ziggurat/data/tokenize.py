@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,14 @@ class TextTokenizer:
             chunk = [speakable(text) for text in texts[start : start + CHUNK]]
             for encoding in self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
                 yield np.array(encoding.ids, dtype=np.int64)
+
+
+def limit_threads(threads: int) -> None:
+    """Lets the `tokenizers` library use so many threads at most, from its first batch on; a limit of the user's stays.
+
+    It tokenises while the engine waits and the reverse, so that both together never exceed this number.
+    """
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
 
 
 def speakable(text: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ziggurat.data.packing import PackedBatch
-from ziggurat.data.tokenize import Encoded, TextTokenizer, pack_rows
+from ziggurat.data.tokenize import Encoded, TextTokenizer, limit_threads, pack_rows
 from ziggurat.encoder.flops import full_flops, rung_flops
 from ziggurat.encoder.folder import Manifest, read_json, read_manifest
 from ziggurat.encoder.hub import local_folder
@@ -57,7 +57,9 @@ class AdaptiveClassifier:
         manifest = read_manifest(folder)
         spec = read_spec(read_json(folder / "config.json", f"{folder}: no config.json; copy the model again"))
         tokenizer = TextTokenizer(folder, manifest.max_length)
-        return cls(open_backend(folder, engine, device, dtype, threads), manifest, spec, tokenizer)
+        backend = open_backend(folder, engine, device, dtype, threads)
+        limit_threads(backend.threads)
+        return cls(backend, manifest, spec, tokenizer)
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
