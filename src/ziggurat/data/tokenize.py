@@ -58,7 +58,7 @@ class Frame:
         return sum(map(len, self.blocks))
 
     def around(self, sides: Sequence[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
-        """Each side's ids, those of n texts behind one another, and their lengths (sides, n) → n arrays (length_i, 2)."""
+        """Each side's ids, of n texts behind one another, and their lengths (sides, n) → n arrays (length_i, 2)."""
         edges = cumulate(lengths.sum(axis=0) + self.size)
         table = np.empty((edges[-1], 2), dtype=np.int64)
         place = edges[:-1].copy()  # where the next part of each text begins
