@@ -1,0 +1,217 @@
+// Softmax attention: keys and values of a head are packed like weights, then a block of queries at a time makes scores,
+// shares and context, and adds up what each token receives. Scores never leave the first caches.
+
+namespace ziggurat {
+namespace {
+
+template <class S> struct Attend {
+    using F = typename S::F;
+    using P = FloatProduct<S>;
+    static constexpr float NEVER = -3e38f;
+
+    // How scratch is divided. Keys: chunks of up to VECTORS vectors of tokens; in a chunk, one row for each of the head's
+    // columns. Values: chunks of columns; in a chunk, one row for each token.
+    struct Plan {
+        int n, width, padded_n, padded_width;
+        ptrdiff_t query_stride, score_stride;
+        float *keys, *values, *queries, *scores;
+
+        Plan(int tokens, int head_width, void* scratch)
+            : n(tokens), width(head_width), padded_n(up(n)), padded_width(up(width)), query_stride(padded_width),
+              score_stride(padded_n + 16), keys(static_cast<float*>(scratch)),
+              values(keys + static_cast<size_t>(padded_n) * padded_width),
+              queries(values + static_cast<size_t>(padded_n) * padded_width),
+              scores(queries + S::ROWS * query_stride) {}
+        static int up(int count) { return (count + S::WIDTH - 1) / S::WIDTH * S::WIDTH; }
+    };
+
+    static size_t scratch(int n, int width) {
+        const size_t padded_n = Plan::up(n), padded_width = Plan::up(width);
+        return sizeof(float) * (2 * padded_n * padded_width + S::ROWS * (padded_width + padded_n + 16));
+    }
+
+    // Calls `chunk(first lane, Number<vectors>)` for chunks of vectors that make up `lanes`, the widest first.
+    template <class Chunk> static void in_chunks(int lanes, Chunk chunk) {
+        int i = 0;
+        for (; i + S::VECTORS * S::WIDTH <= lanes; i += S::VECTORS * S::WIDTH) chunk(i, Number<S::VECTORS>{});
+        if constexpr (S::VECTORS > 2)
+            for (; i + 2 * S::WIDTH <= lanes; i += 2 * S::WIDTH) chunk(i, Number<2>{});
+        for (; i < lanes; i += S::WIDTH) chunk(i, Number<1>{});
+    }
+
+    static void pack_keys(const float* key, ptrdiff_t stride, const Plan& plan) {
+        in_chunks(plan.padded_n, [&](int first, auto vectors) {
+            constexpr int STEP = vectors.value * S::WIDTH;
+            float* target = plan.keys + static_cast<ptrdiff_t>(first) * plan.width;
+            for (int j = 0; j < STEP; j += S::WIDTH) pack_vector_of_keys(key, stride, plan, first + j, target + j, STEP);
+        });
+    }
+
+    static void pack_vector_of_keys(const float* key, ptrdiff_t stride, const Plan& plan, int first, float* target,
+                                    ptrdiff_t step) {
+        const float* rows[S::WIDTH];
+        // Lanes beyond the last token repeat it; their scores are set apart later.
+        for (int i = 0; i < S::WIDTH; ++i) rows[i] = key + stride * (first + i < plan.n ? first + i : plan.n - 1);
+        int column = 0;
+        for (; column + S::WIDTH <= plan.width; column += S::WIDTH)
+            S::transpose(rows, column, target + column * step, step);
+        for (; column < plan.width; ++column)
+            for (int i = 0; i < S::WIDTH; ++i) target[column * step + i] = rows[i][column];
+    }
+
+    static void pack_values(const float* value, ptrdiff_t stride, const Plan& plan) {
+        in_chunks(plan.padded_width, [&](int first, auto vectors) {
+            constexpr int STEP = vectors.value * S::WIDTH;
+            float* target = plan.values + static_cast<ptrdiff_t>(first) * plan.n;
+            const int columns = plan.width - first < STEP ? plan.width - first : STEP;
+            for (int j = 0; j < plan.n; ++j, target += STEP) {
+                const float* source = value + j * stride + first;
+                by_vectors<S>(
+                    columns, [&](int i) { S::store(target + i, S::load(source + i)); },
+                    [&](int i, int left) { S::store(target + i, S::load_part(source + i, left)); });
+            }
+        });
+    }
+
+    // Queries times log2(e) / √width, so that the softmax can use powers of two.
+    template <int R> static void pack_queries(const float* query, ptrdiff_t stride, const Plan& plan) {
+        const F scale = S::set(LOG2_E / __builtin_sqrtf(static_cast<float>(plan.width)));
+        for (int r = 0; r < R; ++r) {
+            const float* source = query + r * stride;
+            float* target = plan.queries + r * plan.query_stride;
+            by_vectors<S>(
+                plan.width, [&](int i) { S::store(target + i, S::mul(S::load(source + i), scale)); },
+                [&](int i, int left) { S::store(target + i, S::mul(S::load_part(source + i, left), scale)); });
+        }
+    }
+
+    template <int R> static void score(const Plan& plan, F (&best)[R]) {
+        float beyond[S::WIDTH];  // added to the scores of the last vector
+        for (int i = 0; i < S::WIDTH; ++i) beyond[i] = plan.padded_n - S::WIDTH + i < plan.n ? 0.f : NEVER;
+        for (int r = 0; r < R; ++r) best[r] = S::set(NEVER);
+        in_chunks(plan.padded_n, [&](int first, auto vectors) {
+            constexpr int V = vectors.value;
+            F totals[R][V];
+            const F last = first + V * S::WIDTH == plan.padded_n ? S::load(beyond) : S::zero();
+            for (int r = 0; r < R; ++r)
+                for (int v = 0; v < V; ++v) totals[r][v] = v + 1 < V ? S::zero() : last;
+            accumulate<S, P, R, V>(bytes_of(plan.queries), plan.query_stride * 4,
+                                   words_of(plan.keys + static_cast<ptrdiff_t>(first) * plan.width), plan.width, totals);
+            for (int r = 0; r < R; ++r)
+                for (int v = 0; v < V; ++v) {
+                    best[r] = S::max(best[r], totals[r][v]);
+                    S::store(plan.scores + r * plan.score_stride + first + v * S::WIDTH, totals[r][v]);
+                }
+        });
+    }
+
+    // Scores become powers; returns 1 / their sum.
+    static float exponentiate(float* scores, int lanes, float best) {
+        const F most = S::set(best);
+        F total = S::zero();
+        for (int j = 0; j < lanes; j += S::WIDTH) {
+            const F power = exp2<S>(S::sub(S::load(scores + j), most));
+            S::store(scores + j, power);
+            total = S::add(total, power);
+        }
+        return 1.f / S::sum(total);
+    }
+
+    template <int R>
+    static void mix(const Plan& plan, const float (&inverse)[R], float* context, ptrdiff_t context_stride) {
+        in_chunks(plan.padded_width, [&](int first, auto vectors) {
+            constexpr int V = vectors.value;
+            F totals[R][V];
+            for (int r = 0; r < R; ++r)
+                for (int v = 0; v < V; ++v) totals[r][v] = S::zero();
+            accumulate<S, P, R, V>(bytes_of(plan.scores), plan.score_stride * 4,
+                                   words_of(plan.values + static_cast<ptrdiff_t>(first) * plan.n), plan.n, totals);
+            for (int r = 0; r < R; ++r)
+                for (int v = 0; v < V; ++v) {
+                    const int column = first + v * S::WIDTH, left = plan.width - column;
+                    const F answer = S::mul(totals[r][v], S::set(inverse[r]));
+                    store_up_to<S>(context + r * context_stride + column, answer, left < S::WIDTH ? left : S::WIDTH);
+                }
+        });
+    }
+
+    template <int R> static void receive(const Plan& plan, const float (&inverse)[R], float* received) {
+        F shares[R];
+        for (int r = 0; r < R; ++r) shares[r] = S::set(inverse[r]);
+        for (int j = 0; j < plan.n; j += S::WIDTH) {
+            const int left = plan.n - j < S::WIDTH ? plan.n - j : S::WIDTH;
+            F total = load_up_to<S>(received + j, left);
+            for (int r = 0; r < R; ++r)
+                total = S::fma(S::load(plan.scores + r * plan.score_stride + j), shares[r], total);
+            store_up_to<S>(received + j, total, left);
+        }
+    }
+
+    template <int R>
+    static void block(const Plan& plan, const float* query, ptrdiff_t stride, int first, float* context,
+                      ptrdiff_t context_stride, float* received, bool from_others) {
+        pack_queries<R>(query + first * stride, stride, plan);
+        F best[R];
+        score<R>(plan, best);
+        float inverse[R];
+        for (int r = 0; r < R; ++r)
+            inverse[r] = exponentiate(plan.scores + r * plan.score_stride, plan.padded_n, S::greatest(best[r]));
+        mix<R>(plan, inverse, context + first * context_stride, context_stride);
+        if (!received) return;
+        if (from_others)
+            for (int r = 0; r < R; ++r) plan.scores[r * plan.score_stride + first + r] = 0;
+        receive<R>(plan, inverse, received);
+    }
+
+    static void attend(const Attention& sequence, int head, float* context, ptrdiff_t context_stride, float* received,
+                       bool from_others, void* scratch) {
+        using Block = void (*)(const Plan&, const float*, ptrdiff_t, int, float*, ptrdiff_t, float*, bool);
+        static constexpr Block BLOCKS[] = {block<1>, block<2>, block<3>, block<4>, block<5>, block<6>};
+        const Plan plan(sequence.n, sequence.width, scratch);
+        const ptrdiff_t d = static_cast<ptrdiff_t>(sequence.heads) * sequence.width;
+        const float* query = sequence.qkv + static_cast<ptrdiff_t>(head) * sequence.width;
+        pack_keys(query + d, sequence.stride, plan);
+        pack_values(query + 2 * d, sequence.stride, plan);
+        if (received) std::memset(received, 0, sizeof(float) * sequence.n);
+        for (int i = 0, n; i < sequence.n; i += n) {
+            n = even_share(sequence.n - i, S::ROWS);
+            BLOCKS[n - 1](plan, query, sequence.stride, i, context + head * sequence.width, context_stride, received,
+                          from_others);
+        }
+    }
+
+    static void attend_first(const float* query, const float* key_value, ptrdiff_t stride, int n, int heads, int width,
+                             float* context, void* scratch) {
+        const Plan plan(n, width, scratch);
+        const ptrdiff_t d = static_cast<ptrdiff_t>(heads) * width;
+        for (int head = 0; head < heads; ++head) {
+            const float *key = key_value + head * width, *value = key + d;
+            pack_queries<1>(query + head * width, 0, plan);
+            for (int j = 0; j < plan.padded_n; ++j)
+                plan.scores[j] = j < n ? dot(plan.queries, key + j * stride, width) : NEVER;
+            F best = S::set(NEVER);
+            for (int j = 0; j < plan.padded_n; j += S::WIDTH) best = S::max(best, S::load(plan.scores + j));
+            const F share = S::set(exponentiate(plan.scores, plan.padded_n, S::greatest(best)));
+            for (int column = 0; column < width; column += S::WIDTH) {
+                const int left = width - column < S::WIDTH ? width - column : S::WIDTH;
+                F total = S::zero();
+                for (int j = 0; j < n; ++j)
+                    total = S::fma(S::set(plan.scores[j]), load_up_to<S>(value + j * stride + column, left), total);
+                store_up_to<S>(context + head * width + column, S::mul(total, share), left);
+            }
+        }
+    }
+
+  private:
+    static const std::byte* bytes_of(const float* p) { return reinterpret_cast<const std::byte*>(p); }
+    static const uint32_t* words_of(const float* p) { return reinterpret_cast<const uint32_t*>(p); }
+
+    static float dot(const float* a, const float* b, int n) {
+        return sum_of<S>(n, [&](int i, int left) {
+            return S::mul(load_up_to<S>(a + i, left), load_up_to<S>(b + i, left));
+        });
+    }
+};
+
+}  // namespace
+}  // namespace ziggurat

@@ -1,0 +1,95 @@
+// Linear maps: rows in blocks of up to S::ROWS, columns in panels of S::VECTORS vectors, all sums of a block in registers.
+
+namespace ziggurat {
+namespace {
+
+// totals[r][v] += Σ over words k of left[r][k] * right[k][v]: the inner loop of linear maps and of attention.
+template <class S, class P, int R, int V>
+inline void accumulate(const std::byte* left, ptrdiff_t stride, const uint32_t* right, int words,
+                       typename P::Sum (&totals)[R][V]) {
+    constexpr int STEP_BYTES = 4, WORDS = V * S::WIDTH;
+    const std::byte* rows[R];
+    for (int r = 0; r < R; ++r) rows[r] = left + r * stride;
+    const auto step = [&](auto part, ptrdiff_t offset, const uint32_t* words_of_step) {
+        decltype(P::template weights<part.value>(right)) weights[V];
+        for (int v = 0; v < V; ++v) weights[v] = P::template weights<part.value>(words_of_step + v * S::WIDTH);
+        for (int r = 0; r < R; ++r) {
+            const auto input = P::input(rows[r] + offset);
+            for (int v = 0; v < V; ++v) totals[r][v] = P::add(totals[r][v], input, weights[v]);
+        }
+    };
+#pragma GCC unroll 2
+    for (ptrdiff_t k = 0; k < words; ++k) {
+        step(Number<0>{}, k * P::STEPS * STEP_BYTES, right + k * WORDS);
+        if constexpr (P::STEPS == 2) step(Number<1>{}, k * 2 * STEP_BYTES + STEP_BYTES, right + k * WORDS);
+    }
+}
+
+// R rows of y in the panel that begins at `column`.
+template <class S, class P, int R>
+void block(const Packed& packed, const std::byte* records, size_t bytes, int column, int columns, float* y,
+           ptrdiff_t stride) {
+    constexpr int V = S::VECTORS;
+    const int words = (packed.in + P::GROUP - 1) / P::GROUP;
+    typename P::Sum totals[R][V];
+    for (int v = 0; v < V; ++v)
+        for (int r = 0; r < R; ++r) totals[r][v] = P::start(packed, column + v * S::WIDTH);
+    accumulate<S, P, R, V>(records, bytes, packed.weights.as<uint32_t>() + static_cast<size_t>(column) * words, words,
+                           totals);
+    for (int r = 0; r < R; ++r) {
+        const auto scale = P::scale(records + r * bytes, bytes);
+        float* row = y + r * stride + column;
+        for (int v = 0; v < V; ++v) {
+            const auto answer = P::answer(totals[r][v], scale, packed, column + v * S::WIDTH);
+            const int left = columns - v * S::WIDTH;
+            if (left >= S::WIDTH)
+                S::store(row + v * S::WIDTH, answer);
+            else if (left > 0)
+                S::store_part(row + v * S::WIDTH, answer, left);
+        }
+    }
+}
+
+template <class S, class P> struct Linear {
+    using Block = void (*)(const Packed&, const std::byte*, size_t, int, int, float*, ptrdiff_t);
+    static_assert(S::ROWS == 6);
+    static constexpr Block BLOCKS[] = {block<S, P, 1>, block<S, P, 2>, block<S, P, 3>,
+                                       block<S, P, 4>, block<S, P, 5>, block<S, P, 6>};
+
+    static size_t operand_size(const Packed& packed, int rows) { return P::record(packed.in) * rows; }
+
+    static void prepare(const Packed& packed, Rows rows, void* operand) {
+        const size_t bytes = P::record(packed.in);
+        for (int i = 0; i < rows.n; ++i)
+            P::prepare(rows[i], packed.in, static_cast<std::byte*>(operand) + i * bytes, bytes);
+    }
+
+    static void multiply(const Packed& packed, const void* operand, int rows, int from, int to, Finish how, float* y,
+                         ptrdiff_t stride) {
+        const size_t bytes = P::record(packed.in);
+        const auto* records = static_cast<const std::byte*>(operand);
+        // As many rows at a time as stay in the second cache while panel after panel passes by.
+        constexpr size_t CACHE = 160 * 1024;
+        const int most = static_cast<int>(CACHE / bytes / S::ROWS) * S::ROWS;
+        for (int start = 0, n; start < rows; start += n) {
+            n = even_share(rows - start, most > S::ROWS ? most : S::ROWS);
+            for (int column = from; column < to; column += packed.panel) {
+                const int columns = to - column < packed.panel ? to - column : packed.panel;
+                panel(packed, records + start * bytes, bytes, n, column, columns, how, y + start * stride, stride);
+            }
+        }
+    }
+
+  private:
+    static void panel(const Packed& packed, const std::byte* records, size_t bytes, int rows, int column, int columns,
+                      Finish how, float* y, ptrdiff_t stride) {
+        for (int i = 0, n; i < rows; i += n) {
+            n = even_share(rows - i, S::ROWS);
+            BLOCKS[n - 1](packed, records + i * bytes, bytes, column, columns, y + i * stride, stride);
+            if (how != Finish::none) finish<S>(how, y + i * stride + column, stride, n, columns);
+        }
+    }
+};
+
+}  // namespace
+}  // namespace ziggurat

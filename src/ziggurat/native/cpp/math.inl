@@ -1,0 +1,89 @@
+// Functions of vectors. S is the instruction set.
+
+namespace ziggurat {
+namespace {
+
+// 2^t to 1.5e-7 of itself, for t < 127.5; below -126 it stays at 2^-126, which no sum that holds a 1 can tell from 0.
+template <class S> inline typename S::F exp2(typename S::F t) {
+    using F = typename S::F;
+    // Adding 1.5 * 2^23 rounds to whole numbers; 127 more, and the lowest bits are the exponent of a float.
+    const F magic = S::set(12582912.f + 127.f);
+    t = S::max(S::set(-126.f), t);
+    const F shifted = S::add(t, magic);
+    const F power = S::as_float(S::template left<23>(S::as_int(shifted)));
+    const F rest = S::sub(t, S::sub(shifted, magic));
+    F p = S::fma(S::set(0.001326472731307149f), rest, S::set(0.009671512991189957f));
+    p = S::fma(p, rest, S::set(0.05550733581185341f));
+    p = S::fma(p, rest, S::set(0.24022242426872253f));
+    p = S::fma(p, rest, S::set(0.6931470036506653f));
+    return S::mul(S::fma(p, rest, S::set(1.f)), power);
+}
+
+constexpr float LOG2_E = 1.4426950408889634f;
+
+// x Φ(x) = max(x, 0) - |x| Φ(-|x|), and log2 Φ(-t) is nearly a parabola: 1e-7 from the exact form.
+template <class S> inline typename S::F gelu(typename S::F x) {
+    using F = typename S::F;
+    const F t = S::min(S::set(6.f), S::abs(x));
+    F p = S::fma(S::set(3.177488179062493e-05f), t, S::set(-0.0007569157751277089f));
+    p = S::fma(p, t, S::set(0.008036973886191845f));
+    p = S::fma(p, t, S::set(-0.053337402641773224f));
+    p = S::fma(p, t, S::set(-0.45883432030677795f));
+    p = S::fma(p, t, S::set(-1.151177167892456f));
+    p = S::fma(p, t, S::set(-0.9999963045120239f));
+    return S::sub(S::max(x, S::zero()), S::mul(t, exp2<S>(p)));
+}
+
+// x / (1 + exp(-2 √(2/π) (x + 0.044715 x³)))
+template <class S> inline typename S::F gelu_tanh(typename S::F x) {
+    using F = typename S::F;
+    constexpr float scale = -2 * 0.7978845608028654f * LOG2_E;
+    const F inner = S::fma(S::mul(x, x), S::set(0.044715f * scale), S::set(scale));
+    return S::div(x, S::add(S::set(1.f), exp2<S>(S::min(S::set(126.f), S::mul(x, inner)))));
+}
+
+// 1 - 2 / (exp(2 x) + 1), to 1e-7.
+template <class S> inline typename S::F tanh(typename S::F x) {
+    using F = typename S::F;
+    const F power = exp2<S>(S::min(S::set(126.f), S::mul(x, S::set(2 * LOG2_E))));
+    return S::sub(S::set(1.f), S::div(S::set(2.f), S::add(power, S::set(1.f))));
+}
+
+template <class S> inline typename S::F load_up_to(const float* p, int n) {
+    return n == S::WIDTH ? S::load(p) : S::load_part(p, n);
+}
+
+template <class S> inline void store_up_to(float* p, typename S::F v, int n) {
+    n == S::WIDTH ? S::store(p, v) : S::store_part(p, v, n);
+}
+
+// The first n lanes, zeros after them.
+template <class S> inline typename S::F first_of(typename S::F v, int n) {
+    float lanes[S::WIDTH];
+    S::store(lanes, v);
+    return S::load_part(lanes, n);
+}
+
+// Calls `whole(i)` for the whole vectors of 0 … n, then `part(i, how many)` for what is left.
+template <class S, class Whole, class Part> inline void by_vectors(int n, Whole whole, Part part) {
+    int i = 0;
+    for (; i + S::WIDTH <= n; i += S::WIDTH) whole(i);
+    if (i < n) part(i, n - i);
+}
+
+template <class S, class Function> inline void apply(float* y, int n, Function function) {
+    by_vectors<S>(
+        n, [&](int i) { S::store(y + i, function(S::load(y + i))); },
+        [&](int i, int left) { S::store_part(y + i, function(S::load_part(y + i, left)), left); });
+}
+
+template <class S> void finish(Finish how, float* y, ptrdiff_t stride, int rows, int columns) {
+    for (int i = 0; i < rows; ++i, y += stride) {
+        if (how == Finish::gelu) apply<S>(y, columns, [](auto x) { return gelu<S>(x); });
+        if (how == Finish::gelu_tanh) apply<S>(y, columns, [](auto x) { return gelu_tanh<S>(x); });
+        if (how == Finish::tanh) apply<S>(y, columns, [](auto x) { return tanh<S>(x); });
+    }
+}
+
+}  // namespace
+}  // namespace ziggurat
