@@ -1,29 +1,65 @@
 # Every target makes the environment that it needs; nothing has to be installed or activated beforehand.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# pip leaves the C++ to `make native`, which compiles again only what has changed.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	--config-settings wheel.cmake=false --editable
+CPP := src/ziggurat/native/cpp
 
-.PHONY: demo test lint format readme reproduce clean
+.PHONY: demo test native sanitize lint format readme reproduce clean
 .DEFAULT_GOAL := demo
 
-demo: .venv/demo  ## train on the built-in data, show a table and a figure
+demo: .venv/demo native  ## train on the built-in data, show a table and a figure
 	$(BIN)/ziggurat demo --out runs/demo
 
 # One thread per worker: two workers that spin for the same cores would take many times as long.
-test: .venv/dev  ## all tests
+test: .venv/dev native  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
 
+# $(call compile,NAME,OPTIONS): in build/NAME. A warning is an error here, though not for those who install.
+define compile
+$(BIN)/cmake -S . -B build/$(1) -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DCMAKE_COMPILE_WARNING_AS_ERROR=ON \
+	$(2) --log-level=WARNING
+$(BIN)/cmake --build build/$(1) --parallel
+endef
+
+ifneq ($(shell command -v $${CXX:-c++}),)
+native: .venv/build  ## the compiled engine, beside its Python sources; seconds after an edit
+	$(call compile,native,-DZIGGURAT_IN_PLACE=ON)
+else
+native:
+	@echo "No C++ compiler (CXX or c++): going on without the compiled engine."
+endif
+
+sanitize: sanitize-address,undefined sanitize-thread  ## tests/native with sanitisers: ASan and UBSan, then TSan
+
+# Python itself is not instrumented: the runtimes are loaded before it, what it leaks is not ours, and the C++ library
+# comes along because ASan looks for its exceptions at once. TSan needs addresses that are not random.
+RUNTIME = $(shell $${CXX:-c++} -print-file-name=lib$(1).so)
+sanitize-address%: PRELOAD = $(call RUNTIME,asan):$(call RUNTIME,stdc++)
+sanitize-thread: PRELOAD = $(call RUNTIME,tsan)
+sanitize-%: .venv/dev
+	$(call compile,$*,-DCMAKE_BUILD_TYPE=Debug -DZIGGURAT_SANITIZE=$*)
+	rm -rf build/$*/package && cp -R src build/$*/package
+	$(BIN)/cmake --install build/$* --prefix build/$*/package
+	$(shell setarch --addr-no-randomize true 2> /dev/null && echo setarch --addr-no-randomize) \
+		env PYTHONPATH=$(CURDIR)/build/$*/package PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 LD_PRELOAD="$(PRELOAD)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider tests/native
+
 lint: .venv/dev  ## style, types
+	$(BIN)/clang-format --dry-run --Werror $(CPP)/*.cpp $(CPP)/*.h
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 format: .venv/dev
+	$(BIN)/clang-format -i $(CPP)/*.cpp $(CPP)/*.h
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
 
 clean:  ## everything that was made, trained models in runs/ included
-	rm -rf .venv runs build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv runs build dist $(CPP)/../_core.* .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # `make reproduce DATA=sst2`: one data set; hours for all of them on 2 cores. What is finished is not done again.
@@ -39,10 +75,6 @@ readme: .venv/dev  ## the results table of the README, from results/
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/demo: pyproject.toml constraints.txt | .venv/bin/python
-	$(INSTALL) --editable '.[demo]'
-	touch $@
-
-.venv/dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(INSTALL) --editable '.[dev]'
+.venv/build .venv/demo .venv/dev: .venv/%: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) '.[$*]'
 	touch $@

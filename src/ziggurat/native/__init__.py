@@ -1,30 +1,33 @@
-"""The compiled CPU engine. Python gets it from `core()`, or from `why_missing()` why it is not there."""
+"""Native room: the CPU engine, compiled from `cpp/` to `_core`; an installation may lack it. No torch."""
 
 from __future__ import annotations
 
-import importlib
-from functools import cache
-from typing import Any
+from importlib import import_module
+from types import ModuleType
+
+from ziggurat.errors import UserError
+
+_MODULE = "ziggurat.native._core"
+_NOT_COMPILED = (
+    "the compiled engine is missing: no C++17 compiler worked when ziggurat was installed; with g++ or clang, "
+    "`pip install --force-reinstall --no-deps --no-cache-dir ziggurat` (in a checkout: `make native`)"
+)
 
 
-@cache
-def _loaded() -> Any:
-    """The compiled module, or the ImportError that says why it is not there."""
+def core() -> ModuleType:
+    """The compiled module; UserError with the line of `why_missing` where there is none."""
     try:
-        return importlib.import_module("ziggurat.native._core")
+        return import_module(_MODULE)
     except ImportError as error:
-        return error
-
-
-def core() -> Any:
-    """The compiled module; ImportError where it is missing."""
-    found = _loaded()
-    if isinstance(found, ImportError):
-        raise found
-    return found
+        if isinstance(error, ModuleNotFoundError) and error.name == _MODULE:
+            raise UserError(_NOT_COMPILED) from None
+        raise UserError(f"the compiled engine does not load: {' '.join(str(error).split())}") from error
 
 
 def why_missing() -> str | None:
-    """One line on why the compiled engine is not there; None if it is."""
-    found = _loaded()
-    return f"{found}; reinstall where a C++17 compiler is found" if isinstance(found, ImportError) else None
+    """One line that says why `core` gives nothing; None where it does."""
+    try:
+        core()
+    except UserError as error:
+        return str(error)
+    return None

@@ -1,0 +1,73 @@
+"""What an installation contains and what it takes to make one, read from the files that say so."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+CMAKE = (ROOT / "CMakeLists.txt").read_text("utf-8")
+SETS = re.findall(r"instruction_set\(avx\d+ (-.*)\)", CMAKE)
+SETTINGS = PROJECT["tool"]["scikit-build"]
+PACKAGE = ROOT / "src" / "ziggurat"
+OBJECTS = ROOT / "build" / "native" / "CMakeFiles" / "_core.dir" / "src" / "ziggurat" / "native" / "cpp"
+
+
+def test_the_wheel_has_the_whole_package_but_the_cpp_sources():
+    assert SETTINGS["wheel"]["packages"] == ["src/ziggurat"]
+    assert SETTINGS["wheel"]["exclude"] == ["ziggurat/native/cpp"]
+    files = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    left_out = {path.suffix for path in files if path.is_relative_to(PACKAGE / "native" / "cpp")}
+    assert left_out <= {".cpp", ".h"}
+    assert {".toml", ".typed"} <= {path.suffix for path in files}
+
+
+def test_git_ignores_nothing_that_the_package_needs():
+    # The wheel leaves out what git ignores.
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", "src"]
+    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    needed = [name for name in ignored if "__pycache__" not in name and "/_core." not in name]
+    assert [name for name in needed if ".egg-info/" not in name] == []
+
+
+def test_compiling_needs_no_torch_and_installing_needs_no_compiler():
+    names = {re.match(r"[\w-]+", line).group() for line in PROJECT["build-system"]["requires"]}
+    assert names == {"scikit-build-core", "nanobind"}
+    assert {"if": {"failed": True}, "wheel": {"cmake": False}} in SETTINGS["overrides"]
+
+
+def test_developers_compile_with_the_nanobind_that_users_get():
+    nanobind = [line for line in PROJECT["build-system"]["requires"] if line.startswith("nanobind")]
+    assert set(nanobind) <= set(PROJECT["project"]["optional-dependencies"]["build"])
+
+
+def test_nothing_is_compiled_for_the_building_machine_or_with_other_arithmetic_than_written():
+    flags = {flag.strip("()\"'") for flag in CMAKE.split() if flag.startswith("-")}
+    assert "-ffp-contract=off" in flags
+    assert not [flag for flag in flags if flag.startswith(("-march", "-mtune", "-ffast-math", "-funsafe", "-Ofast"))]
+    assert {flag for flag in flags if re.match(r"-m\w", flag)} == set(" ".join(SETS).split()) >= {"-mfma", "-mavx512f"}
+
+
+def symbols(path: Path, kinds: str) -> set[str]:
+    """What an object file or archive defines, of these `nm` letters."""
+    output = subprocess.run(["nm", "--defined-only", path], capture_output=True, text=True, check=True).stdout
+    return {line.split()[-1] for line in output.splitlines() if re.match(rf"[0-9a-f]+ [{kinds}] ", line)}
+
+
+@pytest.mark.skipif(not OBJECTS.is_dir() or shutil.which("nm") is None, reason="nothing compiled by `make native`")
+def test_no_function_for_newer_processors_is_linked_into_the_code_for_all():
+    # The linker takes the first of several equal inline functions. One that only a kernels_avx*.cpp and nanobind
+    # contain would be the one with AVX in it, and crash where there is none.
+    wide = set().union(*(symbols(path, "WVu") for path in OBJECTS.glob("kernels_avx*.o")))
+    everywhere = [path for path in OBJECTS.glob("*.o") if not path.name.startswith("kernels_avx")]
+    narrow = set().union(*(symbols(path, "WVuT") for path in everywhere))
+    assert len(everywhere) >= 3
+    assert (wide - narrow) & symbols(ROOT / "build" / "native" / "libnanobind-static.a", "WVuT") == set()
