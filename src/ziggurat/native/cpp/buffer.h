@@ -16,9 +16,11 @@ class Buffer {
   public:
     Buffer() = default;
     explicit Buffer(size_t bytes)
-        : data_(bytes ? static_cast<std::byte*>(::operator new(round_up(bytes, LINE), std::align_val_t{LINE})) : nullptr),
+        : data_(bytes ? static_cast<std::byte*>(::operator new(round_up(bytes, LINE), std::align_val_t{LINE}))
+                      : nullptr),
           bytes_(bytes) {}
-    Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+    Buffer(Buffer&& other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
     Buffer& operator=(Buffer&& other) noexcept {
         std::swap(data_, other.data_);
         std::swap(bytes_, other.bytes_);

@@ -31,9 +31,9 @@ struct Packed {
     int panel = 0;  // columns of y that are computed together; a range of columns begins and ends at a multiple
     Dtype dtype = Dtype::f32;
     Buffer weights;
-    std::vector<float> bias;     // (out, rounded up to panels)
-    std::vector<float> scales;   // i8: (out, rounded up), what one unit of a weight's code is worth
-    std::vector<int32_t> sums;   // i8: (out, rounded up), whatever the instruction set corrects its products with
+    std::vector<float> bias;    // (out, rounded up to panels)
+    std::vector<float> scales;  // i8: (out, rounded up), what one unit of a weight's code is worth
+    std::vector<int32_t> sums;  // i8: (out, rounded up), whatever the instruction set corrects its products with
 };
 
 enum class Finish : uint8_t { none, gelu, gelu_tanh, tanh };
@@ -51,7 +51,7 @@ struct Attention {
     ptrdiff_t stride;  // floats from row to row
     int n;             // tokens
     int heads;
-    int width;         // of a head
+    int width;  // of a head
 };
 
 struct Kernels {
