@@ -15,14 +15,20 @@ from ziggurat.errors import UserError
 MODULE = "ziggurat.native._core"
 
 
-class Broken:
-    """Finds the compiled module and fails to load it, as the dynamic loader does."""
+class Failing:
+    """Finds the compiled module and fails to load it."""
+
+    def __init__(self, error: ImportError):
+        self.error = error
 
     def find_spec(self, name, path=None, target=None):
         return ModuleSpec(name, self) if name == MODULE else None
 
     def create_module(self, spec):
-        raise ImportError("libstdc++.so.6: version `GLIBCXX_3.4.30' not found\n(required by _core.so)")
+        raise self.error
+
+    def exec_module(self, module):
+        raise AssertionError("there is none")
 
 
 @pytest.fixture
@@ -48,16 +54,14 @@ def test_where_it_was_not_compiled_one_line_says_so(unloaded, monkeypatch):
     assert str(raised.value) == reason
 
 
-def test_where_it_does_not_load_one_line_has_the_loaders_words(unloaded, monkeypatch):
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ImportError("version `GLIBCXX_3.4.30' not found\n(required by _core.so)"), "not found (required by _core.so)"),
+        (ModuleNotFoundError("No module named 'absent'", name="absent"), "No module named 'absent'"),
+    ],
+)
+def test_where_it_does_not_load_one_line_has_the_loaders_words(unloaded, monkeypatch, error, words):
+    monkeypatch.setattr(sys, "meta_path", [Failing(error), *sys.meta_path])
     reason = native.why_missing()
-    assert "GLIBCXX_3.4.30' not found (required by _core.so)" in reason and "\n" not in reason
-
-
-def test_a_module_that_the_engine_needs_is_not_mistaken_for_the_engine(unloaded, monkeypatch):
-    class NeedsMore(Broken):
-        def create_module(self, spec):
-            raise ModuleNotFoundError("No module named 'absent'", name="absent")
-
-    monkeypatch.setattr(sys, "meta_path", [NeedsMore(), *sys.meta_path])
-    assert "No module named 'absent'" in native.why_missing()
+    assert words in reason and "\n" not in reason
