@@ -5,6 +5,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	--config-settings wheel.cmake=false --editable
 CPP := src/ziggurat/native/cpp
+MAKEFLAGS += --no-print-directory
 
 .PHONY: demo test native sanitize lint format readme reproduce clean
 .DEFAULT_GOAL := demo
@@ -18,9 +19,9 @@ test: .venv/dev native  ## all tests
 
 # $(call compile,NAME,OPTIONS): in build/NAME. A warning is an error here, though not for those who install.
 define compile
-$(BIN)/cmake -S . -B build/$(1) -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DCMAKE_COMPILE_WARNING_AS_ERROR=ON \
+$(BIN)/cmake -S . -B build/$(1) -DPython_EXECUTABLE=$(abspath $(BIN))/python -DCMAKE_COMPILE_WARNING_AS_ERROR=ON \
 	$(2) --log-level=WARNING
-$(BIN)/cmake --build build/$(1) --parallel
+$(BIN)/cmake --build build/$(1) --parallel 4
 endef
 
 ifneq ($(shell command -v $${CXX:-c++}),)
@@ -40,10 +41,10 @@ sanitize-address%: PRELOAD = $(call RUNTIME,asan):$(call RUNTIME,stdc++)
 sanitize-thread: PRELOAD = $(call RUNTIME,tsan)
 sanitize-%: .venv/dev
 	$(call compile,$*,-DCMAKE_BUILD_TYPE=Debug -DZIGGURAT_SANITIZE=$*)
-	rm -rf build/$*/package && cp -R src build/$*/package
+	rm -rf build/$*/package && cp -R src build/$*/package && rm -f build/$*/package/ziggurat/native/_core.*
 	$(BIN)/cmake --install build/$* --prefix build/$*/package
 	$(shell setarch --addr-no-randomize true 2> /dev/null && echo setarch --addr-no-randomize) \
-		env PYTHONPATH=$(CURDIR)/build/$*/package PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 LD_PRELOAD="$(PRELOAD)" \
+		env PYTHONPATH=$(abspath build/$*/package) PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 LD_PRELOAD="$(PRELOAD)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider tests/native
 
