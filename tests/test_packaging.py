@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -36,6 +38,15 @@ def test_git_ignores_nothing_that_the_package_needs():
     ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     needed = [name for name in ignored if "__pycache__" not in name and "/_core." not in name]
     assert [name for name in needed if ".egg-info/" not in name] == []
+
+
+def test_a_checkout_on_pythonpath_goes_before_the_installed_package(tmp_path):
+    (tmp_path / "ziggurat").mkdir()
+    (tmp_path / "ziggurat" / "__init__.py").touch()
+    command = [sys.executable, "-c", "import ziggurat; print(ziggurat.__file__)"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert Path(result.stdout.strip()).parent.parent == tmp_path
 
 
 def test_compiling_needs_no_torch_and_installing_needs_no_compiler():
