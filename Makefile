@@ -20,7 +20,7 @@ test: .venv/dev native  ## all tests
 # $(call compile,NAME,OPTIONS): in build/NAME. A warning is an error here, though not for those who install.
 define compile
 $(BIN)/cmake -S . -B build/$(1) -DPython_EXECUTABLE=$(abspath $(BIN))/python -DCMAKE_COMPILE_WARNING_AS_ERROR=ON \
-	$(2) --log-level=WARNING
+	-DZIGGURAT_EMULATED=ON $(2) --log-level=WARNING
 $(BIN)/cmake --build build/$(1) --parallel 4
 endef
 
