@@ -25,7 +25,8 @@ std::vector<int32_t> shorten(Live& live, const std::vector<uint8_t>& kept) {
 
 void note_lengths(const Live& live, int layer, int n_layers, const Outcomes& outcomes) {
     for (int i = 0; i < count(live.edges); ++i)
-        outcomes.kept[static_cast<int64_t>(live.sequences[i]) * (n_layers + 1) + layer] = live.edges[i + 1] - live.edges[i];
+        outcomes.kept[static_cast<int64_t>(live.sequences[i]) * (n_layers + 1) + layer] =
+            live.edges[i + 1] - live.edges[i];
 }
 
 // Which tokens a layer leaves, from the scores of those that entered it.
@@ -33,7 +34,8 @@ std::vector<uint8_t> staying(const Live& live, int layer, const float* scores, c
     std::vector<uint8_t> kept(live.edges.back());
     for (int i = 0; i < count(live.edges); ++i) {
         const int first = live.edges[i];
-        rules.tokens.stays(layer, scores + first, live.edges[i + 1] - first, rules.original[live.sequences[i]], &kept[first]);
+        rules.tokens.stays(layer, scores + first, live.edges[i + 1] - first, rules.original[live.sequences[i]],
+                           &kept[first]);
     }
     return kept;
 }
@@ -73,7 +75,8 @@ void run_last(Pass& pass, Live& live) {
     auto* context = work.context.as<float>();
     pass.first_context(layer, live.states.as<float>(), live.edges, context);
     work.states.reserve(sizeof(float) * d * n);
-    pass.finish(layer, {live.states.as<float>(), d, live.edges.data(), n}, {context, d, nullptr, n}, work.states.as<float>());
+    pass.finish(layer, {live.states.as<float>(), d, live.edges.data(), n}, {context, d, nullptr, n},
+                work.states.as<float>());
     std::swap(live.states, work.states);
     for (int i = 0; i <= n; ++i) live.edges[i] = i;
 }
@@ -86,7 +89,8 @@ void drop(Live& live, const std::vector<uint8_t>& leaves, int d) {
     for (int i = 0; i < count(live.edges); ++i) {
         if (leaves[i]) continue;
         const int from = live.edges[i], to = edges.back(), n = live.edges[i + 1] - from;
-        std::memmove(states + static_cast<ptrdiff_t>(d) * to, states + static_cast<ptrdiff_t>(d) * from, sizeof(float) * d * n);
+        std::memmove(states + static_cast<ptrdiff_t>(d) * to, states + static_cast<ptrdiff_t>(d) * from,
+                     sizeof(float) * d * n);
         std::copy_n(live.positions.begin() + from, n, live.positions.begin() + to);
         edges.push_back(to + n);
         sequences.push_back(live.sequences[i]);

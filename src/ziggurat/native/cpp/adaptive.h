@@ -20,11 +20,11 @@ struct Live {
 
 // What became of the inputs of a call; arrays belong to the caller, who has filled them with "nothing yet".
 struct Outcomes {
-    float* logits;     // (n, n_classes), of the rung that answered
-    int64_t* rungs;    // (n), -1 = not answered yet
-    double* seconds;   // (n), from the start of the call to the answer
-    int64_t* kept;     // (n, L + 1): tokens that entered layer 1, then those that each layer left; 0 = it did not run
-    float* history;    // (n, n_rungs, n_classes): what asked rungs said
+    float* logits;    // (n, n_classes), of the rung that answered
+    int64_t* rungs;   // (n), -1 = not answered yet
+    double* seconds;  // (n), from the start of the call to the answer
+    int64_t* kept;    // (n, L + 1): tokens that entered layer 1, then those that each layer left; 0 = it did not run
+    float* history;   // (n, n_rungs, n_classes): what asked rungs said
 };
 
 struct Rules {

@@ -32,8 +32,14 @@ const Kernels& kernels_for(const std::string& name) {
 
 Spec read_spec(const nb::dict& dict) {
     const auto whole = [&](const char* key) { return nb::cast<int>(dict[key]); };
-    return {whole("hidden"), whole("layers"), whole("heads"), whole("intermediate"), whole("vocabulary"), whole("positions"),
-            whole("segments"), nb::cast<std::string>(dict["activation"]) == "gelu_tanh",
+    return {whole("hidden"),
+            whole("layers"),
+            whole("heads"),
+            whole("intermediate"),
+            whole("vocabulary"),
+            whole("positions"),
+            whole("segments"),
+            nb::cast<std::string>(dict["activation"]) == "gelu_tanh",
             nb::cast<float>(dict["layer_norm_eps"])};
 }
 
@@ -50,7 +56,8 @@ class Engine {
             const bool fits = nb::try_cast(value, array, false);
             refuse(!fits, "tensor " + nb::cast<std::string>(name) + ": must be a contiguous float32 array");
             Tensor tensor{array.data(), {}};
-            for (size_t axis = 0; axis < array.ndim(); ++axis) tensor.shape.push_back(static_cast<int64_t>(array.shape(axis)));
+            for (size_t axis = 0; axis < array.ndim(); ++axis)
+                tensor.shape.push_back(static_cast<int64_t>(array.shape(axis)));
             named[nb::cast<std::string>(name)] = tensor;
         }
         model_ = make_model(read_spec(spec), named, head_layers, dtype_named(dtype), kernels_for(instructions));
@@ -70,7 +77,8 @@ class Engine {
         return states;
     }
 
-    nb::tuple context(int layer, const In<float>& states, const In<int64_t>& cu_seqlens, bool scored, bool from_others) {
+    nb::tuple context(int layer, const In<float>& states, const In<int64_t>& cu_seqlens, bool scored,
+                      bool from_others) {
         check_layer(layer);
         const int n = matrix_rows(states, width(), "states");
         const Edges edges = edges_of(cu_seqlens, n);
@@ -159,14 +167,15 @@ class Engine {
     };
 
     template <class Begin>
-    nb::tuple travel(Results& results, const In<int64_t>& original, const OwnedExitRule& exits, const OwnedTokenRule* tokens,
-                     int first, int last, const Begin& begin) {
+    nb::tuple travel(Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
+                     const OwnedTokenRule* tokens, int first, int last, const Begin& begin) {
         const auto begun = std::chrono::steady_clock::now();
         const int n = static_cast<int>(results.rungs.shape(0)), layers = model_->spec.layers;
         refuse(first < 1 || last < first || last > layers, "layers: must be 1 <= first <= last <= L");
         check_length(original, n, "original");
-        refuse(exits.n_rungs != static_cast<int>(model_->rung_layers.size()) || (exits.n_rows != 1 && exits.n_rows != n),
-               "thresholds: must be (1 or n_seqs, n_rungs - 1)");
+        refuse(
+            exits.n_rungs != static_cast<int>(model_->rung_layers.size()) || (exits.n_rows != 1 && exits.n_rows != n),
+            "thresholds: must be (1 or n_seqs, n_rungs - 1)");
         if (tokens) check_tokens(*tokens);
         const Rules rules{tokens ? tokens->view() : TokenRule{}, exits.view(), original.data()};
         Live live;
@@ -174,7 +183,8 @@ class Engine {
             live = begin(pass, rules);
             advance(pass, live, first, last, rules, results.view(), begun);
         });
-        return nb::make_tuple(results.logits, results.rungs, results.seconds, results.kept, results.history, left(live));
+        return nb::make_tuple(results.logits, results.rungs, results.seconds, results.kept, results.history,
+                              left(live));
     }
 
     // Sequences that are still on their way: states, positions, cu_seqlens, which input each is.
@@ -205,7 +215,8 @@ class Engine {
     }
 
     void check_tokens(const OwnedTokenRule& rule) const {
-        refuse(static_cast<int>(rule.values.size()) != model_->spec.layers, "pruning values: must be one for each layer");
+        refuse(static_cast<int>(rule.values.size()) != model_->spec.layers,
+               "pruning values: must be one for each layer");
         refuse(!rule.vocabulary.empty() && static_cast<int>(rule.vocabulary.size()) != model_->spec.vocabulary,
                "vocabulary: must have one entry for each of the model's");
         refuse(rule.score == TokenScore::predicted && model_->layers[0].guess.empty(), "the model has no guesses");
@@ -246,7 +257,8 @@ NB_MODULE(_core, module) {
     bind_rules(module);
     bind_kernels(module);
     nb::class_<Engine>(module, "Engine")
-        .def(nb::init<const nb::dict&, const nb::dict&, const std::vector<int>&, const std::string&, int, const std::string&>(),
+        .def(nb::init<const nb::dict&, const nb::dict&, const std::vector<int>&, const std::string&, int,
+                      const std::string&>(),
              nb::arg("spec"), nb::arg("tensors"), nb::arg("head_layers"), nb::arg("dtype"), nb::arg("threads"),
              nb::arg("instructions") = "")
         .def_prop_ro("instructions", &Engine::instructions)
@@ -259,8 +271,8 @@ NB_MODULE(_core, module) {
         .def("finish", &Engine::finish, nb::arg("layer"), exact("states"), exact("context"))
         .def("guess", &Engine::guess, nb::arg("layer"), exact("states"), exact("cu_seqlens"))
         .def("logits", &Engine::logits, nb::arg("rung"), exact("states"), exact("cu_seqlens"))
-        .def("run", &Engine::run, exact("ids"), exact("positions"), exact("cu_seqlens"), exact("original"), nb::arg("exits"),
-             nb::arg("tokens").none(), nb::arg("last"))
+        .def("run", &Engine::run, exact("ids"), exact("positions"), exact("cu_seqlens"), exact("original"),
+             nb::arg("exits"), nb::arg("tokens").none(), nb::arg("last"))
         .def("resume", &Engine::resume, exact("states"), exact("positions"), exact("cu_seqlens"), exact("original"),
              exact("history"), nb::arg("exits"), nb::arg("tokens").none(), nb::arg("first"), nb::arg("last"));
     module.def("instructions", [] {

@@ -25,7 +25,8 @@ const std::map<std::string, ExitScore> SCORES = {
     {"top-entropy", ExitScore::top_entropy},
     {"confident-in-a-row", ExitScore::confident_in_a_row},
 };
-const std::map<std::string, Keep> KEEPS = {{"threshold", Keep::threshold}, {"share", Keep::share}, {"count", Keep::count}};
+const std::map<std::string, Keep> KEEPS = {
+    {"threshold", Keep::threshold}, {"share", Keep::share}, {"count", Keep::count}};
 const std::map<std::string, TokenScore> TOKEN_SCORES = {
     {"received", TokenScore::received},
     {"received-from-others", TokenScore::received_from_others},
@@ -42,7 +43,8 @@ OwnedExitRule::OwnedExitRule(const std::string& score, double parameter, const I
     n_rows = matrix_rows(thresholds, -1, "thresholds");
     n_rungs = static_cast<int>(thresholds.shape(1)) + 1;
     refuse(n_rows < 1, "thresholds: at least one row");
-    refuse(this->score == ExitScore::top_entropy && !(parameter >= 2 && parameter <= 1 << 30), "top-entropy: needs at least 2");
+    refuse(this->score == ExitScore::top_entropy && !(parameter >= 2 && parameter <= 1 << 30),
+           "top-entropy: needs at least 2");
     this->thresholds.assign(thresholds.data(), thresholds.data() + thresholds.size());
     if (!temperatures) return;
     check_length(*temperatures, n_rungs, "temperatures");
@@ -50,13 +52,18 @@ OwnedExitRule::OwnedExitRule(const std::string& score, double parameter, const I
 }
 
 ExitRule OwnedExitRule::view() const {
-    return {score, parameter, n_rungs, thresholds.data(), n_rows == 1 ? 0 : n_rungs - 1,
+    return {score,
+            parameter,
+            n_rungs,
+            thresholds.data(),
+            n_rows == 1 ? 0 : n_rungs - 1,
             temperatures.empty() ? nullptr : temperatures.data()};
 }
 
 OwnedTokenRule::OwnedTokenRule(const std::string& keep, const std::string& score, const std::string& scale,
                                const In<double>& values, std::optional<In<bool>> vocabulary)
-    : keep(named(KEEPS, keep, "pruning rule")), score(named(TOKEN_SCORES, score, "token score")),
+    : keep(named(KEEPS, keep, "pruning rule")),
+      score(named(TOKEN_SCORES, score, "token score")),
       scale(named(SCALES, scale, "scale")) {
     refuse(values.ndim() != 1, "values: must have one axis");
     this->values.assign(values.data(), values.data() + values.size());
@@ -74,7 +81,8 @@ void bind_rules(nb::module_& module) {
         .def(nb::init<const std::string&, double, const In<double>&, std::optional<In<double>>>(), nb::arg("score"),
              nb::arg("parameter"), nb::arg("thresholds"), nb::arg("temperatures").none());
     nb::class_<OwnedTokenRule>(module, "TokenRule")
-        .def(nb::init<const std::string&, const std::string&, const std::string&, const In<double>&, std::optional<In<bool>>>(),
+        .def(nb::init<const std::string&, const std::string&, const std::string&, const In<double>&,
+                      std::optional<In<bool>>>(),
              nb::arg("keep"), nb::arg("score"), nb::arg("scale"), nb::arg("values"), nb::arg("vocabulary").none());
 }
 

@@ -28,8 +28,8 @@ struct OwnedTokenRule {
     std::vector<double> values;
     std::vector<uint8_t> vocabulary;
 
-    OwnedTokenRule(const std::string& keep, const std::string& score, const std::string& scale, const In<double>& values,
-                   std::optional<In<bool>> vocabulary);
+    OwnedTokenRule(const std::string& keep, const std::string& score, const std::string& scale,
+                   const In<double>& values, std::optional<In<bool>> vocabulary);
     TokenRule view() const;
 };
 

@@ -1,5 +1,5 @@
-#include "simd_scalar.h"
 #include "kernels.inl"
+#include "simd_scalar.h"
 
 namespace ziggurat {
 

@@ -28,7 +28,8 @@ bool all_finite(const float* data, int64_t n) {
 // Reads tensors by name and refuses those that are not what the spec says.
 class Reader {
   public:
-    Reader(const Tensors& tensors, Dtype dtype, const Kernels& kernels) : tensors_(tensors), dtype_(dtype), kernels_(kernels) {}
+    Reader(const Tensors& tensors, Dtype dtype, const Kernels& kernels)
+        : tensors_(tensors), dtype_(dtype), kernels_(kernels) {}
 
     bool has(const std::string& name) const { return tensors_.count(name) > 0; }
 
@@ -36,8 +37,8 @@ class Reader {
         const auto found = tensors_.find(name);
         if (found == tensors_.end()) throw std::invalid_argument("tensor " + name + " is missing");
         if (found->second.shape != shape)
-            throw std::invalid_argument("tensor " + name + " has shape " + shape_text(found->second.shape) + ", the model needs " +
-                                        shape_text(shape));
+            throw std::invalid_argument("tensor " + name + " has shape " + shape_text(found->second.shape) +
+                                        ", the model needs " + shape_text(shape));
         int64_t n = 1;
         for (const int64_t size : shape) n *= size;
         const float* data = found->second.data;
@@ -110,7 +111,8 @@ Head read_head(const Reader& reader, const Spec& spec, const std::string& name, 
 }
 
 void check(const Spec& spec, const std::vector<int>& head_layers) {
-    for (const int size : {spec.hidden, spec.layers, spec.heads, spec.intermediate, spec.vocabulary, spec.positions, spec.segments})
+    for (const int size :
+         {spec.hidden, spec.layers, spec.heads, spec.intermediate, spec.vocabulary, spec.positions, spec.segments})
         if (size < 1) throw std::invalid_argument("spec: every size must be at least 1");
     if (spec.hidden % spec.heads) throw std::invalid_argument("spec: heads do not divide the width");
     int before = 0;
@@ -123,8 +125,8 @@ void check(const Spec& spec, const std::vector<int>& head_layers) {
 
 }  // namespace
 
-std::unique_ptr<Model> make_model(const Spec& spec, const Tensors& tensors, const std::vector<int>& head_layers, Dtype dtype,
-                                  const Kernels& kernels) {
+std::unique_ptr<Model> make_model(const Spec& spec, const Tensors& tensors, const std::vector<int>& head_layers,
+                                  Dtype dtype, const Kernels& kernels) {
     check(spec, head_layers);
     const Reader reader(tensors, dtype, kernels);
     const int d = spec.hidden;

@@ -61,7 +61,7 @@ struct Model {
 
 // `tensors` have the names of our state dict, (out, in) float32. Throws std::invalid_argument, which names the tensor, for
 // one that is missing, has another shape or numbers that are not finite. Only embeddings are still read after the call.
-std::unique_ptr<Model> make_model(const Spec& spec, const Tensors& tensors, const std::vector<int>& head_layers, Dtype dtype,
-                                  const Kernels& kernels);
+std::unique_ptr<Model> make_model(const Spec& spec, const Tensors& tensors, const std::vector<int>& head_layers,
+                                  Dtype dtype, const Kernels& kernels);
 
 }  // namespace ziggurat

@@ -78,8 +78,7 @@ Packed pack(const float* weight, const float* bias, int out, int in, Dtype dtype
     }
     std::vector<uint32_t> channel(words);
     for (size_t j = 0; j < columns; ++j) {
-        uint32_t* target =
-            packed.weights.as<uint32_t>() + j / layout.panel * layout.panel * words + j % layout.panel;
+        uint32_t* target = packed.weights.as<uint32_t>() + j / layout.panel * layout.panel * words + j % layout.panel;
         std::fill(channel.begin(), channel.end(), 0u);
         if (j < static_cast<size_t>(out)) {
             const Codes codes = to_words(weight + j * in, in, dtype, layout, channel.data());

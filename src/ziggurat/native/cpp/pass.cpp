@@ -7,9 +7,9 @@ namespace ziggurat {
 
 namespace {
 
-constexpr int BLOCK = 48;          // rows that one thread takes at a time: what it makes of them stays in its cache
-constexpr int STEP = 6;            // rows that a kernel computes together
-constexpr int PAIRS = 64;          // (sequence, head) pairs that one thread takes at most at a time
+constexpr int BLOCK = 48;  // rows that one thread takes at a time: what it makes of them stays in its cache
+constexpr int STEP = 6;    // rows that a kernel computes together
+constexpr int PAIRS = 64;  // (sequence, head) pairs that one thread takes at most at a time
 constexpr int FASTBERT_HEADS = 2;
 
 int rows_of_a_block(int n, int most, int threads) {
@@ -65,7 +65,8 @@ void Pass::embed(const int64_t* ids, const int64_t* positions, int n, float* sta
     });
 }
 
-void Pass::context(int layer, const float* states, const Edges& edges, float* context, float* scores, bool from_others) {
+void Pass::context(int layer, const float* states, const Edges& edges, float* context, float* scores,
+                   bool from_others) {
     const Spec& spec = model_.spec;
     const Layer& weights = model_.layers[layer - 1];
     const int n = edges.back(), d = spec.hidden, pairs = count(edges) * spec.heads;
@@ -83,8 +84,8 @@ void Pass::context(int layer, const float* states, const Edges& edges, float* co
     in_blocks(pairs, PAIRS, scratch, [&](int begin, int end, std::byte* mine) {
         for (int pair = begin; pair < end; ++pair) {
             const int first = edges[pair / spec.heads], head = pair % spec.heads;
-            const Attention sequence{qkv + static_cast<ptrdiff_t>(3) * d * first, 3 * d, edges[pair / spec.heads + 1] - first,
-                                     spec.heads, spec.width()};
+            const Attention sequence{qkv + static_cast<ptrdiff_t>(3) * d * first, 3 * d,
+                                     edges[pair / spec.heads + 1] - first, spec.heads, spec.width()};
             float* column = received ? received + static_cast<ptrdiff_t>(n) * head + first : nullptr;
             kernels_.attend(sequence, head, context + static_cast<ptrdiff_t>(d) * first, d, column, from_others, mine);
         }
@@ -112,30 +113,33 @@ void Pass::first_context(int layer, const float* states, const Edges& edges, flo
     for (int i = 0; i < n_seqs; ++i) longest = std::max(longest, edges[i + 1] - edges[i]);
     in_blocks(n_seqs, PAIRS, kernels_.attend_scratch(longest, spec.width()), [&](int begin, int end, std::byte* mine) {
         for (int i = begin; i < end; ++i)
-            kernels_.attend_first(query + static_cast<ptrdiff_t>(3) * d * i, qkv + static_cast<ptrdiff_t>(3) * d * edges[i] + d,
-                                  3 * d, edges[i + 1] - edges[i], spec.heads, spec.width(),
-                                  context + static_cast<ptrdiff_t>(d) * i, mine);
+            kernels_.attend_first(query + static_cast<ptrdiff_t>(3) * d * i,
+                                  qkv + static_cast<ptrdiff_t>(3) * d * edges[i] + d, 3 * d, edges[i + 1] - edges[i],
+                                  spec.heads, spec.width(), context + static_cast<ptrdiff_t>(d) * i, mine);
     });
 }
 
 void Pass::finish(int layer, Rows states, Rows context, float* out) {
     const Layer& weights = model_.layers[layer - 1];
     const int d = model_.spec.hidden, wide = model_.spec.intermediate;
-    const size_t operand = round_up(std::max({kernels_.operand_size(weights.out, BLOCK), kernels_.operand_size(weights.up, BLOCK),
-                                              kernels_.operand_size(weights.down, BLOCK)}), LINE);
+    const size_t operand =
+        round_up(std::max({kernels_.operand_size(weights.out, BLOCK), kernels_.operand_size(weights.up, BLOCK),
+                           kernels_.operand_size(weights.down, BLOCK)}),
+                 LINE);
     const size_t middle = round_up(sizeof(float) * BLOCK * d, LINE);
     const Finish gelu = model_.spec.gelu_tanh ? Finish::gelu_tanh : Finish::gelu;
-    in_blocks(states.n, BLOCK, operand + middle + sizeof(float) * BLOCK * wide, [&](int begin, int end, std::byte* scratch) {
-        auto* attended = reinterpret_cast<float*>(scratch + operand);
-        auto* inner = reinterpret_cast<float*>(scratch + operand + middle);
-        float* y = out + static_cast<ptrdiff_t>(d) * begin;
-        const int rows = end - begin;
-        linear(weights.out, part(context, begin, end), attended, d, Finish::none, scratch);
-        kernels_.add_norm(attended, d, part(states, begin, end), rows, d, weights.attention_norm.view());
-        linear(weights.up, {attended, d, nullptr, rows}, inner, wide, gelu, scratch);
-        linear(weights.down, {inner, wide, nullptr, rows}, y, d, Finish::none, scratch);
-        kernels_.add_norm(y, d, {attended, d, nullptr, rows}, rows, d, weights.output_norm.view());
-    });
+    in_blocks(states.n, BLOCK, operand + middle + sizeof(float) * BLOCK * wide,
+              [&](int begin, int end, std::byte* scratch) {
+                  auto* attended = reinterpret_cast<float*>(scratch + operand);
+                  auto* inner = reinterpret_cast<float*>(scratch + operand + middle);
+                  float* y = out + static_cast<ptrdiff_t>(d) * begin;
+                  const int rows = end - begin;
+                  linear(weights.out, part(context, begin, end), attended, d, Finish::none, scratch);
+                  kernels_.add_norm(attended, d, part(states, begin, end), rows, d, weights.attention_norm.view());
+                  linear(weights.up, {attended, d, nullptr, rows}, inner, wide, gelu, scratch);
+                  linear(weights.down, {inner, wide, nullptr, rows}, y, d, Finish::none, scratch);
+                  kernels_.add_norm(y, d, {attended, d, nullptr, rows}, rows, d, weights.output_norm.view());
+              });
 }
 
 void Pass::guess(int layer, const float* states, const Edges& edges, float* scores) {
@@ -143,7 +147,8 @@ void Pass::guess(int layer, const float* states, const Edges& edges, float* scor
     const int d = model_.spec.hidden;
     for (int token = 0; token < edges.back(); ++token) {
         double sum = weights[d];
-        for (int i = 0; i < d; ++i) sum += static_cast<double>(weights[i]) * states[static_cast<ptrdiff_t>(d) * token + i];
+        for (int i = 0; i < d; ++i)
+            sum += static_cast<double>(weights[i]) * states[static_cast<ptrdiff_t>(d) * token + i];
         scores[token] = static_cast<float>(sum);
     }
     for (int i = 0; i < count(edges); ++i) {
@@ -175,8 +180,8 @@ void Pass::read_tokens(const Head& head, const float* states, int n, float* narr
     in_blocks(n, BLOCK, operand, [&](int begin, int end, std::byte* scratch) {
         float* mine = narrow + static_cast<ptrdiff_t>(width) * begin;
         linear(*head.narrow, part({states, d, nullptr, n}, begin, end), mine, width, Finish::tanh, scratch);
-        linear(*head.key_value, {mine, width, nullptr, end - begin}, key_value + static_cast<ptrdiff_t>(2) * width * begin,
-               2 * width, Finish::none, scratch);
+        linear(*head.key_value, {mine, width, nullptr, end - begin},
+               key_value + static_cast<ptrdiff_t>(2) * width * begin, 2 * width, Finish::none, scratch);
     });
 }
 
@@ -192,7 +197,8 @@ void Pass::read_first(const Head& head, const float* states, const Edges& edges,
     const size_t values = round_up(sizeof(float) * STEP * width, LINE);
     const size_t attention = kernels_.attend_scratch(longest, std::max(width / FASTBERT_HEADS, 1));
     in_blocks(count(edges), STEP, operand + 2 * values + attention, [&](int begin, int end, std::byte* scratch) {
-        auto *one = reinterpret_cast<float*>(scratch + operand), *other = reinterpret_cast<float*>(scratch + operand + values);
+        auto *one = reinterpret_cast<float*>(scratch + operand),
+             *other = reinterpret_cast<float*>(scratch + operand + values);
         const int rows = end - begin;
         Rows read{states, width, edges.data() + begin, rows};
         const auto then = [&](const Packed& weights, Finish finish) {
@@ -205,15 +211,17 @@ void Pass::read_first(const Head& head, const float* states, const Edges& edges,
             const auto* key_value = work_.qkv.as<float>();
             for (int i = 0; i < rows; ++i) {
                 const int first = edges[begin + i];
-                kernels_.attend_first(one + static_cast<ptrdiff_t>(width) * i, key_value + static_cast<ptrdiff_t>(2) * width * first,
-                                      2 * width, edges[begin + i + 1] - first, FASTBERT_HEADS, width / FASTBERT_HEADS,
+                kernels_.attend_first(one + static_cast<ptrdiff_t>(width) * i,
+                                      key_value + static_cast<ptrdiff_t>(2) * width * first, 2 * width,
+                                      edges[begin + i + 1] - first, FASTBERT_HEADS, width / FASTBERT_HEADS,
                                       other + static_cast<ptrdiff_t>(width) * i, scratch + operand + 2 * values);
             }
             read.data = other;
             then(*head.out, Finish::none);
         }
         if (head.dense) then(*head.dense, Finish::tanh);
-        linear(head.classes, read, logits + static_cast<ptrdiff_t>(n_classes) * begin, n_classes, Finish::none, scratch);
+        linear(head.classes, read, logits + static_cast<ptrdiff_t>(n_classes) * begin, n_classes, Finish::none,
+               scratch);
     });
 }
 

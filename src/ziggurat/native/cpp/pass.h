@@ -22,7 +22,8 @@ struct Workspace {
 
 class Pass {
   public:
-    Pass(const Model& model, Team& team, Workspace& work) : model_(model), kernels_(*model.kernels), team_(team), work_(work) {}
+    Pass(const Model& model, Team& team, Workspace& work)
+        : model_(model), kernels_(*model.kernels), team_(team), work_(work) {}
 
     const Model& model() const { return model_; }
     Workspace& workspace() { return work_; }

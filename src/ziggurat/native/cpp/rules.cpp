@@ -54,8 +54,10 @@ double agreement(const double* logits, int n_heard, int n_classes, bool in_a_row
     int64_t before = -1;
     for (int i = 0; i < n_heard; ++i, logits += n_classes) {
         const int64_t said = std::max_element(logits, logits + n_classes) - logits;
-        if (said == before) count += 1;
-        else if (in_a_row) count = 0;
+        if (said == before)
+            count += 1;
+        else if (in_a_row)
+            count = 0;
         before = said;
     }
     return count;
@@ -63,7 +65,8 @@ double agreement(const double* logits, int n_heard, int n_classes, bool in_a_row
 
 double confident_in_a_row(double* logits, int n_heard, int n_classes, double largest) {
     double count = 0;
-    for (int i = 0; i < n_heard; ++i) count = normalised_entropy(logits + i * n_classes, n_classes) <= largest ? count + 1 : 0;
+    for (int i = 0; i < n_heard; ++i)
+        count = normalised_entropy(logits + i * n_classes, n_classes) <= largest ? count + 1 : 0;
     return count;
 }
 
@@ -86,13 +89,20 @@ double exit_score(ExitScore score, double parameter, std::vector<double> logits,
         if (!std::isfinite(logit)) return std::nan("");
     double* latest = logits.data() + static_cast<int64_t>(n_heard - 1) * n_classes;
     switch (score) {
-        case ExitScore::entropy: return normalised_entropy(latest, n_classes);
-        case ExitScore::max_probability: return max_probability(latest, n_classes);
-        case ExitScore::margin: return margin(latest, n_classes);
-        case ExitScore::agreement: return agreement(logits.data(), n_heard, n_classes, false);
-        case ExitScore::agreement_in_a_row: return agreement(logits.data(), n_heard, n_classes, true);
-        case ExitScore::top_entropy: return top_entropy(latest, n_classes, static_cast<int>(parameter));
-        case ExitScore::confident_in_a_row: return confident_in_a_row(logits.data(), n_heard, n_classes, parameter);
+        case ExitScore::entropy:
+            return normalised_entropy(latest, n_classes);
+        case ExitScore::max_probability:
+            return max_probability(latest, n_classes);
+        case ExitScore::margin:
+            return margin(latest, n_classes);
+        case ExitScore::agreement:
+            return agreement(logits.data(), n_heard, n_classes, false);
+        case ExitScore::agreement_in_a_row:
+            return agreement(logits.data(), n_heard, n_classes, true);
+        case ExitScore::top_entropy:
+            return top_entropy(latest, n_classes, static_cast<int>(parameter));
+        case ExitScore::confident_in_a_row:
+            return confident_in_a_row(logits.data(), n_heard, n_classes, parameter);
     }
     return 0;
 }

@@ -7,7 +7,7 @@
 namespace ziggurat {
 
 enum class ExitScore : uint8_t {
-    entropy,             // over ln N, in [0, 1]
+    entropy,  // over ln N, in [0, 1]
     max_probability,
     margin,
     agreement,           // never reset (S3)
@@ -41,7 +41,7 @@ struct TokenRule {
     Keep keep = Keep::all;
     TokenScore score = TokenScore::received;
     Scale scale = Scale::relative;
-    const double* values = nullptr;     // (L), NaN = nobody leaves there
+    const double* values = nullptr;       // (L), NaN = nobody leaves there
     const uint8_t* vocabulary = nullptr;  // (n_vocabulary) or null = every entry is read
 
     bool prunes(int layer) const;

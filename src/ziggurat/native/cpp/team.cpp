@@ -56,8 +56,10 @@ void Team::run(int n_tasks, const Task& task) {
     const int others = static_cast<int>(workers_.size());
     for (int glance = 0; idle_.load(std::memory_order_acquire) < others; ++glance) {
         // A worker that has no core of its own gets ours.
-        if (glance < 4096) breathe();
-        else std::this_thread::yield();
+        if (glance < 4096)
+            breathe();
+        else
+            std::this_thread::yield();
     }
 }
 
@@ -70,7 +72,8 @@ void Team::work(int thread) {
     for (;;) {
         const auto until = std::chrono::steady_clock::now() + PATIENCE;
         while (round_.load(std::memory_order_acquire) == seen && !stop_ && std::chrono::steady_clock::now() < until)
-            for (int glance = 0; glance < GLANCES && round_.load(std::memory_order_relaxed) == seen; ++glance) breathe();
+            for (int glance = 0; glance < GLANCES && round_.load(std::memory_order_relaxed) == seen; ++glance)
+                breathe();
         if (round_.load(std::memory_order_acquire) == seen) {
             std::unique_lock<std::mutex> lock(mutex_);
             wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen || stop_; });
