@@ -7,22 +7,36 @@ namespace {
 template <class S, class P, int R, int V>
 inline void accumulate(const std::byte* left, ptrdiff_t stride, const uint32_t* right, int words,
                        typename P::Sum (&totals)[R][V]) {
-    constexpr int STEP_BYTES = 4, WORDS = V * S::WIDTH;
+    constexpr int WORD_BYTES = 4, WORDS = V * S::WIDTH;
+    // Sums of its own: an array that others index too would be written to memory at every step.
+    typename P::Sum sums[R][V];
     const std::byte* rows[R];
-    for (int r = 0; r < R; ++r) rows[r] = left + r * stride;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+        rows[r] = left + r * stride;
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) sums[r][v] = totals[r][v];
+    }
     const auto step = [&](auto part, ptrdiff_t offset, const uint32_t* words_of_step) {
         decltype(P::template weights<part.value>(right)) weights[V];
+#pragma GCC unroll 8
         for (int v = 0; v < V; ++v) weights[v] = P::template weights<part.value>(words_of_step + v * S::WIDTH);
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
             const auto input = P::input(rows[r] + offset);
-            for (int v = 0; v < V; ++v) totals[r][v] = P::add(totals[r][v], input, weights[v]);
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) sums[r][v] = P::add(sums[r][v], input, weights[v]);
         }
     };
-#pragma GCC unroll 2
+#pragma GCC unroll 1
     for (ptrdiff_t k = 0; k < words; ++k) {
-        step(Number<0>{}, k * P::STEPS * STEP_BYTES, right + k * WORDS);
-        if constexpr (P::STEPS == 2) step(Number<1>{}, k * 2 * STEP_BYTES + STEP_BYTES, right + k * WORDS);
+        step(Number<0>{}, k * P::STEPS * WORD_BYTES, right + k * WORDS);
+        if constexpr (P::STEPS == 2) step(Number<1>{}, (2 * k + 1) * WORD_BYTES, right + k * WORDS);
     }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) totals[r][v] = sums[r][v];
 }
 
 // R rows of y in the panel that begins at `column`.
