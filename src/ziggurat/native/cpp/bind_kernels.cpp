@@ -120,12 +120,12 @@ class PackedLinear {
         demand(static_cast<int>(x.shape(1)) == packed_.in, "x: one column for each input");
         const Finish how = finish_named(finish);
         Buffer operand(set_.operand_size(packed_, rows.n));
-        std::vector<float> y(static_cast<size_t>(rows.n) * packed_.out);
+        Buffer y(sizeof(float) * rows.n * packed_.out);
         const double start = own_time();
         for (int i = 0; i < repeats; ++i) set_.prepare(packed_, rows, operand.as<void>());
         const double middle = own_time();
         for (int i = 0; i < repeats; ++i)
-            set_.multiply(packed_, operand.as<void>(), rows.n, 0, packed_.out, how, y.data(), packed_.out);
+            set_.multiply(packed_, operand.as<void>(), rows.n, 0, packed_.out, how, y.as<float>(), packed_.out);
         return {own_time() - middle, middle - start};
     }
 
@@ -155,12 +155,12 @@ double attend_seconds(const std::string& name, Matrix qkv, int heads, bool score
     demand(heads > 0 && qkv.shape(1) > 0 && qkv.shape(1) % (3 * heads) == 0, "qkv: three times heads times width");
     const int n = static_cast<int>(qkv.shape(0)), width = static_cast<int>(qkv.shape(1)) / (3 * heads);
     const Attention sequence{qkv.data(), static_cast<ptrdiff_t>(qkv.shape(1)), n, heads, width};
-    std::vector<float> context(static_cast<size_t>(n) * heads * width), received(n);
+    Buffer context(sizeof(float) * n * heads * width), received(sizeof(float) * n);
     Buffer scratch(set.attend_scratch(n, width));
     const double start = own_time();
     for (int i = 0; i < repeats; ++i)
         for (int head = 0; head < heads; ++head)
-            set.attend(sequence, head, context.data(), heads * width, scored ? received.data() : nullptr, false,
+            set.attend(sequence, head, context.as<float>(), heads * width, scored ? received.as<float>() : nullptr, false,
                        scratch.as<void>());
     return own_time() - start;
 }

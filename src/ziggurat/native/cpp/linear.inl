@@ -1,4 +1,4 @@
-// Linear maps: rows in blocks of up to S::ROWS, columns in panels of S::VECTORS vectors, all sums of a block in registers.
+// Linear maps: rows in blocks of up to P::ROWS, columns in panels of S::VECTORS vectors, all sums of a block in registers.
 
 namespace ziggurat {
 namespace {
@@ -66,7 +66,7 @@ void block(const Packed& packed, const std::byte* records, size_t bytes, int col
 
 template <class S, class P> struct Linear {
     using Block = void (*)(const Packed&, const std::byte*, size_t, int, int, float*, ptrdiff_t);
-    static_assert(S::ROWS == 6);
+    static_assert(P::ROWS <= 6);
     static constexpr Block BLOCKS[] = {block<S, P, 1>, block<S, P, 2>, block<S, P, 3>,
                                        block<S, P, 4>, block<S, P, 5>, block<S, P, 6>};
 
@@ -84,9 +84,9 @@ template <class S, class P> struct Linear {
         const auto* records = static_cast<const std::byte*>(operand);
         // As many rows at a time as stay in the second cache while panel after panel passes by.
         constexpr size_t CACHE = 160 * 1024;
-        const int most = static_cast<int>(CACHE / bytes / S::ROWS) * S::ROWS;
+        const int most = static_cast<int>(CACHE / bytes / P::ROWS) * P::ROWS;
         for (int start = 0, n; start < rows; start += n) {
-            n = even_share(rows - start, most > S::ROWS ? most : S::ROWS);
+            n = even_share(rows - start, most > P::ROWS ? most : P::ROWS);
             for (int column = from; column < to; column += packed.panel) {
                 const int columns = to - column < packed.panel ? to - column : packed.panel;
                 panel(packed, records + start * bytes, bytes, n, column, columns, how, y + start * stride, stride);
@@ -98,7 +98,7 @@ template <class S, class P> struct Linear {
     static void panel(const Packed& packed, const std::byte* records, size_t bytes, int rows, int column, int columns,
                       Finish how, float* y, ptrdiff_t stride) {
         for (int i = 0, n; i < rows; i += n) {
-            n = even_share(rows - i, S::ROWS);
+            n = even_share(rows - i, P::ROWS);
             BLOCKS[n - 1](packed, records + i * bytes, bytes, column, columns, y + i * stride, stride);
             if (how != Finish::none) finish<S>(how, y + i * stride + column, stride, n, columns);
         }
