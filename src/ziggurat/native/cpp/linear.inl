@@ -1,4 +1,4 @@
-// Linear maps: rows in blocks of up to S::ROWS, columns in panels of S::VECTORS vectors, all sums of a block in registers.
+// Linear maps: rows in blocks of up to P::ROWS, columns in panels of S::VECTORS vectors, all sums of a block in registers.
 
 namespace ziggurat {
 namespace {
@@ -7,22 +7,36 @@ namespace {
 template <class S, class P, int R, int V>
 inline void accumulate(const std::byte* left, ptrdiff_t stride, const uint32_t* right, int words,
                        typename P::Sum (&totals)[R][V]) {
-    constexpr int STEP_BYTES = 4, WORDS = V * S::WIDTH;
+    constexpr int WORD_BYTES = 4, WORDS = V * S::WIDTH;
+    // Sums of its own: an array that others index too would be written to memory at every step.
+    typename P::Sum sums[R][V];
     const std::byte* rows[R];
-    for (int r = 0; r < R; ++r) rows[r] = left + r * stride;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+        rows[r] = left + r * stride;
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) sums[r][v] = totals[r][v];
+    }
     const auto step = [&](auto part, ptrdiff_t offset, const uint32_t* words_of_step) {
         decltype(P::template weights<part.value>(right)) weights[V];
+#pragma GCC unroll 8
         for (int v = 0; v < V; ++v) weights[v] = P::template weights<part.value>(words_of_step + v * S::WIDTH);
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
             const auto input = P::input(rows[r] + offset);
-            for (int v = 0; v < V; ++v) totals[r][v] = P::add(totals[r][v], input, weights[v]);
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) sums[r][v] = P::add(sums[r][v], input, weights[v]);
         }
     };
-#pragma GCC unroll 2
+#pragma GCC unroll 1
     for (ptrdiff_t k = 0; k < words; ++k) {
-        step(Number<0>{}, k * P::STEPS * STEP_BYTES, right + k * WORDS);
-        if constexpr (P::STEPS == 2) step(Number<1>{}, k * 2 * STEP_BYTES + STEP_BYTES, right + k * WORDS);
+        step(Number<0>{}, k * P::STEPS * WORD_BYTES, right + k * WORDS);
+        if constexpr (P::STEPS == 2) step(Number<1>{}, (2 * k + 1) * WORD_BYTES, right + k * WORDS);
     }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) totals[r][v] = sums[r][v];
 }
 
 // R rows of y in the panel that begins at `column`.
@@ -52,7 +66,7 @@ void block(const Packed& packed, const std::byte* records, size_t bytes, int col
 
 template <class S, class P> struct Linear {
     using Block = void (*)(const Packed&, const std::byte*, size_t, int, int, float*, ptrdiff_t);
-    static_assert(S::ROWS == 6);
+    static_assert(P::ROWS <= 6);
     static constexpr Block BLOCKS[] = {block<S, P, 1>, block<S, P, 2>, block<S, P, 3>,
                                        block<S, P, 4>, block<S, P, 5>, block<S, P, 6>};
 
@@ -70,9 +84,9 @@ template <class S, class P> struct Linear {
         const auto* records = static_cast<const std::byte*>(operand);
         // As many rows at a time as stay in the second cache while panel after panel passes by.
         constexpr size_t CACHE = 160 * 1024;
-        const int most = static_cast<int>(CACHE / bytes / S::ROWS) * S::ROWS;
+        const int most = static_cast<int>(CACHE / bytes / P::ROWS) * P::ROWS;
         for (int start = 0, n; start < rows; start += n) {
-            n = even_share(rows - start, most > S::ROWS ? most : S::ROWS);
+            n = even_share(rows - start, most > P::ROWS ? most : P::ROWS);
             for (int column = from; column < to; column += packed.panel) {
                 const int columns = to - column < packed.panel ? to - column : packed.panel;
                 panel(packed, records + start * bytes, bytes, n, column, columns, how, y + start * stride, stride);
@@ -84,7 +98,7 @@ template <class S, class P> struct Linear {
     static void panel(const Packed& packed, const std::byte* records, size_t bytes, int rows, int column, int columns,
                       Finish how, float* y, ptrdiff_t stride) {
         for (int i = 0, n; i < rows; i += n) {
-            n = even_share(rows - i, S::ROWS);
+            n = even_share(rows - i, P::ROWS);
             BLOCKS[n - 1](packed, records + i * bytes, bytes, column, columns, y + i * stride, stride);
             if (how != Finish::none) finish<S>(how, y + i * stride + column, stride, n, columns);
         }

@@ -17,6 +17,7 @@ template <class S> struct FloatProduct {
     using Sum = F;
     static constexpr int GROUP = 1;  // inputs whose weights share a word
     static constexpr int STEPS = 1;  // words of a record that meet one word of weights
+    static constexpr int ROWS = S::ROWS;
 
     static size_t record(int in) { return record_bytes(sizeof(float) * round_up(in, S::WIDTH)); }
 
@@ -51,6 +52,7 @@ template <class S> struct WideProduct : FloatProduct<S> {
     using F = typename S::F;
     static constexpr int GROUP = 2;
     static constexpr int STEPS = 2;
+    static constexpr int ROWS = S::ROWS - 1;  // taking words apart needs registers too
 
     static size_t record(int in) { return record_bytes(sizeof(float) * round_up(in + 1, S::WIDTH)); }
 
@@ -97,6 +99,7 @@ template <class S> struct CodeProduct {
     using Code = typename S::Code;
     static constexpr int GROUP = 4 / sizeof(Code);
     static constexpr int STEPS = 1;
+    static constexpr int ROWS = S::ROWS;
 
     static size_t record(int in) { return record_bytes(sizeof(Code) * round_up(in, S::WIDTH)); }
 
