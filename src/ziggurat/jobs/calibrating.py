@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,12 +34,12 @@ def calibration_of(
     the data has too are never taken. UserError if `source` has no others.
     """
     if source is not None:
-        rows = load(source, columns)
+        rows = load(source, replace(columns, label=None))
         check_pairs(classifier, rows)
-        found = _unlike(_unlabelled(rows, classifier), data)
-        if not len(found):
+        given = _unlike(_unlabelled(rows, classifier), data)
+        if not len(given):
             raise UserError(f"{source}: has no text that the data has not; calibrate with other rows than are measured")
-        return _chosen(found, data, size, f"rows of {source}")
+        return _chosen(given, data, size, f"rows of {source}")
     trained = _trained(model, classifier, columns)
     found = None if trained is None else _unlike(trained, data)
     if found is not None and len(found):
@@ -64,7 +64,7 @@ def _trained(model: str, classifier: AdaptiveClassifier, columns: Columns) -> Da
     if not source:
         return None
     try:
-        rows = load(source, columns)
+        rows = load(source, replace(columns, label=None))
         check_pairs(classifier, rows)
     except UserError:  # moved, other columns, no network: any of these means that it cannot be had
         return None
@@ -73,7 +73,7 @@ def _trained(model: str, classifier: AdaptiveClassifier, columns: Columns) -> Da
 
 
 def _unlabelled(rows: Rows, classifier: AdaptiveClassifier) -> Dataset:
-    return as_dataset(Rows(rows.texts, rows.pairs, None, rows.source), Role.TRAIN, classifier.manifest.labels)
+    return as_dataset(rows, Role.TRAIN, classifier.manifest.labels)
 
 
 def _unlike(rows: Dataset, others: Dataset) -> Dataset:

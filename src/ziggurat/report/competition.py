@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ziggurat.data.tokenize import Encoded
 from ziggurat.engine.scheduler import by_length, in_order
-from ziggurat.report.measure import Timing, interleave
+from ziggurat.report.measure import Clock, Timing, interleave
 from ziggurat.report.peers import Peer, padded
 
 ARRIVAL, SORTED = "as it comes", "sorted"
@@ -105,7 +105,12 @@ def in_call_order(answers: Sequence[np.ndarray], batches: Batches) -> np.ndarray
 
 
 def best_entries(
-    contestants: Sequence[Contestant], encoded: Encoded, sizes: Sequence[int], repeats: int, progress: Progress = None
+    contestants: Sequence[Contestant],
+    encoded: Encoded,
+    sizes: Sequence[int],
+    repeats: int,
+    progress: Progress = None,
+    clock: Clock = time.perf_counter,
 ) -> list[Entry]:
     """For each contestant and order the fastest batch size on these texts, and the fastest of several ways to run it.
 
@@ -116,7 +121,8 @@ def best_entries(
         raise ValueError(f"no batch size of {list(sizes)} fits into {len(encoded.tokens)} texts")
     tried = [Entry(one, order, size) for one in contestants for order in ORDERS for size in fitting]
     named = {f"{entry.label}, batch {entry.batch}, {entry.contestant.streams} streams": entry for entry in tried}
-    timings = interleave({name: entry.prepared(encoded) for name, entry in named.items()}, repeats, progress=progress)
+    calls = {name: entry.prepared(encoded) for name, entry in named.items()}
+    timings = interleave(calls, repeats, progress=progress, clock=clock)
     best: dict[str, tuple[float, Entry]] = {}
     for name, entry in named.items():
         seconds = timings[name].p50
@@ -186,8 +192,3 @@ class _Sweep:
             step()
             seconds[row] = time.perf_counter() - start
         self.rounds.append(seconds)
-
-
-def fastest(timings: Mapping[str, Timing], labels: Iterable[str]) -> str:
-    """The label with the least median time."""
-    return min(labels, key=lambda label: timings[label].p50)
