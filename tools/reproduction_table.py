@@ -24,8 +24,8 @@ PRINTED = {
     "rte": {"ltp": (67.8, 1.50), "early-exit": (67.6, 1.33), "magic-pyramid": (67.5, 1.72)},
 }  # fmt: skip
 NAMES = {"early-exit": "FastBERT (early-exit)", "magic-pyramid": "Magic Pyramid"}
-HEAD = "| method | accuracy | 95 % | GFLOPs | FLOPs (x) | time (x) | MP paper: accuracy, FLOPs (x) |"
-RULE = "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+HEAD = "| method | accuracy | 95 % | GFLOPs | lost (points) | FLOPs (x) | time (x) | MP paper: accuracy, FLOPs (x) |"
+RULE = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
@@ -52,7 +52,8 @@ def _line(name: str, rows: list[dict[str, Any]], printed: tuple[float, float] | 
     note = " (nothing within one point: the full model)" if all(row["fell_back"] for row in rows) else ""
     interval = f"{100 * average('accuracy_low'):.1f} to {100 * average('accuracy_high'):.1f}"
     measured = f"{100 * average('accuracy'):.2f} | {interval} | {average('gflops_mean'):.3f}"
-    gains = f"{average('flops_gain'):.2f} | {average('time_gain'):.2f}"
+    lost = 100 * (average("full_accuracy") - average("accuracy"))
+    gains = f"{lost:.2f} | {average('flops_gain'):.2f} | {average('time_gain'):.2f}"
     paper = "" if printed is None else f"{printed[0]:.1f}, {printed[1]:.2f}"
     return f"| {NAMES.get(name, name)}{note} | {measured} | {gains} | {paper} |"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -288,12 +287,6 @@ def test_a_folder_whose_points_are_stale_is_refused_when_one_is_used(model_folde
     classifier = AdaptiveClassifier.from_pretrained(folder, "cpu")
     assert "other weights" in refusal(classifier.predict, texts, "balanced")
     assert len(classifier.predict(texts, "fast")) == len(texts)
-
-
-def test_without_an_engine_the_fix_is_named(model_folder, monkeypatch):
-    monkeypatch.delitem(sys.modules, "ziggurat.engine.torch_backend", raising=False)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert "pip install 'ziggurat[torch]'" in refusal(AdaptiveClassifier.from_pretrained, model_folder)
 
 
 def test_nothing_is_printed_unless_progress_is_asked_for(classifier, texts, capfd):

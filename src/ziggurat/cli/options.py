@@ -42,7 +42,8 @@ PairColumn = Annotated[
 ]
 LabelColumn = Annotated[str, typer.Option(help="Column with the label.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Dtype = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or, in the compiled engine, int8.")]
+Engine = Annotated[str, typer.Option(help="native (compiled, CPUs), torch, or auto: native where it can.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores).")]
 BatchSize = Annotated[int, typer.Option(help="Texts per batch.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -103,19 +104,25 @@ def columns_of(
 
 
 def model_options(
-    device: Device = "auto", dtype: Dtype = "float32", threads: Threads = None, batch_size: BatchSize = 32
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    threads: Threads = None,
+    batch_size: BatchSize = 32,
+    engine: Engine = "auto",
 ) -> ModelOptions:
     """What four options say of how a model is run."""
     from ziggurat.jobs.opening import ModelOptions
 
-    return ModelOptions(device, dtype, threads, batch_size)
+    return ModelOptions(device, dtype, threads, batch_size, engine)
 
 
-def device_options(device: Device = "auto", dtype: Dtype = "float32", threads: Threads = None) -> ModelOptions:
+def device_options(
+    device: Device = "auto", dtype: Dtype = "float32", threads: Threads = None, engine: Engine = "auto"
+) -> ModelOptions:
     """The same for a command that has no batches, or its own."""
     from ziggurat.jobs.opening import ModelOptions
 
-    return ModelOptions(device, dtype, threads)
+    return ModelOptions(device, dtype, threads, engine=engine)
 
 
 def assembled(**makers: Callable[..., Any]) -> Callable[[Callable[..., Made]], Callable[..., Made]]:

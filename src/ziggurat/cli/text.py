@@ -112,10 +112,19 @@ def information_text(result: dict[str, Any]) -> str:
         f"  heads      {heads['kind']} after layers {', '.join(map(str, heads['after_layers']))}",
         f"  pruning    {_pruning_text(result['pruning'])}{', layers in INT8' if result['int8'] else ''}",
         f"  cost       {result['gflops_at_64_tokens']:.2f} GFLOPs for 64 tokens at full depth",
+        f"  engine     {_engine_text(result['engine'])}",
         f"  trained on {rows.get('rows', 0):,} rows of {rows.get('source', 'unknown')}",
         *(f"  {point['name']:<10} {_point_text(point)}" for point in result["operating_points"]),
     ]
     return "\n".join(lines)
+
+
+def _engine_text(engine: dict[str, Any]) -> str:
+    if engine["name"] is None:
+        return f"none: {engine['why_not_native']}; or pip install 'ziggurat[torch]'"
+    sets = f" ({engine['instructions'][0]})" if engine["name"] == "native" else ""
+    why = f"; no compiled engine: {engine['why_not_native']}" if engine["why_not_native"] else ""
+    return f"{engine['name']}{sets}, {', '.join(engine['dtypes'])}{why}"
 
 
 def demonstration_text(result: dict[str, Any]) -> str:

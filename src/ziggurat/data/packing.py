@@ -75,6 +75,16 @@ def pack(sequences: Sequence[np.ndarray], rows: np.ndarray | None = None) -> Pac
     return PackedBatch(np.concatenate(sequences), cumulate(lengths), place_in_sequence(lengths), rows, lengths)
 
 
+def join(batches: Sequence[PackedBatch]) -> PackedBatch:
+    """Several batches as one, in their order; states are numpy arrays of one width."""
+    lengths = np.concatenate([batch.lengths for batch in batches])
+    states, positions, rows, original = (
+        np.concatenate([getattr(batch, name) for batch in batches])
+        for name in ("states", "positions", "rows", "original")
+    )
+    return PackedBatch(states, cumulate(lengths), positions, rows, original)
+
+
 def place_in_sequence(lengths: np.ndarray) -> np.ndarray:
     """0 … length_i - 1 for every sequence behind one another: (n_seqs) → (n_tokens)."""
     places: np.ndarray = np.arange(lengths.sum()) - np.repeat(cumulate(lengths)[:-1], lengths)

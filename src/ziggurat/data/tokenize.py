@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
 
-from ziggurat.data.packing import PackedBatch, pack
+from ziggurat.data.packing import PackedBatch, cumulate, pack, place_in_sequence
 from ziggurat.data.tables import first_line
 from ziggurat.errors import UserError
 
@@ -26,7 +29,7 @@ class Encoded:
     tokens: list[np.ndarray]  # (n) arrays of shape (length, 2) int64: token id, segment id
     truncated: np.ndarray  # (n) bool: the text was longer than the model reads
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each text, special ones included, (n) int64."""
         return np.array([len(tokens) for tokens in self.tokens], dtype=np.int64)
@@ -54,12 +57,21 @@ class Frame:
         """How many special tokens there are."""
         return sum(map(len, self.blocks))
 
-    def around(self, sides: Sequence[np.ndarray]) -> np.ndarray:
-        """Token ids of each side, (length_i), as one text of (size + their sum, 2)."""
-        parts = [self.blocks[0]]
-        for ids, segment, block in zip(sides, self.segments, self.blocks[1:], strict=True):
-            parts += [np.stack([ids, np.full_like(ids, segment)], axis=1), block]
-        return np.concatenate(parts)
+    def around(self, sides: Sequence[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
+        """Each side's ids, of n texts behind one another, and their lengths (sides, n) → n arrays (length_i, 2)."""
+        edges = cumulate(lengths.sum(axis=0) + self.size)
+        table = np.empty((edges[-1], 2), dtype=np.int64)
+        place = edges[:-1].copy()  # where the next part of each text begins
+        for ids, mine, segment, block in zip(
+            [*sides, None], [*lengths, 0], [*self.segments, 0], self.blocks, strict=True
+        ):
+            table[place[:, None] + np.arange(len(block))] = block
+            place += len(block)
+            if ids is not None:
+                where = np.repeat(place, mine) + place_in_sequence(mine)
+                table[where, 0], table[where, 1] = ids, segment
+                place += mine
+        return [table[start:stop] for start, stop in pairwise(edges.tolist())]
 
 
 class TextTokenizer:
@@ -84,22 +96,27 @@ class TextTokenizer:
 
         NUL and lone surrogates, which are not text, are read as U+FFFD (the replacement character).
         """
-        columns = [self._token_ids(column) for column in (texts, pairs) if column is not None]
+        if pairs is not None and len(pairs) != len(texts):
+            raise ValueError(f"{len(pairs)} second texts for {len(texts)} first ones")
+        columns = [column for column in (texts, pairs) if column is not None]
         frame = self._frames[len(columns) - 1]
         room = self.max_length - frame.size
-        tokens, truncated = [], []
-        for sides in zip(*columns, strict=True):
-            kept = [ids[:length] for ids, length in zip(sides, _fit([len(ids) for ids in sides], room), strict=True)]
-            tokens.append(frame.around(kept))
-            truncated.append(sum(map(len, sides)) > room)
-        return Encoded(tokens, np.array(truncated, dtype=bool))
+        tokens: list[np.ndarray] = []
+        truncated = [np.zeros(0, dtype=bool)]
+        for start in range(0, len(texts), CHUNK):
+            sides = [self._encodings(column[start : start + CHUNK]) for column in columns]
+            lengths = np.array([[len(encoding) for encoding in side] for side in sides])
+            kept = _fit(lengths, room)
+            tokens += frame.around([_ids(side, most) for side, most in zip(sides, kept, strict=True)], kept)
+            truncated.append(lengths.sum(axis=0) > room)
+        return Encoded(tokens, np.concatenate(truncated))
 
     def pieces(self, text: str, pair: str | None = None) -> list[Piece]:
         """The tokens that `encode` makes of one text or pair, in its order, each with its place in the text."""
         sides = [text] if pair is None else [text, pair]
         frame = self._frames[len(sides) - 1]
         encodings = [self._tokenizer.encode(speakable(side), add_special_tokens=False) for side in sides]
-        lengths = _fit([len(encoding.ids) for encoding in encodings], self.max_length - frame.size)
+        lengths = _fit(np.array([[len(encoding)] for encoding in encodings]), self.max_length - frame.size)[:, 0]
         pieces = self._special(frame.blocks[0])
         for side, (encoding, length) in enumerate(zip(encodings, lengths, strict=True)):
             places = zip(encoding.tokens[:length], encoding.offsets[:length], strict=True)
@@ -110,12 +127,18 @@ class TextTokenizer:
     def _special(self, block: np.ndarray) -> list[Piece]:
         return [Piece(self._tokenizer.id_to_token(int(token))) for token in block[:, 0]]
 
-    def _token_ids(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
-        """All token ids of each text, (length) int64, without special tokens."""
-        for start in range(0, len(texts), CHUNK):
-            chunk = [speakable(text) for text in texts[start : start + CHUNK]]
-            for encoding in self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
-                yield np.array(encoding.ids, dtype=np.int64)
+    def _encodings(self, texts: Sequence[str]) -> list[Any]:
+        """What the library makes of a few texts, without special tokens."""
+        encodings: list[Any] = self._tokenizer.encode_batch_fast(list(map(speakable, texts)), add_special_tokens=False)
+        return encodings
+
+
+def limit_threads(threads: int) -> None:
+    """Lets the `tokenizers` library use so many threads at most, from its first batch on; a limit of the user's stays.
+
+    It tokenises while the engine waits and the reverse, so that both together never exceed this number.
+    """
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
 
 
 def speakable(text: str) -> str:
@@ -128,13 +151,19 @@ def pack_rows(encoded: Encoded, indices: np.ndarray) -> PackedBatch:
     return pack([encoded.tokens[i] for i in indices], rows=np.asarray(indices, dtype=np.int64))
 
 
-def _fit(lengths: Sequence[int], room: int) -> list[int]:
-    """How many tokens each side of a text may keep so that their sum is at most `room`."""
-    if sum(lengths) <= room or len(lengths) == 1:
-        return [min(length, room) for length in lengths]
-    first, second = lengths
-    shorter = min(first, second, room // 2)
-    return [room - shorter, shorter] if first > second else [shorter, room - shorter]
+def _ids(encodings: Sequence[Any], most: np.ndarray) -> np.ndarray:
+    """The first `most` (n) token ids of each, behind one another."""
+    cut = (encoding.ids[:length] for encoding, length in zip(encodings, most.tolist(), strict=True))
+    return np.fromiter(chain.from_iterable(cut), dtype=np.int64, count=int(most.sum()))
+
+
+def _fit(lengths: np.ndarray, room: int) -> np.ndarray:
+    """How many tokens each side of a text may keep so that their sum is at most `room`: (sides, n) → (sides, n)."""
+    if len(lengths) == 1:
+        return np.minimum(lengths, room)
+    shorter = np.minimum(lengths.min(axis=0), room // 2)
+    first = np.where(lengths[0] > lengths[1], room - shorter, shorter)
+    return np.where(lengths.sum(axis=0) <= room, lengths, np.stack([first, room - first]))
 
 
 def _load(path: Path) -> Any:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from ziggurat.data.packing import PackedBatch
+from ziggurat.engine.rules import ExitRule
 from ziggurat.policies.prune import TokenRule
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What became of each sequence of a batch, in the batch's order."""
+
+    logits: np.ndarray  # (n_seqs, n_classes) float32, of the rung that answered; NaN = none has
+    rungs: np.ndarray  # (n_seqs) int64, -1 = none has answered yet
+    seconds: np.ndarray  # (n_seqs) float64, from the start of the call to the answer
+    kept: np.ndarray  # (n_seqs, L + 1) int64, as in `runner.Outcomes`
 
 
 class Backend(Protocol):
@@ -17,6 +29,7 @@ class Backend(Protocol):
     n_classes: int
     rung_layers: tuple[int, ...]  # the layer (1 … L) after which each rung stands; the last is L
     token_rule: TokenRule | None  # the pruning that the model was trained for; None = it does not prune
+    engine: str  # "native" or "torch"
     device: str  # what computes, for result rows: "cpu", or the GPU's name
     dtype: str  # of weights and activations
     threads: int  # of the CPU that it uses
@@ -29,3 +42,11 @@ class Backend(Protocol):
 
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
         """What rung `rung`, 0 … n_rungs - 1, says to each sequence: (n_seqs, n_classes) float32."""
+
+
+@runtime_checkable
+class WholeForward(Backend, Protocol):
+    """A backend that also runs the whole adaptive forward itself, decisions included, and faster than step by step."""
+
+    def answer(self, batch: PackedBatch, rule: ExitRule) -> Answered | None:
+        """Runs whole inputs, token ids (n_tokens, 2), to their answers; None for a rule that it does not know."""

@@ -10,13 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ziggurat.data.packing import PackedBatch
-from ziggurat.data.tokenize import Encoded, TextTokenizer, pack_rows
+from ziggurat.data.tokenize import Encoded, TextTokenizer, limit_threads, pack_rows
 from ziggurat.encoder.flops import full_flops, rung_flops
 from ziggurat.encoder.folder import Manifest, read_json, read_manifest
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import EncoderSpec, read_spec
 from ziggurat.engine import rules
 from ziggurat.engine.backend import Backend
+from ziggurat.engine.choice import open_backend
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, Outcomes, run, run_every_rung
 from ziggurat.engine.scheduler import by_length
@@ -40,17 +41,25 @@ class AdaptiveClassifier:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, device: str = "auto", dtype: str = "float32", threads: int | None = None
+        cls,
+        model: str | Path,
+        device: str = "auto",
+        dtype: str = "float32",
+        threads: int | None = None,
+        engine: str = "auto",
     ) -> AdaptiveClassifier:
         """Loads a folder made by `ziggurat train` or `adapt`, or a hub name; UserError says what is wrong with it.
 
-        `device` is auto, cpu or cuda; `dtype` float32 or bfloat16; `threads` of the CPU, None = all cores.
+        `device` is auto, cpu or cuda; `dtype` float32, bfloat16 or (compiled engine) int8; `threads` of the CPU, None =
+        all cores; `engine` native (compiled, CPUs), torch, or auto: native on CPUs where it is installed.
         """
         folder = local_folder(str(model))
         manifest = read_manifest(folder)
         spec = read_spec(read_json(folder / "config.json", f"{folder}: no config.json; copy the model again"))
         tokenizer = TextTokenizer(folder, manifest.max_length)
-        return cls(_load_backend(folder, device, dtype, threads), manifest, spec, tokenizer)
+        backend = open_backend(folder, engine, device, dtype, threads)
+        limit_threads(backend.threads)
+        return cls(backend, manifest, spec, tokenizer)
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -168,16 +177,6 @@ class AdaptiveClassifier:
     def full_flops(self, lengths: np.ndarray) -> np.ndarray:
         """Cost of the full model without exits: lengths (n) → (n) int64."""
         return full_flops(self.spec, len(self.manifest.labels), lengths)
-
-
-def _load_backend(folder: Path, device: str, dtype: str, threads: int | None) -> Backend:
-    if threads is not None and threads < 1:
-        raise UserError(f"threads {threads}: must be at least 1")
-    try:
-        from ziggurat.engine.torch_backend import load_backend
-    except ModuleNotFoundError as error:
-        raise UserError(f"no engine: {error.name} is not installed; pip install 'ziggurat[torch]'") from None
-    return load_backend(folder, device, dtype, threads)
 
 
 def _check_text(text: object, index: int, pairs: bool) -> None:

@@ -31,6 +31,7 @@ class ObservedBackend:
         self.n_classes = backend.n_classes
         self.rung_layers = backend.rung_layers
         self.token_rule = backend.token_rule
+        self.engine = backend.engine
         self.device = backend.device
         self.dtype = backend.dtype
         self.threads = backend.threads

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ziggurat.data.packing import PackedBatch
-from ziggurat.engine.backend import Backend
+from ziggurat.engine.backend import Backend, WholeForward
 from ziggurat.engine.rules import ExitRule
 from ziggurat.policies.prune import TokenRule
 
@@ -47,8 +47,14 @@ def run(backend: Backend, batches: Iterable[PackedBatch], rule: ExitRule, n_inpu
         np.full(n_inputs, np.nan),
         np.zeros((n_inputs, backend.n_layers + 1), dtype=np.int64),
     )
+    whole = backend if isinstance(backend, WholeForward) else None
     for batch in batches:
-        _run_batch(backend, batch, rule, outcomes)
+        answered = None if whole is None else whole.answer(batch, rule)
+        if answered is None:
+            _run_batch(backend, batch, rule, outcomes)
+        else:
+            outcomes.logits[batch.rows], outcomes.rungs[batch.rows] = answered.logits, answered.rungs
+            outcomes.seconds[batch.rows], outcomes.kept[batch.rows] = answered.seconds, answered.kept
     return outcomes
 
 

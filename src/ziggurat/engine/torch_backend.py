@@ -27,6 +27,8 @@ class TorchBackend:
     Works on a copy: the caller's model can still be trained and saved.
     """
 
+    engine = "torch"
+
     def __init__(self, model: AdaptiveModel, device: str = "auto", dtype: str = "float32") -> None:
         if dtype not in DTYPES:
             raise UserError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}")

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from ziggurat import native
 from ziggurat.encoder.flops import full_flops
 from ziggurat.encoder.folder import CONFIG, MANIFEST, read_json, read_manifest
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import read_spec
+from ziggurat.engine.choice import DTYPES, choose_engine
+from ziggurat.errors import UserError
 
 _TYPICAL_LENGTH = 64  # tokens, for a FLOPs figure that needs no data
 
@@ -37,4 +40,21 @@ def info(model: str) -> dict[str, Any]:
         "fingerprint": manifest.fingerprint,
         "training": dict(manifest.training),
         "format": f"{MANIFEST} + {CONFIG}",
+        "engine": _engine(),
+    }
+
+
+def _engine() -> dict[str, Any]:
+    """What would run a model here, by default."""
+    missing = native.why_missing()
+    chosen: str | None
+    try:
+        chosen = choose_engine()
+    except UserError:
+        chosen = None
+    return {
+        "name": chosen,
+        "instructions": list(native.core().instructions()) if missing is None else [],
+        "dtypes": list(DTYPES.get(chosen or "", ())),
+        "why_not_native": missing,
     }

@@ -29,10 +29,11 @@ class ModelOptions:
     dtype: str = "float32"
     threads: int | None = None  # None = all cores
     batch_size: int = 32
+    engine: str = "auto"
 
     def open(self, model: str) -> AdaptiveClassifier:
         """Loads the model folder."""
-        return AdaptiveClassifier.from_pretrained(model, self.device, self.dtype, self.threads)
+        return AdaptiveClassifier.from_pretrained(model, self.device, self.dtype, self.threads, self.engine)
 
 
 def exit_rule(

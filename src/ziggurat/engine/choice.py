@@ -1,0 +1,66 @@
+"""Which engine runs a model: the compiled one where it can, PyTorch otherwise. Decided once, when a model is opened."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from ziggurat import native
+from ziggurat.engine.backend import Backend
+from ziggurat.errors import UserError
+
+ENGINES = ("auto", "native", "torch")
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = {"native": ("float32", "bfloat16", "int8"), "torch": ("float32", "bfloat16")}
+
+
+def choose_engine(engine: str = "auto", device: str = "auto", dtype: str = "float32") -> str:
+    """`native` or `torch`; UserError for what is not known, or for an engine that is not there or cannot do it."""
+    for value, known, what in ((engine, ENGINES, "engine"), (device, DEVICES, "device")):
+        if value not in known:
+            raise UserError(f"{what} {value!r} is not known; known: {', '.join(known)}")
+    if dtype not in DTYPES["native"]:
+        raise UserError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES['native'])}")
+    chosen = engine if engine != "auto" else _fitting(device, dtype)
+    if chosen == "native" and device == "cuda":
+        raise UserError("device 'cuda': the compiled engine runs on CPUs; use --engine torch")
+    if chosen == "native" and (reason := native.why_missing()):
+        raise UserError(f"no compiled engine: {reason}")
+    if dtype not in DTYPES[chosen]:
+        reason = native.why_missing() or "drop --engine and --device"
+        raise UserError(f"dtype {dtype!r} needs the compiled engine ({reason}); or use float32")
+    if chosen == "torch" and not _has_torch():
+        raise UserError(f"no engine: torch is not installed; pip install 'ziggurat[torch]' ({native.why_missing()})")
+    return chosen
+
+
+def _fitting(device: str, dtype: str) -> str:
+    """A GPU is torch's; on CPUs the compiled engine is faster."""
+    gpu = device == "cuda" or (device == "auto" and dtype != "int8" and _sees_gpu())
+    return "torch" if gpu or native.why_missing() else "native"
+
+
+def _sees_gpu() -> bool:
+    """Whether torch would find a GPU. Importing torch takes seconds, so a machine without a driver is not asked."""
+    if not any(Path("/dev", name).exists() for name in ("nvidia0", "dxg", "kfd")) or not _has_torch():
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def open_backend(folder: Path, engine: str, device: str, dtype: str, threads: int | None) -> Backend:
+    """The backend of a model folder; UserError if a file is missing, broken or not of these weights."""
+    if threads is not None and threads < 1:
+        raise UserError(f"threads {threads}: must be at least 1")
+    if choose_engine(engine, device, dtype) == "native":
+        from ziggurat.engine.native_backend import load_backend as load_native
+
+        return load_native(folder, dtype, threads)
+    from ziggurat.engine.torch_backend import load_backend as load_torch
+
+    return load_torch(folder, device, dtype, threads)

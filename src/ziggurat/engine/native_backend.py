@@ -1,0 +1,166 @@
+"""The layers, and the whole adaptive forward, in the compiled engine: no torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.config import PruningConfig
+from ziggurat.data.packing import PackedBatch, join
+from ziggurat.encoder import folder as layout
+from ziggurat.encoder.folder import Manifest
+from ziggurat.encoder.mapped import map_tensors
+from ziggurat.encoder.spec import EncoderSpec, read_spec
+from ziggurat.encoder.weights import from_hf
+from ziggurat.engine.backend import Answered
+from ziggurat.engine.rules import ExitRule
+from ziggurat.errors import UserError
+from ziggurat.native import core
+from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
+
+
+@dataclass(frozen=True)
+class Underway:
+    """Sequences that have run `layers` layers and have no answer yet."""
+
+    batch: PackedBatch  # states (n_tokens, d); before layer 1 token and segment ids (n_tokens, 2)
+    layers: int
+    history: np.ndarray  # (n_seqs, n_rungs, n_classes) float32: what asked rungs have said, in their order
+
+    def join(self, other: Underway) -> Underway:
+        """Both, those of `other` behind; ValueError unless they have run as many layers."""
+        if self.layers != other.layers:
+            raise ValueError(f"sequences after {self.layers} and {other.layers} layers cannot go on together")
+        history = np.concatenate([self.history, other.history])
+        return Underway(join([self.batch, other.batch]), self.layers, history)
+
+
+class NativeBackend:
+    """A model in the compiled engine; implements `engine.backend.WholeForward`."""
+
+    engine = "native"
+    device = "cpu"
+
+    def __init__(
+        self,
+        tensors: dict[str, np.ndarray],
+        spec: EncoderSpec,
+        manifest: Manifest,
+        dtype: str,
+        threads: int | None,
+        instructions: str = "",
+    ) -> None:
+        """`instructions` forces an instruction set of `core().instructions()`; "" = the fastest that there is."""
+        self.dtype = dtype
+        self.threads = threads or len(os.sched_getaffinity(0))
+        try:
+            self._core = core().Engine(
+                asdict(spec), tensors, list(manifest.head_layers), dtype, self.threads, instructions
+            )
+        except ValueError as error:
+            raise UserError(f"model: {error}") from None
+        self.instructions: str = self._core.instructions
+        self.n_layers = spec.layers
+        self.n_classes = int(self._core.n_classes)
+        self.rung_layers = tuple(self._core.rung_layers)
+        self.token_rule = token_rule(manifest.pruning, tensors)
+
+    def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """Token and segment ids (n_tokens, 2) → token states (n_tokens, d) of the tokens that the rule reads."""
+        read = None if tokens is None else tokens.reads(batch)
+        batch = batch if read is None else batch.take_tokens(read)
+        return batch.with_states(self._core.embed(batch.states, batch.positions))
+
+    def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """Token states before → after layer `layer`, 1 … L, of the tokens that the rule leaves there."""
+        prunes = tokens is not None and tokens.prunes(layer)
+        scored = prunes and tokens is not None and tokens.score != PREDICTED
+        from_others = tokens is not None and tokens.score == FROM_OTHERS
+        context, scores = self._core.context(layer, batch.states, batch.cu_seqlens, scored, from_others)
+        if prunes and tokens is not None:
+            if not scored:
+                scores = self._core.guess(layer, batch.states, batch.cu_seqlens)
+            keep = tokens.stays(layer, scores, batch)
+            context = batch.with_states(context).take_tokens(keep).states
+            batch = batch.take_tokens(keep)
+        return batch.with_states(self._core.finish(layer, batch.states, context))
+
+    def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
+        """What rung `rung` says to each sequence, (n_seqs, n_classes) float32."""
+        said: np.ndarray = self._core.logits(rung, batch.states, batch.cu_seqlens)
+        return said
+
+    def answer(self, batch: PackedBatch, rule: ExitRule) -> Answered | None:
+        """Runs whole inputs to their answers in one call; None for a rule that only Python knows."""
+        known = self._rules(rule, batch.rows)
+        if known is None:
+            return None
+        logits, rungs, seconds, kept, _, _ = self._core.run(
+            batch.states, batch.positions, batch.cu_seqlens, batch.original, *known, self.n_layers
+        )
+        return Answered(logits, rungs, seconds, kept)
+
+    def begin(self, batch: PackedBatch) -> Underway:
+        """Token ids (n_tokens, 2) of inputs that have not started."""
+        return Underway(batch, 0, np.zeros((batch.n_seqs, len(self.rung_layers), self.n_classes), dtype=np.float32))
+
+    def advance(self, underway: Underway, rule: ExitRule, last: int) -> tuple[Underway, Answered]:
+        """Runs layers up to `last`, for schedulers: who is still underway, and what became of each input of the call.
+
+        Those without an answer have rung -1 in `Answered`. UserError for a rule that only Python knows.
+        """
+        batch, known = underway.batch, self._rules(rule, underway.batch.rows)
+        if known is None:
+            raise UserError("rule: the compiled engine does not know it; use one of the built-in pruning rules")
+        where = batch.states, batch.positions, batch.cu_seqlens, batch.original
+        if underway.layers:
+            done = self._core.resume(*where, underway.history, *known, underway.layers + 1, last)
+        else:
+            done = self._core.run(*where, *known, last)
+        logits, rungs, seconds, kept, history, (states, positions, cu_seqlens, left) = done
+        live = PackedBatch(states, cu_seqlens, positions, batch.rows[left], batch.original[left])
+        return Underway(live, last, history[left]), Answered(logits, rungs, seconds, kept)
+
+    def _rules(self, rule: ExitRule, rows: np.ndarray) -> tuple[Any, Any] | None:
+        """The compiled engine's exit and pruning rules; None if it does not know this one."""
+        tokens = None
+        if rule.tokens is not None:
+            kinds = [name for name, keep in KINDS.items() if keep is rule.tokens.keep]
+            if not kinds:
+                return None
+            tokens = _compiled_token_rule(kinds[0], rule.tokens)
+        name, _, parameter = rule.score.partition("@")
+        thresholds = rule.thresholds[None] if rule.thresholds.ndim == 1 else rule.thresholds[rows]
+        exits = core().ExitRule(name, float(parameter or 0), np.ascontiguousarray(thresholds), rule.temperatures)
+        return exits, tokens
+
+
+def _compiled_token_rule(kind: str, rule: TokenRule) -> Any:
+    values = np.ascontiguousarray(rule.values, dtype=np.float64)
+    return core().TokenRule(kind, rule.score, rule.scale, values, rule.vocabulary)
+
+
+def token_rule(config: PruningConfig | None, tensors: dict[str, np.ndarray]) -> TokenRule | None:
+    """The pruning rule that a model folder's tensors stand for, as `encoder.pruning.TokenPruning.rule` has it."""
+    if config is None:
+        return None
+    values = tensors[layout.PRUNING_VALUES].astype(np.float64)
+    read = tensors[f"{layout.PRUNING_PREFIX}vocabulary"] > 0 if config.vocabulary is not None else None
+    return TokenRule(KINDS[config.kind], values, config.score, config.scale, read)
+
+
+def load_backend(folder: Path, dtype: str, threads: int | None) -> NativeBackend:
+    """The backend of a model folder; UserError if a file is missing, broken or not of these weights."""
+    manifest = layout.read_manifest(folder)
+    spec = read_spec(layout.read_json(folder / layout.CONFIG, f"{folder}: no {layout.CONFIG}; copy the model again"))
+    tensors = from_hf(map_tensors(folder / layout.WEIGHTS), spec, np.concatenate) | map_tensors(folder / layout.EXTRAS)
+    del tensors[layout.TRAINED_ROWS]
+    if layout.fingerprint(folder, manifest) != manifest.fingerprint:
+        raise UserError(
+            f"{folder}: a file is not the one that {layout.MANIFEST} was written with; copy the folder again"
+        )
+    return NativeBackend(tensors, spec, manifest, "int8" if manifest.int8 else dtype, threads)

@@ -1,0 +1,67 @@
+// numpy arrays in and out, checked.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <initializer_list>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "pass.h"
+
+namespace ziggurat {
+
+namespace nb = nanobind;
+
+template <class T> using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T> using Out = nb::ndarray<nb::numpy, T>;
+
+// A new array that Python owns, every entry `value`.
+template <class T> Out<T> filled(std::initializer_list<size_t> shape, T value) {
+    size_t n = 1;
+    for (const size_t size : shape) n *= size;
+    auto memory = std::make_unique<T[]>(n ? n : 1);
+    std::fill_n(memory.get(), n, value);
+    T* data = memory.get();
+    nb::capsule owner(memory.release(), [](void* p) noexcept { delete[] static_cast<T*>(p); });
+    return Out<T>(data, shape.size(), shape.begin(), owner);
+}
+
+inline void refuse(bool wrong, const std::string& what) {
+    if (wrong) throw std::invalid_argument(what);
+}
+
+// (n, columns), where n may be anything and -1 columns too.
+template <class T> int matrix_rows(const In<T>& array, int64_t columns, const char* name) {
+    refuse(array.ndim() != 2 || (columns >= 0 && static_cast<int64_t>(array.shape(1)) != columns),
+           std::string(name) + ": must have two axes, the second of " + std::to_string(columns));
+    refuse(array.shape(0) > (1U << 30), std::string(name) + ": too many rows");
+    return static_cast<int>(array.shape(0));
+}
+
+template <class T> void check_length(const In<T>& array, int64_t n, const char* name) {
+    refuse(array.ndim() != 1 || static_cast<int64_t>(array.shape(0)) != n,
+           std::string(name) + ": must have one axis of " + std::to_string(n));
+}
+
+// cu_seqlens (n_seqs + 1) of n tokens: from 0 to n, at least one token for each sequence.
+inline Edges edges_of(const In<int64_t>& cu_seqlens, int n) {
+    refuse(cu_seqlens.ndim() != 1 || cu_seqlens.shape(0) < 2, "cu_seqlens: must have one axis of at least 2");
+    const int64_t *begin = cu_seqlens.data(), *end = begin + cu_seqlens.shape(0);
+    refuse(begin[0] != 0 || end[-1] != n, "cu_seqlens: must go from 0 to the number of tokens");
+    for (const int64_t* edge = begin + 1; edge < end; ++edge)
+        refuse(edge[0] <= edge[-1] || edge[0] > n, "cu_seqlens: every sequence needs at least one token");
+    return {begin, end};
+}
+
+// Every number in [0, limit).
+inline void check_range(const int64_t* numbers, int64_t n, int64_t step, int64_t limit, const char* name) {
+    for (int64_t i = 0; i < n; ++i)
+        refuse(numbers[i * step] < 0 || numbers[i * step] >= limit,
+               std::string(name) + " " + std::to_string(numbers[i * step]) + ": must be at least 0 and below " +
+                   std::to_string(limit));
+}
+
+}  // namespace ziggurat

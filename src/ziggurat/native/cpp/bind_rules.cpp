@@ -1,0 +1,81 @@
+#include "bind_rules.h"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <cmath>
+#include <map>
+
+namespace ziggurat {
+
+namespace {
+
+template <class T> T named(const std::map<std::string, T>& known, const std::string& name, const char* what) {
+    const auto found = known.find(name);
+    refuse(found == known.end(), std::string(what) + " '" + name + "' is not known to the compiled engine");
+    return found->second;
+}
+
+const std::map<std::string, ExitScore> SCORES = {
+    {"entropy", ExitScore::entropy},
+    {"max-probability", ExitScore::max_probability},
+    {"margin", ExitScore::margin},
+    {"agreement", ExitScore::agreement},
+    {"agreement-in-a-row", ExitScore::agreement_in_a_row},
+    {"top-entropy", ExitScore::top_entropy},
+    {"confident-in-a-row", ExitScore::confident_in_a_row},
+};
+const std::map<std::string, Keep> KEEPS = {{"threshold", Keep::threshold}, {"share", Keep::share}, {"count", Keep::count}};
+const std::map<std::string, TokenScore> TOKEN_SCORES = {
+    {"received", TokenScore::received},
+    {"received-from-others", TokenScore::received_from_others},
+    {"predicted", TokenScore::predicted},
+};
+const std::map<std::string, Scale> SCALES = {
+    {"relative", Scale::relative}, {"paper", Scale::paper}, {"ltp-code", Scale::ltp_code}};
+
+}  // namespace
+
+OwnedExitRule::OwnedExitRule(const std::string& score, double parameter, const In<double>& thresholds,
+                             std::optional<In<double>> temperatures)
+    : score(named(SCORES, score, "exit score")), parameter(parameter) {
+    n_rows = matrix_rows(thresholds, -1, "thresholds");
+    n_rungs = static_cast<int>(thresholds.shape(1)) + 1;
+    refuse(n_rows < 1, "thresholds: at least one row");
+    refuse(this->score == ExitScore::top_entropy && !(parameter >= 2 && parameter <= 1 << 30), "top-entropy: needs at least 2");
+    this->thresholds.assign(thresholds.data(), thresholds.data() + thresholds.size());
+    if (!temperatures) return;
+    check_length(*temperatures, n_rungs, "temperatures");
+    this->temperatures.assign(temperatures->data(), temperatures->data() + n_rungs);
+}
+
+ExitRule OwnedExitRule::view() const {
+    return {score, parameter, n_rungs, thresholds.data(), n_rows == 1 ? 0 : n_rungs - 1,
+            temperatures.empty() ? nullptr : temperatures.data()};
+}
+
+OwnedTokenRule::OwnedTokenRule(const std::string& keep, const std::string& score, const std::string& scale,
+                               const In<double>& values, std::optional<In<bool>> vocabulary)
+    : keep(named(KEEPS, keep, "pruning rule")), score(named(TOKEN_SCORES, score, "token score")),
+      scale(named(SCALES, scale, "scale")) {
+    refuse(values.ndim() != 1, "values: must have one axis");
+    this->values.assign(values.data(), values.data() + values.size());
+    if (!vocabulary) return;
+    refuse(vocabulary->ndim() != 1, "vocabulary: must have one axis");
+    this->vocabulary.assign(vocabulary->data(), vocabulary->data() + vocabulary->size());
+}
+
+TokenRule OwnedTokenRule::view() const {
+    return {keep, score, scale, values.data(), vocabulary.empty() ? nullptr : vocabulary.data()};
+}
+
+void bind_rules(nb::module_& module) {
+    nb::class_<OwnedExitRule>(module, "ExitRule")
+        .def(nb::init<const std::string&, double, const In<double>&, std::optional<In<double>>>(), nb::arg("score"),
+             nb::arg("parameter"), nb::arg("thresholds"), nb::arg("temperatures").none());
+    nb::class_<OwnedTokenRule>(module, "TokenRule")
+        .def(nb::init<const std::string&, const std::string&, const std::string&, const In<double>&, std::optional<In<bool>>>(),
+             nb::arg("keep"), nb::arg("score"), nb::arg("scale"), nb::arg("values"), nb::arg("vocabulary").none());
+}
+
+}  // namespace ziggurat

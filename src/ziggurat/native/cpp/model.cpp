@@ -1,0 +1,150 @@
+#include "model.h"
+
+#include <cstring>
+#include <stdexcept>
+
+namespace ziggurat {
+
+namespace {
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+    std::string text;
+    for (const int64_t size : shape) text += (text.empty() ? "(" : ", ") + std::to_string(size);
+    return text + ")";
+}
+
+// On bits and without a branch, so that compilers make vectors of it: embeddings have ten million numbers.
+bool all_finite(const float* data, int64_t n) {
+    constexpr uint32_t EXPONENT = 0x7f800000;
+    uint32_t found = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        uint32_t bits;
+        std::memcpy(&bits, data + i, sizeof bits);
+        found |= (bits & EXPONENT) == EXPONENT;
+    }
+    return found == 0;
+}
+
+// Reads tensors by name and refuses those that are not what the spec says.
+class Reader {
+  public:
+    Reader(const Tensors& tensors, Dtype dtype, const Kernels& kernels) : tensors_(tensors), dtype_(dtype), kernels_(kernels) {}
+
+    bool has(const std::string& name) const { return tensors_.count(name) > 0; }
+
+    const float* floats(const std::string& name, const std::vector<int64_t>& shape) const {
+        const auto found = tensors_.find(name);
+        if (found == tensors_.end()) throw std::invalid_argument("tensor " + name + " is missing");
+        if (found->second.shape != shape)
+            throw std::invalid_argument("tensor " + name + " has shape " + shape_text(found->second.shape) + ", the model needs " +
+                                        shape_text(shape));
+        int64_t n = 1;
+        for (const int64_t size : shape) n *= size;
+        const float* data = found->second.data;
+        if (!all_finite(data, n)) throw std::invalid_argument("tensor " + name + " has numbers that are not finite");
+        return data;
+    }
+
+    std::vector<float> vector(const std::string& name, int n) const {
+        const float* data = floats(name, {n});
+        return {data, data + n};
+    }
+
+    Packed linear(const std::string& name, int out, int in, Dtype dtype) const {
+        return kernels_.pack(floats(name + ".weight", {out, in}), floats(name + ".bias", {out}), out, in, dtype);
+    }
+
+    Packed linear(const std::string& name, int out, int in) const { return linear(name, out, in, dtype_); }
+
+    NormWeights norm(const std::string& name, int d, float epsilon) const {
+        return {vector(name + ".weight", d), vector(name + ".bias", d), epsilon};
+    }
+
+    // Rows of a linear map: (out, in) → out.
+    int rows(const std::string& name) const {
+        const auto found = tensors_.find(name + ".weight");
+        if (found == tensors_.end() || found->second.shape.size() != 2 || found->second.shape[0] < 1)
+            throw std::invalid_argument("tensor " + name + ".weight is missing or not a matrix");
+        return static_cast<int>(found->second.shape[0]);
+    }
+
+  private:
+    const Tensors& tensors_;
+    Dtype dtype_;
+    const Kernels& kernels_;
+};
+
+Layer read_layer(const Reader& reader, const Spec& spec, int layer) {
+    const std::string prefix = "encoder.layers." + std::to_string(layer - 1) + ".";
+    const int d = spec.hidden;
+    Layer made{reader.linear(prefix + "qkv", 3 * d, d),
+               reader.linear(prefix + "out", d, d),
+               reader.linear(prefix + "up", spec.intermediate, d),
+               reader.linear(prefix + "down", d, spec.intermediate),
+               reader.norm(prefix + "attention_norm", d, spec.epsilon),
+               reader.norm(prefix + "output_norm", d, spec.epsilon),
+               {}};
+    const std::string guess = "pruning.guesses." + std::to_string(layer - 1);
+    if (reader.has(guess + ".weight")) {
+        const float* weight = reader.floats(guess + ".weight", {1, d});
+        made.guess.assign(weight, weight + d);
+        made.guess.push_back(*reader.floats(guess + ".bias", {1}));
+    }
+    return made;
+}
+
+// What a head computes for every token has the layers' type, what it computes once for a sequence stays floats.
+Head read_head(const Reader& reader, const Spec& spec, const std::string& name, int n_classes) {
+    Head head;
+    int width = spec.hidden;
+    if (reader.has(name + ".narrow.weight")) {
+        width = reader.rows(name + ".narrow");
+        head.narrow = reader.linear(name + ".narrow", width, spec.hidden);
+        head.key_value = reader.linear(name + ".key_value", 2 * width, width);
+        head.query = reader.linear(name + ".query", width, width, Dtype::f32);
+        head.out = reader.linear(name + ".out", width, width, Dtype::f32);
+    }
+    if (reader.has(name + ".dense.weight")) head.dense = reader.linear(name + ".dense", width, width, Dtype::f32);
+    head.classes = reader.linear(name + ".classes", n_classes, width, Dtype::f32);
+    return head;
+}
+
+void check(const Spec& spec, const std::vector<int>& head_layers) {
+    for (const int size : {spec.hidden, spec.layers, spec.heads, spec.intermediate, spec.vocabulary, spec.positions, spec.segments})
+        if (size < 1) throw std::invalid_argument("spec: every size must be at least 1");
+    if (spec.hidden % spec.heads) throw std::invalid_argument("spec: heads do not divide the width");
+    int before = 0;
+    for (const int layer : head_layers) {
+        if (layer <= before || layer >= spec.layers)
+            throw std::invalid_argument("head layers: must rise and lie between 1 and L - 1");
+        before = layer;
+    }
+}
+
+}  // namespace
+
+std::unique_ptr<Model> make_model(const Spec& spec, const Tensors& tensors, const std::vector<int>& head_layers, Dtype dtype,
+                                  const Kernels& kernels) {
+    check(spec, head_layers);
+    const Reader reader(tensors, dtype, kernels);
+    const int d = spec.hidden;
+    const int n_classes = reader.rows("classifier.classes");
+    auto model = std::make_unique<Model>();
+    model->spec = spec;
+    model->dtype = dtype;
+    model->kernels = &kernels;
+    model->n_classes = n_classes;
+    model->word = reader.floats("encoder.embeddings.word.weight", {spec.vocabulary, d});
+    model->position = reader.floats("encoder.embeddings.position.weight", {spec.positions, d});
+    model->segment = reader.floats("encoder.embeddings.segment.weight", {spec.segments, d});
+    model->embedding_norm = reader.norm("encoder.embeddings.norm", d, spec.epsilon);
+    for (int layer = 1; layer <= spec.layers; ++layer) model->layers.push_back(read_layer(reader, spec, layer));
+    model->rung_layers = head_layers;
+    for (const int layer : head_layers)
+        model->heads.push_back(read_head(reader, spec, "exits." + std::to_string(layer), n_classes));
+    model->rung_layers.push_back(spec.layers);
+    model->heads.push_back(read_head(reader, spec, "classifier", n_classes));
+    return model;
+}
+
+}  // namespace ziggurat

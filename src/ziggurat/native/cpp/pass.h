@@ -1,0 +1,65 @@
+// The parts of a forward pass over packed sequences, each split among the threads of a team.
+#pragma once
+
+#include <vector>
+
+#include "model.h"
+#include "rules.h"
+#include "team.h"
+
+namespace ziggurat {
+
+// Sequences behind one another: sequence i owns rows edges[i] … edges[i + 1] - 1.
+using Edges = std::vector<int32_t>;
+
+inline int count(const Edges& edges) { return static_cast<int>(edges.size()) - 1; }
+
+// Memory that calls use again and again. It only grows.
+struct Workspace {
+    std::vector<Buffer> threads;  // scratch of each thread
+    Buffer qkv, context, received, scores, narrow, states;
+};
+
+class Pass {
+  public:
+    Pass(const Model& model, Team& team, Workspace& work) : model_(model), kernels_(*model.kernels), team_(team), work_(work) {}
+
+    const Model& model() const { return model_; }
+    Workspace& workspace() { return work_; }
+
+    // Token and segment ids (n, 2) at positions (n) → states (n, d). Only ids that the model has.
+    void embed(const int64_t* ids, const int64_t* positions, int n, float* states);
+
+    // What attention mixes for each token: states (n, d) → context (n, d), at layer 1 … L. Unless `scores` is null: how
+    // much attention each token received, (n), mean 1 over a sequence.
+    void context(int layer, const float* states, const Edges& edges, float* context, float* scores, bool from_others);
+
+    // The same for the first token of each sequence alone: → context (n_seqs, d).
+    void first_context(int layer, const float* states, const Edges& edges, float* context);
+
+    // The rest of the layer, token by token: states that entered it and their context (n, d) → out (n, d), not in place.
+    void finish(int layer, Rows states, Rows context, float* out);
+
+    // Scores (n) that the layer's guess gives to the states which enter it; mean 1 over a sequence.
+    void guess(int layer, const float* states, const Edges& edges, float* scores);
+
+    // What rung 0 … says to each sequence: states (n, d) → logits (n_seqs, n_classes).
+    void logits(int rung, const float* states, const Edges& edges, float* logits);
+
+  private:
+    using Block = std::function<void(int begin, int end, std::byte* scratch)>;
+
+    // Calls `block` for ranges of n rows on all threads, each with so many bytes of scratch.
+    void in_blocks(int n, int most, size_t scratch, const Block& block);
+    void linear(const Packed& weights, Rows rows, float* y, ptrdiff_t stride, Finish finish, void* operand);
+    void project(const Packed& weights, Rows rows, int from, int to, float* y, ptrdiff_t stride);
+    void read_tokens(const Head& head, const float* states, int n, float* narrow, float* key_value);
+    void read_first(const Head& head, const float* states, const Edges& edges, float* logits);
+
+    const Model& model_;
+    const Kernels& kernels_;
+    Team& team_;
+    Workspace& work_;
+};
+
+}  // namespace ziggurat

@@ -1,0 +1,129 @@
+#include "rules.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace ziggurat {
+
+namespace {
+
+constexpr double LTP_PADDED = 128;
+
+// (n) logits → log-probabilities, in place.
+void log_softmax(double* logits, int n) {
+    const double peak = *std::max_element(logits, logits + n);
+    double sum = 0;
+    for (int i = 0; i < n; ++i) {
+        logits[i] -= peak;
+        sum += std::exp(logits[i]);
+    }
+    const double log_sum = std::log(sum);
+    for (int i = 0; i < n; ++i) logits[i] -= log_sum;
+}
+
+double normalised_entropy(double* logits, int n) {
+    log_softmax(logits, n);
+    double entropy = 0;
+    for (int i = 0; i < n; ++i) entropy -= std::exp(logits[i]) * logits[i];
+    return std::clamp(entropy / std::log(static_cast<double>(n)), 0.0, 1.0);
+}
+
+double top_entropy(double* logits, int n_classes, int n) {
+    if (n < n_classes) {
+        std::nth_element(logits, logits + n, logits + n_classes, std::greater<>());
+        n_classes = n;
+    }
+    return normalised_entropy(logits, n_classes);
+}
+
+double max_probability(double* logits, int n) {
+    log_softmax(logits, n);
+    return std::exp(*std::max_element(logits, logits + n));
+}
+
+double margin(double* logits, int n) {
+    log_softmax(logits, n);
+    std::partial_sort(logits, logits + 2, logits + n, std::greater<>());
+    return std::exp(logits[0]) - std::exp(logits[1]);
+}
+
+// How often a rung predicted what the one before it did: all in all, or without a break at the end.
+double agreement(const double* logits, int n_heard, int n_classes, bool in_a_row) {
+    double count = 0;
+    int64_t before = -1;
+    for (int i = 0; i < n_heard; ++i, logits += n_classes) {
+        const int64_t said = std::max_element(logits, logits + n_classes) - logits;
+        if (said == before) count += 1;
+        else if (in_a_row) count = 0;
+        before = said;
+    }
+    return count;
+}
+
+double confident_in_a_row(double* logits, int n_heard, int n_classes, double largest) {
+    double count = 0;
+    for (int i = 0; i < n_heard; ++i) count = normalised_entropy(logits + i * n_classes, n_classes) <= largest ? count + 1 : 0;
+    return count;
+}
+
+bool larger_is_surer(ExitScore score) { return score != ExitScore::entropy && score != ExitScore::top_entropy; }
+
+// Marks the `count` best tokens, earlier ones first among equals; the first token is the best of all.
+void keep_best(const float* scores, int n, double count, uint8_t* kept) {
+    std::vector<int> order(n);
+    std::iota(order.begin(), order.end(), 0);
+    const auto value = [&](int i) { return std::isnan(scores[i]) ? -1.0F : scores[i]; };
+    std::stable_sort(order.begin() + 1, order.end(), [&](int a, int b) { return value(a) > value(b); });
+    for (int rank = 0; rank < n; ++rank) kept[order[rank]] = rank < count;
+}
+
+}  // namespace
+
+double exit_score(ExitScore score, double parameter, std::vector<double> logits, int n_heard, int n_classes) {
+    // Sorting asks for numbers that can be compared; who is not even a number is not sure of anything.
+    for (const double logit : logits)
+        if (!std::isfinite(logit)) return std::nan("");
+    double* latest = logits.data() + static_cast<int64_t>(n_heard - 1) * n_classes;
+    switch (score) {
+        case ExitScore::entropy: return normalised_entropy(latest, n_classes);
+        case ExitScore::max_probability: return max_probability(latest, n_classes);
+        case ExitScore::margin: return margin(latest, n_classes);
+        case ExitScore::agreement: return agreement(logits.data(), n_heard, n_classes, false);
+        case ExitScore::agreement_in_a_row: return agreement(logits.data(), n_heard, n_classes, true);
+        case ExitScore::top_entropy: return top_entropy(latest, n_classes, static_cast<int>(parameter));
+        case ExitScore::confident_in_a_row: return confident_in_a_row(logits.data(), n_heard, n_classes, parameter);
+    }
+    return 0;
+}
+
+bool ExitRule::asked(int rung) const { return rung == n_rungs - 1 || !std::isnan(thresholds[rung]); }
+
+bool ExitRule::leaves(int64_t row, int rung, const float* logits, const std::vector<int>& heard, int n_classes) const {
+    if (rung == n_rungs - 1) return true;
+    const int n_heard = static_cast<int>(heard.size());
+    std::vector<double> scaled(logits, logits + static_cast<int64_t>(n_heard) * n_classes);
+    if (temperatures)
+        for (int i = 0; i < n_heard * n_classes; ++i) scaled[i] /= temperatures[heard[i / n_classes]];
+    const double value = exit_score(score, parameter, std::move(scaled), n_heard, n_classes);
+    const double threshold = thresholds[row * stride + rung];
+    return larger_is_surer(score) ? value >= threshold : value <= threshold;
+}
+
+bool TokenRule::prunes(int layer) const {
+    if (keep == Keep::all || std::isnan(values[layer - 1])) return false;
+    return keep != Keep::threshold || values[layer - 1] > 0;
+}
+
+void TokenRule::stays(int layer, const float* scores, int n, int64_t original, uint8_t* kept) const {
+    const double value = values[layer - 1];
+    if (keep == Keep::threshold) {
+        const double factor = scale == Scale::relative ? 1 : 1 / (scale == Scale::paper ? original : LTP_PADDED);
+        for (int i = 0; i < n; ++i) kept[i] = scores[i] * factor > value;
+    } else {
+        keep_best(scores, n, keep == Keep::share ? std::nearbyint(value * original) : value, kept);
+    }
+    kept[0] = 1;
+}
+
+}  // namespace ziggurat

@@ -1,0 +1,213 @@
+"""Whatever Python hands to the compiled engine, it gets an answer or an exception, never a crash."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ziggurat import native
+
+if native.why_missing():
+    pytest.skip(native.why_missing(), allow_module_level=True)
+
+from ziggurat.encoder.folder import read_manifest
+from ziggurat.encoder.mapped import map_tensors
+from ziggurat.encoder.spec import read_spec
+from ziggurat.encoder.weights import from_hf
+
+REFUSED = (ValueError, TypeError, RuntimeError)
+core = native.core()
+
+
+@pytest.fixture(scope="module")
+def parts(pruned_folder):
+    """Spec and tensors of a model that the compiled engine takes."""
+    from ziggurat.encoder.checkpoint import read_config
+
+    spec = read_spec(read_config(pruned_folder))
+    tensors = from_hf(map_tensors(pruned_folder / "model.safetensors"), spec, np.concatenate)
+    return spec, tensors | map_tensors(pruned_folder / "ziggurat.safetensors"), read_manifest(pruned_folder).head_layers
+
+
+def make(parts, spec=None, tensors=None, heads=None, dtype="float32", threads=1):
+    spec = asdict(parts[0]) | (spec or {})
+    named = {name: tensor for name, tensor in parts[1].items() if tensor.dtype == np.float32} | (tensors or {})
+    return core.Engine(spec, named, list(parts[2]) if heads is None else heads, dtype, threads)
+
+
+@pytest.fixture(scope="module")
+def engine(parts):
+    return make(parts)
+
+
+def inputs(lengths, vocabulary=26):
+    n = int(np.sum(lengths))
+    ids = np.stack([np.arange(n) % vocabulary, np.zeros(n, dtype=np.int64)], axis=1)
+    positions = np.concatenate([np.arange(length) for length in lengths] or [np.zeros(0, dtype=np.int64)])
+    return ids, positions.astype(np.int64), np.cumsum([0, *lengths]), np.array(lengths, dtype=np.int64)
+
+
+EXITS = core.ExitRule("entropy", 0.0, np.full((1, 3), 0.5), None)
+
+
+@pytest.mark.parametrize("lengths", [(1,), (64,), (1, 64, 2)])
+def test_the_shortest_and_the_longest_inputs_are_answered(engine, lengths):
+    logits, rungs, *_ = engine.run(*inputs(lengths), EXITS, None, 4)
+    assert np.isfinite(logits).all() and (rungs >= 0).all()
+
+
+@pytest.mark.parametrize("lengths", [(), (0,), (3, 0, 2), (65,), (-1, 4)])
+def test_inputs_without_tokens_or_beyond_the_positions_are_refused(engine, lengths):
+    with pytest.raises(REFUSED):
+        engine.run(*inputs([max(length, 0) for length in lengths]), EXITS, None, 4)
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(data=st.data())
+def test_arrays_that_do_not_fit_are_refused(engine, data):
+    good = dict(zip(("ids", "positions", "cu_seqlens", "original"), inputs((3, 5)), strict=True))
+    name = data.draw(st.sampled_from(sorted(good)))
+    array = good[name]
+    spoilt = data.draw(
+        st.sampled_from(
+            [
+                array[:-1],
+                array[..., None],
+                array.astype(np.float64),
+                array.astype(np.int32),
+                array.astype(str),
+                array - 10_000,
+                array + 10_000,
+                np.zeros((0,), dtype=np.int64),
+                np.int64(3),
+                None,
+                np.full_like(array, 2**62),
+                np.full_like(array, -(2**62)),
+            ]
+        )
+    )
+    if name == "original" and isinstance(spoilt, np.ndarray) and spoilt.shape == array.shape:
+        return  # any number will do there
+    with pytest.raises(REFUSED):
+        engine.run(*(good | {name: spoilt}).values(), EXITS, None, 4)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(edges=st.lists(st.integers(-3, 12), max_size=6))
+def test_only_edges_that_rise_from_0_to_n_are_taken(engine, edges):
+    ids, positions, _, _ = inputs((8,))
+    fits = len(edges) > 1 and edges[0] == 0 and edges[-1] == 8 and all(np.diff(edges) > 0)
+    cu_seqlens = np.array(edges, dtype=np.int64)
+    original = np.full(max(len(edges) - 1, 0), 8)
+    if fits:
+        engine.run(ids, positions, cu_seqlens, original, EXITS, None, 4)
+    else:
+        with pytest.raises(REFUSED):
+            engine.run(ids, positions, cu_seqlens, original, EXITS, None, 4)
+
+
+def test_arrays_that_are_not_contiguous_are_refused(engine):
+    ids, positions, cu_seqlens, original = inputs((3, 5))
+    wide = np.zeros((len(ids), 4), dtype=np.int64)
+    wide[:, ::2] = ids
+    for spoilt in (wide[:, ::2], np.asfortranarray(ids)):
+        with pytest.raises(TypeError):
+            engine.run(spoilt, positions, cu_seqlens, original, EXITS, None, 4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(parts, value):
+    name = "encoder.layers.2.up.weight"
+    spoilt = parts[1][name].copy()
+    spoilt[3, 5] = value
+    with pytest.raises(ValueError, match=f"{name} has numbers that are not finite"):
+        make(parts, tensors={name: spoilt})
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tensor: tensor[:-1],
+        lambda tensor: tensor.astype(np.float64),
+        lambda tensor: tensor.astype(np.int32),
+        lambda tensor: tensor[..., None],
+        lambda tensor: np.asfortranarray(tensor),
+        lambda tensor: "weights",
+        lambda tensor: None,
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["encoder.embeddings.word.weight", "encoder.layers.0.qkv.weight", "exits.1.out.weight"]
+)
+def test_tensors_of_another_shape_or_type_are_refused(parts, name, spoil):
+    with pytest.raises(REFUSED):
+        make(parts, tensors={name: spoil(parts[1][name])})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"spec": {"heads": 5}}, {"spec": {"layers": 5}}, {"spec": {"hidden": 0}}, {"spec": {"vocabulary": -1}},
+        {"heads": [0]}, {"heads": [4]}, {"heads": [2, 1]}, {"heads": [1, 1]}, {"dtype": "int4"}, {"threads": 0},
+        {"threads": 10**6},
+    ],
+)  # fmt: skip
+def test_models_that_do_not_fit_are_refused(parts, wrong):
+    with pytest.raises(REFUSED):
+        make(parts, **wrong)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda: core.ExitRule("mood", 0.0, np.zeros((1, 3)), None),
+        lambda: core.ExitRule("top-entropy", 1.0, np.zeros((1, 3)), None),
+        lambda: core.ExitRule("entropy", 0.0, np.zeros(3), None),
+        lambda: core.ExitRule("entropy", 0.0, np.zeros((0, 3)), None),
+        lambda: core.ExitRule("entropy", 0.0, np.zeros((1, 3)), np.ones(3)),
+        lambda: core.TokenRule("threshold", "mood", "relative", np.zeros(4), None),
+        lambda: core.TokenRule("threshold", "received", "miles", np.zeros(4), None),
+        lambda: core.TokenRule("sometimes", "received", "relative", np.zeros(4), None),
+    ],
+)
+def test_rules_that_are_not_known_are_refused(rule):
+    with pytest.raises(REFUSED):
+        rule()
+
+
+@pytest.mark.parametrize(
+    ("exits", "tokens"),
+    [
+        (core.ExitRule("entropy", 0.0, np.zeros((1, 2)), None), None),
+        (core.ExitRule("entropy", 0.0, np.zeros((3, 3)), None), None),
+        (EXITS, core.TokenRule("threshold", "received", "relative", np.zeros(3), None)),
+        (EXITS, core.TokenRule("threshold", "predicted", "relative", np.zeros(4), None)),
+        (EXITS, core.TokenRule("threshold", "received", "relative", np.zeros(4), np.ones(3, dtype=bool))),
+    ],
+)
+def test_rules_of_another_model_are_refused(engine, exits, tokens):
+    with pytest.raises(REFUSED):
+        engine.run(*inputs((3, 5)), exits, tokens, 4)
+
+
+@pytest.mark.parametrize("layers", [(0, 4), (2, 1), (1, 5), (-1, 2)])
+def test_layers_that_there_are_not_are_refused(engine, layers):
+    ids, positions, cu_seqlens, original = inputs((3, 5))
+    states, history = engine.embed(ids, positions), np.zeros((2, 4, 3), dtype=np.float32)
+    with pytest.raises(REFUSED):
+        engine.resume(states, positions, cu_seqlens, original, history, EXITS, None, *layers)
+    with pytest.raises(REFUSED):
+        engine.context(layers[0] if layers[0] < 1 else 5, states, cu_seqlens, False, False)
+
+
+def test_states_that_are_not_finite_spoil_nobody_else(engine):
+    ids, positions, cu_seqlens, original = inputs((3, 5))
+    states, history = engine.embed(ids, positions), np.zeros((2, 4, 3), dtype=np.float32)
+    counts = core.TokenRule("count", "received", "relative", np.array([9.0, 4, 3, 2]), None)
+    clean = engine.resume(states, positions, cu_seqlens, original, history, EXITS, counts, 1, 4)
+    states[1] = np.nan
+    spoilt = engine.resume(states, positions, cu_seqlens, original, history, EXITS, counts, 1, 4)
+    assert np.array_equal(clean[0][1], spoilt[0][1]) and clean[1][1] == spoilt[1][1]
+    assert spoilt[1][0] == 3
