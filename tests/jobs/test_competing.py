@@ -25,6 +25,7 @@ def result(model_folder, rows_file, tmp_path_factory):
     out = tmp_path_factory.mktemp("peers") / "rows.jsonl"
     absent = PeerKind("Absent", "int8", ("no_such_module",), lambda setting: [], calibrated=True)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(competing, "our_engines", lambda: [("torch", "float32"), ("torch", "bfloat16")])
         patch.setattr(competing, "KINDS", (*KINDS[:1], absent))
         rules = QUICK.__class__(**{**vars(QUICK), "only": ()})
         return compete(str(model_folder), str(rows_file), rules, ["balanced"], out=out), out

@@ -189,7 +189,15 @@ def test_int8_peers_are_near_and_not_float32(real_peers, encoded, engine):
 
 
 def row(what, peer, speed, **more):
-    same = {"dtype": "float32", "order": "sorted", "batch": 8, "streams": 1, "timed": "model", "peer": peer}
+    same = {
+        "dtype": "float32",
+        "order": "sorted",
+        "batch": 8,
+        "streams": 1,
+        "timed": "model",
+        "peer": peer,
+        "engine": "torch",
+    }
     gains = {"time_gain": 1.0, "flops_gain": 1.0, "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95}
     return {"what": what, "texts_per_second_p50": speed, **same, **gains, **more}
 
@@ -202,6 +210,6 @@ def test_the_table_sets_our_fastest_against_every_peer():
     ]
     text = competition_tables(rows)
     assert text.splitlines()[0] == "best batch size: the model alone"
-    assert "full depth (bfloat16, sorted)" in text
+    assert "full depth (torch bfloat16, sorted)" in text
     assert text.splitlines()[-1].split() == ["OpenVINO", "int8,", "sorted", "1.25", "[1.10,", "1.40]"]
     assert "0.50" not in text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,9 @@ Peers = Annotated[
 ]
 Only = Annotated[
     str | None,
-    typer.Option(help="With --peers: parts of names, comma-separated (openvino,int8); our float32 is always there."),
+    typer.Option(
+        help="With --peers: parts of names, comma-separated (openvino,int8); our first engine's float32 is always there."
+    ),
 ]
 CalibrationData = Annotated[
     str | None,
@@ -59,9 +60,6 @@ class CompetitionOptions:
         """Calls the job."""
         from ziggurat.jobs.competing import BATCH_SIZES, Rules, compete
 
-        if options.threads is not None:
-            # Read when the first texts are tokenised: that, too, has the threads of everybody else and no more.
-            os.environ.setdefault("RAYON_NUM_THREADS", str(options.threads))
         rules = Rules(
             batch_sizes=sizes or BATCH_SIZES,
             timed_texts=texts,

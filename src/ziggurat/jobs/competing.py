@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,14 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import Dataset
 from ziggurat.data.tokenize import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
+from ziggurat.engine.choice import DTYPES
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.runner import Outcomes, run
 from ziggurat.errors import UserError
 from ziggurat.jobs.calibrating import Calibration, calibration_of
 from ziggurat.jobs.competition_rows import Setting, quality, row_of_batches, row_of_singles
 from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample, take_encoded
+from ziggurat.native import why_missing
 from ziggurat.report.competition import (
     Answer,
     Batches,
@@ -40,7 +43,6 @@ from ziggurat.report.peers_open import KINDS, LeftOut, open_peers
 from ziggurat.report.peers_openvino import CALIBRATION_TEXTS
 from ziggurat.report.rows import append_row, checked_row, provenance
 
-OURS = (("torch", "float32"), ("torch", "bfloat16"))  # engine, dtype; the first is the unit of every gain
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 _SEARCH_ROUNDS = 2
 
@@ -70,16 +72,16 @@ def compete(
 ) -> dict[str, Any]:
     """Result rows of all that can run here: model alone and from strings, at the best batch size and one by one.
 
-    `options.dtype` plays no part: ours are all of `OURS`. UserError for a GPU, or a batch size or number below 1.
+    `options.dtype` and `options.engine` play no part: all of ours that run here take part. UserError for a GPU, or a batch size or number below 1.
     """
     if options.device not in ("auto", "cpu"):
         raise UserError(f"device {options.device!r}: the peers run on the CPU; give --device cpu")
     if not rules.batch_sizes or min(*rules.batch_sizes, rules.timed_texts, rules.search_texts, rules.repeats) < 1:
         raise UserError("batch sizes, texts and rounds must each be at least 1")
-    ours = {kind: _opened(model, *kind, options) for kind in _wanted_ours(rules.only)}
-    classifier = next(iter(ours.values()))
+    ours = _opened_ours(model, options, rules.only)
+    classifier = ours[0]
     points = [point.name for point in classifier.manifest.operating_points] if points is None else points
-    contestants = [_of_ours(one, *kind, point) for kind, one in ours.items() for point in (FULL, *points)]
+    contestants = [_of_ours(one, point) for one in ours for point in (FULL, *points)]
     data = rows_to_measure(classifier, source, columns)
     kinds = [kind for kind in KINDS if _is_wanted(f"{kind.name} {kind.dtype}", rules.only)]
     calibration = None
@@ -103,16 +105,27 @@ def _is_wanted(name: str, only: Sequence[str]) -> bool:
     return not only or any(part.lower().replace(" ", "") in plain for part in only)
 
 
-def _wanted_ours(only: Sequence[str]) -> list[tuple[str, str]]:
-    return [OURS[0], *(kind for kind in OURS[1:] if _is_wanted(f"ziggurat {' '.join(kind)}", only))]
+def our_engines() -> list[tuple[str, str]]:
+    """Engine and dtype of all that can run here; the first is the unit of every gain."""
+    missing = {"native": why_missing() is not None, "torch": importlib.util.find_spec("torch") is None}
+    return [(engine, dtype) for engine, dtypes in DTYPES.items() if not missing[engine] for dtype in dtypes]
 
 
-def _opened(model: str, engine: str, dtype: str, options: ModelOptions) -> AdaptiveClassifier:
-    """Our engine; there is one so far, so `engine` chooses nothing yet."""
-    return replace(options, device="cpu", dtype=dtype).open(model)
+def _opened_ours(model: str, options: ModelOptions, only: Sequence[str]) -> list[AdaptiveClassifier]:
+    """The wanted ones; one that computes in the dtype of another, as a folder trained for int8 may, is not there twice.
+
+    UserError if none can run.
+    """
+    first, *others = our_engines() or [("auto", "float32")]
+    wanted = [first, *(one for one in others if _is_wanted(f"ziggurat {' '.join(one)}", only))]
+    found: dict[tuple[str, str], AdaptiveClassifier] = {}
+    for engine, dtype in wanted:
+        classifier = replace(options, device="cpu", engine=engine, dtype=dtype).open(model)
+        found.setdefault((classifier.backend.engine, classifier.backend.dtype), classifier)
+    return list(found.values())
 
 
-def _of_ours(classifier: AdaptiveClassifier, engine: str, dtype: str, point: str) -> Contestant:
+def _of_ours(classifier: AdaptiveClassifier, point: str) -> Contestant:
     """Our engine at an operating point. Packing stays on its clock, though peers get their padding off it."""
     rule = classifier.rule_of(point)
 
@@ -126,7 +139,7 @@ def _of_ours(classifier: AdaptiveClassifier, engine: str, dtype: str, point: str
         return partial(answer, encoded, batches)
 
     what = "full depth" if point == FULL else point
-    return Contestant(f"ziggurat {what}", engine, dtype, prepare, point)
+    return Contestant(f"ziggurat {what}", classifier.backend.engine, classifier.backend.dtype, prepare, point)
 
 
 def _opened_peers(

@@ -37,7 +37,7 @@ class Contestant:
     @property
     def key(self) -> str:
         """Its name; ways to run the same peer share it."""
-        return f"{self.what} {self.dtype}"
+        return f"{self.what} {self.dtype}" if self.is_peer else f"{self.what} ({self.engine} {self.dtype})"
 
     @property
     def is_peer(self) -> bool:

@@ -9,6 +9,7 @@ from ziggurat.report.tables import ACCURACY_COLUMNS, Column, Row, aligned
 
 COLUMNS = (
     Column("what", "system"),
+    Column("engine", "engine"),
     Column("dtype", "dtype"),
     Column("order", "order"),
     Column("batch", "batch", "texts"),
@@ -60,7 +61,7 @@ def _speed(row: Row) -> float:
 
 
 def _title(row: Row) -> str:
-    return f"{row['what'].removeprefix('ziggurat ')} ({row['dtype']}, {row['order']})"
+    return f"{row['what'].removeprefix('ziggurat ')} ({row['engine']} {row['dtype']}, {row['order']})"
 
 
 def _ratio(over: Mapping[str, Sequence[float]], peer: str) -> str:
