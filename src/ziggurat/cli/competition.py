@@ -24,9 +24,7 @@ Peers = Annotated[
 ]
 Only = Annotated[
     str | None,
-    typer.Option(
-        help="With --peers: parts of names, comma-separated (openvino,int8); our first engine's float32 is always there."
-    ),
+    typer.Option(help="With --peers: parts of names, comma-separated (openvino,int8); our first is always there."),
 ]
 CalibrationData = Annotated[
     str | None,

@@ -72,7 +72,8 @@ def compete(
 ) -> dict[str, Any]:
     """Result rows of all that can run here: model alone and from strings, at the best batch size and one by one.
 
-    `options.dtype` and `options.engine` play no part: all of ours that run here take part. UserError for a GPU, or a batch size or number below 1.
+    `options.dtype` and `options.engine` play no part: all of ours that run here compete.
+    UserError for a GPU, or a batch size or number below 1.
     """
     if options.device not in ("auto", "cpu"):
         raise UserError(f"device {options.device!r}: the peers run on the CPU; give --device cpu")
