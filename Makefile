@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 CPP := src/ziggurat/native/cpp
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test native sanitize lint format readme reproduce clean
+.PHONY: demo test native sanitize lint format readme reproduce bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo native  ## train on the built-in data, show a table and a figure
@@ -65,10 +65,19 @@ clean:  ## everything that was made, trained models in runs/ included
 
 # `make reproduce DATA=sst2`: one data set; hours for all of them on 2 cores. What is finished is not done again.
 DATA_FOLDER ?= ../shared/data
-DATA ?= rte mrpc yelp_polarity ag_news sst2
+reproduce: DATA ?= rte mrpc yelp_polarity ag_news sst2
 reproduce: .venv/dev  ## the papers' methods on the papers' data, rows in results/, table in docs/
 	$(BIN)/python tools/reproduce.py $(addprefix $(DATA_FOLDER)/,$(DATA))
 	$(BIN)/python tools/reproduction_table.py
+
+# `make bench MODEL=runs/news DATA=news/test.jsonl`; without them the demo model, trained where it is not there yet.
+MODEL ?= runs/demo/model
+bench: DATA ?= stdlib-docs
+bench: .venv/bench native $(MODEL)  ## our engine beside transformers, ONNX Runtime and OpenVINO; adds rows to results/peers.jsonl
+	$(BIN)/ziggurat bench $(MODEL) --data $(DATA) --peers --out results/peers.jsonl
+
+runs/demo/model: | .venv/bench
+	$(BIN)/ziggurat train --train stdlib-docs --recipe demo --out $@
 
 readme: .venv/dev  ## the results table of the README, from results/
 	$(BIN)/python tools/readme_table.py
@@ -78,4 +87,8 @@ readme: .venv/dev  ## the results table of the README, from results/
 
 .venv/build .venv/demo .venv/dev: .venv/%: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) '.[$*]'
+	touch $@
+
+.venv/bench: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) '.[demo,bench]'
 	touch $@

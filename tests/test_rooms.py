@@ -48,7 +48,8 @@ NEEDS_TORCH = {
     "engine": {"torch_backend"},
     "train": {path.stem for path in (SOURCE / "train").glob("[!_]*.py")},
 }
-ABSENT = ["torch", "transformers", "accelerate", "datasets", "scipy", "matplotlib"]
+ABSENT = ["torch", "transformers", "accelerate", "datasets", "scipy", "matplotlib", "onnx", "onnxruntime", "openvino"]
+ABSENT += ["nncf"]
 
 
 def module_name(path: Path) -> str:

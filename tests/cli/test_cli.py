@@ -93,6 +93,9 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
         (["eval", "CHECKPOINT", "--data", "ROWS"], "ziggurat adapt"),
         (["bench", "MODEL", "--data", "ROWS", "--batch", "1,two"], "--batch"),
         (["bench", "MODEL", "--data", "ROWS", "--batch", "0"], "at least 1"),
+        (["bench", "MODEL", "--data", "ROWS", "--peers", "--batch", "0"], "at least 1"),
+        (["bench", "MODEL", "--data", "ROWS", "--peers", "--device", "cuda"], "--device cpu"),
+        (["bench", "MODEL", "--data", "ROWS", "--only", "openvino"], "go with --peers"),
         (["predict", "MODEL"], "--data"),
         (["predict", "MODEL", "bat", "--data", "ROWS"], "one of them"),
         (["predict", "MODEL", "bat", "  "], "number 1"),
@@ -210,6 +213,18 @@ def test_people_get_lines_without_braces(command, ziggurat, model_folder, rows_f
     assert code == 0
     assert out.strip()
     assert "{" not in out
+
+
+def test_bench_with_peers_prints_tables_or_one_object(ziggurat, model_folder, rows_file):
+    options = ["--data", rows_file, "--peers", "--only", "SDPA float32", "--batch", "4", "--texts", "6"]
+    options += ["--scored", "6", "--repeats", "1", "--points", "balanced"]
+    code, out, _ = ziggurat("bench", model_folder, *options)
+    assert code == 0
+    assert "one text at a time: from strings, tokenising included" in out
+    assert "times as fast as each peer" in out
+    code, out, _ = ziggurat("bench", model_folder, *options, "--json")
+    assert code == 0
+    assert {row["engine"] for row in json.loads(out)["rows"]} >= {"transformers"}
 
 
 @pytest.mark.parametrize(("terminal", "no_color", "coloured"), [(1, "", True), (1, "1", False), (0, "", False)])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ziggurat.cli.competition import CompetitionOptions, competition_options
 from ziggurat.cli.explanation import explanation_text
 from ziggurat.cli.options import (
     Data,
@@ -29,10 +30,12 @@ from ziggurat.cli.options import (
     shown,
     ticker,
     whole_numbers,
+    words,
 )
 from ziggurat.cli.report import report_app
 from ziggurat.cli.text import (
     bench_text,
+    competition_text,
     demonstration_text,
     evaluation_text,
     information_text,
@@ -146,11 +149,14 @@ def explain(
 
 
 @app.command()
-@assembled(columns=columns_of, options=device_options)
+@assembled(competition=competition_options, columns=columns_of, options=device_options)
 def bench(
     model: Model,
     data: Data,
-    batch: Annotated[str, typer.Option(help="Batch sizes, comma-separated.")] = "1,32",
+    batch: Annotated[
+        str | None,
+        typer.Option(help="Batch sizes, comma-separated (default: 1,32; with --peers tried for each: 1,4,8,16,32,64)."),
+    ] = None,
     points: Annotated[
         str | None, typer.Option(help="Operating points, comma-separated (default: all that the model has).")
     ] = None,
@@ -163,21 +169,25 @@ def bench(
         Path | None, typer.Option(help="Also draw accuracy against time and FLOPs: a .png and .svg.")
     ] = None,
     *,
+    competition: CompetitionOptions,
     columns: Columns,
     options: ModelOptions,
     as_json: Json = False,
 ) -> None:
-    """Time the model beside plain transformers on the same texts and threads, interleaved in one run."""
+    """Time the model beside plain transformers, or with --peers beside ONNX Runtime and OpenVINO too, in one run."""
     from ziggurat.jobs.benching import bench as job
     from ziggurat.jobs.drawing import draw
 
-    with shown(as_json, bench_text) as show:
-        sizes = whole_numbers(batch, "--batch")
-        names = None if points is None else [name.strip() for name in points.split(",") if name.strip()]
-        with ticker() as tick:
-            rows = job(model, data, sizes, names, columns, options, texts, repeats, out, tick)
-            drawn = [] if figure is None else draw(model, data, figure, columns, options, texts, repeats, tick)
-            show({"rows": rows, "figures": [str(path) for path in drawn]})
+    with shown(as_json, competition_text if competition.peers else bench_text) as show, ticker() as tick:
+        sizes = None if batch is None else whole_numbers(batch, "--batch")
+        names = None if points is None else words(points)
+        if competition.peers:
+            result = competition.run(model, data, sizes, names, columns, options, texts, repeats, out, tick)
+        else:
+            rows = job(model, data, sizes or (1, 32), names, columns, options, texts, repeats, out, tick)
+            result = {"rows": rows}
+        drawn = [] if figure is None else draw(model, data, figure, columns, options, texts, repeats, tick)
+        show(result | {"figures": [str(path) for path in drawn]})
 
 
 @app.command()

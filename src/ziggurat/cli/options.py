@@ -166,6 +166,11 @@ def whole_numbers(text: str, option: str) -> list[int]:
         raise UserError(f"{option} {text!r}: give whole numbers separated by commas, such as 1,32") from None
 
 
+def words(text: str) -> list[str]:
+    """`a, b` → ["a", "b"]."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 def decimal_numbers(text: str, option: str) -> list[float]:
     """`0.5,1` → [0.5, 1.0]; UserError that names the option."""
     try:

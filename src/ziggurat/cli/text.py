@@ -82,6 +82,17 @@ def bench_text(result: dict[str, Any]) -> str:
     return aligned(result["rows"], RESULT_COLUMNS).rstrip()
 
 
+def competition_text(result: dict[str, Any]) -> str:
+    """What `bench --peers` shows."""
+    from ziggurat.report.competition_tables import competition_tables
+
+    lines = [competition_tables(result["rows"])]
+    if result["calibration"] is not None:
+        lines.append(f"int8 peers were calibrated with {result['calibration']}")
+    lines += [f"left out: {one['name']} {one['dtype']}: {one['reason']}" for one in result["left_out"]]
+    return "\n".join(lines).rstrip()
+
+
 def report_text(result: dict[str, Any]) -> str:
     """What the `report` commands show."""
     from ziggurat.report.columns import filled

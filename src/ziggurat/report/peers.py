@@ -1,21 +1,84 @@
-"""Competitors on the same texts. Today: transformers with SDPA attention, the padded way that a user would run it."""
+"""Competitors ("peers") on the same texts: what each must offer, and transformers, the padded way a user would run it.
+
+ONNX Runtime is in `peers_onnxruntime`, OpenVINO in `peers_openvino`; `peers_open` knows all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ziggurat.data.tokenize import Encoded
+from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError
 
+INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+Feed = Mapping[str, np.ndarray]  # one padded batch: INPUTS → (n, longest) int64
 
-class TransformersPeer:
+
+class Peer(Protocol):
+    """Another engine with the same model in it, at full depth."""
+
+    name: str  # what tables call it
+    dtype: str  # of its weights and activations: float32, bfloat16, int8
+    streams: int = 1  # batches that it works on at once, sharing the threads
+
+    def logits(self, batch: Feed) -> np.ndarray:
+        """(n, n_classes) float32 of one padded batch, when all work is done."""
+        ...
+
+    def all_logits(self, batches: Sequence[Feed]) -> list[np.ndarray]:
+        """`logits` of each batch."""
+        return [self.logits(batch) for batch in batches]
+
+
+class Unavailable(Exception):
+    """A peer that cannot run on this machine; the message says why."""
+
+
+@dataclass(frozen=True)
+class PeerSetting:
+    """What every peer is made from."""
+
+    folder: Path  # of the model, as plain transformers loads it
+    spec: EncoderSpec
+    threads: int  # that each may use
+    scratch: Path  # for exported graphs, for as long as the run lasts
+    calibration: Sequence[np.ndarray] = ()  # texts (length, 2) that int8 peers may look at
+
+
+@dataclass(frozen=True)
+class PeerKind:
+    """A peer that may be in the comparison."""
+
+    name: str
+    dtype: str
+    needs: tuple[str, ...]  # modules
+    make: Callable[[PeerSetting], list[Peer]]  # the ways to run it; the fastest of them stands for it
+    pip: str = "pip install 'ziggurat[bench]'"  # installs what it needs
+    calibrated: bool = False  # looks at `PeerSetting.calibration`
+
+
+def padded(tokens: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Texts of (length_i, 2) token and segment ids as one batch, filled up with zeros to the longest."""
+    longest = max(len(row) for row in tokens)
+    grid = np.zeros((3, len(tokens), longest), dtype=np.int64)
+    for place, row in enumerate(tokens):
+        grid[:2, place, : len(row)] = row.T
+        grid[2, place, : len(row)] = 1
+    return dict(zip(INPUTS, grid, strict=True))
+
+
+class TransformersPeer(Peer):
     """The model folder in plain transformers: full depth, padded batches, PyTorch's fused attention."""
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    name = "transformers SDPA"
+
+    def __init__(self, folder: Path, device: str = "cpu", dtype: str = "float32") -> None:
         try:
             import torch
             from transformers import AutoModelForSequenceClassification
@@ -24,24 +87,24 @@ class TransformersPeer:
             raise UserError(f"the comparison needs {error.name}; pip install 'ziggurat[train]'") from None
         logging.disable_progress_bar()  # its bar for loading would stand in the middle of ours
         self._torch = torch
+        self.dtype = dtype
         self.device = torch.device("cpu" if device == "cpu" else "cuda")
-        model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa")
+        kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+        model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa", dtype=kind)
         self.model = model.eval().to(self.device)
+
+    def logits(self, batch: Feed) -> np.ndarray:
+        """(n, n_classes) float32 of one padded batch."""
+        return self.run([self._tensors(batch)])
 
     def prepare(self, encoded: Encoded, batches: Iterable[np.ndarray]) -> list[dict[str, Any]]:
         """Padded tensors of each batch of indices, made beforehand: padding is not on the peer's clock."""
-        return [self._pad([encoded.tokens[row] for row in rows]) for rows in batches]
+        return [self._tensors(padded([encoded.tokens[row] for row in rows])) for rows in batches]
 
     def run(self, prepared: Iterable[dict[str, Any]]) -> np.ndarray:
         """Logits of all batches behind one another, (n, n_classes) float32."""
         with self._torch.inference_mode():
             return np.concatenate([self.model(**batch).logits.float().cpu().numpy() for batch in prepared])
 
-    def _pad(self, tokens: list[np.ndarray]) -> dict[str, Any]:
-        longest = max(len(row) for row in tokens)
-        names = ("input_ids", "token_type_ids", "attention_mask")
-        grid = np.zeros((3, len(tokens), longest), dtype=np.int64)
-        for place, row in enumerate(tokens):
-            grid[:2, place, : len(row)] = row.T
-            grid[2, place, : len(row)] = 1
-        return {name: self._torch.from_numpy(part).to(self.device) for name, part in zip(names, grid, strict=True)}
+    def _tensors(self, batch: Feed) -> dict[str, Any]:
+        return {name: self._torch.from_numpy(part).to(self.device) for name, part in batch.items()}

@@ -17,7 +17,7 @@ import numpy as np
 
 from ziggurat.errors import UserError
 
-PACKAGES = ("ziggurat", "numpy", "torch", "transformers", "tokenizers")
+PACKAGES = ("ziggurat", "numpy", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "openvino", "nncf")
 
 # What every row must say, and its type. "Gain" is the full model's cost over this row's. More keys may follow, such as
 # time_gain_padded (against the padded dense model), label, operating point.

@@ -1,0 +1,69 @@
+"""The model folder as an ONNX graph, which other engines read."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.report.peers import INPUTS, PeerSetting, padded
+
+_OPSET = 17  # the first with LayerNormalization as one node
+
+
+def exported(setting: PeerSetting) -> Path:
+    """The graph of the plain checkpoint at full depth, any batch and length; made once for a run.
+
+    With "eager" attention, whose plain matrix products and softmax both engines recognise and fuse; and by torch's
+    older exporter, for the newer one needs one more package and names its nodes so that they do not.
+    """
+    path = setting.scratch / "model.onnx"
+    if path.exists():
+        return path
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = AutoModelForSequenceClassification.from_pretrained(setting.folder, attn_implementation="eager")
+    model.eval()
+    example = padded([np.ones((5, 2), dtype=np.int64) * [[1, 0]], np.ones((3, 2), dtype=np.int64) * [[1, 0]]])
+    axes: dict[str, dict[int, str]] = {name: {0: "batch", 1: "length"} for name in INPUTS}
+    with warnings.catch_warnings(), torch.inference_mode():
+        _expect_warnings(torch)
+        torch.onnx.export(
+            _plain(torch, model),
+            tuple(torch.from_numpy(example[name]) for name in INPUTS),
+            str(path),
+            input_names=list(INPUTS),
+            output_names=["logits"],
+            dynamic_axes=axes | {"logits": {0: "batch"}},
+            opset_version=_OPSET,
+            dynamo=False,
+        )
+    return path
+
+
+def _plain(torch: Any, model: Any) -> Any:
+    """The model as a function of three tensors that returns one."""
+
+    class Logits(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *tensors: Any) -> Any:
+            return self.model(**dict(zip(INPUTS, tensors, strict=True))).logits
+
+    return Logits().eval()
+
+
+def _expect_warnings(torch: Any) -> None:
+    """The older exporter is deprecated; the masks' code branches on sizes and picks cells by index, none negative."""
+    warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
+    warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
+    warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+    warnings.filterwarnings("ignore", "Converting a tensor to a Python", torch.jit.TracerWarning)
+    warnings.filterwarnings("ignore", "Exporting aten::index operator of advanced indexing", UserWarning)
