@@ -160,8 +160,8 @@ double attend_seconds(const std::string& name, Matrix qkv, int heads, bool score
     const double start = own_time();
     for (int i = 0; i < repeats; ++i)
         for (int head = 0; head < heads; ++head)
-            set.attend(sequence, head, context.as<float>(), heads * width, scored ? received.as<float>() : nullptr, false,
-                       scratch.as<void>());
+            set.attend(sequence, head, context.as<float>(), heads * width, scored ? received.as<float>() : nullptr,
+                       false, scratch.as<void>());
     return own_time() - start;
 }
 

@@ -1,7 +1,7 @@
 // Compiled with -mavx2 -mfma.
 #if defined(__x86_64__)
-#include "kernels.inl"
 #include "simd_avx2.h"
+#include "kernels.inl"
 
 namespace ziggurat {
 

@@ -1,7 +1,7 @@
 // Compiled with -mavx2 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni.
 #if defined(__x86_64__)
-#include "kernels.inl"
 #include "simd_avx512.h"
+#include "kernels.inl"
 
 namespace ziggurat {
 

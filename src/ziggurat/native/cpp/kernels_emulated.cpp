@@ -1,7 +1,7 @@
 // AVX-512's kernels without AVX-512: what a test of them can run on any processor.
 #if defined(ZIGGURAT_EMULATED)
-#include "kernels.inl"
 #include "simd_scalar.h"
+#include "kernels.inl"
 
 namespace ziggurat {
 

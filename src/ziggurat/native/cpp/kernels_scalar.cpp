@@ -1,5 +1,5 @@
-#include "kernels.inl"
 #include "simd_scalar.h"
+#include "kernels.inl"
 
 namespace ziggurat {
 
