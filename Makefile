@@ -49,13 +49,13 @@ sanitize-%: .venv/dev
 		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider tests/native
 
 lint: .venv/dev  ## style, types
-	$(BIN)/clang-format --dry-run --Werror $(CPP)/*.cpp $(CPP)/*.h
+	$(BIN)/clang-format --dry-run --Werror $(CPP)/*
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 format: .venv/dev
-	$(BIN)/clang-format -i $(CPP)/*.cpp $(CPP)/*.h
+	$(BIN)/clang-format -i $(CPP)/*
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
 

@@ -17,8 +17,13 @@ template <class S> struct Attend {
         float *keys, *values, *queries, *scores;
 
         Plan(int tokens, int head_width, void* scratch)
-            : n(tokens), width(head_width), padded_n(up(n)), padded_width(up(width)), query_stride(padded_width),
-              score_stride(padded_n + 16), keys(static_cast<float*>(scratch)),
+            : n(tokens),
+              width(head_width),
+              padded_n(up(n)),
+              padded_width(up(width)),
+              query_stride(padded_width),
+              score_stride(padded_n + 16),
+              keys(static_cast<float*>(scratch)),
               values(keys + static_cast<size_t>(padded_n) * padded_width),
               queries(values + static_cast<size_t>(padded_n) * padded_width),
               scores(queries + S::ROWS * query_stride) {}
@@ -43,7 +48,8 @@ template <class S> struct Attend {
         in_chunks(plan.padded_n, [&](int first, auto vectors) {
             constexpr int STEP = vectors.value * S::WIDTH;
             float* target = plan.keys + static_cast<ptrdiff_t>(first) * plan.width;
-            for (int j = 0; j < STEP; j += S::WIDTH) pack_vector_of_keys(key, stride, plan, first + j, target + j, STEP);
+            for (int j = 0; j < STEP; j += S::WIDTH)
+                pack_vector_of_keys(key, stride, plan, first + j, target + j, STEP);
         });
     }
 
@@ -96,7 +102,8 @@ template <class S> struct Attend {
             for (int r = 0; r < R; ++r)
                 for (int v = 0; v < V; ++v) totals[r][v] = v + 1 < V ? S::zero() : last;
             accumulate<S, P, R, V>(bytes_of(plan.queries), plan.query_stride * 4,
-                                   words_of(plan.keys + static_cast<ptrdiff_t>(first) * plan.width), plan.width, totals);
+                                   words_of(plan.keys + static_cast<ptrdiff_t>(first) * plan.width), plan.width,
+                                   totals);
             for (int r = 0; r < R; ++r)
                 for (int v = 0; v < V; ++v) {
                     best[r] = S::max(best[r], totals[r][v]);
@@ -207,9 +214,8 @@ template <class S> struct Attend {
     static const uint32_t* words_of(const float* p) { return reinterpret_cast<const uint32_t*>(p); }
 
     static float dot(const float* a, const float* b, int n) {
-        return sum_of<S>(n, [&](int i, int left) {
-            return S::mul(load_up_to<S>(a + i, left), load_up_to<S>(b + i, left));
-        });
+        return sum_of<S>(
+            n, [&](int i, int left) { return S::mul(load_up_to<S>(a + i, left), load_up_to<S>(b + i, left)); });
     }
 };
 

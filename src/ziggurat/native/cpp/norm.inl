@@ -35,17 +35,15 @@ template <class S, class Value> inline void normalise(float* y, int d, const Nor
     }
 }
 
-template <class S>
-void add_norm(float* y, ptrdiff_t stride, Rows residual, int rows, int d, const Norm& norm) {
+template <class S> void add_norm(float* y, ptrdiff_t stride, Rows residual, int rows, int d, const Norm& norm) {
     for (int row = 0; row < rows; ++row, y += stride) {
         if (!residual.data) {
             normalise<S>(y, d, norm, [&](int i, int n) { return load_up_to<S>(y + i, n); });
             continue;
         }
         const float* other = residual[row];
-        normalise<S>(y, d, norm, [&](int i, int n) {
-            return S::add(load_up_to<S>(y + i, n), load_up_to<S>(other + i, n));
-        });
+        normalise<S>(y, d, norm,
+                     [&](int i, int n) { return S::add(load_up_to<S>(y + i, n), load_up_to<S>(other + i, n)); });
     }
 }
 
