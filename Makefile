@@ -45,7 +45,7 @@ sanitize-%: .venv/dev
 	$(BIN)/cmake --install build/$* --prefix build/$*/package
 	$(shell setarch --addr-no-randomize true 2> /dev/null && echo setarch --addr-no-randomize) \
 		env PYTHONPATH=$(abspath build/$*/package) PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 LD_PRELOAD="$(PRELOAD)" \
-		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=die_after_fork=0 OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider tests/native
 
 lint: .venv/dev  ## style, types
