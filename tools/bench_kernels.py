@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ziggurat.native import _core
+from ziggurat.native import core
 
-kernels = _core.kernels
+kernels = core().kernels
 SHAPES = ((384, 1152), (384, 384), (384, 1536), (1536, 384), (768, 3072))
 ROWS = (1, 8, 20, 54, 256, 1700)
 LENGTHS = (16, 54, 128, 512)

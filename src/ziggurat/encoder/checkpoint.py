@@ -68,10 +68,7 @@ def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
     extras = _read_tensors(folder / layout.EXTRAS)
     ours = {name: tensor for name, tensor in extras.items() if name.startswith(_OURS)}
     _fill(model, tensors | ours, may_miss=(), source=folder)
-    if layout.fingerprint(folder, manifest) != manifest.fingerprint:
-        raise UserError(
-            f"{folder}: a file is not the one that {layout.MANIFEST} was written with; copy the folder again"
-        )
+    layout.check_fingerprint(folder, manifest)
     if manifest.int8:
         simulate_int8(model)
     return model.eval(), manifest

@@ -129,6 +129,12 @@ def with_pruning_values(folder: Path, out: Path, values: np.ndarray, notes: Mapp
     return manifest
 
 
+def check_fingerprint(folder: Path, manifest: Manifest) -> None:
+    """UserError if a file of the folder is not the one that the manifest was written with."""
+    if fingerprint(folder, manifest) != manifest.fingerprint:
+        raise UserError(f"{folder}: a file is not the one that {MANIFEST} was written with; copy the folder again")
+
+
 def fingerprint(folder: Path, manifest: Manifest) -> str:
     """SHA-256 of whatever changes an answer: weights, tokenizer, architecture, heads, length of the inputs."""
     spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))

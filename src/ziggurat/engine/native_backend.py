@@ -159,8 +159,5 @@ def load_backend(folder: Path, dtype: str, threads: int | None) -> NativeBackend
     spec = read_spec(layout.read_json(folder / layout.CONFIG, f"{folder}: no {layout.CONFIG}; copy the model again"))
     tensors = from_hf(map_tensors(folder / layout.WEIGHTS), spec, np.concatenate) | map_tensors(folder / layout.EXTRAS)
     del tensors[layout.TRAINED_ROWS]
-    if layout.fingerprint(folder, manifest) != manifest.fingerprint:
-        raise UserError(
-            f"{folder}: a file is not the one that {layout.MANIFEST} was written with; copy the folder again"
-        )
+    layout.check_fingerprint(folder, manifest)
     return NativeBackend(tensors, spec, manifest, "int8" if manifest.int8 else dtype, threads)
