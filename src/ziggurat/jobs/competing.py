@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -92,10 +92,14 @@ def compete(
         peers, left_out = _opened_peers(kinds, model, classifier, calibration, Path(scratch))
         measured = data if calibration is None else calibration.measured
         setting = _setting(model, source, classifier, measured, rules, calibration)
-        rows = _measured([*contestants, *peers], setting, rules, progress)
-    origin = provenance()
+        origin = provenance()
+        # Each race's rows are written when it ends: what interrupts a later one does not take them away.
+        rows = [
+            checked_row(origin | row) if out is None else append_row(out, row, origin)
+            for row in _measured([*contestants, *peers], setting, rules, progress)
+        ]
     return {
-        "rows": [checked_row(origin | row) if out is None else append_row(out, row, origin) for row in rows],
+        "rows": rows,
         "left_out": [dataclasses.asdict(one) for one in left_out],
         "calibration": None if calibration is None else calibration.origin,
     }
@@ -177,22 +181,20 @@ def _setting(
 
 def _measured(
     contestants: Sequence[Contestant], setting: Setting, rules: Rules, progress: Progress
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """All races, and accuracies at the batch size that won in sorted order."""
     timed, repeats, n = setting.timed, rules.repeats, len(setting.timed.tokens)
     few = take_encoded(timed, sample(n, rules.search_texts))
     entries = best_entries(contestants, few, rules.batch_sizes, _SEARCH_ROUNDS, progress)
     single = single_entries(contestants)
     qualities = {entry.contestant.key: quality(setting, entry) for entry in entries if entry.order == "sorted"}
-    rows: list[dict[str, Any]] = []
 
-    def note(timing: str, made: Callable[..., dict[str, Any]], entered: Sequence[Entry], times: Any) -> None:
-        for entry in entered:
-            found = qualities[entry.contestant.key]
-            rows.append(made(setting, entry, timing, entered, times) | found)
+    def made(
+        timing: str, row: Callable[..., dict[str, Any]], entered: Sequence[Entry], times: Any
+    ) -> Iterator[dict[str, Any]]:
+        return (row(setting, entry, timing, entered, times) | qualities[entry.contestant.key] for entry in entered)
 
-    note("model", row_of_batches, entries, race(entries, timed, repeats, progress))
-    note("process", row_of_batches, entries, race_from_texts(entries, setting.encode, n, repeats, progress))
-    note("model", row_of_singles, single, race_single(single, timed, repeats, progress))
-    note("process", row_of_singles, single, race_single(single, timed, repeats, progress, setting.encode))
-    return rows
+    yield from made("model", row_of_batches, entries, race(entries, timed, repeats, progress))
+    yield from made("process", row_of_batches, entries, race_from_texts(entries, setting.encode, n, repeats, progress))
+    yield from made("model", row_of_singles, single, race_single(single, timed, repeats, progress))
+    yield from made("process", row_of_singles, single, race_single(single, timed, repeats, progress, setting.encode))
