@@ -50,6 +50,28 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """What vouches for an operating point: the test that it passed, and what its speed was measured to be."""
+
+    criterion: str  # which risk, see ziggurat.calibrate.risks
+    estimate: float  # mean loss on the certifying rows
+    rows: int  # that certified it
+    data: str  # their content hash
+    engine: str  # with which their answers were computed; it holds for no other dtype
+    dtype: str
+    threads: int  # the speeds below are of these, and of one machine
+    batch_size: int
+    profile: str | None  # key of the machine's profile, by which times were predicted
+    predicted_ms: float  # per text
+    measured_ms: float  # per text, model only
+    full_ms: float  # the same of full depth, in the same run
+    gain: float  # full depth's time over this one's, median of the rounds
+    gain_low: float  # least and most of the rounds
+    gain_high: float
+    reference: str | None = None  # model that losses are counted from; None = the model itself at full depth
+
+
+@dataclass(frozen=True)
 class OperatingPoint:
     """Where on the speed-accuracy curve to run: made by `calibrate`, used by `engine`.
 
@@ -66,6 +88,7 @@ class OperatingPoint:
     data: str | None = None  # content hash of the rows that chose it
     temperatures: tuple[float, ...] | None = None  # one per rung, dividing its logits for the score; None = 1
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
+    certificate: Certificate | None = None  # None = chosen on rows, certified by none
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

@@ -153,6 +153,11 @@ def split_roles(
     return sets
 
 
+def has_role(rows: Rows, fractions: Fractions, role: Role) -> np.ndarray:
+    """Which rows `split_roles` would give this role if all were labelled, (n) bool."""
+    return _places(rows, fractions) == list(Role).index(role)
+
+
 def as_dataset(rows: Rows, role: Role, label_names: Names) -> Dataset:
     """All rows in one role, their labels as indices into `label_names`; 1 and "1" are the same label.
 

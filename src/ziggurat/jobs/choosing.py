@@ -40,11 +40,12 @@ def select_ladders(
     """
     select.require(Role.SELECT)
     encoded = classifier.tokenizer.encode(select.texts, select.pairs)
-    factors = _factors(classifier.token_rule) if factors is None else factors
+    factors = pruning_strengths(classifier.token_rule) if factors is None else factors
     return [_ladder(classifier, encoded, factor, progress) for factor in factors]
 
 
-def _factors(tokens: TokenRule | None) -> tuple[float, ...]:
+def pruning_strengths(tokens: TokenRule | None) -> tuple[float, ...]:
+    """Factors on the model's pruning that are worth a run; the first is none, the last what it was trained for."""
     if tokens is None:
         return (1.0,)
     return (0.0, 0.5, 0.75, 1.25, 1.0) if tokens.keep is above else (0.0, 1.0)

@@ -1,0 +1,123 @@
+"""Exit settings that are worth trying on a stored run: which exits are asked, by which score, with which thresholds.
+
+Two families. One threshold for all exits, as in the papers; and one for each exit, chosen so that all of them stake the
+same risk for the same saving: an exit lets go of a row if its expected loss is at most λ times the time that it saves
+(the Lagrangian of "fastest within a risk"), the expected loss being an isotonic fit to the score (Barlow et al. 1972).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ziggurat.calibrate.stored import Doubts, StoredRun, doubts
+from ziggurat.policies.exits import exit_score
+
+SCORES = ("entropy", "max-probability", "margin")  # that are tried; with two classes they order rows alike
+THRESHOLDS = 64  # that are tried of each family
+_HAIR = 1e-4  # beyond the smallest and largest doubt
+_STAKES = np.geomspace(1e-3, 3.0, 48)  # λ: expected loss per share of full depth's time that leaving saves
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A setting, and where it lets the rows of the stored run leave."""
+
+    score: str
+    thresholds: np.ndarray  # (n_rungs - 1) float64 as in an exit rule, NaN = not asked
+    rungs: np.ndarray  # (n)
+    pruning: float
+
+    @property
+    def asked(self) -> tuple[bool, ...]:
+        """Which rungs are asked; the last always is."""
+        return (*(~np.isnan(self.thresholds)).tolist(), True)
+
+
+def full_depth(run: StoredRun) -> Candidate:
+    """Nobody leaves early."""
+    last = run.n_rungs - 1
+    return Candidate("entropy", np.full(last, np.nan), np.full(len(run.every), last), run.pruning)
+
+
+def families(
+    run: StoredRun,
+    losses: np.ndarray,
+    saved: np.ndarray,
+    scores: Sequence[str] = SCORES,
+    temperatures: np.ndarray | None = None,
+) -> Iterator[tuple[Candidate, ...]]:
+    """Settings that are tried on a stored run, each family from strict to daring; first pruning alone.
+
+    `losses` (n, n_rungs): of leaving there; `saved` (n_rungs): share of full depth's time that leaving there saves.
+    """
+    yield (full_depth(run),)
+    for score in _different(scores, run.every.shape[2]):
+        for exits in exit_sets(run.n_rungs - 1):
+            known = doubts(run, score, exits, temperatures)
+            for limits in (_shared(known), _staked(known, losses, saved)):
+                yield tuple(_candidate(known, one, run.pruning) for one in limits)
+
+
+def _different(scores: Sequence[str], n_classes: int) -> list[str]:
+    """With two classes each of SCORES is a function of the margin, so that the first of them stands for all."""
+    if n_classes > 2:
+        return list(scores)
+    alike = [score for score in scores if score in SCORES]
+    return [score for score in scores if score not in alike[1:]]
+
+
+def _candidate(known: Doubts, limits: np.ndarray, pruning: float) -> Candidate:
+    """Without the exits at which nobody leaves, unless later ones count what these say: their heads only cost."""
+    rungs, thresholds = known.rungs(limits), known.thresholds(limits)
+    if exit_score(known.score).first_count is None:
+        used = np.bincount(rungs, minlength=known.n_rungs)[:-1] > 0
+        thresholds = np.where(used, thresholds, np.nan)
+    return Candidate(known.score, thresholds, rungs, pruning)
+
+
+def exit_sets(n_exits: int) -> tuple[tuple[int, ...], ...]:
+    """Which exits are asked: all, all but the first ones, and every second: a head that few leave at does not pay."""
+    sets = [tuple(range(first, n_exits)) for first in range(n_exits)]
+    sets += [tuple(range(start, n_exits, 2)) for start in (0, 1) if start < n_exits]
+    return tuple(dict.fromkeys(sets))
+
+
+def _shared(known: Doubts) -> Iterator[np.ndarray]:
+    """One limit for all exits, between quantiles of the doubts that occur."""
+    if exit_score(known.score).first_count is not None:
+        steps = np.unique(known.values)  # of a count, negated: the largest count first
+    else:
+        quantiles = np.unique(np.quantile(known.values, np.linspace(0, 1, THRESHOLDS)))
+        # Between, and not on them: a score that equals its threshold leaves or stays by the rounding of its batch.
+        steps = np.append((quantiles[1:] + quantiles[:-1]) / 2, quantiles[-1] + _HAIR)
+    yield from (np.full(len(known.exits), step) for step in steps)
+
+
+def _staked(known: Doubts, losses: np.ndarray, saved: np.ndarray) -> Iterator[np.ndarray]:
+    """A limit for each exit, at the same stake."""
+    if len(known.exits) < 2 or exit_score(known.score).first_count is not None:
+        return
+    fits = [_expected_loss(known.values[:, place], losses[:, rung]) for place, rung in enumerate(known.exits)]
+    for stake in _STAKES:
+        yield np.array([_largest(*fit, stake * saved[rung]) for fit, rung in zip(fits, known.exits, strict=True)])
+
+
+def _expected_loss(values: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Doubts in rising order (n), and the loss that rows with such a doubt have on average (n), never falling."""
+    from scipy.optimize import isotonic_regression
+
+    order = np.argsort(values, kind="stable")
+    return values[order], isotonic_regression(losses[order]).x
+
+
+def _largest(values: np.ndarray, expected: np.ndarray, allowed: float) -> float:
+    """The limit that lets go of every doubt whose expected loss is at most `allowed`."""
+    within = int(np.searchsorted(expected, allowed, side="right"))
+    if within == 0:
+        return float(values[0] - _HAIR)
+    if within == len(values):
+        return float(values[-1] + _HAIR)
+    return float((values[within - 1] + values[within]) / 2)

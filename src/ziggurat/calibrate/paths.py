@@ -1,0 +1,113 @@
+"""The path of settings that is tested for one target, learned on rows that certify nothing.
+
+A path is one family of settings, from strict to daring, so that each is riskier than the one before: what fixed-sequence
+testing needs to get far. Which family goes fastest is estimated here; a wrong estimate costs speed, never the promise.
+Testing along the Pareto front of all settings (Laufer-Goldshtein et al. 2023) is as valid, but its every point won by
+luck over thousands, and on other rows the first of them fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from ziggurat.calibrate.candidates import Candidate
+from ziggurat.calibrate.stored import StoredRun
+from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.runner import replay
+
+Seconds = Callable[[Candidate], float]  # predicted time per text of a setting on the rows that order the path
+_STEP = 0.005  # neighbours on a path differ in time by at least this share
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """A setting with what it is expected to cost and to lose."""
+
+    score: str
+    thresholds: np.ndarray  # (n_rungs - 1) float64 as in an exit rule, NaN = not asked
+    pruning: float
+    seconds: float  # per text, predicted
+    loss: float  # mean, on the rows that order the path
+    spread: float  # standard deviation of the loss there
+
+    def rule(self) -> ExitRule:
+        """As the engine takes it; pruning is the caller's."""
+        return ExitRule(self.score, self.thresholds)
+
+    @property
+    def asked(self) -> tuple[bool, ...]:
+        """Which rungs are asked; the last always is."""
+        return self.rule().asked
+
+    def hoped_for(self, n: int, confidence: float) -> float:
+        """About the lowest target that n rows would certify, were the estimate true."""
+        return self.loss + NormalDist().inv_cdf(confidence) * self.spread / float(np.sqrt(n))
+
+
+def tried(candidate: Candidate, losses: np.ndarray, seconds: Seconds) -> Tried:
+    """A candidate on the rows that order the path: losses (n, n_rungs) of leaving at each rung."""
+    lost = losses[np.arange(len(losses)), candidate.rungs]
+    return Tried(
+        candidate.score,
+        candidate.thresholds,
+        candidate.pruning,
+        seconds(candidate),
+        float(lost.mean()),
+        float(lost.std()),
+    )
+
+
+def losses_of(setting: Tried, runs: Mapping[float, StoredRun], losses: Mapping[float, np.ndarray]) -> np.ndarray:
+    """Loss of each row (n) under a setting, from stored runs and losses (n, n_rungs) by strength of pruning."""
+    rungs = replay(runs[setting.pruning].every, setting.rule())
+    lost: np.ndarray = losses[setting.pruning][np.arange(len(rungs)), rungs]
+    return lost
+
+
+def path_of(family: Iterable[Tried], slowest: float) -> tuple[Tried, ...]:
+    """A family's settings that are faster than `slowest` (seconds per text) and than all before them.
+
+    Those that are hardly faster are left out: each is a test that could end the path by bad luck.
+    """
+    kept: list[Tried] = []
+    fastest = slowest
+    for one in family:
+        if one.seconds <= fastest * (1 - _STEP):
+            kept.append(one)
+            fastest = one.seconds
+    return tuple(kept)
+
+
+def best_path(paths: Sequence[Sequence[Tried]], target: float, confidence: float, n: int) -> tuple[Tried, ...]:
+    """The path that is expected to get fastest before n certifying rows end it; the least risky if none gets anywhere.
+
+    No path at all if nothing is faster than full depth.
+    """
+    reached = [(_reached(path, target, confidence, n), tuple(path)) for path in paths if path]
+    fine = [(seconds, path) for seconds, path in reached if seconds is not None]
+    if fine:
+        return min(fine, key=lambda one: one[0])[1]
+    return min((path for _, path in reached), key=lambda path: path[0].hoped_for(n, confidence), default=())
+
+
+def _reached(path: Sequence[Tried], target: float, confidence: float, n: int) -> float | None:
+    """Seconds per text of the last setting before the first that is not expected to pass; None if that is the first."""
+    seconds = None
+    for one in path:
+        if one.hoped_for(n, confidence) > target:
+            break
+        seconds = one.seconds
+    return seconds
+
+
+def frontier(every: Iterable[Tried]) -> tuple[Tried, ...]:
+    """Those that nothing beats in time or estimated loss without losing in the other, from slow to fast."""
+    front: list[Tried] = []
+    for one in sorted(every, key=lambda setting: (setting.loss, setting.seconds)):
+        if not front or one.seconds < front[-1].seconds:
+            front.append(one)
+    return tuple(front)

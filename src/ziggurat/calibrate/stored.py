@@ -1,0 +1,72 @@
+"""A stored run: what every rung said to some rows, nobody leaving. Exits are replayed from it; pruning was really run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ziggurat.policies.exits import exit_score
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRun:
+    """All rungs' answers to some rows at one strength of pruning."""
+
+    every: np.ndarray  # (n, n_rungs, n_classes) float32 logits
+    kept: np.ndarray  # (n, L + 1) int64, as in `engine.runner.Outcomes`
+    pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
+
+    @property
+    def n_rungs(self) -> int:
+        """Places where an answer can be given; the last is full depth."""
+        return self.every.shape[1]
+
+    def take(self, rows: np.ndarray) -> StoredRun:
+        """Only these rows, (m) indices."""
+        return StoredRun(self.every[rows], self.kept[rows], self.pruning)
+
+    def predictions(self) -> np.ndarray:
+        """Class indices, (n, n_rungs)."""
+        return self.every.argmax(axis=2)
+
+
+@dataclass(frozen=True, eq=False)
+class Doubts:
+    """How unsure each asked exit is of each row, computed once for all thresholds that are tried.
+
+    Smaller is surer whatever the score: those that point the other way are negated, and so are their thresholds.
+    """
+
+    score: str
+    exits: tuple[int, ...]  # rungs that are asked, without the last
+    n_rungs: int
+    values: np.ndarray  # (n, n_exits) float64
+
+    def rungs(self, limits: np.ndarray) -> np.ndarray:
+        """Where each row leaves under `limits` (n_exits), the largest doubts with which it may: (n) rung indices.
+
+        The same as `engine.runner.replay` with `thresholds(limits)`.
+        """
+        leaves = self.values <= limits
+        places = np.append(self.exits, self.n_rungs - 1)
+        first = np.where(leaves.any(axis=1), leaves.argmax(axis=1), len(self.exits))
+        rungs: np.ndarray = places[first]
+        return rungs
+
+    def thresholds(self, limits: np.ndarray) -> np.ndarray:
+        """`limits` (n_exits) as an exit rule writes them: (n_rungs - 1), in the score's unit, NaN = not asked."""
+        written = np.full(self.n_rungs - 1, np.nan)
+        written[list(self.exits)] = -limits if exit_score(self.score).larger_is_surer else limits
+        return written
+
+
+def doubts(run: StoredRun, score: str, exits: tuple[int, ...], temperatures: np.ndarray | None = None) -> Doubts:
+    """The doubts of a stored run's rows at `exits`; `temperatures` (n_rungs) divide the logits, None = 1."""
+    asked = exit_score(score)
+    seen = run.every if temperatures is None else run.every / temperatures[:, None]
+    values = np.empty((len(run.every), len(exits)))
+    for place in range(len(exits)):
+        heard = seen[:, list(exits[: place + 1])]  # a rung that is not asked is not in the history
+        values[:, place] = -asked.of(heard) if asked.larger_is_surer else asked.of(heard)
+    return Doubts(score, exits, run.n_rungs, values)

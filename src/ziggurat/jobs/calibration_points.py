@@ -1,0 +1,176 @@
+"""From certified settings to operating points: the fastest is timed beside full depth before it is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ziggurat.calibrate.certify import Certified
+from ziggurat.calibrate.paths import Tried
+from ziggurat.engine import rules
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.rules import ExitRule
+from ziggurat.jobs.calibration_runs import Seen
+from ziggurat.jobs.opening import ModelOptions, sample, take_encoded
+from ziggurat.policies.prune import scaled
+from ziggurat.report.competition import Progress
+from ziggurat.report.measure import Timing, interleave, paired_ratio
+from ziggurat.types import Certificate, OperatingPoint
+
+_TIMED = 512  # rows that a setting is timed on
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What became of one target."""
+
+    name: str
+    certified: Certified
+    setting: Tried | None  # that the point runs; None = full depth
+    point: OperatingPoint | None  # None = nothing keeps the promise
+    note: str | None = None  # why it is not faster
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """Of the point."""
+        return None if self.point is None else self.point.certificate
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What all certificates of one calibration share."""
+
+    criterion: str
+    rows: int
+    data: str
+    reference: str | None
+    profile: str
+
+
+def chosen_points(
+    classifier: AdaptiveClassifier,
+    certified: Mapping[str, Certified],
+    order: Seen,
+    witness: Seen,
+    criterion: str,
+    reference: str | None,
+    profile: str,
+    options: ModelOptions,
+    tick: Progress,
+) -> list[Chosen]:
+    """The points in the order of their targets.
+
+    Where no setting is certified, or the fastest is no faster when it runs, the point is full depth, which loses
+    nothing; with another model as `reference` full depth may lose, and there is no point.
+    """
+    terms = _Terms(criterion, len(witness.rows), witness.rows.digest, reference, profile)
+    timings = _timed(classifier, {name: one.fastest for name, one in certified.items()}, order, options, tick)
+    return [_chosen(classifier, name, one, witness, terms, timings, options) for name, one in certified.items()]
+
+
+def rule_of(classifier: AdaptiveClassifier, setting: Tried | None) -> ExitRule:
+    """As the engine takes it; None = full depth."""
+    if setting is None:
+        return rules.never(len(classifier.rungs))
+    return replace(setting.rule(), tokens=scaled(classifier.token_rule, setting.pruning))
+
+
+def _timed(
+    classifier: AdaptiveClassifier,
+    settings: Mapping[str, Tried | None],
+    order: Seen,
+    options: ModelOptions,
+    tick: Progress,
+) -> dict[str | None, Timing]:
+    """Seconds per text of each setting, and under None of full depth, interleaved."""
+    timed = take_encoded(order.encoded, sample(len(order.rows), _TIMED))
+    wanted = {None: None} | {name: setting for name, setting in settings.items() if setting is not None}
+    calls = {
+        str(name): lambda rule=rule_of(classifier, setting): classifier.run(timed, rule, options.batch_size)  # type: ignore[misc]
+        for name, setting in wanted.items()
+    }
+    timings = interleave(calls, progress=tick)
+    n = len(timed.tokens)
+    return {name: Timing(tuple(run / n for run in timings[str(name)].runs)) for name in wanted}
+
+
+def _chosen(
+    classifier: AdaptiveClassifier,
+    name: str,
+    certified: Certified,
+    witness: Seen,
+    terms: _Terms,
+    timings: Mapping[str | None, Timing],
+    options: ModelOptions,
+) -> Chosen:
+    setting, note = certified.fastest, None
+    if setting is not None and paired_ratio(timings[None], timings[name]).median <= 1:
+        slower = paired_ratio(timings[name], timings[None]).median
+        setting, note = None, f"the fastest certified setting took {slower:.2f}x full depth's time when it ran"
+    elif setting is None:
+        note = _why_none(certified, len(witness.rows))
+    if setting is None and terms.reference is not None:
+        return Chosen(name, certified, None, None, note)
+    point = _point(classifier, name, certified, setting, witness, terms, timings, options)
+    return Chosen(name, certified, setting, point, note)
+
+
+def _why_none(certified: Certified, n: int) -> str:
+    if certified.tightest is None:
+        return "nothing is faster than full depth on this machine"
+    needed = (
+        "no number of rows would"
+        if certified.rows_needed is None
+        else f"about {certified.rows_needed:,} rows like these might"
+    )
+    return (
+        f"{n:,} rows do not certify {100 * certified.target:g} points for anything faster ({needed}); they certify "
+        f"{100 * certified.tightest:.2f}"
+    )
+
+
+def _point(
+    classifier: AdaptiveClassifier,
+    name: str,
+    certified: Certified,
+    setting: Tried | None,
+    witness: Seen,
+    terms: _Terms,
+    timings: Mapping[str | None, Timing],
+    options: ModelOptions,
+) -> OperatingPoint:
+    rule, backend = rule_of(classifier, setting), classifier.backend
+    full, own = timings[None], timings[name if setting is not None else None]
+    gain = paired_ratio(full, own)
+    certificate = Certificate(
+        criterion=terms.criterion,
+        estimate=0.0 if setting is None else float(witness.losses_of(setting).mean()),
+        rows=terms.rows,
+        data=terms.data,
+        engine=backend.engine,
+        dtype=backend.dtype,
+        threads=backend.threads,
+        batch_size=options.batch_size,
+        profile=terms.profile,
+        predicted_ms=1e3 * (full.p50 if setting is None else setting.seconds),
+        measured_ms=1e3 * own.p50,
+        full_ms=1e3 * full.p50,
+        gain=gain.median,
+        gain_low=gain.low,
+        gain_high=gain.high,
+        reference=terms.reference,
+    )
+    thresholds: Sequence[float | None] = [None if np.isnan(t) else float(t) for t in rule.thresholds]
+    return OperatingPoint(
+        name=name,
+        score=rule.score,
+        thresholds=tuple(thresholds),
+        fingerprint=classifier.manifest.fingerprint,
+        target=certified.target,
+        confidence=certified.confidence,
+        data=witness.rows.digest,
+        pruning=0.0 if setting is None else setting.pruning,
+        certificate=certificate,
+    )

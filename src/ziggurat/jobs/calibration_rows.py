@@ -1,0 +1,98 @@
+"""Rows that calibrate: some learn which settings are worth testing, others, which decided nothing, certify one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ziggurat.calibrate.risks import Risk
+from ziggurat.data.sources import Columns, Rows
+from ziggurat.data.stdlib_docs import STDLIB_DOCS
+from ziggurat.data.tasks import Dataset, Fractions, Role, as_dataset, has_role, load, load_builtin
+from ziggurat.encoder.folder import trained_rows
+from ziggurat.encoder.hub import local_folder
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.errors import UserError
+from ziggurat.jobs.opening import check_pairs
+
+ENOUGH = 200  # rows that chose for the model: from here on they order the path, and all fresh rows certify
+_ORDERING = 1 / 3  # share of the fresh rows that orders the path otherwise
+
+
+@dataclass(frozen=True)
+class CalibrationRows:
+    """Disjoint rows."""
+
+    order: Dataset  # learn the path of settings
+    certify: Dataset  # test it; in a fixed random order, as the betting bound needs
+    left_out: int  # rows of the source that trained the model, or chose for it and order nothing
+
+
+def calibration_rows(
+    model: str, classifier: AdaptiveClassifier, source: str, columns: Columns, risk: Risk
+) -> CalibrationRows:
+    """Rows of a source, without those that trained the model.
+
+    Where the source has rows that chose something for it in training, as the file that it was trained on has, these
+    order the path, and all that it has not seen certify. Else a third of the fresh rows order it. UserError if nothing
+    is fresh, labels are missing that the risk needs, or a class is missing among the rows that certify.
+    """
+    rows = _builtin(classifier) if source == STDLIB_DOCS else _of_source(model, classifier, source, columns)
+    if risk.needs_labels:
+        _check_labels(rows.certify, risk)
+    return rows
+
+
+def _builtin(classifier: AdaptiveClassifier) -> CalibrationRows:
+    roles = load_builtin()
+    if roles[Role.SELECT].label_names != classifier.manifest.labels:
+        raise UserError(f"{STDLIB_DOCS}: its labels are not the model's; give rows like those that it was trained on")
+    return CalibrationRows(roles[Role.SELECT], _shuffled(roles[Role.CERTIFY]), 0)
+
+
+def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns: Columns) -> CalibrationRows:
+    loaded = load(source, columns)
+    check_pairs(classifier, loaded)
+    everything = as_dataset(loaded, Role.CERTIFY, classifier.manifest.labels)
+    seen = np.isin(everything.hashes, trained_rows(local_folder(model)))
+    if seen.all():
+        raise UserError(
+            f"{source}: all {len(seen):,} rows trained the model or chose for it; calibrate with rows that it has not seen"
+        )
+    fresh = _shuffled(everything.take(np.flatnonzero(~seen)))
+    chose = np.flatnonzero(seen & _that_chose(classifier, loaded))
+    if len(chose) >= ENOUGH:
+        return CalibrationRows(_shuffled(everything.take(chose)), fresh, int(seen.sum()) - len(chose))
+    cut = round(len(fresh) * _ORDERING)
+    if not 0 < cut < len(fresh):
+        raise UserError(f"{source}: {len(fresh)} rows that the model has not seen; calibration needs some hundred")
+    index = np.arange(len(fresh))
+    return CalibrationRows(fresh.take(index[:cut]), fresh.take(index[cut:]), int(seen.sum()))
+
+
+def _that_chose(classifier: AdaptiveClassifier, rows: Rows) -> np.ndarray:
+    """Which rows had the role "select" if the model was trained on them, (n) bool."""
+    recipe: Mapping[str, Any] = classifier.manifest.training.get("recipe", {})
+    select, certify = float(recipe.get("select", 0.0)), float(recipe.get("certify", 0.0))
+    return has_role(rows, Fractions(1 - select - certify, select, certify, 0.0), Role.SELECT)
+
+
+def _shuffled(rows: Dataset) -> Dataset:
+    return rows.take(np.random.default_rng(0).permutation(len(rows)))
+
+
+def _check_labels(rows: Dataset, risk: Risk) -> None:
+    if rows.labels is None:
+        raise UserError(
+            f"{rows.source}: criterion {risk.name!r} needs labels; name their column with --label-column, or certify "
+            "agreement with the full model, which needs none (--criterion agreement)"
+        )
+    missing = [str(name) for index, name in enumerate(rows.label_names) if not (rows.labels == index).any()]
+    if missing:
+        raise UserError(
+            f"{rows.source}: none of the {len(rows):,} rows that would certify has label {missing[0]!r}; a promise "
+            "about data without it says nothing about data with it: add such rows"
+        )

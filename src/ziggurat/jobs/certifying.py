@@ -1,0 +1,177 @@
+"""`calibrate`: operating points whose loss is bounded with confidence; of those that are, the fastest by measured time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.calibrate.candidates import SCORES, families
+from ziggurat.calibrate.certify import Certified, certify, least_rows
+from ziggurat.calibrate.choose import TARGETS
+from ziggurat.calibrate.paths import Tried, best_path, path_of, tried
+from ziggurat.calibrate.risks import Risk, risk_by_name
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.encoder.folder import write_manifest
+from ziggurat.encoder.hub import local_folder
+from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.errors import UserError
+from ziggurat.jobs.calibration_picture import write_picture
+from ziggurat.jobs.calibration_points import Chosen, chosen_points
+from ziggurat.jobs.calibration_rows import CalibrationRows, calibration_rows
+from ziggurat.jobs.calibration_runs import PredictedTime, Seen, seen
+from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.profiling import stored_profile
+from ziggurat.report.competition import Progress
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What the user asks for."""
+
+    targets: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(TARGETS))  # by point: largest loss
+    confidence: float = 0.95  # of each point by itself
+    criterion: str = "accuracy"  # see ziggurat.calibrate.risks
+    scores: Sequence[str] = SCORES  # exit scores that are tried
+    reference: str | None = None  # model folder that losses are counted from; None = the model itself at full depth
+
+    def __post_init__(self) -> None:
+        for name, target in self.targets.items():
+            if not 0 <= target < 1 or (target == 0 and name != "exact"):
+                raise UserError(f"drop {target:g} of {name!r}: must be more than 0 and less than 1; 0.01 is one point")
+            if name == FULL:
+                raise UserError(f"operating point {FULL!r}: the name of full depth is taken; choose another")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"confidence {self.confidence:g}: must be between 0 and 1, such as 0.95")
+
+
+def calibrate(
+    model: str,
+    source: str,
+    promise: Promise = Promise(),
+    columns: Columns = DEFAULT_COLUMNS,
+    options: ModelOptions = ModelOptions(),
+    html: Path | None = None,
+    progress: bool = False,
+    tick: Progress = None,
+) -> dict[str, Any]:
+    """Certifies operating points on a source's rows and writes them into the model folder.
+
+    Whatever is asked of the rows is checked first: on an error nothing is written. Where no setting that is faster
+    keeps a target, its point is full depth, and the result says how many rows would be needed.
+    """
+    risk = risk_by_name(promise.criterion)
+    classifier = options.open(model)
+    reference = None if promise.reference is None else _opened_reference(promise.reference, classifier, options)
+    rows = calibration_rows(model, classifier, source, columns, risk)
+    _refuse_too_few(rows, promise, risk)
+    profile = stored_profile(classifier, tick)
+    order, witness = (
+        seen(classifier, part, risk, reference, options.batch_size, progress) for part in (rows.order, rows.certify)
+    )
+    time = PredictedTime(profile, order.encoded, order.runs, options.batch_size)
+    paths = searched(classifier, order, time, promise)
+    certified = {name: _certified(paths, witness, risk, target, promise) for name, target in promise.targets.items()}
+    chosen = chosen_points(
+        classifier, certified, order, witness, promise.criterion, promise.reference, profile.key, options, tick
+    )
+    _write(model, classifier, chosen)
+    result = _summary(model, source, promise, rows, chosen, paths, profile.key, options)
+    if html is not None:
+        write_picture(html, result, classifier, chosen, paths, order, witness, time)
+        result["html"] = str(html)
+    return result
+
+
+def searched(
+    classifier: AdaptiveClassifier, order: Seen, time: PredictedTime, promise: Promise
+) -> list[tuple[Tried, ...]]:
+    """The paths of all families, at every strength of pruning, that have anything faster than full depth.
+
+    Full depth of the model itself needs no test. Where losses are counted from another model, it is on a path too.
+    """
+    n_rungs = len(classifier.rungs)
+    saved = 1 - np.array(classifier.backend.rung_layers) / classifier.spec.layers
+    slowest = time.of_full_depth(n_rungs) if promise.reference is None else np.inf
+    paths = []
+    for strength, run in order.runs.items():
+        losses = order.losses[strength]
+        for family in families(run, losses, saved, promise.scores):
+            paths.append(path_of((tried(one, losses, time) for one in family), slowest))
+    return [path for path in paths if path]
+
+
+def _certified(
+    paths: Sequence[Sequence[Tried]], witness: Seen, risk: Risk, target: float, promise: Promise
+) -> Certified:
+    path = best_path(paths, target, promise.confidence, len(witness.rows))
+    return certify(path, witness.evidence(risk), target, promise.confidence)
+
+
+def _opened_reference(model: str, classifier: AdaptiveClassifier, options: ModelOptions) -> AdaptiveClassifier:
+    reference = options.open(model)
+    if reference.manifest.labels != classifier.manifest.labels or reference.manifest.pairs != classifier.manifest.pairs:
+        raise UserError(f"{model}: answers another question than the model (other labels, or pairs); give its original")
+    return reference
+
+
+def _refuse_too_few(rows: CalibrationRows, promise: Promise, risk: Risk) -> None:
+    """UserError where even rows without a single loss would certify none of the targets."""
+    wanted = [target for target in promise.targets.values() if target > 0]
+    n = len(rows.certify)
+    if not wanted or n >= least_rows(max(wanted), promise.confidence):
+        return
+    share = f"{100 * promise.confidence:g} %"
+    raise UserError(
+        f"{rows.certify.source}: {n:,} rows are left to certify with, and even without a mistake {max(wanted):g} needs "
+        f"{least_rows(max(wanted), promise.confidence):,} at {share} confidence; give more rows, or a larger --max-drop"
+    )
+
+
+def _write(model: str, classifier: AdaptiveClassifier, chosen: Sequence[Chosen]) -> None:
+    """The points into the folder's manifest, in the place of those of the same name."""
+    made = {one.name: one.point for one in chosen if one.point is not None}
+    manifest = classifier.manifest
+    kept = [made.pop(point.name, point) for point in manifest.operating_points]
+    write_manifest(replace(manifest, operating_points=(*kept, *made.values())), local_folder(model))
+
+
+def _summary(
+    model: str,
+    source: str,
+    promise: Promise,
+    rows: CalibrationRows,
+    chosen: Sequence[Chosen],
+    paths: Sequence[Sequence[Tried]],
+    profile: str,
+    options: ModelOptions,
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "data": source,
+        "criterion": promise.criterion,
+        "confidence": promise.confidence,
+        "reference": promise.reference,
+        "rows": {"order": len(rows.order), "certify": len(rows.certify), "left_out": rows.left_out},
+        "settings": sum(len(path) for path in paths),
+        "batch_size": options.batch_size,
+        "profile": profile,
+        "points": [_entry(one) for one in chosen],
+    }
+
+
+def _entry(one: Chosen) -> dict[str, Any]:
+    """One target, as JSON values."""
+    return {
+        "name": one.name,
+        "target": one.certified.target,
+        "certified": len(one.certified.settings),
+        "tightest": one.certified.tightest,
+        "rows_needed": one.certified.rows_needed,
+        "note": one.note,
+        "point": None if one.point is None else one.point.to_dict(),
+    }
