@@ -1,4 +1,4 @@
-"""A stored run: what every rung said to some rows, nobody leaving. Exits are replayed from it; pruning was really run."""
+"""Stored runs: what every rung said to some rows, nobody leaving. Exits are replayed, pruning was really run."""
 
 from __future__ import annotations
 

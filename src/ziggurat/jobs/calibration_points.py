@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def _timed(
     timed = take_encoded(order.encoded, sample(len(order.rows), _TIMED))
     wanted = {None: None} | {name: setting for name, setting in settings.items() if setting is not None}
     calls = {
-        str(name): lambda rule=rule_of(classifier, setting): classifier.run(timed, rule, options.batch_size)  # type: ignore[misc]
+        str(name): partial(classifier.run, timed, rule_of(classifier, setting), options.batch_size)
         for name, setting in wanted.items()
     }
     timings = interleave(calls, progress=tick)

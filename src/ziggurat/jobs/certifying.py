@@ -1,4 +1,4 @@
-"""`calibrate`: operating points whose loss is bounded with confidence; of those that are, the fastest by measured time."""
+"""`calibrate`: operating points whose loss is bounded with confidence; of all that are, the fastest as measured."""
 
 from __future__ import annotations
 
