@@ -26,6 +26,10 @@ class StoredRun:
         """Only these rows, (m) indices."""
         return StoredRun(self.every[rows], self.kept[rows], self.pruning)
 
+    def cut(self, rungs: int) -> StoredRun:
+        """Only the first `rungs` rungs."""
+        return StoredRun(self.every[:, :rungs], self.kept, self.pruning)
+
     def predictions(self) -> np.ndarray:
         """Class indices, (n, n_rungs)."""
         return self.every.argmax(axis=2)
