@@ -139,7 +139,7 @@ def test_a_cap_on_layers_is_part_of_the_promise(folder, rows_file):
     calibrate(str(folder), str(rows_file), promise, options=ENGINE)
     classifier = ENGINE.open(str(folder))
     outcomes = classifier.run(classifier.encode(load(str(rows_file)).texts), classifier.rule_of("capped"))
-    assert outcomes.rungs.max() == 1
+    assert outcomes.rungs.max() <= 1
     impossible = replace(promise, targets={"impossible": 0.05})
     [entry] = calibrate(str(folder), str(rows_file), impossible, options=ENGINE)["points"]
     assert entry["point"] is None and entry["note"]
