@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ziggurat.engine.classifier import AdaptiveClassifier
     from ziggurat.errors import UserError
+    from ziggurat.jobs.certifying import Promise, calibrate
     from ziggurat.jobs.training import adapt_classifier, train_classifier
     from ziggurat.types import Answer, OperatingPoint, Rung, Trace
 
@@ -16,10 +17,12 @@ __all__ = [
     "AdaptiveClassifier",
     "Answer",
     "OperatingPoint",
+    "Promise",
     "Rung",
     "Trace",
     "UserError",
     "adapt_classifier",
+    "calibrate",
     "train_classifier",
 ]
 
@@ -27,10 +30,12 @@ _HOMES = {
     "AdaptiveClassifier": "ziggurat.engine.classifier",
     "Answer": "ziggurat.types",
     "OperatingPoint": "ziggurat.types",
+    "Promise": "ziggurat.jobs.certifying",
     "Rung": "ziggurat.types",
     "Trace": "ziggurat.types",
     "UserError": "ziggurat.errors",
     "adapt_classifier": "ziggurat.jobs.training",
+    "calibrate": "ziggurat.jobs.certifying",
     "train_classifier": "ziggurat.jobs.training",
 }
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ladders import CLASSES, RUNGS, ladder
 
 from ziggurat.calibrate.choose import TARGETS, Ladder, candidate_thresholds, choose_points
 from ziggurat.engine.rules import never, of_point, refuse_unreachable, shared
@@ -15,19 +16,10 @@ from ziggurat.engine.runner import replay
 from ziggurat.policies.exits import SCORES, exit_score
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
-N, RUNGS, CLASSES = 200, 4, 3
+N = 200
 NAMES = (*SCORES, "top-entropy@2", "confident-in-a-row@0.6")
 COUNTS = [name for name in NAMES if exit_score(name).largest_count(RUNGS) is not None]
 TEMPERATURES = np.array([4.0, 0.5, 2.0, 1.0])
-
-
-def ladder(seed: int, n: int = N, skill: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (n, n_rungs, n_classes) of a model that knows more with depth, and the labels that it half knows."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, CLASSES, n)
-    noise = rng.normal(size=(n, RUNGS, CLASSES))
-    known = np.eye(CLASSES)[labels][:, None] * np.linspace(0.3, 1, RUNGS)[:, None] * skill
-    return ((noise + known) * np.linspace(1, 3, RUNGS)[:, None]).astype(np.float32), labels
 
 
 def cost_of(n: int, layer: int = 100, head: int = 10):

@@ -8,7 +8,7 @@ same risk for the same saving: an exit lets go of a row if its expected loss is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,6 +40,17 @@ def full_depth(run: StoredRun) -> Candidate:
     """Nobody leaves early."""
     last = run.n_rungs - 1
     return Candidate("entropy", np.full(last, np.nan), np.full(len(run.every), last), run.pruning)
+
+
+def extended(candidate: Candidate, n_rungs: int) -> Candidate:
+    """A candidate of a ladder that was cut off, for the whole one of n_rungs: where it was cut, everybody leaves."""
+    cut = len(candidate.thresholds)
+    if cut == n_rungs - 1:
+        return candidate
+    thresholds = np.full(n_rungs - 1, np.nan)
+    thresholds[:cut] = candidate.thresholds
+    thresholds[cut] = exit_score(candidate.score).always
+    return replace(candidate, thresholds=thresholds)
 
 
 def families(

@@ -50,7 +50,8 @@ class Certified:
 
 def certify(path: Sequence[Tried], evidence: Evidence, target: float, confidence: float) -> Certified:
     """Tests the path at one target. ValueError for a confidence outside (0, 1)."""
-    settings = tuple(path[: fixed_sequence(_p_values(path, evidence, target), 1 - confidence)])
+    level = 1 - confidence
+    settings = tuple(path[: fixed_sequence(_p_values(path, evidence, target, level), level)])
     if settings or not path:
         return Certified(target, confidence, settings, None, None)
     losses = evidence.losses_of(path[0])
@@ -58,9 +59,9 @@ def certify(path: Sequence[Tried], evidence: Evidence, target: float, confidence
     return Certified(target, confidence, (), upper_bound(evidence.risk, losses, confidence), needed)
 
 
-def _p_values(path: Sequence[Tried], evidence: Evidence, target: float) -> Iterator[float]:
+def _p_values(path: Sequence[Tried], evidence: Evidence, target: float, level: float) -> Iterator[float]:
     for setting in path:
-        yield p_value(evidence.risk, evidence.losses_of(setting), target)
+        yield p_value(evidence.risk, evidence.losses_of(setting), target, level)
 
 
 def least_rows(target: float, confidence: float) -> int:

@@ -1,7 +1,8 @@
 """The path of settings that is tested for one target, learned on rows that certify nothing.
 
-A path is one family of settings, from strict to daring, so that each is riskier than the one before: what fixed-sequence
-testing needs to get far. Which family goes fastest is estimated here; a wrong estimate costs speed, never the promise.
+A path is one family of settings, from strict to daring, so that each is riskier than the one before: what
+fixed-sequence testing needs to get far. Which family goes fastest is estimated here; a wrong estimate costs speed,
+never the promise.
 Testing along the Pareto front of all settings (Laufer-Goldshtein et al. 2023) is as valid, but its every point won by
 luck over thousands, and on other rows the first of them fails.
 """

@@ -1,4 +1,4 @@
-"""A stored run: what every rung said to some rows, nobody leaving. Exits are replayed from it; pruning was really run."""
+"""Stored runs: what every rung said to some rows, nobody leaving. Exits are replayed, pruning was really run."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class StoredRun:
     def take(self, rows: np.ndarray) -> StoredRun:
         """Only these rows, (m) indices."""
         return StoredRun(self.every[rows], self.kept[rows], self.pruning)
+
+    def cut(self, rungs: int) -> StoredRun:
+        """Only the first `rungs` rungs."""
+        return StoredRun(self.every[:, :rungs], self.kept, self.pruning)
 
     def predictions(self) -> np.ndarray:
         """Class indices, (n, n_rungs)."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ziggurat.cli.calibration import calibrate
 from ziggurat.cli.competition import CompetitionOptions, competition_options
 from ziggurat.cli.explanation import explanation_text
 from ziggurat.cli.options import (
@@ -76,6 +77,7 @@ def demo(
 
 app.command()(train)
 app.command()(adapt)
+app.command()(calibrate)
 
 
 @app.command("eval")

@@ -25,9 +25,20 @@ def _search_text(search: dict[str, Any] | None) -> str:
 
 def _point_text(point: dict[str, Any]) -> str:
     asked = [threshold for threshold in point["thresholds"] if threshold is not None]
-    exits = f"{point['score']} {asked[0]:.4g}" if asked else "full depth"
+    limits = "-".join(dict.fromkeys(f"{limit:.4g}" for limit in (min(asked), max(asked)))) if asked else ""
+    exits = f"{point['score']} {limits}" if asked else "full depth"
     strength = {0: ", nothing pruned", 1: ""}.get(point["pruning"], f", pruning x {point['pruning']:g}")
-    return f"{exits}{strength}, to lose at most {100 * point['target']:g} points"
+    return f"{exits}{strength}, to lose at most {100 * point['target']:g} points ({_promise_text(point)})"
+
+
+def _promise_text(point: dict[str, Any]) -> str:
+    proof = point["certificate"]
+    if proof is None:
+        return "chosen, not certified; see `ziggurat calibrate`"
+    return (
+        f"{proof['criterion']}, {100 * point['confidence']:g} % by {proof['rows']:,} rows, {proof['gain']:.2f}x "
+        f"in {proof['dtype']}, batch {proof['batch_size']}"
+    )
 
 
 def _pruning_text(pruning: dict[str, Any] | None) -> str:
@@ -50,6 +61,10 @@ def evaluation_text(result: dict[str, Any]) -> str:
         f"(batch {result['batch_size']}, {result['device']}, {result['threads']} threads, {result['dtype']})",
         f"  exits      {exits}",
     ]
+    if promise := result["promise"]:
+        terms = f"at most {100 * promise['target']:g} points of {promise['criterion']} lost, with "
+        terms += f"{100 * promise['confidence']:g} % confidence by {promise['rows']:,} rows"
+        lines.append(f"  promise    {terms}" if promise["broken"] is None else f"  warning: {promise['broken']}")
     if min(result["tokens_left"]) < 1:
         shares = ", ".join(f"{share:.0%}" for share in result["tokens_left"])
         lines.append(f"  tokens     {shares} are read, left after layer 1, 2, … (of the texts that come so far)")
@@ -105,11 +120,13 @@ def report_text(result: dict[str, Any]) -> str:
 def information_text(result: dict[str, Any]) -> str:
     """What `info` shows."""
     heads, rows = result["heads"], result["training"].get("data", {})
+    after = ", ".join(map(str, heads["after_layers"]))
+    exits = f"{heads['kind']} after layers {after}" if after else "none"
     lines = [
         f"{result['model']}: {result['architecture']}, {result['layers']} layers x {result['hidden']}",
         f"  reads      {'pairs of texts' if result['pairs'] else 'texts'} of up to {result['max_length']} tokens",
         f"  labels     {', '.join(map(str, result['labels']))}",
-        f"  heads      {heads['kind']} after layers {', '.join(map(str, heads['after_layers']))}",
+        f"  heads      {exits}",
         f"  pruning    {_pruning_text(result['pruning'])}{', layers in INT8' if result['int8'] else ''}",
         f"  cost       {result['gflops_at_64_tokens']:.2f} GFLOPs for 64 tokens at full depth",
         f"  engine     {_engine_text(result['engine'])}",

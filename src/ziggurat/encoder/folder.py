@@ -77,6 +77,17 @@ def read_manifest(folder: Path) -> Manifest:
     return from_mapping(Manifest, values, where=str(path))
 
 
+def write_point(point: OperatingPoint, path: Path) -> None:
+    """Writes an operating point as a file of its own."""
+    with whole_file(path) as made:
+        made.write_text(json.dumps(point.to_dict(), indent=2) + "\n", "utf-8")
+
+
+def read_point(path: Path) -> OperatingPoint:
+    """Reads what `write_point` wrote; UserError if it is missing or broken."""
+    return from_mapping(OperatingPoint, read_json(path, f"{path}: no such file"), where=str(path))
+
+
 def read_json(path: Path, missing: str) -> dict[str, Any]:
     """A JSON object; UserError with the text `missing` if there is no file, or one that names it if it is broken."""
     try:

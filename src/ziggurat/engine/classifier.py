@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ziggurat.data.packing import PackedBatch
 from ziggurat.data.tokenize import Encoded, TextTokenizer, limit_threads, pack_rows
 from ziggurat.encoder.flops import full_flops, rung_flops
-from ziggurat.encoder.folder import Manifest, read_json, read_manifest
+from ziggurat.encoder.folder import Manifest, read_json, read_manifest, read_point
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import EncoderSpec, read_spec
 from ziggurat.engine import rules
@@ -122,7 +122,7 @@ class AdaptiveClassifier:
         else:
             point = operating_point
             if isinstance(point, str):
-                point = self.manifest.operating_point(point)
+                point = self.point(point)
             if point.fingerprint != self.manifest.fingerprint:
                 raise UserError(f"operating point {point.name!r} was chosen for other weights; choose it again")
             rule = replace(rules.of_point(point), tokens=scaled(self.token_rule, point.pruning))
@@ -130,6 +130,10 @@ class AdaptiveClassifier:
             raise UserError(f"exit rule: {rule.thresholds.shape[-1]} thresholds, the model needs {len(self.rungs) - 1}")
         rules.refuse_unreachable(rule)
         return rule
+
+    def point(self, name: str) -> OperatingPoint:
+        """The model's operating point of this name, or one from a file (`….json`); UserError where there is none."""
+        return read_point(Path(name)) if name.endswith(".json") else self.manifest.operating_point(name)
 
     def encode(self, texts: Sequence[Text]) -> Encoded:
         """Token ids of texts or pairs; UserError names the first that is empty or of the wrong kind."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -39,14 +40,13 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class _Terms:
+class Terms:
     """What all certificates of one calibration share."""
 
     criterion: str
-    rows: int
-    data: str
     reference: str | None
-    profile: str
+    profile: str  # key
+    always_full: bool  # full depth keeps every promise: losses are counted from it, and it may be used
 
 
 def chosen_points(
@@ -54,18 +54,15 @@ def chosen_points(
     certified: Mapping[str, Certified],
     order: Seen,
     witness: Seen,
-    criterion: str,
-    reference: str | None,
-    profile: str,
+    terms: Terms,
     options: ModelOptions,
     tick: Progress,
 ) -> list[Chosen]:
     """The points in the order of their targets.
 
-    Where no setting is certified, or the fastest is no faster when it runs, the point is full depth, which loses
-    nothing; with another model as `reference` full depth may lose, and there is no point.
+    Where no setting is certified, or the fastest is no faster when it runs, the point is full depth, if that keeps
+    every promise; else there is none.
     """
-    terms = _Terms(criterion, len(witness.rows), witness.rows.digest, reference, profile)
     timings = _timed(classifier, {name: one.fastest for name, one in certified.items()}, order, options, tick)
     return [_chosen(classifier, name, one, witness, terms, timings, options) for name, one in certified.items()]
 
@@ -88,7 +85,7 @@ def _timed(
     timed = take_encoded(order.encoded, sample(len(order.rows), _TIMED))
     wanted = {None: None} | {name: setting for name, setting in settings.items() if setting is not None}
     calls = {
-        str(name): lambda rule=rule_of(classifier, setting): classifier.run(timed, rule, options.batch_size)  # type: ignore[misc]
+        str(name): partial(classifier.run, timed, rule_of(classifier, setting), options.batch_size)
         for name, setting in wanted.items()
     }
     timings = interleave(calls, progress=tick)
@@ -101,7 +98,7 @@ def _chosen(
     name: str,
     certified: Certified,
     witness: Seen,
-    terms: _Terms,
+    terms: Terms,
     timings: Mapping[str | None, Timing],
     options: ModelOptions,
 ) -> Chosen:
@@ -111,7 +108,7 @@ def _chosen(
         setting, note = None, f"the fastest certified setting took {slower:.2f}x full depth's time when it ran"
     elif setting is None:
         note = _why_none(certified, len(witness.rows))
-    if setting is None and terms.reference is not None:
+    if setting is None and not terms.always_full:
         return Chosen(name, certified, None, None, note)
     point = _point(classifier, name, certified, setting, witness, terms, timings, options)
     return Chosen(name, certified, setting, point, note)
@@ -137,7 +134,7 @@ def _point(
     certified: Certified,
     setting: Tried | None,
     witness: Seen,
-    terms: _Terms,
+    terms: Terms,
     timings: Mapping[str | None, Timing],
     options: ModelOptions,
 ) -> OperatingPoint:
@@ -147,8 +144,8 @@ def _point(
     certificate = Certificate(
         criterion=terms.criterion,
         estimate=0.0 if setting is None else float(witness.losses_of(setting).mean()),
-        rows=terms.rows,
-        data=terms.data,
+        rows=len(witness.rows),
+        data=witness.rows.digest,
         engine=backend.engine,
         dtype=backend.dtype,
         threads=backend.threads,

@@ -60,7 +60,8 @@ def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns:
     seen = np.isin(everything.hashes, trained_rows(local_folder(model)))
     if seen.all():
         raise UserError(
-            f"{source}: all {len(seen):,} rows trained the model or chose for it; calibrate with rows that it has not seen"
+            f"{source}: all {len(seen):,} rows trained the model or chose for it; "
+            "calibrate with rows that it has not seen"
         )
     fresh = _shuffled(everything.take(np.flatnonzero(~seen)))
     chose = np.flatnonzero(seen & _that_chose(classifier, loaded))

@@ -1,8 +1,9 @@
-"""`calibrate`: operating points whose loss is bounded with confidence; of those that are, the fastest by measured time."""
+"""`calibrate`: operating points whose loss is bounded with confidence; of all that are, the fastest as measured."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.calibrate.candidates import SCORES, families
+from ziggurat.calibrate.candidates import SCORES, extended, families
 from ziggurat.calibrate.certify import Certified, certify, least_rows
 from ziggurat.calibrate.choose import TARGETS
 from ziggurat.calibrate.paths import Tried, best_path, path_of, tried
@@ -21,7 +22,7 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.calibration_picture import write_picture
-from ziggurat.jobs.calibration_points import Chosen, chosen_points
+from ziggurat.jobs.calibration_points import Chosen, Terms, chosen_points
 from ziggurat.jobs.calibration_rows import CalibrationRows, calibration_rows
 from ziggurat.jobs.calibration_runs import PredictedTime, Seen, seen
 from ziggurat.jobs.opening import ModelOptions
@@ -38,6 +39,7 @@ class Promise:
     criterion: str = "accuracy"  # see ziggurat.calibrate.risks
     scores: Sequence[str] = SCORES  # exit scores that are tried
     reference: str | None = None  # model folder that losses are counted from; None = the model itself at full depth
+    max_layers: int | None = None  # after which every answer must have come, a cap on what an input can cost
 
     def __post_init__(self) -> None:
         for name, target in self.targets.items():
@@ -65,8 +67,10 @@ def calibrate(
     keeps a target, its point is full depth, and the result says how many rows would be needed.
     """
     risk = risk_by_name(promise.criterion)
+    _require_scipy()
     classifier = options.open(model)
     reference = None if promise.reference is None else _opened_reference(promise.reference, classifier, options)
+    usable_rungs(classifier, promise)
     rows = calibration_rows(model, classifier, source, columns, risk)
     _refuse_too_few(rows, promise, risk)
     profile = stored_profile(classifier, tick)
@@ -76,9 +80,13 @@ def calibrate(
     time = PredictedTime(profile, order.encoded, order.runs, options.batch_size)
     paths = searched(classifier, order, time, promise)
     certified = {name: _certified(paths, witness, risk, target, promise) for name, target in promise.targets.items()}
-    chosen = chosen_points(
-        classifier, certified, order, witness, promise.criterion, promise.reference, profile.key, options, tick
+    terms = Terms(
+        promise.criterion,
+        promise.reference,
+        profile.key,
+        always_full=promise.reference is None and usable_rungs(classifier, promise) == len(classifier.rungs),
     )
+    chosen = chosen_points(classifier, certified, order, witness, terms, options, tick)
     _write(model, classifier, chosen)
     result = _summary(model, source, promise, rows, chosen, paths, profile.key, options)
     if html is not None:
@@ -87,22 +95,44 @@ def calibrate(
     return result
 
 
+def _require_scipy() -> None:
+    try:
+        importlib.import_module("scipy.stats")
+    except ModuleNotFoundError as error:
+        raise UserError(f"calibration needs {error.name}; pip install 'ziggurat[calibrate]'") from None
+
+
 def searched(
     classifier: AdaptiveClassifier, order: Seen, time: PredictedTime, promise: Promise
 ) -> list[tuple[Tried, ...]]:
     """The paths of all families, at every strength of pruning, that have anything faster than full depth.
 
-    Full depth of the model itself needs no test. Where losses are counted from another model, it is on a path too.
+    Full depth of the model itself needs no test. Where losses are counted from another model, or answers must come
+    sooner, the slowest setting is on a path too.
     """
     n_rungs = len(classifier.rungs)
+    usable = usable_rungs(classifier, promise)
     saved = 1 - np.array(classifier.backend.rung_layers) / classifier.spec.layers
-    slowest = time.of_full_depth(n_rungs) if promise.reference is None else np.inf
+    loses_nothing = promise.reference is None and usable == n_rungs
+    slowest = time.of_full_depth(n_rungs) if loses_nothing else np.inf
     paths = []
     for strength, run in order.runs.items():
         losses = order.losses[strength]
-        for family in families(run, losses, saved, promise.scores):
-            paths.append(path_of((tried(one, losses, time) for one in family), slowest))
+        for family in families(run.cut(usable), losses[:, :usable], saved[:usable], promise.scores):
+            settings = (tried(extended(one, n_rungs), losses, time) for one in family)
+            paths.append(path_of(settings, slowest))
     return [path for path in paths if path]
+
+
+def usable_rungs(classifier: AdaptiveClassifier, promise: Promise) -> int:
+    """How many rungs are within the promise's cap; UserError if none is."""
+    layers = classifier.backend.rung_layers
+    usable = sum(promise.max_layers is None or layer <= promise.max_layers for layer in layers)
+    if usable == 0:
+        raise UserError(
+            f"--max-layers {promise.max_layers}: the first answer comes after layer {layers[0]}; allow that"
+        )
+    return usable
 
 
 def _certified(

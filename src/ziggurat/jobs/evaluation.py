@@ -15,6 +15,7 @@ from ziggurat.engine.runner import Outcomes
 from ziggurat.jobs.opening import (
     ModelOptions,
     exit_rule,
+    promise_of,
     rows_to_measure,
     sample,
     seen_in_training,
@@ -62,6 +63,7 @@ def evaluate(
         "model": model,
         "data": source,
         "operating_point": operating_point if threshold is None else f"{score} {threshold:g}",
+        "promise": promise_of(classifier, operating_point, threshold),
         "n": len(rows),
         "accuracy": float(right.mean()),
         "accuracy_low": low,

@@ -15,7 +15,7 @@ from ziggurat.data.tasks import Dataset, Role, as_dataset, load, load_builtin
 from ziggurat.data.tokenize import Encoded
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.types import OperatingPoint
@@ -41,6 +41,29 @@ def exit_rule(
 ) -> ExitRule:
     """The rule that a call asks for: its own threshold if it gives one, else the operating point."""
     return classifier.rule_of(operating_point if threshold is None else classifier.rule(score, threshold))
+
+
+def promise_of(classifier: AdaptiveClassifier, operating_point: str, threshold: float | None) -> dict[str, Any] | None:
+    """What an operating point promises, as JSON values; None for full depth, a threshold of the call, or no promise.
+
+    `broken` says why the promise does not hold for this call, None where it does.
+    """
+    if threshold is not None or operating_point == FULL:
+        return None
+    point = classifier.point(operating_point)
+    if point.certificate is None:
+        return None
+    proof, backend = point.certificate, classifier.backend
+    broken = None
+    if proof.dtype != backend.dtype:
+        broken = f"{point.name} was certified in {proof.dtype}; in {backend.dtype} it promises nothing: calibrate in it"
+    return {
+        "target": point.target,
+        "confidence": point.confidence,
+        "criterion": proof.criterion,
+        "rows": proof.rows,
+        "broken": broken,
+    }
 
 
 def rows_to_measure(classifier: AdaptiveClassifier, source: str, columns: Columns = DEFAULT_COLUMNS) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from ziggurat.data.tasks import load
 from ziggurat.engine.classifier import Text
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
-from ziggurat.jobs.opening import ModelOptions, check_pairs, exit_rule
+from ziggurat.jobs.opening import ModelOptions, check_pairs, exit_rule, promise_of
 from ziggurat.types import Answer, Label
 
 
@@ -32,6 +33,9 @@ def predict(
     """Answers given texts, or the rows of a source, in their order; with `out` also as a JSONL file."""
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
+    promise = promise_of(classifier, operating_point, threshold)
+    if promise is not None and promise["broken"]:
+        logging.getLogger(__name__).warning(promise["broken"])
     if texts is None:
         rows = load(str(source), replace(columns, label=None))
         check_pairs(classifier, rows)

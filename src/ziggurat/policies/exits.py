@@ -91,6 +91,11 @@ class ExitScore:
     larger_is_surer: bool
     first_count: int | None = None  # of a count: its largest value at the first asked rung; None = not a count
 
+    @property
+    def always(self) -> float:
+        """A threshold at which everybody leaves: no entropy is above 1, no other score below 0."""
+        return 0.0 if self.larger_is_surer else 1.0
+
     def largest_count(self, n_asked: int) -> int | None:
         """The most that a count can be where it decides anything, with `n_asked` asked rungs; None = not a count.
 

@@ -1,0 +1,121 @@
+"""The `calibrate` command, and what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ziggurat.cli.options import (
+    Data,
+    Json,
+    Model,
+    assembled,
+    columns_of,
+    decimal_numbers,
+    interactive,
+    model_options,
+    shown,
+    ticker,
+    words,
+)
+from ziggurat.errors import UserError
+
+if TYPE_CHECKING:
+    from ziggurat.data.sources import Columns
+    from ziggurat.jobs.opening import ModelOptions
+
+
+@assembled(columns=columns_of, options=model_options)
+def calibrate(
+    model: Model,
+    data: Data,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(help="Largest loss, 0.01 = one point; several with commas (default: exact 0, balanced, fast)."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the points of --max-drop are called, comma-separated.")] = None,
+    confidence: Annotated[float, typer.Option(help="Probability with which each promise holds.")] = 0.95,
+    criterion: Annotated[
+        str,
+        typer.Option(
+            help="What may be lost: accuracy; agreement with full depth (needs no labels); harm (wrong "
+            "where full depth is right)."
+        ),
+    ] = "accuracy",
+    scores: Annotated[
+        str | None, typer.Option(help="Exit scores that are tried (default: entropy,max-probability,margin).")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Model folder that losses are counted from (default: MODEL at full depth).")
+    ] = None,
+    max_layers: Annotated[
+        int | None, typer.Option(help="Every answer after this layer at the latest: a cap on what an input can cost.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a report to decide by: one HTML file.")] = None,
+    *,
+    columns: Columns,
+    options: ModelOptions,
+    as_json: Json = False,
+) -> None:
+    """Certify operating points on rows that the model has not seen: the fastest that keep a promise, with confidence.
+
+    Give the file that the model was trained on (the rows that training kept out are used), or other labelled rows.
+    """
+    from ziggurat.calibrate.candidates import SCORES
+    from ziggurat.jobs.certifying import Promise
+    from ziggurat.jobs.certifying import calibrate as job
+
+    tried = SCORES if scores is None else tuple(words(scores))
+    promise = Promise(targets_of(max_drop, name), confidence, criterion, tried, reference, max_layers)
+    with shown(as_json, calibration_text) as show, ticker() as tick:
+        show(job(model, data, promise, columns, options, html, interactive(), tick))
+
+
+def targets_of(max_drop: str | None, name: str | None) -> dict[str, float]:
+    """The points that are asked for: by default exact, balanced and fast; a drop without a name gets one."""
+    from ziggurat.calibrate.choose import TARGETS
+
+    if max_drop is None:
+        if name is not None:
+            raise UserError("--name goes with --max-drop")
+        return dict(TARGETS)
+    drops = decimal_numbers(max_drop, "--max-drop")
+    if bad := [drop for drop in drops if not 0 < drop < 1]:
+        raise UserError(f"--max-drop {bad[0]:g}: must be more than 0 and less than 1; 0.01 is one point")
+    usual = {drop: known for known, drop in TARGETS.items()}
+    names = [usual.get(drop, f"drop-{100 * drop:g}") for drop in drops] if name is None else words(name)
+    if len(set(names)) != len(drops):
+        raise UserError(f"--name: {len(set(names))} different names for {len(drops)} drops; give one for each")
+    return dict(zip(names, drops, strict=True))
+
+
+def calibration_text(result: dict[str, Any]) -> str:
+    """What `calibrate` shows."""
+    rows, share = result["rows"], f"{100 * result['confidence']:g} %"
+    against = "the model at full depth" if result["reference"] is None else result["reference"]
+    lines = [
+        f"{rows['certify']:,} rows certify at {share} confidence, {rows['order']:,} others chose what to test"
+        + (f"; {rows['left_out']:,} that the model was trained on are left out" if rows["left_out"] else ""),
+        f"losses: {result['criterion']}, against {against}; times: {result['batch_size']} texts a batch, model only",
+        "",
+    ]
+    lines += [_point_text(entry) for entry in result["points"]]
+    lines += ["", "Use one with --operating-point NAME in predict, eval and bench."]
+    return "\n".join([*lines, *([f"report  {result['html']}"] if "html" in result else [])])
+
+
+def _point_text(entry: Mapping[str, Any]) -> str:
+    head = f"{entry['name']:<10} at most {100 * entry['target']:g} points: "
+    point = entry["point"]
+    if point is None:
+        return f"{head}none; {entry['note']}"
+    proof = point["certificate"]
+    if entry["certified"] == 0 or entry["note"]:
+        return f"{head}full depth; {entry['note']}"
+    return (
+        f"{head}{proof['gain']:.2f}x as fast as full depth ({proof['gain_low']:.2f} to {proof['gain_high']:.2f}), "
+        f"{proof['measured_ms']:.2f} ms a text; {100 * proof['estimate']:.2f} points lost on the certifying rows"
+    )

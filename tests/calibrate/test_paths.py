@@ -1,0 +1,121 @@
+"""Paths get faster step by step, and the one that is tested is the one that is expected to get furthest."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ladders import ladder
+
+from ziggurat.calibrate.candidates import families
+from ziggurat.calibrate.certify import Evidence, certify, least_rows
+from ziggurat.calibrate.paths import Tried, best_path, frontier, losses_of, path_of, tried
+from ziggurat.calibrate.risks import RISKS
+from ziggurat.calibrate.stored import StoredRun
+
+repeatable = settings(derandomize=True, deadline=None, max_examples=60)
+
+
+def setting(seconds: float, loss: float = 0.0, spread: float = 0.0) -> Tried:
+    return Tried("entropy", np.array([0.5]), 1.0, seconds, loss, spread)
+
+
+@repeatable
+@given(st.lists(st.floats(0.01, 2.0), max_size=30))
+def test_each_setting_of_a_path_is_faster_than_all_before_it_and_than_full_depth(times):
+    path = path_of([setting(seconds) for seconds in times], slowest=1.0)
+    assert all(one.seconds < 1 for one in path)
+    assert all(later.seconds <= 0.995 * earlier.seconds for earlier, later in pairwise(path))
+    assert bool(path) == any(seconds <= 0.995 for seconds in times)
+
+
+def test_the_best_path_is_the_one_that_gets_fastest_within_the_target():
+    safe = [setting(0.9), setting(0.6, 0.005), setting(0.2, 0.02)]
+    fast = [setting(0.8), setting(0.5, 0.009), setting(0.3, 0.011)]
+    assert best_path([safe, fast], 0.010, 0.95, 1000) == tuple(fast)
+    assert best_path([safe, fast], 0.006, 0.95, 1000) == tuple(safe)
+
+
+def test_spread_counts_the_more_the_fewer_rows_certify():
+    calm = [setting(0.6, 0.004, 0.05)]
+    wild = [setting(0.5, 0.004, 0.40)]
+    assert best_path([calm, wild], 0.01, 0.95, 100_000) == tuple(wild)
+    assert best_path([calm, wild], 0.01, 0.95, 300) == tuple(calm)
+
+
+def test_where_nothing_is_expected_to_pass_the_least_risky_path_is_tried():
+    risky, less = [setting(0.5, 0.05)], [setting(0.7, 0.03)]
+    assert best_path([risky, less], 0.01, 0.95, 1000) == tuple(less)
+    assert best_path([], 0.01, 0.95, 1000) == best_path([[]], 0.01, 0.95, 1000) == ()
+
+
+def test_the_frontier_holds_what_nothing_beats():
+    every = [setting(seconds, loss) for seconds in (1.0, 0.7, 0.4) for loss in (0.0, 0.01, 0.02)]
+    assert [(one.seconds, one.loss) for one in frontier(every)] == [(0.4, 0.0)]
+    every = [setting(1.0, 0.0), setting(0.5, 0.01), setting(0.6, 0.02), setting(0.2, 0.03)]
+    assert [(one.seconds, one.loss) for one in frontier(every)] == [(1.0, 0.0), (0.5, 0.01), (0.2, 0.03)]
+
+
+def evidence(seed: int, n: int, skill: float = 4.0) -> Evidence:
+    every, labels = ladder(seed, n, skill)
+    risk = RISKS["accuracy"]
+    predictions = every.argmax(axis=2)
+    losses = np.stack([risk.of(predictions[:, rung], predictions[:, -1], labels) for rung in range(4)], axis=1)
+    return Evidence({1.0: StoredRun(every, np.full((n, 5), 9), 1.0)}, {1.0: losses}, risk)
+
+
+def searched(order: Evidence) -> list[tuple[Tried, ...]]:
+    """Time is depth here."""
+    saved = np.array([0.75, 0.5, 0.25, 0.0])
+    made = families(order.runs[1.0], order.losses[1.0], saved)
+    return [
+        path
+        for family in made
+        if (
+            path := path_of((tried(one, order.losses[1.0], lambda c: float(c.rungs.mean() + 1)) for one in family), 4.0)
+        )
+    ]
+
+
+def test_a_tried_setting_knows_its_loss_and_time():
+    order = evidence(0, 500)
+    for path in searched(order)[:5]:
+        for one in path:
+            losses = losses_of(one, order.runs, order.losses)
+            assert one.loss == pytest.approx(losses.mean()) and one.spread == pytest.approx(losses.std())
+
+
+def test_enough_rows_certify_something_faster_and_the_promise_is_kept_on_fresh_rows():
+    paths = searched(evidence(0, 3000))
+    witness, fresh = evidence(1, 6000), evidence(2, 50_000)
+    path = best_path(paths, 0.02, 0.95, 6000)
+    found = certify(path, witness, 0.02, 0.95)
+    assert found.settings == path[: len(found.settings)] and found.settings
+    assert found.fastest is found.settings[-1] and found.fastest.seconds < 0.9 * 4
+    assert fresh.losses_of(found.fastest).mean() < 0.02
+    assert found.tightest is None and found.rows_needed is None
+
+
+def test_too_few_rows_certify_nothing_and_say_what_they_do_certify_and_how_many_would():
+    paths = searched(evidence(0, 3000))
+    few = evidence(1, 60)
+    path = best_path(paths, 0.01, 0.95, 60)
+    found = certify(path, few, 0.01, 0.95)
+    assert found.settings == () and found.fastest is None
+    assert found.tightest > 0.01
+    assert found.rows_needed is None or found.rows_needed > 60
+
+
+def test_a_target_of_nothing_certifies_no_setting_that_loses():
+    found = certify(best_path(searched(evidence(0, 3000)), 0.0, 0.95, 3000), evidence(1, 3000), 0.0, 0.95)
+    assert found.settings == ()
+
+
+@pytest.mark.parametrize(("target", "confidence", "n"), [(0.01, 0.95, 299), (0.01, 0.9, 230), (0.05, 0.95, 59)])
+def test_the_least_rows_are_those_of_the_literature(target, confidence, n):
+    """(1 - target)^n <= 1 - confidence; 230 rows at 90 % is the figure that our survey of the field computed."""
+    assert least_rows(target, confidence) == n
+    assert (1 - target) ** n <= 1 - confidence < (1 - target) ** (n - 1)
