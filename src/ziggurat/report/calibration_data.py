@@ -76,7 +76,8 @@ class Mechanism:
     name: str
     ms: float | None  # predicted, per text; None = there is none
     why: str | None = None  # there is none
-    asked: tuple[str, ...] = ()  # rungs that are asked
+    asked: tuple[str, ...] = ()  # rungs where texts may leave early
+    pruning: float | None = None  # factor on the model's pruning thresholds; None = nothing is pruned
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +117,10 @@ def tokens_left(kept: np.ndarray, layers: np.ndarray) -> TokensLeft:
 def deciles(
     doubt: np.ndarray, early: np.ndarray, answers: np.ndarray, full: np.ndarray, labels: np.ndarray | None
 ) -> Deciles:
-    """Where answers and full depth's part, by how unsure the model is, after Figure 4 of TangoBERT (2022).
+    """Where answers and full depth's part, by how unsure the model is: TangoBERT's Figure 4 for any rung.
 
-    `doubt` (n): larger is less sure, equal ones keep their order; `early` (n, bool): answered before full depth; answers,
-    full depth's and labels (n) class indices. The groups' sizes differ by one row at most.
+    `doubt` (n): larger is less sure, equal ones keep their order; `early` (n, bool): answered before full depth; the
+    answers, full depth's and labels (n) are class indices. The groups' sizes differ by one row at most.
     """
     group = np.empty(len(doubt), dtype=np.int64)
     group[np.argsort(-doubt, kind="stable")] = np.arange(len(doubt)) * DECILES // len(doubt)

@@ -71,7 +71,8 @@ def _draw(axes: Any, picture: Picture, labelled: bool) -> None:
         axes.fill_between(curve.ms, 100 * curve.low, 100 * curve.high, color=BLUE, alpha=0.16, linewidth=0, zorder=1)
     _draw_control(axes, picture.random, PINK, "--", "", "random exits")
     _draw_control(axes, picture.oracle, GREEN, "-", "v", "oracle exits")
-    axes.plot([picture.full_ms], [100 * picture.full_loss], "*", color=INK, markersize=14, label="full depth", zorder=40)
+    whole = [picture.full_ms], [100 * picture.full_loss]
+    axes.plot(*whole, "*", color=INK, markersize=14, label="full depth", zorder=40)
     for number, spot in enumerate(picture.spots):
         side = (-1) ** number if labelled else None  # neighbours' names do not meet
         _draw_spot(axes, spot, "operating point" if number == 0 else None, side)

@@ -38,8 +38,8 @@ def panels(picture: Picture, spot: Spot) -> str:
 </div>
 <h4>{_errors_title(spot)}</h4>
 {_heat(spot.deciles)}
-<p class="note">Ten groups of equal size by {escape(spot.sorted_by)}, the least sure on the left. Cells are shares of all
-texts in %.</p>
+<p class="note">Ten groups of equal size by {escape(spot.sorted_by)}, the least sure on the left. Cells are shares
+of all texts, in %.</p>
 </section>"""
 
 
@@ -55,9 +55,7 @@ def _tokens(spot: Spot) -> str:
     """Bars of what is computed; a mark where pruning alone would leave it."""
     rows = [
         f"<tr><th>layer {layer}</th><td>{100 * computed:.1f} %</td><td>{_bar(computed, pruned)}</td></tr>"
-        for layer, (computed, pruned) in enumerate(
-            zip(spot.tokens.computed, spot.tokens.pruned, strict=True), start=1
-        )
+        for layer, (computed, pruned) in enumerate(zip(spot.tokens.computed, spot.tokens.pruned, strict=True), start=1)
     ]
     return _table("bars", rows)
 

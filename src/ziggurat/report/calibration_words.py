@@ -29,6 +29,11 @@ def amount(criterion: str, loss: float) -> str:
     return f"{value} %" if criterion != "accuracy" else f"{value} point" + ("" if value == "1" else "s")
 
 
+def unit(criterion: str) -> str:
+    """Of a loss times 100."""
+    return "points" if criterion == "accuracy" else "%"
+
+
 def bound(result: Mapping[str, Any], target: float) -> str:
     """What a point of this target may lose: "loses at most 1 point of accuracy against full depth"."""
     promise = _PROMISES.get(result["criterion"], "has a loss of at most {}")
