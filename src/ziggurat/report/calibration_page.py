@@ -57,7 +57,8 @@ def page(result: Mapping[str, Any], picture: Picture) -> str:
 def _top(result: Mapping[str, Any]) -> str:
     best = fastest(result)
     if best is None:
-        main, more = "Nothing faster than full depth is promised", "The table says of each point why."
+        loosest = max(result["points"], key=lambda entry: float(entry["target"]))
+        main, more = "Nothing faster than full depth is promised", f"{loosest['name']}: {loosest['note']}."
     else:
         main = f"{best['name']}: {best['point']['certificate']['gain']:.1f}x as fast as full depth"
         more = f"With {confidence(result)} confidence it {bound(result, best['target'])}, on texts like these."
@@ -78,9 +79,10 @@ def _origin(result: Mapping[str, Any]) -> str:
 
 
 def _figure_note(result: Mapping[str, Any]) -> str:
-    return f"""<p class="note">Up is better, and left is faster. The curve is the best of all settings that were tried, its
-time predicted from this machine's profile; the dotted one is the estimate that chose them, on other rows. The shading,
-and a point's bar, ends where the loss could still be with {confidence(result)} confidence, by the bound that certifies: a
+    sure = confidence(result)
+    return f"""<p class="note">Up is better, and left is faster. The curve is the best of all settings that were tried,
+its time predicted from this machine's profile; the dotted one is the estimate that chose them, on other rows. The
+shading, and a point's bar, ends where the loss could still be with {sure} confidence, by the bound that certifies: a
 point keeps its promise if its bar ends above its dashed line. Points and full depth stand at their measured time, with
 a line to the predicted one. With random exits as many texts leave at each rung, but any of them; the oracle knows the
 first rung at which each text loses nothing.</p>"""

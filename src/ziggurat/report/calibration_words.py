@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# By criterion: what is lost, `{}` being how much.
+# By criterion: {} is how much, and against what.
 _PROMISES: Mapping[str, str] = {
-    "accuracy": "loses at most {} of accuracy",
-    "agreement": "answers otherwise on at most {} of texts",
-    "harm": "gets at most {} of texts wrong that were right",
+    "accuracy": "loses at most {} of accuracy against {}",
+    "agreement": "answers at most {} of texts otherwise than {}",
+    "harm": "gets at most {} of texts wrong that are right with {}",
 }
 _AXES: Mapping[str, str] = {
     "accuracy": "accuracy lost (points)",
@@ -36,8 +36,8 @@ def unit(criterion: str) -> str:
 
 def bound(result: Mapping[str, Any], target: float) -> str:
     """What a point of this target may lose: "loses at most 1 point of accuracy against full depth"."""
-    promise = _PROMISES.get(result["criterion"], "has a loss of at most {}")
-    return f"{promise.format(amount(result['criterion'], target))} against {against(result)}"
+    promise = _PROMISES.get(result["criterion"], "has a loss of at most {} against {}")
+    return promise.format(amount(result["criterion"], target), against(result))
 
 
 def against(result: Mapping[str, Any]) -> str:
