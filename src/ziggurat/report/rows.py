@@ -107,8 +107,8 @@ def provenance() -> dict[str, Any]:
         "commit": _commit(Path(__file__).resolve().parent.parent),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": cpu_name(),
+        "cores": n_cores(),
         "versions": {name: version for name in PACKAGES if (version := _version(name)) is not None},
     }
 
@@ -139,7 +139,13 @@ def _git(folder: Path, *arguments: str) -> str:
     ).stdout.strip()
 
 
-def _cpu() -> str:
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,0 +1,218 @@
+"""Measured cost: seconds of the parts of a call on one machine, and the predicted time of a whole data set from them.
+
+A `Profile` holds, for one machine, engine and model shape, the seconds of each part of a call in a grid over live
+tokens T and the effective length Σn² / Σn of the texts that share the batch (attention is quadratic: T tokens of
+effective length e cost T·e). Between grid points seconds are linear in T and in log e; beyond the last T they go on as
+a line. The room is numpy alone: a search predicts thousands of times, where nothing else is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ziggurat.config import from_mapping
+from ziggurat.errors import UserError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a profile holds for: any other value of any of these, other seconds."""
+
+    cpu: str  # the processor's name
+    cores: int  # that the process may use
+    threads: int  # of the engine
+    engine: str  # "native" or "torch"
+    device: str  # what computes: "cpu", or a GPU's name
+    instructions: str  # set of the compiled engine; "" for torch
+    dtype: str
+    version: str  # of ziggurat
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int  # of attention
+    head_kind: str  # of the exits
+    n_classes: int
+    rung_layers: tuple[int, ...]  # after which each rung stands; the last is `layers`
+    max_length: int  # tokens that are read of a text
+    pruning: str  # which score prunes tokens, and how they are chosen; "" = the model does not prune
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of each part of a call, each (tokens, lengths) of the profile's grid."""
+
+    call: tuple[tuple[float, ...], ...]  # packing, the call itself, embedding
+    layer: tuple[tuple[float, ...], ...]  # any layer but the last, nothing pruned
+    last: tuple[tuple[float, ...], ...]  # the last layer and the last rung's head, nothing pruned
+    head: tuple[tuple[float, ...], ...]  # one exit head and the decision who leaves
+    attention: tuple[tuple[float, ...], ...]  # of a layer that prunes: all that runs on the tokens that enter
+    rest: tuple[tuple[float, ...], ...]  # of a layer that prunes: all that runs on the tokens that are left
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the parts of a call cost on one machine; made by `jobs.profiling`, or read from its file."""
+
+    conditions: Conditions
+    date: str  # UTC
+    tokens: tuple[int, ...]  # T of the grid, rising, from 1
+    lengths: tuple[int, ...]  # effective lengths of the grid: 1, 2, 4, …; the last one may be any
+    costs: Costs
+
+    def __post_init__(self) -> None:
+        powers = tuple(2**i for i in range(len(self.lengths) - 1))
+        if len(self.lengths) < 2 or self.lengths[:-1] != powers or self.lengths[-1] <= powers[-1]:
+            raise ValueError(f"lengths {self.lengths}: must be 1, 2, 4, …, with a last one above the others")
+        if len(self.tokens) < 2 or self.tokens[0] != 1 or min(np.diff(self.tokens)) < 1:
+            raise ValueError(f"tokens {self.tokens}: must rise from 1")
+        for name, values in self._columns.items():
+            if values.shape != (len(self.tokens), len(self.lengths)):
+                raise ValueError(f"costs of {name}: must be {len(self.tokens)} rows of {len(self.lengths)} seconds")
+            if not (np.isfinite(values) & (values >= 0)).all():
+                raise ValueError(f"costs of {name}: seconds must be finite and at least 0")
+
+    @property
+    def key(self) -> str:
+        """Short name of the conditions: what is stored with whatever was chosen by this profile."""
+        return key_of(self.conditions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"format_version": FORMAT_VERSION} | dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "profile") -> Profile:
+        """From what `to_dict` gave; UserError that names `where` if anything is missing, wrong or newer."""
+        rest = dict(values)
+        version = rest.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise UserError(f"{where}: format_version {version!r} is not {FORMAT_VERSION}; measure again")
+        return from_mapping(cls, rest, where)
+
+    def seconds(self, part: str, tokens: np.ndarray, squares: np.ndarray) -> np.ndarray:
+        """Seconds of a field of `Costs` in batches of Σn `tokens` and Σn² `squares`, any shape of ints; 0 for none."""
+        low, share, column, part_of_column = self._place(tokens, squares)
+        values, width = self._flat[part], len(self.lengths)
+        corner = low * width + column
+        below = values[corner] * (1 - part_of_column) + values[corner + 1] * part_of_column
+        corner += width
+        above = values[corner] * (1 - part_of_column) + values[corner + 1] * part_of_column
+        found: np.ndarray = (below + (above - below) * share) * (tokens > 0)
+        return found
+
+    def _place(self, tokens: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Grid point below in T, how far it is to the next one (beyond the last: above 1); the same in log length."""
+        grid, logs = np.array(self.tokens), np.log2(self.lengths)
+        low = self._below[np.minimum(tokens, grid[-1])]
+        share = (tokens - grid[low]) / np.diff(grid)[low]
+        log = np.log2(np.maximum(squares, 1) / np.maximum(tokens, 1))
+        column = np.minimum(log.astype(np.int64), len(logs) - 2)
+        return low, share, column, (log - logs[column]) / np.diff(logs)[column]
+
+    @cached_property
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {field.name: np.array(getattr(self.costs, field.name)) for field in dataclasses.fields(Costs)}
+
+    @cached_property
+    def _flat(self) -> dict[str, np.ndarray]:
+        return {name: values.ravel() for name, values in self._columns.items()}
+
+    @cached_property
+    def _below(self) -> np.ndarray:
+        """For T = 0, 1, … up to the grid's last: which grid point is at or below it, and not the last."""
+        grid = np.array(self.tokens)
+        below = np.searchsorted(grid, np.arange(grid[-1] + 1), side="right") - 1
+        return np.clip(below, 0, len(grid) - 2)
+
+
+def key_of(conditions: Conditions) -> str:
+    """Short hash of the conditions."""
+    return hashlib.sha256(json.dumps(dataclasses.asdict(conditions)).encode()).hexdigest()[:12]
+
+
+def predicted_seconds(
+    profile: Profile,
+    kept: np.ndarray,
+    rungs: np.ndarray,
+    asked: Sequence[bool],
+    batch_of: np.ndarray,
+    pruned: Sequence[bool] | None = None,
+) -> float:
+    """Seconds of answering a whole data set in these batches, one after the other; arguments as `predicted_batches`."""
+    return float(predicted_batches(profile, kept, rungs, asked, batch_of, pruned).sum())
+
+
+def predicted_batches(
+    profile: Profile,
+    kept: np.ndarray,
+    rungs: np.ndarray,
+    asked: Sequence[bool],
+    batch_of: np.ndarray,
+    pruned: Sequence[bool] | None = None,
+) -> np.ndarray:
+    """Seconds of each batch, (n_batches) in the order of their numbers.
+
+    Row i is in batch `batch_of[i]` and leaves at rung `rungs[i]`; `kept` (n, L + 1) are the tokens that enter layer 1
+    and those that each layer leaves, as in `engine.runner.Outcomes` or `AllRungs`: what stands behind a row's rung is
+    not charged. `asked` says which rungs' heads are computed. `pruned` (L) says which layers prune, and so need scores;
+    None = those where any token leaves. ValueError where the shapes do not fit.
+    """
+    layers, rung_layers = profile.conditions.layers, np.array(profile.conditions.rung_layers)
+    if kept.shape != (len(rungs), layers + 1) or len(batch_of) != len(rungs) or len(asked) != len(rung_layers):
+        raise ValueError(f"kept {kept.shape}, {len(rungs)} rungs, {len(batch_of)} batch numbers, {len(asked)} asked")
+    if not len(rungs):
+        return np.zeros(0)
+    alive = np.arange(1, layers + 1) <= rung_layers[rungs][:, None]
+    entering = kept[:, :-1] * alive
+    leaving = kept[:, 1:] * alive
+    prunes = (entering != leaving).any(axis=0) if pruned is None else np.array(pruned, dtype=bool)
+    costs = _Batches(profile, batch_of)
+    before = costs.sums(entering)
+    after = costs.sums(leaving) if prunes.any() else before
+    whole, last = np.flatnonzero(~prunes[:-1]), layers - 1
+    total = costs.seconds("call", before, [0]) + costs.seconds("layer", before, whole)
+    total += costs.seconds("attention", before, np.flatnonzero(prunes))
+    total += costs.seconds("rest", after, np.flatnonzero(prunes))
+    total += costs.seconds("head", after, rung_layers[:-1][np.array(asked[:-1], dtype=bool)] - 1)
+    # A last layer that prunes works on all tokens; its head is not told apart from the exits', which are as small.
+    return total + costs.seconds("head" if prunes[last] else "last", after if prunes[last] else before, [last])
+
+
+class _Batches:
+    """Sums over the rows of each batch, and their costs."""
+
+    def __init__(self, profile: Profile, batch_of: np.ndarray) -> None:
+        self._profile = profile
+        self._order = None if (np.diff(batch_of) >= 0).all() else np.argsort(batch_of, kind="stable")
+        ordered = batch_of if self._order is None else batch_of[self._order]
+        self._starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1))
+        self._single = len(self._starts) == len(batch_of)
+
+    def sums(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of each row and layer (n, L) → Σn and Σn² of each batch and layer, both (n_batches, L)."""
+        tokens = tokens if self._order is None else tokens[self._order]
+        if self._single:
+            return tokens, tokens  # Σn² is never looked at
+        return np.add.reduceat(tokens, self._starts, axis=0), np.add.reduceat(tokens * tokens, self._starts, axis=0)
+
+    def seconds(self, part: str, sums: tuple[np.ndarray, np.ndarray], layers: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Of one part in these layers (0 … L - 1) together, (n_batches)."""
+        if not len(layers):
+            return np.zeros(len(self._starts))
+        tokens, squares = sums[0][:, layers], sums[1][:, layers]
+        if not self._single:
+            return self._profile.seconds(part, tokens, squares).sum(axis=1)
+        # One text at a time: few different lengths, so each is looked up once.
+        lengths = np.arange(int(tokens.max()) + 1)
+        found: np.ndarray = self._profile.seconds(part, lengths, lengths * lengths)[tokens].sum(axis=1)
+        return found

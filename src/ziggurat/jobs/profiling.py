@@ -1,0 +1,189 @@
+"""What this machine needs for the parts of a call: measured once for a model's shape, kept in the user's cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+
+from ziggurat.calibrate.timing import Conditions, Profile, key_of
+from ziggurat.calibrate.timing_fit import typical
+from ziggurat.encoder.folder import read_json
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.errors import UserError
+from ziggurat.files import whole_file
+from ziggurat.jobs.profiling_runs import (
+    Shape,
+    Way,
+    call_of,
+    costs_of,
+    length_grid,
+    shapes_of,
+    token_grid,
+    ways_of,
+)
+from ziggurat.policies.prune import KINDS, TokenRule
+from ziggurat.report.measure import Clock, interleave
+from ziggurat.report.rows import cpu_name, n_cores
+
+_CACHE = "ZIGGURAT_CACHE"
+_MOST_REPEATS = 100
+_LEAST_TOKENS = 192  # however slow the machine
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    rounds: int = 5
+    seconds_per_call: float = 0.01  # at full depth: as many batches in a row as take so long
+    longest_call: float = 0.15  # seconds of one batch at full depth: beyond, time is a straight line of the tokens
+
+
+def profile_engine(
+    classifier: AdaptiveClassifier,
+    progress: Callable[[str], None] | None = None,
+    effort: Effort = Effort(),
+    clock: Clock = time.perf_counter,
+) -> Profile:
+    """Times the engine in a grid of batch shapes, all of them in turn, and solves for the parts; about a minute.
+
+    `progress` gets the name of each call that has ended.
+    """
+    lengths = length_grid(classifier.manifest.max_length)
+    tokens = _tokens(classifier, effort, clock)
+    ways = ways_of(classifier)
+    repeats, calls = {}, {}
+    for shape in shapes_of(tokens, lengths):
+        once = _seconds(classifier, shape, ways[0], clock)
+        repeats[shape] = max(1, min(_MOST_REPEATS, ceil(effort.seconds_per_call / max(once, 1e-9))))
+        for way in ways:
+            name = f"{shape.tokens} tokens in texts of {shape.length}, {way.name}"
+            calls[name] = call_of(classifier, shape, way, repeats[shape])
+    timings = list(interleave(calls, effort.rounds, progress=progress, clock=clock).values())
+    runs = np.array([timing.runs for timing in timings]).reshape(len(repeats), len(ways), -1)
+    seconds = {shape: typical(of.T) / repeats[shape] for shape, of in zip(repeats, runs, strict=True)}
+    costs = costs_of(classifier.spec, ways, seconds, tokens, lengths)
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return Profile(conditions_of(classifier), date, tuple(tokens), tuple(lengths), costs)
+
+
+def conditions_of(classifier: AdaptiveClassifier) -> Conditions:
+    """What a profile of this model, opened like this, on this machine, holds for."""
+    backend, spec, manifest = classifier.backend, classifier.spec, classifier.manifest
+    return Conditions(
+        cpu=cpu_name(),
+        cores=n_cores(),
+        threads=backend.threads,
+        engine=backend.engine,
+        device=backend.device,
+        instructions=getattr(backend, "instructions", ""),
+        dtype=backend.dtype,
+        version=metadata.version("ziggurat"),
+        layers=spec.layers,
+        hidden=spec.hidden,
+        intermediate=spec.intermediate,
+        heads=spec.heads,
+        head_kind=manifest.head_kind,
+        n_classes=backend.n_classes,
+        rung_layers=tuple(backend.rung_layers),
+        max_length=manifest.max_length,
+        pruning=_pruning(classifier.token_rule),
+    )
+
+
+def mismatch(profile: Profile, classifier: AdaptiveClassifier) -> str | None:
+    """What a profile was measured with and this classifier does not have, in words; None where it fits."""
+    theirs, ours = dataclasses.asdict(profile.conditions), dataclasses.asdict(conditions_of(classifier))
+    different = [
+        f"{name.replace('_', ' ')} {theirs[name]!r} (here {ours[name]!r})"
+        for name in theirs
+        if theirs[name] != ours[name]
+    ]
+    return ", ".join(different) or None
+
+
+def profile_file(classifier: AdaptiveClassifier) -> Path:
+    """Where this classifier's profile is kept: one file for each machine, engine, dtype, thread count and model shape.
+
+    In $ZIGGURAT_CACHE, else $XDG_CACHE_HOME/ziggurat, else ~/.cache/ziggurat.
+    """
+    given, xdg = os.environ.get(_CACHE), os.environ.get("XDG_CACHE_HOME")
+    folder = Path(given) if given else Path(xdg or Path.home() / ".cache") / "ziggurat"
+    return folder / "profiles" / f"{key_of(conditions_of(classifier))}.json"
+
+
+def read_profile(path: Path) -> Profile:
+    """A profile's file; UserError that names it if it is missing or broken."""
+    values = read_json(path, f"{path}: no such profile; `ziggurat bench MODEL --profile` measures one")
+    return Profile.from_dict(values, str(path))
+
+
+def load_profile(classifier: AdaptiveClassifier) -> Profile | None:
+    """The kept profile, None if this was never measured; UserError that names a broken file."""
+    path = profile_file(classifier)
+    if not path.exists():
+        return None
+    try:
+        profile = read_profile(path)
+    except UserError as error:
+        raise UserError(f"{error}; or `ziggurat bench MODEL --profile`, which measures anew") from None
+    return None if mismatch(profile, classifier) else profile
+
+
+def measured_profile(
+    classifier: AdaptiveClassifier, progress: Callable[[str], None] | None = None, effort: Effort = Effort()
+) -> Profile:
+    """Measures, and keeps the profile in its file, whatever was there."""
+    profile = profile_engine(classifier, progress, effort)
+    with whole_file(profile_file(classifier)) as path:
+        path.write_text(json.dumps(profile.to_dict()) + "\n", "utf-8")
+    return profile
+
+
+def stored_profile(
+    classifier: AdaptiveClassifier, progress: Callable[[str], None] | None = None, effort: Effort = Effort()
+) -> Profile:
+    """The kept profile; where there is none, or it is broken, it is measured and kept."""
+    try:
+        found = load_profile(classifier)
+    except UserError:
+        found = None
+    return measured_profile(classifier, progress, effort) if found is None else found
+
+
+def _tokens(classifier: AdaptiveClassifier, effort: Effort, clock: Clock) -> Sequence[int]:
+    """The grid up to where one batch at full depth takes long enough."""
+    backend = classifier.backend
+    grid, full = token_grid(backend.engine, backend.threads), ways_of(classifier)[0]
+    taken: list[int] = []
+    for n in grid:
+        taken.append(n)
+        if n >= _LEAST_TOKENS and _seconds(classifier, Shape(n, 8), full, clock) > effort.longest_call:
+            break
+    return taken
+
+
+def _seconds(classifier: AdaptiveClassifier, shape: Shape, way: Way, clock: Clock) -> float:
+    """Of one batch, after another one to warm up."""
+    call = call_of(classifier, shape, way, 1)
+    call()
+    start = clock()
+    call()
+    return clock() - start
+
+
+def _pruning(rule: TokenRule | None) -> str:
+    if rule is None:
+        return ""
+    kind = next((name for name, keep in KINDS.items() if keep is rule.keep), rule.keep.__name__)
+    return f"{kind} on {rule.score}"

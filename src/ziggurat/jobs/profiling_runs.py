@@ -1,0 +1,229 @@
+"""What is timed for a profile: calls of the engine over shapes and rules, and the table that they solve to."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ziggurat.calibrate.timing import Costs
+from ziggurat.calibrate.timing_fit import completed, nonnegative, nonnegative_line
+from ziggurat.data.packing import PackedBatch
+from ziggurat.data.tokenize import Encoded, pack_rows
+from ziggurat.encoder.flops import layer_flops
+from ziggurat.encoder.spec import EncoderSpec
+from ziggurat.engine import rules
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.runner import run
+from ziggurat.policies.prune import Keep, TokenRule, above, top_count, top_share
+
+_ONE = "one"  # what a layer costs that has the first token alone of each text: told apart, and not kept
+PARTS = (*(field.name for field in dataclasses.fields(Costs)), _ONE)
+BASE = 8  # effective length whose column has every T: the shortest of ordinary texts
+_MIDDLE = 192  # tokens at which every column is measured, besides one text alone and the grid's end
+_DIFFERENT = 4  # batches of a shape, run in turn
+_KERNEL_ROWS, _KERNEL_BLOCKS = 6, 8  # of the compiled engine: see `token_grid`
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A batch of `tokens` in texts of about `length` each; the remainder is spread."""
+
+    tokens: int
+    length: int
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, (n_texts) int64."""
+        count = max(1, round(self.tokens / self.length))
+        return np.array([(self.tokens + i) // count for i in range(count)], dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """One rule by which every shape is run, and how often each part is in such a call."""
+
+    name: str
+    rule: ExitRule
+    counts: Mapping[str, float]  # of `PARTS`
+    one_token: bool = False  # run with the first token alone of each text
+
+
+def token_grid(engine: str, threads: int) -> list[int]:
+    """Live tokens that are measured, rising.
+
+    The compiled engine gives each thread blocks of 6, 12, … up to 48 rows, so its time climbs in stairs, of 6 rows per
+    thread at first and of 48 later: both ends of each stair. Behind the fifth large one they are too flat to matter; a
+    point that lies on their average will do. Other engines: steps of about a third.
+    """
+    if engine != "native":
+        return [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096]
+    stair, block = _KERNEL_ROWS * threads, _KERNEL_ROWS * _KERNEL_BLOCKS
+    small = [stair * k + more for k in range(1, _KERNEL_BLOCKS + 1) for more in (0, 1)][:-1]
+    large = [block * (threads * k + more) for k in range(1, 6) for more in (0, 1)][1:]
+    coarse = [block * threads * k + block // 2 for k in (6, 8, 12, 16, 24, 32)]
+    return sorted({1, 2, 4, 8, *small, *large, *coarse})
+
+
+def length_grid(max_length: int) -> list[int]:
+    """Effective lengths: powers of two below the longest text, and that one."""
+    return [*(2**i for i in range(math.ceil(math.log2(max(2, max_length))))), max(2, max_length)]
+
+
+def base_of(lengths: Sequence[int]) -> int:
+    """Which length has every T."""
+    return max(length for length in lengths if length <= BASE)
+
+
+def shapes_of(tokens: Sequence[int], lengths: Sequence[int]) -> list[Shape]:
+    """What `completed` asks for: the base column, and of the others one text, some and many."""
+    base, shapes = base_of(lengths), []
+    for n in tokens:
+        shapes.append(Shape(n, min(n, base)))
+    for length in lengths:
+        counts = (1, math.ceil(_MIDDLE / length), tokens[-1] // length)
+        shapes += [Shape(count * length, length) for count in counts if 0 < count * length <= max(tokens[-1], length)]
+    return list(dict.fromkeys(shapes))
+
+
+def ways_of(classifier: AdaptiveClassifier) -> list[Way]:
+    """Rules that tell the parts of a call apart, as far as the model's rungs can."""
+    layers, n_rungs = classifier.backend.rung_layers, len(classifier.rungs)
+    full = {"call": 1, "layer": layers[-1] - 1, "last": 1}
+    ways = [Way("full", rules.never(n_rungs), full)]
+    if n_rungs > 1:
+        everything = replace(rules.never(n_rungs), thresholds=np.full(n_rungs - 1, -np.inf))  # asked, and nobody leaves
+        ways.append(Way("heads", everything, full | {"head": n_rungs - 1}))
+        for rung in dict.fromkeys([0, n_rungs - 2]):
+            counts = {"call": 1, "layer": layers[rung], "head": 1}
+            ways.append(Way(f"layer {layers[rung]}", rules.fixed_depth(rung, n_rungs), counts))
+    if classifier.token_rule is None or layers[-1] == 1:
+        return ways
+    return ways + _pruning_ways(classifier, classifier.token_rule)
+
+
+def _pruning_ways(classifier: AdaptiveClassifier, tokens: TokenRule) -> list[Way]:
+    """Scores that take nobody out, and layers that leave each text its first token alone; all at full depth.
+
+    What runs on the first tokens is known from a batch of nothing else.
+    """
+    depth, spec = classifier.backend.n_layers, classifier.spec
+    keep_all, keep_first = LEAST_AND_MOST[tokens.keep]
+    rest_of_one = 1 - layer_flops(spec, 1, 0) / layer_flops(spec, 1)
+    full = rules.never(len(classifier.rungs))
+
+    def pruned(layers: slice, value: float) -> ExitRule:
+        values = np.full(depth, np.nan)
+        values[layers] = value
+        return replace(full, tokens=replace(tokens, values=values, vocabulary=None))
+
+    scores = {"call": 1, "attention": depth - 1, "rest": depth - 1, "last": 1}
+    ways = [
+        Way("scores", pruned(slice(0, depth - 1), keep_all), scores),
+        Way("first tokens", full, {"call": 1, _ONE: depth}, one_token=True),
+    ]
+    for layer in dict.fromkeys([1, depth - 1]):
+        counts = {"call": 1, "layer": layer - 1, "attention": 1, _ONE: rest_of_one + depth - layer}
+        ways.append(Way(f"cut at layer {layer}", pruned(slice(layer - 1, layer), keep_first), counts))
+    return ways
+
+
+# Values at which a rule that prunes keeps everything, and the first token alone.
+LEAST_AND_MOST: Mapping[Keep, tuple[float, float]] = {
+    above: (1e-30, np.inf),
+    top_share: (1.0, 0.0),
+    top_count: (2.0**30, 1.0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One shape run one way, several batches in a row; called, it does the work."""
+
+    classifier: AdaptiveClassifier
+    encoded: Encoded
+    n_texts: int  # of a batch
+    repeats: int  # batches
+    rule: ExitRule
+
+    def __call__(self) -> None:
+        """Runs the batches."""
+        run(self.classifier.backend, self._batches(), self.rule, len(self.encoded.tokens))
+
+    def _batches(self) -> Iterator[PackedBatch]:
+        different = len(self.encoded.tokens) // self.n_texts
+        for repeat in range(self.repeats):
+            yield pack_rows(self.encoded, np.arange(self.n_texts) + repeat % different * self.n_texts)
+
+
+def call_of(classifier: AdaptiveClassifier, shape: Shape, way: Way, repeats: int) -> Call:
+    """A call of a shape with random tokens, the same ones every time."""
+    rng = np.random.default_rng([shape.tokens, shape.length])
+    lengths = np.ones_like(shape.lengths) if way.one_token else shape.lengths
+    all_lengths = np.tile(lengths, min(repeats, _DIFFERENT)).tolist()
+    tokens = [np.stack([rng.integers(0, classifier.spec.vocabulary, n), np.zeros(n, int)], 1) for n in all_lengths]
+    return Call(classifier, Encoded(tokens, np.zeros(len(tokens), bool)), len(lengths), repeats, way.rule)
+
+
+def costs_of(
+    spec: EncoderSpec,
+    ways: Sequence[Way],
+    seconds: Mapping[Shape, np.ndarray],
+    tokens: Sequence[int],
+    lengths: Sequence[int],
+) -> Costs:
+    """The table from seconds of single batches, for each shape one of each way.
+
+    The call and the heads are small beside the layers, and so would be lost in the noise of a shape: they are straight
+    lines of texts and tokens, fitted to all shapes together. All else is solved shape by shape.
+    """
+    counts = {part: np.array([way.counts.get(part, 0) for way in ways], dtype=np.float64) for part in PARTS}
+    times, shapes = np.array(list(seconds.values())), list(seconds)
+    lines = np.array([[1.0, len(shape.lengths), shape.tokens] for shape in shapes])
+    small = {"head": np.zeros(len(shapes)), "call": np.zeros(len(shapes))}
+    for part, others in (("head", []), ("call", ["head"])):
+        telling = _telling(counts, part)
+        if telling is not None:
+            known = sum((np.outer(small[other], counts[other]) for other in others), np.zeros_like(times))
+            line = nonnegative_line(lines, (times - known) @ telling, 1 / (times @ np.abs(telling)))
+            small[part] = lines @ line
+    measured: dict[str, dict[tuple[int, int], float]] = {name: {} for name in PARTS}
+    for i, shape in enumerate(shapes):
+        left = times[i] - small["head"][i] * counts["head"] - small["call"][i] * counts["call"]
+        parts = _large_parts(spec, shape, counts, left, 1 / times[i]) | {name: small[name][i] for name in small}
+        for name, value in parts.items():
+            measured[name][shape.tokens, shape.length] = float(value)
+    del measured[_ONE]
+    tables = {name: completed(cells, tokens, lengths, base_of(lengths)) for name, cells in measured.items()}
+    return Costs(**{name: tuple(map(tuple, table.tolist())) for name, table in tables.items()})
+
+
+def _telling(counts: Mapping[str, np.ndarray], part: str) -> np.ndarray | None:
+    """Weights of the ways (n_ways) whose sum is one of this part, and of no other but heads; None if they cannot tell.
+
+    The smallest such weights: each way brings its noise.
+    """
+    others = [name for name in PARTS if name not in (part, "head")]
+    rows = np.array([counts[part], *(counts[name] for name in others)])
+    wanted = np.array([1.0, *(0.0 for _ in others)])
+    weights: np.ndarray = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+    return weights if np.allclose(rows @ weights, wanted, atol=1e-6) else None
+
+
+def _large_parts(
+    spec: EncoderSpec, shape: Shape, counts: Mapping[str, np.ndarray], seconds: np.ndarray, weights: np.ndarray
+) -> dict[str, float]:
+    """Seconds of each large part in one shape; where no way prunes, a layer's seconds are divided by FLOPs."""
+    large = [part for part in PARTS if part not in ("call", "head")]
+    rows = np.array([counts[part] for part in large]).T
+    parts: dict[str, float] = dict(zip(large, nonnegative(rows, seconds, weights).tolist(), strict=True))
+    if not counts["attention"].any():
+        entering = layer_flops(spec, shape.lengths, 0 * shape.lengths).sum()
+        share = float(entering / layer_flops(spec, shape.lengths).sum())
+        whole = parts["layer"] if spec.layers > 1 else parts["last"]
+        parts |= {"attention": share * whole, "rest": (1 - share) * whole}
+    return parts
