@@ -18,6 +18,7 @@ from ziggurat.errors import UserError
 
 T = TypeVar("T")
 
+DEVICES = ("auto", "cpu", "cuda")
 BACKBONE_STAGES = ("regular", "soft", "hard", "lengthdrop", "int8", "joint")  # they change the backbone
 # What ziggurat.policies.prune offers; this file comes before it, and a test compares.
 PRUNING_KINDS = ("threshold", "share", "count")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ziggurat.config import DEVICES
 from ziggurat.errors import UserError
-
-DEVICES = ("auto", "cpu", "cuda")
 
 
 def resolve_device(name: str) -> torch.device:

@@ -6,11 +6,11 @@ import importlib.util
 from pathlib import Path
 
 from ziggurat import native
+from ziggurat.config import DEVICES
 from ziggurat.engine.backend import Backend
 from ziggurat.errors import UserError
 
 ENGINES = ("auto", "native", "torch")
-DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"native": ("float32", "bfloat16", "int8"), "torch": ("float32", "bfloat16")}
 
 

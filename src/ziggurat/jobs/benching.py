@@ -18,7 +18,7 @@ from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample, take_encoded
-from ziggurat.report.measure import Timing, accuracy_interval, interleave, paired_ratio
+from ziggurat.report.measure import Timing, interleave, paired_ratio, quality_fields, timing_fields
 from ziggurat.report.peers import TransformersPeer
 from ziggurat.report.rows import append_row, checked_row, provenance
 
@@ -115,21 +115,12 @@ def _quality(setting: Bench, point: str) -> dict[str, Any]:
     classifier, rows = setting.classifier, setting.rows
     rule = classifier.rule_of(point)
     outcomes = classifier.run(setting.encoded, rule)
-    correct = int((outcomes.predictions == rows.classes).sum())
-    low, high = accuracy_interval(correct, len(rows))
     lengths = setting.encoded.lengths
     if point == FULL:
         spent = classifier.full_flops(lengths)
     else:
         spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
-    return {
-        "n_accuracy": len(rows),
-        "accuracy": correct / len(rows),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "gflops_mean": float(spent.mean() / 1e9),
-        "flops_gain": float(classifier.full_flops(lengths).sum() / spent.sum()),
-    }
+    return quality_fields(outcomes.predictions == rows.classes, spent, classifier.full_flops(lengths))
 
 
 def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Timing]) -> dict[str, Any]:
@@ -148,13 +139,6 @@ def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Tim
         "dtype": setting.classifier.backend.dtype,
         "padding": system.padding,
         "timed": "model",
-        "n_texts": n,
-        "rounds": len(timing.runs),
-        "texts_per_second_p50": n / timing.p50,
-        "texts_per_second_p95": n / timing.p95,
-        "milliseconds_per_text": 1e3 * timing.p50 / n,
-        "time_gain": gain.median,
-        "time_gain_low": gain.low,
-        "time_gain_high": gain.high,
+        **timing_fields(timing, n, gain),
         **lengths_summary(setting.timed),
     }

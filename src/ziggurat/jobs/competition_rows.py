@@ -14,7 +14,7 @@ from ziggurat.data.tokenize import Encoded
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.jobs.opening import data_and_split, lengths_summary
 from ziggurat.report.competition import SORTED, Entry, Latencies
-from ziggurat.report.measure import Timing, accuracy_interval, paired_ratio
+from ziggurat.report.measure import Timing, paired_ratio, quality_fields, timing_fields
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,6 @@ def quality(setting: Setting, entry: Entry) -> dict[str, Any]:
     """Accuracy of all scored texts as this entry answers them, and FLOPs."""
     classifier, rows, lengths = setting.classifier, setting.scored, setting.encoded.lengths
     predictions = entry.prepared(setting.encoded)().argmax(axis=1)
-    correct = int((predictions == rows.classes).sum())
-    low, high = accuracy_interval(correct, len(rows))
     full = classifier.full_flops(lengths)
     spent = full
     if entry.contestant.point not in (None, FULL):
@@ -50,14 +48,7 @@ def quality(setting: Setting, entry: Entry) -> dict[str, Any]:
         rule = classifier.rule_of(str(entry.contestant.point))
         outcomes = classifier.run(setting.encoded, rule)
         spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
-    return {
-        "n_accuracy": len(rows),
-        "accuracy": correct / len(rows),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "gflops_mean": float(spent.mean() / 1e9),
-        "flops_gain": float(full.sum() / spent.sum()),
-    }
+    return quality_fields(predictions == rows.classes, spent, full)
 
 
 def row_of_batches(
@@ -119,14 +110,7 @@ def _row(
         "order": entry.order,
         "padding": entry.order if one.is_peer else "packed",
         "timed": timed,
-        "n_texts": n,
-        "rounds": len(timing.runs),
-        "texts_per_second_p50": n / timing.p50,
-        "texts_per_second_p95": n / timing.p95,
-        "milliseconds_per_text": 1e3 * timing.p50 / n,
-        "time_gain": gain.median,
-        "time_gain_low": gain.low,
-        "time_gain_high": gain.high,
+        **timing_fields(timing, n, gain),
         **seen,
         **lengths_summary(setting.timed),
     }

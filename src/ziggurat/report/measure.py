@@ -121,6 +121,34 @@ def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[f
     return min(share, max(0.0, (centre - half) / scale)), max(share, min(1.0, (centre + half) / scale))
 
 
+def timing_fields(timing: Timing, n: int, gain: Ratio) -> dict[str, float | int]:
+    """What a result row says of the time that n texts took, and of its gain over another."""
+    return {
+        "n_texts": n,
+        "rounds": len(timing.runs),
+        "texts_per_second_p50": n / timing.p50,
+        "texts_per_second_p95": n / timing.p95,
+        "milliseconds_per_text": 1e3 * timing.p50 / n,
+        "time_gain": gain.median,
+        "time_gain_low": gain.low,
+        "time_gain_high": gain.high,
+    }
+
+
+def quality_fields(right: np.ndarray, spent: np.ndarray, full: np.ndarray) -> dict[str, float | int]:
+    """What a result row says of answers: right (n) bool, FLOPs spent (n), FLOPs of the full model (n)."""
+    correct, n = int(right.sum()), len(right)
+    low, high = accuracy_interval(correct, n)
+    return {
+        "n_accuracy": n,
+        "accuracy": correct / n,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "gflops_mean": float(spent.mean() / 1e9),
+        "flops_gain": float(full.sum() / spent.sum()),
+    }
+
+
 def _time(call: Callable[[], object], clock: Clock) -> float:
     start = clock()
     call()

@@ -1,0 +1,131 @@
+"""Speed by length and size of model, ours beside ONNX Runtime and OpenVINO: random weights, random ids, full depth.
+
+    python tools/bench_shapes.py [--layers 6 12] [--lengths 16 64 256 512] [--out results/shapes.jsonl]
+
+All texts of a row have one length, so that nobody pads: the engines' kernels alone. Batch 1, and about 2,048 tokens a
+batch. Rows have no accuracy: the weights are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.data.tokenize import Encoded, pack_rows
+from ziggurat.encoder.folder import Manifest
+from ziggurat.engine import rules
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.runner import run
+from ziggurat.jobs.opening import ModelOptions
+from ziggurat.report.measure import interleave, paired_ratio
+from ziggurat.report.peers import PeerSetting, padded
+from ziggurat.report.peers_open import KINDS, open_peers
+from ziggurat.report.rows import provenance
+
+SHAPES = {6: (384, 12, 1536), 12: (768, 12, 3072)}  # layers → hidden, heads, intermediate: MiniLM-L6, BERT-base
+VOCABULARY, CLASSES = 30522, 4
+TOKENS = 2048  # of a large batch
+PEERS = ("ONNX Runtime", "OpenVINO")
+
+
+def main() -> None:
+    """Appends a row for each engine, model, length and batch, as soon as it is measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--lengths", type=int, nargs="+", default=[16, 64, 256, 512])
+    parser.add_argument("--threads", type=int, help="default: all cores")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=Path("results/shapes.jsonl"))
+    options = parser.parse_args()
+    origin = provenance()
+    for layers in options.layers:
+        for row in measured(layers, options):
+            line = json.dumps(origin | row)
+            sys.stdout.write(line[line.index('"what"') :] + "\n")
+            with options.out.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+
+def measured(layers: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Rows of one model."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = random_model(Path(scratch) / "model", layers)
+        draws = np.random.default_rng(0)
+        ours = {
+            f"ziggurat {dtype}": ModelOptions("cpu", dtype, options.threads, engine="native").open(str(folder))
+            for dtype in ("float32", "int8")
+        }
+        first = next(iter(ours.values()))
+        setting = PeerSetting(
+            folder, first.spec, first.backend.threads, Path(scratch), [_text(draws, n) for n in (16, 64, 128) * 10]
+        )
+        wanted = [kind for kind in KINDS if kind.name in PEERS and kind.dtype != "bfloat16"]
+        peers, left_out = open_peers(wanted, setting)
+        for one in left_out:
+            sys.stderr.write(f"left out: {one.name} {one.dtype}: {one.reason}\n")
+        alone = {f"{peer.name} {peer.dtype}": peer for peer in peers if peer.streams == 1}
+        for length in options.lengths:
+            for batch in (1, max(2, TOKENS // length)):
+                texts = [_text(draws, length) for _ in range(batch)]
+                calls = {name: _ours(classifier, texts) for name, classifier in ours.items()}
+                calls |= {name: partial(peer.logits, padded(texts)) for name, peer in alone.items()}
+                timings = interleave(calls, options.rounds, warmup=3)
+                for name, timing in timings.items():
+                    gain = paired_ratio(timings["OpenVINO int8"], timing) if "OpenVINO int8" in timings else None
+                    yield {
+                        "what": name.rpartition(" ")[0], "dtype": name.rpartition(" ")[2], "layers": layers,
+                        "hidden": first.spec.hidden, "length": length, "batch": batch,
+                        "threads": first.backend.threads, "milliseconds_p50": 1e3 * timing.p50,
+                        "texts_per_second_p50": batch / timing.p50,
+                        "over_openvino_int8": None if gain is None else [gain.median, gain.low, gain.high],
+                    }  # fmt: skip
+
+
+def _ours(classifier: AdaptiveClassifier, texts: Sequence[np.ndarray]) -> Any:
+    encoded = Encoded(list(texts), np.zeros(len(texts), dtype=bool))
+    rows, rule = np.arange(len(texts)), rules.never(1)
+    return lambda: run(classifier.backend, [pack_rows(encoded, rows)], rule, len(texts)).logits
+
+
+def _text(draws: np.random.Generator, length: int) -> np.ndarray:
+    """Token and segment ids (length, 2)."""
+    return np.stack([draws.integers(1000, VOCABULARY, length), np.zeros(length, dtype=np.int64)], axis=1)
+
+
+def random_model(folder: Path, layers: int) -> Path:
+    """A model folder without exits, weights as BERT starts."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    from ziggurat.encoder.checkpoint import load_hf, save_model
+
+    hidden, heads, intermediate = SHAPES[layers]
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=intermediate,
+        id2label={label: str(label) for label in range(CLASSES)},
+    )
+    checkpoint = folder.with_name("checkpoint")
+    BertForSequenceClassification(config).save_pretrained(checkpoint)
+    words = {piece: place for place, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])}
+    BertTokenizer(vocab=words, model_max_length=512).save_pretrained(checkpoint)
+    model = load_hf(checkpoint, CLASSES, "fastbert", ())
+    manifest = Manifest(tuple(range(CLASSES)), False, 512, "fastbert", (), "")
+    save_model(model, manifest, np.array([1], dtype=np.uint64), checkpoint, folder)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
