@@ -28,6 +28,7 @@ from ziggurat.jobs.calibration_runs import PredictedTime, Seen, seen
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.profiling import stored_profile
 from ziggurat.report.competition import Progress
+from ziggurat.report.plots import require_matplotlib
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def calibrate(
     """
     risk = risk_by_name(promise.criterion)
     _require_scipy()
+    if html is not None:
+        require_matplotlib()
     classifier = options.open(model)
     reference = None if promise.reference is None else _opened_reference(promise.reference, classifier, options)
     usable_rungs(classifier, promise)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from ziggurat.report.document import document
 from ziggurat.report.explained import (
     Explanation,
     Stretch,
@@ -18,21 +19,13 @@ from ziggurat.report.explained import (
 
 EARLY, LATE = 0, 270  # hues: red for tokens that left at the first layer, violet at the last
 
-STYLE = """
-:root { color-scheme: light dark; --back: #fff; --ink: #1b1b1b; --faint: #767676; --line: #d8d8d8; --paint: 70% 84%; }
-@media (prefers-color-scheme: dark) {
-  :root { --back: #16181c; --ink: #e8e8e8; --faint: #969696; --line: #3a3d44; --paint: 50% 28%; }
-}
-body { background: var(--back); color: var(--ink); font: 16px/1.6 system-ui, sans-serif; max-width: 60em;
-  margin: 2em auto; padding: 0 1em; }
+_STYLE = """
 .text { font-size: 1.15em; line-height: 2.1; white-space: pre-wrap; overflow-wrap: anywhere; }
 .stayed { font-weight: 650; }
 .left { background: hsl(var(--hue) var(--paint)); border-radius: .2em; padding: .1em; }
 .unread { color: var(--faint); text-decoration: line-through; }
 .legend span { margin-right: .3em; }
 sub { font-size: .6em; }
-table { border-collapse: collapse; margin: 1.5em 0; }
-th, td { border-bottom: 1px solid var(--line); padding: .25em 1em .25em 0; text-align: left; vertical-align: top; }
 """
 
 
@@ -40,25 +33,13 @@ def page(explanation: Explanation) -> str:
     """The whole document. Whatever comes from the text, the labels or the model's name is escaped."""
     text = "".join(_span(stretch, explanation["of_layers"]) for stretch in stretches(explanation))
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(fact)}</td></tr>\n" for name, fact in facts(explanation))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{escape(likeliest(explanation))}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<p class="text">{text}</p>
+    body = f"""<p class="text">{text}</p>
 <p class="legend">{_legend(explanation)}</p>
 {_rungs(explanation)}
 <table>
 {rows}</table>
-<p>Model: {escape(str(explanation["model"]))}</p>
-</body>
-</html>
-"""
+<p>Model: {escape(str(explanation["model"]))}</p>"""
+    return document(likeliest(explanation), body, _STYLE)
 
 
 def _span(stretch: Stretch, layers: int) -> str:

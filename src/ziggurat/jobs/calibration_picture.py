@@ -1,0 +1,167 @@
+"""The page of a calibration: everything that it shows, from the stored runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.calibrate.paths import Tried
+from ziggurat.calibrate.risks import risk_by_name
+from ziggurat.calibrate.stored import doubts
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.files import whole_file
+from ziggurat.jobs.calibration_curves import (
+    FULL_DEPTH,
+    band,
+    frontier_curve,
+    mechanisms,
+    oracle_curve,
+    random_curve,
+    rungs_of,
+    shown_frontier,
+)
+from ziggurat.jobs.calibration_points import Chosen, rule_of
+from ziggurat.jobs.calibration_runs import PredictedTime, Seen, full_run
+from ziggurat.policies.exits import exit_score
+from ziggurat.report.calibration_data import Costly, Picture, Spot, costliest, deciles, exit_shares, tokens_left
+from ziggurat.report.calibration_page import page
+
+_COSTLY = 10
+
+
+def write_picture(
+    html: Path,
+    result: Mapping[str, Any],
+    classifier: AdaptiveClassifier,
+    chosen: Sequence[Chosen],
+    paths: Sequence[Sequence[Tried]],
+    order: Seen,
+    witness: Seen,
+    time: PredictedTime,
+) -> None:
+    """Writes the page; `result` is what the calibration returns, `time` predicts for rows of `order`.
+
+    UserError where matplotlib is not installed or the file cannot be written.
+    """
+    text = page(result, picture(result, classifier, chosen, paths, order, witness, time))
+    with whole_file(html) as path:
+        path.write_bytes(text.encode("utf-8", "xmlcharrefreplace"))  # a path may hold what is no text
+
+
+def picture(
+    result: Mapping[str, Any],
+    classifier: AdaptiveClassifier,
+    chosen: Sequence[Chosen],
+    paths: Sequence[Sequence[Tried]],
+    order: Seen,
+    witness: Seen,
+    time: PredictedTime,
+) -> Picture:
+    """What the page shows, as arrays."""
+    risk, sure = risk_by_name(result["criterion"]), result["confidence"]
+    front = shown_frontier(paths)
+    full = full_run(witness.runs)
+    full_loss = float(witness.losses[full.pruning][:, -1].mean())
+    full_accuracy = _accuracy(full.predictions()[:, -1], witness)
+    full_seconds = time.of_full_depth(len(classifier.rungs))
+    target = max((one.certified.target for one in chosen), default=0.0)
+    measured = [one.certificate.full_ms for one in chosen if one.certificate is not None]
+    tied = risk.name == "accuracy" and full_accuracy is not None
+    costly_at, mean, costly = _costly(classifier, chosen, witness)
+    return Picture(
+        rungs=tuple(rung.name for rung in classifier.rungs),
+        full_ms=measured[0] if measured else 1e3 * full_seconds,
+        full_loss=full_loss,
+        full_accuracy=full_accuracy,
+        accuracy_scale=full_accuracy + full_loss if tied and full_accuracy is not None else None,
+        frontier=frontier_curve(front, witness, risk, sure),
+        estimate=np.array([one.loss for one in front]),
+        random=random_curve(front, order, witness, time),
+        oracle=oracle_curve(order, witness, time),
+        spots=tuple(spot for one in chosen for spot in _spots(one, result, classifier, witness)),
+        mechanisms=tuple(mechanisms(classifier, paths, target, sure, len(witness.rows), full_seconds)),
+        costly_at=costly_at,
+        mean_gflops=mean,
+        costly=costly,
+    )
+
+
+def _accuracy(predictions: np.ndarray, rows: Seen) -> float | None:
+    return None if rows.rows.labels is None else float((predictions == rows.rows.labels).mean())
+
+
+def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifier, witness: Seen) -> list[Spot]:
+    """A point's part of the page; none for full depth."""
+    if one.setting is None or one.certificate is None:
+        return []
+    run, rungs = witness.runs[one.setting.pruning], rungs_of(one.setting, witness)
+    answers = run.predictions()[np.arange(len(rungs)), rungs]
+    lost = witness.losses_of(one.setting)
+    low, high = band(risk_by_name(result["criterion"]), lost, result["confidence"])
+    unsure, sorted_by = _doubt(one.setting, classifier, witness)
+    full = full_run(witness.runs).predictions()[:, -1]
+    spot = Spot(
+        name=one.name,
+        predicted_ms=one.certificate.predicted_ms,
+        measured_ms=one.certificate.measured_ms,
+        gain=one.certificate.gain,
+        loss=float(lost.mean()),
+        low=low,
+        high=high,
+        accuracy=_accuracy(answers, witness),
+        exits=exit_shares(rungs, run.n_rungs),
+        tokens=tokens_left(run.kept, np.array(classifier.backend.rung_layers)[rungs]),
+        deciles=deciles(unsure, rungs < run.n_rungs - 1, answers, full, witness.rows.labels),
+        sorted_by=sorted_by,
+    )
+    return [spot]
+
+
+def _doubt(setting: Tried, classifier: AdaptiveClassifier, rows: Seen) -> tuple[np.ndarray, str]:
+    """How unsure the first rung that is asked is of each row, (n), and what that is called.
+
+    All rows come by there; scores of other rungs could not be ranked together. A count cannot differ there yet, so the
+    largest probability stands for it.
+    """
+    first = setting.asked.index(True)
+    score = "max-probability" if exit_score(setting.score).first_count is not None else setting.score
+    known = doubts(rows.runs[setting.pruning], score, (first,))
+    return known.values[:, 0], f"{score} after {classifier.rungs[first].name}"
+
+
+def _costly(
+    classifier: AdaptiveClassifier, chosen: Sequence[Chosen], witness: Seen
+) -> tuple[str, float, tuple[Costly, ...]]:
+    """At the fastest point as measured: its name, GFLOPs of a text there on average, the texts that cost most."""
+    made = [(one.certificate.measured_ms, one) for one in chosen if one.setting and one.certificate is not None]
+    fastest = min(made, key=lambda pair: pair[0])[1] if made else None
+    setting = None if fastest is None else fastest.setting
+    run = full_run(witness.runs) if setting is None else witness.runs[setting.pruning]
+    everyone = np.arange(len(witness.rows))
+    rungs = np.full(len(everyone), run.n_rungs - 1) if setting is None else rungs_of(setting, witness)
+    flops = classifier.flops(run.kept, rule_of(classifier, setting))[everyone, rungs]
+    answers = run.predictions()[everyone, rungs]
+    rows = costliest(flops, _COSTLY)
+    found = tuple(
+        _input(classifier, witness, row, int(rungs[row]), run.kept[row], flops[row], answers[row]) for row in rows
+    )
+    return FULL_DEPTH if fastest is None else fastest.name, float(flops.mean() / 1e9), found
+
+
+def _input(
+    classifier: AdaptiveClassifier, rows: Seen, row: int, rung: int, kept: np.ndarray, flops: int, answer: int
+) -> Costly:
+    data, layer, labels = rows.rows, classifier.rungs[rung].layer, classifier.manifest.labels
+    pair = "" if data.pairs is None else f" ‖ {data.pairs[row]}"
+    return Costly(
+        text=data.texts[row] + pair,
+        read=int(rows.encoded.lengths[row]),
+        kept=int(kept[layer]),
+        layer=layer,
+        gflops=float(flops / 1e9),
+        answer=str(labels[int(answer)]),
+        label=None if data.labels is None else str(labels[int(data.labels[row])]),
+    )
