@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ziggurat.calibrate.timing import Costs, Profile
-from ziggurat.jobs.profiling import conditions_of
 
 from ziggurat.calibrate.risks import RISKS
+from ziggurat.calibrate.timing import Costs, Profile
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import load
 from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest, write_point
@@ -25,6 +24,7 @@ from ziggurat.jobs.calibration_runs import PredictedTime, seen
 from ziggurat.jobs.certifying import Promise, calibrate
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.profiling import conditions_of
 
 ENGINE = ModelOptions("cpu", engine="torch")
 LOOSE = Promise({"loose": 0.5}, criterion="agreement")  # what even a random model keeps

@@ -69,8 +69,8 @@ def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns:
     ordering = fresh.hashes % _ORDERING == 0  # by content: a text that is there twice is on one side
     if ordering.all() or not ordering.any():
         raise UserError(f"{source}: {len(fresh)} rows that the model has not seen; calibration needs some hundred")
-    parts = (fresh.take(np.flatnonzero(chosen)) for chosen in (ordering, ~ordering))
-    return CalibrationRows(*parts, left_out=int(seen.sum()))
+    order, certify = (fresh.take(np.flatnonzero(chosen)) for chosen in (ordering, ~ordering))
+    return CalibrationRows(order, certify, int(seen.sum()))
 
 
 def _that_chose(classifier: AdaptiveClassifier, rows: Rows) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tokenize import Encoded
 from ziggurat.encoder.flops import FLOAT_BITS, bit_operations, path_bops
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
@@ -47,48 +48,69 @@ def evaluate(
     full_rule = rules.never(len(classifier.rungs))
     adaptive = classifier.run(encoded, rule, options.batch_size, progress)
     full = classifier.run(encoded, full_rule, options.batch_size, progress)
-    right, full_right = adaptive.predictions == rows.classes, full.predictions == rows.classes
-    low, high = accuracy_interval(int(right.sum()), len(rows))
     spent = classifier.flops(adaptive.kept, rule)[np.arange(len(rows)), adaptive.rungs]
-    timed = take_encoded(encoded, sample(len(rows), timed_texts))
-    timings = interleave(
-        {
-            "adaptive": lambda: classifier.run(timed, rule, options.batch_size),
-            "full": lambda: classifier.run(timed, full_rule, options.batch_size),
-        }
-    )
-    speedup = paired_ratio(timings["full"], timings["adaptive"])
-    depth = np.array(classifier.backend.rung_layers)
     return {
         "model": model,
         "data": source,
         "operating_point": operating_point if threshold is None else f"{score} {threshold:g}",
         "promise": promise_of(classifier, operating_point, threshold),
         "n": len(rows),
-        "accuracy": float(right.mean()),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "full_accuracy": float(full_right.mean()),
-        "agreement": float((adaptive.predictions == full.predictions).mean()),
+        **_accuracies(adaptive.predictions, full.predictions, rows.classes),
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
         "bops_ratio": _bops_ratio(classifier, encoded.lengths, adaptive, rule),
-        "mean_rungs": float((adaptive.rungs + 1).mean()),
-        "mean_layers": float(depth[adaptive.rungs].mean()),
+        **_depths(classifier, adaptive.rungs),
         "tokens_left": _tokens_left(adaptive.kept, encoded.lengths),
-        "texts_per_second": len(timed.tokens) / timings["adaptive"].p50,
-        "full_texts_per_second": len(timed.tokens) / timings["full"].p50,
-        "time_ratio": speedup.median,
-        "time_ratio_low": speedup.low,
-        "time_ratio_high": speedup.high,
-        "exit_histogram": {
-            rung.name: int((adaptive.rungs == index).sum()) for index, rung in enumerate(classifier.rungs)
-        },
+        **_times(
+            classifier, take_encoded(encoded, sample(len(rows), timed_texts)), rule, full_rule, options.batch_size
+        ),
         "truncated": int(encoded.truncated.sum()),
         "seen_in_training": seen_in_training(model, rows),
         "batch_size": options.batch_size,
         "device": classifier.backend.device,
         "dtype": classifier.backend.dtype,
         "threads": classifier.backend.threads,
+    }
+
+
+def _accuracies(adaptive: np.ndarray, full: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Of class indices (n) each."""
+    right = adaptive == truth
+    low, high = accuracy_interval(int(right.sum()), len(truth))
+    return {
+        "accuracy": float(right.mean()),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "full_accuracy": float((full == truth).mean()),
+        "agreement": float((adaptive == full).mean()),
+    }
+
+
+def _depths(classifier: AdaptiveClassifier, rungs: np.ndarray) -> dict[str, Any]:
+    """Where inputs left: rungs (n)."""
+    depth = np.array(classifier.backend.rung_layers)
+    return {
+        "mean_rungs": float((rungs + 1).mean()),
+        "mean_layers": float(depth[rungs].mean()),
+        "exit_histogram": {rung.name: int((rungs == index).sum()) for index, rung in enumerate(classifier.rungs)},
+    }
+
+
+def _times(
+    classifier: AdaptiveClassifier, timed: Encoded, rule: ExitRule, full_rule: ExitRule, batch_size: int
+) -> dict[str, float]:
+    timings = interleave(
+        {
+            "adaptive": lambda: classifier.run(timed, rule, batch_size),
+            "full": lambda: classifier.run(timed, full_rule, batch_size),
+        }
+    )
+    speedup = paired_ratio(timings["full"], timings["adaptive"])
+    return {
+        "texts_per_second": len(timed.tokens) / timings["adaptive"].p50,
+        "full_texts_per_second": len(timed.tokens) / timings["full"].p50,
+        "time_ratio": speedup.median,
+        "time_ratio_low": speedup.low,
+        "time_ratio_high": speedup.high,
     }
 
 
