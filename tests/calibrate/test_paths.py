@@ -15,6 +15,7 @@ from ziggurat.calibrate.certify import Evidence, certify, least_rows
 from ziggurat.calibrate.paths import Tried, best_path, frontier, losses_of, path_of, tried
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.calibrate.stored import StoredRun
+from ziggurat.engine.runner import replay
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -86,6 +87,14 @@ def test_a_tried_setting_knows_its_loss_and_time():
         for one in path:
             losses = losses_of(one, order.runs, order.losses)
             assert one.loss == pytest.approx(losses.mean()) and one.spread == pytest.approx(losses.std())
+
+
+def test_losses_along_a_path_are_those_of_the_engines_replay():
+    order = evidence(0, 300)
+    for path in searched(order):
+        for one, losses in zip(path, order.losses_along(path), strict=True):
+            rungs = replay(order.runs[1.0].every, one.rule())
+            assert losses.tolist() == order.losses[1.0][np.arange(300), rungs].tolist()
 
 
 def test_enough_rows_certify_something_faster_and_the_promise_is_kept_on_fresh_rows():

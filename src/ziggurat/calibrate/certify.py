@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ziggurat.calibrate.bounds import p_value, rows_needed, upper_bound
-from ziggurat.calibrate.paths import Tried, losses_of
+from ziggurat.calibrate.paths import Tried, losses_along
 from ziggurat.calibrate.risks import Risk
 from ziggurat.calibrate.stored import StoredRun
 from ziggurat.calibrate.testing import fixed_sequence
@@ -27,9 +27,13 @@ class Evidence:
     losses: Mapping[float, np.ndarray]  # (n, n_rungs), likewise
     risk: Risk
 
+    def losses_along(self, path: Sequence[Tried]) -> Iterator[np.ndarray]:
+        """Loss of each row, (n), under each setting of a path."""
+        return losses_along(path, self.runs, self.losses)
+
     def losses_of(self, setting: Tried) -> np.ndarray:
-        """Loss of each row, (n)."""
-        return losses_of(setting, self.runs, self.losses)
+        """Of one setting, (n)."""
+        return next(self.losses_along([setting]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +64,8 @@ def certify(path: Sequence[Tried], evidence: Evidence, target: float, confidence
 
 
 def _p_values(path: Sequence[Tried], evidence: Evidence, target: float, level: float) -> Iterator[float]:
-    for setting in path:
-        yield p_value(evidence.risk, evidence.losses_of(setting), target, level)
+    for losses in evidence.losses_along(path):
+        yield p_value(evidence.risk, losses, target, level)
 
 
 def least_rows(target: float, confidence: float) -> int:

@@ -9,16 +9,15 @@ luck over thousands, and on other rows the first of them fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
 from ziggurat.calibrate.candidates import Candidate
-from ziggurat.calibrate.stored import StoredRun
+from ziggurat.calibrate.stored import StoredRun, doubts
 from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import replay
 
 Seconds = Callable[[Candidate], float]  # predicted time per text of a setting on the rows that order the path
 _STEP = 0.005  # neighbours on a path differ in time by at least this share
@@ -62,11 +61,26 @@ def tried(candidate: Candidate, losses: np.ndarray, seconds: Seconds) -> Tried:
     )
 
 
+def losses_along(
+    path: Sequence[Tried], runs: Mapping[float, StoredRun], losses: Mapping[float, np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Loss of each row (n) under each setting of a path, from stored runs and losses (n, n_rungs) by pruning.
+
+    The same as the engine's `replay` for each of them, but the exits' scores are computed once for all.
+    """
+    if not path:
+        return
+    strength = path[0].pruning
+    exits = tuple(np.flatnonzero(np.any([~np.isnan(one.thresholds) for one in path], axis=0)).tolist())
+    known = doubts(runs[strength], path[-1].score, exits)
+    for one in path:
+        rungs = known.rungs(known.limits(one.thresholds))
+        yield losses[strength][np.arange(len(rungs)), rungs]
+
+
 def losses_of(setting: Tried, runs: Mapping[float, StoredRun], losses: Mapping[float, np.ndarray]) -> np.ndarray:
-    """Loss of each row (n) under a setting, from stored runs and losses (n, n_rungs) by strength of pruning."""
-    rungs = replay(runs[setting.pruning].every, setting.rule())
-    lost: np.ndarray = losses[setting.pruning][np.arange(len(rungs)), rungs]
-    return lost
+    """Of one setting, (n)."""
+    return next(losses_along([setting], runs, losses))
 
 
 def path_of(family: Iterable[Tried], slowest: float) -> tuple[Tried, ...]:

@@ -64,6 +64,12 @@ class Doubts:
         written[list(self.exits)] = -limits if exit_score(self.score).larger_is_surer else limits
         return written
 
+    def limits(self, thresholds: np.ndarray) -> np.ndarray:
+        """What `thresholds` wrote (n_rungs - 1), back as limits (n_exits); an exit that is not asked lets nobody go."""
+        asked = thresholds[list(self.exits)]
+        values = -asked if exit_score(self.score).larger_is_surer else asked
+        return np.where(np.isnan(values), -np.inf, values)
+
 
 def doubts(run: StoredRun, score: str, exits: tuple[int, ...], temperatures: np.ndarray | None = None) -> Doubts:
     """The doubts of a stored run's rows at `exits`; `temperatures` (n_rungs) divide the logits, None = 1."""

@@ -18,6 +18,7 @@ from ziggurat.errors import UserError
 from ziggurat.jobs.opening import check_pairs
 
 ENOUGH = 200  # rows that chose for the model: from here on they order the path, and all fresh rows certify
+MOST_ORDERING = 20_000  # more learn no better path, and would be missing where they certify
 _ORDERING = 3  # else one of so many fresh rows does
 
 
@@ -67,6 +68,8 @@ def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns:
     if len(chose) >= ENOUGH:
         return CalibrationRows(_shuffled(everything.take(chose)), fresh, int(seen.sum()) - len(chose))
     ordering = fresh.hashes % _ORDERING == 0  # by content: a text that is there twice is on one side
+    if ordering.sum() > MOST_ORDERING:
+        ordering &= fresh.hashes <= np.sort(fresh.hashes[ordering])[MOST_ORDERING - 1]
     if ordering.all() or not ordering.any():
         raise UserError(f"{source}: {len(fresh)} rows that the model has not seen; calibration needs some hundred")
     order, certify = (fresh.take(np.flatnonzero(chosen)) for chosen in (ordering, ~ordering))

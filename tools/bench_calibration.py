@@ -1,0 +1,72 @@
+"""How long `calibrate` takes beside running the model: 200,000 rows, 12 rungs, 3 exit scores, 3 targets.
+
+    python tools/bench_calibration.py [--rows 200000] [--rungs 12]
+
+Rows are made up (a model that knows more with depth); prints one JSON object: seconds, peak memory, what was certified.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+import numpy as np
+
+from ziggurat.calibrate.candidates import Candidate, families
+from ziggurat.calibrate.certify import Evidence, certify
+from ziggurat.calibrate.choose import TARGETS
+from ziggurat.calibrate.paths import best_path, path_of, tried
+from ziggurat.calibrate.risks import RISKS
+from ziggurat.calibrate.stored import StoredRun
+from ziggurat.jobs.calibration_rows import MOST_ORDERING
+from ziggurat.report.measure import peak_memory_mib
+
+CLASSES = 4
+
+
+def evidence(rows: int, rungs: int, seed: int) -> Evidence:
+    """Stored rows of a made-up model and their losses of accuracy."""
+    draws = np.random.default_rng(seed)
+    labels = draws.integers(0, CLASSES, rows)
+    skill = (np.linspace(0.2, 2.0, rungs)[None] * draws.gamma(4, 0.25, (rows, 1))).astype(np.float32)
+    every = draws.standard_normal((rows, rungs, CLASSES), dtype=np.float32).cumsum(axis=1) / np.sqrt(rungs)
+    every[np.arange(rows), :, labels] += skill
+    predictions, risk = every.argmax(axis=2), RISKS["accuracy"]
+    losses = np.stack([risk.of(predictions[:, rung], predictions[:, -1], labels) for rung in range(rungs)], axis=1)
+    return Evidence({1.0: StoredRun(every, np.full((rows, rungs + 1), 50))}, {1.0: losses}, risk)
+
+
+def main() -> None:
+    """Times search and tests."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rungs", type=int, default=12)
+    options = parser.parse_args()
+    n_order = min(MOST_ORDERING, options.rows // 3)
+    order, witness = (evidence(n, options.rungs, n) for n in (n_order, options.rows - n_order))
+    depth = np.arange(1, options.rungs + 1)
+
+    def seconds(candidate: Candidate) -> float:
+        heads = np.cumsum(candidate.asked[:-1])
+        return float((depth + np.append(0.1 * heads, heads[-1] * 0.1))[candidate.rungs].mean())
+
+    start = time.perf_counter()
+    made = families(order.runs[1.0], order.losses[1.0], 1 - depth / options.rungs)
+    paths = [path_of((tried(one, order.losses[1.0], seconds) for one in family), options.rungs) for family in made]
+    searched = time.perf_counter()
+    found = {}
+    for name, target in TARGETS.items():
+        one = certify(best_path(paths, target, 0.95, options.rows - n_order), witness, target, 0.95)
+        found[name] = None if one.fastest is None else options.rungs / one.fastest.seconds
+    result = {
+        "rows": options.rows, "rungs": options.rungs, "settings": sum(map(len, paths)),
+        "search_seconds": searched - start, "test_seconds": time.perf_counter() - searched,
+        "peak_mib": peak_memory_mib(), "speed": found,
+    }  # fmt: skip
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()
