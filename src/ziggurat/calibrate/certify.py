@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -43,8 +44,8 @@ class Certified:
     target: float  # largest mean loss
     confidence: float
     settings: tuple[Tried, ...]  # certified, from slow to fast; none = only full depth keeps the promise
-    tightest: float | None  # what is certified of the path's first setting, where none keeps the target
-    rows_needed: int | None  # about how many certifying rows would certify the path's first setting; None = no number
+    tightest: float | None  # what is certified of a path's first setting, where none keeps the target
+    rows_needed: int | None  # about how many certifying rows would certify a path's first setting; None = no number
 
     @property
     def fastest(self) -> Tried | None:
@@ -52,15 +53,27 @@ class Certified:
         return min(self.settings, key=lambda one: one.seconds, default=None)
 
 
-def certify(path: Sequence[Tried], evidence: Evidence, target: float, confidence: float) -> Certified:
-    """Tests the path at one target. ValueError for a confidence outside (0, 1)."""
-    level = 1 - confidence
-    settings = tuple(path[: fixed_sequence(_p_values(path, evidence, target, level), level)])
-    if settings or not path:
-        return Certified(target, confidence, settings, None, None)
-    losses = evidence.losses_of(path[0])
-    needed = rows_needed(evidence.risk, float(losses.mean()), float(losses.var()), target, confidence)
-    return Certified(target, confidence, (), upper_bound(evidence.risk, losses, confidence), needed)
+def certify(paths: Sequence[Sequence[Tried]], evidence: Evidence, target: float, confidence: float) -> Certified:
+    """Tests paths at one target, each at its share of the level: fixed sequences with several starts (Learn then Test).
+
+    ValueError for a confidence outside (0, 1).
+    """
+    level = (1 - confidence) / max(1, len(paths))
+    passed = [path[: fixed_sequence(_p_values(path, evidence, target, level), level)] for path in paths]
+    settings = sorted(chain.from_iterable(passed), key=lambda one: -one.seconds)
+    if settings or not paths:
+        return Certified(target, confidence, tuple(settings), None, None)
+    first = [evidence.losses_of(path[0]) for path in paths]
+    needed = [
+        rows_needed(evidence.risk, float(losses.mean()), float(losses.var()), target, 1 - level) for losses in first
+    ]
+    return Certified(
+        target,
+        confidence,
+        (),
+        tightest=min(upper_bound(evidence.risk, losses, 1 - level) for losses in first),
+        rows_needed=min((n for n in needed if n is not None), default=None),
+    )
 
 
 def _p_values(path: Sequence[Tried], evidence: Evidence, target: float, level: float) -> Iterator[float]:

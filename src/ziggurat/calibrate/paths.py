@@ -97,11 +97,20 @@ def path_of(family: Iterable[Tried], slowest: float) -> tuple[Tried, ...]:
     return tuple(kept)
 
 
-def best_path(paths: Sequence[Sequence[Tried]], target: float, confidence: float, n: int) -> tuple[Tried, ...]:
-    """The path that is expected to get fastest before n certifying rows end it; the least risky if none gets anywhere.
+def starts(paths: Sequence[Sequence[Tried]], target: float, confidence: float, n: int) -> tuple[tuple[Tried, ...], ...]:
+    """The paths that are worth a test: the best, and where that prunes, the best that does not.
 
-    No path at all if nothing is faster than full depth.
+    A path that prunes loses something from its first setting on, and if that fails, so does the path; exits alone begin
+    with losing next to nothing. No path at all if nothing is faster than full depth.
     """
+    found = [_best(paths, target, confidence, n)]
+    if found[0] and found[0][0].pruning > 0:
+        found.append(_best([path for path in paths if path and path[0].pruning == 0], target, confidence, n))
+    return tuple(path for path in found if path)
+
+
+def _best(paths: Sequence[Sequence[Tried]], target: float, confidence: float, n: int) -> tuple[Tried, ...]:
+    """The path that is expected to get fastest before n rows end it; the least risky if none gets anywhere."""
     reached = [(_reached(path, target, confidence, n), tuple(path)) for path in paths if path]
     fine = [(seconds, path) for seconds, path in reached if seconds is not None]
     if fine:

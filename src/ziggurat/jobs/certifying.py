@@ -14,7 +14,7 @@ import numpy as np
 from ziggurat.calibrate.candidates import SCORES, extended, families
 from ziggurat.calibrate.certify import Certified, certify, least_rows
 from ziggurat.calibrate.choose import TARGETS
-from ziggurat.calibrate.paths import Tried, best_path, path_of, tried
+from ziggurat.calibrate.paths import Tried, path_of, starts, tried
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.encoder.folder import write_manifest
@@ -141,8 +141,8 @@ def usable_rungs(classifier: AdaptiveClassifier, promise: Promise) -> int:
 def _certified(
     paths: Sequence[Sequence[Tried]], witness: Seen, risk: Risk, target: float, promise: Promise
 ) -> Certified:
-    path = best_path(paths, target, promise.confidence, len(witness.rows))
-    return certify(path, witness.evidence(risk), target, promise.confidence)
+    tested = starts(paths, target, promise.confidence, len(witness.rows))
+    return certify(tested, witness.evidence(risk), target, promise.confidence)
 
 
 def _opened_reference(model: str, classifier: AdaptiveClassifier, options: ModelOptions) -> AdaptiveClassifier:
