@@ -3,7 +3,8 @@
 A pool of rows stands for the world, so each setting's true risk is known. Again and again rows are drawn from it, a
 path of settings is learned on some, tested on others, and the cheapest certified one is taken. The share of runs in
 which its true risk exceeds the target must be no more than the promise allows, and with a deliberately wrong bound it
-must be more: else the trial proves nothing. The exit code is 1 where either fails.
+must be more: else the trial proves nothing. The same for the monitor's false alarms (`alarms.py`). The exit code is 1
+where any of it fails.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
+import alarms
 import numpy as np
 
 from ziggurat.calibrate.bounds import p_values
@@ -162,6 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parses the command line; 0 where the guarantee is proven."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--streams", type=int, default=300, help="that the monitor watches, of each kind")
     parser.add_argument("--rows", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="the outcomes as one JSON list instead of a table")
@@ -173,8 +176,12 @@ def main(arguments: list[str] | None = None) -> int:
         for risk in RISKS.values()
         for n in options.rows
     ]
-    sys.stdout.write(json.dumps([asdict(one) for one in outcomes]) + "\n" if options.json else table(outcomes))
-    return 0 if proven(outcomes) else 1
+    watched = alarms.all_streams(options.streams, options.seed)
+    if options.json:
+        sys.stdout.write(json.dumps([asdict(one) for one in (*outcomes, *watched)]) + "\n")
+    else:
+        sys.stdout.write(table(outcomes) + "\n" + alarms.table(watched))
+    return 0 if proven(outcomes) and alarms.proven(watched) else 1
 
 
 if __name__ == "__main__":

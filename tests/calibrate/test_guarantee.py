@@ -16,6 +16,7 @@ from ziggurat.calibrate.testing import learned_path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import guarantee
+from alarms import Alarms
 from guarantee import empirical_mean, make_pool, proven, table, trial
 
 
@@ -76,10 +77,16 @@ def test_a_learned_path_goes_from_safe_to_cheap_without_steps_that_save_nothing(
 
 def test_the_command_prints_outcomes_and_its_exit_code_is_the_verdict(pool, monkeypatch, capsys):
     monkeypatch.setattr(guarantee, "make_pool", lambda: pool)
+    kinds = [Alarms("risk", 10, 0.0, 0.1, 0.0, 100.0, 200.0), Alarms("peeking", 10, 0.3, 0.1, None, None, None)]
+    monkeypatch.setattr(guarantee.alarms, "all_streams", lambda streams, seed: kinds)
     arguments = ["--runs", "60", "--rows", "500"]
     assert guarantee.main([*arguments, "--json"]) == 0
     outcomes = json.loads(capsys.readouterr().out)
-    assert [one["risk"] for one in outcomes] == 2 * list(RISKS)
+    assert [one["risk"] for one in outcomes if "risk" in one] == 2 * list(RISKS)
+    assert [one["stream"] for one in outcomes if "stream" in one] == ["risk", "peeking"]
+    kinds.reverse()
+    assert guarantee.main([*arguments, "--json"]) == 1
+    kinds.reverse()
     monkeypatch.setattr(guarantee, "p_values", empirical_mean)
     assert guarantee.main(arguments) == 1
     assert "promise broken" in capsys.readouterr().out
