@@ -96,6 +96,10 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
         (["bench", "MODEL", "--data", "ROWS", "--peers", "--batch", "0"], "at least 1"),
         (["bench", "MODEL", "--data", "ROWS", "--peers", "--device", "cuda"], "--device cpu"),
         (["bench", "MODEL", "--data", "ROWS", "--only", "openvino"], "go with --peers"),
+        (["bench", "MODEL"], "give --data FILE"),
+        (["bench", "MODEL", "--profile", "--peers"], "without it"),
+        (["bench", "MODEL", "--profile", "--out", "new"], "without it"),
+        (["bench", "MODEL", "--profile", "--points", "quick"], "balanced"),
         (["predict", "MODEL"], "--data"),
         (["predict", "MODEL", "bat", "--data", "ROWS"], "one of them"),
         (["predict", "MODEL", "bat", "  "], "number 1"),
@@ -225,6 +229,25 @@ def test_bench_with_peers_prints_tables_or_one_object(ziggurat, model_folder, ro
     code, out, _ = ziggurat("bench", model_folder, *options, "--json")
     assert code == 0
     assert {row["engine"] for row in json.loads(out)["rows"]} >= {"transformers"}
+
+
+def test_bench_with_profile_keeps_it_and_prints_a_table_or_one_object(
+    ziggurat, model_folder, rows_file, tmp_path, monkeypatch
+):
+    from ziggurat.jobs import profiling
+
+    monkeypatch.setenv("ZIGGURAT_CACHE", str(tmp_path))
+    monkeypatch.setattr(profiling, "token_grid", lambda engine, threads: [1, 2, 4, 8, 24])
+    options = ["--profile", "--repeats", "1", "--texts", "6", "--points", "fast"]
+    code, out, _ = ziggurat("bench", model_folder, *options)
+    [kept] = tmp_path.rglob("*.json")
+    assert code == 0
+    assert str(kept) in out and "of a text" in out and "random texts" in out and "largest error" in out
+    code, out, _ = ziggurat("bench", model_folder, *options, "--data", rows_file, "--batch", "2", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["key"] == kept.stem
+    assert [e["point"] for e in result["errors"] if e["what"] == str(rows_file)] == ["full", "fast"]
 
 
 @pytest.mark.parametrize(("terminal", "no_color", "coloured"), [(1, "", True), (1, "1", False), (0, "", False)])

@@ -2,8 +2,8 @@
 
 A `Profile` holds, for one machine, engine and model shape, the seconds of each part of a call in a grid over live
 tokens T and the effective length Σn² / Σn of the texts that share the batch (attention is quadratic: T tokens of
-effective length e cost T·e). Between grid points seconds are linear in T and in log e; beyond the last T they go on as
-a line. The room is numpy alone: a search predicts thousands of times, where nothing else is loaded.
+effective length e cost T·e). Between grid points seconds are linear in T and in log e; beyond the last T they go on
+along the line from about half of it. Fast, and numpy alone: a search for operating points predicts thousands of times.
 """
 
 from __future__ import annotations
@@ -75,11 +75,13 @@ class Profile:
             raise ValueError(f"lengths {self.lengths}: must be 1, 2, 4, …, with a last one above the others")
         if len(self.tokens) < 2 or self.tokens[0] != 1 or min(np.diff(self.tokens)) < 1:
             raise ValueError(f"tokens {self.tokens}: must rise from 1")
-        for name, values in self._columns.items():
-            if values.shape != (len(self.tokens), len(self.lengths)):
-                raise ValueError(f"costs of {name}: must be {len(self.tokens)} rows of {len(self.lengths)} seconds")
-            if not (np.isfinite(values) & (values >= 0)).all():
-                raise ValueError(f"costs of {name}: seconds must be finite and at least 0")
+        for field in dataclasses.fields(Costs):
+            rows = getattr(self.costs, field.name)
+            if len(rows) != len(self.tokens) or {len(row) for row in rows} != {len(self.lengths)}:
+                wanted = f"{len(self.tokens)} rows of {len(self.lengths)}"
+                raise ValueError(f"costs of {field.name}: must be {wanted} seconds")
+            if not (np.isfinite(rows) & (np.array(rows) >= 0)).all():
+                raise ValueError(f"costs of {field.name}: seconds must be finite and at least 0")
 
     @property
     def key(self) -> str:
@@ -88,7 +90,8 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return {"format_version": FORMAT_VERSION} | dataclasses.asdict(self)
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))  # lists for tuples
+        return {"format_version": FORMAT_VERSION} | values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "profile") -> Profile:
@@ -101,38 +104,29 @@ class Profile:
 
     def seconds(self, part: str, tokens: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """Seconds of a field of `Costs` in batches of Σn `tokens` and Σn² `squares`, any shape of ints; 0 for none."""
-        low, share, column, part_of_column = self._place(tokens, squares)
-        values, width = self._flat[part], len(self.lengths)
-        corner = low * width + column
-        below = values[corner] * (1 - part_of_column) + values[corner + 1] * part_of_column
-        corner += width
-        above = values[corner] * (1 - part_of_column) + values[corner + 1] * part_of_column
-        found: np.ndarray = (below + (above - below) * share) * (tokens > 0)
-        return found
-
-    def _place(self, tokens: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Grid point below in T, how far it is to the next one (beyond the last: above 1); the same in log length."""
-        grid, logs = np.array(self.tokens), np.log2(self.lengths)
-        low = self._below[np.minimum(tokens, grid[-1])]
-        share = (tokens - grid[low]) / np.diff(grid)[low]
+        grid, logs, values = np.array(self.tokens), np.log2(self.lengths), self._columns[part]
+        low, high = (index[np.minimum(tokens, grid[-1] + 1)] for index in self._neighbours)
         log = np.log2(np.maximum(squares, 1) / np.maximum(tokens, 1))
-        column = np.minimum(log.astype(np.int64), len(logs) - 2)
-        return low, share, column, (log - logs[column]) / np.diff(logs)[column]
+        left = np.minimum(log.astype(np.int64), len(logs) - 2)
+        share = (log - logs[left]) / np.diff(logs)[left]
+        corners = [row * len(logs) + left for row in (low, high)]
+        below, above = (values[at] + (values[at + 1] - values[at]) * share for at in corners)
+        found: np.ndarray = below + (above - below) * ((tokens - grid[low]) / (grid[high] - grid[low]))
+        return np.maximum(found, 0) * (tokens > 0)
 
     @cached_property
     def _columns(self) -> dict[str, np.ndarray]:
-        return {field.name: np.array(getattr(self.costs, field.name)) for field in dataclasses.fields(Costs)}
+        """Each part's table, row after row."""
+        return {field.name: np.array(getattr(self.costs, field.name)).ravel() for field in dataclasses.fields(Costs)}
 
     @cached_property
-    def _flat(self) -> dict[str, np.ndarray]:
-        return {name: values.ravel() for name, values in self._columns.items()}
-
-    @cached_property
-    def _below(self) -> np.ndarray:
-        """For T = 0, 1, … up to the grid's last: which grid point is at or below it, and not the last."""
+    def _neighbours(self) -> tuple[np.ndarray, np.ndarray]:
+        """Between which grid points T = 0, 1, … up to the grid's last lies, and after them any larger T."""
         grid = np.array(self.tokens)
-        below = np.searchsorted(grid, np.arange(grid[-1] + 1), side="right") - 1
-        return np.clip(below, 0, len(grid) - 2)
+        last = len(grid) - 1
+        low = np.clip(np.searchsorted(grid, np.arange(grid[-1] + 1), side="right") - 1, 0, last - 1)
+        half = min(last - 1, max(0, int(np.searchsorted(grid, grid[-1] // 2, side="right")) - 1))
+        return np.append(low, half), np.append(low + 1, last)
 
 
 def key_of(conditions: Conditions) -> str:

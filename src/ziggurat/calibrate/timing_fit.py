@@ -37,6 +37,18 @@ def nonnegative_line(rows: np.ndarray, wanted: np.ndarray, weights: np.ndarray) 
     return found
 
 
+def rising(values: np.ndarray) -> np.ndarray:
+    """The nearest values (k) ≥ 0 that never fall: neighbours that do are replaced by their mean."""
+    blocks: list[tuple[float, int]] = []  # mean, how many
+    for value in values.tolist():
+        mean, many = max(value, 0.0), 1
+        while blocks and blocks[-1][0] > mean:
+            before, more = blocks.pop()
+            mean, many = (before * more + mean * many) / (more + many), more + many
+        blocks.append((mean, many))
+    return np.repeat([mean for mean, _ in blocks], [many for _, many in blocks])
+
+
 def typical(runs: np.ndarray) -> np.ndarray:
     """Seconds (rounds, k) of k calls that were timed one after the other in each round → (k), one for each call.
 
@@ -51,24 +63,27 @@ def typical(runs: np.ndarray) -> np.ndarray:
 def completed(
     measured: Mapping[tuple[int, int], float], tokens: Sequence[int], lengths: Sequence[int], base: int
 ) -> np.ndarray:
-    """A whole table (tokens, lengths) from seconds measured at some (tokens, length); what is measured stays as it is.
+    """A whole table (tokens, lengths) from seconds measured at some (tokens, length).
+
+    What is measured stays as it is; in the base column but for noise: more tokens never take less time.
 
     The column of the length `base` has all steps in T: it must be measured at every T ≥ base. Below stand the texts of
     T tokens each. In another column a token costs something more or less than in that one, which changes slowly with T:
     it is measured at a few T and interpolated in log T, so that cells that no batch can have (T below the length) have
     a value too. ValueError where the base column has gaps.
     """
-    line = []
+    found = []
     for n in tokens:
         where = (n, base) if n >= base else (n, n)
         if where not in measured:
             raise ValueError(f"nothing measured at {where}")
-        line.append(measured[where])
+        found.append(measured[where])
+    line = rising(np.array(found))
     table = np.empty((len(tokens), len(lengths)))
     for j, length in enumerate(lengths):
-        mine = sorted(n for n, other in measured if other == length)
+        mine = sorted(n for n, other in measured if other == length and n >= base)
         excess = [(measured[n, length] - np.interp(n, tokens, line)) / n for n in mine]
-        table[:, j] = np.array(line) + np.array(tokens) * np.interp(np.log(tokens), np.log(mine), excess)
+        table[:, j] = line + np.array(tokens) * np.interp(np.log(tokens), np.log(mine), excess)
         for i, n in enumerate(tokens):
-            table[i, j] = measured.get((n, length), table[i, j])
+            table[i, j] = line[i] if length == base else measured.get((n, length), table[i, j])
     return np.maximum(table, 0)

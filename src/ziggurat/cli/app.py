@@ -21,6 +21,7 @@ from ziggurat.cli.options import (
     Json,
     Model,
     PairColumn,
+    PerhapsData,
     TextColumn,
     assembled,
     columns_of,
@@ -33,6 +34,7 @@ from ziggurat.cli.options import (
     whole_numbers,
     words,
 )
+from ziggurat.cli.profiling import Profile, data_of, show_profile
 from ziggurat.cli.report import report_app
 from ziggurat.cli.text import (
     bench_text,
@@ -154,7 +156,7 @@ def explain(
 @assembled(competition=competition_options, columns=columns_of, options=device_options)
 def bench(
     model: Model,
-    data: Data,
+    data: PerhapsData = None,
     batch: Annotated[
         str | None,
         typer.Option(help="Batch sizes, comma-separated (default: 1,32; with --peers tried for each: 1,4,8,16,32,64)."),
@@ -170,6 +172,7 @@ def bench(
     figure: Annotated[
         Path | None, typer.Option(help="Also draw accuracy against time and FLOPs: a .png and .svg.")
     ] = None,
+    profile: Profile = False,
     *,
     competition: CompetitionOptions,
     columns: Columns,
@@ -180,9 +183,13 @@ def bench(
     from ziggurat.jobs.benching import bench as job
     from ziggurat.jobs.drawing import draw
 
+    sizes = None if batch is None else whole_numbers(batch, "--batch")
+    names = None if points is None else words(points)
+    if profile:
+        others = competition.peers or out is not None or figure is not None
+        return show_profile(model, data, sizes, names, columns, options, texts, repeats, others, as_json)
+    data = data_of(data)
     with shown(as_json, competition_text if competition.peers else bench_text) as show, ticker() as tick:
-        sizes = None if batch is None else whole_numbers(batch, "--batch")
-        names = None if points is None else words(points)
         if competition.peers:
             result = competition.run(model, data, sizes, names, columns, options, texts, repeats, out, tick)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -164,9 +164,18 @@ def call_of(classifier: AdaptiveClassifier, shape: Shape, way: Way, repeats: int
     """A call of a shape with random tokens, the same ones every time."""
     rng = np.random.default_rng([shape.tokens, shape.length])
     lengths = np.ones_like(shape.lengths) if way.one_token else shape.lengths
-    all_lengths = np.tile(lengths, min(repeats, _DIFFERENT)).tolist()
-    tokens = [np.stack([rng.integers(0, classifier.spec.vocabulary, n), np.zeros(n, int)], 1) for n in all_lengths]
+    all_lengths = np.tile(lengths, min(repeats, _DIFFERENT))
+    tokens = random_tokens(rng, all_lengths, classifier.spec.vocabulary)
     return Call(classifier, Encoded(tokens, np.zeros(len(tokens), bool)), len(lengths), repeats, way.rule)
+
+
+def random_tokens(rng: np.random.Generator, lengths: np.ndarray, vocabulary: int) -> list[np.ndarray]:
+    """Texts of these lengths (n), each (length, 2): token ids, low ones far more often, as in real texts; segment 0.
+
+    Where every id was as likely, looking embeddings up would take longer than it does.
+    """
+    ids = [(vocabulary * rng.random(n) ** 3).astype(np.int64) for n in lengths.tolist()]
+    return [np.stack([some, np.zeros_like(some)], axis=1) for some in ids]
 
 
 def costs_of(
@@ -178,52 +187,57 @@ def costs_of(
 ) -> Costs:
     """The table from seconds of single batches, for each shape one of each way.
 
-    The call and the heads are small beside the layers, and so would be lost in the noise of a shape: they are straight
-    lines of texts and tokens, fitted to all shapes together. All else is solved shape by shape.
+    Parts that are small or a difference of large times would be lost in the noise of one shape: they are lines, of
+    texts, tokens and pairs of tokens, fitted to all shapes together. The rest is solved shape by shape.
     """
     counts = {part: np.array([way.counts.get(part, 0) for way in ways], dtype=np.float64) for part in PARTS}
-    times, shapes = np.array(list(seconds.values())), list(seconds)
-    lines = np.array([[1.0, len(shape.lengths), shape.tokens] for shape in shapes])
-    small = {"head": np.zeros(len(shapes)), "call": np.zeros(len(shapes))}
-    for part, others in (("head", []), ("call", ["head"])):
-        telling = _telling(counts, part)
+    shapes, times = list(seconds), np.array(list(seconds.values()))
+    features = np.array([[1.0, len(shape.lengths), shape.tokens, (shape.lengths**2).sum()] for shape in shapes])
+    left, lines = times, dict[str, np.ndarray]()
+    for part in _LINES:
+        telling = _telling(counts, part, lines)
         if telling is not None:
-            known = sum((np.outer(small[other], counts[other]) for other in others), np.zeros_like(times))
-            line = nonnegative_line(lines, (times - known) @ telling, 1 / (times @ np.abs(telling)))
-            small[part] = lines @ line
-    measured: dict[str, dict[tuple[int, int], float]] = {name: {} for name in PARTS}
-    for i, shape in enumerate(shapes):
-        left = times[i] - small["head"][i] * counts["head"] - small["call"][i] * counts["call"]
-        parts = _large_parts(spec, shape, counts, left, 1 / times[i]) | {name: small[name][i] for name in small}
-        for name, value in parts.items():
-            measured[name][shape.tokens, shape.length] = float(value)
-    del measured[_ONE]
-    tables = {name: completed(cells, tokens, lengths, base_of(lengths)) for name, cells in measured.items()}
+            noise = times @ np.abs(telling)
+            lines[part] = features @ nonnegative_line(features, left @ telling, 1 / noise)
+            left = left - np.outer(lines[part], counts[part])
+    solved = [_solved(spec, shape, counts, lines, *row) for shape, *row in zip(shapes, left, 1 / times, strict=True)]
+    tables = {}
+    for field in dataclasses.fields(Costs):
+        values = lines.get(field.name, [parts.get(field.name, 0.0) for parts in solved])
+        cells = {(shape.tokens, shape.length): float(value) for shape, value in zip(shapes, values, strict=True)}
+        tables[field.name] = completed(cells, tokens, lengths, base_of(lengths))
     return Costs(**{name: tuple(map(tuple, table.tolist())) for name, table in tables.items()})
 
 
-def _telling(counts: Mapping[str, np.ndarray], part: str) -> np.ndarray | None:
-    """Weights of the ways (n_ways) whose sum is one of this part, and of no other but heads; None if they cannot tell.
+_LINES = ("head", "call", "last", "rest")  # in the order in which they are fitted
+
+
+def _telling(counts: Mapping[str, np.ndarray], part: str, known: Collection[str]) -> np.ndarray | None:
+    """Weights of the ways (n_ways) whose sum holds one of this part and nothing else that is not known, or None.
 
     The smallest such weights: each way brings its noise.
     """
-    others = [name for name in PARTS if name not in (part, "head")]
-    rows = np.array([counts[part], *(counts[name] for name in others)])
-    wanted = np.array([1.0, *(0.0 for _ in others)])
+    rows = np.array([counts[part], *(counts[name] for name in PARTS if name != part and name not in known)])
+    wanted = np.eye(len(rows))[0]
     weights: np.ndarray = np.linalg.lstsq(rows, wanted, rcond=None)[0]
     return weights if np.allclose(rows @ weights, wanted, atol=1e-6) else None
 
 
-def _large_parts(
-    spec: EncoderSpec, shape: Shape, counts: Mapping[str, np.ndarray], seconds: np.ndarray, weights: np.ndarray
+def _solved(
+    spec: EncoderSpec,
+    shape: Shape,
+    counts: Mapping[str, np.ndarray],
+    known: Collection[str],
+    seconds: np.ndarray,
+    weights: np.ndarray,
 ) -> dict[str, float]:
-    """Seconds of each large part in one shape; where no way prunes, a layer's seconds are divided by FLOPs."""
-    large = [part for part in PARTS if part not in ("call", "head")]
-    rows = np.array([counts[part] for part in large]).T
-    parts: dict[str, float] = dict(zip(large, nonnegative(rows, seconds, weights).tolist(), strict=True))
+    """Seconds of the other parts in one shape; where no way prunes, a layer's seconds are divided by FLOPs."""
+    names = [part for part in PARTS if part not in known and counts[part].any()]
+    rows = np.array([counts[part] for part in names]).T
+    parts: dict[str, float] = dict(zip(names, nonnegative(rows, seconds, weights).tolist(), strict=True))
     if not counts["attention"].any():
         entering = layer_flops(spec, shape.lengths, 0 * shape.lengths).sum()
         share = float(entering / layer_flops(spec, shape.lengths).sum())
-        whole = parts["layer"] if spec.layers > 1 else parts["last"]
+        whole = parts.get("layer", parts.get("last", 0.0))
         parts |= {"attention": share * whole, "rest": (1 - share) * whole}
     return parts
