@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 CPP := src/ziggurat/native/cpp
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test native sanitize lint format readme reproduce bench clean
+.PHONY: demo test native sanitize lint format readme reproduce guarantee bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo native  ## train on the built-in data, show a table and a figure
@@ -69,6 +69,9 @@ reproduce: DATA ?= rte mrpc yelp_polarity ag_news sst2
 reproduce: .venv/dev  ## the papers' methods on the papers' data, rows in results/, table in docs/
 	$(BIN)/python tools/reproduce.py $(addprefix $(DATA_FOLDER)/,$(DATA))
 	$(BIN)/python tools/reproduction_table.py
+
+guarantee: .venv/dev  ## 1,000 times: certify an operating point on a pool of known risk; fails where promises do
+	OMP_NUM_THREADS=1 $(BIN)/python tools/guarantee.py
 
 # `make bench MODEL=runs/news DATA=news/test.jsonl`; without them the demo model, trained where it is not there yet.
 MODEL ?= runs/demo/model

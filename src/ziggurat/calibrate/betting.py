@@ -26,7 +26,7 @@ import numpy as np
 # sqrt(2 log(missing) / (variance * rows left)), target-recalculating bets (Voráček & Orabona 2025).
 _BOLDEST = 0.95  # share of the capital that one row may take: below 1, so that no single loss ends the game
 _PRIOR_ROWS, _PRIOR_VARIANCE = 30, 0.01  # the variance, on [0, 1], that is assumed until rows show it
-_BLOCKS = 128  # between which bets change; with 1,000 the power is the same within 1 %
+_BLOCKS = 128  # at most, between which bets change; with 1,000 the power is the same within 1 %
 
 
 def log_capital(losses: np.ndarray, targets: np.ndarray, low: float, high: float, level: float) -> np.ndarray:
@@ -34,14 +34,14 @@ def log_capital(losses: np.ndarray, targets: np.ndarray, low: float, high: float
 
     One column of losses stands for m, one target for m: each pair is a game of its own. The rows must be exchangeable
     in the order given: shuffle them with a fixed seed if they came sorted by anything. Bets aim at a capital of
-    1 / level by the last row and cease once they have it, so more is not to be expected. Losses are rescaled to [0, 1],
-    never clipped; the caller checks their range.
+    1 / level by the last row and cease once they have it, so more is not to be expected; it is 1 where the mean of the
+    losses is not below the target. Losses are rescaled to [0, 1], never clipped; the caller checks their range.
     """
     n, m = len(losses), max(losses.shape[1], len(targets))
     goals = np.broadcast_to((targets - low) / (high - low), m)
     capital, best = np.zeros((2, m))
     squares = np.full(m, _PRIOR_ROWS * _PRIOR_VARIANCE)
-    ends = np.unique(np.linspace(0, n, min(n, _BLOCKS) + 1).round().astype(np.int64))
+    ends = np.linspace(0, n, min(n, 32 + n // 32, _BLOCKS) + 1).round().astype(np.int64)
     for start, end in pairwise(ends):
         missing = np.maximum(-np.log(level) - capital, 0)
         playing = np.flatnonzero(missing)
@@ -55,4 +55,5 @@ def log_capital(losses: np.ndarray, targets: np.ndarray, low: float, high: float
         capital[playing] += np.log1p(bet * gaps).sum(axis=0)
         squares[playing] += (gaps**2).sum(axis=0)
         best = np.maximum(best, capital)
-    return best
+    # Capital won early is valid evidence whatever follows, but what the rows as a whole contradict is not promised.
+    return np.where(losses.mean(axis=0) < targets, best, 0)

@@ -135,11 +135,13 @@ def rows_needed(risk: Risk, mean: float, variance: float, target: float, confide
 
 def _binomial_rows(mean: float, target: float, confidence: float) -> int:
     """The smallest number of rows, up to the saw teeth of a count, at which the exact test has the power."""
-    from scipy.stats import binom
+    from scipy.special import bdtr, bdtrik
 
     def enough(n: int) -> bool:
-        allowed = binom.ppf(1 - confidence, n, target) - 1  # the largest count whose p-value passes; -1 = none
-        return bool(binom.cdf(allowed, n, mean) >= _POWER)
+        if bdtr(0, n, target) > 1 - confidence:
+            return False
+        allowed = np.floor(bdtrik(1 - confidence, n, target))  # the largest count whose p-value passes
+        return bool(bdtr(allowed, n, mean) >= _POWER)
 
     above = 1
     while not enough(above):

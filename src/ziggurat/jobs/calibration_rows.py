@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from ziggurat.errors import UserError
 from ziggurat.jobs.opening import check_pairs
 
 ENOUGH = 200  # rows that chose for the model: from here on they order the path, and all fresh rows certify
-_ORDERING = 1 / 3  # share of the fresh rows that orders the path otherwise
+_ORDERING = 3  # else one of so many fresh rows does
 
 
 @dataclass(frozen=True)
@@ -67,17 +66,19 @@ def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns:
     chose = np.flatnonzero(seen & _that_chose(classifier, loaded))
     if len(chose) >= ENOUGH:
         return CalibrationRows(_shuffled(everything.take(chose)), fresh, int(seen.sum()) - len(chose))
-    cut = round(len(fresh) * _ORDERING)
-    if not 0 < cut < len(fresh):
+    ordering = fresh.hashes % _ORDERING == 0  # by content: a text that is there twice is on one side
+    if ordering.all() or not ordering.any():
         raise UserError(f"{source}: {len(fresh)} rows that the model has not seen; calibration needs some hundred")
-    index = np.arange(len(fresh))
-    return CalibrationRows(fresh.take(index[:cut]), fresh.take(index[cut:]), int(seen.sum()))
+    parts = (fresh.take(np.flatnonzero(chosen)) for chosen in (ordering, ~ordering))
+    return CalibrationRows(*parts, left_out=int(seen.sum()))
 
 
 def _that_chose(classifier: AdaptiveClassifier, rows: Rows) -> np.ndarray:
     """Which rows had the role "select" if the model was trained on them, (n) bool."""
-    recipe: Mapping[str, Any] = classifier.manifest.training.get("recipe", {})
-    select, certify = float(recipe.get("select", 0.0)), float(recipe.get("certify", 0.0))
+    recipe = classifier.manifest.training.get("recipe")
+    if not isinstance(recipe, Mapping):  # the folder does not say how its rows were shared out
+        return np.zeros(len(rows), dtype=bool)
+    select, certify = float(recipe["select"]), float(recipe["certify"])
     return has_role(rows, Fractions(1 - select - certify, select, certify, 0.0), Role.SELECT)
 
 

@@ -1,0 +1,85 @@
+"""The promise is kept in all but 5 of 100 worlds, and the same trial catches a bound that is wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ziggurat.calibrate.bounds import p_values
+from ziggurat.calibrate.risks import RISKS
+from ziggurat.calibrate.testing import learned_path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import guarantee
+from guarantee import empirical_mean, make_pool, proven, table, trial
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return make_pool(n=20_000)
+
+
+@pytest.fixture(scope="module")
+def outcomes(pool):
+    """1,000 resplits where the test is quick, and 300 of the others; `make guarantee` takes 1,000 of each."""
+    cases = [("accuracy", 500, 300), ("agreement", 1500, 1000), ("harm", 1500, 300)]
+    tests = (p_values, empirical_mean)
+    return [trial(pool, RISKS[name], n, runs, test) for name, n, runs in cases for test in tests]
+
+
+def test_a_certified_point_breaks_its_promise_in_at_most_five_of_a_hundred_runs(outcomes):
+    right = [one for one in outcomes if one.test == "p_values"]
+    assert {one.risk for one in right} == set(RISKS)
+    for one in right:
+        assert one.runs >= 300 and 0.05 < one.allowed < 0.1
+        assert one.broken <= one.allowed, one
+        assert one.none < 0.1 and one.speed > 0.6, one  # it does not keep its promise by promising nothing
+
+
+def test_a_wrong_bound_fails_the_same_trial(outcomes):
+    wrong = [one for one in outcomes if one.test == "empirical_mean"]
+    assert {one.risk for one in wrong} == set(RISKS)
+    for one in wrong:
+        assert one.broken > 2 * one.allowed, one
+
+
+def test_the_verdict_needs_both(outcomes):
+    assert proven(outcomes)
+    assert not proven([one for one in outcomes if one.test == "p_values"])
+    assert not proven([replace(one, broken=0.1) if one.test == "p_values" else one for one in outcomes])
+    assert not proven([replace(one, broken=0.05) if one.risk == "harm" else one for one in outcomes])
+    assert not proven([])
+    assert table(outcomes).count("promise broken") == 3
+
+
+def test_the_pool_is_a_world_worth_certifying_in(pool):
+    """Some settings keep the target and some do not; what differs is neither all harm nor all to the good."""
+    for name, risks in pool.risks.items():
+        assert risks[0] == 0  # the full model
+        assert (risks <= 0.01).sum() > 10 and (risks > 0.01).sum() > 5, name
+    accuracy, agreement, harm = (pool.risks[name].max() for name in ("accuracy", "agreement", "harm"))
+    assert accuracy < 0.95 * harm < 0.9 * agreement
+    assert pool.cost[0] == 1 and pool.cost.min() < 0.3
+
+
+def test_a_learned_path_goes_from_safe_to_cheap_without_steps_that_save_nothing():
+    risks, costs = np.array([0.03, 0.0, 0.0, 0.01, 0.02, 0.0]), np.array([0.2, 1.0, 0.8, 0.9, 0.5, 0.799])
+    assert learned_path(risks, costs).tolist() == [1, 2, 4, 0]
+    assert learned_path(np.array([0.1]), np.array([3.0])).tolist() == [0]
+    assert learned_path(np.empty(0), np.empty(0)).tolist() == []
+
+
+def test_the_command_prints_outcomes_and_its_exit_code_is_the_verdict(pool, monkeypatch, capsys):
+    monkeypatch.setattr(guarantee, "make_pool", lambda: pool)
+    arguments = ["--runs", "60", "--rows", "500"]
+    assert guarantee.main([*arguments, "--json"]) == 0
+    outcomes = json.loads(capsys.readouterr().out)
+    assert [one["risk"] for one in outcomes] == 2 * list(RISKS)
+    monkeypatch.setattr(guarantee, "p_values", empirical_mean)
+    assert guarantee.main(arguments) == 1
+    assert "promise broken" in capsys.readouterr().out

@@ -1,0 +1,181 @@
+"""Proof by trial that a certified point keeps its promise. `make guarantee` calls it.
+
+A pool of rows stands for the world, so each setting's true risk is known. Again and again rows are drawn from it, a
+path of settings is learned on some, tested on others, and the cheapest certified one is taken. The share of runs in
+which its true risk exceeds the target must be no more than the promise allows, and with a deliberately wrong bound it
+must be more: else the trial proves nothing. The exit code is 1 where either fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ziggurat.calibrate.bounds import p_values
+from ziggurat.calibrate.risks import RISKS, Risk
+from ziggurat.calibrate.testing import fixed_sequence, learned_path
+from ziggurat.engine.rules import ExitRule, never
+from ziggurat.engine.runner import replay
+
+ROWS, RUNGS, CLASSES = 50_000, 6, 4
+HEAD = 0.03  # cost of an exit head, in layers
+ASKED = ((0, 1, 2, 3, 4), (1, 3))  # sets of rungs whose heads are asked
+TARGET, LEVEL = 0.01, 0.05
+SIZES = (500, 1500, 5000)  # rows to certify with; as many again to learn the path
+TESTED_AT_ONCE = 16
+Test = Callable[[Risk, np.ndarray, float, float], np.ndarray]  # risk, losses (n, m), target, level → p-values (m)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Every row under every setting: the world that the trial draws from."""
+
+    losses: Mapping[str, np.ndarray]  # by risk, (n_rows, n_settings) int8
+    costs: np.ndarray  # (n_rows, n_settings) float32, the full model's is 1
+    risks: Mapping[str, np.ndarray]  # true risk, (n_settings)
+    cost: np.ndarray  # true mean cost, (n_settings)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one test did in all runs of one risk and size."""
+
+    risk: str
+    n: int
+    test: str
+    runs: int
+    broken: float  # share of runs in which the true risk exceeds the target
+    allowed: float  # share that chance makes exceed 5 % once in a thousand trials
+    target: float
+    none: float  # share of runs in which nothing was certified and the full model stays
+    speed: float  # mean over runs of the chosen setting's speed-up over the oracle's; 1 / oracle's for none
+
+    @property
+    def kept(self) -> bool:
+        """Whether the promise was."""
+        return self.broken <= self.allowed
+
+
+def make_pool(seed: int = 0, n: int = ROWS) -> Pool:
+    """Logits of rungs that know more with depth, are too sure of it early, and now and then mend what depth spoils."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, n)
+    skill = rng.gamma(3, 3, n)[:, None, None] * np.linspace(0.5, 1, RUNGS)[:, None]  # some rows are harder than others
+    noise = rng.normal(size=(n, 1, CLASSES)) + rng.normal(size=(n, RUNGS, CLASSES))
+    sureness = np.linspace(3, 1, RUNGS)[:, None]
+    every = (sureness * (noise + skill * np.eye(CLASSES)[labels][:, None])).astype(np.float32)
+    labels = np.where(rng.random(n) < 0.02, rng.integers(0, CLASSES, n), labels)
+    answers, everyone = every.argmax(axis=2), np.arange(n)
+    rules = list(settings())
+    losses = {name: np.empty((n, len(rules)), dtype=np.int8) for name in RISKS}
+    costs = np.empty((n, len(rules)), dtype=np.float32)
+    for column, rule in enumerate(rules):
+        rungs = replay(every, rule)
+        for name, risk in RISKS.items():
+            losses[name][:, column] = risk.of(answers[everyone, rungs], answers[:, -1], labels)
+        heads = np.cumsum((*rule.asked[:-1], False)) * HEAD
+        costs[:, column] = ((np.arange(RUNGS) + 1 + heads) / RUNGS)[rungs]
+    risks = {name: values.mean(axis=0, dtype=np.float64) for name, values in losses.items()}
+    return Pool(losses, costs, risks, costs.mean(axis=0, dtype=np.float64))
+
+
+def settings() -> Iterator[ExitRule]:
+    """The full model, and 24 entropies for each set of asked rungs."""
+    yield never(RUNGS)
+    for asked in ASKED:
+        for entropy in np.geomspace(1e-5, 0.3, 24):
+            thresholds = np.full(RUNGS - 1, np.nan)
+            thresholds[list(asked)] = entropy
+            yield ExitRule("entropy", thresholds)
+
+
+def hardest_target(pool: Pool, risk: Risk) -> float:
+    """A hair below a true risk near 0.01 on the best path: that setting is wrong to certify, and hard to tell."""
+    risks = pool.risks[risk.name][learned_path(pool.risks["agreement"], pool.cost)]
+    return float(risks[np.abs(risks - TARGET).argmin()]) - 1e-9
+
+
+def empirical_mean(_: Risk, losses: np.ndarray, target: float, level: float) -> np.ndarray:
+    """The wrong test: p-value 0 where the mean of the rows keeps the target, as if they were the world."""
+    return np.where(losses.mean(axis=0) <= target, 0.0, 1.0)
+
+
+def certified_setting(risk: Risk, path: np.ndarray, losses: np.ndarray, test: Test, target: float) -> int | None:
+    """The last certified setting of the path, on losses (n, n_settings); None where the first already fails."""
+    chunks = (path[start : start + TESTED_AT_ONCE] for start in range(0, len(path), TESTED_AT_ONCE))
+    p_values = (p for chunk in chunks for p in test(risk, losses[:, chunk], target, LEVEL))
+    certified = fixed_sequence(p_values, LEVEL)
+    return int(path[certified - 1]) if certified else None
+
+
+def trial(pool: Pool, risk: Risk, n: int, runs: int, test: Test, seed: int = 1) -> Outcome:
+    """All runs of one risk, size and test."""
+    from scipy.special import bdtrik  # not scipy.stats: that takes seconds to import
+
+    losses, true = pool.losses[risk.name], pool.risks[risk.name]
+    differing, target = pool.losses["agreement"], hardest_target(pool, risk)
+    oracle = 1 / pool.cost[true <= target].min()
+    chosen: list[int | None] = []
+    for run in range(runs):
+        # With replacement: the rows are then independent draws from the pool, and not a little better than that.
+        order, certify = np.random.default_rng((seed, n, run)).integers(0, len(losses), (2, n))
+        path = learned_path(differing[order].mean(axis=0), pool.costs[order].mean(axis=0))
+        chosen.append(certified_setting(risk, path, losses[certify], test, target))
+    speeds = [1.0 if one is None else 1 / pool.cost[one] for one in chosen]
+    return Outcome(
+        risk=risk.name,
+        n=n,
+        test=test.__name__,
+        runs=runs,
+        broken=float(np.mean([one is not None and true[one] > target for one in chosen])),
+        allowed=float(np.ceil(bdtrik(0.999, runs, LEVEL)) / runs),
+        target=target,
+        none=float(np.mean([one is None for one in chosen])),
+        speed=float(np.mean(speeds) / oracle),
+    )
+
+
+def proven(outcomes: list[Outcome]) -> bool:
+    """Whether the right test kept every promise, and the wrong one broke it for each risk at some size."""
+    right = [one.kept for one in outcomes if one.test == p_values.__name__]
+    wrong = {one.risk for one in outcomes if one.test == empirical_mean.__name__ and not one.kept}
+    return bool(right) and all(right) and wrong == {one.risk for one in outcomes}
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """One line per trial."""
+    shares = f"{'broken':>8}{'allowed':>9}{'none':>7}{'speed / oracle':>16}"
+    lines = [f"{'risk':<10}{'target':>8}{'rows':>6}  {'test':<15}{shares}"]
+    for one in outcomes:
+        what = f"{one.risk:<10}{one.target:>8.4f}{one.n:>6}  {one.test:<15}"
+        shares = f"{one.broken:>8.1%}{one.allowed:>9.1%}{one.none:>7.1%}{one.speed:>16.1%}"
+        lines.append(what + shares + ("" if one.kept else "   promise broken"))
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses the command line; 0 where the guarantee is proven."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--rows", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="the outcomes as one JSON list instead of a table")
+    options = parser.parse_args(arguments)
+    pool = make_pool()
+    outcomes = [
+        trial(pool, risk, n, options.runs, test, options.seed)
+        for test in (p_values, empirical_mean)
+        for risk in RISKS.values()
+        for n in options.rows
+    ]
+    sys.stdout.write(json.dumps([asdict(one) for one in outcomes]) + "\n" if options.json else table(outcomes))
+    return 0 if proven(outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
