@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from ziggurat.jobs.profiling import conditions_of
 from ziggurat.report.measure import Timing
 
 CPU = ModelOptions(device="cpu", threads=1)
-LOOSE = {"tight": 0.02, "loose": 0.7}  # of answers that may differ: a model of random weights is never sure
+LOOSE = (("tight", 0.02), ("loose", 0.7))  # of answers that may differ: a model of random weights is never sure
 
 
 def flat_profile(classifier, _=None) -> Profile:
@@ -42,28 +44,28 @@ def steady(calls, *_, **__):
     return {name: Timing((seconds[name],) * 5) for name in calls}
 
 
-@pytest.fixture
-def calibrated(monkeypatch, copied, tmp_path):
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
     """A function: folder, file and what is promised in; the result, the page and all that it was made from out."""
-    monkeypatch.setattr(certifying, "stored_profile", flat_profile)
-    monkeypatch.setattr(calibration_points, "interleave", steady)
-    made = {}
+    whole, made = calibration_picture.picture, {}
 
-    def picture(*arguments):
-        made["arguments"] = arguments
-        made["picture"] = whole(*arguments)
+    def watched(*arguments):
+        made["arguments"], made["picture"] = arguments, whole(*arguments)
         return made["picture"]
 
-    whole = calibration_picture.picture
-    monkeypatch.setattr(calibration_picture, "picture", picture)
-
+    @cache
     def run(folder, source, criterion="agreement", targets=LOOSE):
-        html = tmp_path / "new" / "page.html"
-        promise = Promise(targets, criterion=criterion)
-        result = calibrate(str(copied(folder)), str(source), promise, options=CPU, html=html)
+        place = tmp_path_factory.mktemp("calibrated")
+        html = place / "new" / "page.html"
+        model = str(shutil.copytree(folder, place / "model"))
+        result = calibrate(model, str(source), Promise(dict(targets), criterion=criterion), options=CPU, html=html)
         return result, html.read_text(), made["picture"], made["arguments"]
 
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certifying, "stored_profile", flat_profile)
+        patch.setattr(calibration_points, "interleave", steady)
+        patch.setattr(calibration_picture, "picture", watched)
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +164,9 @@ def test_without_labels_the_page_is_whole_and_runs_no_text(calibrated, plain, un
 
 
 def test_where_nothing_is_certified_the_page_is_of_full_depth(calibrated, plain, rows_file):
-    _, text, picture, (_, classifier, _, _, _, witness, _) = calibrated(plain, rows_file, "accuracy", {"tight": 0.02})
+    _, text, picture, (_, classifier, _, _, _, witness, _) = calibrated(
+        plain, rows_file, "accuracy", (("tight", 0.02),)
+    )
     assert picture.spots == () and picture.costly_at == "full depth"
     assert "Nothing faster than full depth is promised" in text
     assert picture.full_loss == 0 and picture.accuracy_scale == pytest.approx(picture.full_accuracy)
@@ -207,4 +211,4 @@ def test_the_page_is_refused_before_anything_is_measured(monkeypatch, plain, row
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(certifying, "stored_profile", lambda *_: pytest.fail("it was measured"))
     with pytest.raises(UserError, match=r"ziggurat\[report\]"):
-        calibrate(str(plain), str(rows_file), Promise(LOOSE), options=CPU, html=tmp_path / "page.html")
+        calibrate(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=tmp_path / "page.html")
