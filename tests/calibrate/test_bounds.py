@@ -142,6 +142,13 @@ def test_a_bound_stays_in_the_range_and_may_be_below_zero():
     assert upper_bound(SHARE, np.zeros(100_000), 0.95) < 0.0002
 
 
+def test_what_all_rows_contradict_is_not_certified_by_luck_in_the_first():
+    losses = ones(30, 1000)[::-1]  # 970 rows without a loss, then 30 of them
+    assert p_value(SHARE, losses[:970], 0.01) <= 0.05
+    assert p_value(SHARE, losses, 0.01) == 1
+    assert upper_bound(SHARE, losses, 0.95) > 0.03
+
+
 def test_betting_sees_small_losses_where_hoeffding_bentkus_does_not():
     losses = 0.008 + np.random.default_rng(3).uniform(-0.004, 0.004, 3000)
     assert betting_p_value(losses, 0.01, 0, 1) <= 0.05 < hoeffding_bentkus_p_value(losses, 0.01)

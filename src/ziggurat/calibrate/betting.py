@@ -13,8 +13,9 @@ from itertools import pairwise
 import numpy as np
 
 # How to bet decides the power alone, never the validity. Shares of 400 seeded samples that certified a target of 0.01
-# at 95 %, losses in {-1, 0, 1} of which `q` are not 0 with mean `mu`; the last column is the normal test, which promises
-# nothing at such n, the one before an unconditional exact test of the sum, whose nuisance parameter is bounded first:
+# at 95 %, losses in {-1, 0, 1} of which `q` are not 0 with mean `mu`. The last column is the normal test, which
+# promises nothing at such n; the one before an unconditional exact test of the sum, its nuisance parameter bounded
+# first:
 #
 #      n     q     mu    | aGRAPA  mixture of bets  fixed n (WSR)  towards the goal | exact, S with Berger-Boos | normal
 #    500   0.005  0      |  0.52        0.50            0.58            0.61        |           0.41            |  0.75
