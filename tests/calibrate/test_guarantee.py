@@ -7,12 +7,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ziggurat.calibrate.bounds import p_values
 from ziggurat.calibrate.risks import RISKS
-from ziggurat.calibrate.testing import learned_path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import guarantee
@@ -61,18 +59,10 @@ def test_the_verdict_needs_both(outcomes):
 def test_the_pool_is_a_world_worth_certifying_in(pool):
     """Some settings keep the target and some do not; what differs is neither all harm nor all to the good."""
     for name, risks in pool.risks.items():
-        assert risks[0] == 0  # the full model
         assert (risks <= 0.01).sum() > 10 and (risks > 0.01).sum() > 5, name
     accuracy, agreement, harm = (pool.risks[name].max() for name in ("accuracy", "agreement", "harm"))
     assert accuracy < 0.95 * harm < 0.9 * agreement
-    assert pool.cost[0] == 1 and pool.cost.min() < 0.3
-
-
-def test_a_learned_path_goes_from_safe_to_cheap_without_steps_that_save_nothing():
-    risks, costs = np.array([0.03, 0.0, 0.0, 0.01, 0.02, 0.0]), np.array([0.2, 1.0, 0.8, 0.9, 0.5, 0.799])
-    assert learned_path(risks, costs).tolist() == [1, 2, 4, 0]
-    assert learned_path(np.array([0.1]), np.array([3.0])).tolist() == [0]
-    assert learned_path(np.empty(0), np.empty(0)).tolist() == []
+    assert pool.cost.max() < 1.2 and pool.cost.min() < 0.3
 
 
 def test_the_command_prints_outcomes_and_its_exit_code_is_the_verdict(pool, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ from ladders import ladder
 
 from ziggurat.calibrate.candidates import families
 from ziggurat.calibrate.certify import Evidence, certify, least_rows
-from ziggurat.calibrate.paths import Tried, frontier, losses_of, path_of, starts, tried
+from ziggurat.calibrate.paths import Tried, frontier, losses_of, net_loss, path_of, starts, tried
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.calibrate.stored import StoredRun
 from ziggurat.engine.runner import replay
@@ -21,7 +22,7 @@ repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 
 
 def setting(seconds: float, loss: float = 0.0, spread: float = 0.0, pruning: float = 0.0) -> Tried:
-    return Tried("entropy", np.array([0.5]), pruning, seconds, loss, spread)
+    return Tried("entropy", np.array([0.5]), pruning, seconds, loss, spread, loss)
 
 
 @repeatable
@@ -53,6 +54,16 @@ def test_where_nothing_is_expected_to_pass_the_least_risky_path_is_tried():
     assert starts([], 0.01, 0.95, 1000) == starts([[]], 0.01, 0.95, 1000) == ()
 
 
+def test_what_was_lucky_on_the_ordering_rows_is_not_put_first():
+    """Both move 2 of 100 answers; that one of them put more right than wrong there says little of other rows."""
+    lucky = [replace(setting(0.5, -0.01), moved=0.02)]
+    usual = [replace(setting(0.4, 0.01), moved=0.02)]
+    assert net_loss([lucky, usual]) == 0.25  # at least, however the rows look
+    assert starts([lucky, usual], 0.01, 0.95, 1000) == (tuple(usual),)
+    assert net_loss([[setting(0.5, 0.02)]]) == 1 and net_loss([]) == 1
+    assert net_loss([[replace(setting(0.5, 0.01), moved=0.02)]]) == 0.5
+
+
 def test_a_path_that_prunes_is_tested_beside_the_best_that_does_not():
     """Its first setting may fail, and then nothing of it is certified."""
     pruned, plain, slow = [setting(0.3, pruning=1.0)], [setting(0.6)], [setting(0.7)]
@@ -68,7 +79,7 @@ def test_several_paths_share_the_level():
     losses[:10, 0] = 1.0  # binomial: 10 of 1,000 certify 1.7 points at 95 %, 1.83 at 97.5 %
     run = StoredRun(np.zeros((n, 2, 2), np.float32), np.full((n, 3), 9), 0.0)
     known = Evidence({0.0: run}, {0.0: losses}, RISKS["agreement"])
-    path = (Tried("entropy", np.array([1.0]), 0.0, 0.5, 0.01, 0.1),)
+    path = (Tried("entropy", np.array([1.0]), 0.0, 0.5, 0.01, 0.1, 0.01),)
     assert certify([path], known, 0.0175, 0.95).settings == path
     assert certify([path, path], known, 0.0175, 0.95).settings == ()
     assert certify([path, path], known, 0.0190, 0.95).settings == (*path, *path)

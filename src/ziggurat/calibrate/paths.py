@@ -21,6 +21,7 @@ from ziggurat.engine.rules import ExitRule
 
 Seconds = Callable[[Candidate], float]  # predicted time per text of a setting on the rows that order the path
 _STEP = 0.005  # neighbours on a path differ in time by at least this share
+_LEAST_NET = 0.25  # of what a setting moves, the share that is taken to be lost, however the ordering rows look
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,7 @@ class Tried:
     seconds: float  # per text, predicted
     loss: float  # mean, on the rows that order the path
     spread: float  # standard deviation of the loss there
+    moved: float  # mean size of the loss there: of a signed one, what is put wrong and what is put right
 
     def rule(self) -> ExitRule:
         """As the engine takes it; pruning is the caller's."""
@@ -43,9 +45,9 @@ class Tried:
         """Which rungs are asked; the last always is."""
         return self.rule().asked
 
-    def hoped_for(self, n: int, confidence: float) -> float:
-        """About the lowest target that n rows would certify, were the estimate true."""
-        return self.loss + NormalDist().inv_cdf(confidence) * self.spread / float(np.sqrt(n))
+    def hoped_for(self, n: int, confidence: float, net: float = 1.0) -> float:
+        """About the lowest target that n rows would certify if the share `net` of what moves is lost on balance."""
+        return net * self.moved + NormalDist().inv_cdf(confidence) * self.spread / float(np.sqrt(n))
 
 
 def tried(candidate: Candidate, losses: np.ndarray, seconds: Seconds) -> Tried:
@@ -58,6 +60,7 @@ def tried(candidate: Candidate, losses: np.ndarray, seconds: Seconds) -> Tried:
         seconds(candidate),
         float(lost.mean()),
         float(lost.std()),
+        float(np.abs(lost).mean()),
     )
 
 
@@ -98,31 +101,44 @@ def path_of(family: Iterable[Tried], slowest: float) -> tuple[Tried, ...]:
 
 
 def starts(paths: Sequence[Sequence[Tried]], target: float, confidence: float, n: int) -> tuple[tuple[Tried, ...], ...]:
-    """The paths that are worth a test: the best, and where that prunes, the best that does not.
+    """The paths that are worth a test on n rows: the best, and where that prunes, the best that does not.
 
     A path that prunes loses something from its first setting on, and if that fails, so does the path; exits alone begin
     with losing next to nothing. No path at all if nothing is faster than full depth.
     """
-    found = [_best(paths, target, confidence, n)]
+    net = net_loss(paths)
+    found = [_best(paths, target, confidence, n, net)]
     if found[0] and found[0][0].pruning > 0:
-        found.append(_best([path for path in paths if path and path[0].pruning == 0], target, confidence, n))
+        plain = [path for path in paths if path and path[0].pruning == 0]
+        found.append(_best(plain, target, confidence, n, net))
     return tuple(path for path in found if path)
 
 
-def _best(paths: Sequence[Sequence[Tried]], target: float, confidence: float, n: int) -> tuple[Tried, ...]:
+def net_loss(paths: Sequence[Sequence[Tried]]) -> float:
+    """Of what settings move, the share that is lost on balance, over all of them: 1 where nothing is put right.
+
+    A drop in accuracy is a small difference of large counts. Setting by setting it would put first what was lucky on
+    these rows, and rows that chose the model flatter it besides: hence at least a quarter.
+    """
+    moved = sum(one.moved for path in paths for one in path)
+    lost = sum(one.loss for path in paths for one in path)
+    return min(1.0, max(_LEAST_NET, lost / moved)) if moved else 1.0
+
+
+def _best(paths: Sequence[Sequence[Tried]], target: float, confidence: float, n: int, net: float) -> tuple[Tried, ...]:
     """The path that is expected to get fastest before n rows end it; the least risky if none gets anywhere."""
-    reached = [(_reached(path, target, confidence, n), tuple(path)) for path in paths if path]
+    reached = [(_reached(path, target, confidence, n, net), tuple(path)) for path in paths if path]
     fine = [(seconds, path) for seconds, path in reached if seconds is not None]
     if fine:
         return min(fine, key=lambda one: one[0])[1]
-    return min((path for _, path in reached), key=lambda path: path[0].hoped_for(n, confidence), default=())
+    return min((path for _, path in reached), key=lambda path: path[0].hoped_for(n, confidence, net), default=())
 
 
-def _reached(path: Sequence[Tried], target: float, confidence: float, n: int) -> float | None:
+def _reached(path: Sequence[Tried], target: float, confidence: float, n: int, net: float) -> float | None:
     """Seconds per text of the last setting before the first that is not expected to pass; None if that is the first."""
     seconds = None
     for one in path:
-        if one.hoped_for(n, confidence) > target:
+        if one.hoped_for(n, confidence, net) > target:
             break
         seconds = one.seconds
     return seconds
