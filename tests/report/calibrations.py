@@ -86,6 +86,7 @@ def picture(*spots: Spot, labels: bool = True, settings: int = 12) -> Picture:
     return Picture(
         rungs=("layer 2", "layer 4", "layer 6"),
         full_ms=2.0,
+        full_predicted_ms=1.9,
         full_loss=0.0,
         full_accuracy=0.9183 if labels else None,
         accuracy_scale=0.9183 if labels else None,

@@ -74,6 +74,7 @@ def picture(
     return Picture(
         rungs=tuple(rung.name for rung in classifier.rungs),
         full_ms=measured[0] if measured else 1e3 * full_seconds,
+        full_predicted_ms=1e3 * full_seconds,
         full_loss=full_loss,
         full_accuracy=full_accuracy,
         accuracy_scale=full_accuracy + full_loss if tied and full_accuracy is not None else None,

@@ -86,6 +86,7 @@ class Picture:
 
     rungs: tuple[str, ...]  # what people call them
     full_ms: float  # full depth's time per text, measured if anything was
+    full_predicted_ms: float  # the same as predicted, as all times of curves are
     full_loss: float  # 0, or what full depth loses against another model
     full_accuracy: float | None  # on the rows that certify; None = no labels
     accuracy_scale: float | None  # accuracy of a setting that loses nothing; None = loss and accuracy have no such tie
@@ -98,6 +99,11 @@ class Picture:
     costly_at: str  # point that `costly` is about
     mean_gflops: float  # there
     costly: tuple[Costly, ...]
+
+    @property
+    def pace(self) -> float:
+        """Measured over predicted time of full depth: by this a shared machine was slower than when it was profiled."""
+        return self.full_ms / self.full_predicted_ms
 
 
 def exit_shares(rungs: np.ndarray, n_rungs: int) -> np.ndarray:

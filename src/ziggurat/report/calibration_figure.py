@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ziggurat.report.calibration_data import Curve, Picture, Spot
+from ziggurat.report.calibration_data import Picture, Spot
 from ziggurat.report.plots import NARROW_TICKS, WIDE_TICKS, require_matplotlib
 
 # Colours as matplotlib writes them, each for a variable of the page; all of them differ.
@@ -31,7 +31,7 @@ VARIABLES: Mapping[str, str] = {
     GREEN: "--green",
     PINK: "--pink",
 }
-_NEAR = 2.6  # times the largest target: how far the panel of the promises reaches
+_NEAR = 1.7  # times the largest target: how far the panel of the promises reaches
 
 
 def frontier_svg(picture: Picture, targets: Mapping[str, float], axis: str) -> str:
@@ -61,41 +61,39 @@ def frontier_svg(picture: Picture, targets: Mapping[str, float], axis: str) -> s
 
 
 def _draw(axes: Any, picture: Picture, labelled: bool) -> None:
-    curve = picture.frontier
-    if len(curve.ms):
-        axes.plot(curve.ms, 100 * curve.loss, color=BLUE, linewidth=2, label="adaptive, certifying rows", zorder=20)
-        axes.plot(
-            curve.ms, 100 * picture.estimate, color=BLUE, linewidth=1, linestyle=":", label="ordering rows", zorder=19
-        )
-    if curve.low is not None and curve.high is not None and len(curve.ms):
-        axes.fill_between(curve.ms, 100 * curve.low, 100 * curve.high, color=BLUE, alpha=0.16, linewidth=0, zorder=1)
-    _draw_control(axes, picture.random, PINK, "--", "", "random exits")
-    _draw_control(axes, picture.oracle, GREEN, "-", "v", "oracle exits")
+    """Times of curves at full depth's measured pace, so that predictions and measurements share an axis."""
+    curve, pace = picture.frontier, picture.pace
+    ms = pace * curve.ms
+    if len(ms):
+        axes.plot(ms, 100 * curve.loss, color=BLUE, linewidth=2, label="adaptive, certifying rows", zorder=20)
+        axes.plot(ms, 100 * picture.estimate, color=BLUE, linewidth=1, linestyle=":", label="ordering rows", zorder=19)
+    if curve.low is not None and curve.high is not None and len(ms):
+        axes.fill_between(ms, 100 * curve.low, 100 * curve.high, color=BLUE, alpha=0.16, linewidth=0, zorder=1)
+    for control, colour, line, marker, label in (
+        (picture.random, PINK, "--", None, "random exits"),
+        (picture.oracle, GREEN, "-", "v", "oracle exits"),
+    ):
+        if len(control.ms):
+            style = {"color": colour, "linestyle": line, "marker": marker, "linewidth": 1.5}
+            axes.plot(pace * control.ms, 100 * control.loss, label=label, **style)
     whole = [picture.full_ms], [100 * picture.full_loss]
     axes.plot(*whole, "*", color=INK, markersize=14, label="full depth", zorder=40)
     for number, spot in enumerate(picture.spots):
         side = (-1) ** number if labelled else None  # neighbours' names do not meet
-        _draw_spot(axes, spot, "operating point" if number == 0 else None, side)
+        _draw_spot(axes, spot, pace, "operating point" if number == 0 else None, side)
     axes.set_xlabel("time per text (ms)", color=INK)
     axes.grid(True, color=LINE, linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.invert_yaxis()  # up is better, as on every figure of accuracy
 
 
-def _draw_control(axes: Any, curve: Curve, colour: str, line: str, marker: str, label: str) -> None:
-    if len(curve.ms):
-        axes.plot(
-            curve.ms, 100 * curve.loss, color=colour, linestyle=line, marker=marker or None, linewidth=1.5, label=label
-        )
-
-
-def _draw_spot(axes: Any, spot: Spot, label: str | None, side: int | None) -> None:
+def _draw_spot(axes: Any, spot: Spot, pace: float, label: str | None, side: int | None) -> None:
     """At its measured time, tied to the predicted one; the bar is what the certifying rows leave possible.
 
     Its name stands above (`side` 1) or below (-1), None = nowhere.
     """
     loss, edge = 100 * spot.loss, {"markeredgecolor": BACK, "markeredgewidth": 0.8}
-    axes.plot([spot.predicted_ms, spot.measured_ms], [loss, loss], color=ORANGE, linewidth=1, zorder=29)
+    axes.plot([pace * spot.predicted_ms, spot.measured_ms], [loss, loss], color=ORANGE, linewidth=1, zorder=29)
     axes.vlines(spot.measured_ms, 100 * spot.low, 100 * spot.high, color=ORANGE, linewidth=1.6, zorder=30)
     axes.plot([spot.measured_ms], [loss], "D", color=ORANGE, markersize=7.5, label=label, zorder=50, **edge)
     if side is not None:
@@ -113,7 +111,8 @@ def _show_near(axes: Any, picture: Picture, targets: Mapping[str, float]) -> Non
     """Around the targets, each a line."""
     largest = 100 * max(targets.values(), default=0.0)
     reach = _NEAR * largest or 1.0
-    top = min([0.0, *(100 * spot.low for spot in picture.spots), 100 * picture.full_loss])
+    highest = [0.0, picture.full_loss, *(spot.low for spot in picture.spots), *picture.oracle.loss]
+    top = max(100 * min(highest), -reach)
     axes.set_ylim(reach, top - 0.2 * reach)
     for name, target in targets.items():
         if target > 0:
@@ -122,14 +121,16 @@ def _show_near(axes: Any, picture: Picture, targets: Mapping[str, float]) -> Non
             _annotate(axes, f"at most {100 * target:g}: {name}", (1, 100 * target), color=FAINT, **place)
     seen = [picture.full_ms, *(spot.measured_ms for spot in picture.spots)]
     for curve in (picture.frontier, picture.oracle):
-        seen += curve.ms[100 * curve.loss <= reach].tolist()
+        seen += (picture.pace * curve.ms)[100 * curve.loss <= reach].tolist()
     axes.set_xlim(*_margins(seen))
     axes.set_title("near the promises", color=FAINT, fontsize=10, loc="left")
     _make_logarithmic(axes)
 
 
 def _show_whole(axes: Any, picture: Picture) -> None:
-    seen = [picture.full_ms, *picture.frontier.ms, *picture.random.ms, *picture.oracle.ms]
+    seen = [picture.full_ms, *(spot.measured_ms for spot in picture.spots)]
+    for curve in (picture.frontier, picture.random, picture.oracle):
+        seen += (picture.pace * curve.ms).tolist()
     axes.set_xlim(*_margins(seen))
     axes.set_title("all settings", color=FAINT, fontsize=10, loc="left")
     _make_logarithmic(axes)

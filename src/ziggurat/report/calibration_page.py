@@ -80,12 +80,12 @@ def _origin(result: Mapping[str, Any]) -> str:
 
 def _figure_note(result: Mapping[str, Any]) -> str:
     sure = confidence(result)
-    return f"""<p class="note">Up is better, and left is faster. The curve is the best of all settings that were tried,
-its time predicted from this machine's profile; the dotted one is the estimate that chose them, on other rows. The
-shading, and a point's bar, ends where the loss could still be with {sure} confidence, by the bound that certifies: a
-point keeps its promise if its bar ends above its dashed line. Points and full depth stand at their measured time, with
-a line to the predicted one. With random exits as many texts leave at each rung, but any of them; the oracle knows the
-first rung at which each text loses nothing.</p>"""
+    return f"""<p class="note">Up is better, and left is faster. The curve is the best of all settings that were tried;
+the dotted one is the estimate that chose them, on other rows. The shading, and a point's bar, ends where the loss could
+still be with {sure} confidence, by the bound that certifies: a point keeps its promise if its bar ends above its dashed
+line. Points and full depth stand at their measured time. The curves' speeds against full depth are predicted from this
+machine's profile, and a line ties each point to its prediction. With random exits as many texts leave at each rung, but
+any of them; the oracle knows the first rung at which each text loses nothing.</p>"""
 
 
 def _spots(picture: Picture) -> str:
