@@ -68,6 +68,10 @@ class Certificate:
     gain: float  # full depth's time over this one's, median of the rounds
     gain_low: float  # least and most of the rounds
     gain_high: float
+    differs: (
+        float  # upper bound, at the same confidence, of the share of answers that are not the model's at full depth
+    )
+    flops: float  # mean, as a share of full depth's
     reference: str | None = None  # model that losses are counted from; None = the model itself at full depth
 
 

@@ -8,12 +8,15 @@ from functools import partial
 
 import numpy as np
 
+from ziggurat.calibrate.bounds import upper_bound
 from ziggurat.calibrate.certify import Certified
 from ziggurat.calibrate.paths import Tried
+from ziggurat.calibrate.risks import RISKS
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
-from ziggurat.jobs.calibration_runs import Seen
+from ziggurat.engine.runner import replay
+from ziggurat.jobs.calibration_runs import Seen, full_run
 from ziggurat.jobs.opening import ModelOptions, sample, take_encoded
 from ziggurat.policies.prune import scaled
 from ziggurat.report.competition import Progress
@@ -141,6 +144,7 @@ def _point(
     rule, backend = rule_of(classifier, setting), classifier.backend
     full, own = timings[None], timings[name if setting is not None else None]
     gain = paired_ratio(full, own)
+    differs, flops = _watched(classifier, setting, witness, certified.confidence)
     certificate = Certificate(
         criterion=terms.criterion,
         estimate=0.0 if setting is None else float(witness.losses_of(setting).mean()),
@@ -157,6 +161,8 @@ def _point(
         gain=gain.median,
         gain_low=gain.low,
         gain_high=gain.high,
+        differs=differs,
+        flops=flops,
         reference=terms.reference,
     )
     thresholds: Sequence[float | None] = [None if np.isnan(t) else float(t) for t in rule.thresholds]
@@ -171,3 +177,18 @@ def _point(
         pruning=0.0 if setting is None else setting.pruning,
         certificate=certificate,
     )
+
+
+def _watched(
+    classifier: AdaptiveClassifier, setting: Tried | None, witness: Seen, confidence: float
+) -> tuple[float, float]:
+    """What production can watch without labels: how often answers differ from full depth's at most, and their cost."""
+    if setting is None:
+        return 0.0, 1.0
+    run, everyone, risk = witness.runs[setting.pruning], np.arange(len(witness.rows)), RISKS["agreement"]
+    rungs = replay(run.every, setting.rule())
+    full = full_run(witness.runs).predictions()[:, -1]
+    differing = risk.of(run.predictions()[everyone, rungs], full)
+    spent = classifier.flops(run.kept, rule_of(classifier, setting))[everyone, rungs]
+    whole = classifier.full_flops(witness.encoded.lengths)
+    return upper_bound(risk, differing, confidence), float(spent.sum() / whole.sum())

@@ -1,0 +1,98 @@
+"""A certified operating point in production: every answer's cost and, of a few, agreement with full depth are watched.
+
+The promise is about loss, and production has no labels; so what is watched is how often answers differ from full
+depth's, against the bound that the certifying rows gave for that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.calibrate.monitor import Monitor, State, Watch
+from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
+from ziggurat.errors import UserError
+from ziggurat.files import whole_file
+from ziggurat.types import Answer, OperatingPoint
+
+SHARE = 0.02  # of the inputs that are run at full depth too
+_DEAREST = 3.0  # cost of one answer, as a share of full depth's: heads that are asked in vain come on top
+
+
+def watch_of(point: OperatingPoint, share: float = SHARE) -> Watch:
+    """What is to be watched of a certified point; UserError for one that is not certified."""
+    proof = point.certificate
+    if proof is None or point.confidence is None:
+        raise UserError(
+            f"operating point {point.name!r} promises nothing that could be watched; `ziggurat calibrate` it"
+        )
+    if not 0 < share <= 1:
+        raise UserError(f"share {share:g} of inputs that are checked: must be above 0 and at most 1")
+    delta = 1 - point.confidence
+    return Watch(0, 1, proof.differs, proof.flops, largest_cost=_DEAREST, delta=delta, share=share)
+
+
+class WatchedClassifier:
+    """A classifier at one certified operating point, with a monitor beside it."""
+
+    def __init__(
+        self, classifier: AdaptiveClassifier, operating_point: str, share: float = SHARE, state: State | None = None
+    ) -> None:
+        """Goes on from `state` if it is given. UserError for a point that is not certified, or a state of another."""
+        self._classifier, self._point = classifier, operating_point
+        watch = watch_of(classifier.point(operating_point), share)
+        if state is not None and (state.watch.target, state.watch.expected_cost) != (watch.target, watch.expected_cost):
+            raise UserError(f"the state is not of operating point {operating_point!r} as it is now; begin a new one")
+        self.monitor = Monitor(watch if state is None else state)
+
+    def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[Answer]:
+        """As `AdaptiveClassifier.predict`; a few of the texts are also run at full depth."""
+        answers = self._classifier.predict(texts, self._point, batch_size)
+        checked = np.flatnonzero(self.monitor.due(len(texts)))
+        full = (
+            self._classifier.predict([texts[row] for row in checked.tolist()], FULL, batch_size) if len(checked) else []
+        )
+        differing = [answers[row].label != one.label for row, one in zip(checked.tolist(), full, strict=True)]
+        whole = self._classifier.full_flops(np.array([answer.trace.read for answer in answers], dtype=np.int64))
+        costs = np.array([answer.trace.flops for answer in answers]) / np.maximum(whole, 1)
+        self.monitor.add(np.minimum(costs, _DEAREST), np.array(differing, dtype=np.float64))
+        return answers
+
+    @property
+    def alarms(self) -> list[str]:
+        """What is wrong, in words."""
+        state = self.monitor.state
+        found = []
+        if state.promise_lost:
+            found.append(
+                f"{self._point}: answers differ from full depth's more often than {100 * state.watch.target:.2f} % "
+                f"({state.risk.total:g} of {state.risk.n:,} checked): the promise is no longer supported; calibrate "
+                "on rows like the new ones, or run at full depth"
+            )
+        if state.cost_drifted:
+            found.append(
+                f"{self._point}: answers cost {state.cost.total / state.cost.n:.2f} of full depth on average, expected "
+                f"{state.watch.expected_cost:.2f}: other inputs, or an attack; `calibrate --max-layers` caps the cost"
+            )
+        return found
+
+
+def read_state(path: Path) -> State | None:
+    """A monitor's state from its file, None if there is none yet; UserError if it is broken."""
+    try:
+        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return State.from_dict(values)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(f"{path}: not the state of a monitor; remove it to begin a new one") from None
+
+
+def write_state(state: State, path: Path) -> None:
+    """Writes what `read_state` reads."""
+    with whole_file(path) as made:
+        made.write_text(json.dumps(state.to_dict()) + "\n", "utf-8")
