@@ -11,6 +11,8 @@ from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tasks import load
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
+from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.prediction import predict
 from ziggurat.jobs.watching import WatchedClassifier, read_state, watch_of, write_state
 from ziggurat.types import Certificate, OperatingPoint
 
@@ -106,3 +108,15 @@ def test_what_promises_nothing_or_another_state_is_refused(classifier, with_poin
         path.write_text(text)
         with pytest.raises(UserError, match=r"broken\.json: not the state"):
             read_state(path)
+
+
+def test_predict_keeps_the_state_between_calls_and_warns(with_point, many, tmp_path, monkeypatch, caplog):
+    model, path = with_point(0.95, 0.1), tmp_path / "state.json"
+    monkeypatch.setattr(ModelOptions, "open", lambda self, folder: model)
+    predict("folder", many[:100], operating_point="eager", watch=path)
+    assert read_state(path).cost.n == 100
+    predict("folder", many[100:], operating_point="eager", watch=path)
+    assert read_state(path).cost.n == 240
+    assert "expected 0.10" in caplog.messages[-1]
+    with pytest.raises(UserError, match="--watch goes with an operating point"):
+        predict("folder", many, threshold=0.5, watch=path)

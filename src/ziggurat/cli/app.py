@@ -111,6 +111,10 @@ def predict(
     ] = None,
     data: Annotated[str | None, typer.Option(help="File, folder or data set whose texts to classify.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSONL file to write, one object per text.")] = None,
+    watch: Annotated[
+        Path | None,
+        typer.Option(help="File of a monitor that outlives the call: warns when a certified point's promise breaks."),
+    ] = None,
     *,
     exits: ExitOptions,
     text_column: TextColumn = "text",
@@ -124,7 +128,7 @@ def predict(
     columns = columns_of(text_column, pair_column)
     with shown(as_json, prediction_text) as show:
         given = _texts_or_pair(texts or [], text_pair, data)
-        answers = job(model, given, data, *exits, columns, options, out, interactive())
+        answers = job(model, given, data, *exits, columns, options, out, interactive(), watch)
         show({"out": str(out), "n": len(answers)} if out else {"answers": answers})
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import load
-from ziggurat.engine.classifier import Text
+from ziggurat.engine.classifier import AdaptiveClassifier, Text
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.jobs.opening import ModelOptions, check_pairs, exit_rule, promise_of
+from ziggurat.jobs.watching import WatchedClassifier, read_state, write_state
 from ziggurat.types import Answer, Label
 
 
@@ -29,8 +30,12 @@ def predict(
     options: ModelOptions = ModelOptions(),
     out: Path | None = None,
     progress: bool = False,
+    watch: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Answers given texts, or the rows of a source, in their order; with `out` also as a JSONL file."""
+    """Answers given texts, or the rows of a source, in their order; with `out` also as a JSONL file.
+
+    `watch` is the file of a monitor's state, from call to call; its alarms are logged as warnings.
+    """
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     promise = promise_of(classifier, operating_point, threshold)
@@ -42,12 +47,28 @@ def predict(
         texts = list(rows.texts) if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
     else:
         _check_sides(texts, classifier.manifest.pairs)
-    answers = classifier.predict(texts, rule, options.batch_size, progress)
+    if watch is None:
+        answers = classifier.predict(texts, rule, options.batch_size, progress)
+    else:
+        if threshold is not None:
+            raise UserError("--watch goes with an operating point, not with --threshold")
+        answers = _watched(classifier, operating_point, texts, options.batch_size, watch)
     results = list(_results(texts, answers, classifier.manifest.labels))
     if out is not None:
         with whole_file(out) as path, path.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
     return results
+
+
+def _watched(
+    classifier: AdaptiveClassifier, operating_point: str, texts: Sequence[Text], batch_size: int, path: Path
+) -> list[Answer]:
+    watched = WatchedClassifier(classifier, operating_point, state=read_state(path))
+    answers = watched.predict(texts, batch_size)
+    write_state(watched.monitor.state, path)
+    for alarm in watched.alarms:
+        logging.getLogger(__name__).warning(alarm)
+    return answers
 
 
 def _check_sides(texts: Sequence[Text], pairs: bool) -> None:

@@ -20,6 +20,7 @@ from ziggurat.files import whole_file
 from ziggurat.types import Answer, OperatingPoint
 
 SHARE = 0.02  # of the inputs that are run at full depth too
+_MOST_DIFFERING = 0.99  # a bound of 1 would leave nothing to watch
 _DEAREST = 3.0  # cost of one answer, as a share of full depth's: heads that are asked in vain come on top
 
 
@@ -33,7 +34,9 @@ def watch_of(point: OperatingPoint, share: float = SHARE) -> Watch:
     if not 0 < share <= 1:
         raise UserError(f"share {share:g} of inputs that are checked: must be above 0 and at most 1")
     delta = 1 - point.confidence
-    return Watch(0, 1, proof.differs, proof.flops, largest_cost=_DEAREST, delta=delta, share=share)
+    return Watch(
+        0, 1, min(proof.differs, _MOST_DIFFERING), proof.flops, largest_cost=_DEAREST, delta=delta, share=share
+    )
 
 
 class WatchedClassifier:
