@@ -1,0 +1,89 @@
+"""Certifies a model on a data folder's train rows and reports on its test rows, beside what an oracle would choose.
+
+    python tools/certify.py MODEL DATA_FOLDER [--out results/certified.jsonl] [--html FILE]
+
+The oracle sees the test rows: it takes the fastest setting that keeps the target there, by predicted time. A row for each
+target: what was promised, what the test rows say, and which share of the oracle's speed-up the promise leaves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ziggurat.calibrate.risks import risk_by_name
+from ziggurat.errors import UserError
+from ziggurat.jobs.calibration_runs import PredictedTime, Seen, seen
+from ziggurat.jobs.certifying import Promise, calibrate, searched
+from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure
+from ziggurat.jobs.profiling import stored_profile
+from ziggurat.report.rows import provenance
+
+
+def main() -> None:
+    """Calibrates, then appends rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("data", type=Path, help="folder with train.jsonl and test or validation.jsonl")
+    parser.add_argument("--criterion", default="accuracy")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--html", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("results/certified.jsonl"))
+    options = parser.parse_args()
+    test = next(file for name in ("test", "validation") if (file := options.data / f"{name}.jsonl").exists())
+    origin = provenance()
+    for row in rows_of(options, str(test)):
+        line = json.dumps(origin | row)
+        sys.stdout.write(line[line.index('"what"') :] + "\n")
+        with options.out.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def rows_of(options: argparse.Namespace, test: str) -> Iterator[dict[str, Any]]:
+    """One row for each target."""
+    promise, how = Promise(criterion=options.criterion), ModelOptions(dtype=options.dtype)
+    result = calibrate(options.model, str(options.data / "train.jsonl"), promise, options=how, html=options.html)
+    classifier = how.open(options.model)
+    rows = seen(
+        classifier, rows_to_measure(classifier, test), risk_by_name(promise.criterion), None, how.batch_size, False
+    )
+    time = PredictedTime(stored_profile(classifier), rows.encoded, rows.runs, how.batch_size)
+    full, every = time.of_full_depth(len(classifier.rungs)), searched(classifier, rows, time, promise)
+    data, split = data_and_split(test)
+    for entry in result["points"]:
+        target, point = entry["target"], classifier.point(entry["name"])
+        rule = classifier.rule_of(point)
+        outcomes = classifier.run(rows.encoded, rule, how.batch_size)
+        lost = _lost(rows, outcomes.predictions, options.criterion)
+        oracle = min((one.seconds for path in every for one in path if one.loss <= target), default=full)
+        own = min(full, time.of(outcomes.rungs, rule.asked, point.pruning))
+        yield {
+            "what": "certified point", "data": data, "split": split, "model": Path(options.model).name,
+            "point": entry["name"], "criterion": options.criterion, "target": target, "confidence": promise.confidence,
+            "rows_certify": result["rows"]["certify"], "rows_order": result["rows"]["order"],
+            "rows_test": len(rows.rows), "settings_certified": entry["certified"],
+            "loss_certifying": point.certificate.estimate, "loss_test": lost,
+            "accuracy_test": float((outcomes.predictions == rows.rows.classes).mean()),
+            "gain_measured": point.certificate.gain, "gain_low": point.certificate.gain_low,
+            "gain_high": point.certificate.gain_high, "gain_predicted_test": full / own,
+            "gain_oracle_test": full / oracle, "share_of_oracle": oracle / own,
+            "threads": classifier.backend.threads, "batch": how.batch_size, "dtype": options.dtype,
+            "engine": classifier.backend.engine, "note": entry["note"],
+        }  # fmt: skip
+
+
+def _lost(rows: Seen, predictions: Any, criterion: str) -> float:
+    full = rows.runs.get(0.0, next(iter(rows.runs.values()))).predictions()[:, -1]
+    return float(risk_by_name(criterion).of(predictions, full, rows.rows.classes).mean())
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.stderr.write(f"certify: {error}\n")
+        sys.exit(2)
