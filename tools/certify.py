@@ -2,8 +2,8 @@
 
     python tools/certify.py MODEL DATA_FOLDER [--out results/certified.jsonl] [--html FILE]
 
-The oracle sees the test rows: it takes the fastest setting that keeps the target there, by predicted time. A row for each
-target: what was promised, what the test rows say, and which share of the oracle's speed-up the promise leaves.
+The oracle sees the test rows: it takes the fastest setting that keeps the target there, by predicted time. A row for
+each target: what was promised, what the test rows say, and which share of the oracle's speed-up the promise leaves.
 """
 
 from __future__ import annotations
