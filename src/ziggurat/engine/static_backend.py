@@ -39,7 +39,7 @@ class StaticBackend:
         return int(self._core.n_classes)
 
     def logits(self, tokens: np.ndarray, cu_seqlens: np.ndarray) -> np.ndarray:
-        """As `StaticTier.logits`, bit for bit. ValueError for ids or edges that do not fit, TypeError for other types."""
+        """As `StaticTier.logits`, bit for bit. ValueError for ids or edges that do not fit, TypeError for types."""
         said: np.ndarray = self._core.logits(tokens, cu_seqlens)
         return said
 
