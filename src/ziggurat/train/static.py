@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,26 @@ from ziggurat.encoder.ngrams import features
 from ziggurat.encoder.static_tier import LARGEST, StaticTier
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import log_softmax, softmax
+from ziggurat.train.lbfgs import minimise
+
+_VARIANCE = 0.15  # of a class, p (1 - p), while one is learned
 
 
 @dataclass(frozen=True)
 class StaticSettings:
     """How a static tier is trained."""
 
-    buckets: int = 2**18  # rows of its table, a power of two
-    penalties: tuple[float, ...] = (1e-5, 3e-6, 1e-6)  # of the squared weights, from strong to weak: select rows choose
-    iterations: int = 60  # of L-BFGS at most, for each penalty; each goes on from the one before
+    buckets: int = 2**20  # rows of its table, a power of two
+    penalties: tuple[float, ...] = (
+        1e-4,
+        3e-5,
+        1e-5,
+        3e-6,
+        1e-6,
+    )  # of squared weights, strong to weak: select rows choose
+    iterations: int = 30  # of L-BFGS at most, for each penalty; each goes on from the one before
     least_texts: int = 2  # train rows that a bucket must occur in, so that it has a weight
+    rarity: float = 1.0  # power of 1 + ln(rows / rows that hold it) by which a bucket counts more in training
 
     def __post_init__(self) -> None:
         power_of_two = self.buckets > 0 and not self.buckets & (self.buckets - 1)
@@ -30,6 +41,7 @@ class StaticSettings:
         self._demand(bool(self.penalties) and min(self.penalties) > 0, "penalties", "one or more numbers above 0")
         self._demand(self.iterations >= 1, "iterations", "at least 1")
         self._demand(self.least_texts >= 1, "least_texts", "at least 1")
+        self._demand(0 <= self.rarity <= 8, "rarity", "in [0, 8]")
 
     def _demand(self, holds: bool, key: str, wanted: str) -> None:
         if not holds:
@@ -57,18 +69,22 @@ def train_static(
     """
     _check(train, targets, select, labels)
     table, select_table = (_table(encoded, kinds, settings.buckets) for encoded in (train, select))
-    used = np.flatnonzero(np.bincount(table.indices, minlength=settings.buckets) >= settings.least_texts)
+    texts = np.bincount(table.indices, minlength=settings.buckets)
+    used = np.argsort(-texts, kind="stable")[: np.count_nonzero(texts >= settings.least_texts)]  # the hot ones together
     if not len(used):
         raise UserError(f"train rows: no n-gram occurs in {settings.least_texts} texts; use more rows")
-    problem = _Problem(table[:, used], np.asarray(targets, dtype=np.float64))
-    select_table, found = select_table[:, used], problem.start()
+    stretch = _stretch(texts[used], table.shape[0], settings.rarity)
+    problem = _Problem(_stretched(table[:, used], stretch), np.asarray(targets, dtype=np.float64))
+    select_table, found = _stretched(select_table[:, used], stretch), problem.start()
     best, best_loss = found, np.inf
     for penalty in settings.penalties:
         found = problem.solve(penalty, found, settings.iterations)
         loss = _calibrated_loss(problem.logits(found, select_table), labels)
-        if loss < best_loss:
-            best, best_loss = found, loss
-    return _as_tier(*problem.parts(best), used, kinds, settings.buckets)
+        if loss >= best_loss:
+            break  # weaker ones overfit still more
+        best, best_loss = found, loss
+    weights, bias = problem.parts(best)
+    return _as_tier(weights * stretch[:, None], bias, used, kinds, settings.buckets)
 
 
 def one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
@@ -83,15 +99,16 @@ def teacher_targets(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 class _Problem:
-    """Cross-entropy of a linear model on sparse rows, as L-BFGS sees it: one vector, weights first, then the bias."""
+    """Cross-entropy of a linear model on sparse rows as a function of one vector: weights first, then the bias."""
 
     def __init__(self, table: Any, targets: np.ndarray) -> None:
         self.table, self.transposed = table, table.T.tocsr()  # of both, rows are behind one another
-        self.targets = targets
+        self.targets = targets.astype(np.float32)
         self.shape = (table.shape[1], targets.shape[1])
+        self.squares = np.asarray(table.power(2).mean(axis=0)).ravel()
 
     def start(self) -> np.ndarray:
-        return np.zeros((self.shape[0] + 1) * self.shape[1])
+        return np.zeros((self.shape[0] + 1) * self.shape[1], dtype=np.float32)
 
     def parts(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights (features, n_classes) and bias (n_classes)."""
@@ -99,24 +116,25 @@ class _Problem:
 
     def logits(self, vector: np.ndarray, table: Any) -> np.ndarray:
         weights, bias = self.parts(vector)
-        said: np.ndarray = table @ weights.astype(np.float32) + bias
+        said: np.ndarray = table @ weights + bias
         return said
 
     def loss(self, vector: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
         """What is minimised, and its gradient."""
         weights, _ = self.parts(vector)
         logs = log_softmax(self.logits(vector, self.table))
-        slopes = (np.exp(logs) - self.targets) / len(logs)
-        gradient = (self.transposed @ slopes.astype(np.float32)).astype(np.float64) + penalty * weights
-        value = -(self.targets * logs).sum() / len(logs) + penalty / 2 * (weights**2).sum()
-        return float(value), np.concatenate([gradient.ravel(), slopes.sum(axis=0)])
+        slopes = ((np.exp(logs) - self.targets) / len(logs)).astype(np.float32)
+        gradient = self.transposed @ slopes + np.float32(penalty) * weights
+        squares = float(vector[: weights.size] @ vector[: weights.size])
+        value = -float((self.targets * logs).sum()) / len(logs) + penalty / 2 * squares
+        return value, np.concatenate([gradient.ravel(), slopes.sum(axis=0)])
 
     def solve(self, penalty: float, start: np.ndarray, iterations: int) -> np.ndarray:
-        from scipy.optimize import minimize
-
-        limits = {"maxiter": iterations, "maxcor": 10}
-        found: np.ndarray = minimize(self.loss, start, (penalty,), jac=True, method="L-BFGS-B", options=limits).x
-        return found
+        # Of a column's part in the loss: its mean square times p (1 - p), of which the mean is about so much.
+        columns = _VARIANCE * self.squares + penalty
+        curvature = np.concatenate([np.repeat(columns, self.shape[1]), np.full(self.shape[1], _VARIANCE)])
+        function = partial(self.loss, penalty=penalty)
+        return minimise(function, start, curvature.astype(np.float32), iterations)
 
 
 def _check(train: Encoded, targets: np.ndarray, select: Encoded, labels: np.ndarray) -> None:
@@ -141,6 +159,21 @@ def _table(encoded: Encoded, kinds: np.ndarray, n_buckets: int) -> Any:
     values = np.repeat(1 / np.sqrt(np.maximum(counts, 1)), counts).astype(np.float32)
     table = csr_matrix((values, buckets, cumulate(counts)), shape=(len(counts), n_buckets))
     table.sum_duplicates()
+    return table
+
+
+def _stretch(texts: np.ndarray, n_rows: int, rarity: float) -> np.ndarray:
+    """Factors of the columns from how many rows hold each, (n) float64; their mean square over occurrences is 1.
+
+    A column that is twice as large needs half the weight, for which it pays a quarter. What occurs in few texts says
+    more about them than what occurs everywhere, and the same penalty for all would keep it from being learned.
+    """
+    factors = (1 + np.log(n_rows / texts)) ** rarity
+    return factors / np.sqrt(np.average(factors**2, weights=texts))
+
+
+def _stretched(table: Any, factors: np.ndarray) -> Any:
+    table.data *= factors[table.indices].astype(np.float32)
     return table
 
 
