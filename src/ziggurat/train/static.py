@@ -23,7 +23,7 @@ _VARIANCE = 0.15  # of a class, p (1 - p), while one is learned
 class StaticSettings:
     """How a static tier is trained."""
 
-    buckets: int = 2**20  # rows of its table, a power of two
+    buckets: int = 2**20  # rows of its table, a power of two; each takes 2 bytes for every class
     penalties: tuple[float, ...] = (
         1e-4,
         3e-5,
