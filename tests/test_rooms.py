@@ -46,7 +46,7 @@ NEEDS_TORCH = {
         "checkpoint",
     },
     "engine": {"torch_backend"},
-    "train": {path.stem for path in (SOURCE / "train").glob("[!_]*.py")},
+    "train": {path.stem for path in (SOURCE / "train").glob("[!_]*.py")} - {"static", "lbfgs"},
 }
 ABSENT = ["torch", "transformers", "accelerate", "datasets", "scipy", "matplotlib", "onnx", "onnxruntime", "openvino"]
 ABSENT += ["nncf"]

@@ -15,6 +15,7 @@ import numpy as np
 import tokenizers
 
 from ziggurat.data.packing import PackedBatch, cumulate, pack, place_in_sequence
+from ziggurat.data.pieces import SPECIAL, piece_kinds
 from ziggurat.data.tables import first_line
 from ziggurat.errors import UserError
 
@@ -123,6 +124,13 @@ class TextTokenizer:
             pieces += [Piece(string, side, start, end) for string, (start, end) in places]
             pieces += self._special(frame.blocks[side + 1])
         return pieces
+
+    def piece_kinds(self) -> np.ndarray:
+        """What each vocabulary entry is to a word, (vocabulary) uint8: see `data.pieces`."""
+        kinds = piece_kinds(self._tokenizer)
+        for block in (block for frame in self._frames for block in frame.blocks):
+            kinds[block[:, 0]] = SPECIAL
+        return kinds
 
     def _special(self, block: np.ndarray) -> list[Piece]:
         return [Piece(self._tokenizer.id_to_token(int(token))) for token in block[:, 0]]

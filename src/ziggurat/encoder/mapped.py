@@ -9,7 +9,7 @@ import numpy as np
 
 from ziggurat.errors import UserError
 
-_KINDS = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64}
+_KINDS = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64, "I16": np.int16, "U8": np.uint8}
 
 
 def map_tensors(path: Path) -> dict[str, np.ndarray]:

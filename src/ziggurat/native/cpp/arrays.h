@@ -33,6 +33,11 @@ inline void refuse(bool wrong, const std::string& what) {
     if (wrong) throw std::invalid_argument(what);
 }
 
+// Where nothing is wrong this makes no string: it is asked for every token.
+inline void refuse(bool wrong, const char* what) {
+    if (wrong) throw std::invalid_argument(what);
+}
+
 // (n, columns), where n may be anything and -1 columns too.
 template <class T> int matrix_rows(const In<T>& array, int64_t columns, const char* name) {
     refuse(array.ndim() != 2 || (columns >= 0 && static_cast<int64_t>(array.shape(1)) != columns),
@@ -59,9 +64,9 @@ inline Edges edges_of(const In<int64_t>& cu_seqlens, int n) {
 // Every number in [0, limit).
 inline void check_range(const int64_t* numbers, int64_t n, int64_t step, int64_t limit, const char* name) {
     for (int64_t i = 0; i < n; ++i)
-        refuse(numbers[i * step] < 0 || numbers[i * step] >= limit,
-               std::string(name) + " " + std::to_string(numbers[i * step]) + ": must be at least 0 and below " +
-                   std::to_string(limit));
+        if (numbers[i * step] < 0 || numbers[i * step] >= limit)
+            refuse(true, std::string(name) + " " + std::to_string(numbers[i * step]) +
+                             ": must be at least 0 and below " + std::to_string(limit));
 }
 
 }  // namespace ziggurat

@@ -10,6 +10,7 @@
 #include "adaptive.h"
 #include "arrays.h"
 #include "bind_rules.h"
+#include "bind_static.h"
 
 namespace ziggurat {
 
@@ -256,6 +257,7 @@ NB_MODULE(_core, module) {
     nb::set_leak_warnings(false);
     bind_rules(module);
     bind_kernels(module);
+    bind_static(module);
     nb::class_<Engine>(module, "Engine")
         .def(nb::init<const nb::dict&, const nb::dict&, const std::vector<int>&, const std::string&, int,
                       const std::string&>(),

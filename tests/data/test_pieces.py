@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+from ziggurat.data.pieces import CONTINUES, SPECIAL, STARTS, piece_kinds
+from ziggurat.data.tokenize import TextTokenizer
+
+
+def kinds_of(tokenizer: Tokenizer) -> dict[str, int]:
+    kinds = piece_kinds(tokenizer)
+    assert kinds.dtype == np.uint8
+    return {piece: int(kinds[index]) for piece, index in tokenizer.get_vocab().items()}
+
+
+def test_wordpiece_marks_what_continues(tokenizer_folder):
+    tokenizer = TextTokenizer(tokenizer_folder, 16)
+    kinds = tokenizer.piece_kinds()
+    said = {piece: int(kinds[index]) for piece, index in tokenizer._tokenizer.get_vocab().items()}
+    assert {piece for piece, kind in said.items() if kind == CONTINUES} == {"##a", "##b", "##s"}
+    # [CLS] and [SEP] are no added tokens in this file: it is the frame around a text that makes them special.
+    assert {piece for piece, kind in said.items() if kind == SPECIAL} == {"[CLS]", "[SEP]"}
+
+
+def test_special_tokens_are_no_text_but_the_one_for_unknown_text_is():
+    vocabulary = {"[UNK]": 0, "[CLS]": 1, "river": 2, "##s": 3}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(["[UNK]", "[CLS]", "[MASK]"])
+    tokenizer.add_tokens([AddedToken("##new")])
+    expected = {
+        "[UNK]": STARTS,
+        "[CLS]": SPECIAL,
+        "river": STARTS,
+        "##s": CONTINUES,
+        "[MASK]": SPECIAL,
+        "##new": STARTS,
+    }
+    assert kinds_of(tokenizer) == expected
+
+
+@pytest.mark.parametrize("space", ["Ġ", "▁"])
+def test_where_the_space_is_marked_what_lacks_it_continues_unless_it_is_punctuation(space):
+    vocabulary = {"<unk>": 0, f"{space}river": 1, "river": 2, "s": 3, ",": 4, f"{space},": 5, "'s": 6, space: 7}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    kinds = kinds_of(tokenizer)
+    assert {piece for piece, kind in kinds.items() if kind == CONTINUES} == {"river", "s", "'s"}
+
+
+def test_where_nothing_is_marked_every_piece_starts_a_word():
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "river": 1, "stone": 2}, unk_token="[UNK]"))
+    assert set(kinds_of(tokenizer).values()) == {STARTS}
