@@ -60,7 +60,8 @@ def rows_of(options: argparse.Namespace, test: str) -> Iterator[dict[str, Any]]:
         outcomes = classifier.run(rows.encoded, rule, how.batch_size)
         lost = _lost(rows, outcomes.predictions, options.criterion)
         oracle = min((one.seconds for path in every for one in path if one.loss <= target), default=full)
-        own = min(full, time.of(outcomes.rungs, rule.asked, point.pruning))
+        strength = point.pruning if point.pruning in rows.runs else 1.0  # of a model that does not prune there is one
+        own = min(full, time.of(outcomes.rungs, rule.asked, strength))
         yield {
             "what": "certified point", "data": data, "split": split, "model": Path(options.model).name,
             "point": entry["name"], "criterion": options.criterion, "target": target, "confidence": promise.confidence,
