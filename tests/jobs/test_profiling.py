@@ -13,7 +13,14 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs import profiling
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.profile_checks import batch_numbers, bench_profile, held_out, prediction_error
+from ziggurat.jobs.profile_checks import (
+    PredictionError,
+    batch_numbers,
+    bench_profile,
+    held_out,
+    prediction_error,
+    with_gain_errors,
+)
 from ziggurat.jobs.profiling import (
     Effort,
     load_profile,
@@ -246,3 +253,13 @@ def test_bench_profile_measures_anew_and_tells_of_shapes_and_data(
     assert len(measurements) == 2
     with pytest.raises(UserError, match="at least 1"):
         bench_profile(str(model_folder), str(rows_file), (0,), options=options)
+
+
+def test_a_slower_machine_moves_times_and_no_speed_up():
+    """Everything takes twice as long as predicted, and the exits win just what they were predicted to win."""
+    full = PredictionError("texts", "full", 32, 8, 4.0, 8.0, 8.0, 8.0)
+    fast = dataclasses.replace(full, point="fast", predicted=1.0, measured=2.0)
+    lame = dataclasses.replace(full, point="lame", measured=4.0)
+    errors = {one["point"]: one for one in with_gain_errors([full, fast, lame])}
+    assert errors["fast"]["error"] == -0.5 and errors["fast"]["gain_error"] == 0
+    assert errors["full"]["gain_error"] == 0 and errors["lame"]["gain_error"] == -0.5

@@ -68,12 +68,14 @@ def profile_text(result: dict[str, Any]) -> str:
         Column("predicted_ms", "predicted", "ms per text", ".3f"),
         Column("measured_ms", "measured", "ms per text", ".3f"),
         Column("error", "error", "", "+.1%"),
+        Column("gain_error", "of the speed-up", "", "+.1%"),
     ]
     rows = [
         error | {f"{name}_ms": 1e3 * error[name] / error["n_texts"] for name in ("predicted", "measured")}
         for error in result["errors"]
     ]
-    where, largest = result["conditions"], max(abs(error["error"]) for error in result["errors"])
+    where = result["conditions"]
+    largest, of_gains = (max(abs(error[name]) for error in result["errors"]) for name in ("error", "gain_error"))
     instructions = f" ({where['instructions']})" if where["instructions"] else ""
     lines = [
         result["profile"],
@@ -82,6 +84,6 @@ def profile_text(result: dict[str, Any]) -> str:
         "",
         aligned(micro, layer),
         aligned(rows, errors),
-        f"largest error {largest:.1%}",
+        f"largest error {largest:.1%} of a time, {of_gains:.1%} of a speed-up over full depth",
     ]
     return "\n".join(lines)
