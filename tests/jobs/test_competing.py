@@ -10,9 +10,9 @@ from ziggurat.data.tasks import load
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs import competing
-from ziggurat.jobs.calibrating import calibration_of
 from ziggurat.jobs.competing import Rules, compete
 from ziggurat.jobs.opening import ModelOptions, rows_to_measure
+from ziggurat.jobs.peer_calibration import calibration_of
 from ziggurat.report.peers import PeerKind
 from ziggurat.report.peers_open import KINDS
 from ziggurat.report.rows import read_rows_file
@@ -91,7 +91,7 @@ def test_calibration_prefers_rows_that_trained_the_model(classifier, model_folde
     (tmp_path / "train.jsonl").write_text("".join(lines[:200]))
     (tmp_path / "test.jsonl").write_text("".join(lines[150:]))
     trained = rows_to_measure(classifier, str(tmp_path / "train.jsonl"))
-    monkeypatch.setattr("ziggurat.jobs.calibrating.trained_rows", lambda folder: trained.hashes[:180])
+    monkeypatch.setattr("ziggurat.jobs.peer_calibration.trained_rows", lambda folder: trained.hashes[:180])
     manifest = replace(classifier.manifest, training={"data": {"source": str(tmp_path / "train.jsonl")}})
     knowing = AdaptiveClassifier(classifier.backend, manifest, classifier.spec, classifier.tokenizer)
     data = rows_to_measure(classifier, str(tmp_path / "test.jsonl"))

@@ -218,3 +218,15 @@ def test_only_select_rows_choose(role, rows_file, tiny_recipe, tiny_checkpoint, 
 def test_shipped_recipes_that_train_take_every_stage_in_order():
     assert [stage.kind for stage in load_recipe("early-exit").stages] == ["regular", "heads"]
     assert [stage.kind for stage in load_recipe("adapt").stages] == ["heads"]
+
+
+def test_the_share_that_is_kept_out_may_be_asked_for(rows_file, tiny_recipe, tiny_checkpoint, tmp_path):
+    quick = dataclasses.replace(load_recipe(str(tiny_recipe)), stages=load_recipe(str(tiny_recipe)).stages[1:])
+    options = dataclasses.replace(QUIET, certify=0.4)
+    made = train_classifier(str(rows_file), tmp_path / "out", quick, str(tiny_checkpoint), options)
+    assert 0.3 < made["rows"]["certify"] / 240 < 0.5
+    assert read_manifest(tmp_path / "out").training["recipe"]["certify"] == 0.4
+    with pytest.raises(UserError, match="--certify"):
+        train_classifier(
+            str(rows_file), tmp_path / "no", quick, str(tiny_checkpoint), dataclasses.replace(options, certify=0.95)
+        )

@@ -20,11 +20,14 @@ def _train_options(
     columns: Columns,
     device: Device = "auto",
     mixed_precision: Annotated[bool, typer.Option(help="bfloat16 where the device is fast with it.")] = True,
+    certify: Annotated[
+        float | None, typer.Option(help="Share of the rows that is kept out for `calibrate` (default: the recipe's).")
+    ] = None,
 ) -> TrainOptions:
     """What both ways of training are told."""
     from ziggurat.jobs.training import TrainOptions
 
-    return TrainOptions(columns, device, mixed_precision=mixed_precision)
+    return TrainOptions(columns, device, mixed_precision=mixed_precision, certify=certify)
 
 
 @assembled(options=_train_options)

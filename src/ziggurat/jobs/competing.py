@@ -21,9 +21,9 @@ from ziggurat.engine.choice import DTYPES
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.runner import Outcomes, run
 from ziggurat.errors import UserError
-from ziggurat.jobs.calibrating import Calibration, calibration_of
 from ziggurat.jobs.competition_rows import Setting, quality, row_of_batches, row_of_singles
 from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample, take_encoded
+from ziggurat.jobs.peer_calibration import Calibration, calibration_of
 from ziggurat.native import why_missing
 from ziggurat.report.competition import (
     Answer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class TrainOptions:
     device: str = "auto"
     progress: bool = True
     mixed_precision: bool = True
+    certify: float | None = None  # share of the rows that is kept out for `calibrate`; None = as the recipe says
     keep_stages: bool = False  # also a model folder for each stage, in OUT.stages
 
 
@@ -50,7 +51,7 @@ def train_classifier(
     """
     out = Path(out)
     refuse_full_folder(out)
-    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    recipe = _recipe(recipe, options)
     backbone = packaged_encoder() if model is None else local_folder(model)
     return _make(backbone, recipe, read_roles(source, recipe, options.columns), out, options)
 
@@ -68,7 +69,7 @@ def adapt_classifier(
     """
     out = Path(out)
     refuse_full_folder(out)
-    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    recipe = _recipe(recipe, options)
     if changing := [stage.kind for stage in recipe.stages if stage.kind in BACKBONE_STAGES]:
         raise UserError(
             f"recipe {recipe.name!r}: stage {changing[0]!r} would change the checkpoint; use `ziggurat train --model`"
@@ -76,6 +77,17 @@ def adapt_classifier(
     folder = local_folder(checkpoint)
     names = checkpoint_labels(folder)
     return _make(folder, recipe, read_roles(source, recipe, options.columns, names), out, options)
+
+
+def _recipe(recipe: str | Recipe, options: TrainOptions) -> Recipe:
+    """With the options' share; UserError for one that leaves nothing to train on."""
+    found = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    if options.certify is None:
+        return found
+    try:
+        return replace(found, certify=options.certify)
+    except ValueError as error:
+        raise UserError(f"--certify: {error}") from None
 
 
 def read_roles(source: str, recipe: Recipe, columns: Columns, names: tuple[Label, ...] | None = None) -> Roles:
