@@ -202,7 +202,7 @@ def test_bad_rows_are_refused_and_nothing_is_written(folder, rows_file, tmp_path
     lines = [line for line in rows_file.read_text().splitlines(True) if '"river"' not in line]
     one_class.write_text("".join(lines))
     refuses(folder, one_class, Promise({"loose": 0.5}), "none of the .* has label 'river'")
-    refuses(folder, rows_file, replace(LOOSE, criterion="luck"), "risk 'luck'")
+    refuses(folder, rows_file, replace(LOOSE, criterion="luck"), "criterion 'luck'")
     refuses(folder, rows_file, replace(LOOSE, scores=("guess",)), "exit score 'guess'")
     refuses(folder, rows_file, LOOSE, "column", Columns(text="nope"))
     hashes = calibration_rows(

@@ -93,5 +93,5 @@ RISKS: Mapping[str, Risk] = MappingProxyType(
 def risk_by_name(name: str) -> Risk:
     """A risk of `RISKS`; UserError lists them."""
     if name not in RISKS:
-        raise UserError(f"risk {name!r} is not known; choose one of {', '.join(RISKS)}")
+        raise UserError(f"criterion {name!r} is not known; choose one of {', '.join(RISKS)}")
     return RISKS[name]
