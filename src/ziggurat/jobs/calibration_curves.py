@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
 
 from ziggurat.calibrate.bounds import upper_bound
-from ziggurat.calibrate.paths import Tried, frontier
+from ziggurat.calibrate.paths import Tried, frontier, net_loss
 from ziggurat.calibrate.risks import Risk
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.runner import replay
@@ -79,7 +79,7 @@ def mechanisms(
     """Full depth, and the fastest setting of each kind that n rows are expected to certify for the target."""
     yield Mechanism(FULL_DEPTH, 1e3 * full_seconds)
     prunable, n_exits = classifier.token_rule is not None, len(classifier.rungs) - 1
-    every = list(chain.from_iterable(paths))
+    every, net = list(chain.from_iterable(paths)), net_loss(paths)  # as the paths were chosen
     for name, prunes, leaves in (("pruning alone", True, False), ("exits alone", False, True), ("both", True, True)):
         if prunes and not prunable:
             yield Mechanism(name, None, "the model prunes no tokens")
@@ -87,7 +87,7 @@ def mechanisms(
             yield Mechanism(name, None, "the model has no exits")
         else:
             mine = [one for one in every if _kind(one, prunable) == (prunes, leaves)]
-            yield _mechanism(classifier, name, mine, target, confidence, n)
+            yield _mechanism(classifier, name, mine, target, lambda one: one.hoped_for(n, confidence, net), n)
 
 
 def _kind(setting: Tried, prunable: bool) -> tuple[bool, bool]:
@@ -96,9 +96,14 @@ def _kind(setting: Tried, prunable: bool) -> tuple[bool, bool]:
 
 
 def _mechanism(
-    classifier: AdaptiveClassifier, name: str, settings: Sequence[Tried], target: float, confidence: float, n: int
+    classifier: AdaptiveClassifier,
+    name: str,
+    settings: Sequence[Tried],
+    target: float,
+    hoped_for: Callable[[Tried], float],
+    n: int,
 ) -> Mechanism:
-    fine = [one for one in settings if one.hoped_for(n, confidence) <= target]
+    fine = [one for one in settings if hoped_for(one) <= target]
     if fine:
         best = min(fine, key=lambda one: one.seconds)
         asked = tuple(rung.name for rung, yes in zip(classifier.rungs, best.asked[:-1], strict=False) if yes)
@@ -106,5 +111,5 @@ def _mechanism(
         return Mechanism(name, 1e3 * best.seconds, None, asked, strength)
     if not settings:
         return Mechanism(name, None, "no setting is predicted to be faster than full depth on this machine")
-    least = min(one.hoped_for(n, confidence) for one in settings)
+    least = min(map(hoped_for, settings))
     return Mechanism(name, None, f"would lose too much: {100 * least:.2f} is the least that {n:,} rows might certify")
