@@ -263,6 +263,8 @@ def test_a_setting_that_is_slower_when_it_runs_is_not_believed(folder, rows_file
     [entry] = calibrate(str(folder), str(rows_file), LOOSE, options=ENGINE)["points"]
     assert entry["certified"] > 0 and "2.00x full depth's time" in entry["note"]
     assert set(read_manifest(folder).operating_point("loose").thresholds) == {None}
+    [entry] = calibrate(str(folder), str(rows_file), replace(LOOSE, reference=str(folder)), options=ENGINE)["points"]
+    assert entry["certified"] > 0 and entry["note"] is None  # what full depth loses against another was not tested
 
 
 def test_other_points_of_the_folder_stay(certified, rows_file):

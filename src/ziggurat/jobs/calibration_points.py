@@ -106,7 +106,8 @@ def _chosen(
     options: ModelOptions,
 ) -> Chosen:
     setting, note = certified.fastest, None
-    if setting is not None and paired_ratio(timings[None], timings[name]).median <= 1:
+    # Where full depth may not be used, or itself loses, a certified setting is what there is, however slow.
+    if setting is not None and terms.always_full and paired_ratio(timings[None], timings[name]).median <= 1:
         slower = paired_ratio(timings[name], timings[None]).median
         setting, note = None, f"the fastest certified setting took {slower:.2f}x full depth's time when it ran"
     elif setting is None:
