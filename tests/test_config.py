@@ -60,7 +60,7 @@ def test_every_shipped_recipe_loads_and_says_what_it_is():
     for name in SHIPPED:
         recipe = load_recipe(name)
         assert recipe.name == name
-        assert recipe.description and recipe.stages
+        assert recipe.description and (recipe.stages or recipe.small)
         assert {stage.kind for stage in recipe.stages} <= set(STAGES)
     assert [stage.kind for stage in load_recipe("adapt").stages] == ["heads"]
 
@@ -101,7 +101,7 @@ def test_an_unknown_key_suggests_the_nearest_or_lists_all():
 def test_every_key_without_a_default_must_be_there(kind):
     where, whole = PLACES[kind]
     required = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
-    assert len(required) == 3
+    assert len(required) == {Recipe: 2, StageConfig: 3}[kind]
     for key in required:
         values = whole({})
         del values[key]

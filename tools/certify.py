@@ -20,10 +20,10 @@ import numpy as np
 
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.errors import UserError
-from ziggurat.jobs.calibration_runs import PredictedTime, Seen, seen
+from ziggurat.jobs.calibration_runs import Seen, seen
+from ziggurat.jobs.calibration_time import PredictedTime, costs_of
 from ziggurat.jobs.certifying import Promise, calibrate, searched
 from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure
-from ziggurat.jobs.profiling import stored_profile
 from ziggurat.report.rows import provenance
 
 
@@ -54,7 +54,8 @@ def rows_of(options: argparse.Namespace, test: str) -> Iterator[dict[str, Any]]:
     rows = seen(
         classifier, rows_to_measure(classifier, test), risk_by_name(promise.criterion), None, how.batch_size, False
     )
-    time = PredictedTime(stored_profile(classifier), rows.encoded, rows.runs, how.batch_size)
+    costs = costs_of(classifier, rows.encoded)
+    time = PredictedTime(classifier, costs, rows.encoded, rows.runs, how.batch_size)
     full, every = time.of_full_depth(len(classifier.rungs)), searched(classifier, rows, time, promise)
     data, split = data_and_split(test)
     for entry in result["points"]:

@@ -22,7 +22,7 @@ from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.choosing import select_ladders
-from ziggurat.jobs.opening import data_and_split, lengths_summary, rows_to_measure, sample, take_encoded
+from ziggurat.jobs.opening import data_and_split, lengths_summary, rows_to_measure, sample
 from ziggurat.jobs.training import TrainOptions, read_roles, train_classifier
 from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
 from ziggurat.report.rows import append_row, provenance, read_rows_file
@@ -145,7 +145,7 @@ def measure(
     whole = full.run(encoded, rules.never(1), BATCH).predictions == rows.classes
     low, high = accuracy_interval(right, len(rows))
     spent = method.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
-    timed = take_encoded(encoded, sample(len(rows), TIMED))
+    timed = encoded.take(sample(len(rows), TIMED))
     timings = interleave(
         {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.run(timed, rules.never(1), BATCH)}
     )

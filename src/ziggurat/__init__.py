@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ziggurat.engine.classifier import AdaptiveClassifier
     from ziggurat.errors import UserError
+    from ziggurat.jobs.cascading import build_cascade
     from ziggurat.jobs.certifying import Promise, calibrate
     from ziggurat.jobs.training import adapt_classifier, train_classifier
     from ziggurat.types import Answer, OperatingPoint, Rung, Trace
@@ -22,6 +23,7 @@ __all__ = [
     "Trace",
     "UserError",
     "adapt_classifier",
+    "build_cascade",
     "calibrate",
     "train_classifier",
 ]
@@ -35,6 +37,7 @@ _HOMES = {
     "Trace": "ziggurat.types",
     "UserError": "ziggurat.errors",
     "adapt_classifier": "ziggurat.jobs.training",
+    "build_cascade": "ziggurat.jobs.cascading",
     "calibrate": "ziggurat.jobs.certifying",
     "train_classifier": "ziggurat.jobs.training",
 }

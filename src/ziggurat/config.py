@@ -24,6 +24,7 @@ BACKBONE_STAGES = ("regular", "soft", "hard", "lengthdrop", "int8", "joint")  # 
 PRUNING_KINDS = ("threshold", "share", "count")
 PRUNING_SCORES = ("received", "received-from-others", "predicted")
 PRUNING_SCALES = ("relative", "paper", "ltp-code")
+SMALL_KINDS = ("static", "bilstm")  # of ziggurat.encoder.small
 SCHEDULES = ("linear", "flat", "spatten", "geometric")
 
 
@@ -130,12 +131,26 @@ class SearchConfig:
 
 
 @dataclass(frozen=True)
+class SmallConfig:
+    """A small model without layers, trained towards a teacher or labels: a cascade's first tier."""
+
+    kind: str = "static"  # static (hashed n-grams) or bilstm
+    temperature: float = 1.0  # by which the teacher's logits are divided
+    label_weight: float = 0.0  # share of the labels in the targets of rows that have one; without a teacher it is 1
+
+    def __post_init__(self) -> None:
+        _require(self.kind in SMALL_KINDS, "kind", self.kind, f"one of {', '.join(SMALL_KINDS)}")
+        _require(self.temperature > 0, "temperature", self.temperature, "more than 0")
+        _require(0 <= self.label_weight <= 1, "label_weight", self.label_weight, "in [0, 1]")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a model is made from a backbone and data."""
 
     name: str
     description: str
-    stages: tuple[StageConfig, ...]
+    stages: tuple[StageConfig, ...] = ()
     max_length: int = 256  # tokens that are read of an input
     head_kind: str = "fastbert"  # preset of ziggurat.encoder.heads
     head_layers: tuple[int, ...] | None = None  # after which layers heads stand; None = after each but the last
@@ -147,9 +162,12 @@ class Recipe:
     temperatures: bool = False  # fit a temperature per rung on the select rows
     seed: int = 0
     search: SearchConfig | None = None  # of shares, after all stages; None = pruning stays as the stages leave it
+    small: SmallConfig | None = None  # instead of stages: a small model
+    tiers: tuple[str, ...] = ()  # recipes of the first tiers of a cascade, which the stages' model then teaches
 
     def __post_init__(self) -> None:
-        _require(bool(self.stages), "stages", self.stages, "at least one")
+        _require(bool(self.stages) != (self.small is not None), "stages", self.stages, "given, unless there is [small]")
+        _require(self.small is None or not self.tiers, "tiers", self.tiers, "left out where there is [small]")
         _require(self.max_length >= 3, "max_length", self.max_length, "at least 3")
         _require(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
         _require(self.select > 0, "select", self.select, "more than 0")

@@ -13,14 +13,15 @@ Label = int | str
 
 @dataclass(frozen=True)
 class Rung:
-    """A place where an answer can be given: after `layer` encoder layers."""
+    """A place where an answer can be given: after `layer` encoder layers of a tier."""
 
-    layer: int  # encoder layers that have run, 1 … L
+    layer: int  # of the tier's layers that have run, 1 … L; 0 = a small model, which has none
+    tier: str = ""  # what the tier is called; "" = a model alone, or a cascade's last tier
 
     @property
     def name(self) -> str:
         """What tables and figures call it."""
-        return f"layer {self.layer}"
+        return f"{self.tier} layer {self.layer}".strip() if self.layer else self.tier
 
 
 @dataclass(frozen=True)

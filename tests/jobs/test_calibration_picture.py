@@ -16,7 +16,7 @@ from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.calibrate.timing import Costs, Profile
 from ziggurat.config import PruningConfig
 from ziggurat.errors import UserError
-from ziggurat.jobs import calibration_picture, calibration_points, certifying
+from ziggurat.jobs import calibration_picture, calibration_points, calibration_time
 from ziggurat.jobs.calibration_curves import band, mechanisms
 from ziggurat.jobs.calibration_points import rule_of
 from ziggurat.jobs.calibration_runs import full_run
@@ -62,7 +62,7 @@ def calibrated(tmp_path_factory):
         return result, html.read_text(), made["picture"], made["arguments"]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(certifying, "stored_profile", flat_profile)
+        patch.setattr(calibration_time, "stored_profile", flat_profile)
         patch.setattr(calibration_points, "interleave", steady)
         patch.setattr(calibration_picture, "picture", watched)
         yield run
@@ -127,7 +127,7 @@ def test_the_costliest_inputs_are_told_as_they_ran(calibrated, pruned, rows_file
     for one in picture.costly:
         (answer,) = classifier.predict([one.text], rule)
         trace = answer.trace
-        assert (one.read, one.kept, one.layer) == (trace.read, trace.tokens[-1], trace.layers)
+        assert (one.read, one.kept, one.rung) == (trace.read, trace.tokens[-1], f"layer {trace.layers}")
         assert (one.gflops, one.answer) == (pytest.approx(trace.flops / 1e9), answer.label)
         row = witness.rows.texts.index(one.text)
         assert one.label == witness.rows.label_names[witness.rows.labels[row]]
@@ -210,6 +210,6 @@ def test_a_band_holds_the_mean_and_narrows_with_the_rows():
 
 def test_the_page_is_refused_before_anything_is_measured(monkeypatch, plain, rows_file, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setattr(certifying, "stored_profile", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(calibration_time, "stored_profile", lambda *_: pytest.fail("it was measured"))
     with pytest.raises(UserError, match=r"ziggurat\[report\]"):
         calibrate(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=tmp_path / "page.html")

@@ -18,9 +18,10 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.runner import replay
 from ziggurat.errors import UserError
 from ziggurat.jobs import calibration_rows as rows_module
-from ziggurat.jobs import certifying
+from ziggurat.jobs import calibration_time, certifying
 from ziggurat.jobs.calibration_rows import calibration_rows
-from ziggurat.jobs.calibration_runs import PredictedTime, seen
+from ziggurat.jobs.calibration_runs import seen
+from ziggurat.jobs.calibration_time import PredictedTime, ProfiledCost
 from ziggurat.jobs.certifying import Promise, calibrate
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.opening import ModelOptions
@@ -44,7 +45,7 @@ def made_up_profile(classifier: AdaptiveClassifier, tick=None) -> Profile:
 @pytest.fixture(autouse=True)
 def no_clock(monkeypatch):
     """A machine whose speed is known: predicted by a made-up profile, measured by counting rungs."""
-    monkeypatch.setattr(certifying, "stored_profile", made_up_profile)
+    monkeypatch.setattr(calibration_time, "stored_profile", made_up_profile)
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_predicted_time_follows_exits_and_pruning(copied, pruned_folder, rows_fi
     classifier = ENGINE.open(str(pruned_folder))
     parts = calibration_rows(str(pruned_folder), classifier, str(rows_file), DEFAULT_COLUMNS, RISKS["accuracy"])
     order = seen(classifier, parts.order, RISKS["accuracy"], None, 32, False)
-    time = PredictedTime(made_up_profile(classifier), order.encoded, order.runs, 32)
+    time = PredictedTime(classifier, [ProfiledCost(made_up_profile(classifier))], order.encoded, order.runs, 32)
     n, asked = len(parts.order), (True, True, True, True)
     depths = [time.of(np.full(n, rung), asked, 0.0) for rung in range(4)]
     assert depths == sorted(depths) and len(set(depths)) == 4

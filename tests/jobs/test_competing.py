@@ -1,5 +1,6 @@
 """`bench --peers` from end to end on a tiny model, and where its calibration texts come from."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_calibration_prefers_rows_that_trained_the_model(classifier, model_folde
     trained = rows_to_measure(classifier, str(tmp_path / "train.jsonl"))
     monkeypatch.setattr("ziggurat.jobs.peer_calibration.trained_rows", lambda folder: trained.hashes[:180])
     manifest = replace(classifier.manifest, training={"data": {"source": str(tmp_path / "train.jsonl")}})
-    knowing = AdaptiveClassifier(classifier.backend, manifest, classifier.spec, classifier.tokenizer)
+    knowing = AdaptiveClassifier([dataclasses.replace(classifier.tiers[0], manifest=manifest)])
     data = rows_to_measure(classifier, str(tmp_path / "test.jsonl"))
     chosen = calibration_of(str(model_folder), knowing, data, 1000, None, DEFAULT_COLUMNS)
     assert chosen.measured is data

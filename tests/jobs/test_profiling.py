@@ -219,7 +219,7 @@ def test_the_cache_is_where_the_user_wants_it(classifier, monkeypatch, tmp_path)
 def test_batches_are_numbered_as_they_are_run(classifier, texts):
     encoded = classifier.encode(texts)
     numbers = batch_numbers(encoded.lengths, 3)
-    for number, batch in enumerate(classifier.batches(encoded, 3)):
+    for number, batch in enumerate(classifier.tiers[0].batches(encoded, 3)):
         assert sorted(batch.rows) == np.flatnonzero(numbers == number).tolist()
 
 

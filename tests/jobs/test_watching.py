@@ -37,7 +37,7 @@ def with_point(classifier):
         point = OperatingPoint("eager", "entropy", (1.0,) * 3, fingerprint, 0.5, 0.95, "hash")
         point = replace(point, certificate=certificate(differs, flops))
         manifest = replace(classifier.manifest, operating_points=(point,))
-        return AdaptiveClassifier(classifier.backend, manifest, classifier.spec, classifier.tokenizer)
+        return AdaptiveClassifier([replace(classifier.tiers[0], manifest=manifest)])
 
     return make
 

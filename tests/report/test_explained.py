@@ -14,7 +14,8 @@ def token(piece, side=None, start=0, end=0, left_at=None):
 
 def rung(layer, score, threshold, leaves, **probabilities):
     probabilities = probabilities or {"river": 0.25, "stone": 0.75}
-    return {"layer": layer, "score": score, "threshold": threshold, "leaves": leaves, "probabilities": probabilities}
+    said = {"score": score, "threshold": threshold, "leaves": leaves, "probabilities": probabilities}
+    return {"layer": layer, "rung": f"layer {layer}", **said}
 
 
 def made(text, tokens, **changes):

@@ -58,15 +58,17 @@ def families(
     losses: np.ndarray,
     saved: np.ndarray,
     scores: Sequence[str] = SCORES,
+    tiers: Sequence[int] = (),
     temperatures: np.ndarray | None = None,
 ) -> Iterator[tuple[Candidate, ...]]:
     """Settings that are tried on a stored run, each family from strict to daring; first pruning alone.
 
     `losses` (n, n_rungs): of leaving there; `saved` (n_rungs): share of full depth's time that leaving there saves.
+    `tiers` are the numbers of rungs of a cascade's tiers; () = one model.
     """
     yield (full_depth(run),)
     for score in _different(scores, run.every.shape[2]):
-        for exits in exit_sets(run.n_rungs - 1):
+        for exits in exit_sets(run.n_rungs - 1, tiers):
             known = doubts(run, score, exits, temperatures)
             for limits in (_shared(known), _staked(known, losses, saved)):
                 yield tuple(_candidate(known, one, run.pruning) for one in limits)
@@ -89,11 +91,22 @@ def _candidate(known: Doubts, limits: np.ndarray, pruning: float) -> Candidate:
     return Candidate(known.score, thresholds, rungs, pruning)
 
 
-def exit_sets(n_exits: int) -> tuple[tuple[int, ...], ...]:
-    """Which exits are asked: all, all but the first ones, and every second: a head that few leave at does not pay."""
-    sets = [tuple(range(first, n_exits)) for first in range(n_exits)]
-    sets += [tuple(range(start, n_exits, 2)) for start in (0, 1) if start < n_exits]
-    return tuple(dict.fromkeys(sets))
+def exit_sets(n_exits: int, tiers: Sequence[int] = ()) -> tuple[tuple[int, ...], ...]:
+    """Which exits are asked, of one model or of a cascade whose tiers have so many rungs.
+
+    Of a model all, all but the first ones, and every second: a head that few leave at does not pay. Of a tier before
+    the last all, its end alone, or none, for then the tier is left out; of the last also none.
+    """
+    chosen: list[tuple[int, ...]] = [()]
+    first = 0
+    for size in tiers[:-1]:
+        rungs = tuple(range(first, min(first + size, n_exits)))
+        chosen = [(*before, *some) for before in chosen for some in dict.fromkeys((rungs, rungs[-1:], ()))]
+        first += size
+    last = range(first, n_exits)
+    sets = [tuple(last[start:]) for start in range(len(last))] + [tuple(last[start::2]) for start in (0, 1)]
+    sets = [(*before, *some) for before in chosen for some in [*sets, *([()] if tiers else [])]]
+    return tuple(dict.fromkeys(some for some in sets if some))
 
 
 def _shared(known: Doubts) -> Iterator[np.ndarray]:

@@ -44,7 +44,7 @@ from ziggurat.cli.text import (
     information_text,
     prediction_text,
 )
-from ziggurat.cli.training import adapt, train
+from ziggurat.cli.training import adapt, cascade, train
 from ziggurat.errors import UserError
 
 # Rooms are imported inside the commands: `ziggurat --help` answers before numpy would be loaded.
@@ -79,6 +79,7 @@ def demo(
 
 app.command()(train)
 app.command()(adapt)
+app.command()(cascade)
 app.command()(calibrate)
 
 

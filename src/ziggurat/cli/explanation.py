@@ -84,7 +84,7 @@ def _rung_lines(result: Mapping[str, Any]) -> list[str]:
     rungs = result["rungs"]
     rows = [(f"{result['score']} {comparison(result, rung)}", decision(rung), likeliest(rung)) for rung in rungs]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    titles = [f"layer {rung['layer']}" for rung in rungs]
+    titles = [rung["rung"] for rung in rungs]
     return [
         f"{title:<{TITLE}} {'  '.join(map(str.ljust, row, widths))}".rstrip()
         for title, row in zip(titles, rows, strict=True)

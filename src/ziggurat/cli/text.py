@@ -13,6 +13,15 @@ def training_text(result: dict[str, Any]) -> str:
     return f"{head}{_search_text(result.get('search'))}\noperating points, chosen on the select rows:{points}"
 
 
+def cascade_text(result: dict[str, Any]) -> str:
+    """What `cascade` shows."""
+    return (
+        f"{result['out']}: a cascade of {len(result['tiers'])} tiers ({', '.join(result['tiers'])})\n"
+        f"it may answer after: {', '.join(result['rungs'])}\n"
+        f"now choose where: ziggurat calibrate {result['out']} --data FILE"
+    )
+
+
 def _search_text(search: dict[str, Any] | None) -> str:
     if search is None:
         return ""
@@ -123,17 +132,28 @@ def information_text(result: dict[str, Any]) -> str:
     after = ", ".join(map(str, heads["after_layers"]))
     exits = f"{heads['kind']} after layers {after}" if after else "none"
     lines = [
-        f"{result['model']}: {result['architecture']}, {result['layers']} layers x {result['hidden']}",
+        f"{result['model']}: {_architecture_text(result)}",
+        *(f"  asks first {_architecture_text(tier)}" for tier in result["tiers"]),
         f"  reads      {'pairs of texts' if result['pairs'] else 'texts'} of up to {result['max_length']} tokens",
         f"  labels     {', '.join(map(str, result['labels']))}",
         f"  heads      {exits}",
         f"  pruning    {_pruning_text(result['pruning'])}{', layers in INT8' if result['int8'] else ''}",
-        f"  cost       {result['gflops_at_64_tokens']:.2f} GFLOPs for 64 tokens at full depth",
+        *_cost_lines(result["gflops_at_64_tokens"]),
         f"  engine     {_engine_text(result['engine'])}",
         f"  trained on {rows.get('rows', 0):,} rows of {rows.get('source', 'unknown')}",
         *(f"  {point['name']:<10} {_point_text(point)}" for point in result["operating_points"]),
     ]
     return "\n".join(lines)
+
+
+def _architecture_text(tier: dict[str, Any]) -> str:
+    if not tier["layers"]:
+        return f"{tier['architecture']} model, without layers"
+    return f"{tier['architecture']}, {tier['layers']} layers x {tier['hidden']}"
+
+
+def _cost_lines(gflops: float | None) -> list[str]:
+    return [] if gflops is None else [f"  cost       {gflops:.2f} GFLOPs for 64 tokens at full depth"]
 
 
 def _engine_text(engine: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ziggurat.cli.options import Device, Json, Out, assembled, columns_of, shown
-from ziggurat.cli.text import training_text
+from ziggurat.cli.text import cascade_text, training_text
 
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
@@ -36,6 +36,9 @@ def train(
     out: Out,
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "early-exit",
     model: Annotated[str | None, typer.Option(help="Encoder to start from (default: the packaged MiniLM).")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Trained model that a small model learns from (recipe static or bilstm).")
+    ] = None,
     *,
     options: TrainOptions,
     keep_stages: Annotated[
@@ -47,7 +50,21 @@ def train(
     from ziggurat.jobs.training import train_classifier as job
 
     with shown(as_json, training_text) as show:
-        show(job(train, out, recipe, model, replace(options, keep_stages=keep_stages)))
+        show(job(train, out, recipe, model, replace(options, keep_stages=keep_stages), teacher))
+
+
+def cascade(
+    models: Annotated[
+        list[str], typer.Argument(metavar="TIER...", help="Trained models from cheap to dear: folders or hub names.")
+    ],
+    out: Out,
+    as_json: Json = False,
+) -> None:
+    """Put small models in front of a large one; calibrate the result, and each text goes as far as it must."""
+    from ziggurat.jobs.cascading import build_cascade as job
+
+    with shown(as_json, cascade_text) as show:
+        show(job(models, out))
 
 
 @assembled(options=_train_options)

@@ -29,11 +29,23 @@ class Encoded:
 
     tokens: list[np.ndarray]  # (n) arrays of shape (length, 2) int64: token id, segment id
     truncated: np.ndarray  # (n) bool: the text was longer than the model reads
+    texts: Sequence[str] | None = (
+        None  # (n) what was read, for a later tier with a tokenizer of its own; None = unknown
+    )
+    pairs: Sequence[str] | None = None  # (n) second texts; None = single texts
 
     @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each text, special ones included, (n) int64."""
         return np.array([len(tokens) for tokens in self.tokens], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, rows: np.ndarray) -> Encoded:
+        """Only these texts, (m) indices, in this order."""
+        texts, pairs = (None if some is None else [some[row] for row in rows] for some in (self.texts, self.pairs))
+        return Encoded([self.tokens[row] for row in rows], self.truncated[rows], texts, pairs)
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,7 @@ class TextTokenizer:
             kept = _fit(lengths, room)
             tokens += frame.around([_ids(side, most) for side, most in zip(sides, kept, strict=True)], kept)
             truncated.append(lengths.sum(axis=0) > room)
-        return Encoded(tokens, np.concatenate(truncated))
+        return Encoded(tokens, np.concatenate(truncated), texts, pairs)
 
     def pieces(self, text: str, pair: str | None = None) -> list[Piece]:
         """The tokens that `encode` makes of one text or pair, in its order, each with its place in the text."""

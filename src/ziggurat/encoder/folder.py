@@ -26,6 +26,8 @@ MANIFEST = "ziggurat.json"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"  # the Hugging Face tensors, loadable by plain transformers
 TOKENIZER = "tokenizer.json"
+TIERS = "tiers"  # sub-folder of a cascade
+ENCODER = "encoder"  # kind of a model with layers; the others are in ziggurat.encoder.small
 EXTRAS = "ziggurat.safetensors"  # exit heads, pruning, and the hashes of the rows that were trained on
 HEAD_PREFIX = "exits."
 PRUNING_PREFIX = "pruning."
@@ -48,13 +50,15 @@ class Manifest:
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # recipe, data and roles that made it
     int8: bool = False  # the layers' linear maps answer in INT8, simulated where the engine computes with floats
     pruning: PruningConfig | None = None  # which tokens leave on the way; its numbers are in EXTRAS
+    kind: str = ENCODER  # or a small model without layers: static, bilstm
+    tiers: tuple[str, ...] = ()  # sub-folders of the models that are asked first, from cheap to dear; none = no cascade
 
     def operating_point(self, name: str) -> OperatingPoint:
         """The point of this name; UserError lists those that exist."""
         for point in self.operating_points:
             if point.name == name:
                 return point
-        known = ", ".join(point.name for point in self.operating_points) or "none"
+        known = ", ".join(point.name for point in self.operating_points) or "none; make some with `ziggurat calibrate`"
         raise UserError(f"operating point {name!r} is not in the model; it has: {known}")
 
 
@@ -81,6 +85,15 @@ def write_point(point: OperatingPoint, path: Path) -> None:
     """Writes an operating point as a file of its own."""
     with whole_file(path) as made:
         made.write_text(json.dumps(point.to_dict(), indent=2) + "\n", "utf-8")
+
+
+def tier_folders(folder: Path, manifest: Manifest) -> list[Path]:
+    """Where the first tiers of a cascade are, from cheap to dear; UserError if one is missing."""
+    folders = [folder / name for name in manifest.tiers]
+    for tier in folders:
+        if not (tier / MANIFEST).is_file():
+            raise UserError(f"{tier}: no {MANIFEST}; the cascade's tier is missing, copy the whole folder again")
+    return folders
 
 
 def read_point(path: Path) -> OperatingPoint:
@@ -147,9 +160,13 @@ def check_fingerprint(folder: Path, manifest: Manifest) -> None:
 
 
 def fingerprint(folder: Path, manifest: Manifest) -> str:
-    """SHA-256 of whatever changes an answer: weights, tokenizer, architecture, heads, length of the inputs."""
-    spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
-    settings = [dataclasses.asdict(spec), manifest.max_length, manifest.head_kind, list(manifest.head_layers)]
+    """SHA-256 of whatever changes an answer: weights, tokenizer, architecture, heads, length of the inputs, tiers."""
+    if manifest.kind == ENCODER:
+        spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
+        settings: list[Any] = [dataclasses.asdict(spec), manifest.max_length, manifest.head_kind]
+        settings.append(list(manifest.head_layers))
+    else:
+        settings = [manifest.kind, manifest.max_length]
     if manifest.pruning is not None:
         # Read back as it will be: 4 in a recipe is 4.0 in the folder.
         pruning = dataclasses.asdict(from_mapping(PruningConfig, dataclasses.asdict(manifest.pruning), where=MANIFEST))
@@ -158,6 +175,7 @@ def fingerprint(folder: Path, manifest: Manifest) -> str:
         settings.append(pruning)
     if manifest.int8:
         settings.append("int8")
+    settings += [read_manifest(tier).fingerprint for tier in tier_folders(folder, manifest)]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name in (WEIGHTS, EXTRAS, TOKENIZER):
         with (folder / name).open("rb") as file:

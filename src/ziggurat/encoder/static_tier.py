@@ -21,6 +21,7 @@ from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 
 FORMAT_VERSION = "1"  # of the file; another way to hash is another version
+FEATURES_PER_TOKEN = 4  # at most: a piece, two neighbours, a word and two neighbouring words may end with a token
 LARGEST = 32767  # of the numbers in a row; -LARGEST is the smallest
 
 
@@ -61,6 +62,10 @@ class StaticTier:
         total = (sums[edges[1:]] - sums[edges[:-1]]) * self.scales.astype(np.float64)
         said: np.ndarray = total / np.sqrt(np.maximum(counts, 1))[:, None] + self.bias
         return said.astype(np.float32)
+
+    def flops(self, lengths: np.ndarray) -> np.ndarray:
+        """At most so many for texts of these lengths: (n) → (n) int64."""
+        return np.asarray(static_flops(FEATURES_PER_TOKEN * lengths.astype(np.int64), self.n_classes))
 
     def save(self, path: Path) -> None:
         """Writes the tier as one safetensors file."""

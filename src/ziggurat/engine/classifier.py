@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from ziggurat.data.packing import PackedBatch
-from ziggurat.data.tokenize import Encoded, TextTokenizer, limit_threads, pack_rows
-from ziggurat.encoder.flops import full_flops, rung_flops
-from ziggurat.encoder.folder import Manifest, read_json, read_manifest, read_point
+from ziggurat.data.packing import cumulate
+from ziggurat.data.tokenize import Encoded, limit_threads
+from ziggurat.encoder.folder import read_point
 from ziggurat.encoder.hub import local_folder
-from ziggurat.encoder.spec import EncoderSpec, read_spec
+from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine import rules
-from ziggurat.engine.backend import Backend
-from ziggurat.engine.choice import open_backend
+from ziggurat.engine.ladder import run_every_rung_of, run_ladder
 from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import AllRungs, Outcomes, run, run_every_rung
-from ziggurat.engine.scheduler import by_length
+from ziggurat.engine.runner import AllRungs, Outcomes
+from ziggurat.engine.tiers import Tier, open_tiers, places
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import softmax
-from ziggurat.policies.prune import PREDICTED, TokenRule, scaled
+from ziggurat.policies.prune import TokenRule, scaled
 from ziggurat.types import Answer, OperatingPoint, Rung, Trace
 
 Text = str | tuple[str, str]
@@ -33,11 +32,12 @@ FULL = "full"  # the operating point that never leaves early; every model has it
 class AdaptiveClassifier:
     """A model folder, ready to classify. Make it with `from_pretrained`."""
 
-    def __init__(self, backend: Backend, manifest: Manifest, spec: EncoderSpec, tokenizer: TextTokenizer) -> None:
-        self.backend = backend
-        self.manifest = manifest
-        self.spec = spec
-        self.tokenizer = tokenizer
+    def __init__(self, tiers: Sequence[Tier]) -> None:
+        """Models from cheap to dear, of a cascade several, else one. The last is "the model" in all that follows."""
+        self.tiers = tuple(tiers)
+        self.backend = tiers[-1].backend
+        self.manifest = tiers[-1].manifest
+        self.tokenizer = tiers[-1].tokenizer
 
     @classmethod
     def from_pretrained(
@@ -48,23 +48,41 @@ class AdaptiveClassifier:
         threads: int | None = None,
         engine: str = "auto",
     ) -> AdaptiveClassifier:
-        """Loads a folder made by `ziggurat train` or `adapt`, or a hub name; UserError says what is wrong with it.
+        """Loads a folder made by `ziggurat train`, `adapt` or `cascade`, or a hub name; UserError says what is wrong.
 
         `device` is auto, cpu or cuda; `dtype` float32, bfloat16 or (compiled engine) int8; `threads` of the CPU, None =
         all cores; `engine` native (compiled, CPUs), torch, or auto: native on CPUs where it is installed.
         """
         folder = local_folder(str(model))
-        manifest = read_manifest(folder)
-        spec = read_spec(read_json(folder / "config.json", f"{folder}: no config.json; copy the model again"))
-        tokenizer = TextTokenizer(folder, manifest.max_length)
-        backend = open_backend(folder, engine, device, dtype, threads)
-        limit_threads(backend.threads)
-        return cls(backend, manifest, spec, tokenizer)
+        classifier = cls(open_tiers(folder, device, dtype, threads, engine))
+        limit_threads(classifier.backend.threads)
+        return classifier
 
     @property
+    def spec(self) -> EncoderSpec:
+        """Of the last tier's layers; UserError for a small model, which has none."""
+        if self.tiers[-1].spec is None:
+            raise UserError(f"a {self.manifest.kind} model has no layers to look into; give an encoder or a cascade")
+        return self.tiers[-1].spec
+
+    @cached_property
     def rungs(self) -> tuple[Rung, ...]:
         """Where it can answer, from cheap to dear; the last is the full model."""
-        return tuple(Rung(layer) for layer in self.backend.rung_layers)
+        before = (tier.rungs(place) for place, tier in enumerate(self.tiers[:-1]))
+        return tuple(chain(*before, self.tiers[-1].rungs()))
+
+    @cached_property
+    def depths(self) -> np.ndarray:
+        """How many layers of all tiers have run at each rung, if every tier before was run to its end: (n_rungs)."""
+        before = cumulate(np.array([tier.backend.n_layers for tier in self.tiers]))[:-1]
+        return np.concatenate(
+            [start + np.array(tier.backend.rung_layers) for start, tier in zip(before, self.tiers, strict=True)]
+        )
+
+    @cached_property
+    def layer_columns(self) -> np.ndarray:
+        """Which columns of `kept` are tokens that a layer left, not those that a tier read: bool."""
+        return np.concatenate([np.arange(tier.columns) > 0 for tier in self.tiers])
 
     def predict(
         self,
@@ -91,7 +109,7 @@ class AdaptiveClassifier:
                 trace=Trace(
                     rung=int(outcomes.rungs[row]),
                     read=int(encoded.lengths[row]),
-                    tokens=tuple(int(count) for count in outcomes.kept[row, 1:] if count),
+                    tokens=tuple(int(count) for count in outcomes.kept[row, self.layer_columns] if count),
                     flops=int(flops[row]),
                     microseconds=float(outcomes.seconds[row] * 1e6),
                     truncated=bool(encoded.truncated[row]),
@@ -151,36 +169,41 @@ class AdaptiveClassifier:
             raise UserError(
                 f"exit rule: thresholds for {len(rule.thresholds)} inputs, but there are {len(encoded.tokens)}"
             )
-        return run(self.backend, self.batches(encoded, batch_size, progress), rule, len(encoded.tokens))
+        return run_ladder(self.tiers, encoded, rule, [batch_size] * len(self.tiers), progress)
 
     def every_rung(
         self, encoded: Encoded, batch_size: int = 32, progress: bool = False, tokens: TokenRule | None = None
     ) -> AllRungs:
         """What every rung says to every input under a pruning rule (None = without), for replay and calibration."""
-        batches = self.batches(encoded, batch_size, progress)
-        return run_every_rung(self.backend, batches, len(encoded.tokens), tokens)
+        return run_every_rung_of(self.tiers, encoded, [batch_size] * len(self.tiers), progress, tokens)
 
-    def batches(self, encoded: Encoded, batch_size: int, progress: bool = False) -> Iterator[PackedBatch]:
-        """Packed batches, like lengths together, with a progress bar over inputs if asked."""
-        if batch_size < 1:
-            raise UserError(f"batch size {batch_size}: must be at least 1")
-        with tqdm(total=len(encoded.tokens), unit=" texts", disable=not progress, leave=False) as bar:
-            for indices in by_length(encoded.lengths, batch_size):
-                yield pack_rows(encoded, indices)
-                bar.update(len(indices))
+    def flops(self, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
+        """Cost of leaving at each rung, (n, n_rungs) int64, from `Outcomes.kept`; every tier that ran is charged."""
+        spent: np.ndarray = np.zeros((len(kept), 1), dtype=np.int64)
+        costs = []
+        for place in places(self.tiers):
+            own = place.tier.flops(kept[:, place.columns], rule.asked[place.rungs], place.pruning(rule.tokens))
+            costs.append(spent + own)
+            last = place.last_asked(rule.asked)
+            if last is not None:  # those who go on have come that far
+                spent = costs[-1][:, [last]]
+        return np.concatenate(costs, axis=1)
 
-    def flops(self, tokens: np.ndarray, rule: ExitRule) -> np.ndarray:
-        """Cost of leaving at each rung, (n, n_rungs) int64, from lengths (n) or `Outcomes.kept` (n, L + 1)."""
-        kind, n_classes = self.manifest.head_kind, len(self.manifest.labels)
-        pruning = rule.tokens
-        guessed = None
-        if pruning is not None and pruning.score == PREDICTED:
-            guessed = [pruning.prunes(layer) for layer in range(1, self.spec.layers + 1)]
-        return rung_flops(self.spec, kind, n_classes, tokens, self.backend.rung_layers, rule.asked, guessed)
+    def ran(self, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule) -> np.ndarray:
+        """`kept` of a run in which nobody left, (n, columns), without what those who leave at `rungs` (n) never see."""
+        ran = np.zeros(kept.shape, dtype=bool)
+        for place in places(self.tiers):
+            last = place.last_asked(rule.asked)
+            if last is not None:
+                layers = np.array(place.tier.backend.rung_layers)
+                depth = layers[np.clip(rungs - place.rungs.start, 0, last)]
+                came = (rungs >= place.rungs.start)[:, None]
+                ran[:, place.columns] = came & (np.arange(place.tier.columns) <= depth[:, None])
+        return np.where(ran, kept, 0)
 
     def full_flops(self, lengths: np.ndarray) -> np.ndarray:
-        """Cost of the full model without exits: lengths (n) → (n) int64."""
-        return full_flops(self.spec, len(self.manifest.labels), lengths)
+        """Cost of the last tier's layers without exits: lengths (n) → (n) int64."""
+        return self.tiers[-1].full_flops(lengths)
 
 
 def _check_text(text: object, index: int, pairs: bool) -> None:

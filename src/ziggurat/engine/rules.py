@@ -61,9 +61,24 @@ class ExitRule:
     def values(self, rung: int, history: np.ndarray) -> np.ndarray:
         """The score that `leaves` compares: history (n_seqs, rungs seen, n_classes) → (n_seqs) float64."""
         if self.temperatures is not None:
-            heard = np.flatnonzero(self.asked[: rung + 1])  # the history skips rungs that are not asked
+            # The history skips rungs that are not asked; of a later tier's, only what the score needs is there.
+            heard = np.flatnonzero(self.asked[: rung + 1])[-history.shape[1] :]
             history = history / self.temperatures[heard, None]
         return exit_score(self.score).of(history)
+
+
+def of_tier(rule: ExitRule, first: int, n_rungs: int) -> tuple[ExitRule, int]:
+    """What a ladder's rule says to one tier, whose rungs begin with `first`; and which of them is asked last, from 0.
+
+    There everybody leaves the tier, who may stay in it no longer: whether with an answer is the ladder's to decide.
+    Only for scores that look at one rung alone. At least one of the tier's rungs must be asked.
+    """
+    last = int(np.flatnonzero(rule.asked[first : first + n_rungs])[-1])
+    thresholds = rule.thresholds[..., first : first + n_rungs - 1].copy()
+    if last < n_rungs - 1:
+        thresholds[..., last] = exit_score(rule.score).always
+    temperatures = None if rule.temperatures is None else rule.temperatures[first : first + n_rungs]
+    return ExitRule(rule.score, thresholds, temperatures, rule.tokens), last
 
 
 def never(n_rungs: int) -> ExitRule:

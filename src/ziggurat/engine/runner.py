@@ -39,47 +39,63 @@ class AllRungs:
     kept: np.ndarray  # (n, L + 1) int64, as in Outcomes
 
 
-def run(backend: Backend, batches: Iterable[PackedBatch], rule: ExitRule, n_inputs: int) -> Outcomes:
-    """Answers every input of `batches`, whose `rows` index the call's n_inputs inputs and are all there once."""
-    outcomes = Outcomes(
-        np.full((n_inputs, backend.n_classes), np.nan, dtype=np.float32),
+def nothing_yet(n_inputs: int, n_classes: int, n_columns: int) -> Outcomes:
+    """Of inputs that nobody has answered, `n_columns` wide in `kept`."""
+    return Outcomes(
+        np.full((n_inputs, n_classes), np.nan, dtype=np.float32),
         np.full(n_inputs, -1, dtype=np.int64),
         np.full(n_inputs, np.nan),
-        np.zeros((n_inputs, backend.n_layers + 1), dtype=np.int64),
+        np.zeros((n_inputs, n_columns), dtype=np.int64),
     )
+
+
+def run(backend: Backend, batches: Iterable[PackedBatch], rule: ExitRule, n_inputs: int) -> Outcomes:
+    """Answers every input of `batches`, whose `rows` index the call's n_inputs inputs and are all there once."""
+    outcomes = nothing_yet(n_inputs, backend.n_classes, backend.n_layers + 1)
     whole = backend if isinstance(backend, WholeForward) else None
     for batch in batches:
         answered = None if whole is None else whole.answer(batch, rule)
         if answered is None:
-            _run_batch(backend, batch, rule, outcomes)
+            nothing_heard = np.empty((batch.n_seqs, 0, backend.n_classes), dtype=np.float32)
+            run_batch(backend, batch, rule, outcomes, 0, nothing_heard)
         else:
             outcomes.logits[batch.rows], outcomes.rungs[batch.rows] = answered.logits, answered.rungs
             outcomes.seconds[batch.rows], outcomes.kept[batch.rows] = answered.seconds, answered.kept
     return outcomes
 
 
-def _run_batch(backend: Backend, batch: PackedBatch, rule: ExitRule, outcomes: Outcomes) -> None:
-    """Writes the batch's answers into `outcomes`."""
+def run_batch(
+    backend: Backend, batch: PackedBatch, rule: ExitRule, outcomes: Outcomes, first: int, history: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Step by step, for any rule; writes the batch's answers into `outcomes`, rungs counted from the backend's first.
+
+    That is rung `first` of the rule's ladder, and `history` (n_seqs, asked rungs before, n_classes) what those said.
+    Returns who has no answer here, (m) rows, and their history.
+    """
     start = time.perf_counter()
     live = backend.embed(batch, rule.tokens)
     outcomes.kept[live.rows, 0] = live.lengths
-    history = np.empty((live.n_seqs, 0, backend.n_classes), dtype=np.float32)
-    asked = {layer: rung for rung, layer in enumerate(backend.rung_layers) if rule.asked[rung]}
-    for layer in range(1, backend.n_layers + 1):
-        live = backend.layer(layer, live, rule.tokens)
-        outcomes.kept[live.rows, layer] = live.lengths
+    asked = {layer: rung for rung, layer in enumerate(backend.rung_layers) if rule.asked[first + rung]}
+    for layer in range(backend.n_layers + 1):  # 0: a small model, which has no layers, answers at once
+        if layer > 0:
+            live = backend.layer(layer, live, rule.tokens)
+            outcomes.kept[live.rows, layer] = live.lengths
         if layer not in asked:
             continue
         rung = asked[layer]
         history = np.concatenate([history, backend.logits(rung, live)[:, None]], axis=1)
-        leaving = rule.leaves(rung, history, live.rows)
+        leaving = rule.leaves(first + rung, history, live.rows)
         done = live.rows[leaving]
         outcomes.logits[done] = history[leaving, -1]
         outcomes.rungs[done] = rung
         outcomes.seconds[done] = time.perf_counter() - start
         if leaving.all():
-            return
+            return live.rows[:0], history[:0]
         live, history = live.take_sequences(~leaving), history[~leaving]
+        if layer == max(asked):
+            break
+    outcomes.seconds[live.rows] = time.perf_counter() - start
+    return live.rows, history
 
 
 def run_every_rung(
@@ -91,9 +107,10 @@ def run_every_rung(
     for batch in batches:
         live = backend.embed(batch, tokens)
         kept[live.rows, 0] = live.lengths
-        for layer in range(1, backend.n_layers + 1):
-            live = backend.layer(layer, live, tokens)
-            kept[live.rows, layer] = live.lengths
+        for layer in range(backend.n_layers + 1):
+            if layer > 0:
+                live = backend.layer(layer, live, tokens)
+                kept[live.rows, layer] = live.lengths
             if layer in backend.rung_layers:
                 rung = backend.rung_layers.index(layer)
                 logits[live.rows, rung] = backend.logits(rung, live)

@@ -13,18 +13,33 @@ from ziggurat.engine.rules import ExitRule
 
 def answer_one(backend: Backend, tokens: np.ndarray, rule: ExitRule, row: int) -> tuple[np.ndarray, int]:
     """The logits (n_classes) of one input (length, 2) and the rung that gave them; `row` finds its own threshold."""
-    batch = backend.embed(pack([tokens]), rule.tokens)
+    return answer_ladder([backend], [tokens], rule, row)
+
+
+def answer_ladder(
+    backends: Sequence[Backend], tokens: Sequence[np.ndarray], rule: ExitRule, row: int
+) -> tuple[np.ndarray, int]:
+    """The same of a cascade: each backend reads its own tokens of the input, and `rule` counts all their rungs.
+
+    The rule prunes in the last one; those before prune as they were trained.
+    """
     heard: list[np.ndarray] = []
-    for layer in range(1, backend.n_layers + 1):
-        batch = backend.layer(layer, batch, rule.tokens)
-        if layer not in backend.rung_layers:
-            continue
-        rung = backend.rung_layers.index(layer)
-        if not rule.asked[rung]:
-            continue
-        heard.append(backend.logits(rung, batch)[0])
-        if rule.leaves(rung, np.stack(heard)[None], np.array([row]))[0]:
-            return heard[-1], rung
+    first = 0
+    for backend, mine in zip(backends, tokens, strict=True):
+        pruning = rule.tokens if backend is backends[-1] else backend.token_rule
+        batch = backend.embed(pack([mine]), pruning)
+        for layer in range(backend.n_layers + 1):
+            if layer > 0:
+                batch = backend.layer(layer, batch, pruning)
+            if layer not in backend.rung_layers:
+                continue
+            rung = first + backend.rung_layers.index(layer)
+            if not rule.asked[rung]:
+                continue
+            heard.append(backend.logits(rung - first, batch)[0])
+            if rule.leaves(rung, np.stack(heard)[None], np.array([row]))[0]:
+                return heard[-1], rung
+        first += len(backend.rung_layers)
     raise AssertionError("the last rung answers everything; this is a bug")
 
 

@@ -17,7 +17,7 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
-from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample, take_encoded
+from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
 from ziggurat.report.measure import Timing, interleave, paired_ratio, quality_fields, timing_fields
 from ziggurat.report.peers import TransformersPeer
 from ziggurat.report.rows import append_row, checked_row, provenance
@@ -75,7 +75,7 @@ def bench(
         classifier.rule_of(point)
     rows = rows_to_measure(classifier, source, columns)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
-    timed = take_encoded(encoded, sample(len(rows), timed_texts))
+    timed = encoded.take(sample(len(rows), timed_texts))
     peer = TransformersPeer(local_folder(model), classifier.backend.device)
     setting = Bench(model, source, classifier, rows, encoded, timed, peer)
     quality = {point: _quality(setting, point) for point in (FULL, *points)}

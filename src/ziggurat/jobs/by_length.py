@@ -17,7 +17,7 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.jobs.analyses import EDGES, accuracy_series, check_edges
-from ziggurat.jobs.opening import sample, take_encoded
+from ziggurat.jobs.opening import sample
 from ziggurat.jobs.reporting import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, Request, Subject, caveats, write_report
 from ziggurat.report.analyses import bucket_names, buckets, quantile_names, span, summary
 from ziggurat.report.measure import interleave, paired_ratio
@@ -134,7 +134,7 @@ def _times(
     """Full depth's time over each setting's on the same texts, those of one bucket."""
     if not len(members):
         return {}
-    encoded = take_encoded(subject.encoded, members[sample(len(members), size)])
+    encoded = subject.encoded.take(members[sample(len(members), size)])
     calls = {
         setting: partial(subject.classifier.run, encoded, rule, subject.batch_size)
         for setting, rule in subject.settings(exits).items()

@@ -12,7 +12,8 @@ from ziggurat.calibrate.paths import Tried, frontier, net_loss
 from ziggurat.calibrate.risks import Risk
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.runner import replay
-from ziggurat.jobs.calibration_runs import PredictedTime, Seen
+from ziggurat.jobs.calibration_runs import Seen
+from ziggurat.jobs.calibration_time import PredictedTime
 from ziggurat.jobs.opening import sample
 from ziggurat.report.calibration_data import Curve, Mechanism, oracle_rungs, random_loss, undominated
 

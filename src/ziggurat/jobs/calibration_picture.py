@@ -12,6 +12,8 @@ from ziggurat.calibrate.paths import Tried
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.calibrate.stored import doubts
 from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.tiers import places
 from ziggurat.files import whole_file
 from ziggurat.jobs.calibration_curves import (
     FULL_DEPTH,
@@ -24,7 +26,8 @@ from ziggurat.jobs.calibration_curves import (
     shown_frontier,
 )
 from ziggurat.jobs.calibration_points import Chosen, rule_of
-from ziggurat.jobs.calibration_runs import PredictedTime, Seen, full_run
+from ziggurat.jobs.calibration_runs import Seen, full_run
+from ziggurat.jobs.calibration_time import PredictedTime
 from ziggurat.policies.exits import exit_score
 from ziggurat.report.calibration_data import Costly, Picture, Spot, costliest, deciles, exit_shares, tokens_left
 from ziggurat.report.calibration_page import page
@@ -114,11 +117,19 @@ def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifie
         high=high,
         accuracy=_accuracy(answers, witness),
         exits=exit_shares(rungs, run.n_rungs),
-        tokens=tokens_left(run.kept, np.array(classifier.backend.rung_layers)[rungs]),
+        tokens=tokens_left(*_of_last_tier(classifier, run.kept, rungs, rule_of(classifier, one.setting))),
         deciles=deciles(unsure, rungs < run.n_rungs - 1, answers, full, witness.rows.labels),
         sorted_by=sorted_by,
     )
     return [spot]
+
+
+def _of_last_tier(
+    classifier: AdaptiveClassifier, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens that its layers leave, nobody leaving, (n, L + 1), and how many of the layers run for each text, (n)."""
+    columns = places(classifier.tiers)[-1].columns
+    return kept[:, columns], (classifier.ran(kept, rungs, rule)[:, columns] > 0).sum(axis=1) - 1
 
 
 def _doubt(setting: Tried, classifier: AdaptiveClassifier, rows: Seen) -> tuple[np.ndarray, str]:
@@ -143,11 +154,12 @@ def _costly(
     run = full_run(witness.runs) if setting is None else witness.runs[setting.pruning]
     everyone = np.arange(len(witness.rows))
     rungs = np.full(len(everyone), run.n_rungs - 1) if setting is None else rungs_of(setting, witness)
-    flops = classifier.flops(run.kept, rule_of(classifier, setting))[everyone, rungs]
+    rule = rule_of(classifier, setting)
+    flops, kept = classifier.flops(run.kept, rule)[everyone, rungs], classifier.ran(run.kept, rungs, rule)
     answers = run.predictions()[everyone, rungs]
     rows = costliest(flops, _COSTLY)
     found = tuple(
-        _input(classifier, witness, row, int(rungs[row]), run.kept[row], flops[row], answers[row]) for row in rows
+        _input(classifier, witness, row, int(rungs[row]), kept[row], flops[row], answers[row]) for row in rows
     )
     return FULL_DEPTH if fastest is None else fastest.name, float(flops.mean() / 1e9), found
 
@@ -155,13 +167,13 @@ def _costly(
 def _input(
     classifier: AdaptiveClassifier, rows: Seen, row: int, rung: int, kept: np.ndarray, flops: int, answer: int
 ) -> Costly:
-    data, layer, labels = rows.rows, classifier.rungs[rung].layer, classifier.manifest.labels
+    data, labels = rows.rows, classifier.manifest.labels
     pair = "" if data.pairs is None else f" ‖ {data.pairs[row]}"
     return Costly(
         text=data.texts[row] + pair,
         read=int(rows.encoded.lengths[row]),
-        kept=int(kept[layer]),
-        layer=layer,
+        kept=int(kept[kept > 0][-1]),
+        rung=classifier.rungs[rung].name,
         gflops=float(flops / 1e9),
         answer=str(labels[int(answer)]),
         label=None if data.labels is None else str(labels[int(data.labels[row])]),

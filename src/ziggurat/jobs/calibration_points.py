@@ -17,7 +17,7 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import replay
 from ziggurat.jobs.calibration_runs import Seen, full_run
-from ziggurat.jobs.opening import ModelOptions, sample, take_encoded
+from ziggurat.jobs.opening import ModelOptions, sample
 from ziggurat.policies.prune import scaled
 from ziggurat.report.competition import Progress
 from ziggurat.report.measure import Timing, interleave, paired_ratio
@@ -85,7 +85,7 @@ def _timed(
     tick: Progress,
 ) -> dict[str | None, Timing]:
     """Seconds per text of each setting, and under None of full depth, interleaved."""
-    timed = take_encoded(order.encoded, sample(len(order.rows), _TIMED))
+    timed = order.encoded.take(sample(len(order.rows), _TIMED))
     wanted = {None: None} | {name: setting for name, setting in settings.items() if setting is not None}
     calls = {
         str(name): partial(classifier.run, timed, rule_of(classifier, setting), options.batch_size)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from ziggurat.calibrate.candidates import Candidate
 from ziggurat.calibrate.certify import Evidence
 from ziggurat.calibrate.paths import Tried, losses_of
 from ziggurat.calibrate.risks import Risk
 from ziggurat.calibrate.stored import StoredRun
-from ziggurat.calibrate.timing import Profile, predicted_seconds
 from ziggurat.data.tasks import Dataset
 from ziggurat.data.tokenize import Encoded
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.scheduler import by_length
 from ziggurat.jobs.choosing import pruning_strengths
-from ziggurat.jobs.opening import sample
 from ziggurat.policies.prune import scaled
-
-_TIMED_ROWS = 4096  # at most, that predicted times are of
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,30 +69,3 @@ def _losses(run: StoredRun, risk: Risk, full: np.ndarray, rows: Dataset) -> np.n
     labels = rows.labels if risk.needs_labels else None
     predictions = run.predictions()
     return np.stack([risk.of(predictions[:, rung], full, labels) for rung in range(run.n_rungs)], axis=1)
-
-
-class PredictedTime:
-    """Predicted seconds per text of settings on some rows, in batches of like lengths."""
-
-    def __init__(self, profile: Profile, encoded: Encoded, runs: Mapping[float, StoredRun], batch_size: int) -> None:
-        self._n = len(encoded.tokens)
-        self._rows = sample(len(encoded.tokens), _TIMED_ROWS)
-        self._kept = {strength: run.kept[self._rows] for strength, run in runs.items()}
-        self._profile = profile
-        self._batch_of = np.empty(len(self._rows), dtype=np.int64)
-        for batch, rows in enumerate(by_length(encoded.lengths[self._rows], batch_size)):
-            self._batch_of[rows] = batch
-
-    def __call__(self, candidate: Candidate) -> float:
-        """Of the rows that `candidate.rungs` is about."""
-        return self.of(candidate.rungs, candidate.asked, candidate.pruning)
-
-    def of_full_depth(self, n_rungs: int) -> float:
-        """Of rows that go all the way, without pruning, no exit asked."""
-        strength = 0.0 if 0.0 in self._kept else next(iter(self._kept))
-        return self.of(np.full(self._n, n_rungs - 1), rules.never(n_rungs).asked, strength)
-
-    def of(self, rungs: np.ndarray, asked: Sequence[bool], pruning: float) -> float:
-        """Of rows that leave at `rungs` (n, all of them)."""
-        here, kept = rungs[self._rows], self._kept[pruning]
-        return float(predicted_seconds(self._profile, kept, here, tuple(asked), self._batch_of)) / len(self._rows)

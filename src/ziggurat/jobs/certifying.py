@@ -24,9 +24,9 @@ from ziggurat.errors import UserError
 from ziggurat.jobs.calibration_picture import write_picture
 from ziggurat.jobs.calibration_points import Chosen, Terms, chosen_points
 from ziggurat.jobs.calibration_rows import CalibrationRows, calibration_rows
-from ziggurat.jobs.calibration_runs import PredictedTime, Seen, seen
+from ziggurat.jobs.calibration_runs import Seen, seen
+from ziggurat.jobs.calibration_time import PredictedTime, costs_of
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.profiling import stored_profile
 from ziggurat.report.competition import Progress
 from ziggurat.report.plots import require_matplotlib
 
@@ -76,22 +76,22 @@ def calibrate(
     usable_rungs(classifier, promise)
     rows = calibration_rows(model, classifier, source, columns, risk)
     _refuse_too_few(rows, promise, risk)
-    profile = stored_profile(classifier, tick)
     order, witness = (
         seen(classifier, part, risk, reference, options.batch_size, progress) for part in (rows.order, rows.certify)
     )
-    time = PredictedTime(profile, order.encoded, order.runs, options.batch_size)
+    costs = costs_of(classifier, order.encoded, tick)
+    time = PredictedTime(classifier, costs, order.encoded, order.runs, options.batch_size)
     paths = searched(classifier, order, time, promise)
     certified = {name: _certified(paths, witness, risk, target, promise) for name, target in promise.targets.items()}
     terms = Terms(
         promise.criterion,
         promise.reference,
-        profile.key,
+        time.key,
         always_full=promise.reference is None and usable_rungs(classifier, promise) == len(classifier.rungs),
     )
     chosen = chosen_points(classifier, certified, order, witness, terms, options, tick)
     _write(model, classifier, chosen)
-    result = _summary(model, source, promise, rows, chosen, paths, profile.key, options)
+    result = _summary(model, source, promise, rows, chosen, paths, time.key, options)
     if html is not None:
         write_picture(html, result, classifier, chosen, paths, order, witness, time)
         result["html"] = str(html)
@@ -115,13 +115,13 @@ def searched(
     """
     n_rungs = len(classifier.rungs)
     usable = usable_rungs(classifier, promise)
-    saved = 1 - np.array(classifier.backend.rung_layers) / classifier.spec.layers
+    saved, sizes = time.saved, [tier.n_rungs for tier in classifier.tiers]
     loses_nothing = promise.reference is None and usable == n_rungs
     slowest = time.of_full_depth(n_rungs) if loses_nothing else np.inf
     paths = []
     for strength, run in order.runs.items():
         losses = order.losses[strength]
-        for family in families(run.cut(usable), losses[:, :usable], saved[:usable], promise.scores):
+        for family in families(run.cut(usable), losses[:, :usable], saved[:usable], promise.scores, sizes):
             settings = (tried(extended(one, n_rungs), losses, time) for one in family)
             paths.append(path_of(settings, slowest))
     return [path for path in paths if path]
@@ -129,11 +129,11 @@ def searched(
 
 def usable_rungs(classifier: AdaptiveClassifier, promise: Promise) -> int:
     """How many rungs are within the promise's cap; UserError if none is."""
-    layers = classifier.backend.rung_layers
-    usable = sum(promise.max_layers is None or layer <= promise.max_layers for layer in layers)
+    depths = classifier.depths.tolist()
+    usable = sum(promise.max_layers is None or depth <= promise.max_layers for depth in depths)
     if usable == 0:
         raise UserError(
-            f"--max-layers {promise.max_layers}: the first answer comes after layer {layers[0]}; allow that"
+            f"--max-layers {promise.max_layers}: the first answer comes after layer {depths[0]}; allow that"
         )
     return usable
 

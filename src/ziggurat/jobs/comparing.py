@@ -14,7 +14,7 @@ from ziggurat.engine import rules
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.jobs.analyses import accuracy_series
-from ziggurat.jobs.opening import sample, take_encoded
+from ziggurat.jobs.opening import sample
 from ziggurat.jobs.reporting import FULL_DEPTH, PRUNING, Request, Subject, caveats, write_report
 from ziggurat.report.analyses import summary
 from ziggurat.report.measure import interleave, paired_ratio
@@ -91,7 +91,7 @@ def _times(
     calls, full = {}, {}
     for index, candidate in enumerate(candidates):
         subject = candidate.subject
-        encoded = take_encoded(subject.encoded, sample(len(subject.rows), size))
+        encoded = subject.encoded.take(sample(len(subject.rows), size))
         name = f"{index} {subject.name} {candidate.setting}"
         calls[name] = partial(subject.classifier.run, encoded, candidate.rule, subject.batch_size)
         if candidate.setting == FULL_DEPTH:

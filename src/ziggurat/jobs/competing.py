@@ -22,7 +22,7 @@ from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.runner import Outcomes, run
 from ziggurat.errors import UserError
 from ziggurat.jobs.competition_rows import Setting, quality, row_of_batches, row_of_singles
-from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample, take_encoded
+from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample
 from ziggurat.jobs.peer_calibration import Calibration, calibration_of
 from ziggurat.native import why_missing
 from ziggurat.report.competition import (
@@ -184,7 +184,7 @@ def _measured(
 ) -> Iterator[dict[str, Any]]:
     """All races, and accuracies at the batch size that won in sorted order."""
     timed, repeats, n = setting.timed, rules.repeats, len(setting.timed.tokens)
-    few = take_encoded(timed, sample(n, rules.search_texts))
+    few = timed.take(sample(n, rules.search_texts))
     entries = best_entries(contestants, few, rules.batch_sizes, _SEARCH_ROUNDS, progress)
     single = single_entries(contestants)
     qualities = {entry.contestant.key: quality(setting, entry) for entry in entries if entry.order == "sorted"}

@@ -17,7 +17,7 @@ from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, replay
-from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure, sample, take_encoded
+from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure, sample
 from ziggurat.report.curves import Point, fixed_depth, oracle, random_exit, right_answers, sweep
 from ziggurat.report.measure import accuracy_interval, interleave
 from ziggurat.report.plots import Panel, Series, accuracy_figure
@@ -59,7 +59,7 @@ def draw(
     whole = right[:, -1] if classifier.token_rule is None else _full_right(classifier, encoded, rows, batch_size)
     chosen = sample(len(rows), timed_texts)
     to_time = _rules_to_time(classifier, every.logits, right, chosen)
-    seconds = _time(classifier, take_encoded(encoded, chosen), to_time, batch_size, repeats, progress)
+    seconds = _time(classifier, encoded.take(chosen), to_time, batch_size, repeats, progress)
     flops_panel = Panel("GFLOPs per text", _flops_series(classifier, encoded, every, right, whole))
     time_panel = Panel(
         f"measured time per text (ms), batch {batch_size}",

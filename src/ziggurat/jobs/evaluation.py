@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes
+from ziggurat.engine.tiers import Tier, places
 from ziggurat.jobs.opening import (
     ModelOptions,
     exit_rule,
@@ -20,7 +22,6 @@ from ziggurat.jobs.opening import (
     rows_to_measure,
     sample,
     seen_in_training,
-    take_encoded,
 )
 from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
 
@@ -57,12 +58,10 @@ def evaluate(
         "n": len(rows),
         **_accuracies(adaptive.predictions, full.predictions, rows.classes),
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
-        "bops_ratio": _bops_ratio(classifier, encoded.lengths, adaptive, rule),
-        **_depths(classifier, adaptive.rungs),
-        "tokens_left": _tokens_left(adaptive.kept, encoded.lengths),
-        **_times(
-            classifier, take_encoded(encoded, sample(len(rows), timed_texts)), rule, full_rule, options.batch_size
-        ),
+        "bops_ratio": _full_bops(classifier, encoded.lengths) / _bops(classifier, adaptive, rule),
+        **_depths(classifier, adaptive),
+        "tokens_left": _tokens_left(adaptive.kept[:, places(classifier.tiers)[-1].columns], encoded.lengths),
+        **_times(classifier, encoded.take(sample(len(rows), timed_texts)), rule, full_rule, options.batch_size),
         "truncated": int(encoded.truncated.sum()),
         "seen_in_training": seen_in_training(model, rows),
         "batch_size": options.batch_size,
@@ -85,12 +84,12 @@ def _accuracies(adaptive: np.ndarray, full: np.ndarray, truth: np.ndarray) -> di
     }
 
 
-def _depths(classifier: AdaptiveClassifier, rungs: np.ndarray) -> dict[str, Any]:
-    """Where inputs left: rungs (n)."""
-    depth = np.array(classifier.backend.rung_layers)
+def _depths(classifier: AdaptiveClassifier, outcomes: Outcomes) -> dict[str, Any]:
+    """Where inputs left."""
+    rungs = outcomes.rungs
     return {
         "mean_rungs": float((rungs + 1).mean()),
-        "mean_layers": float(depth[rungs].mean()),
+        "mean_layers": float((outcomes.kept[:, classifier.layer_columns] > 0).sum(axis=1).mean()),
         "exit_histogram": {rung.name: int((rungs == index).sum()) for index, rung in enumerate(classifier.rungs)},
     }
 
@@ -121,14 +120,31 @@ def _tokens_left(kept: np.ndarray, lengths: np.ndarray) -> list[float]:
     return [float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of]
 
 
-def _bops_ratio(classifier: AdaptiveClassifier, lengths: np.ndarray, outcomes: Outcomes, rule: ExitRule) -> float:
-    """Bit operations of the full model in FP16 over those that were spent, layers in INT8 if the model is (LTP 4.6)."""
-    spec, manifest, layers = classifier.spec, classifier.manifest, classifier.backend.rung_layers
-    n_classes, bits = len(manifest.labels), 8 if manifest.int8 else FLOAT_BITS
+def _full_bops(classifier: AdaptiveClassifier, lengths: np.ndarray) -> int:
+    """Bit operations of the full model in FP16 (LTP 4.6)."""
+    return bit_operations(int(classifier.full_flops(lengths).sum()), FLOAT_BITS, FLOAT_BITS)
+
+
+def _bops(classifier: AdaptiveClassifier, outcomes: Outcomes, rule: ExitRule) -> int:
+    """Bit operations that were spent: layers in INT8 where a tier's are, everything else in FP16."""
     spent = 0
-    for kept, rung in zip(outcomes.kept, outcomes.rungs, strict=True):
-        depth, final = layers[rung], rung == len(layers) - 1
-        heads = [layers[k] for k in range(rung + 1) if rule.asked[k] and layers[k] < spec.layers]
-        before, after = kept[:depth].tolist(), kept[1 : depth + 1].tolist()
-        spent += path_bops(spec, manifest.head_kind, n_classes, before, heads, final, after, bits)
-    return bit_operations(int(classifier.full_flops(lengths).sum()), FLOAT_BITS, FLOAT_BITS) / spent
+    for place in places(classifier.tiers):
+        came = np.flatnonzero(outcomes.kept[:, place.columns.start])
+        kept, asked = outcomes.kept[came, place.columns], rule.asked[place.rungs]
+        if place.tier.spec is None:
+            spent += bit_operations(int(place.tier.full_flops(kept[:, 0]).sum()), FLOAT_BITS, FLOAT_BITS)
+        else:
+            spent += sum(_tier_bops(place.tier, row, asked) for row in kept.tolist())
+    return spent
+
+
+def _tier_bops(tier: Tier, kept: list[int], asked: Sequence[bool]) -> int:
+    """Of one input in one encoder: tokens read, then those that each layer left, 0 behind the last that ran."""
+    spec, manifest, layers = tier.spec, tier.manifest, tier.backend.rung_layers
+    assert spec is not None
+    depth = sum(left > 0 for left in kept) - 1
+    heads = [layer for layer, yes in zip(layers, asked, strict=True) if yes and layer <= depth and layer < spec.layers]
+    bits = 8 if manifest.int8 else FLOAT_BITS
+    before, after = kept[:depth], kept[1 : depth + 1]
+    final = depth == spec.layers
+    return path_bops(spec, manifest.head_kind, len(manifest.labels), before, heads, final, after, bits)

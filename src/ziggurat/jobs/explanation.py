@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ziggurat.data.tokenize import Piece, speakable
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
 from ziggurat.engine.observed import Narrowing, ObservedBackend
 from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.jobs.opening import ModelOptions, exit_rule
@@ -54,8 +56,9 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
     An infinite threshold is the string "inf" or "-inf", for JSON has none; None = there is no threshold.
     """
     _check_kind(classifier, text)
-    observed = ObservedBackend(classifier.backend)
-    watched = AdaptiveClassifier(observed, classifier.manifest, classifier.spec, classifier.tokenizer)
+    observed = [ObservedBackend(tier.backend) for tier in classifier.tiers]
+    pairs = zip(classifier.tiers, observed, strict=True)
+    watched = AdaptiveClassifier([replace(tier, backend=backend) for tier, backend in pairs])
     answer, full = watched.predict([text], rule)[0], classifier.predict([text], FULL)[0]
     sides = [text] if isinstance(text, str) else list(text)
     pieces = classifier.tokenizer.pieces(*sides)
@@ -65,7 +68,7 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
         "text": [speakable(side) for side in sides] if classifier.manifest.pairs else speakable(sides[0]),
         **_said(labels, answer.probabilities),
         "layers": trace.layers,
-        "of_layers": classifier.backend.n_layers,
+        "of_layers": int(classifier.depths[-1]),
         "truncated": trace.truncated,
         "flops": trace.flops,
         "full_flops": full_flops,
@@ -74,9 +77,9 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
         "agrees": full.label == answer.label,
         "score": rule.score,
         "larger_is_surer": exit_score(rule.score).larger_is_surer,
-        "rungs": list(_rungs(classifier, rule, observed.said)),
-        "pruning": _pruning(classifier, rule, observed.narrowings),
-        "tokens": _tokens(pieces, observed.narrowings),
+        "rungs": list(_rungs(classifier, rule, _said_by_rung(classifier, observed))),
+        "pruning": _pruning(classifier, rule, observed[-1].narrowings),
+        "tokens": _tokens(pieces, observed[-1].narrowings),
     }
 
 
@@ -96,6 +99,12 @@ def _said(labels: tuple[Label, ...], probabilities: np.ndarray) -> Json:
     }
 
 
+def _said_by_rung(classifier: AdaptiveClassifier, observed: Sequence[ObservedBackend]) -> list[tuple[int, np.ndarray]]:
+    """The rungs that were asked, counted over all tiers, and their logits."""
+    both = zip(places(classifier.tiers), observed, strict=True)
+    return [(place.rungs.start + rung, said) for place, backend in both for rung, said in backend.said]
+
+
 def _rungs(classifier: AdaptiveClassifier, rule: ExitRule, said: list[tuple[int, np.ndarray]]) -> Iterator[Json]:
     """What each rung that was asked said, and what the rule made of it."""
     thresholds = np.append(np.atleast_2d(rule.thresholds)[0], np.nan)  # the last rung answers whatever it says
@@ -104,6 +113,7 @@ def _rungs(classifier: AdaptiveClassifier, rule: ExitRule, said: list[tuple[int,
         history = np.concatenate([history, logits[None, None]], axis=1)
         yield {
             "layer": classifier.rungs[rung].layer,
+            "rung": classifier.rungs[rung].name,
             "score": float(rule.values(rung, history)[0]),
             "threshold": _number(thresholds[rung]),
             "temperature": None if rule.temperatures is None else float(rule.temperatures[rung]),

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ziggurat import native
 from ziggurat.encoder.flops import full_flops
-from ziggurat.encoder.folder import CONFIG, MANIFEST, read_json, read_manifest
+from ziggurat.encoder.folder import (
+    CONFIG,
+    ENCODER,
+    MANIFEST,
+    WEIGHTS,
+    Manifest,
+    read_json,
+    read_manifest,
+    tier_folders,
+)
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import read_spec
 from ziggurat.engine.choice import DTYPES, choose_engine
@@ -22,25 +32,35 @@ def info(model: str) -> dict[str, Any]:
     """Architecture, labels, heads, operating points and origin of a model folder; loads no weights."""
     folder = local_folder(model)
     manifest = read_manifest(folder)
-    spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
-    flops = full_flops(spec, len(manifest.labels), np.array([_TYPICAL_LENGTH]))[0]
     return {
         "model": str(folder),
-        "architecture": spec.model_type,
-        "layers": spec.layers,
-        "hidden": spec.hidden,
+        **_architecture(folder, manifest),
+        "tiers": [_architecture(tier, read_manifest(tier)) for tier in tier_folders(folder, manifest)],
         "labels": list(manifest.labels),
         "pairs": manifest.pairs,
         "max_length": manifest.max_length,
         "heads": {"kind": manifest.head_kind, "after_layers": list(manifest.head_layers)},
         "pruning": None if manifest.pruning is None else dataclasses.asdict(manifest.pruning),
         "int8": manifest.int8,
-        "gflops_at_64_tokens": float(flops / 1e9),
         "operating_points": [point.to_dict() for point in manifest.operating_points],
         "fingerprint": manifest.fingerprint,
         "training": dict(manifest.training),
-        "format": f"{MANIFEST} + {CONFIG}",
+        "format": f"{MANIFEST} + {CONFIG if manifest.kind == ENCODER else WEIGHTS}",
         "engine": _engine(),
+    }
+
+
+def _architecture(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """Of one tier; a small model has no layers, and costs next to nothing."""
+    if manifest.kind != ENCODER:
+        return {"architecture": manifest.kind, "layers": 0, "hidden": None, "gflops_at_64_tokens": None}
+    spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
+    flops = full_flops(spec, len(manifest.labels), np.array([_TYPICAL_LENGTH]))[0]
+    return {
+        "architecture": spec.model_type,
+        "layers": spec.layers,
+        "hidden": spec.hidden,
+        "gflops_at_64_tokens": float(flops / 1e9),
     }
 
 

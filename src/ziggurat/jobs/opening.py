@@ -110,8 +110,3 @@ def lengths_summary(encoded: Encoded) -> Mapping[str, Any]:
 def sample(n: int, size: int) -> np.ndarray:
     """Indices of at most `size` rows of n, spread evenly, in their order: the same rows in every run."""
     return np.unique(np.linspace(0, n - 1, min(n, size)).round().astype(np.int64))
-
-
-def take_encoded(encoded: Encoded, rows: np.ndarray) -> Encoded:
-    """Only these rows of an encoding."""
-    return Encoded([encoded.tokens[row] for row in rows], encoded.truncated[rows])

@@ -20,7 +20,7 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes
 from ziggurat.engine.scheduler import by_length
 from ziggurat.errors import UserError
-from ziggurat.jobs.opening import ModelOptions, check_pairs, sample, take_encoded
+from ziggurat.jobs.opening import ModelOptions, check_pairs, sample
 from ziggurat.jobs.profiling import Effort, measured_profile, profile_file
 from ziggurat.jobs.profiling_runs import random_tokens
 from ziggurat.report.measure import Clock, interleave
@@ -179,4 +179,4 @@ def _encoded(classifier: AdaptiveClassifier, source: str, columns: Columns, text
     rows = load(source, dataclasses.replace(columns, label=None))
     check_pairs(classifier, rows)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
-    return take_encoded(encoded, sample(len(encoded.tokens), texts))
+    return encoded.take(sample(len(encoded.tokens), texts))

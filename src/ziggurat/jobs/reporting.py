@@ -95,13 +95,13 @@ def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measure
     """What `rule` makes of each row, from a pass that really ran the rule's pruning and in which nobody left."""
     classifier, everyone = subject.classifier, np.arange(len(subject.rows))
     rungs = replay(every.logits, rule)
-    layers = np.array(classifier.backend.rung_layers)[rungs]
+    kept = classifier.ran(every.kept, rungs, rule)
     predictions = every.logits[everyone, rungs].argmax(axis=1)
     return Measured(
         predictions,
         predictions == subject.rows.classes,
-        layers,
-        np.where(np.arange(every.kept.shape[1]) <= layers[:, None], every.kept, 0),
+        (kept[:, classifier.layer_columns] > 0).sum(axis=1),
+        kept,
         classifier.flops(every.kept, rule)[everyone, rungs],
     )
 

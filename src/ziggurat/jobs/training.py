@@ -13,13 +13,15 @@ from ziggurat.config import BACKBONE_STAGES, Recipe, load_recipe
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
-from ziggurat.encoder.folder import Manifest, checkpoint_labels, write_manifest
+from ziggurat.encoder.cascade import write_cascade
+from ziggurat.encoder.folder import Manifest, checkpoint_labels, read_manifest, write_manifest
 from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
 from ziggurat.jobs.choosing import with_operating_points
 from ziggurat.jobs.length_search import searched_folder
+from ziggurat.jobs.small_training import train_small
 from ziggurat.policies.exits import exit_score
 from ziggurat.types import Label
 
@@ -44,15 +46,21 @@ def train_classifier(
     recipe: str | Recipe = "early-exit",
     model: str | None = None,
     options: TrainOptions = TrainOptions(),
+    teacher: str | None = None,
 ) -> dict[str, Any]:
     """Trains a classifier from a pre-trained encoder (default: the packaged MiniLM) into the folder `out`.
 
-    Goes on where an earlier, interrupted call with the same arguments stopped. Returns what was done, as JSON values.
+    Goes on where an earlier, interrupted call with the same arguments stopped. `teacher` is a model folder that a small
+    model learns from. Returns what was done, as JSON values.
     """
     out = Path(out)
     refuse_full_folder(out)
     recipe = _recipe(recipe, options)
+    if recipe.small is not None:
+        return _make_small(source, recipe, out, options, model, teacher)
     backbone = packaged_encoder() if model is None else local_folder(model)
+    if recipe.tiers:
+        return _make_cascade(source, recipe, backbone, out, options)
     return _make(backbone, recipe, read_roles(source, recipe, options.columns), out, options)
 
 
@@ -96,6 +104,52 @@ def read_roles(source: str, recipe: Recipe, columns: Columns, names: tuple[Label
         return load_builtin()
     fractions = Fractions(1 - recipe.select - recipe.certify, recipe.select, recipe.certify, 0.0)
     return split_roles(load(source, columns, labels_required=names is None), fractions, names)
+
+
+def _make_small(
+    source: str, recipe: Recipe, out: Path, options: TrainOptions, model: str | None, teacher: str | None
+) -> dict[str, Any]:
+    """A small model, with the tokenizer and the rows' roles of its teacher, if it has one."""
+    folder = None if teacher is None else local_folder(teacher)
+    names = None
+    if folder is not None:
+        recipe, names = shared_like(recipe, folder, options), read_manifest(folder).labels
+    tokenizer = folder or (packaged_encoder() if model is None else local_folder(model))
+    roles = read_roles(source, recipe, options.columns, names)
+    return _summary(train_small(tokenizer, recipe, roles, out, folder, options.progress), roles, out)
+
+
+def shared_like(recipe: Recipe, teacher: Path, options: TrainOptions) -> Recipe:
+    """The recipe with the teacher's shares of rows, so that what it never saw stays unseen; --certify goes first."""
+    theirs = read_manifest(teacher).training.get("recipe")
+    if not isinstance(theirs, Mapping):
+        return recipe
+    certify = float(theirs["certify"]) if options.certify is None else options.certify
+    return replace(recipe, select=float(theirs["select"]), certify=certify)
+
+
+def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, options: TrainOptions) -> dict[str, Any]:
+    """The last tier by the recipe's stages, then each first tier with the last one for a teacher, then the cascade.
+
+    All of them are in OUT.tiers until the cascade is there; what is finished stays, so that a stopped run goes on.
+    """
+    parts = out.with_name(out.name + ".tiers")
+    last = parts / "last"
+    roles = read_roles(source, recipe, options.columns)
+    if not last.exists():
+        _make(backbone, replace(recipe, tiers=()), roles, last, options)
+    folders = []
+    for place, name in enumerate(recipe.tiers, start=1):
+        folders.append(parts / f"{place}-{name}")
+        if not folders[-1].exists():
+            train_classifier(source, folders[-1], name, None, options, str(last))
+    whole = parts / "cascade"
+    shutil.rmtree(whole, ignore_errors=True)
+    write_cascade([*folders, last], whole)
+    manifest = _add_operating_points(whole, roles[Role.SELECT], recipe, options)
+    _move(whole, out)
+    shutil.rmtree(parts)
+    return _summary(manifest, roles, out)
 
 
 def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Costly:
     text: str
     read: int  # tokens
     kept: int  # tokens behind the last layer that ran
-    layer: int  # after which it was answered
+    rung: str  # that answered
     gflops: float
     answer: str
     label: str | None

@@ -101,7 +101,7 @@ def _costly_row(one: Costly, labelled: bool) -> list[str]:
         f'<span class="excerpt">{escape(text)}</span>',
         str(one.read),
         str(one.kept),
-        f"layer {one.layer}",
+        one.rung,
         f"{one.gflops:.3g}",
         f'<span class="wrong">{escape(one.answer)}</span>' if wrong else escape(one.answer),
         *([escape(str(one.label))] if labelled else []),

@@ -70,7 +70,7 @@ def _legend(explanation: Explanation) -> str:
 
 def _rungs(explanation: Explanation) -> str:
     lines = "".join(
-        f"<tr><td>{rung['layer']}</td><td>{escape(comparison(explanation, rung))}</td>"
+        f"<tr><td>{escape(rung['rung'])}</td><td>{escape(comparison(explanation, rung))}</td>"
         f"<td>{escape(decision(rung))}</td><td>{escape(likeliest(rung))}</td></tr>\n"
         for rung in explanation["rungs"]
     )

@@ -1,0 +1,73 @@
+"""The folder of a cascade: its last tier's model folder, with the tiers before it in sub-folders of their own.
+
+So plain transformers loads the last tier from it, and without its first tiers it is the model that it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from ziggurat.encoder import folder as layout
+from ziggurat.encoder.folder import ENCODER, Manifest
+from ziggurat.errors import UserError
+from ziggurat.files import refuse_full_folder, whole_folder
+
+
+def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
+    """A cascade of model folders, from cheap to dear; a cascade among them brings its tiers. Returns its manifest.
+
+    Operating points are dropped: they are of other ladders. UserError for fewer than two tiers, tiers that answer
+    different questions, or a last tier that is no encoder.
+    """
+    refuse_full_folder(out)
+    folders = [tier for model in models for tier in _tiers_of(model)]
+    if len(folders) < 2:
+        raise UserError(f"a cascade needs at least two models, from cheap to dear; {len(folders)} given")
+    manifests = [layout.read_manifest(folder) for folder in folders]
+    last, last_folder = manifests[-1], folders[-1]
+    for folder, manifest in zip(folders, manifests, strict=True):
+        _check(folder, manifest, last_folder, last)
+    rows = np.unique(np.concatenate([layout.trained_rows(folder) for folder in folders]))
+    with whole_folder(out) as made:
+        _copy(last_folder, made)
+        names = tuple(f"{layout.TIERS}/{place}" for place in range(1, len(folders)))
+        for name, folder, manifest in zip(names, folders, manifests, strict=False):
+            _copy(folder, made / name)
+            layout.write_manifest(dataclasses.replace(manifest, tiers=(), operating_points=()), made / name)
+        extras = load_file(made / layout.EXTRAS) | {layout.TRAINED_ROWS: np.sort(rows.view(np.int64))}
+        save_file(extras, made / layout.EXTRAS)
+        cascade = dataclasses.replace(last, tiers=names, operating_points=())
+        cascade = dataclasses.replace(cascade, fingerprint=layout.fingerprint(made, cascade))
+        layout.write_manifest(cascade, made)
+    return cascade
+
+
+def _tiers_of(model: Path) -> list[Path]:
+    """A model's tiers in their order, itself the last."""
+    return [*layout.tier_folders(model, layout.read_manifest(model)), model]
+
+
+def _check(folder: Path, manifest: Manifest, last_folder: Path, last: Manifest) -> None:
+    if last.kind != ENCODER:
+        raise UserError(
+            f"{last_folder}: a cascade's last tier must be an encoder, not a {last.kind} model; put it first"
+        )
+    if manifest.labels != last.labels:
+        theirs, ours = (", ".join(map(str, one.labels)) for one in (manifest, last))
+        raise UserError(
+            f"{folder}: its labels ({theirs}) are not those of {last_folder} ({ours}); train it on their data"
+        )
+    if manifest.pairs != last.pairs:
+        reads, wanted = ("pairs of texts" if one.pairs else "single texts" for one in (manifest, last))
+        raise UserError(f"{folder}: reads {reads}, {last_folder} reads {wanted}; train it on the same data")
+
+
+def _copy(folder: Path, out: Path) -> None:
+    """A tier's own files, without the tiers before it."""
+    shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(layout.TIERS))

@@ -1,0 +1,64 @@
+"""A small model that answers from token ids alone, as a backend without layers: one rung, and nothing to prune."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.data.packing import PackedBatch
+from ziggurat.encoder import folder as layout
+from ziggurat.encoder.small import load_small
+from ziggurat.encoder.static_tier import StaticTier
+from ziggurat.engine.backend import Answered
+from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.static_backend import Scorer, StaticBackend, fastest
+from ziggurat.policies.prune import TokenRule
+
+
+class SmallBackend:
+    """A static or BiLSTM model; implements `engine.backend.WholeForward`."""
+
+    device = "cpu"
+    threads = 1
+    n_layers = 0
+    rung_layers: tuple[int, ...] = (0,)
+    token_rule: TokenRule | None = None
+
+    def __init__(self, scorer: Scorer, flops: Callable[[np.ndarray], np.ndarray]) -> None:
+        """`flops` gives the cost of texts of so many tokens, (n) → (n) int64."""
+        self._scorer = scorer
+        self.n_classes = scorer.n_classes
+        self.engine = "native" if isinstance(scorer, StaticBackend) else "numpy"
+        self.dtype = "int16" if isinstance(scorer, StaticBackend | StaticTier) else "float32"
+        self.flops = flops
+
+    def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """The batch as it is: token and segment ids are what the model reads."""
+        return batch
+
+    def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """There is none."""
+        raise AssertionError("a small model has no layers; this is a bug")
+
+    def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
+        """What the model says to each sequence, (n_seqs, n_classes) float32."""
+        return self._scorer.logits(batch.states, batch.cu_seqlens)
+
+    def answer(self, batch: PackedBatch, rule: ExitRule) -> Answered:
+        """All answers at once; the only rung answers everything."""
+        start = time.perf_counter()
+        logits = self.logits(0, batch)
+        seconds = np.full(batch.n_seqs, time.perf_counter() - start)
+        return Answered(logits, np.zeros(batch.n_seqs, dtype=np.int64), seconds, batch.lengths[:, None])
+
+
+def load_backend(folder: Path) -> SmallBackend:
+    """The backend of a small model's folder; UserError if a file is missing, broken or not of these weights."""
+    manifest = layout.read_manifest(folder)
+    tier: Any = load_small(folder, manifest.kind)
+    layout.check_fingerprint(folder, manifest)
+    return SmallBackend(fastest(tier) if isinstance(tier, StaticTier) else tier, tier.flops)

@@ -1,0 +1,134 @@
+"""One model of a ladder: what it reads, what computes it, what its answers cost. A cascade has several."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ziggurat.data.packing import PackedBatch, cumulate
+from ziggurat.data.tokenize import Encoded, TextTokenizer, pack_rows
+from ziggurat.encoder.flops import full_flops, rung_flops
+from ziggurat.encoder.folder import CONFIG, ENCODER, TOKENIZER, Manifest, read_json, read_manifest, tier_folders
+from ziggurat.encoder.spec import EncoderSpec, read_spec
+from ziggurat.engine.backend import Backend
+from ziggurat.engine.choice import open_backend
+from ziggurat.engine.scheduler import by_length
+from ziggurat.engine.small_backend import load_backend as load_small
+from ziggurat.errors import UserError
+from ziggurat.policies.prune import PREDICTED, TokenRule
+from ziggurat.types import Rung
+
+SMALL_BATCH = 1024  # texts per call of a small model: a call's own time counts, and its states are a few numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Tier:
+    """A model, open."""
+
+    backend: Backend
+    manifest: Manifest
+    tokenizer: TextTokenizer
+    spec: EncoderSpec | None  # None = a small model, without layers
+    small_flops: Callable[[np.ndarray], np.ndarray] = np.zeros_like  # of a small model: lengths (n) → (n) int64
+
+    @property
+    def n_rungs(self) -> int:
+        """Places where it can answer."""
+        return len(self.backend.rung_layers)
+
+    @property
+    def columns(self) -> int:
+        """How many of `Outcomes.kept` are about it."""
+        return self.backend.n_layers + 1
+
+    def rungs(self, place: int | None = None) -> tuple[Rung, ...]:
+        """From cheap to dear; of the tier at this place of a cascade, None = of its last or of a model alone."""
+        if self.spec is None:
+            return (Rung(0, self.manifest.kind),)
+        return tuple(Rung(layer, "" if place is None else f"tier {place + 1}") for layer in self.backend.rung_layers)
+
+    def batches(self, encoded: Encoded, batch_size: int, progress: bool = False) -> Iterator[PackedBatch]:
+        """Packed batches, like lengths together, with a progress bar over inputs if asked."""
+        if batch_size < 1:
+            raise UserError(f"batch size {batch_size}: must be at least 1")
+        with tqdm(total=len(encoded), unit=" texts", disable=not progress, leave=False) as bar:
+            for indices in by_length(encoded.lengths, SMALL_BATCH if self.spec is None else batch_size):
+                yield pack_rows(encoded, indices)
+                bar.update(len(indices))
+
+    def flops(self, kept: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None) -> np.ndarray:
+        """Cost of leaving at each of its rungs, (n, n_rungs) int64, from its part of `kept`."""
+        spec, kind = self.spec, self.manifest.head_kind
+        if spec is None:
+            return self.small_flops(kept[:, 0])[:, None]
+        guessed = None
+        if tokens is not None and tokens.score == PREDICTED:
+            guessed = [tokens.prunes(layer) for layer in range(1, spec.layers + 1)]
+        return rung_flops(spec, kind, len(self.manifest.labels), kept, self.backend.rung_layers, asked, guessed)
+
+    def full_flops(self, lengths: np.ndarray) -> np.ndarray:
+        """Cost of all its layers without exits: lengths (n) → (n) int64."""
+        if self.spec is None:
+            return self.small_flops(lengths)
+        return full_flops(self.spec, len(self.manifest.labels), lengths)
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a tier stands in its ladder."""
+
+    tier: Tier
+    rungs: slice  # its own among all rungs
+    columns: slice  # its own of `Outcomes.kept`
+    last: bool  # the last tier, whose tokenizer and pruning are the model's
+
+    def last_asked(self, asked: Sequence[bool]) -> int | None:
+        """The last of its rungs, from 0, that a rule asks (all rungs' flags); None = the tier is left out."""
+        mine = np.flatnonzero(asked[self.rungs])
+        return int(mine[-1]) if len(mine) else None
+
+    def pruning(self, tokens: TokenRule | None) -> TokenRule | None:
+        """What prunes in it where a rule prunes with `tokens`: tiers before the last prune as they were trained to."""
+        return tokens if self.last else self.tier.backend.token_rule
+
+
+def places(tiers: Sequence[Tier]) -> list[Place]:
+    """All tiers' places, from cheap to dear."""
+    rungs, columns = (
+        cumulate(np.array(sizes)).tolist()
+        for sizes in ([tier.n_rungs for tier in tiers], [tier.columns for tier in tiers])
+    )
+    return [
+        Place(tier, slice(*rungs[place : place + 2]), slice(*columns[place : place + 2]), place == len(tiers) - 1)
+        for place, tier in enumerate(tiers)
+    ]
+
+
+def open_tiers(folder: Path, device: str, dtype: str, threads: int | None, engine: str) -> tuple[Tier, ...]:
+    """The models of a folder from cheap to dear: of a cascade several, else one. Equal tokenizers are one object."""
+    manifest = read_manifest(folder)
+    folders = [*tier_folders(folder, manifest), folder]
+    manifests = [*map(read_manifest, folders[:-1]), manifest]
+    made: dict[tuple[str, int], TextTokenizer] = {}
+    tiers = []
+    for at, mine in zip(folders, manifests, strict=True):
+        key = _digest(at / TOKENIZER), mine.max_length
+        if key not in made:
+            made[key] = TextTokenizer(at, mine.max_length)
+        if mine.kind == ENCODER:
+            spec = read_spec(read_json(at / CONFIG, f"{at}: no {CONFIG}; copy the model again"))
+            tiers.append(Tier(open_backend(at, engine, device, dtype, threads), mine, made[key], spec))
+        else:
+            small = load_small(at)
+            tiers.append(Tier(small, mine, made[key], None, small.flops))
+    return tuple(tiers)
+
+
+def _digest(path: Path) -> str:
+    """Of a file's content; "" where there is none, which the tokenizer then says."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
