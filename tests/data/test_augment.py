@@ -2,132 +2,36 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from itertools import chain, pairwise
+from itertools import chain
 
 import numpy as np
 import pytest
+from copies import (
+    CLS,
+    FIRST,
+    MASK,
+    NEIGHBOURS,
+    SEP,
+    SUFFIX,
+    M,
+    encoded,
+    flat,
+    kinds_of_copies,
+    literal,
+    made,
+    one_text_each,
+    sides_of,
+    texts,
+    words_in,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.config import AugmentConfig, from_mapping
-from ziggurat.data.augment import Copies, Rate, augmented
-from ziggurat.data.pieces import CONTINUES, SPECIAL, STARTS
+from ziggurat.config import AugmentConfig
+from ziggurat.data.augment import Rate, augmented
 from ziggurat.data.tokenize import Encoded, TextTokenizer
-from ziggurat.data.words import draws, keys_of
-from ziggurat.errors import UserError
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
-
-CLS, SEP, MASK, COMMA, FIRST, SUFFIX, SIZE = 0, 1, 2, 3, 4, 30, 50
-KINDS = np.repeat([SPECIAL, STARTS, CONTINUES], [3, SUFFIX - 3, SIZE - SUFFIX]).astype(np.uint8)
-M = 4
-# Of the words 4 … 29 and of the suffixes 30 … 49 each has the M behind it, in a ring; the rest keeps itself.
-NEIGHBOURS = np.repeat(np.arange(SIZE)[:, None], M, axis=1)
-NEIGHBOURS[FIRST:SUFFIX] = FIRST + (np.arange(SUFFIX - FIRST)[:, None] + np.arange(1, M + 1)) % (SUFFIX - FIRST)
-NEIGHBOURS[SUFFIX:] = SUFFIX + (np.arange(SIZE - SUFFIX)[:, None] + np.arange(1, M + 1)) % (SIZE - SUFFIX)
-
-# Sides of any length, none included, that may begin with a suffix, as a text of byte-level BPE does.
-sides = st.lists(st.integers(COMMA, SIZE - 1), max_size=12)
-singles = st.tuples(sides)
-pairs = st.tuples(sides, sides)
-texts = st.lists(singles | pairs, min_size=1, max_size=6)
-kinds_of_copies = st.builds(
-    AugmentConfig,
-    kind=st.sampled_from(["tang", "tinybert"]),
-    copies=st.integers(1, 7),
-    mask=st.sampled_from([0.0, 0.1, 0.5]),
-    replace=st.sampled_from([None, 0.0, 0.3, 0.5]),
-    ngram=st.sampled_from([0.0, 0.25, 1.0]),
-    longest=st.integers(1, 6),
-    neighbours=st.integers(1, M),
-    cycle_sides=st.booleans(),
-    seed=st.integers(0, 2**63 - 1),
-)
-
-
-def encoded(rows: list, two_segments: bool = True) -> Encoded:
-    """[CLS] side [SEP] (side [SEP])."""
-    tokens = []
-    for row in rows:
-        pieces = [(CLS, 0)]
-        for number, side in enumerate(row):
-            segment = number if two_segments else 0
-            pieces += [(piece, segment) for piece in [*side, SEP]]
-        tokens.append(np.array(pieces, dtype=np.int64))
-    return Encoded(tokens, np.arange(len(rows)) % 2 == 1)
-
-
-def made(source: Encoded, config: AugmentConfig, **more) -> list[Copies]:
-    config = dataclasses.replace(config, neighbours=min(config.neighbours, M))
-    return list(augmented(source, config, KINDS, NEIGHBOURS, MASK, **more))
-
-
-def flat(chunks: list[Copies]) -> list[tuple[int, list]]:
-    return [
-        (int(row), tokens.tolist())
-        for chunk in chunks
-        for row, tokens in zip(chunk.rows, chunk.encoded.tokens, strict=True)
-    ]
-
-
-def sides_of(tokens: np.ndarray) -> list[list[int]]:
-    """The ids between the special tokens; MASK is text here, for no source has it."""
-    ends = np.flatnonzero((tokens[:, 0] == CLS) | (tokens[:, 0] == SEP)).tolist()
-    return [tokens[left + 1 : right, 0].tolist() for left, right in pairwise(ends)]
-
-
-def words_in(side: list[int]) -> list[list[int]]:
-    words: list[list[int]] = []
-    for piece in side:
-        if words and KINDS[piece] == CONTINUES:
-            words[-1].append(piece)
-        else:
-            words.append([piece])
-    return words
-
-
-def literal(tokens: np.ndarray, row: int, config: AugmentConfig) -> list[list]:
-    """The specification: a text's copies, one after another, a word at a time, doubles dropped."""
-    tang, copies = config.kind == "tang", []
-    for copy, key in enumerate(keys_of(config.seed, np.array([row]), config.copies)[:, 0]):
-
-        def number(place: int, purpose: int, key: np.uint64 = key) -> int:
-            return int(draws(np.array([key]), np.array([place]), purpose, 5)[0])
-
-        def share(place: int, purpose: int) -> float:
-            return (number(place, purpose) >> 11) / 2**53
-
-        out, place, segments = [tokens[0].tolist()], 1, tokens[:, 1]
-        count = len(sides_of(tokens))
-        filled = sum(map(bool, sides_of(tokens)))
-        rank = 0
-        for side in sides_of(tokens):
-            still = config.cycle_sides and filled > 1 and copy % 3 != 2 and (rank > 0) != (copy % 3 == 1)
-            rank += bool(side)
-            start, words, changed = place, words_in(side), []
-            for word in words:
-                x, new = share(place, 0), word
-                mask = config.mask if tang else 0.0
-                if not still and x < mask:
-                    new = [MASK] * len(word)
-                elif not still and x < mask + config.replaced and (len(word) == 1 or not tang):
-                    new = [
-                        NEIGHBOURS[piece, number(place + i, 1) % config.neighbours].item()
-                        for i, piece in enumerate(word)
-                    ]
-                changed.append(new)
-                place += len(word)
-            if words and tang and not still and share(start, 2) < config.ngram:
-                length = min(1 + number(start, 3) % config.longest, len(words))
-                begin = number(start, 4) % (len(words) - length + 1)
-                changed = changed[begin : begin + length]
-            out += [[piece, int(segments[start])] for word in changed for piece in word]
-            out.append(tokens[place].tolist())
-            place += 1
-        assert place == len(tokens) and count
-        if out != tokens.tolist() and out not in copies:
-            copies.append(out)
-    return copies
 
 
 @repeatable
@@ -228,12 +132,6 @@ def test_a_change_of_segment_divides_a_text_too():
     copies = flat(made(source, AugmentConfig(mask=0.0, replace=0.0, ngram=1.0, longest=1)))
     assert {tuple(segment for _, segment in copy) for _, copy in copies} == {(0, 0, 1, 1)}
     assert {(copy[1][0], copy[2][0]) for _, copy in copies} == {(a, b) for a in (4, 5) for b in (30, 6)}
-
-
-def one_text_each(n: int, words: int, pair: bool = False) -> Encoded:
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(FIRST, SUFFIX, (n, 2, words)).tolist()
-    return encoded([tuple(row) if pair else (row[0],) for row in drawn])
 
 
 def test_words_are_masked_and_replaced_as_often_as_asked():
@@ -372,49 +270,6 @@ def test_each_of_the_candidates_is_taken_though_texts_have_different_numbers():
     }
 
 
-@pytest.mark.parametrize("offer", [np.zeros((2, 3), int), np.zeros(3, int), np.zeros((3, 0), int)])
-def test_candidates_of_another_shape_are_refused(offer):
-    with pytest.raises(ValueError, match=r"candidates: must be \(3, at least 1\)"):
-        made(encoded([([4],)]), AugmentConfig("tinybert", replace=1.0), candidates=lambda ids: offer)
-
-
-def test_candidates_that_are_no_ids_are_refused():
-    with pytest.raises(ValueError, match="at least 0 and below 50"):
-        made(
-            encoded([([4],)]),
-            AugmentConfig("tinybert", replace=1.0),
-            candidates=lambda ids: np.full((len(ids), 2), SIZE),
-        )
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"neighbours": NEIGHBOURS[:, :2]}, r"neighbours: must be \(50, at least 3\), not \(50, 2\)"),
-        ({"neighbours": NEIGHBOURS[1:]}, r"neighbours: must be \(50, at least 3\), not \(49, 4\)"),
-        ({"neighbours": NEIGHBOURS + 1}, "neighbours: must be ids, at least 0 and below 50"),
-        ({"chunk": 0}, "chunk 0: must be at least 1"),
-    ],
-)
-def test_arguments_that_do_not_fit_are_refused_before_the_first_copy(changes, says):
-    table = changes.get("neighbours", NEIGHBOURS)
-    more = {key: value for key, value in changes.items() if key != "neighbours"}
-    with pytest.raises(ValueError, match=says):
-        augmented(encoded([([4],)]), AugmentConfig(neighbours=3), KINDS, table, MASK, **more)
-
-
-def test_tokens_that_are_in_no_vocabulary_are_refused():
-    config = AugmentConfig(neighbours=M)
-    for mask in (-1, SIZE):
-        with pytest.raises(ValueError, match=f"mask_id {mask}: must be at least 0 and below 50"):
-            augmented(encoded([([4],)]), config, KINDS, NEIGHBOURS, mask)
-    for token in (-1, SIZE):
-        with pytest.raises(ValueError, match="token id: must be at least 0 and below 50"):
-            made(encoded([([token],)]), config)
-    with pytest.raises(ValueError, match="at least one token"):
-        made(Encoded([np.zeros((0, 2), np.int64)], np.zeros(1, bool)), config)
-
-
 def test_the_rate_counts_every_copy_and_adds_up():
     chunks = made(one_text_each(40, 10), AugmentConfig(copies=3), chunk=100)
     rate = sum((chunk.rate for chunk in chunks), Rate())
@@ -439,38 +294,3 @@ def test_texts_of_a_tokenizer_fit(tokenizer_folder):
     copies = flat(list(augmented(source, AugmentConfig(mask=0.5, ngram=0.0), kinds, table, mask)))
     assert {row for row, _ in copies} == {0, 1}
     assert all(len(tokens) == source.lengths[row] for row, tokens in copies)
-
-
-@pytest.mark.parametrize(
-    ("key", "bad", "good"),
-    [
-        ("kind", ("eda", ""), ("tang", "tinybert")),
-        ("copies", (0, -1), (1,)),
-        ("mask", (-0.1, 1.1, float("nan"), 0.91), (0.0, 0.9)),
-        ("replace", (-0.1, 1.1, float("nan")), (0.0, 0.9)),
-        ("ngram", (-0.1, 1.1), (0.0, 1.0)),
-        ("longest", (0,), (1,)),
-        ("neighbours", (0,), (1,)),
-        ("seed", (-1, 2**63), (0, 2**63 - 1)),
-    ],
-)
-def test_a_setting_out_of_range_is_named_and_the_border_is_allowed(key, bad, good):
-    for value in bad:
-        with pytest.raises(ValueError, match=rf"^{key} {value!r}: must be "):
-            AugmentConfig(**{key: value})
-    for value in good:
-        assert getattr(AugmentConfig(**{key: value}), key) == value
-
-
-def test_masking_and_replacing_share_one_draw_unless_nothing_is_masked():
-    with pytest.raises(ValueError, match=r"^mask 0.6: must be at most 1 together with replace"):
-        AugmentConfig(mask=0.6, replace=0.5)
-    assert AugmentConfig("tinybert", mask=0.6, replace=0.5).replaced == 0.5
-
-
-def test_settings_can_be_a_table_of_a_recipe():
-    assert from_mapping(AugmentConfig, {"kind": "tinybert", "replace": 1}, "augment").replaced == 1.0
-    with pytest.raises(UserError, match=r"^augment: unknown key 'copy'; did you mean 'copies'"):
-        from_mapping(AugmentConfig, {"copy": 3}, "augment")
-    with pytest.raises(UserError, match=r"^augment: copies 0: must be at least 1"):
-        from_mapping(AugmentConfig, {"copies": 0}, "augment")
