@@ -26,6 +26,7 @@ PRUNING_SCORES = ("received", "received-from-others", "predicted")
 PRUNING_SCALES = ("relative", "paper", "ltp-code")
 SMALL_KINDS = ("static", "bilstm")  # of ziggurat.encoder.small
 SCHEDULES = ("linear", "flat", "spatten", "geometric")
+AUGMENTATIONS = ("tang", "tinybert")
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,40 @@ class SmallConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """How texts are copied and changed for distillation, see ziggurat.data.augment; the defaults are the papers'."""
+
+    kind: str = "tang"  # tang (Tang et al. 2019) or tinybert (Jiao et al. 2020)
+    copies: int = 20  # of each text, before those that are alike are dropped; Tang et al.: 10 or 20
+    mask: float = 0.1  # tang: p_mask, of a word to become the mask token
+    replace: float | None = None  # of a word to become another one; None = 0.1 (tang: p_pos) or 0.4 (tinybert: p)
+    ngram: float = 0.25  # tang: p_ng, of a text to lose all but a run of words
+    longest: int = 5  # tang: words of such a run, 1 … so many with equal probability
+    neighbours: int = 15  # how many nearest words one is replaced from; Jiao et al.: M
+    cycle_sides: bool = False  # pairs: as Tang et al. change one text, the other, both in turn; false = both each time
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.kind in AUGMENTATIONS, "kind", self.kind, f"one of {', '.join(AUGMENTATIONS)}")
+        _require(self.copies >= 1, "copies", self.copies, "at least 1")
+        _require(0 <= self.mask <= 1, "mask", self.mask, "in [0, 1]")
+        _require(self.replace is None or 0 <= self.replace <= 1, "replace", self.replace, "in [0, 1]")
+        exclusive = self.kind != "tang" or self.mask + self.replaced <= 1
+        _require(exclusive, "mask", self.mask, "at most 1 together with replace")
+        _require(0 <= self.ngram <= 1, "ngram", self.ngram, "in [0, 1]")
+        _require(self.longest >= 1, "longest", self.longest, "at least 1")
+        _require(self.neighbours >= 1, "neighbours", self.neighbours, "at least 1")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "in [0, 2^63)")
+
+    @property
+    def replaced(self) -> float:
+        """The probability of a word to be replaced, the paper's unless another is set."""
+        if self.replace is not None:
+            return self.replace
+        return {"tang": 0.1, "tinybert": 0.4}[self.kind]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a model is made from a backbone and data."""
 
@@ -163,6 +198,7 @@ class Recipe:
     seed: int = 0
     search: SearchConfig | None = None  # of shares, after all stages; None = pruning stays as the stages leave it
     small: SmallConfig | None = None  # instead of stages: a small model
+    augment: AugmentConfig | None = None  # small models: copies of the train rows that the teacher answers too
     tiers: tuple[str, ...] = ()  # recipes of the first tiers of a cascade, which the stages' model then teaches
 
     def __post_init__(self) -> None:

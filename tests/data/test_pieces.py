@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from ziggurat.data.pieces import CONTINUES, SPECIAL, STARTS, piece_kinds
+from ziggurat.data.pieces import CONTINUES, SPECIAL, STARTS, mask_id, no_words, piece_kinds
 from ziggurat.data.tokenize import TextTokenizer
 
 
@@ -51,3 +51,45 @@ def test_where_the_space_is_marked_what_lacks_it_continues_unless_it_is_punctuat
 def test_where_nothing_is_marked_every_piece_starts_a_word():
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "river": 1, "stone": 2}, unk_token="[UNK]"))
     assert set(kinds_of(tokenizer).values()) == {STARTS}
+
+
+def test_punctuation_and_what_stands_in_brackets_are_no_words():
+    pieces = ["[UNK]", "[unused7]", "<s>", "river", "##s", "7", "[", "<", ",", "##.", "'s", "Ġ,", "é", "<b"]
+    tokenizer = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    wordless = no_words(tokenizer)
+    assert wordless.dtype == bool
+    assert [piece for piece, none in zip(pieces, wordless, strict=True) if not none] == [
+        "river",
+        "##s",
+        "7",
+        "'s",
+        "é",
+        "<b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "index"),
+    [(["[UNK]", "[MASK]"], 1), (["<mask>", "<unk>"], 0), (["river", "[UNK]"], 1), (["river"], None)],
+)
+def test_the_mask_token_is_found_else_that_for_unknown_text(pieces, index):
+    unknown = next((piece for piece in pieces if "unk" in piece.lower()), None)
+    model = models.WordPiece(
+        {piece: i for i, piece in enumerate(pieces)}, **({"unk_token": unknown} if unknown else {})
+    )
+    assert mask_id(Tokenizer(model)) == index
+
+
+def test_a_text_tokenizer_tells_both(tokenizer_folder):
+    tokenizer = TextTokenizer(tokenizer_folder, 16)
+    vocabulary = tokenizer._tokenizer.get_vocab()
+    wordless = tokenizer.no_words()
+    assert {piece for piece, index in vocabulary.items() if wordless[index]} == {
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        ",",
+        ".",
+    }
+    assert tokenizer.mask_id() == vocabulary["[UNK]"]

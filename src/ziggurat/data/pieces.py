@@ -8,6 +8,8 @@ import numpy as np
 
 STARTS, CONTINUES, SPECIAL = 0, 1, 2
 SPACES = ("Ġ", "▁")  # how byte-level BPE and SentencePiece write the space before a word
+MASKS = ("[MASK]", "<mask>")  # how tokenizers name the token for a hidden word
+BRACKETS = ("[]", "<>")  # around special tokens and places kept free in a vocabulary: "[unused7]", "<unk>"
 
 
 def piece_kinds(tokenizer: Any) -> np.ndarray:
@@ -35,3 +37,23 @@ def piece_kinds(tokenizer: Any) -> np.ndarray:
     if unknown in vocabulary:
         kinds[vocabulary[unknown]] = STARTS
     return kinds
+
+
+def no_words(tokenizer: Any) -> np.ndarray:
+    """Which entries of the vocabulary are neither a word nor a part of one, (vocabulary) bool.
+
+    Those without a letter or a digit, as the vocabulary spells them, and those in brackets, such as `[unused7]`.
+    """
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    wordless = np.zeros(max(vocabulary.values()) + 1, dtype=bool)
+    for piece, index in vocabulary.items():
+        bracketed = len(piece) > 2 and piece[0] + piece[-1] in BRACKETS
+        wordless[index] = bracketed or not any(map(str.isalnum, piece.lstrip("".join(SPACES))))
+    return wordless
+
+
+def mask_id(tokenizer: Any) -> int | None:
+    """The token that stands for a hidden word, where there is none the one for unknown text, or None."""
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    named = (tokenizer.token_to_id(piece) for piece in (*MASKS, unknown) if piece)
+    return next((index for index in named if index is not None), None)

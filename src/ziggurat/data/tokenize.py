@@ -15,7 +15,7 @@ import numpy as np
 import tokenizers
 
 from ziggurat.data.packing import PackedBatch, cumulate, pack, place_in_sequence
-from ziggurat.data.pieces import SPECIAL, piece_kinds
+from ziggurat.data.pieces import SPECIAL, mask_id, no_words, piece_kinds
 from ziggurat.data.tables import first_line
 from ziggurat.errors import UserError
 
@@ -143,6 +143,14 @@ class TextTokenizer:
         for block in (block for frame in self._frames for block in frame.blocks):
             kinds[block[:, 0]] = SPECIAL
         return kinds
+
+    def no_words(self) -> np.ndarray:
+        """Which vocabulary entries are neither a word nor a part of one, (vocabulary) bool: see `data.pieces`."""
+        return no_words(self._tokenizer)
+
+    def mask_id(self) -> int | None:
+        """The token for a hidden word, else that for unknown text, else None."""
+        return mask_id(self._tokenizer)
 
     def _special(self, block: np.ndarray) -> list[Piece]:
         return [Piece(self._tokenizer.id_to_token(int(token))) for token in block[:, 0]]
