@@ -173,7 +173,7 @@ def test_where_nothing_is_certified_the_page_is_of_full_depth(calibrated, plain,
     assert picture.full_loss == 0 and picture.accuracy_scale == pytest.approx(picture.full_accuracy)
     dearest = classifier.full_flops(witness.encoded.lengths).max() / 1e9
     assert picture.costly[0].gflops == pytest.approx(dearest)
-    assert picture.costly[0].layer == 4
+    assert picture.costly[0].rung == "layer 4"
 
 
 def test_each_mechanism_is_the_fastest_of_its_kind_or_says_why_not(calibrated, pruned, plain, rows_file):

@@ -89,7 +89,8 @@ def _run_tier(
         said = np.zeros((n, heard.shape[1] + sum(rule.asked[place.rungs]), heard.shape[2]), dtype=heard.dtype)
         for batch in batches:
             waiting, history = run_batch(tier.backend, batch, rule, done, first, heard[batch.rows])
-            said[waiting] = history
+            if len(waiting):  # else not all rungs were heard
+                said[waiting] = history
         return done, said
     mine, last = rules.of_tier(rule, first, tier.n_rungs)
     done = run(tier.backend, batches, mine, n)
