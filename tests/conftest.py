@@ -179,6 +179,45 @@ def pruned_folder(make_folder) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_static(tiny_checkpoint, tmp_path_factory) -> Callable:
+    """A function that saves a folder of a random static model; manifest changes in, folder out."""
+    from ziggurat.data.tokenize import TextTokenizer
+    from ziggurat.encoder.folder import Manifest
+    from ziggurat.encoder.small import save_small
+    from ziggurat.encoder.static_tier import StaticTier
+
+    def make(**changes) -> Path:
+        folder = tmp_path_factory.mktemp("static") / "model"
+        values = {"labels": LABELS, "pairs": False, "max_length": 24, "head_kind": "none", "head_layers": ()}
+        manifest = Manifest(**values | {"fingerprint": "", "kind": "static"} | changes)
+        rng = np.random.default_rng(0)
+        table = rng.integers(-2000, 2001, (256, len(manifest.labels))).astype(np.int16)
+        scales = np.full(len(manifest.labels), 1e-3, dtype=np.float32)
+        kinds = TextTokenizer(tiny_checkpoint, 24).piece_kinds()
+        tier = StaticTier(table, scales, np.zeros_like(scales), kinds)
+        save_small(tier, manifest, np.array([11, 7], dtype=np.uint64), tiny_checkpoint, folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def static_folder(make_static) -> Path:
+    """A folder of a static model with the labels of `model_folder`. Shared: copy it to change it."""
+    return make_static()
+
+
+@pytest.fixture(scope="session")
+def cascade_folder(static_folder, pruned_folder, tmp_path_factory) -> Path:
+    """A static model in front of one that prunes tokens and leaves early. Shared: copy it to change it."""
+    from ziggurat.encoder.cascade import write_cascade
+
+    folder = tmp_path_factory.mktemp("cascade") / "model"
+    write_cascade([static_folder, pruned_folder], folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def pair_folder(make_folder) -> Path:
     """A finished model folder for pairs of texts. Shared: copy it to change it."""
     return make_folder(pairs=True)

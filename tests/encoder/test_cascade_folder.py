@@ -1,0 +1,109 @@
+"""A cascade is a model folder: the last tier's, the first tiers inside. What does not belong together is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ziggurat.encoder.cascade import write_cascade
+from ziggurat.encoder.folder import (
+    MANIFEST,
+    WEIGHTS,
+    check_fingerprint,
+    read_manifest,
+    trained_rows,
+    write_manifest,
+)
+from ziggurat.encoder.small import load_small
+from ziggurat.errors import UserError
+
+
+def refusal(*arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        write_cascade(*arguments)
+    return str(caught.value)
+
+
+def test_the_last_tier_is_the_folder_and_the_first_are_inside(cascade_folder, pruned_folder, static_folder):
+    cascade, last = read_manifest(cascade_folder), read_manifest(pruned_folder)
+    assert cascade.tiers == ("tiers/1",)
+    assert cascade.operating_points == ()
+    assert cascade.fingerprint != last.fingerprint
+    assert dataclasses.replace(cascade, tiers=(), operating_points=last.operating_points) == dataclasses.replace(
+        last, fingerprint=cascade.fingerprint
+    )
+    assert (cascade_folder / WEIGHTS).read_bytes() == (pruned_folder / WEIGHTS).read_bytes()
+    assert read_manifest(cascade_folder / "tiers" / "1") == read_manifest(static_folder)
+    check_fingerprint(cascade_folder, cascade)
+
+
+def test_plain_transformers_loads_the_last_tier(cascade_folder, pruned_folder):
+    from transformers import AutoModelForSequenceClassification
+
+    ours, theirs = (AutoModelForSequenceClassification.from_pretrained(f) for f in (cascade_folder, pruned_folder))
+    assert all((a == b).all() for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_rows_that_trained_any_tier_trained_the_cascade(cascade_folder, pruned_folder, static_folder):
+    both = np.union1d(trained_rows(pruned_folder), trained_rows(static_folder))
+    assert len(both) > len(trained_rows(static_folder))
+    assert sorted(trained_rows(cascade_folder)) == sorted(both)
+
+
+def test_another_first_tier_is_another_fingerprint(make_static, static_folder, pruned_folder, tmp_path):
+    first = write_cascade([static_folder, pruned_folder], tmp_path / "first")
+    again = write_cascade([static_folder, pruned_folder], tmp_path / "again")
+    other = write_cascade([make_static(max_length=12), pruned_folder], tmp_path / "other")
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_a_cascade_brings_its_tiers_into_a_longer_one(cascade_folder, make_static, tmp_path):
+    longer = write_cascade([make_static(max_length=9), cascade_folder], tmp_path / "longer")
+    assert longer.tiers == ("tiers/1", "tiers/2")
+    folders = [tmp_path / "longer" / name for name in longer.tiers]
+    assert [read_manifest(folder).max_length for folder in folders] == [9, 24]
+    assert not any((folder / "tiers").exists() for folder in folders)
+
+
+def test_one_model_is_no_cascade(pruned_folder, tmp_path):
+    assert "at least two models" in refusal([pruned_folder], tmp_path / "out")
+    assert "at least two models" in refusal([], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tiers_that_answer_another_question_are_refused_by_name(make_static, static_folder, pruned_folder, tmp_path):
+    other = make_static(labels=("river", "stone", "hill"))
+    message = refusal([other, pruned_folder], tmp_path / "out")
+    assert str(other) in message and "hill" in message and "\n" not in message
+    pairs = make_static(pairs=True)
+    assert "pairs of texts" in refusal([pairs, pruned_folder], tmp_path / "out")
+    assert "must be an encoder" in refusal([pruned_folder, static_folder], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_full_is_kept(static_folder, pruned_folder, tmp_path):
+    (tmp_path / "mine").write_text("notes")
+    assert "not empty" in refusal([static_folder, pruned_folder], tmp_path)
+    assert (tmp_path / "mine").read_text() == "notes"
+
+
+def test_a_tier_that_is_missing_or_newer_is_named(copied, cascade_folder, pruned_folder, tmp_path):
+    folder = copied(cascade_folder)
+    tier = folder / "tiers" / "1"
+    manifest = json.loads((tier / MANIFEST).read_text())
+    (tier / MANIFEST).write_text(json.dumps(manifest | {"format_version": 99}))
+    assert "newer" in refusal([folder, pruned_folder], tmp_path / "out")
+    shutil.rmtree(tier)
+    assert f"{tier}: no {MANIFEST}" in refusal([folder, pruned_folder], tmp_path / "out")
+    assert f"no {MANIFEST}" in refusal([tmp_path / "nowhere", pruned_folder], tmp_path / "out")
+
+
+def test_a_small_model_of_a_kind_from_the_future_is_refused(copied, static_folder):
+    folder = copied(static_folder)
+    write_manifest(dataclasses.replace(read_manifest(folder), kind="quantum"), folder)
+    with pytest.raises(UserError, match="'quantum' is not known"):
+        load_small(folder, "quantum")
