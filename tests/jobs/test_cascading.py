@@ -1,0 +1,176 @@
+"""Small models and cascades from rows to certified points, as the commands make and use them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ziggurat.calibrate.timing import Costs, Profile
+from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.encoder.folder import read_manifest, trained_rows
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.rules import never
+from ziggurat.errors import UserError
+from ziggurat.jobs import calibration_time
+from ziggurat.jobs.calibration_time import PredictedTime, ProfiledCost, SmallCost, costs_of
+from ziggurat.jobs.cascading import build_cascade
+from ziggurat.jobs.certifying import Promise, calibrate
+from ziggurat.jobs.evaluation import evaluate
+from ziggurat.jobs.explanation import explain
+from ziggurat.jobs.information import info
+from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.prediction import predict
+from ziggurat.jobs.profiling import conditions_of
+from ziggurat.jobs.training import TrainOptions, train_classifier
+
+QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
+ENGINE = ModelOptions("cpu")
+
+
+def made_up_profile(classifier: AdaptiveClassifier, tick=None) -> Profile:
+    """A machine on which a layer costs 10 µs a token, a head 1 µs."""
+    tokens, lengths = (1, 1000), (1, 2, 4, 64)
+
+    def linear(per_token: float) -> tuple[tuple[float, ...], ...]:
+        return tuple((per_token * n,) * len(lengths) for n in tokens)
+
+    costs = Costs(linear(1e-6), linear(1e-5), linear(1e-5), linear(1e-6), linear(4e-6), linear(6e-6))
+    return Profile(conditions_of(classifier), "2026-11-21", tokens, lengths, costs)
+
+
+@pytest.fixture(autouse=True)
+def no_clock(monkeypatch):
+    monkeypatch.setattr(calibration_time, "stored_profile", made_up_profile)
+
+
+@pytest.fixture(scope="module")
+def taught(rows_file, model_folder, tmp_path_factory):
+    """A static model that learned from a random encoder."""
+    out = tmp_path_factory.mktemp("taught") / "model"
+    return out, train_classifier(str(rows_file), out, "static", options=QUIET, teacher=str(model_folder))
+
+
+def test_a_static_model_says_what_its_teacher_says(taught, model_folder, rows_file):
+    texts = load(str(rows_file)).texts
+    student, teacher = (AdaptiveClassifier.from_pretrained(f, "cpu") for f in (taught[0], model_folder))
+    theirs = [answer.label for answer in teacher.predict(texts, "full")]
+    same = [a.label == b for a, b in zip(student.predict(texts, "full"), theirs, strict=True)]
+    most_frequent = max(map(theirs.count, set(theirs))) / len(theirs)
+    assert np.mean(same) > most_frequent + 0.05
+
+
+def test_it_has_seen_its_own_rows_and_its_teachers(taught, model_folder, rows_file):
+    out, summary = taught
+    roles, seen = split_roles(load(str(rows_file)), Fractions()), trained_rows(out)
+    assert np.isin(trained_rows(model_folder), seen).all()
+    assert np.isin(roles[Role.TRAIN].hashes, seen).all() and np.isin(roles[Role.SELECT].hashes, seen).all()
+    assert not np.isin(roles[Role.CERTIFY].hashes, seen).any()
+    manifest = read_manifest(out)
+    assert manifest.kind == "static" and manifest.training["teacher"] == read_manifest(model_folder).fingerprint
+    assert [point["name"] for point in summary["operating_points"]] == ["exact", "balanced", "fast"]
+
+
+def test_without_a_teacher_labels_are_learned(rows_file, tiny_checkpoint, tmp_path):
+    train_classifier(str(rows_file), tmp_path / "m", "static", str(tiny_checkpoint), QUIET)
+    rows = split_roles(load(str(rows_file)), Fractions())[Role.CERTIFY]
+    answers = AdaptiveClassifier.from_pretrained(tmp_path / "m").predict(rows.texts)
+    assert np.mean([a.label == rows.label_names[i] for a, i in zip(answers, rows.labels, strict=True)]) > 0.8
+
+
+def test_rows_without_labels_need_a_teacher(rows_file, model_folder, tiny_checkpoint, tmp_path):
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text("\n".join(json.dumps({"text": text}) for text in load(str(rows_file)).texts))
+    with pytest.raises(UserError, match="label"):
+        train_classifier(str(bare), tmp_path / "m", "static", str(tiny_checkpoint), QUIET)
+    train_classifier(str(bare), tmp_path / "m", "static", None, QUIET, str(model_folder))
+    assert read_manifest(tmp_path / "m").labels == read_manifest(model_folder).labels
+
+
+def test_a_teacher_of_other_labels_is_refused(rows_file, make_static, make_folder, tmp_path):
+    other = make_folder(labels=("river", "stone", "hill"))
+    with pytest.raises(UserError, match="tower"):
+        train_classifier(str(rows_file), tmp_path / "m", "static", None, QUIET, str(other))
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.fixture
+def cascade(taught, pruned_folder, tmp_path):
+    return tmp_path / "cascade", build_cascade([str(taught[0]), str(pruned_folder)], tmp_path / "cascade")
+
+
+def test_a_cascade_is_calibrated_evaluated_explained_like_any_model(cascade, rows_file, tmp_path):
+    folder, built = cascade
+    assert built["tiers"] == ["static", "encoder"]
+    promise = Promise({"loose": 0.5}, criterion="agreement")
+    result = calibrate(str(folder), str(rows_file), promise, options=ENGINE, html=tmp_path / "page.html")
+    point = read_manifest(folder).operating_point("loose")
+    assert len(point.thresholds) == 4 and point.certificate.gain > 0
+    assert result["points"][0]["certified"] > 0
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+    report = evaluate(str(folder), str(rows_file), "loose", options=ENGINE)
+    assert sum(report["exit_histogram"].values()) == 240
+    assert report["flops_ratio"] > 1 and report["bops_ratio"] > 1
+    assert info(str(folder))["tiers"][0]["architecture"] == "static"
+    (answer,) = predict(str(folder), ["bat kin"], operating_point="loose", options=ENGINE)
+    explained = explain(str(folder), "bat kin", "loose", options=ENGINE)
+    assert explained["label"] == answer["label"] and explained["layers"] == answer["layers"]
+    assert [rung["rung"] for rung in explained["rungs"]][-1] in ("static", *(f"layer {n}" for n in range(1, 5)))
+
+
+def test_the_point_does_what_was_replayed(cascade, rows_file):
+    folder, _ = cascade
+    calibrate(str(folder), str(rows_file), Promise({"loose": 0.5}, criterion="agreement"), options=ENGINE)
+    classifier = AdaptiveClassifier.from_pretrained(folder, "cpu")
+    rule = classifier.rule_of("loose")
+    encoded = classifier.encode(load(str(rows_file)).texts)
+    outcomes = classifier.run(encoded, rule)
+    every = classifier.every_rung(encoded, tokens=rule.tokens)
+    chosen = every.logits[np.arange(len(encoded)), outcomes.rungs]
+    np.testing.assert_allclose(outcomes.logits, chosen, atol=1e-4)
+    ran = classifier.ran(every.kept, outcomes.rungs, rule)
+    assert np.array_equal(ran, outcomes.kept)
+    spent = classifier.flops(outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
+    assert np.array_equal(spent, classifier.flops(every.kept, rule)[np.arange(len(encoded)), outcomes.rungs])
+
+
+def test_predicted_time_charges_a_tier_for_what_reaches_it(cascade, rows_file):
+    classifier = AdaptiveClassifier.from_pretrained(cascade[0], "cpu")
+    encoded = classifier.encode(load(str(rows_file)).texts)
+    every = classifier.every_rung(encoded)
+    from ziggurat.calibrate.stored import StoredRun
+
+    n = len(encoded)
+    costs = [SmallCost(1e-7), ProfiledCost(made_up_profile(AdaptiveClassifier([classifier.tiers[1]])))]
+    time = PredictedTime(classifier, costs, encoded, {0.0: StoredRun(every.logits, every.kept, 0.0)}, 32)
+    asked = (True, False, False, False, True)
+    first, last = (time.of(np.full(n, rung), asked, 0.0) for rung in (0, 4))
+    assert first == pytest.approx(1e-7 * encoded.lengths.mean())
+    assert last == pytest.approx(first + time.of_full_depth(5))
+    half = time.of(np.where(np.arange(n) % 2, 4, 0), asked, 0.0)
+    assert first < half < last
+    assert time.of(np.full(n, 4), never(5).asked, 0.0) < last  # the first tier is left out
+    assert np.all(np.diff(time.saved) < 0) and time.saved[0] == pytest.approx(1.0) and time.saved[-1] == 0
+
+
+def test_costs_are_measured_for_small_tiers_and_profiled_for_encoders(cascade, rows_file):
+    classifier = AdaptiveClassifier.from_pretrained(cascade[0], "cpu")
+    costs = costs_of(classifier, classifier.encode(load(str(rows_file)).texts))
+    assert isinstance(costs[0], SmallCost) and costs[0].per_token > 0
+    assert isinstance(costs[1], ProfiledCost)
+
+
+def test_the_tango_recipe_builds_a_cascade_from_rows(rows_file, tiny_recipe, tiny_checkpoint, tmp_path):
+    recipe = tmp_path / "tango.toml"
+    recipe.write_text('tiers = ["static"]\ntemperatures = true\n' + tiny_recipe.read_text())
+    out = tmp_path / "out"
+    made = train_classifier(str(rows_file), out, str(recipe), str(tiny_checkpoint), QUIET)
+    classifier = AdaptiveClassifier.from_pretrained(out)
+    assert [tier.manifest.kind for tier in classifier.tiers] == ["static", "encoder"]
+    assert [point["name"] for point in made["operating_points"]] == ["exact", "balanced", "fast"]
+    assert not (tmp_path / "out.tiers").exists()
+    rows = split_roles(load(str(rows_file)), Fractions())[Role.CERTIFY]
+    answers = classifier.predict(rows.texts, "fast")
+    assert np.mean([a.label == rows.label_names[i] for a, i in zip(answers, rows.labels, strict=True)]) > 0.7
+    assert sum(answer.trace.rung == 0 for answer in answers) > 0
