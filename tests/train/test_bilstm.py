@@ -125,6 +125,17 @@ def test_the_tier_says_what_the_trained_model_said(data):
     assert not np.allclose(model(_batch(rows, torch.arange(9), torch.device("cpu"))[0]).detach(), expected[:9])
 
 
+def test_it_starts_with_states_that_last_for_as_many_tokens_as_texts_have():
+    torch.manual_seed(0)
+    model = Bilstm(4, BilstmSettings().shape(2))
+    model.remember(50.0)
+    tier = model.tier(np.zeros(3, dtype=np.int16))
+    for layer in (tier.first, tier.second):
+        gate_in, forget = layer[:, :64, -1], layer[:, 64:128, -1]
+        assert np.array_equal(gate_in, -forget)
+        assert (forget >= 0).all() and 30 < np.exp(forget).max() <= 49 and 18 < np.exp(forget).mean() < 32
+
+
 def test_a_teacher_that_doubts_is_followed(data, certain):
     labels = data[0][1]
     soft = teacher_targets(np.log(0.7 * one_hot(labels, CLASSES) + 0.3 / CLASSES))
