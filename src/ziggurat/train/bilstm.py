@@ -33,8 +33,8 @@ class BilstmSettings:
     hidden: int = 200  # width of the feed-forward network
     least_texts: int = 2  # train texts that an id must occur in, so that it has a row
     epochs: int = 10  # over the train texts; the one that does best on select texts is kept
-    batch_size: int = 64  # texts
-    learning_rate: float = 2e-3  # of Adam at first; it falls to 0 in a straight line
+    batch_size: int = 32  # texts
+    learning_rate: float = 4e-3  # of Adam at first; it falls to 0 in a straight line
     dropout: float = 0.3  # share of the numbers that enter each layer and the network, while training
     unknown: float = 0.02  # share of the train tokens that are read as unknown, so that it is known what that means
     max_gradient: float = 1.0  # norm to which gradients are cut
