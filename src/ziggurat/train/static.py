@@ -67,7 +67,7 @@ def train_static(
         UserError: scipy is missing, or there is nothing to learn from.
         ValueError: targets or labels that do not fit the texts.
     """
-    _check(train, targets, select, labels)
+    check_rows(train, targets, select, labels)
     table, select_table = (_table(encoded, kinds, settings.buckets) for encoded in (train, select))
     texts = np.bincount(table.indices, minlength=settings.buckets)
     used = np.argsort(-texts, kind="stable")[: np.count_nonzero(texts >= settings.least_texts)]  # the hot ones together
@@ -79,7 +79,7 @@ def train_static(
     best, best_loss = found, np.inf
     for penalty in settings.penalties:
         found = problem.solve(penalty, found, settings.iterations)
-        loss = _calibrated_loss(problem.logits(found, select_table), labels)
+        loss = calibrated_loss(problem.logits(found, select_table), labels)
         if loss >= best_loss:
             break  # weaker ones overfit still more
         best, best_loss = found, loss
@@ -96,6 +96,31 @@ def one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
 def teacher_targets(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """A teacher's logits (n, n_classes) as targets: its probabilities at a temperature above 0 (Hinton et al. 2015)."""
     return softmax(logits / np.float64(temperature))
+
+
+def check_rows(train: Encoded, targets: np.ndarray, select: Encoded, labels: np.ndarray) -> None:
+    """Raises what `train_static` says of rows, targets (n, n_classes) and labels (m) that do not fit together."""
+    n = len(train.tokens)
+    if not n or not len(select.tokens):
+        raise UserError("a small tier needs train rows and select rows")
+    if targets.ndim != 2 or len(targets) != n or targets.shape[1] < 2:
+        raise ValueError(f"targets: must be ({n}, n_classes), not {targets.shape}")
+    if not (np.isfinite(targets).all() and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1, atol=1e-3)):
+        raise ValueError("targets: every row must be probabilities, which sum to 1")
+    if labels.shape != (len(select.tokens),) or not ((labels >= 0) & (labels < targets.shape[1])).all():
+        raise ValueError("labels: must be the class of each select row")
+
+
+def calibrated_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean negative log-likelihood at the best temperature: a penalty also makes logits small, which does not count."""
+    from scipy.optimize import minimize_scalar
+
+    rows = np.arange(len(labels))
+
+    def loss(log: float) -> float:
+        return float(-log_softmax(logits / np.exp(log))[rows, labels].mean())
+
+    return float(minimize_scalar(loss, bounds=(-3, 3), method="bounded").fun)
 
 
 class _Problem:
@@ -137,18 +162,6 @@ class _Problem:
         return minimise(function, start, curvature.astype(np.float32), iterations)
 
 
-def _check(train: Encoded, targets: np.ndarray, select: Encoded, labels: np.ndarray) -> None:
-    n = len(train.tokens)
-    if not n or not len(select.tokens):
-        raise UserError("static tier: needs train rows and select rows")
-    if targets.ndim != 2 or len(targets) != n or targets.shape[1] < 2:
-        raise ValueError(f"targets: must be ({n}, n_classes), not {targets.shape}")
-    if not (np.isfinite(targets).all() and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1, atol=1e-3)):
-        raise ValueError("targets: every row must be probabilities, which sum to 1")
-    if labels.shape != (len(select.tokens),) or not ((labels >= 0) & (labels < targets.shape[1])).all():
-        raise ValueError("labels: must be the class of each select row")
-
-
 def _table(encoded: Encoded, kinds: np.ndarray, n_buckets: int) -> Any:
     """Texts as sparse rows: how often each bucket occurs, over the root of how many features the text has."""
     try:
@@ -175,18 +188,6 @@ def _stretch(texts: np.ndarray, n_rows: int, rarity: float) -> np.ndarray:
 def _stretched(table: Any, factors: np.ndarray) -> Any:
     table.data *= factors[table.indices].astype(np.float32)
     return table
-
-
-def _calibrated_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative log-likelihood at the best temperature: a penalty also makes logits small, which does not count."""
-    from scipy.optimize import minimize_scalar
-
-    rows = np.arange(len(labels))
-
-    def loss(log: float) -> float:
-        return float(-log_softmax(logits / np.exp(log))[rows, labels].mean())
-
-    return float(minimize_scalar(loss, bounds=(-3, 3), method="bounded").fun)
 
 
 def _as_tier(weights: np.ndarray, bias: np.ndarray, used: np.ndarray, kinds: np.ndarray, n_buckets: int) -> StaticTier:

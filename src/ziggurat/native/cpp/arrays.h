@@ -61,6 +61,15 @@ inline Edges edges_of(const In<int64_t>& cu_seqlens, int n) {
     return {begin, end};
 }
 
+// cu_seqlens (n_texts + 1) of n tokens: from 0 to n, never falling. A text may be empty. How many texts there are.
+inline int64_t check_texts(const In<int64_t>& cu_seqlens, int n_tokens) {
+    refuse(cu_seqlens.ndim() != 1 || cu_seqlens.shape(0) < 1, "cu_seqlens: must have one axis of at least 1");
+    const int64_t *first = cu_seqlens.data(), *last = first + cu_seqlens.shape(0) - 1;
+    refuse(*first != 0 || *last != n_tokens, "cu_seqlens: must go from 0 to the number of tokens");
+    for (const int64_t* edge = first; edge < last; ++edge) refuse(edge[1] < edge[0], "cu_seqlens: must not fall");
+    return last - first;
+}
+
 // Every number in [0, limit).
 inline void check_range(const int64_t* numbers, int64_t n, int64_t step, int64_t limit, const char* name) {
     for (int64_t i = 0; i < n; ++i)

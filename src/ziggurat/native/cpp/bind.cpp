@@ -10,6 +10,7 @@
 #include "adaptive.h"
 #include "arrays.h"
 #include "bind_rules.h"
+#include "bind_bilstm.h"
 #include "bind_static.h"
 
 namespace ziggurat {
@@ -258,6 +259,7 @@ NB_MODULE(_core, module) {
     bind_rules(module);
     bind_kernels(module);
     bind_static(module);
+    bind_bilstm(module);
     nb::class_<Engine>(module, "Engine")
         .def(nb::init<const nb::dict&, const nb::dict&, const std::vector<int>&, const std::string&, int,
                       const std::string&>(),

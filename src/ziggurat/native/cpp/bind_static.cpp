@@ -29,7 +29,7 @@ class BoundStaticTier {
 
     Out<float> logits(const In<int64_t>& tokens, const In<int64_t>& cu_seqlens) const {
         const int n_tokens = matrix_rows(tokens, 2, "tokens");
-        const int64_t n_texts = check_edges(cu_seqlens, n_tokens);
+        const int64_t n_texts = check_texts(cu_seqlens, n_tokens);
         auto said = filled<float>({size_t(n_texts), size_t(n_classes())}, 0);
         {
             const nb::gil_scoped_release without_gil;
@@ -45,15 +45,6 @@ class BoundStaticTier {
     StaticTable view() const {
         return {weights_.data(), bits_,        n_classes(),
                 scales_.data(),  bias_.data(), reinterpret_cast<const Piece*>(kinds_.data())};
-    }
-
-    // cu_seqlens (n_texts + 1) of n tokens: from 0 to n, never falling. A text may be empty.
-    static int64_t check_edges(const In<int64_t>& cu_seqlens, int n_tokens) {
-        refuse(cu_seqlens.ndim() != 1 || cu_seqlens.shape(0) < 1, "cu_seqlens: must have one axis of at least 1");
-        const int64_t *first = cu_seqlens.data(), *last = first + cu_seqlens.shape(0) - 1;
-        refuse(*first != 0 || *last != n_tokens, "cu_seqlens: must go from 0 to the number of tokens");
-        for (const int64_t* edge = first; edge < last; ++edge) refuse(edge[1] < edge[0], "cu_seqlens: must not fall");
-        return last - first;
     }
 
     In<int16_t> weights_;

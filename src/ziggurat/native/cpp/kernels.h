@@ -73,6 +73,9 @@ struct Kernels {
     void (*multiply)(const Packed& weights, const void* operand, int rows, int from, int to, Finish finish, float* y,
                      ptrdiff_t stride);
 
+    // y[i] = finish(y[i]) in place, `columns` columns of so many rows.
+    void (*finish)(Finish how, float* y, ptrdiff_t stride, int rows, int columns);
+
     // y[i] = norm(y[i] + residual[i]) in place, d columns; `residual.data` null: of y alone.
     void (*add_norm)(float* y, ptrdiff_t stride, Rows residual, int rows, int d, const Norm& norm);
 

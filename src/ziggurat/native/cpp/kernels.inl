@@ -62,8 +62,17 @@ template <class S> struct Set {
     }
 
     static constexpr Kernels table(const char* name, decltype(Kernels::pack) pack) {
-        return {name,        pack,     operand_size,       prepare,           multiply,
-                add_norm<S>, embed<S>, Attend<S>::scratch, Attend<S>::attend, Attend<S>::attend_first};
+        return {name,
+                pack,
+                operand_size,
+                prepare,
+                multiply,
+                ziggurat::finish<S>,
+                add_norm<S>,
+                embed<S>,
+                Attend<S>::scratch,
+                Attend<S>::attend,
+                Attend<S>::attend_first};
     }
 };
 
