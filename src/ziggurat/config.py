@@ -138,9 +138,11 @@ class SmallConfig:
     kind: str = "static"  # static (hashed n-grams) or bilstm
     temperature: float = 1.0  # by which the teacher's logits are divided
     label_weight: float = 0.0  # share of the labels in the targets of rows that have one; without a teacher it is 1
+    epochs: int = 10  # bilstm: passes over the rows and their copies
 
     def __post_init__(self) -> None:
         _require(self.kind in SMALL_KINDS, "kind", self.kind, f"one of {', '.join(SMALL_KINDS)}")
+        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _require(self.temperature > 0, "temperature", self.temperature, "more than 0")
         _require(0 <= self.label_weight <= 1, "label_weight", self.label_weight, "in [0, 1]")
 

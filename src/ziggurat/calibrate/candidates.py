@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ziggurat.calibrate.stored import Doubts, StoredRun, doubts
-from ziggurat.policies.exits import exit_score
+from ziggurat.policies.exits import LEARNED, exit_score
 
 SCORES = ("entropy", "max-probability", "margin")  # that are tried; with two classes they order rows alike
 THRESHOLDS = 64  # that are tried of each family
@@ -67,8 +67,10 @@ def families(
     `tiers` are the numbers of rungs of a cascade's tiers; () = one model.
     """
     yield (full_depth(run),)
-    for score in _different(scores, run.every.shape[2]):
+    for score in [*_different(scores, run.every.shape[2]), *([] if run.deferral is None else [LEARNED])]:
         for exits in exit_sets(run.n_rungs - 1, tiers):
+            if score == LEARNED and not set(exits) <= set(np.cumsum(tiers) - 1):
+                continue  # inside an encoder the compiled engine does not know it: it would be slower than predicted
             known = doubts(run, score, exits, temperatures)
             for limits in (_shared(known), _staked(known, losses, saved)):
                 yield tuple(_candidate(known, one, run.pruning) for one in limits)

@@ -36,9 +36,9 @@ class Tried:
     spread: float  # standard deviation of the loss there
     moved: float  # mean size of the loss there: of a signed one, what is put wrong and what is put right
 
-    def rule(self) -> ExitRule:
-        """As the engine takes it; pruning is the caller's."""
-        return ExitRule(self.score, self.thresholds)
+    def rule(self, deferral: np.ndarray | None = None) -> ExitRule:
+        """As the engine takes it, with the model's weights of the learned score; pruning is the caller's."""
+        return ExitRule(self.score, self.thresholds, deferral=deferral)
 
     @property
     def asked(self) -> tuple[bool, ...]:

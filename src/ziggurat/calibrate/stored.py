@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ziggurat.policies.exits import exit_score
+from ziggurat.policies.defer import learned
+from ziggurat.policies.exits import LEARNED, exit_score
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,6 +17,7 @@ class StoredRun:
     every: np.ndarray  # (n, n_rungs, n_classes) float32 logits
     kept: np.ndarray  # (n, L + 1) int64, as in `engine.runner.Outcomes`
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
+    deferral: np.ndarray | None = None  # the model's weights of the learned score, see `engine.rules.ExitRule`
 
     @property
     def n_rungs(self) -> int:
@@ -24,11 +26,11 @@ class StoredRun:
 
     def take(self, rows: np.ndarray) -> StoredRun:
         """Only these rows, (m) indices."""
-        return StoredRun(self.every[rows], self.kept[rows], self.pruning)
+        return StoredRun(self.every[rows], self.kept[rows], self.pruning, self.deferral)
 
     def cut(self, rungs: int) -> StoredRun:
         """Only the first `rungs` rungs."""
-        return StoredRun(self.every[:, :rungs], self.kept, self.pruning)
+        return StoredRun(self.every[:, :rungs], self.kept, self.pruning, self.deferral)
 
     def predictions(self) -> np.ndarray:
         """Class indices, (n, n_rungs)."""
@@ -78,5 +80,9 @@ def doubts(run: StoredRun, score: str, exits: tuple[int, ...], temperatures: np.
     values = np.empty((len(run.every), len(exits)))
     for place in range(len(exits)):
         heard = seen[:, list(exits[: place + 1])]  # a rung that is not asked is not in the history
-        values[:, place] = -asked.of(heard) if asked.larger_is_surer else asked.of(heard)
+        if score == LEARNED and run.deferral is not None:
+            found = learned(heard, run.deferral[exits[place]])
+        else:
+            found = asked.of(heard)
+        values[:, place] = -found if asked.larger_is_surer else found
     return Doubts(score, exits, run.n_rungs, values)

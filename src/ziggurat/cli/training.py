@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ziggurat.cli.options import Device, Json, Out, assembled, columns_of, shown
+from ziggurat.cli.options import Device, Json, Out, assembled, columns_of, interactive, model_options, shown
 from ziggurat.cli.text import cascade_text, training_text
 
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
+    from ziggurat.jobs.opening import ModelOptions
     from ziggurat.jobs.training import TrainOptions
 
 
@@ -53,18 +54,25 @@ def train(
         show(job(train, out, recipe, model, replace(options, keep_stages=keep_stages), teacher))
 
 
+@assembled(columns=columns_of, options=model_options)
 def cascade(
     models: Annotated[
         list[str], typer.Argument(metavar="TIER...", help="Trained models from cheap to dear: folders or hub names.")
     ],
     out: Out,
+    data: Annotated[
+        str | None, typer.Option(help="Rows of the models' data: fits a score of when the next tier would do better.")
+    ] = None,
+    *,
+    columns: Columns,
+    options: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Put small models in front of a large one; calibrate the result, and each text goes as far as it must."""
     from ziggurat.jobs.cascading import build_cascade as job
 
     with shown(as_json, cascade_text) as show:
-        show(job(models, out))
+        show(job(models, out, data, columns, options, interactive()))
 
 
 @assembled(options=_train_options)

@@ -126,6 +126,10 @@ class BilstmTier:
     def _scaled(self) -> tuple[np.ndarray, np.ndarray]:
         return scaled(self.first), scaled(self.second)
 
+    def flops(self, lengths: np.ndarray) -> np.ndarray:
+        """Of texts of these lengths: (n) → (n) int64."""
+        return bilstm_flops(self.shape, lengths)
+
     def save(self, path: Path) -> None:
         """Writes the tier as one safetensors file."""
         names = ("vocabulary", "embedding", "segments", "first", "second", "hidden", "output")

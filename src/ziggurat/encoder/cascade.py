@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import ENCODER, Manifest
 from ziggurat.errors import UserError
-from ziggurat.files import refuse_full_folder, whole_folder
+from ziggurat.files import refuse_full_folder, whole_file, whole_folder
 
 
 def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
@@ -41,11 +41,30 @@ def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
             _copy(folder, made / name)
             layout.write_manifest(dataclasses.replace(manifest, tiers=(), operating_points=()), made / name)
         extras = load_file(made / layout.EXTRAS) | {layout.TRAINED_ROWS: np.sort(rows.view(np.int64))}
+        extras.pop(layout.DEFERRAL, None)  # of another ladder
         save_file(extras, made / layout.EXTRAS)
         cascade = dataclasses.replace(last, tiers=names, operating_points=())
         cascade = dataclasses.replace(cascade, fingerprint=layout.fingerprint(made, cascade))
         layout.write_manifest(cascade, made)
     return cascade
+
+
+def with_deferral(folder: Path, weights: np.ndarray, rows: np.ndarray) -> Manifest:
+    """Keeps a learned exit score with a cascade, and the content hashes (n) of the rows that it was fitted to.
+
+    Operating points are dropped: they are of other weights. Returns the manifest.
+    """
+    seen = np.union1d(layout.trained_rows(folder), rows)
+    extras = load_file(folder / layout.EXTRAS) | {
+        layout.DEFERRAL: weights.astype(np.float64),
+        layout.TRAINED_ROWS: np.sort(seen.view(np.int64)),
+    }
+    with whole_file(folder / layout.EXTRAS) as path:
+        save_file(extras, path)
+    manifest = dataclasses.replace(layout.read_manifest(folder), operating_points=())
+    manifest = dataclasses.replace(manifest, fingerprint=layout.fingerprint(folder, manifest))
+    layout.write_manifest(manifest, folder)
+    return manifest
 
 
 def _tiers_of(model: Path) -> list[Path]:

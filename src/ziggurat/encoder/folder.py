@@ -33,6 +33,7 @@ HEAD_PREFIX = "exits."
 PRUNING_PREFIX = "pruning."
 PRUNING_VALUES = "pruning.values"  # (L) float32, the rule's number for each layer
 REFERENCE = "regular_accuracy"  # in `training`: of the plain fine-tuned model, on the select rows
+DEFERRAL = "defer.weights"
 TRAINED_ROWS = "data.trained_rows"  # (n) int64, sorted
 
 
@@ -125,6 +126,13 @@ def checkpoint_labels(folder: Path) -> tuple[Label, ...]:
     ordered = tuple(names[index] for index in range(len(names)))
     unnamed = all(name in (f"LABEL_{index}", str(index)) for index, name in enumerate(ordered))
     return tuple(range(len(ordered))) if unnamed else ordered
+
+
+def deferral_of(folder: Path) -> np.ndarray | None:
+    """Weights of the learned exit score, (n_rungs - 1, 4 + n_classes) float64, None if it was not fitted."""
+    with safe_open(folder / EXTRAS, framework="numpy") as file:
+        found: np.ndarray | None = file.get_tensor(DEFERRAL) if DEFERRAL in file.keys() else None  # noqa: SIM118
+    return found
 
 
 def trained_rows(folder: Path) -> np.ndarray:

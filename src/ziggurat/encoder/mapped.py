@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ziggurat.encoder.folder import CONFIG, WEIGHTS, read_json
+from ziggurat.encoder.spec import read_spec
+from ziggurat.encoder.weights import from_hf
 from ziggurat.errors import UserError
 
 _KINDS = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64, "I16": np.int16, "U8": np.uint8}
@@ -54,3 +57,11 @@ def _view(content: np.ndarray, entry: dict[str, object]) -> np.ndarray:
     aligned = raw if raw.ctypes.data % kind.itemsize == 0 else raw.copy()
     tensor = aligned.view(kind).reshape(shape)
     return tensor.astype(np.float32) if kind in (np.float16, np.float64) else tensor
+
+
+def word_embeddings(folder: Path) -> np.ndarray:
+    """What a model folder's encoder knows of its vocabulary's entries, (V, d); UserError for a model without layers."""
+    spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a model that has layers"))
+    tensors = from_hf(map_tensors(folder / WEIGHTS), spec, np.concatenate)
+    found: np.ndarray = tensors["encoder.embeddings.word.weight"]
+    return found.astype(np.float32)

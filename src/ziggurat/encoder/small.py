@@ -11,13 +11,14 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ziggurat.encoder import folder as layout
+from ziggurat.encoder.bilstm_tier import BilstmTier, load_bilstm_tier
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.static_tier import StaticTier, load_static_tier
 from ziggurat.errors import UserError
 from ziggurat.files import whole_folder
 
-SmallTier = StaticTier
-_LOADERS: Mapping[str, Callable[[Path], SmallTier]] = {"static": load_static_tier}
+SmallTier = StaticTier | BilstmTier
+_LOADERS: Mapping[str, Callable[[Path], SmallTier]] = {"static": load_static_tier, "bilstm": load_bilstm_tier}
 KINDS = tuple(_LOADERS)
 
 

@@ -119,6 +119,11 @@ class AdaptiveClassifier:
         ]
 
     @property
+    def deferral(self) -> np.ndarray | None:
+        """Weights of the learned exit score, (n_rungs - 1, 4 + n_classes), None if it was not fitted."""
+        return self.tiers[-1].deferral
+
+    @property
     def token_rule(self) -> TokenRule | None:
         """The pruning that the model was trained for, None if it does not prune."""
         return self.backend.token_rule
@@ -129,7 +134,7 @@ class AdaptiveClassifier:
         The model's own pruning, if it has any, stays on unless `prune` is false.
         """
         rule = rules.shared(score, threshold, len(self.rungs))
-        return replace(rule, tokens=self.token_rule) if prune else rule
+        return replace(rule, tokens=self.token_rule if prune else None, deferral=self.deferral)
 
     def rule_of(self, operating_point: str | OperatingPoint | ExitRule) -> ExitRule:
         """The exit rule that an argument of `predict` stands for; UserError if it is not this model's."""
@@ -143,7 +148,8 @@ class AdaptiveClassifier:
                 point = self.point(point)
             if point.fingerprint != self.manifest.fingerprint:
                 raise UserError(f"operating point {point.name!r} was chosen for other weights; choose it again")
-            rule = replace(rules.of_point(point), tokens=scaled(self.token_rule, point.pruning))
+            tokens = scaled(self.token_rule, point.pruning)
+            rule = replace(rules.of_point(point), tokens=tokens, deferral=self.deferral)
         if rule.thresholds.shape[-1] != len(self.rungs) - 1:
             raise UserError(f"exit rule: {rule.thresholds.shape[-1]} thresholds, the model needs {len(self.rungs) - 1}")
         rules.refuse_unreachable(rule)

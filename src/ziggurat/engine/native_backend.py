@@ -20,6 +20,7 @@ from ziggurat.engine.backend import Answered
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.native import core
+from ziggurat.policies.exits import LEARNED
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 
 
@@ -128,6 +129,8 @@ class NativeBackend:
     def _rules(self, rule: ExitRule, rows: np.ndarray) -> tuple[Any, Any] | None:
         """The compiled engine's exit and pruning rules; None if it does not know this one."""
         tokens = None
+        if rule.score == LEARNED:
+            return None
         if rule.tokens is not None:
             kinds = [name for name, keep in KINDS.items() if keep is rule.tokens.keep]
             if not kinds:
@@ -158,6 +161,7 @@ def load_backend(folder: Path, dtype: str, threads: int | None) -> NativeBackend
     manifest = layout.read_manifest(folder)
     spec = read_spec(layout.read_json(folder / layout.CONFIG, f"{folder}: no {layout.CONFIG}; copy the model again"))
     tensors = from_hf(map_tensors(folder / layout.WEIGHTS), spec, np.concatenate) | map_tensors(folder / layout.EXTRAS)
-    del tensors[layout.TRAINED_ROWS]
+    for name in (layout.TRAINED_ROWS, layout.DEFERRAL):
+        tensors.pop(name, None)
     layout.check_fingerprint(folder, manifest)
     return NativeBackend(tensors, spec, manifest, "int8" if manifest.int8 else dtype, threads)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ziggurat.errors import UserError
-from ziggurat.policies.exits import exit_score
+from ziggurat.policies.defer import learned
+from ziggurat.policies.exits import LEARNED, exit_score
 from ziggurat.policies.prune import TokenRule
 from ziggurat.types import OperatingPoint
 
@@ -26,6 +27,7 @@ class ExitRule:
     thresholds: np.ndarray  # (n_rungs - 1) or (n_inputs, n_rungs - 1) float64, in the score's unit
     temperatures: np.ndarray | None = None  # (n_rungs) float64, by which logits are divided for the score; None = 1
     tokens: TokenRule | None = None  # which tokens leave on the way; None = nothing is pruned
+    deferral: np.ndarray | None = None  # (n_rungs - 1, 4 + n_classes) float64: weights of the learned score
 
     def __post_init__(self) -> None:
         exit_score(self.score)
@@ -64,6 +66,8 @@ class ExitRule:
             # The history skips rungs that are not asked; of a later tier's, only what the score needs is there.
             heard = np.flatnonzero(self.asked[: rung + 1])[-history.shape[1] :]
             history = history / self.temperatures[heard, None]
+        if self.score == LEARNED and self.deferral is not None:
+            return learned(history, self.deferral[rung])
         return exit_score(self.score).of(history)
 
 
@@ -78,7 +82,8 @@ def of_tier(rule: ExitRule, first: int, n_rungs: int) -> tuple[ExitRule, int]:
     if last < n_rungs - 1:
         thresholds[..., last] = exit_score(rule.score).always
     temperatures = None if rule.temperatures is None else rule.temperatures[first : first + n_rungs]
-    return ExitRule(rule.score, thresholds, temperatures, rule.tokens), last
+    deferral = None if rule.deferral is None else rule.deferral[first : first + n_rungs]
+    return ExitRule(rule.score, thresholds, temperatures, rule.tokens, deferral), last
 
 
 def never(n_rungs: int) -> ExitRule:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from ziggurat.encoder import folder as layout
 from ziggurat.encoder.small import load_small
 from ziggurat.encoder.static_tier import StaticTier
 from ziggurat.engine.backend import Answered
+from ziggurat.engine.bilstm_backend import BilstmBackend, fastest_bilstm
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.static_backend import Scorer, StaticBackend, fastest
 from ziggurat.policies.prune import TokenRule
@@ -32,7 +32,7 @@ class SmallBackend:
         """`flops` gives the cost of texts of so many tokens, (n) → (n) int64."""
         self._scorer = scorer
         self.n_classes = scorer.n_classes
-        self.engine = "native" if isinstance(scorer, StaticBackend) else "numpy"
+        self.engine = "native" if isinstance(scorer, StaticBackend | BilstmBackend) else "numpy"
         self.dtype = "int16" if isinstance(scorer, StaticBackend | StaticTier) else "float32"
         self.flops = flops
 
@@ -59,6 +59,6 @@ class SmallBackend:
 def load_backend(folder: Path) -> SmallBackend:
     """The backend of a small model's folder; UserError if a file is missing, broken or not of these weights."""
     manifest = layout.read_manifest(folder)
-    tier: Any = load_small(folder, manifest.kind)
+    tier = load_small(folder, manifest.kind)
     layout.check_fingerprint(folder, manifest)
-    return SmallBackend(fastest(tier) if isinstance(tier, StaticTier) else tier, tier.flops)
+    return SmallBackend(fastest(tier) if isinstance(tier, StaticTier) else fastest_bilstm(tier), tier.flops)

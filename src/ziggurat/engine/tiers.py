@@ -13,7 +13,16 @@ from tqdm import tqdm
 from ziggurat.data.packing import PackedBatch, cumulate
 from ziggurat.data.tokenize import Encoded, TextTokenizer, pack_rows
 from ziggurat.encoder.flops import full_flops, rung_flops
-from ziggurat.encoder.folder import CONFIG, ENCODER, TOKENIZER, Manifest, read_json, read_manifest, tier_folders
+from ziggurat.encoder.folder import (
+    CONFIG,
+    ENCODER,
+    TOKENIZER,
+    Manifest,
+    deferral_of,
+    read_json,
+    read_manifest,
+    tier_folders,
+)
 from ziggurat.encoder.spec import EncoderSpec, read_spec
 from ziggurat.engine.backend import Backend
 from ziggurat.engine.choice import open_backend
@@ -34,6 +43,7 @@ class Tier:
     manifest: Manifest
     tokenizer: TextTokenizer
     spec: EncoderSpec | None  # None = a small model, without layers
+    deferral: np.ndarray | None = None  # of its ladder, see `engine.rules.ExitRule`; kept with a cascade's last tier
     small_flops: Callable[[np.ndarray], np.ndarray] = np.zeros_like  # of a small model: lengths (n) → (n) int64
 
     @property
@@ -122,10 +132,11 @@ def open_tiers(folder: Path, device: str, dtype: str, threads: int | None, engin
             made[key] = TextTokenizer(at, mine.max_length)
         if mine.kind == ENCODER:
             spec = read_spec(read_json(at / CONFIG, f"{at}: no {CONFIG}; copy the model again"))
-            tiers.append(Tier(open_backend(at, engine, device, dtype, threads), mine, made[key], spec))
+            backend = open_backend(at, engine, device, dtype, threads)
+            tiers.append(Tier(backend, mine, made[key], spec, deferral_of(at)))
         else:
             small = load_small(at)
-            tiers.append(Tier(small, mine, made[key], None, small.flops))
+            tiers.append(Tier(small, mine, made[key], None, small_flops=small.flops))
     return tuple(tiers)
 
 

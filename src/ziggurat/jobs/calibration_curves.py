@@ -29,7 +29,8 @@ def shown_frontier(paths: Sequence[Sequence[Tried]]) -> tuple[Tried, ...]:
 
 def rungs_of(setting: Tried, rows: Seen) -> np.ndarray:
     """Where each row leaves, (n)."""
-    return replay(rows.runs[setting.pruning].every, setting.rule())
+    run = rows.runs[setting.pruning]
+    return replay(run.every, setting.rule(run.deferral))
 
 
 def band(risk: Risk, losses: np.ndarray, confidence: float) -> tuple[float, float]:

@@ -74,7 +74,7 @@ def rule_of(classifier: AdaptiveClassifier, setting: Tried | None) -> ExitRule:
     """As the engine takes it; None = full depth."""
     if setting is None:
         return rules.never(len(classifier.rungs))
-    return replace(setting.rule(), tokens=scaled(classifier.token_rule, setting.pruning))
+    return replace(setting.rule(classifier.deferral), tokens=scaled(classifier.token_rule, setting.pruning))
 
 
 def _timed(
@@ -187,7 +187,7 @@ def _watched(
     if setting is None:
         return 0.0, 1.0
     run, everyone, risk = witness.runs[setting.pruning], np.arange(len(witness.rows)), RISKS["agreement"]
-    rungs = replay(run.every, setting.rule())
+    rungs = replay(run.every, setting.rule(run.deferral))
     full = full_run(witness.runs).predictions()[:, -1]
     differing = risk.of(run.predictions()[everyone, rungs], full)
     spent = classifier.flops(run.kept, rule_of(classifier, setting))[everyone, rungs]

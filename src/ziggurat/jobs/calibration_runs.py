@@ -51,7 +51,7 @@ def seen(
     for strength in pruning_strengths(classifier.token_rule):
         tokens = scaled(classifier.token_rule, strength)
         every = classifier.every_rung(encoded, batch_size, progress, tokens)
-        runs[strength] = StoredRun(every.logits, every.kept, strength)
+        runs[strength] = StoredRun(every.logits, every.kept, strength, classifier.deferral)
     if reference is not None:
         theirs = reference.tokenizer.encode(rows.texts, rows.pairs)
         full = reference.run(theirs, rules.never(len(reference.rungs)), batch_size, progress).predictions

@@ -19,8 +19,10 @@ from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
+from ziggurat.jobs.cascading import learn_deferral
 from ziggurat.jobs.choosing import with_operating_points
 from ziggurat.jobs.length_search import searched_folder
+from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.small_training import train_small
 from ziggurat.policies.exits import exit_score
 from ziggurat.types import Label
@@ -146,6 +148,7 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     whole = parts / "cascade"
     shutil.rmtree(whole, ignore_errors=True)
     write_cascade([*folders, last], whole)
+    learn_deferral(whole, roles[Role.SELECT], ModelOptions(options.device), options.progress)
     manifest = _add_operating_points(whole, roles[Role.SELECT], recipe, options)
     _move(whole, out)
     shutil.rmtree(parts)

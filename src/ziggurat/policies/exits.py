@@ -134,6 +134,13 @@ def _confident_in_a_row(largest: str) -> ExitScore:
     return ExitScore(partial(confident_in_a_row, largest=float(largest)), larger_is_surer=True, first_count=1)
 
 
+def _unfitted(history: np.ndarray) -> np.ndarray:
+    raise UserError(
+        f"exit score {LEARNED!r}: the model has none; build its cascade with `ziggurat cascade … --data FILE`"
+    )
+
+
+LEARNED = "learned"  # the score of `ziggurat.policies.defer`, whose weights are the model's
 FAMILIES: Mapping[str, ScoreFamily] = {
     "top-entropy": ScoreFamily("N", "a whole number of at least 2", _top_entropy),
     "confident-in-a-row": ScoreFamily("H", "an entropy in [0, 1]", _confident_in_a_row),
@@ -144,7 +151,9 @@ def exit_score(name: str) -> ExitScore:
     """The score of this name, such as `entropy` or `top-entropy@5`; UserError lists those that there are."""
     if name in SCORES:
         return SCORES[name]
-    known = ", ".join([*SCORES, *(f"{family}@{FAMILIES[family].parameter}" for family in FAMILIES)])
+    if name == LEARNED:
+        return ExitScore(_unfitted, larger_is_surer=True)
+    known = ", ".join([*SCORES, LEARNED, *(f"{family}@{FAMILIES[family].parameter}" for family in FAMILIES)])
     first, _, number = name.partition("@")
     if first not in FAMILIES:
         raise UserError(f"exit score {name!r} is not known; known: {known}")
