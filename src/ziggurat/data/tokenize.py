@@ -47,6 +47,15 @@ class Encoded:
         texts, pairs = (None if some is None else [some[row] for row in rows] for some in (self.texts, self.pairs))
         return Encoded([self.tokens[row] for row in rows], self.truncated[rows], texts, pairs)
 
+    def joined(self, other: Encoded) -> Encoded:
+        """These texts, and the others behind them."""
+        texts, pairs = (
+            None if mine is None or theirs is None else [*mine, *theirs]
+            for mine, theirs in ((self.texts, other.texts), (self.pairs, other.pairs))
+        )
+        truncated = np.concatenate([self.truncated, other.truncated])
+        return Encoded([*self.tokens, *other.tokens], truncated, texts, pairs)
+
 
 @dataclass(frozen=True)
 class Piece:

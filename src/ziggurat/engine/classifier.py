@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -16,6 +16,7 @@ from ziggurat.encoder.folder import read_point
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine import rules
+from ziggurat.engine.escalation import Escalation, Finished
 from ziggurat.engine.ladder import run_every_rung_of, run_ladder
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, Outcomes
@@ -99,8 +100,43 @@ class AdaptiveClassifier:
         """
         rule = self.rule_of(operating_point)
         encoded = self.encode(texts)
-        outcomes = self.run(encoded, rule, batch_size, progress)
-        flops = self.flops(outcomes.kept, rule)[np.arange(len(encoded.tokens)), outcomes.rungs]
+        return self._answers(encoded, self.run(encoded, rule, batch_size, progress), rule)
+
+    def stream(
+        self,
+        arrivals: Iterable[Sequence[Text]],
+        operating_point: str | OperatingPoint | ExitRule = "balanced",
+        deadline: float = 0.05,
+        batch_sizes: Sequence[int] | None = None,
+    ) -> Iterator[tuple[int, Answer]]:
+        """Classifies texts as they arrive, some at a time; yields the number of each text, from 0, with its answer.
+
+        What a cascade's tier is unsure of waits, `deadline` seconds at most, until the next tier has a full batch; so
+        answers may come in another order. They are the same as `predict`'s; a trace's microseconds count from arrival.
+        `batch_sizes` has one for each tier (default 32). Deadlines are looked at when texts arrive.
+        """
+        rule = self.rule_of(operating_point)
+        queues = Escalation(self.tiers, rule, batch_sizes or [32] * len(self.tiers), deadline)
+        inputs: dict[int, Encoded] = {}  # that have no answer yet
+        arrived = 0
+        for texts in arrivals:
+            encoded = self.encode(texts)
+            inputs |= {arrived + row: encoded.take(np.array([row])) for row in range(len(encoded))}
+            arrived += len(encoded)
+            yield from self._numbered(queues.submit(encoded), inputs, rule)
+            yield from self._numbered(queues.poll(), inputs, rule)
+        yield from self._numbered(queues.flush(), inputs, rule)
+
+    def _numbered(
+        self, finished: Iterable[Finished], inputs: dict[int, Encoded], rule: ExitRule
+    ) -> Iterator[tuple[int, Answer]]:
+        for some in finished:
+            numbers = some.numbers.tolist()
+            for row, number in enumerate(numbers):
+                yield number, self._answers(inputs.pop(number), some.outcomes.take(np.array([row])), rule)[0]
+
+    def _answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> list[Answer]:
+        flops = self.flops(outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
         probabilities = softmax(outcomes.logits)
         return [
             Answer(
@@ -115,7 +151,7 @@ class AdaptiveClassifier:
                     truncated=bool(encoded.truncated[row]),
                 ),
             )
-            for row in range(len(encoded.tokens))
+            for row in range(len(encoded))
         ]
 
     @property

@@ -34,7 +34,7 @@ def run_ladder(
             continue
         mine = inputs_of(place.tier, tiers[-1], encoded, live)
         own = replace(_of_rows(rule, live), tokens=place.pruning(rule.tokens))
-        done, heard = _run_tier(place, mine, own, heard, batch_size, progress)
+        done, heard = run_tier(place, mine, own, heard, batch_size, progress)
         left = done.rungs >= 0
         gone = live[left]
         total.logits[gone], total.rungs[gone] = done.logits[left], done.rungs[left] + place.rungs.start
@@ -74,7 +74,7 @@ def _of_rows(rule: ExitRule, rows: np.ndarray) -> ExitRule:
     return rule if rule.thresholds.ndim == 1 else replace(rule, thresholds=rule.thresholds[rows])
 
 
-def _run_tier(
+def run_tier(
     place: Place, encoded: Encoded, rule: ExitRule, heard: np.ndarray, batch_size: int, progress: bool
 ) -> tuple[Outcomes, np.ndarray]:
     """One tier's outcomes, rungs counted from its own first, -1 = no answer here; and what has been heard by now.

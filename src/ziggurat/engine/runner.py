@@ -30,6 +30,10 @@ class Outcomes:
         """Class index of each input, (n)."""
         return self.logits.argmax(axis=1)
 
+    def take(self, rows: np.ndarray) -> Outcomes:
+        """Only these inputs', (m) indices."""
+        return Outcomes(self.logits[rows], self.rungs[rows], self.seconds[rows], self.kept[rows])
+
 
 @dataclass(frozen=True)
 class AllRungs:
