@@ -19,7 +19,11 @@ from ziggurat.errors import UserError
 T = TypeVar("T")
 
 DEVICES = ("auto", "cpu", "cuda")
-BACKBONE_STAGES = ("regular", "soft", "hard", "lengthdrop", "int8", "joint")  # they change the backbone
+BACKBONE_STAGES = ("regular", "soft", "hard", "lengthdrop", "int8", "joint", "distil", "theseus")  # they change it
+LABEL_FREE_STAGES = ("guess", "heads", "distil")  # they also learn where no row has a label
+STUDENT_STAGES = ("distil", "theseus")  # they train a student, see Recipe.student
+STUDENT_STARTS = ("first", "skip", "last")
+PATIENT_LAYERS = ("skip", "last")
 # What ziggurat.policies.prune offers; this file comes before it, and a test compares.
 PRUNING_KINDS = ("threshold", "share", "count")
 PRUNING_SCORES = ("received", "received-from-others", "predicted")
@@ -31,7 +35,7 @@ SCHEDULES = ("linear", "flat", "spatten", "geometric")
 class StageConfig:
     """One training stage."""
 
-    kind: str  # regular, guess, soft, hard, lengthdrop, int8, heads or joint, see ziggurat.train.stages
+    kind: str  # regular, guess, soft, hard, lengthdrop, int8, heads, joint, distil or theseus: ziggurat.train.stages
     epochs: float  # passes over the train rows
     learning_rate: float  # peak of the linear schedule
     batch_size: int = 32  # rows per process and step
@@ -40,7 +44,7 @@ class StageConfig:
     weight_decay: float = 0.01  # AdamW, not on biases and LayerNorms
     max_gradient: float = 1.0  # norm to which gradients are clipped
     evaluations: int = 2  # how often per epoch the select rows are looked at, and a checkpoint kept
-    label_weight: float = 0.0  # heads: share of cross-entropy against labels beside the KL divergence
+    label_weight: float = 0.0  # heads, distil: share of cross-entropy against labels beside the KL divergence
     threshold_learning_rate: float = 5e-3  # soft: of the thresholds
     vocabulary_learning_rate: float = 2e-2  # soft: of the vocabulary's scores
     regularisation: float = 0.1  # soft: λ, weight of the mean share of tokens that are left (LTP eq. 3.11, MP eq. 9)
@@ -52,6 +56,15 @@ class StageConfig:
     length_drop: float = 0.2  # lengthdrop: p, the largest share of its tokens that a layer drops
     distillation: float = 0.0  # soft, hard, int8, heads: share of the loss against the plain fine-tuned model
     sandwich: int = 2  # lengthdrop: random sub-models per step, between the full model and the smallest
+    logit_temperature: float = 1.0  # distil: T that logits are divided by before they are compared
+    answer_weight: float = 1.0  # distil: of what is learned from logits and labels; 0 = from states alone
+    hidden_weight: float = 0.0  # distil: of the mean square between hidden states, embeddings included (TinyBERT eq. 8)
+    attention_weight: float = 0.0  # distil: of the mean square between attention scores (TinyBERT eq. 7)
+    cosine_weight: float = 0.0  # distil: of 1 - cosine of the last hidden states (DistilBERT)
+    patient_weight: float = 0.0  # distil: of the mean square between normalised states of first tokens (PKD)
+    patient_layers: str = "skip"  # distil: of the teacher, for that: skip (spread over it) or last
+    replacing: float = 0.5  # theseus: probability that the student's layer stands in, at the first step
+    replacing_growth: float = 0.0  # theseus: what is added to it over the stage, up to 1 in all
 
     def __post_init__(self) -> None:
         _require(self.epochs > 0, "epochs", self.epochs, "more than 0")
@@ -74,6 +87,19 @@ class StageConfig:
         _require(0 < self.length_drop < 1, "length_drop", self.length_drop, "in (0, 1)")
         _require(0 <= self.distillation <= 1, "distillation", self.distillation, "in [0, 1]")
         _require(self.sandwich >= 0, "sandwich", self.sandwich, "at least 0")
+        self._check_student()
+
+    def _check_student(self) -> None:
+        _require(self.logit_temperature > 0, "logit_temperature", self.logit_temperature, "more than 0")
+        for name in ("answer_weight", "hidden_weight", "attention_weight", "cosine_weight", "patient_weight"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        # Of the others none reaches the whole last layer: part of it would never learn.
+        deep = self.answer_weight + self.hidden_weight + self.cosine_weight
+        _require(deep > 0, "answer_weight", self.answer_weight, "more than 0, or hidden_weight or cosine_weight is")
+        known = ", ".join(PATIENT_LAYERS)
+        _require(self.patient_layers in PATIENT_LAYERS, "patient_layers", self.patient_layers, f"one of {known}")
+        _require(0 <= self.replacing <= 1, "replacing", self.replacing, "in [0, 1]")
+        _require(self.replacing_growth >= 0, "replacing_growth", self.replacing_growth, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -130,6 +156,23 @@ class SearchConfig:
 
 
 @dataclass(frozen=True)
+class StudentConfig:
+    """A smaller model that starts from parts of its teacher, see ziggurat.train.students."""
+
+    layers: int  # how many; at most the teacher's
+    start: str = "first"  # the teacher's layers that it starts from: first, skip (every L/k-th) or last
+    hidden: int | None = None  # width of a token state, at most the teacher's and a multiple of its heads; None = its
+    intermediate: int | None = None  # width of the feed-forward layers, at most the teacher's; None = its
+
+    def __post_init__(self) -> None:
+        _require(self.layers >= 1, "layers", self.layers, "at least 1")
+        _require(self.start in STUDENT_STARTS, "start", self.start, f"one of {', '.join(STUDENT_STARTS)}")
+        for name in ("hidden", "intermediate"):
+            width = getattr(self, name)
+            _require(width is None or width >= 1, name, width, "at least 1")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a model is made from a backbone and data."""
 
@@ -147,6 +190,7 @@ class Recipe:
     temperatures: bool = False  # fit a temperature per rung on the select rows
     seed: int = 0
     search: SearchConfig | None = None  # of shares, after all stages; None = pruning stays as the stages leave it
+    student: StudentConfig | None = None  # what stages distil and theseus make of the model before them, their teacher
 
     def __post_init__(self) -> None:
         _require(bool(self.stages), "stages", self.stages, "at least one")

@@ -36,6 +36,9 @@ def train(
     out: Out,
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "early-exit",
     model: Annotated[str | None, typer.Option(help="Encoder to start from (default: the packaged MiniLM).")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Trained model folder that the recipe's student learns from, instead of --model.")
+    ] = None,
     *,
     options: TrainOptions,
     keep_stages: Annotated[
@@ -47,7 +50,7 @@ def train(
     from ziggurat.jobs.training import train_classifier as job
 
     with shown(as_json, training_text) as show:
-        show(job(train, out, recipe, model, replace(options, keep_stages=keep_stages)))
+        show(job(train, out, recipe, model, replace(options, keep_stages=keep_stages), teacher))
 
 
 @assembled(options=_train_options)

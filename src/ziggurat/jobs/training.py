@@ -13,13 +13,14 @@ from ziggurat.config import BACKBONE_STAGES, Recipe, load_recipe
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
-from ziggurat.encoder.folder import Manifest, checkpoint_labels, write_manifest
+from ziggurat.encoder.folder import Manifest, check_fingerprint, checkpoint_labels, read_manifest, write_manifest
 from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
 from ziggurat.jobs.choosing import with_operating_points
 from ziggurat.jobs.length_search import searched_folder
+from ziggurat.jobs.teachers import refuse_other_task, refuse_untaught, with_teacher
 from ziggurat.policies.exits import exit_score
 from ziggurat.types import Label
 
@@ -44,16 +45,37 @@ def train_classifier(
     recipe: str | Recipe = "early-exit",
     model: str | None = None,
     options: TrainOptions = TrainOptions(),
+    teacher: str | None = None,
 ) -> dict[str, Any]:
     """Trains a classifier from a pre-trained encoder (default: the packaged MiniLM) into the folder `out`.
 
-    Goes on where an earlier, interrupted call with the same arguments stopped. Returns what was done, as JSON values.
+    `teacher`, a model folder of ours, is what the recipe's student is made from and learns from; its `regular` stage is
+    then left out, and rows need no labels where no stage does. Goes on where an earlier, interrupted call with the same arguments stopped. Returns what was done, as JSON values.
     """
     out = Path(out)
     refuse_full_folder(out)
     recipe = _recipe(recipe, options)
+    if teacher is not None:
+        return _taught(teacher, source, out, recipe, model, options)
+    refuse_untaught(recipe)
     backbone = packaged_encoder() if model is None else local_folder(model)
     return _make(backbone, recipe, read_roles(source, recipe, options.columns), out, options)
+
+
+def _taught(
+    teacher: str, source: str, out: Path, recipe: Recipe, model: str | None, options: TrainOptions
+) -> dict[str, Any]:
+    if model is not None:
+        raise UserError("--model and --teacher: a student starts from its teacher; leave --model out")
+    recipe, folder = with_teacher(recipe), local_folder(teacher)
+    manifest = read_manifest(folder)
+    check_fingerprint(folder, manifest)
+    # The built-in rows keep the roles that they had for the teacher: its test rows may not train a student.
+    names = None if source == STDLIB_DOCS else manifest.labels
+    roles = read_roles(source, recipe, options.columns, names)
+    for rows in roles.values():
+        refuse_other_task(teacher, manifest, rows, recipe)
+    return _make(folder, recipe, roles, out, options)
 
 
 def adapt_classifier(
