@@ -224,13 +224,14 @@ def test_what_cannot_work_is_refused_with_the_fix(recipe, says, model):
 @pytest.mark.parametrize("layers", [6, 12])
 @pytest.mark.parametrize("name", sorted(path.name.removesuffix(".toml") for path in recipe_folder().iterdir()))
 def test_shipped_recipes_are_not_refused_for_encoders_of_six_and_twelve_layers(name, layers, model):
-    recipe, spec = load_recipe(name), dataclasses.replace(model.spec, layers=layers, positions=512)
+    sizes = {"layers": layers, "hidden": 384, "heads": 12, "intermediate": 1536, "positions": 512}
+    recipe, spec = load_recipe(name), dataclasses.replace(model.spec, **sizes)
     refuse_misfits(recipe, spec)
     # It was looked at: the same recipe with a number too many is refused.
     wrong = PruningConfig(kind="share", per_layer=(1.0,) * (layers + 1))
     stages = (StageConfig("hard", 1.0, 1e-3),)
     with pytest.raises(UserError, match=f"the model has {layers} layers"):
-        refuse_misfits(dataclasses.replace(recipe, stages=stages, pruning=wrong), spec)
+        refuse_misfits(dataclasses.replace(recipe, stages=stages, pruning=wrong, student=None), spec)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ def train_classifier(
     """Trains a classifier from a pre-trained encoder (default: the packaged MiniLM) into the folder `out`.
 
     `teacher`, a model folder of ours, is what the recipe's student is made from and learns from; its `regular` stage is
-    then left out, and rows need no labels where no stage does. Goes on where an earlier, interrupted call with the same arguments stopped. Returns what was done, as JSON values.
+    then left out, and rows need no labels where no stage does. Goes on where an earlier, interrupted call with the same
+    arguments stopped. Returns what was done, as JSON values.
     """
     out = Path(out)
     refuse_full_folder(out)

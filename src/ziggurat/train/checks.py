@@ -46,9 +46,7 @@ def _refuse_student(recipe: Recipe) -> None:
             raise UserError(f"stage {making[0]!r} trains a student; give the recipe a [student] table")
         return
     if not making:
-        raise UserError(
-            f"recipe {recipe.name!r}: no stage trains the [student]; add one of {', '.join(STUDENT_STAGES)}"
-        )
+        raise UserError(f"recipe {recipe.name!r}: no stage trains its student; add {' or '.join(STUDENT_STAGES)}")
     before = kinds[: kinds.index(making[0])]
     if wrong := [kind for kind in before if kind != "regular"]:
         raise UserError(

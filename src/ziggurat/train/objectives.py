@@ -31,7 +31,7 @@ class Objective(nn.Module):
         self.progress = 0.0
         self.step = 0
         # In a tuple: not trained, not moved to training mode, not saved with the student.
-        self.teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        self.teacher: tuple[AdaptiveModel, ...] = () if teacher is None else (teacher.eval().requires_grad_(False),)
 
     @torch.no_grad()
     def taught(self, batch: PackedBatch, device: torch.device) -> Tensor:

@@ -51,7 +51,7 @@ def student_spec(config: StudentConfig, teacher: EncoderSpec) -> EncoderSpec:
             f"student: hidden {hidden} is no multiple of the teacher's {teacher.heads} attention heads; "
             f"set hidden = {below}"
         )
-    return replace(teacher, **wanted)
+    return replace(teacher, layers=config.layers, hidden=hidden, intermediate=intermediate)
 
 
 def spread_layers(layers: int, teacher_layers: int) -> tuple[int, ...]:
