@@ -163,6 +163,7 @@ class StudentConfig:
     start: str = "first"  # the teacher's layers that it starts from: first, skip (every L/k-th) or last
     hidden: int | None = None  # width of a token state, at most the teacher's and a multiple of its heads; None = its
     intermediate: int | None = None  # width of the feed-forward layers, at most the teacher's; None = its
+    checkpoint: str | None = None  # an encoder of these sizes that it starts from instead: a folder or a hub name
 
     def __post_init__(self) -> None:
         _require(self.layers >= 1, "layers", self.layers, "at least 1")

@@ -10,7 +10,7 @@ import torch
 from ziggurat import native
 from ziggurat.config import PruningConfig, Recipe, StageConfig, StudentConfig, load_recipe
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
-from ziggurat.encoder.folder import read_manifest, trained_rows
+from ziggurat.encoder.folder import fingerprint, read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.teachers import with_teacher
@@ -207,6 +207,30 @@ def test_only_the_regular_stages_of_the_teacher_are_left_out():
 def test_adapt_makes_no_student(rows_file, tiny_checkpoint, tmp_path):
     with pytest.raises(UserError, match="would change the checkpoint"):
         adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", "truncated", QUIET)
+
+
+def test_a_student_starts_from_the_checkpoint_that_is_named(teacher, rows_file, make_bert, make_checkpoint, tmp_path):
+    small = make_checkpoint(make_bert(num_hidden_layers=2, hidden_size=24, intermediate_size=40), tmp_path / "small")
+    options = dataclasses.replace(QUIET, student=str(small))
+    train_classifier(str(rows_file), tmp_path / "model", quick("tinybert"), None, options, teacher=str(teacher))
+    assert read_manifest(tmp_path / "model").training["recipe"]["student"]["checkpoint"] == str(small)
+    with pytest.raises(UserError, match="makes no student that --student could start"):
+        train_classifier(str(rows_file), tmp_path / "other", "early-exit", None, options)
+
+
+def test_a_run_is_not_taken_up_with_a_teacher_that_was_trained_again(teacher, rows_file, copied, tmp_path, monkeypatch):
+    from ziggurat.encoder.folder import write_manifest
+    from ziggurat.train import pipeline
+
+    mine, recipe = copied(teacher), quick("truncated")
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped"):
+        patch.setattr(pipeline, "save_model", stop)
+        train_classifier(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(mine))
+    write_manifest(dataclasses.replace(read_manifest(mine), max_length=20, fingerprint=""), mine)
+    manifest = read_manifest(mine)
+    write_manifest(dataclasses.replace(manifest, fingerprint=fingerprint(mine, manifest)), mine)
+    with pytest.raises(UserError, match="unfinished run with another model"):
+        train_classifier(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(mine))
 
 
 def test_every_stage_of_a_student_can_be_kept(rows_file, tiny_checkpoint, tmp_path):

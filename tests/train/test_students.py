@@ -150,6 +150,33 @@ def test_stages_and_tables_that_do_not_go_with_a_student_are_refused_with_the_fi
         refuse_misfits(recipe, teacher.spec)
 
 
+@pytest.fixture
+def checkpoint(teacher, tmp_path):
+    """An encoder of two layers of width 8 with the teacher's vocabulary, from elsewhere."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(9)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
+    config = BertConfig(vocab_size=40, max_position_embeddings=32, **sizes)
+    BertModel(config).save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def test_a_student_may_start_from_a_checkpoint_of_its_own(teacher, checkpoint):
+    from safetensors.torch import load_file
+
+    config = StudentConfig(2, hidden=8, intermediate=20, checkpoint=str(checkpoint))
+    student, theirs = make_student(teacher, recipe_of(config)), load_file(checkpoint / "model.safetensors")
+    assert torch.equal(student.encoder.layers[1].down.weight, theirs["encoder.layer.1.output.dense.weight"])
+    assert student.classifier.classes.weight.shape == (2, 8)
+    with pytest.raises(UserError, match=r"has hidden 8, the recipe's student 16; set hidden = 8 in its \[student\]"):
+        refuse_misfits(recipe_of(dataclasses.replace(config, hidden=None)), teacher.spec)
+    with pytest.raises(UserError, match="has vocabulary 40, the teacher 50; take a checkpoint that agrees, or leave"):
+        refuse_misfits(recipe_of(config), dataclasses.replace(teacher.spec, vocabulary=50))
+    with pytest.raises(UserError, match="leave `checkpoint` out"):
+        refuse_misfits(recipe_of(StudentConfig(2, checkpoint=str(checkpoint)), REGULAR, THESEUS), teacher.spec)
+
+
 def test_answers_blend_softened_kl_and_the_labels_of_the_rows_that_have_some():
     wanted, said = torch.tensor([[2.0, 0.0], [0.0, 4.0]]), torch.tensor([[0.0, 0.0], [0.0, 0.0]])
     p, q = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-2))  # at T = 2

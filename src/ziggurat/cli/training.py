@@ -39,6 +39,9 @@ def train(
     teacher: Annotated[
         str | None, typer.Option(help="Trained model folder that the recipe's student learns from, instead of --model.")
     ] = None,
+    student: Annotated[
+        str | None, typer.Option(help="Encoder that the recipe's student starts from, not the teacher's layers.")
+    ] = None,
     *,
     options: TrainOptions,
     keep_stages: Annotated[
@@ -50,7 +53,8 @@ def train(
     from ziggurat.jobs.training import train_classifier as job
 
     with shown(as_json, training_text) as show:
-        show(job(train, out, recipe, model, replace(options, keep_stages=keep_stages), teacher))
+        options = replace(options, keep_stages=keep_stages, student=student)
+        show(job(train, out, recipe, model, options, teacher))
 
 
 @assembled(options=_train_options)

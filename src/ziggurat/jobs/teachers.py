@@ -26,6 +26,16 @@ def with_teacher(recipe: Recipe) -> Recipe:
     return replace(recipe, stages=(*kept, *recipe.stages[first:]))
 
 
+def with_checkpoint(recipe: Recipe, checkpoint: str) -> Recipe:
+    """The recipe whose student starts from this encoder; UserError where there is no student."""
+    if recipe.student is None:
+        raise UserError(
+            f"recipe {recipe.name!r}: makes no student that --student could start; take one with a [student] table, "
+            "such as tinybert"
+        )
+    return replace(recipe, student=replace(recipe.student, checkpoint=checkpoint))
+
+
 def refuse_untaught(recipe: Recipe) -> None:
     """UserError for a student whose teacher no stage trains."""
     if recipe.student is not None and recipe.stages[0].kind != "regular":

@@ -20,7 +20,7 @@ from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
 from ziggurat.jobs.choosing import with_operating_points
 from ziggurat.jobs.length_search import searched_folder
-from ziggurat.jobs.teachers import refuse_other_task, refuse_untaught, with_teacher
+from ziggurat.jobs.teachers import refuse_other_task, refuse_untaught, with_checkpoint, with_teacher
 from ziggurat.policies.exits import exit_score
 from ziggurat.types import Label
 
@@ -37,6 +37,7 @@ class TrainOptions:
     mixed_precision: bool = True
     certify: float | None = None  # share of the rows that is kept out for `calibrate`; None = as the recipe says
     keep_stages: bool = False  # also a model folder for each stage, in OUT.stages
+    student: str | None = None  # encoder that the recipe's student starts from; None = as the recipe says
 
 
 def train_classifier(
@@ -103,8 +104,9 @@ def adapt_classifier(
 
 
 def _recipe(recipe: str | Recipe, options: TrainOptions) -> Recipe:
-    """With the options' share; UserError for one that leaves nothing to train on."""
+    """With the options' share and student; UserError for a share that leaves nothing to train on, or no student."""
     found = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    found = found if options.student is None else with_checkpoint(found, options.student)
     if options.certify is None:
         return found
     try:

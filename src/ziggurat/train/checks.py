@@ -19,14 +19,15 @@ def refuse_misfits(recipe: Recipe, spec: EncoderSpec) -> None:
 
     `spec` is that of the model before any stage: the teacher's where the recipe makes a student.
     """
+    for stage in recipe.stages:
+        stage_of(stage.kind)
+    _refuse_student(recipe)
     if recipe.student is not None:
         spec = student_spec(recipe.student, spec)
         head_places(spec, recipe.head_layers)
     has_exits = bool(range(1, spec.layers) if recipe.head_layers is None else recipe.head_layers)
     for stage in recipe.stages:
-        stage_of(stage.kind)
         refuse_misfit(stage.kind, recipe.pruning, has_exits)
-    _refuse_student(recipe)
     _refuse_unlearned(recipe)
     if recipe.search is not None and (recipe.pruning is None or recipe.pruning.kind != "share"):
         raise UserError(
@@ -52,8 +53,9 @@ def _refuse_student(recipe: Recipe) -> None:
         raise UserError(
             f"stage {wrong[0]!r} stands before {making[0]!r}, where only 'regular' trains the teacher; put it behind"
         )
-    if recipe.student.hidden is not None and "theseus" in making:
-        raise UserError("stage 'theseus' swaps layers with the teacher; leave `hidden` out of the [student] table")
+    for key in ("hidden", "checkpoint"):
+        if getattr(recipe.student, key) is not None and "theseus" in making:
+            raise UserError(f"stage 'theseus' swaps layers with the teacher; leave `{key}` out of the [student] table")
 
 
 def _refuse_unlearned(recipe: Recipe) -> None:

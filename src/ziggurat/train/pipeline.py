@@ -19,7 +19,7 @@ from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import TextTokenizer
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model
 from ziggurat.encoder.devices import resolve_device
-from ziggurat.encoder.folder import MANIFEST, REFERENCE, Manifest, trained_rows
+from ziggurat.encoder.folder import MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
@@ -130,9 +130,13 @@ def _seen_rows(source: Path, train: Dataset, select: Dataset) -> np.ndarray:
 
     A student knows what its teacher was shown, so no promise may rest on that either.
     """
-    before = [trained_rows(source)] if (source / MANIFEST).exists() else []
+    before = [trained_rows(source)] if _is_ours(source) else []
     rows: np.ndarray = np.unique(np.concatenate([train.hashes, select.hashes, *before]))
     return rows
+
+
+def _is_ours(source: Path) -> bool:
+    return (source / MANIFEST).exists()
 
 
 def _examples(rows: Dataset, tokenizer: TextTokenizer) -> Examples:
@@ -175,7 +179,8 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, s
 def _identity(fit: Fit, train: Dataset, select: Dataset) -> dict[str, Any]:
     """Whatever the result depends on, as JSON values."""
     return {
-        "model": str(fit.source.resolve()),
+        # A teacher that was trained again in the same place is another.
+        "model": [str(fit.source.resolve()), read_manifest(fit.source).fingerprint if _is_ours(fit.source) else None],
         "recipe": dataclasses.asdict(fit.recipe),
         "data": [train.digest, select.digest],
         "processes": PartialState().num_processes,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
 
 from ziggurat.config import Recipe, StudentConfig
-from ziggurat.encoder.checkpoint import head_places
+from ziggurat.encoder.checkpoint import head_places, load_hf, read_config
+from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.encoder.spec import EncoderSpec
+from ziggurat.encoder.spec import EncoderSpec, read_spec
 from ziggurat.errors import UserError
 
 _EMBEDDINGS, _LAYERS, _CLASSIFIER = "encoder.embeddings.", "encoder.layers.", "classifier."
@@ -20,12 +21,16 @@ _EMBEDDINGS, _LAYERS, _CLASSIFIER = "encoder.embeddings.", "encoder.layers.", "c
 def make_student(teacher: AdaptiveModel, recipe: Recipe) -> AdaptiveModel:
     """The recipe's student with the teacher's weights as far as it has room; exit heads and pruning start fresh.
 
-    The teacher stays as it is; seed torch beforehand. UserError for a student that cannot be made of this teacher.
+    Where the recipe names a checkpoint that gives the weights instead. The teacher stays as it is; seed torch
+    beforehand. UserError for a student that cannot be made of this teacher.
     """
     if recipe.student is None:
         raise ValueError(f"recipe {recipe.name!r} has no student")
     spec = student_spec(recipe.student, teacher.spec)
     places = head_places(spec, recipe.head_layers)
+    if recipe.student.checkpoint is not None:
+        folder = local_folder(recipe.student.checkpoint)
+        return load_hf(folder, teacher.n_classes, recipe.head_kind, places, recipe.dropout, recipe.pruning)
     student = AdaptiveModel(spec, teacher.n_classes, recipe.head_kind, places, recipe.pruning)
     layers = starting_layers(recipe.student.start, spec.layers, teacher.spec.layers)
     student.load_state_dict(starting_weights(teacher, spec, layers), strict=False)
@@ -51,7 +56,31 @@ def student_spec(config: StudentConfig, teacher: EncoderSpec) -> EncoderSpec:
             f"student: hidden {hidden} is no multiple of the teacher's {teacher.heads} attention heads; "
             f"set hidden = {below}"
         )
-    return replace(teacher, layers=config.layers, hidden=hidden, intermediate=intermediate)
+    spec = replace(teacher, layers=config.layers, hidden=hidden, intermediate=intermediate)
+    if config.checkpoint is not None:
+        _refuse_other_sizes(config.checkpoint, spec)
+    return spec
+
+
+def _refuse_other_sizes(checkpoint: str, wanted: EncoderSpec) -> None:
+    """UserError for a checkpoint that does not have the student's sizes, or not the teacher's vocabulary or heads.
+
+    The student reads with the teacher's tokenizer, and its attention is compared head by head.
+    """
+    found = read_spec(read_config(local_folder(checkpoint)))
+    for name in ("layers", "hidden", "intermediate"):
+        if getattr(found, name) != getattr(wanted, name):
+            raise UserError(
+                f"student: {checkpoint} has {name} {getattr(found, name)}, the recipe's student "
+                f"{getattr(wanted, name)}; set {name} = {getattr(found, name)} in its [student] table"
+            )
+    same = replace(found, dropout=wanted.dropout, attention_dropout=wanted.attention_dropout)
+    for name, value in asdict(replace(same, initializer_range=wanted.initializer_range)).items():
+        if value != getattr(wanted, name):
+            raise UserError(
+                f"student: {checkpoint} has {name} {value}, the teacher {getattr(wanted, name)}; "
+                "take a checkpoint that agrees, or leave `checkpoint` out to start from the teacher's layers"
+            )
 
 
 def spread_layers(layers: int, teacher_layers: int) -> tuple[int, ...]:
