@@ -173,7 +173,7 @@ def model_folder(make_folder) -> Path:
 @pytest.fixture(scope="session")
 def pruned_folder(make_folder) -> Path:
     """A finished model folder that prunes tokens and leaves some words unread. Shared: copy it to change it."""
-    from ziggurat.config import PruningConfig
+    from ziggurat.recipe import PruningConfig
 
     return make_folder(pruning=PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0), vocabulary=0.9))
 

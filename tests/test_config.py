@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.config import PruningConfig, Recipe, SearchConfig, StageConfig, from_mapping, load_recipe, recipe_folder
+from ziggurat.config import from_mapping
 from ziggurat.errors import UserError
+from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, StudentConfig, load_recipe, recipe_folder
 
 SHIPPED = sorted(path.name.removesuffix(".toml") for path in recipe_folder().iterdir() if path.name.endswith(".toml"))
 STAGE = {"kind": "heads", "epochs": 2, "learning_rate": 0.1}
@@ -19,6 +20,7 @@ PLACES = {
     Recipe: ("r", lambda values: RECIPE | values),
     StageConfig: ("s", lambda values: STAGE | values),
     SearchConfig: ("search", lambda values: values),
+    StudentConfig: ("student", lambda values: {"layers": 2} | values),
 }
 
 
@@ -56,6 +58,13 @@ def test_every_shipped_recipe_loads_and_says_what_it_is():
         "lat",
         "power",
         "manual-thresholds",
+        "distil",
+        "pkd",
+        "pkd-last",
+        "theseus",
+        "truncated",
+        "tinybert",
+        "dynamic-tinybert",
     }
     for name in SHIPPED:
         recipe = load_recipe(name)
@@ -146,6 +155,19 @@ def test_a_value_of_the_wrong_type_is_named(kind, values, says):
         (StageConfig, "label_weight", (-0.1, 1.1), (0.0, 1.0)),
         (StageConfig, "length_drop", (0.0, 1.0, -0.2), (0.01, 0.99)),
         (StageConfig, "sandwich", (-1,), (0,)),
+        (StageConfig, "logit_temperature", (0.0,), (0.1,)),
+        (StageConfig, "answer_weight", (-1.0, 0.0), (0.1,)),
+        (StageConfig, "hidden_weight", (-1.0,), (0.0,)),
+        (StageConfig, "attention_weight", (-1.0,), (0.0,)),
+        (StageConfig, "cosine_weight", (-1.0,), (0.0,)),
+        (StageConfig, "patient_weight", (-1.0,), (0.0, 1000.0)),
+        (StageConfig, "patient_layers", ("first",), ("skip", "last")),
+        (StageConfig, "replacing", (-0.1, 1.1), (0.0, 1.0)),
+        (StageConfig, "replacing_growth", (-0.1,), (0.0, 2.0)),
+        (StudentConfig, "layers", (0,), (1,)),
+        (StudentConfig, "start", ("middle",), ("first", "skip", "last")),
+        (StudentConfig, "hidden", (0,), (1,)),
+        (StudentConfig, "intermediate", (0,), (1,)),
         (SearchConfig, "iterations", (-1,), (0,)),
         (SearchConfig, "population", (1,), (2,)),
         (SearchConfig, "mutations", (-1,), (0,)),
@@ -217,6 +239,7 @@ recipes = st.builds(
     exit_score=st.sampled_from(["entropy", "top-entropy@5"]),
     temperatures=st.booleans(),
     search=st.none() | st.builds(SearchConfig, iterations=st.integers(0, 9), max_drop=st.floats(0, 1)),
+    student=st.none() | st.builds(StudentConfig, st.integers(1, 9), hidden=st.none() | st.integers(1, 9)),
 )
 
 

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ziggurat.config import PruningConfig, load_recipe
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.jobs.choosing import select_ladders
+from ziggurat.recipe import PruningConfig, load_recipe
 from ziggurat.report.rows import SCHEMA, checked_row, read_rows_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))

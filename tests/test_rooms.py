@@ -28,7 +28,7 @@ ROOMS = (
     "jobs",
     "cli",
 )
-HALL = {"errors", "types", "config", "files"}
+HALL = {"errors", "types", "config", "files", "recipe"}
 FRONT_DOOR = {"__init__", "__main__"}
 # Everything else imports where torch and its company are not installed.
 NEEDS_TORCH = {

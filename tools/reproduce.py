@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from ziggurat.calibrate.choose import choose_points
-from ziggurat.config import Recipe, load_recipe
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tasks import Role
 from ziggurat.engine import rules
@@ -24,6 +23,7 @@ from ziggurat.errors import UserError
 from ziggurat.jobs.choosing import select_ladders
 from ziggurat.jobs.opening import data_and_split, lengths_summary, rows_to_measure, sample
 from ziggurat.jobs.training import TrainOptions, read_roles, train_classifier
+from ziggurat.recipe import Recipe, load_recipe
 from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
 from ziggurat.report.rows import append_row, provenance, read_rows_file
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ziggurat.calibrate.evolution import Candidate, cheapest, evolve, mutate, on_grid, pareto_front
-from ziggurat.config import SearchConfig
+from ziggurat.recipe import SearchConfig
 
 SMALL = SearchConfig(iterations=12, population=8, mutations=8, crossovers=8)
 FULL = (1.0,) * 5

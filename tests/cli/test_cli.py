@@ -123,6 +123,9 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
         (["train", "--train", "ROWS", "--out", "MODEL"], "not empty"),
         (["train", "--train", "ROWS", "--out", "new", "--recipe", "quick"], "early-exit"),
         (["train", "--train", "ROWS", "--out", "new", "--model", "absent/"], "absent/"),
+        (["train", "--train", "ROWS", "--out", "new", "--teacher", "MODEL"], "makes no student"),
+        (["train", "--train", "ROWS", "--out", "new", "--student", "CHECKPOINT"], "makes no student"),
+        (["train", "--train", "ROWS", "--out", "new", "--teacher", "BARE", "--recipe", "distil"], "ziggurat adapt"),
         (["adapt", "BARE", "--train", "ROWS", "--out", "new"], "id2label"),
     ],
 )

@@ -8,11 +8,11 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
-from ziggurat.config import AugmentConfig
 from ziggurat.data.augment import Copies, augmented
 from ziggurat.data.pieces import CONTINUES, SPECIAL, STARTS
 from ziggurat.data.tokenize import Encoded
 from ziggurat.data.words import draws, keys_of
+from ziggurat.recipe import AugmentConfig
 
 CLS, SEP, MASK, COMMA, FIRST, SUFFIX, SIZE = 0, 1, 2, 3, 4, 30, 50
 KINDS = np.repeat([SPECIAL, STARTS, CONTINUES], [3, SUFFIX - 3, SIZE - SUFFIX]).astype(np.uint8)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from copies import KINDS, MASK, NEIGHBOURS, SIZE, M, encoded, made
 
-from ziggurat.config import AugmentConfig, from_mapping
+from ziggurat.config import from_mapping
 from ziggurat.data.augment import augmented
 from ziggurat.data.tokenize import Encoded
 from ziggurat.errors import UserError
+from ziggurat.recipe import AugmentConfig
 
 
 @pytest.mark.parametrize("offer", [np.zeros((2, 3), int), np.zeros(3, int), np.zeros((3, 0), int)])

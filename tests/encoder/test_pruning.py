@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.config import PruningConfig
 from ziggurat.data.packing import pack
 from ziggurat.encoder.folder import fingerprint, read_manifest
 from ziggurat.encoder.pruning import starting_values
@@ -25,6 +24,7 @@ from ziggurat.policies.prune import (
     top_share,
     without_repeats,
 )
+from ziggurat.recipe import PruningConfig
 
 ONE_TEXT = st.lists(st.integers(5, 53), min_size=1, max_size=25)
 TEXTS = st.lists(ONE_TEXT, min_size=1, max_size=6)

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ziggurat.config import PruningConfig
 from ziggurat.data.packing import pack
 from ziggurat.engine.observed import ObservedBackend
 from ziggurat.engine.rules import shared
 from ziggurat.engine.runner import run
 from ziggurat.engine.torch_backend import TorchBackend
+from ziggurat.recipe import PruningConfig
 
 CONFIGS = {
     "threshold": PruningConfig(per_layer=(0.8, None, 0.95, 1.0), vocabulary=0.9),

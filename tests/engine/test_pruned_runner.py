@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.config import PruningConfig
 from ziggurat.data.packing import pack
 from ziggurat.engine.rules import never, shared
 from ziggurat.engine.runner import replay, run, run_every_rung
 from ziggurat.engine.simple import answer_all
 from ziggurat.engine.torch_backend import TorchBackend
 from ziggurat.policies.prune import TokenRule, above, one_by_one
+from ziggurat.recipe import PruningConfig
 
 N_RUNGS = 4
 

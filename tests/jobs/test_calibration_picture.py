@@ -14,7 +14,6 @@ import pytest
 from ziggurat.calibrate.paths import frontier, net_loss
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.calibrate.timing import Costs, Profile
-from ziggurat.config import PruningConfig
 from ziggurat.errors import UserError
 from ziggurat.jobs import calibration_picture, calibration_points, calibration_time
 from ziggurat.jobs.calibration_curves import band, mechanisms
@@ -23,6 +22,7 @@ from ziggurat.jobs.calibration_runs import full_run
 from ziggurat.jobs.certifying import Promise, calibrate
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.profiling import conditions_of
+from ziggurat.recipe import PruningConfig
 from ziggurat.report.measure import Timing
 
 CPU = ModelOptions(device="cpu", threads=1)

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.config import PruningConfig
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.explanation import explain, explanation
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
 from ziggurat.policies.prune import top_count
+from ziggurat.recipe import PruningConfig
 
 CPU = ModelOptions(device="cpu")
 WORDS = ("bat", "ban", "bar", "kit", "kish", "lon", "loss", "mulm", "net", "nend", "pon", "posh", "rat", "rand")

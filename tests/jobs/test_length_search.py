@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from ziggurat.cli.text import training_text
-from ziggurat.config import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.checkpoint import load_model
 from ziggurat.encoder.folder import read_manifest, with_pruning_values
@@ -18,6 +17,7 @@ from ziggurat.jobs import choosing, length_search
 from ziggurat.jobs.length_search import sample, search_lengths
 from ziggurat.jobs.training import TrainOptions, adapt_classifier, train_classifier
 from ziggurat.policies.prune import without_repeats
+from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 SEARCH = SearchConfig(iterations=2, population=4, mutations=3, crossovers=3, max_drop=0.05, rows=16)

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 
-from ziggurat.config import PruningConfig
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
@@ -31,6 +30,7 @@ from ziggurat.jobs.profiling import (
     stored_profile,
 )
 from ziggurat.jobs.profiling_runs import Shape, costs_of, length_grid, shapes_of, token_grid, ways_of
+from ziggurat.recipe import PruningConfig
 
 QUICK = Effort(rounds=1, seconds_per_call=0.0, longest_call=0.0)
 PARTS = ("call", "layer", "last", "head", "attention", "rest")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,18 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ziggurat import native
-from ziggurat.config import PruningConfig
 from ziggurat.data.packing import pack
 from ziggurat.engine.rules import never, shared
 from ziggurat.engine.runner import run, run_every_rung
 from ziggurat.engine.simple import answer_all
 from ziggurat.policies import prune
 from ziggurat.policies.prune import TokenRule, one_by_one
+from ziggurat.recipe import PruningConfig
 
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
-from ziggurat.engine.native_backend import load_backend
+from ziggurat.engine import native_backend
+from ziggurat.engine.native_backend import NativeBackend, load_backend
 from ziggurat.engine.torch_backend import load_backend as load_torch
 
 N_RUNGS = 4
@@ -69,6 +71,48 @@ def test_every_rung_says_what_it_says_in_torch(make_folder, ragged_tokens, head_
     mine, yours = (run_every_rung(one, batches, len(ragged_tokens)) for one in (ours, theirs))
     assert np.abs(mine.logits - yours.logits).max() < 1e-4
     assert np.array_equal(mine.kept, yours.kept)
+
+
+@pytest.fixture(scope="module")
+def narrow_folder(make_bert, make_checkpoint, tmp_path_factory):
+    """TinyBERT's widths: 312 with 12 heads of 26, which fill no vector, and 1200."""
+    import torch
+
+    from ziggurat.encoder.checkpoint import load_hf, save_model
+    from ziggurat.encoder.folder import Manifest
+
+    folder = tmp_path_factory.mktemp("narrow")
+    bert = make_bert(
+        hidden_size=312, num_attention_heads=12, intermediate_size=1200, num_hidden_layers=2, initializer_range=0.05
+    )
+    source = make_checkpoint(bert, folder / "source")
+    torch.manual_seed(1)
+    pruning = PruningConfig(kind="share", per_layer=(0.8, 0.6))
+    model = load_hf(source, 3, "fastbert", (1,), pruning=pruning)
+    manifest = Manifest(("river", "stone", "tower"), False, 64, "fastbert", (1,), "", pruning=pruning)
+    save_model(model, manifest, np.array([1], dtype=np.uint64), source, folder / "model")
+    return folder / "model"
+
+
+@pytest.mark.parametrize("instructions", native.core().instructions())
+def test_heads_of_width_26_say_what_they_say_in_torch(narrow_folder, ragged_tokens, instructions, monkeypatch):
+    monkeypatch.setattr(native_backend, "NativeBackend", partial(NativeBackend, instructions=instructions))
+    ours, theirs = load_backend(narrow_folder, "float32", 2), load_torch(narrow_folder, "cpu", "float32", None)
+    n, batches = len(ragged_tokens), [pack(ragged_tokens)]
+    mine, yours = (run_every_rung(one, batches, n) for one in (ours, theirs))
+    assert ours.instructions == instructions
+    assert np.abs(mine.logits - yours.logits).max() < 1e-4
+    mine, yours = (run(one, batches, full_rule(one), n) for one in (ours, theirs))
+    assert np.array_equal(mine.kept, yours.kept)
+    assert np.abs(mine.logits - yours.logits).max() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_heads_of_width_26_answer_in_half_and_quarter_precision(narrow_folder, ragged_tokens, dtype):
+    ours, exact = (load_backend(narrow_folder, kind, 2) for kind in (dtype, "float32"))
+    batches = [pack(ragged_tokens)]
+    mine, yours = (run_every_rung(one, batches, len(ragged_tokens)).logits for one in (ours, exact))
+    assert np.abs(mine - yours).max() < 0.1 * np.abs(yours).max()
 
 
 @pytest.mark.parametrize("name", ["none", *RULES])
@@ -183,7 +227,8 @@ import os, sys
 import numpy as np
 from pathlib import Path
 from ziggurat.data.packing import pack
-from ziggurat.engine.native_backend import load_backend
+from ziggurat.engine import native_backend
+from ziggurat.engine.native_backend import NativeBackend, load_backend
 from ziggurat.engine.rules import never
 from ziggurat.engine.runner import run
 

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.config import PRUNING_KINDS, PRUNING_SCALES, PRUNING_SCORES
 from ziggurat.data.packing import pack
 from ziggurat.policies.prune import (
     KINDS,
@@ -22,6 +21,7 @@ from ziggurat.policies.prune import (
     top_count,
     top_share,
 )
+from ziggurat.recipe import PRUNING_KINDS, PRUNING_SCALES, PRUNING_SCORES
 
 lengths = st.lists(st.integers(1, 30), min_size=1, max_size=8)
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from conftest import SPEC
-from ziggurat.config import PruningConfig, StageConfig
 from ziggurat.encoder.int8 import Int8Linear
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
+from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.objectives import Soft
 from ziggurat.train.stages import guess, hard, heads, int8, joint, regular, soft

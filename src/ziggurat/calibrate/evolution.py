@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ziggurat.config import SearchConfig
+from ziggurat.recipe import SearchConfig
 
 _GRID = 1024  # shares are multiples of 1 / 1024: float32 weights files hold them exactly, and duplicates are seen
 _RESAMPLED = 0.5  # share of the layers that a mutation draws anew

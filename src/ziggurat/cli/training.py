@@ -38,7 +38,11 @@ def train(
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "early-exit",
     model: Annotated[str | None, typer.Option(help="Encoder to start from (default: the packaged MiniLM).")] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Trained model that a small model learns from (recipe static or bilstm).")
+        str | None,
+        typer.Option(help="Trained model folder that a student or small model learns from, instead of --model."),
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option(help="Encoder that the recipe's student starts from, not the teacher's layers.")
     ] = None,
     *,
     options: TrainOptions,
@@ -51,7 +55,8 @@ def train(
     from ziggurat.jobs.training import train_classifier as job
 
     with shown(as_json, training_text) as show:
-        show(job(train, out, recipe, model, replace(options, keep_stages=keep_stages), teacher))
+        options = replace(options, keep_stages=keep_stages, student=student)
+        show(job(train, out, recipe, model, options, teacher))
 
 
 @assembled(columns=columns_of, options=model_options)

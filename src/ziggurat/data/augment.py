@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from ziggurat.config import AugmentConfig
 from ziggurat.data.copying import Candidates, Maker
 from ziggurat.data.packing import cumulate
 from ziggurat.data.tokenize import Encoded
+from ziggurat.recipe import AugmentConfig
 
 CHUNK = 2**17  # tokens of copies made at a time: larger arrays leave the processor's caches
 

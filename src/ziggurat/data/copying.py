@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from ziggurat.config import AugmentConfig
 from ziggurat.data.packing import cumulate, place_in_sequence
 from ziggurat.data.words import Words, below, draws, keys_of, mixed, words_of
+from ziggurat.recipe import AugmentConfig
 
 Candidates = Callable[
     [np.ndarray], np.ndarray

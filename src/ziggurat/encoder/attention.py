@@ -47,6 +47,23 @@ def attend_and_score(
     return context, received.squeeze(1)
 
 
+def score_gap(qkv: Tensor, other: Tensor, lengths: np.ndarray, n_heads: int) -> Tensor:
+    """Mean square of the difference between two attentions' scores before softmax (TinyBERT eq. 7): a scalar.
+
+    `qkv` (n_tokens, 3 d) and `other` (n_tokens, 3 e) as in `attend`, of as many heads; each side's scores are divided
+    by the root of its own head width. The mean is over heads and all pairs of a sequence's tokens, of all sequences.
+    """
+
+    def squares(grid: _Grid) -> tuple[Tensor]:
+        sides = grid.states.split([qkv.shape[1], other.shape[1]], dim=-1)
+        one, two = (_Grid(side, grid.real).products(n_heads) for side in sides)
+        gap = one - two if grid.real is None else (one - two).masked_fill(~grid.real[:, None, None, :], 0.0)
+        return (gap.square().sum(dim=(1, 3)).unsqueeze(-1),)
+
+    (sums,) = _in_groups(torch.cat([qkv, other], dim=1).float(), lengths, squares)
+    return sums.sum() / float(n_heads * (lengths**2).sum())
+
+
 def group_by_length(lengths: np.ndarray) -> list[np.ndarray]:
     """Indices of the sequences of each group, longest over shortest at most `_GROUP_RATIO` (or 8 tokens) apart."""
     order = np.argsort(lengths, kind="stable")
@@ -73,6 +90,11 @@ class _Grid:
         parts = self.states[:, :, : width // 3 * 3].reshape(n_seqs, longest, 3, n_heads, -1).permute(2, 0, 3, 1, 4)
         return parts[0], parts[1], parts[2]
 
+    def products(self, n_heads: int) -> Tensor:
+        """Scores before softmax, padding included: (n_seqs, n_heads, longest, longest)."""
+        query, key, _ = self.heads(n_heads)
+        return (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+
     def fused(self, n_heads: int, dropout: float) -> Tensor:
         """The context by PyTorch's fused attention: (n_seqs, longest, d)."""
         query, key, value = self.heads(n_heads)
@@ -82,8 +104,8 @@ class _Grid:
 
     def scored(self, n_heads: int, dropout: float, from_others: bool, soft: bool) -> tuple[Tensor, Tensor]:
         """The context (n_seqs, longest, d) and the scores (n_seqs, longest, 1). Probabilities are written out."""
-        query, key, value = self.heads(n_heads)
-        products = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+        value = self.heads(n_heads)[2]
+        products = self.products(n_heads)
         if soft:
             weights = self.states[:, :, -1]
             products = products + weights.float().clamp_min(1e-30).log().to(products.dtype)[:, None, None, :]

@@ -15,15 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ziggurat.config import PruningConfig
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.encoder.spec import read_spec
+from ziggurat.encoder.spec import EncoderSpec, read_spec, with_sizes
 from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
 from ziggurat.errors import UserError
 from ziggurat.files import whole_folder
+from ziggurat.recipe import PruningConfig
 
 _OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
@@ -45,18 +45,23 @@ def load_hf(
     spec = read_spec(read_config(source))
     if dropout is not None:
         spec = replace(spec, dropout=dropout, attention_dropout=dropout)
-    layers = tuple(range(1, spec.layers)) if head_layers is None else tuple(sorted(set(head_layers)))
-    if any(not 1 <= layer < spec.layers for layer in layers):
-        raise UserError(
-            f"head layers {list(layers)}: the model has {spec.layers} layers, heads stand after 1 … {spec.layers - 1}"
-        )
-    model = AdaptiveModel(spec, n_classes, head_kind, layers, pruning)
+    model = AdaptiveModel(spec, n_classes, head_kind, head_places(spec, head_layers), pruning)
     tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat)
     if len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
     _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
     model.start_heads_from_pooler()
     return model
+
+
+def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[int, ...]:
+    """The layers after which exit heads stand, None = after every one but the last; UserError for one elsewhere."""
+    layers = tuple(range(1, spec.layers)) if head_layers is None else tuple(sorted(set(head_layers)))
+    if any(not 1 <= layer < spec.layers for layer in layers):
+        raise UserError(
+            f"head layers {list(layers)}: the model has {spec.layers} layers, heads stand after 1 … {spec.layers - 1}"
+        )
+    return layers
 
 
 def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
@@ -89,7 +94,8 @@ def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarra
     with whole_folder(out) as folder:
         save_file(named, folder / layout.WEIGHTS, metadata={"format": "pt"})
         save_file(extras, folder / layout.EXTRAS)
-        config = json.dumps(classifier_config(read_config(source), manifest), indent=2)
+        sized = with_sizes(read_config(source), model.spec)  # a student's are not the source's
+        config = json.dumps(classifier_config(sized, manifest), indent=2)
         (folder / layout.CONFIG).write_text(config + "\n", "utf-8")
         copy_tokenizer(source, folder)
         manifest = replace(manifest, fingerprint=layout.fingerprint(folder, manifest))

@@ -15,10 +15,11 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from ziggurat.config import PruningConfig, from_mapping
+from ziggurat.config import from_mapping
 from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file, whole_folder
+from ziggurat.recipe import PruningConfig
 from ziggurat.types import Label, OperatingPoint
 
 FORMAT_VERSION = 1

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ziggurat.config import PruningConfig
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.heads import HEADS, PoolerHead
 from ziggurat.encoder.pruning import TokenPruning
@@ -16,6 +15,7 @@ from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.torch_encoder import Encoder, initialise
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import FROM_OTHERS, PREDICTED, TokenRule
+from ziggurat.recipe import PruningConfig
 from ziggurat.types import Rung
 
 

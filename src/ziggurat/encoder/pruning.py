@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ziggurat.config import PruningConfig
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError
 from ziggurat.policies import prune
 from ziggurat.policies.prune import PREDICTED, TokenRule
+from ziggurat.recipe import PruningConfig
 
 ALWAYS_READ = 1e4  # the score of vocabulary entries that are never left out: [CLS], separators and their like
 

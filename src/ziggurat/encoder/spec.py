@@ -73,6 +73,16 @@ _COUNTS = ("hidden", "layers", "heads", "intermediate", "vocabulary", "positions
 # A new architecture adds its reader here and its names in `weights`.
 READERS: Mapping[str, Callable[[Config], EncoderSpec]] = {"bert": _bert}
 
+# Where a `config.json` says the sizes that a student may have of its own.
+SIZES: Mapping[str, Mapping[str, str]] = {
+    "bert": {"layers": "num_hidden_layers", "hidden": "hidden_size", "intermediate": "intermediate_size"}
+}
+
+
+def with_sizes(config: Config, spec: EncoderSpec) -> dict[str, Any]:
+    """A `config.json` with the spec's layers and widths; what it says besides stays."""
+    return dict(config) | {key: getattr(spec, name) for name, key in SIZES[spec.model_type].items()}
+
 
 def read_spec(config: Config) -> EncoderSpec:
     """The spec of a `config.json`; UserError for an architecture or an option that has none."""

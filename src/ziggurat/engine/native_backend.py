@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.config import PruningConfig
 from ziggurat.data.packing import PackedBatch, join
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import Manifest
@@ -22,6 +21,7 @@ from ziggurat.errors import UserError
 from ziggurat.native import core
 from ziggurat.policies.exits import LEARNED
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
+from ziggurat.recipe import PruningConfig
 
 
 @dataclass(frozen=True)

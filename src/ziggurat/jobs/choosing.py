@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from ziggurat.calibrate.choose import Ladder, choose_points
 from ziggurat.calibrate.temperature import fit_temperatures
-from ziggurat.config import Recipe
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import Encoded
 from ziggurat.encoder.folder import REFERENCE, Manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.policies.prune import TokenRule, above, scaled
+from ziggurat.recipe import Recipe
 
 
 def with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recipe: Recipe, progress: bool) -> Manifest:

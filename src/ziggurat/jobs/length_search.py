@@ -10,13 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from ziggurat.calibrate.evolution import Candidate, Shares, cheapest, evolve
-from ziggurat.config import Recipe, SearchConfig
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.encoder.folder import MANIFEST, with_pruning_values
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import top_share, without_repeats
+from ziggurat.recipe import Recipe, SearchConfig
 
 _BATCH = 64
 

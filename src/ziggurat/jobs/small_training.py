@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ziggurat.config import AugmentConfig, Recipe
 from ziggurat.data.augment import Rate, augmented
 from ziggurat.data.neighbours import neighbours
 from ziggurat.data.tasks import Dataset, Role
@@ -23,6 +22,7 @@ from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.choosing import with_operating_points
+from ziggurat.recipe import AugmentConfig, Recipe
 from ziggurat.train.static import one_hot, teacher_targets, train_static
 
 

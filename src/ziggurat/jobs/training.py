@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ziggurat.config import BACKBONE_STAGES, Recipe, load_recipe
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.encoder.folder import Manifest, checkpoint_labels, read_manifest, write_manifest
+from ziggurat.encoder.folder import Manifest, check_fingerprint, checkpoint_labels, read_manifest, write_manifest
 from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
@@ -24,7 +23,9 @@ from ziggurat.jobs.choosing import with_operating_points
 from ziggurat.jobs.length_search import searched_folder
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.small_training import train_small
+from ziggurat.jobs.teachers import refuse_other_task, refuse_untaught, with_checkpoint, with_teacher
 from ziggurat.policies.exits import exit_score
+from ziggurat.recipe import BACKBONE_STAGES, Recipe, load_recipe
 from ziggurat.types import Label
 
 Roles = Mapping[Role, Dataset]
@@ -40,6 +41,7 @@ class TrainOptions:
     mixed_precision: bool = True
     certify: float | None = None  # share of the rows that is kept out for `calibrate`; None = as the recipe says
     keep_stages: bool = False  # also a model folder for each stage, in OUT.stages
+    student: str | None = None  # encoder that the recipe's student starts from; None = as the recipe says
 
 
 def train_classifier(
@@ -52,18 +54,39 @@ def train_classifier(
 ) -> dict[str, Any]:
     """Trains a classifier from a pre-trained encoder (default: the packaged MiniLM) into the folder `out`.
 
-    Goes on where an earlier, interrupted call with the same arguments stopped. `teacher` is a model folder that a small
-    model learns from. Returns what was done, as JSON values.
+    `teacher`, a model folder of ours, is what the recipe's student is made from, or its small model, and learns from;
+    its `regular` stage is then left out, and rows need no labels where no stage does. Goes on where an earlier,
+    interrupted call with the same arguments stopped. Returns what was done, as JSON values.
     """
     out = Path(out)
     refuse_full_folder(out)
     recipe = _recipe(recipe, options)
     if recipe.small is not None:
         return _make_small(source, recipe, out, options, model, teacher)
+    if teacher is not None:
+        return _taught(teacher, source, out, recipe, model, options)
+    refuse_untaught(recipe)
     backbone = packaged_encoder() if model is None else local_folder(model)
     if recipe.tiers:
         return _make_cascade(source, recipe, backbone, out, options)
     return _make(backbone, recipe, read_roles(source, recipe, options.columns), out, options)
+
+
+def _taught(
+    teacher: str, source: str, out: Path, recipe: Recipe, model: str | None, options: TrainOptions
+) -> dict[str, Any]:
+    if model is not None:
+        raise UserError("--model and --teacher: a student starts from its teacher; leave --model out")
+    folder = local_folder(teacher)
+    recipe = shared_like(with_teacher(recipe), folder, options)
+    manifest = read_manifest(folder)
+    check_fingerprint(folder, manifest)
+    # The built-in rows keep the roles that they had for the teacher: its test rows may not train a student.
+    names = None if source == STDLIB_DOCS else manifest.labels
+    roles = read_roles(source, recipe, options.columns, names)
+    for rows in roles.values():
+        refuse_other_task(teacher, manifest, rows, recipe)
+    return _make(folder, recipe, roles, out, options)
 
 
 def adapt_classifier(
@@ -90,8 +113,9 @@ def adapt_classifier(
 
 
 def _recipe(recipe: str | Recipe, options: TrainOptions) -> Recipe:
-    """With the options' share; UserError for one that leaves nothing to train on."""
+    """With the options' share and student; UserError for a share that leaves nothing to train on, or no student."""
     found = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    found = found if options.student is None else with_checkpoint(found, options.student)
     if options.certify is None:
         return found
     try:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from ziggurat.config import PruningConfig, Recipe
+from ziggurat.encoder.checkpoint import head_places
 from ziggurat.encoder.pruning import starting_values
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED, only_first
+from ziggurat.recipe import STUDENT_STAGES, PruningConfig, Recipe
 from ziggurat.train.stages import UNPRUNED_STAGES, refuse_misfit, stage_of
+from ziggurat.train.students import student_spec
 
 
 def refuse_misfits(recipe: Recipe, spec: EncoderSpec) -> None:
-    """UserError, with the fix, for stages, pruning or search that cannot work with each other and this encoder."""
-    has_exits = bool(range(1, spec.layers) if recipe.head_layers is None else recipe.head_layers)
+    """UserError, with the fix, for stages, pruning or search that cannot work with each other and this encoder.
+
+    `spec` is that of the model before any stage: the teacher's where the recipe makes a student.
+    """
     for stage in recipe.stages:
         stage_of(stage.kind)
+    _refuse_student(recipe)
+    if recipe.student is not None:
+        spec = student_spec(recipe.student, spec)
+        head_places(spec, recipe.head_layers)
+    has_exits = bool(range(1, spec.layers) if recipe.head_layers is None else recipe.head_layers)
+    for stage in recipe.stages:
         refuse_misfit(stage.kind, recipe.pruning, has_exits)
     _refuse_unlearned(recipe)
     if recipe.search is not None and (recipe.pruning is None or recipe.pruning.kind != "share"):
@@ -26,6 +36,26 @@ def refuse_misfits(recipe: Recipe, spec: EncoderSpec) -> None:
         )
     if recipe.pruning is not None:
         _refuse_numbers(recipe.pruning, spec.layers, min(recipe.max_length, spec.positions))
+
+
+def _refuse_student(recipe: Recipe) -> None:
+    """UserError for stages that train no student although there is one, or one that is not there."""
+    kinds = [stage.kind for stage in recipe.stages]
+    making = [kind for kind in kinds if kind in STUDENT_STAGES]
+    if recipe.student is None:
+        if making:
+            raise UserError(f"stage {making[0]!r} trains a student; give the recipe a [student] table")
+        return
+    if not making:
+        raise UserError(f"recipe {recipe.name!r}: no stage trains its student; add {' or '.join(STUDENT_STAGES)}")
+    before = kinds[: kinds.index(making[0])]
+    if wrong := [kind for kind in before if kind != "regular"]:
+        raise UserError(
+            f"stage {wrong[0]!r} stands before {making[0]!r}, where only 'regular' trains the teacher; put it behind"
+        )
+    for key in ("hidden", "checkpoint"):
+        if getattr(recipe.student, key) is not None and "theseus" in making:
+            raise UserError(f"stage 'theseus' swaps layers with the teacher; leave `{key}` out of the [student] table")
 
 
 def _refuse_unlearned(recipe: Recipe) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ziggurat.config import StageConfig
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.policies.prune import without_repeats
+from ziggurat.recipe import StageConfig
 from ziggurat.train.batches import packed
 from ziggurat.train.losses import kl_divergence
 from ziggurat.train.objectives import Objective, Output

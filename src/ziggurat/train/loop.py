@@ -22,11 +22,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from ziggurat.config import StageConfig
 from ziggurat.encoder.devices import has_fast_bfloat16
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained, whole_file
+from ziggurat.recipe import StageConfig
 from ziggurat.train.batches import Examples, collate
 from ziggurat.train.callbacks import Bar, Progress, StopAtStep, interrupts
 from ziggurat.train.objectives import Objective
@@ -67,7 +67,7 @@ class Run:
     seed: int = 0
     progress: bool = True  # bars on stderr
     mixed_precision: bool = True  # bfloat16 where the device is fast with it
-    teacher: AdaptiveModel | None = None  # the float, unpruned model, for stages that distil from it
+    teacher: AdaptiveModel | None = None  # of a student; elsewhere the float, unpruned model, for stages that distil
 
     @property
     def finished(self) -> bool:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ziggurat.config import StageConfig
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.pruning import per_sequence_mean_one
 from ziggurat.encoder.received import received_by_layer
 from ziggurat.encoder.soft import soft_logits
+from ziggurat.recipe import StageConfig
 from ziggurat.train.batches import packed
 from ziggurat.train.losses import distillation_loss, exits_loss, joint_loss, kl_divergence
 
@@ -31,7 +31,7 @@ class Objective(nn.Module):
         self.progress = 0.0
         self.step = 0
         # In a tuple: not trained, not moved to training mode, not saved with the student.
-        self.teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        self.teacher: tuple[AdaptiveModel, ...] = () if teacher is None else (teacher.eval().requires_grad_(False),)
 
     @torch.no_grad()
     def taught(self, batch: PackedBatch, device: torch.device) -> Tensor:

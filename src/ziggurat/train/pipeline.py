@@ -14,19 +14,20 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import set_seed
 
-from ziggurat.config import Recipe
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import TextTokenizer
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model
 from ziggurat.encoder.devices import resolve_device
-from ziggurat.encoder.folder import MANIFEST, REFERENCE, Manifest
+from ziggurat.encoder.folder import MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
+from ziggurat.recipe import STUDENT_STAGES, Recipe
 from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_misfits
 from ziggurat.train.loop import Run
-from ziggurat.train.stages import HEAD_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
+from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
+from ziggurat.train.students import make_student
 
 _IDENTITY = "run.json"
 STAGES_FOLDER = "stages"
@@ -57,16 +58,13 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
     state = PartialState(cpu=device.type == "cpu")
     if not (fit.made / MANIFEST).exists():
         set_seed(fit.recipe.seed)
-        n_classes = len(train.label_names)
-        model = load_hf(
-            fit.source, n_classes, fit.recipe.head_kind, fit.recipe.head_layers, fit.recipe.dropout, fit.recipe.pruning
-        )
+        model = _start(fit, len(train.label_names))
         refuse_misfits(fit.recipe, model.spec)
         _claim(fit.work, _identity(fit, train, select))
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
-        rows = np.concatenate([train.hashes, select.hashes])
+        rows = _seen_rows(fit.source, train, select)
         examples = _examples(train, tokenizer), _examples(select, tokenizer)
         reference: dict[str, float] = {}
 
@@ -77,7 +75,7 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
 
         def after(stages: int, model: AdaptiveModel) -> None:
             kind = fit.recipe.stages[stages - 1].kind
-            if kind == "regular":
+            if kind in PLAIN_STAGES and select.labels is not None:
                 reference[REFERENCE] = full_accuracy(model, examples[1])
             if fit.keep_stages:
                 save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{kind}")
@@ -97,21 +95,48 @@ def run_recipe(
 ) -> AdaptiveModel:
     """The model after every stage of the recipe; `run.folder` gets one folder per stage and makes the run resumable.
 
-    `after(stages, model)` is called when so many stages are done.
+    `after(stages, model)` is called when so many stages are done. At the first stage that trains a student the model so
+    far becomes the teacher, and a student takes its place; stages behind it that distil learn from that student.
     """
     stages = [(config, stage_of(config.kind)) for config in recipe.stages]
     distils = any(config.distillation > 0 for config in recipe.stages)
-    teacher = copy.deepcopy(model) if distils else None
+    plain = copy.deepcopy(model) if distils else None
+    teacher = None
     for number, (config, stage) in enumerate(stages, start=1):
         # Each stage starts from its own seed, so that a resumed run draws what an unbroken one would.
         set_seed(recipe.seed + number)
         folder = run.folder / f"{number}-{config.kind}"
-        mine = replace(run, folder=folder, seed=recipe.seed + number, teacher=teacher)
+        trains_student = config.kind in STUDENT_STAGES
+        if trains_student and teacher is None:
+            model, teacher = make_student(model, recipe), model
+        mine = replace(run, folder=folder, seed=recipe.seed + number, teacher=teacher if trains_student else plain)
         model = stage(model, train, select, config, mine)
-        if distils and config.kind == "regular":
-            teacher = copy.deepcopy(model)
+        if distils and config.kind in PLAIN_STAGES:
+            plain = copy.deepcopy(model)
         after(number, model)
     return model.eval().requires_grad_(False)
+
+
+def _start(fit: Fit, n_classes: int) -> AdaptiveModel:
+    """The model before any stage; a student's teacher has neither exits nor pruning, the student has the recipe's."""
+    recipe = fit.recipe
+    if recipe.student is not None:
+        return load_hf(fit.source, n_classes, recipe.head_kind, (), recipe.dropout)
+    return load_hf(fit.source, n_classes, recipe.head_kind, recipe.head_layers, recipe.dropout, recipe.pruning)
+
+
+def _seen_rows(source: Path, train: Dataset, select: Dataset) -> np.ndarray:
+    """Content hashes (n) uint64 of all rows that trained or chose: here, and before, where `source` is ours.
+
+    A student knows what its teacher was shown, so no promise may rest on that either.
+    """
+    before = [trained_rows(source)] if _is_ours(source) else []
+    rows: np.ndarray = np.unique(np.concatenate([train.hashes, select.hashes, *before]))
+    return rows
+
+
+def _is_ours(source: Path) -> bool:
+    return (source / MANIFEST).exists()
 
 
 def _examples(rows: Dataset, tokenizer: TextTokenizer) -> Examples:
@@ -154,7 +179,8 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, s
 def _identity(fit: Fit, train: Dataset, select: Dataset) -> dict[str, Any]:
     """Whatever the result depends on, as JSON values."""
     return {
-        "model": str(fit.source.resolve()),
+        # A teacher that was trained again in the same place is another.
+        "model": [str(fit.source.resolve()), read_manifest(fit.source).fingerprint if _is_ours(fit.source) else None],
         "recipe": dataclasses.asdict(fit.recipe),
         "data": [train.digest, select.digest],
         "processes": PartialState().num_processes,

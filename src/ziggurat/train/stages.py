@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from ziggurat.config import PruningConfig, StageConfig
 from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED
+from ziggurat.recipe import STUDENT_STAGES, PruningConfig, StageConfig
 from ziggurat.train.batches import Examples, collate, packed
+from ziggurat.train.distil import Distil
 from ziggurat.train.lengthdrop import LengthDrop
 from ziggurat.train.loop import Keep, Run, fit
 from ziggurat.train.objectives import Guess, Hard, Heads, Int8, Joint, Regular, Soft
+from ziggurat.train.theseus import Theseus
 from ziggurat.train.vocabulary import start_vocabulary
 
 _BATCH = 64
@@ -112,6 +114,29 @@ def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     return model
 
 
+def distil(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+    """Trains a student, backbone and last classifier, to be like `run.teacher`, on rows with and without labels.
+
+    The best accuracy on select is kept; the lowest loss where select rows have no labels or nothing is learned from
+    answers (`answer_weight` 0, which leaves the classifier alone too).
+    """
+    only_train(model, (model.encoder, model.classifier) if stage.answer_weight else (model.encoder,))
+    module, labelled = Distil(model, stage, _teacher(run)), select.labelled()
+    if stage.answer_weight and len(labelled):
+        fit(module, train, labelled, stage, run, Keep.best(accuracy))
+    else:
+        fit(module, train, select, stage, run, Keep.lowest_loss())
+    return model
+
+
+def theseus(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+    """Trains a student's layers in the place of those of `run.teacher` (BERT-of-Theseus). The best accuracy is kept."""
+    only_train(model, (model.encoder.layers,))
+    module = Theseus(model, stage, run.seed, _teacher(run))
+    fit(module, train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    return model
+
+
 STAGES: Mapping[str, Stage] = {
     "regular": regular,
     "guess": guess,
@@ -121,9 +146,12 @@ STAGES: Mapping[str, Stage] = {
     "joint": joint,
     "lengthdrop": lengthdrop,
     "int8": int8,
+    "distil": distil,
+    "theseus": theseus,
 }
 HEAD_STAGES = frozenset({"heads", "joint"})  # they train exit heads
-UNPRUNED_STAGES = frozenset({"regular", "guess"})  # they know nothing of pruning
+PLAIN_STAGES = frozenset({"regular", *STUDENT_STAGES})  # what they leave is the float, unpruned model
+UNPRUNED_STAGES = frozenset({"regular", "guess", *STUDENT_STAGES})  # they know nothing of pruning
 
 
 def stage_of(kind: str) -> Stage:
@@ -180,3 +208,9 @@ def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> 
 
 def _check(kind: str, model: AdaptiveModel) -> None:
     refuse_misfit(kind, None if model.pruning is None else model.pruning.config, len(model.exits) > 0)
+
+
+def _teacher(run: Run) -> AdaptiveModel:
+    if run.teacher is None:
+        raise ValueError("run: has no teacher for the student")
+    return run.teacher
