@@ -43,7 +43,7 @@ def test_its_rungs_are_those_of_its_tiers(cascade):
     assert len({id(tier.tokenizer) for tier in cascade.tiers}) == 1
 
 
-def test_at_its_ends_it_is_one_tier_or_the_other_bit_for_bit(cascade, alone, texts):
+def test_claim_27_at_its_ends_it_is_one_tier_or_the_other_bit_for_bit(cascade, alone, texts):
     static, last = alone
     encoded = cascade.encode(texts)
     first = cascade.run(encoded, fixed_depth(0, 5))
@@ -67,7 +67,7 @@ def test_what_is_escalated_is_answered_as_by_the_last_tier_alone(cascade, alone,
 
 
 @pytest.mark.parametrize("score", ["entropy", "margin", "agreement", "agreement-in-a-row"])
-def test_answers_keep_the_order_of_the_texts_whatever_the_batches(cascade, texts, score):
+def test_claim_27_answers_keep_the_order_of_the_texts_whatever_the_batches(cascade, texts, score):
     rule = cascade.rule(score, 0.4 if score in ("entropy", "margin") else 2)
     order = np.random.default_rng(0).permutation(len(texts))
     straight = cascade.predict(texts, rule, batch_size=1)

@@ -74,7 +74,7 @@ def test_a_replayed_ladder_leaves_where_the_run_one_does(name):
     assert np.array_equal(replay(every.logits, rule), run_ladder(tiers, encoded, rule, [5] * 3).rungs)
 
 
-def test_a_tier_runs_only_on_what_was_escalated():
+def test_claim_27_a_tier_runs_only_on_what_was_escalated():
     tiers, encoded = make_tiers(1), inputs()
     rule = shared("margin", 0.8, R)
     rungs = run_ladder(tiers, encoded, rule, [4] * 3).rungs
@@ -84,7 +84,7 @@ def test_a_tier_runs_only_on_what_was_escalated():
     assert asked_first == came
 
 
-def test_thresholds_at_their_ends_are_the_first_tier_alone_and_the_last_tier_alone():
+def test_claim_27_thresholds_at_their_ends_are_the_first_tier_alone_and_the_last_tier_alone():
     tiers, encoded = make_tiers(2), inputs()
     everyone = run_ladder(tiers, encoded, shared("max-probability", 0.0, R), [4] * 3)
     assert (everyone.rungs == 0).all()
@@ -96,7 +96,7 @@ def test_thresholds_at_their_ends_are_the_first_tier_alone_and_the_last_tier_alo
         assert np.array_equal(nobody.logits, tiers[2].backend.script[:, -1])
 
 
-def test_a_score_that_equals_its_threshold_leaves():
+def test_claim_27_a_score_that_equals_its_threshold_leaves():
     tiers, encoded = make_tiers(5, ((0,), (1,))), inputs()
     tiers[0].backend.script[:] = np.float32([1.0, 0.0, 0.0])
     (value,) = set(exit_score("margin").of(tiers[0].backend.script).tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -23,7 +24,9 @@ from ziggurat.jobs.information import info
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
 from ziggurat.jobs.profiling import conditions_of
+from ziggurat.jobs.small_training import Teacher, lesson_of
 from ziggurat.jobs.training import TrainOptions, train_classifier
+from ziggurat.recipe import Recipe, SmallConfig
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ENGINE = ModelOptions("cpu")
@@ -92,6 +95,22 @@ def test_rows_without_labels_need_a_teacher(rows_file, model_folder, tiny_checkp
         train_classifier(str(bare), tmp_path / "m", "static", str(tiny_checkpoint), QUIET)
     train_classifier(str(bare), tmp_path / "m", "static", None, QUIET, str(model_folder))
     assert read_manifest(tmp_path / "m").labels == read_manifest(model_folder).labels
+
+
+def test_labels_have_their_share_where_there_are_any(rows_file, teacher):
+    roles = split_roles(load(str(rows_file)), Fractions())
+    rows, select = roles[Role.TRAIN], roles[Role.SELECT]
+    some = dataclasses.replace(rows, labels=np.where(np.arange(len(rows)) % 2, rows.labels, -1))
+    opened = Teacher(teacher, AdaptiveClassifier.from_pretrained(teacher, "cpu"))
+
+    def targets(weight: float) -> np.ndarray:
+        recipe = Recipe("r", "d", small=SmallConfig(label_weight=weight))
+        return lesson_of(recipe, some, select, opened.model.tokenizer, opened, False).targets
+
+    soft, half = targets(0.0), targets(0.5)
+    assert np.allclose(half[::2], soft[::2])
+    assert np.allclose(half[1::2], (soft[1::2] + np.eye(3)[rows.labels[1::2]]) / 2)
+    assert np.allclose(half.sum(axis=1), 1)
 
 
 def test_a_teacher_of_other_labels_is_refused(rows_file, make_static, make_folder, tmp_path):

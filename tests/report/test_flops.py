@@ -44,7 +44,7 @@ def price(convention, route, spec=BERT_BASE):
     return CONVENTIONS[convention](spec, route)
 
 
-def test_fastbert_prints_21785_megaflops_for_bert_base_at_128():
+def test_claim_30_fastbert_prints_21785_megaflops_for_bert_base_at_128():
     assert price("fastbert", PADDED_128) == 21_785_247_744
     assert price("fastbert", dataclasses.replace(PADDED_128, n_classes=4)) == 21_785_247_744
     assert price("fastbert", PADDED_128) // 2 == 10_892_623_872
@@ -60,7 +60,7 @@ def test_fastbert_cannot_be_faster_than_11_751_times():
     assert round(price("fastbert", PADDED_128) / price("fastbert", first_exit), 3) == 11.751
 
 
-def test_length_adaptive_transformer_at_384_costs_35_gigamacs():
+def test_claim_30_length_adaptive_transformer_at_384_costs_35_gigamacs():
     route = dataclasses.replace(PADDED_128, padded_to=384)
     assert price("lat", route) == 35_332_816_896
     assert price("lat", route) == pytest.approx(35_340_779_904, rel=3e-4)  # as its users measured
@@ -84,7 +84,7 @@ def test_tr_bert_charges_selectors_and_classifier():
 
 
 @pytest.mark.parametrize(("tokens", "gigaflops"), [(52.4, 9.0), (99.1, 17.2), (29.8, 5.1), (53.5, 9.2), (65.0, 11.2)])
-def test_magic_pyramid_baselines_are_unpadded_bert_base(tokens, gigaflops):
+def test_claim_30_magic_pyramid_baselines_are_unpadded_bert_base(tokens, gigaflops):
     lengths = np.array([int(tokens), int(tokens) + 1])
     share = tokens - lengths[0]
     ltp = [price("ltp", Route(tokens=(int(n),) * 12, n_classes=4)) for n in lengths]
@@ -139,7 +139,7 @@ def test_without_int8_bit_operations_are_256_times_the_multiply_adds():
         assert 0.25 * whole < path_bops(*way, final=True, kept=kept) < 0.3 * whole
 
 
-def test_layers_counts_layers():
+def test_claim_30_layers_counts_layers():
     assert price("layers", Route(tokens=(9, 9, 9), n_classes=2)) == 3
 
 

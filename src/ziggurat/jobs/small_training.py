@@ -142,7 +142,7 @@ def _targets(recipe: Recipe, rows: Dataset, teacher: Teacher | None, train: Enco
     soft = teacher_targets(_full_logits(teacher, train, progress), recipe.small.temperature)
     if rows.labels is None or recipe.small.label_weight == 0:
         return soft
-    share = recipe.small.label_weight
+    share = recipe.small.label_weight * (rows.labels >= 0)[:, None]  # of what has no label the teacher says all
     return (1 - share) * soft + share * one_hot(rows.labels, soft.shape[1])
 
 
