@@ -94,8 +94,11 @@ class OperatingPoint:
     temperatures: tuple[float, ...] | None = None  # one per rung, dividing its logits for the score; None = 1
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
     certificate: Certificate | None = None  # None = chosen on rows, certified by none
+    batch_sizes: tuple[int, ...] | None = None  # texts, for each tier of a cascade, at which it was fastest; None = 32
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         temperatures = None if self.temperatures is None else list(self.temperatures)
-        return dataclasses.asdict(self) | {"thresholds": list(self.thresholds), "temperatures": temperatures}
+        sizes = None if self.batch_sizes is None else list(self.batch_sizes)
+        lists = {"thresholds": list(self.thresholds), "temperatures": temperatures, "batch_sizes": sizes}
+        return dataclasses.asdict(self) | lists

@@ -12,6 +12,7 @@ from ziggurat.encoder.cascade import write_cascade
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule, fixed_depth
 from ziggurat.errors import UserError
+from ziggurat.types import OperatingPoint
 
 INF = float("inf")
 
@@ -130,3 +131,17 @@ def test_a_small_model_alone_is_a_model(static_folder, opened, texts):
     assert len({answer.label for answer in answers}) > 1
     with pytest.raises(UserError, match="has no layers"):
         _ = static.spec
+
+
+def test_a_points_own_batch_sizes_are_used_unless_the_call_says_otherwise(cascade, texts, monkeypatch):
+    point = OperatingPoint("p", "margin", (0.35,) * 4, cascade.manifest.fingerprint, batch_sizes=(1024, 3))
+    seen = []
+    run = AdaptiveClassifier.run
+    monkeypatch.setattr(
+        AdaptiveClassifier, "run", lambda self, *given, **more: seen.append(given[2]) or run(self, *given, **more)
+    )
+    own = cascade.predict(texts, point)
+    given = cascade.predict(texts, point, batch_size=7)
+    cascade.predict(texts, "full")
+    assert seen == [(1024, 3), 7, (32, 32)]
+    assert [answer.label for answer in own] == [answer.label for answer in given]

@@ -132,6 +132,7 @@ def test_a_cascade_is_calibrated_evaluated_explained_like_any_model(cascade, row
     result = calibrate(str(folder), str(rows_file), promise, options=ENGINE, html=tmp_path / "page.html")
     point = read_manifest(folder).operating_point("loose")
     assert len(point.thresholds) == 4 and point.certificate.gain > 0
+    assert point.batch_sizes[0] == 1024 and point.batch_sizes[1] in (1, 8, 32, 128)
     assert result["points"][0]["certified"] > 0
     assert (tmp_path / "page.html").stat().st_size > 10_000
     report = evaluate(str(folder), str(rows_file), "loose", options=ENGINE)

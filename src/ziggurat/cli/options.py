@@ -45,7 +45,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or, in the compiled engine, int8.")]
 Engine = Annotated[str, typer.Option(help="native (compiled, CPUs), torch, or auto: native where it can.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores).")]
-BatchSize = Annotated[int, typer.Option(help="Texts per batch.")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Texts per batch (default: what the operating point measured, else 32).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -107,13 +109,14 @@ def model_options(
     device: Device = "auto",
     dtype: Dtype = "float32",
     threads: Threads = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = None,
     engine: Engine = "auto",
 ) -> ModelOptions:
     """What four options say of how a model is run."""
     from ziggurat.jobs.opening import ModelOptions
 
-    return ModelOptions(device, dtype, threads, batch_size, engine)
+    size = ModelOptions().batch_size if batch_size is None else batch_size
+    return ModelOptions(device, dtype, threads, size, engine, batch_given=batch_size is not None)
 
 
 def device_options(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ziggurat.cli.options import (
-    BatchSize,
     Data,
     ExitOptions,
     Json,
@@ -188,7 +187,7 @@ def kernel(
     out: Folder,
     lengths: Annotated[str, typer.Option(help="Tokens per text, comma-separated.")] = "64,128,256,512,1024",
     shares: Annotated[str, typer.Option(help="Shares of tokens that stay, comma-separated.")] = "0.1,0.2,0.3,0.4,0.5",
-    batch_size: BatchSize = 32,
+    batch_size: Annotated[int, typer.Option(help="Texts per batch.")] = 32,
     repeats: Repeats = 11,
     as_json: Json = False,
 ) -> None:

@@ -27,6 +27,7 @@ from ziggurat.policies.prune import TokenRule, scaled
 from ziggurat.types import Answer, OperatingPoint, Rung, Trace
 
 Text = str | tuple[str, str]
+BATCH = 32  # texts, where nobody says otherwise
 FULL = "full"  # the operating point that never leaves early; every model has it
 
 
@@ -89,18 +90,27 @@ class AdaptiveClassifier:
         self,
         texts: Sequence[Text],
         operating_point: str | OperatingPoint | ExitRule = "balanced",
-        batch_size: int = 32,
+        batch_size: int | None = None,
         progress: bool = False,
     ) -> list[Answer]:
         """Classifies texts, or pairs of texts for a model of pairs; answers come in the order of the texts.
 
         `operating_point` is the name of one of the model's points ("full" never leaves early and prunes nothing), a
-        point, or an exit rule made for this call with `rule`. UserError for an empty text (its index is named) or an
-        unknown point.
+        point, or an exit rule made for this call with `rule`. `batch_size` None: what the point was measured to be
+        fastest with, else 32. UserError for an empty text (its index is named) or an unknown point.
         """
         rule = self.rule_of(operating_point)
         encoded = self.encode(texts)
-        return self._answers(encoded, self.run(encoded, rule, batch_size, progress), rule)
+        sizes = self.batch_sizes(operating_point) if batch_size is None else batch_size
+        return self._answers(encoded, self.run(encoded, rule, sizes, progress), rule)
+
+    def batch_sizes(self, operating_point: str | OperatingPoint | ExitRule) -> tuple[int, ...]:
+        """Texts per batch of each tier: those that the point was measured to be fastest with, else 32."""
+        point = operating_point
+        if isinstance(point, str) and point != FULL:
+            point = self.point(point)
+        measured = point.batch_sizes if isinstance(point, OperatingPoint) else None
+        return measured or (BATCH,) * len(self.tiers)
 
     def stream(
         self,
@@ -113,10 +123,10 @@ class AdaptiveClassifier:
 
         What a cascade's tier is unsure of waits, `deadline` seconds at most, until the next tier has a full batch; so
         answers may come in another order. They are the same as `predict`'s; a trace's microseconds count from arrival.
-        `batch_sizes` has one for each tier (default 32). Deadlines are looked at when texts arrive.
+        `batch_sizes` has one for each tier, None = as `predict`. Deadlines are looked at when texts arrive.
         """
         rule = self.rule_of(operating_point)
-        queues = Escalation(self.tiers, rule, batch_sizes or [32] * len(self.tiers), deadline)
+        queues = Escalation(self.tiers, rule, batch_sizes or self.batch_sizes(operating_point), deadline)
         inputs: dict[int, Encoded] = {}  # that have no answer yet
         arrived = 0
         for texts in arrivals:
@@ -205,13 +215,16 @@ class AdaptiveClassifier:
         seconds = [text[1] for text in texts] if self.manifest.pairs else None
         return self.tokenizer.encode(firsts, seconds)
 
-    def run(self, encoded: Encoded, rule: ExitRule, batch_size: int = 32, progress: bool = False) -> Outcomes:
-        """Answers encoded inputs, like lengths together."""
+    def run(
+        self, encoded: Encoded, rule: ExitRule, batch_size: int | Sequence[int] = BATCH, progress: bool = False
+    ) -> Outcomes:
+        """Answers encoded inputs, like lengths together; `batch_size` for all tiers, or one for each."""
         if rule.thresholds.ndim == 2 and len(rule.thresholds) != len(encoded.tokens):
             raise UserError(
                 f"exit rule: thresholds for {len(rule.thresholds)} inputs, but there are {len(encoded.tokens)}"
             )
-        return run_ladder(self.tiers, encoded, rule, [batch_size] * len(self.tiers), progress)
+        sizes = [batch_size] * len(self.tiers) if isinstance(batch_size, int) else batch_size
+        return run_ladder(self.tiers, encoded, rule, sizes, progress)
 
     def every_rung(
         self, encoded: Encoded, batch_size: int = 32, progress: bool = False, tokens: TokenRule | None = None

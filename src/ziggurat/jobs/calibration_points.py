@@ -50,6 +50,7 @@ class Terms:
     reference: str | None
     profile: str  # key
     always_full: bool  # full depth keeps every promise: losses are counted from it, and it may be used
+    batch_sizes: tuple[int, ...] | None = None  # at which each tier of a cascade was fastest
 
 
 def chosen_points(
@@ -177,6 +178,7 @@ def _point(
         data=witness.rows.digest,
         pruning=0.0 if setting is None else setting.pruning,
         certificate=certificate,
+        batch_sizes=terms.batch_sizes,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -18,13 +18,15 @@ from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.ladder import inputs_of
 from ziggurat.engine.scheduler import by_length
-from ziggurat.engine.tiers import Tier, places
+from ziggurat.engine.tiers import SMALL_BATCH, Tier, places
 from ziggurat.jobs.opening import sample
 from ziggurat.jobs.profiling import stored_profile
 from ziggurat.report.competition import Progress
+from ziggurat.report.measure import interleave
 
 _TIMED_ROWS = 4096  # at most, that predicted times are of
 _ROUNDS = 5
+_SIZED_TEXTS, _SIZES = 128, (1, 8, 32, 128)
 
 
 class Cost(Protocol):
@@ -86,6 +88,25 @@ def _timed(tier: Tier, encoded: Encoded) -> SmallCost:
         alone.run(encoded, rules.never(1))
         seconds.append(time.perf_counter() - start)
     return SmallCost(float(np.median(seconds)) / max(1, int(encoded.lengths.sum())))
+
+
+def best_batch_sizes(classifier: AdaptiveClassifier, encoded: Encoded, tick: Progress = None) -> tuple[int, ...]:
+    """For each tier the smallest batch that is hardly slower than the fastest, on some of these texts (Tango 6.2).
+
+    A small model always runs in `SMALL_BATCH`es.
+    """
+    some = encoded.take(sample(len(encoded), _SIZED_TEXTS))
+    found = []
+    for tier in classifier.tiers:
+        if tier.spec is None:
+            found.append(SMALL_BATCH)
+            continue
+        alone = AdaptiveClassifier([tier])
+        mine = inputs_of(tier, classifier.tiers[-1], some, np.arange(len(some)))
+        calls = {str(size): partial(alone.run, mine, rules.never(tier.n_rungs), size) for size in _SIZES}
+        times = {int(size): timing.p50 for size, timing in interleave(calls, 3, progress=tick).items()}
+        found.append(min(size for size in _SIZES if times[size] <= 1.02 * min(times.values())))
+    return tuple(found)
 
 
 class PredictedTime:

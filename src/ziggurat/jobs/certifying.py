@@ -25,7 +25,7 @@ from ziggurat.jobs.calibration_picture import write_picture
 from ziggurat.jobs.calibration_points import Chosen, Terms, chosen_points
 from ziggurat.jobs.calibration_rows import CalibrationRows, calibration_rows
 from ziggurat.jobs.calibration_runs import Seen, seen
-from ziggurat.jobs.calibration_time import PredictedTime, costs_of
+from ziggurat.jobs.calibration_time import PredictedTime, best_batch_sizes, costs_of
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.report.competition import Progress
 from ziggurat.report.plots import require_matplotlib
@@ -88,6 +88,7 @@ def calibrate(
         promise.reference,
         time.key,
         always_full=promise.reference is None and usable_rungs(classifier, promise) == len(classifier.rungs),
+        batch_sizes=best_batch_sizes(classifier, order.encoded, tick) if len(classifier.tiers) > 1 else None,
     )
     chosen = chosen_points(classifier, certified, order, witness, terms, options, tick)
     _write(model, classifier, chosen)

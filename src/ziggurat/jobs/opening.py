@@ -30,6 +30,7 @@ class ModelOptions:
     threads: int | None = None  # None = all cores
     batch_size: int = 32
     engine: str = "auto"
+    batch_given: bool = False  # the user chose `batch_size`; else the sizes that a point was measured with come first
 
     def open(self, model: str) -> AdaptiveClassifier:
         """Loads the model folder."""

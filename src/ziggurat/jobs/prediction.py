@@ -48,7 +48,9 @@ def predict(
     else:
         _check_sides(texts, classifier.manifest.pairs)
     if watch is None:
-        answers = classifier.predict(texts, rule, options.batch_size, progress)
+        point = rule if threshold is not None else operating_point
+        size = options.batch_size if options.batch_given else None
+        answers = classifier.predict(texts, point, size, progress)
     else:
         if threshold is not None:
             raise UserError("--watch goes with an operating point, not with --threshold")
