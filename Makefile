@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 CPP := src/ziggurat/native/cpp
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test native sanitize lint format readme reproduce guarantee bench clean
+.PHONY: demo test native sanitize lint format readme reproduce tango guarantee bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo native  ## train on the built-in data, show a table and a figure
@@ -69,6 +69,12 @@ reproduce: DATA ?= rte mrpc yelp_polarity ag_news sst2
 reproduce: .venv/dev  ## the papers' methods on the papers' data, rows in results/, table in docs/
 	$(BIN)/python tools/reproduce.py $(addprefix $(DATA_FOLDER)/,$(DATA))
 	$(BIN)/python tools/reproduction_table.py
+
+# `make tango DATA=ag_news`: after `make reproduce` of the same data.
+tango: DATA ?= mrpc yelp_polarity ag_news sst2
+tango: .venv/dev native  ## cascades: TangoBERT's tables in our terms, rows in results/, tables in docs/
+	$(BIN)/python tools/tango.py $(addprefix $(DATA_FOLDER)/,$(DATA))
+	$(BIN)/python tools/tango_table.py
 
 guarantee: .venv/dev  ## 1,000 times: certify an operating point on a pool of known risk; fails where promises do
 	OMP_NUM_THREADS=1 $(BIN)/python tools/guarantee.py
