@@ -250,3 +250,50 @@ def test_the_page_in_docs_has_the_markers():
     page = reproduction_table.PAGE.read_text("utf-8")
     filled = reproduction_table.with_tables(page, "a table\n")
     assert filled.split("a table\n") == [page.split(BEGIN)[0] + BEGIN, END + page.split(END)[1]]
+
+
+@pytest.fixture(scope="module")
+def cascades(made):
+    """The rows of the cascades over what the fixture above left behind."""
+    import tango
+
+    rows = made.place.runs.parent / "cascades.jsonl"
+    arguments = [str(made.place.data), "--runs", str(made.place.runs), "--rows", str(rows)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tango, "TIMED", {1: 8, 32: 16})
+        tango.main(arguments)
+        before = rows.read_text()
+        tango.main(arguments)  # what is there is not done again
+        assert rows.read_text() == before
+    return read_rows_file(rows)
+
+
+def test_a_cascades_rows_are_complete_and_of_the_rows_that_chose_nothing(cascades):
+    for row in cascades:
+        checked_row(row)
+        assert (row["data"], row["n_accuracy"]) == ("tiny", 60)
+    found = {(row["what"], row["share"], row["batch"]) for row in cascades}
+    assert len(found) == len(cascades)
+    ladders = {"early-exit", "static > early-exit", "static > full", "static > magic-pyramid", "magic-pyramid"}
+    assert {row["what"] for row in cascades} == {"static alone", "random", "oracle", *ladders}
+    assert {share for _, share, _ in found} == {None, 0.99, 0.98} and {batch for *_, batch in found} == {1, 32}
+
+
+def test_random_and_oracle_routers_bound_what_a_router_escalates(cascades):
+    by_router = {what: [row for row in cascades if row["what"] == what] for what in ("random", "oracle")}
+    for random, oracle in zip(*by_router.values(), strict=True):
+        assert 0 <= oracle["escalated"] <= random["escalated"] <= 1
+        assert oracle["time_gain"] >= random["time_gain"]
+
+
+def test_the_cascades_table_has_a_line_for_each_method(cascades):
+    import tango_table
+
+    text = tango_table.tables(cascades)
+    assert text.count("### Cascades on `tiny` (60 test texts") == 1
+    assert text.count("| static > early-exit ") == 3  # both shares on one line, then throughput at each
+    assert "| oracle |" in text and "| static alone |" in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {10, 7}
+    page = (tango_table.PAGE).read_text("utf-8")
+    assert tango_table.BEGIN in page and tango_table.END in page

@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,29 +95,33 @@ def chosen(model: AdaptiveClassifier, select: Dataset, full_right: float, share:
     return model.rule_of(point)
 
 
-def measured(subject: Subject, full: AdaptiveClassifier, rows: Rows, batch: int) -> tuple[Outcomes, dict[str, Any]]:
-    """What a subject says of the test rows, and its row: accuracy, FLOPs and time beside the full model."""
+def measured(subject: Subject, full: AdaptiveClassifier, rows: Rows) -> Iterator[dict[str, Any]]:
+    """A row for each batch size: accuracy and FLOPs on the test rows, which do not depend on it, and time."""
     model, rule, n = subject.model, subject.rule, len(rows.test)
-    outcomes = model.run(rows.encoded, rule, batch)
+    outcomes = model.run(rows.encoded, rule)
     right = int((outcomes.predictions == rows.test.classes).sum())
     low, high = accuracy_interval(right, n)
     spent = model.flops(outcomes.kept, rule)[np.arange(n), outcomes.rungs]
-    timed = rows.encoded.take(sample(n, TIMED[batch]))
-    calls = {
-        "it": lambda: model.run(timed, rule, batch),
-        FULL: lambda: full.run(timed, rules.never(len(full.rungs)), batch),
-    }
-    timings = interleave(calls)
-    gain = paired_ratio(timings[FULL], timings["it"])
-    return outcomes, {
-        "what": subject.what, "batch": batch, "accuracy": right / n, "accuracy_low": low, "accuracy_high": high,
-        "n_accuracy": n, "n_texts": len(timed), **lengths_summary(timed),
-        "texts_per_second_p50": len(timed) / timings["it"].p50, "texts_per_second_p95": len(timed) / timings["it"].p95,
-        "full_texts_per_second_p50": len(timed) / timings[FULL].p50,
-        "time_gain": gain.median, "time_gain_low": gain.low, "time_gain_high": gain.high,
+    fixed = {
+        "what": subject.what, "accuracy": right / n, "accuracy_low": low, "accuracy_high": high, "n_accuracy": n,
         "flops_gain": float(full.full_flops(rows.encoded.lengths).sum() / max(1, spent.sum())),
         "escalated": escalated(model, outcomes),
     }  # fmt: skip
+    for batch, count in TIMED.items():
+        timed = rows.encoded.take(sample(n, count))
+        calls = {
+            "it": partial(model.run, timed, rule, batch),
+            FULL: partial(full.run, timed, rules.never(len(full.rungs)), batch),
+        }
+        timings = interleave(calls)
+        gain = paired_ratio(timings[FULL], timings["it"])
+        yield fixed | {
+            "batch": batch, "n_texts": len(timed), **lengths_summary(timed),
+            "texts_per_second_p50": len(timed) / timings["it"].p50,
+            "texts_per_second_p95": len(timed) / timings["it"].p95,
+            "full_texts_per_second_p50": len(timed) / timings[FULL].p50,
+            "time_gain": gain.median, "time_gain_low": gain.low, "time_gain_high": gain.high,
+        }  # fmt: skip
 
 
 def escalated(model: AdaptiveClassifier, outcomes: Outcomes) -> float:
@@ -175,9 +180,8 @@ def rows_of(place: Place, small: list[str]) -> Iterator[dict[str, Any]]:
     smalls = students(place, small)
     alone = {kind: AdaptiveClassifier.from_pretrained(folder) for kind, folder in smalls.items()}
     for kind, model in alone.items():
-        for batch in TIMED:
-            subject = Subject(f"{kind} alone", model, rules.never(1))
-            yield base | measured(subject, full, rows, batch)[1] | {"share": None}
+        for row in measured(Subject(f"{kind} alone", model, rules.never(1)), full, rows):
+            yield base | row | {"share": None}
     ladders = {last: place.model(last) for last in LAST if last != FULL and place.model(last).exists()}
     for last in (last for last in LAST if place.model(last).exists()):
         ladders[f"{'+'.join(small)} > {last}"] = cascade(place, list(smalls.values()), last)
@@ -185,8 +189,8 @@ def rows_of(place: Place, small: list[str]) -> Iterator[dict[str, Any]]:
         model = AdaptiveClassifier.from_pretrained(folder)
         for share in SHARES:
             rule = chosen(model, rows.select, full_select, share)
-            for batch in TIMED:
-                yield base | measured(Subject(what, model, rule), full, rows, batch)[1] | {"share": share}
+            for row in measured(Subject(what, model, rule), full, rows):
+                yield base | row | {"share": share}
     for share in SHARES:
         for batch in TIMED:
             yield from routers(alone[small[-1]], full, rows, share, base | {"share": share}, batch)
