@@ -8,6 +8,7 @@ from ziggurat.report.tables import ACCURACY_COLUMNS, Column, Row
 
 _MODEL = Column("model", "model")
 _SETTING = Column("setting", "setting")
+_ROUTER = Column("router", "router")
 _THRESHOLD = Column("threshold", "τ", "", ".3g")
 _N = Column("n", "texts", "", ",")
 _TOKENS = Column("tokens_mean", "tokens", "mean", ".1f")
@@ -99,6 +100,35 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         Column("ratio_low", "least", "x", ".1f"),
         Column("ratio_high", "most", "x", ".1f"),
         Column("partition_ratio", "partition", "x threshold", ".1f"),
+    ),
+    "deferral": (
+        _MODEL,
+        _ROUTER,
+        Column("share_of_oracle", "gain over random", "of the oracle's", ".1%"),
+        Column("stays_99", "may stay", "at 99 % of the last", ".1%"),
+        Column("flops_ratio_99", "FLOPs there", "x fewer", ".2f"),
+        Column("stays_98", "may stay", "at 98 %", ".1%"),
+        Column("flops_ratio_98", "FLOPs there", "x fewer", ".2f"),
+    ),
+    "deferral-errors": (
+        _MODEL,
+        Column("decile", "tenth", "1 = least sure"),
+        _N,
+        Column("confidence_low", "margin from", "", ".3f"),
+        Column("confidence_high", "to", "", ".3f"),
+        Column("corrected", "last corrects", "of all texts", ".2%"),
+        Column("introduced", "last spoils", "of all texts", ".2%"),
+        Column("both_wrong", "both wrong", "of all texts", ".2%"),
+        Column("accuracy", "accuracy", "first", ".1%"),
+        Column("last_accuracy", "accuracy", "last", ".1%"),
+    ),
+    "deferral-curves": (
+        _MODEL,
+        _ROUTER,
+        Column("share", "escalated", "", ".0%"),
+        *ACCURACY_COLUMNS,
+        Column("gflops_mean", "GFLOPs", "per text", ".3g"),
+        _FLOPS,
     ),
     "grid": (
         _MODEL,
