@@ -137,8 +137,8 @@ def _notes(subject: Subject, stop: Stop, last: float) -> list[str]:
     alike = ["With two classes max-probability, margin and entropy order texts alike."]
     return [
         *caveats(subject),
-        f"What is escalated from {stop.name} is answered by {subject.classifier.rungs[-1].name} at full depth, no token "
-        f"pruned there (accuracy {last:.2%}); every tier and head that ran is charged.",
+        f"What is escalated from {stop.name} is answered by {subject.classifier.rungs[-1].name} at full depth, no "
+        f"token pruned there (accuracy {last:.2%}); every tier and head that ran is charged.",
         "Random: the expected value over all orders. Oracle: first what the last rung puts right, last what it spoils. "
         "Texts of one score are escalated by lot; values are expected ones.",
         "Gain over random: the area between a router's curve and the random router's, beside the oracle's.",
@@ -159,7 +159,8 @@ def _curve_panels(curves: Sequence[dict[str, Any]], last: float) -> list[Panel]:
             series.append(Series(name, x, [row["accuracy"] for row in mine], line=_LINES.get(name, "-")))
         ends = [unit * find(row[key] for row in curves) for find in (min, max)]
         series += [
-            Series(f"{percent} % of the last", ends, [share * last] * 2, line="-.") for percent, share in TARGETS.items()
+            Series(f"{percent} % of the last", ends, [share * last] * 2, line="-.")
+            for percent, share in TARGETS.items()
         ]
         panels.append(Panel(xlabel, series, log_x=False))
     return panels

@@ -183,7 +183,7 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes `out`/`kind`.md and .csv, with panels also .png and .svg; returns what the command shows.
 
-    Further tables stand in the same .md, each in a .csv of its own. Files of an earlier report of the kind are replaced.
+    Further tables stand in the same .md, each in a .csv of its own. An earlier report of the kind is replaced.
     """
     columns, base = filled(kind, rows), out / kind
     text = f"# {title}\n\n{markdown(rows, columns)}\n"

@@ -1,8 +1,8 @@
 """Routers between a first model and the last one, from arrays alone: who goes on, what that gains, what it costs.
 
 After TangoBERT (Mamou et al. 2022): its random and oracle models (5.2.4), its operating points at 99 % and 98 % of the
-last model's accuracy (Table 2), its errors by quantile of confidence (Figure 4). A router is an order of the rows: those
-with the largest doubt go on first.
+last model's accuracy (Table 2), its errors by quantile of confidence (Figure 4). A router is an order of the rows:
+those with the largest doubt go on first.
 """
 
 from __future__ import annotations
