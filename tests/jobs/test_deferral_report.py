@@ -30,9 +30,9 @@ def request_of(rows_file, tmp_path):
 
 @pytest.fixture(scope="module")
 def long_cascade(static_folder, model_folder, pruned_folder, tmp_path_factory):
-    """Three tiers."""
+    """Three tiers, the second of which says other things than the third."""
     folder = tmp_path_factory.mktemp("long") / "model"
-    write_cascade([static_folder, model_folder, pruned_folder], folder)
+    write_cascade([model_folder, static_folder, pruned_folder], folder)
     return folder
 
 
@@ -92,8 +92,8 @@ def test_the_learned_score_is_there_where_the_model_has_one(request_of, copied, 
 def test_a_second_tier_may_ask_whether_it_agrees_with_the_first(request_of, long_cascade):
     result = deferral(request_of(long_cascade), 2)
     (subject,) = request_of(long_cascade).subjects()
-    assert "tier 2 (encoder)" in result["title"]
-    rule = ExitRule("agreement", np.array([np.inf, *[np.nan] * 3, 1.0, *[np.nan] * 3]))
+    assert "tier 2 (static)" in result["title"]
+    rule = ExitRule("agreement", np.array([*[np.nan] * 3, np.inf, 1.0, *[np.nan] * 3]))
     went_on = (subject.classifier.run(subject.encoded, rule).rungs > 4).mean()
     assert 0 < went_on < 1
     agreement, margin = curve(result, "agreement"), curve(result, "margin")

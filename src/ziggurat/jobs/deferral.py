@@ -19,7 +19,7 @@ from ziggurat.policies.exits import LEARNED
 from ziggurat.report.curves import right_answers
 from ziggurat.report.deferral import Route, errors_by_decile, oracle_route, random_route, route, share_of_oracle
 from ziggurat.report.measure import accuracy_interval
-from ziggurat.report.plots import Panel, Series
+from ziggurat.report.plots import NOTE_COLOUR, Panel, Series
 
 RATES = tuple(step / 20 for step in range(21))
 TARGETS = {"99": 0.99, "98": 0.98}  # of the last rung's accuracy: Tango's operating points
@@ -138,7 +138,7 @@ def _notes(subject: Subject, stop: Stop, last: float) -> list[str]:
     return [
         *caveats(subject),
         f"What is escalated from {stop.name} is answered by {subject.classifier.rungs[-1].name} at full depth, no "
-        f"token pruned there (accuracy {last:.2%}); every tier and head that ran is charged.",
+        f"token pruned there (accuracy {last:.2%}); every tier and head that ran is charged, tokenising is not.",
         "Random: the expected value over all orders. Oracle: first what the last rung puts right, last what it spoils. "
         "Texts of one score are escalated by lot; values are expected ones.",
         "Gain over random: the area between a router's curve and the random router's, beside the oracle's.",
@@ -159,8 +159,8 @@ def _curve_panels(curves: Sequence[dict[str, Any]], last: float) -> list[Panel]:
             series.append(Series(name, x, [row["accuracy"] for row in mine], line=_LINES.get(name, "-")))
         ends = [unit * find(row[key] for row in curves) for find in (min, max)]
         series += [
-            Series(f"{percent} % of the last", ends, [share * last] * 2, line="-.")
-            for percent, share in TARGETS.items()
+            Series(f"{percent} % of the last", ends, [share * last] * 2, line=line, colour=NOTE_COLOUR)
+            for (percent, share), line in zip(TARGETS.items(), ("--", ":"), strict=True)
         ]
         panels.append(Panel(xlabel, series, log_x=False))
     return panels

@@ -106,9 +106,9 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         _ROUTER,
         Column("share_of_oracle", "gain over random", "of the oracle's", ".1%"),
         Column("stays_99", "may stay", "at 99 % of the last", ".1%"),
-        Column("flops_ratio_99", "FLOPs there", "x fewer", ".2f"),
+        Column("flops_ratio_99", "FLOPs there", "x fewer", ",.2f"),
         Column("stays_98", "may stay", "at 98 %", ".1%"),
-        Column("flops_ratio_98", "FLOPs there", "x fewer", ".2f"),
+        Column("flops_ratio_98", "FLOPs there", "x fewer", ",.2f"),
     ),
     "deferral-errors": (
         _MODEL,
