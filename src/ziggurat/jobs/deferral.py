@@ -19,12 +19,13 @@ from ziggurat.policies.exits import LEARNED
 from ziggurat.report.curves import right_answers
 from ziggurat.report.deferral import Route, errors_by_decile, oracle_route, random_route, route, share_of_oracle
 from ziggurat.report.measure import accuracy_interval
-from ziggurat.report.plots import NOTE_COLOUR, Panel, Series
+from ziggurat.report.plots import Panel, Series
 
 RATES = tuple(step / 20 for step in range(21))
 TARGETS = {"99": 0.99, "98": 0.98}  # of the last rung's accuracy: Tango's operating points
 AGREEMENT, RANDOM, ORACLE = "agreement", "random", "oracle"
-_LINES = {RANDOM: "--", ORACLE: ":"}
+_LEVEL = "#888888"  # of level lines
+_LINES = {RANDOM: "-.", ORACLE: ":"}
 _ERRORS = {"corrected": "last corrects", "introduced": "last spoils", "both_wrong": "both wrong"}
 
 
@@ -159,7 +160,7 @@ def _curve_panels(curves: Sequence[dict[str, Any]], last: float) -> list[Panel]:
             series.append(Series(name, x, [row["accuracy"] for row in mine], line=_LINES.get(name, "-")))
         ends = [unit * find(row[key] for row in curves) for find in (min, max)]
         series += [
-            Series(f"{percent} % of the last", ends, [share * last] * 2, line=line, colour=NOTE_COLOUR)
+            Series(f"{percent} % of the last", ends, [share * last] * 2, line=line, colour=_LEVEL)
             for (percent, share), line in zip(TARGETS.items(), ("--", ":"), strict=True)
         ]
         panels.append(Panel(xlabel, series, log_x=False))

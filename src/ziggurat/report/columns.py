@@ -110,6 +110,20 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         Column("stays_98", "may stay", "at 98 %", ".1%"),
         Column("flops_ratio_98", "FLOPs there", "x fewer", ",.2f"),
     ),
+    "grid": (
+        _MODEL,
+        Column("scale", "pruning", "x", ".3g"),
+        _THRESHOLD,
+        *ACCURACY_COLUMNS,
+        _FULL,
+        _FLOPS,
+        _LAYERS,
+        Column("share_mean", "share left", "mean", ".1%"),
+    ),
+}
+
+# Of a report's further tables, by "report-table".
+PART_COLUMNS: Mapping[str, Sequence[Column]] = {
     "deferral-errors": (
         _MODEL,
         Column("decile", "tenth", "1 = least sure"),
@@ -130,19 +144,11 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         Column("gflops_mean", "GFLOPs", "per text", ".3g"),
         _FLOPS,
     ),
-    "grid": (
-        _MODEL,
-        Column("scale", "pruning", "x", ".3g"),
-        _THRESHOLD,
-        *ACCURACY_COLUMNS,
-        _FULL,
-        _FLOPS,
-        _LAYERS,
-        Column("share_mean", "share left", "mean", ".1%"),
-    ),
 }
 
 
 def filled(kind: str, rows: Sequence[Row]) -> list[Column]:
-    """The columns of an analysis in which at least one row has a value."""
-    return [column for column in COLUMNS[kind] if any(row.get(column.key) is not None for row in rows)]
+    """The columns of an analysis, or of a part of it, in which at least one row has a value."""
+    return [
+        column for column in {**COLUMNS, **PART_COLUMNS}[kind] if any(row.get(column.key) is not None for row in rows)
+    ]
