@@ -8,15 +8,20 @@ import pytest
 
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tasks import load
+from ziggurat.encoder.cascade import write_cascade
+from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs import competing
 from ziggurat.jobs.competing import Rules, compete
-from ziggurat.jobs.opening import ModelOptions, rows_to_measure
+from ziggurat.jobs.evaluation import evaluate
+from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample
 from ziggurat.jobs.peer_calibration import calibration_of
+from ziggurat.report.competition import Entry
 from ziggurat.report.peers import PeerKind
 from ziggurat.report.peers_open import KINDS
 from ziggurat.report.rows import read_rows_file
+from ziggurat.types import OperatingPoint
 
 QUICK = Rules((1, 4), timed_texts=8, search_texts=6, scored_texts=40, repeats=2, only=("transformersSDPAfloat32",))
 
@@ -119,3 +124,44 @@ def test_peers_are_for_cpus_and_numbers_are_checked(model_folder, rows_file):
         compete(str(model_folder), str(rows_file), options=ModelOptions(device="cuda"))
     with pytest.raises(UserError, match="at least 1"):
         compete(str(model_folder), str(rows_file), Rules((0,)))
+
+
+@pytest.fixture
+def short_cascade(make_static, pruned_folder, tmp_path):
+    """Its first tier reads with a tokenizer of its own, so it needs the texts; a point leaves half of them there."""
+    write_cascade([make_static(max_length=6), pruned_folder], tmp_path / "cascade")
+    manifest = read_manifest(tmp_path / "cascade")
+    point = OperatingPoint("halfway", "margin", (0.4, *[None] * 3), manifest.fingerprint)
+    write_manifest(dataclasses.replace(manifest, operating_points=(point,)), tmp_path / "cascade")
+    return tmp_path / "cascade"
+
+
+def test_of_a_cascade_ours_is_the_whole_and_full_depth_and_peers_the_last_tier(short_cascade, rows_file, monkeypatch):
+    monkeypatch.setattr(competing, "our_engines", lambda: [("torch", "float32")])
+    monkeypatch.setattr(competing, "KINDS", KINDS[:1])
+    rows = compete(str(short_cascade), str(rows_file), QUICK)["rows"]
+    judged = evaluate(str(short_cascade), str(rows_file), "halfway", options=ModelOptions(device="cpu"))
+    classifier = AdaptiveClassifier.from_pretrained(short_cascade, "cpu", engine="torch")
+    scored = rows_to_measure(classifier, str(rows_file)).take(sample(240, 40))
+    answers = classifier.run(classifier.encode(scored.texts), classifier.rule_of("halfway"))
+    assert 0 < (answers.rungs == 0).sum() < 40 and judged["flops_ratio"] > 1
+    mine = {row["accuracy"] for row in rows if row["what"] == "ziggurat halfway"}
+    assert mine == {(answers.predictions == scored.classes).mean()}
+    whole = {row["accuracy"] for row in rows if row["what"] != "ziggurat halfway"}
+    assert len(whole) == 1
+    assert len(rows) == 8 * 3
+
+
+@pytest.mark.parametrize("order", ["as it comes", "sorted"])
+def test_a_cascades_answers_do_not_depend_on_how_the_texts_come(short_cascade, rows_file, order):
+    classifier = AdaptiveClassifier.from_pretrained(short_cascade, "cpu")
+    encoded = classifier.encode(load(str(rows_file)).texts[:50])
+    contestant = competing._of_ours(classifier, "halfway")
+    found = Entry(contestant, order, 8).prepared(encoded)()
+    expected = classifier.run(encoded, classifier.rule_of("halfway")).logits
+    assert np.allclose(found, expected, atol=1e-4)
+
+
+def test_a_small_model_alone_has_no_peers(static_folder, rows_file):
+    with pytest.raises(UserError, match=r"a static model alone has .* which `ziggurat bench --peers`"):
+        compete(str(static_folder), str(rows_file), QUICK)

@@ -1,12 +1,13 @@
 """Evaluation, benchmark, figure, prediction, information."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
-from ziggurat.encoder.folder import read_manifest
+from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.benching import bench
@@ -16,6 +17,7 @@ from ziggurat.jobs.information import info
 from ziggurat.jobs.opening import ModelOptions, sample
 from ziggurat.jobs.prediction import predict
 from ziggurat.report.rows import read_rows_file
+from ziggurat.types import OperatingPoint
 
 CPU = ModelOptions(device="cpu", batch_size=8)
 
@@ -136,6 +138,26 @@ def test_full_depth_is_the_unit_of_every_gain(bench_rows):
         if row["what"] == "ziggurat full depth":
             assert row["time_gain"] == row["flops_gain"] == 1.0
         assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
+
+
+def test_bench_runs_a_whole_cascade_and_its_full_depth_is_the_last_tier(copied, cascade_folder, rows_file, tmp_path):
+    folder = copied(cascade_folder)
+    manifest = read_manifest(folder)
+    point = OperatingPoint("halfway", "margin", (0.4, *[None] * 3), manifest.fingerprint)
+    write_manifest(dataclasses.replace(manifest, operating_points=(point,)), folder)
+    rows = bench(str(folder), str(rows_file), (8,), options=CPU, timed_texts=4, repeats=1)
+    by_system = {row["what"]: row for row in rows}
+    judged = evaluate(str(folder), str(rows_file), "halfway", options=CPU, timed_texts=4)
+    assert 0 < judged["exit_histogram"]["static"] < judged["n"]
+    assert by_system["ziggurat halfway"]["accuracy"] == judged["accuracy"]
+    assert by_system["ziggurat halfway"]["flops_gain"] == pytest.approx(judged["flops_ratio"])
+    whole = by_system["ziggurat full depth"]
+    assert whole["accuracy"] == by_system["transformers SDPA, sorted"]["accuracy"] == judged["full_accuracy"]
+
+
+def test_bench_refuses_a_small_model_alone(static_folder, rows_file):
+    with pytest.raises(UserError, match="a static model alone has neither layers nor exits, which `ziggurat bench`"):
+        bench(str(static_folder), str(rows_file), options=CPU)
 
 
 def test_transformers_gives_the_same_answers_as_full_depth(model_folder, rows_file):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from ziggurat.encoder.cascade import write_cascade
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
@@ -263,3 +264,15 @@ def test_a_slower_machine_moves_times_and_no_speed_up():
     errors = {one["point"]: one for one in with_gain_errors([full, fast, lame])}
     assert errors["fast"]["error"] == -0.5 and errors["fast"]["gain_error"] == 0
     assert errors["full"]["gain_error"] == 0 and errors["lame"]["gain_error"] == -0.5
+
+
+def test_a_cascades_encoders_are_profiled_by_themselves_and_small_models_not(
+    cascade_folder, static_folder, model_folder, tmp_path
+):
+    with pytest.raises(UserError, match=r"a cascade, .* by themselves: the folder that its last tier was made from"):
+        bench_profile(str(cascade_folder))
+    write_cascade([static_folder, model_folder, model_folder], tmp_path / "long")
+    with pytest.raises(UserError, match=rf"by themselves: {tmp_path}/long/tiers/2, the folder"):
+        bench_profile(str(tmp_path / "long"))
+    with pytest.raises(UserError, match="a static model alone has neither layers nor exits"):
+        bench_profile(str(static_folder))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.encoder.cascade import write_cascade
 from ziggurat.engine.rules import never, shared
 from ziggurat.errors import UserError
 from ziggurat.jobs.analyses import correctness, grid, joint_sweep, thresholds, trajectories
@@ -178,6 +179,44 @@ def test_correctness_sets_right_answers_beside_wrong_ones(subject, request_of, p
     assert (row["n_right"], row["n_wrong"]) == (right.sum(), (~right).sum())
     assert row["right_mean"] == pytest.approx(left[right].mean())
     assert row["wrong_median"] == pytest.approx(np.median(left[~right]))
+
+
+def test_thresholds_and_methods_of_a_cascade_are_what_running_it_gives(request_of, cascade_folder, static_folder):
+    (subject,) = request_of(cascade_folder).subjects()
+    swept = thresholds(request_of(cascade_folder), (0.2, 0.6))["rows"]
+    compared = methods(request_of(cascade_folder, static_folder), n_thresholds=3, timed_texts=4, repeats=1)["rows"]
+    assert compared[-1]["setting"] == FULL_DEPTH  # a small model is one point, for it cannot leave anywhere
+    mine = [row for row in compared if row["model"] == "model 0"]
+    assert [row["setting"] for row in mine] == [FULL_DEPTH, PRUNING, *["threshold"] * 3]
+    for row in [*swept, *mine[2:]]:
+        tokens = None if row["setting"] == EXITS else subject.classifier.token_rule
+        outcomes, flops = ran(subject, replace(shared("entropy", row["threshold"], 5), tokens=tokens))
+        assert row["accuracy"] == pytest.approx((outcomes.predictions == subject.rows.classes).mean())
+        assert row["gflops_mean"] == pytest.approx(flops.mean() / 1e9)
+    assert mine[0]["accuracy"] == (ran(subject, never(5))[0].predictions == subject.rows.classes).mean()
+
+
+@pytest.mark.parametrize("job", [lengths, quantiles])
+def test_groups_of_length_of_a_cascade_are_of_the_same_texts_in_every_setting(job, request_of, cascade_folder):
+    rows = job(request_of(cascade_folder), exits=AT)["rows"]
+    rows = [row for row in rows if row["n"]]
+    tokens = [[row["tokens_mean"] for row in rows if row["setting"] == one] for one in (FULL_DEPTH, EXITS)]
+    assert tokens[0] == tokens[1] and tokens[0] == sorted(tokens[0]) and tokens[0][0] > 1
+
+
+@pytest.mark.parametrize("job", [trajectories, correctness, grid])
+def test_analyses_of_one_encoders_layers_refuse_a_cascade(job, request_of, cascade_folder, model_folder, tmp_path):
+    with pytest.raises(UserError, match=rf"`ziggurat report {job.__name__}` is about one encoder's layers; give"):
+        job(request_of(cascade_folder))
+    write_cascade([model_folder, model_folder], tmp_path / "two")
+    with pytest.raises(UserError, match=str(tmp_path / "two" / "tiers" / "1")):
+        job(request_of(tmp_path / "two"))
+
+
+@pytest.mark.parametrize("job", [thresholds, lengths, quantiles, trajectories, correctness, grid])
+def test_analyses_of_exits_and_layers_refuse_a_small_model(job, request_of, static_folder):
+    with pytest.raises(UserError, match=rf"a static model alone has .*`ziggurat report {job.__name__}`"):
+        job(request_of(static_folder))
 
 
 @pytest.mark.parametrize("job", [correctness, grid])

@@ -33,7 +33,7 @@ report_app = typer.Typer(
 )
 
 Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model folders.")]
-OneModel = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder that prunes tokens.")]
+OneModel = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder.")]
 Folder = Annotated[
     Path, typer.Option("--out", help="Folder for the table (.md, .csv) and the figure (.png, .svg); replaced there.")
 ]
@@ -175,11 +175,25 @@ def grid(
     taus: Taus = "0.1,0.2,0.3,0.5,0.8",
     as_json: Json = False,
 ) -> None:
-    """Every pruning scale with every exit threshold: pruning really run, exits replayed."""
+    """Every pruning scale with every exit threshold of a model that prunes: pruning really run, exits replayed."""
     from ziggurat.jobs.analyses import grid as job
 
     with shown(as_json, report_text) as show:
         show(job(request, decimal_numbers(scales, "--scales"), decimal_numbers(taus, "--taus")))
+
+
+@report_app.command()
+@assembled(request=_request_of_one)
+def deferral(
+    request: Request,
+    tier: Annotated[int, typer.Option(help="At the end of which tier, from 1; of a model without tiers, rung.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Who should go on from a cascade's first tier: every score between random and oracle (TangoBERT)."""
+    from ziggurat.jobs.deferral import deferral as job
+
+    with shown(as_json, report_text) as show:
+        show(job(request, tier))
 
 
 @report_app.command()

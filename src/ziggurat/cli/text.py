@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+_LONGEST_TABLE = 40  # rows of a report's further tables that a terminal shows
+
 
 def training_text(result: dict[str, Any]) -> str:
     """What `train` and `adapt` shows."""
@@ -122,8 +124,12 @@ def report_text(result: dict[str, Any]) -> str:
     from ziggurat.report.columns import filled
     from ziggurat.report.tables import aligned
 
-    table = aligned(result["rows"], filled(result["kind"], result["rows"]))
-    return "\n".join([result["title"], "", table, *result["notes"], *result["files"]])
+    lines = [result["title"], "", aligned(result["rows"], filled(result["kind"], result["rows"]))]
+    for part in result.get("parts", ()):
+        if len(part["rows"]) <= _LONGEST_TABLE:  # a longer one would push all else off the screen; it is in its file
+            columns = filled(f"{result['kind']}-{part['name']}", part["rows"])
+            lines += [part["heading"], "", aligned(part["rows"], columns)]
+    return "\n".join([*lines, *result["notes"], *result["files"]])
 
 
 def information_text(result: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from ziggurat.engine import rules
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
+from ziggurat.jobs.refusals import refuse_cascade, refuse_small
 from ziggurat.jobs.reporting import (
     BOTH,
     EXITS,
@@ -50,7 +52,7 @@ def thresholds(request: Request, taus: Sequence[float] = TAUS) -> dict[str, Any]
     _check_numbers("--taus", taus)
     rows: list[dict[str, Any]] = []
     notes, speeds, accuracies = [], [], []
-    for subject in request.subjects():
+    for subject in request.subjects(partial(refuse_small, command="report thresholds")):
         for setting in (EXITS, BOTH) if subject.classifier.token_rule is not None else (EXITS,):
             tokens = subject.classifier.token_rule if setting == BOTH else None
             mine = []
@@ -102,7 +104,7 @@ def grid(request: Request, scales: Sequence[float] = SCALES, taus: Sequence[floa
     """The joint sweep of one pruning model: accuracy and FLOPs of every pruning scale with every exit threshold."""
     _check_numbers("--taus", taus)
     _check_numbers("--scales", scales)
-    (subject,) = request.subjects()
+    (subject,) = request.subjects(*_one_encoder("grid"))
     cells = list(joint_sweep(subject, scales, taus))
     rows = []
     for cell in cells:
@@ -128,7 +130,7 @@ def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = 
     """Tokens left behind each layer by input length, mean and quartiles (LTP Figure 4.6)."""
     check_edges(edges)
     rows, notes, panels = [], [], []
-    for subject in request.subjects():
+    for subject in request.subjects(*_one_encoder("trajectories")):
         for setting, rule in subject.settings(exits).items():
             if setting == FULL_DEPTH:
                 continue
@@ -152,7 +154,7 @@ def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = 
 def correctness(request: Request, exits: Exits = Exits()) -> dict[str, Any]:
     """How much of a text was kept where the answer is right, and where it is wrong (LTP Figure 4.7)."""
     rows, notes, panels = [], [], []
-    for subject in request.subjects():
+    for subject in request.subjects(*_one_encoder("correctness")):
         found = subject.settings(exits)
         if PRUNING not in found:
             raise UserError(f"{subject.model}: prunes no tokens; give a model that was trained with pruning")
@@ -212,6 +214,11 @@ def check_edges(edges: Sequence[int]) -> None:
     """UserError for edges of buckets that do not rise from 1."""
     if not edges or edges[0] < 1 or (np.diff(edges) < 1).any():
         raise UserError(f"--buckets {_listed(edges)}: must rise from at least 1, such as 35,70")
+
+
+def _one_encoder(kind: str) -> tuple[Callable[[str], None], ...]:
+    """What an analysis of one encoder's layers refuses."""
+    return tuple(partial(refuse, command=f"report {kind}") for refuse in (refuse_small, refuse_cascade))
 
 
 def _check_numbers(option: str, values: Sequence[float]) -> None:

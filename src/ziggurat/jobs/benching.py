@@ -18,6 +18,7 @@ from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.jobs.refusals import refuse_small
 from ziggurat.report.measure import Timing, interleave, paired_ratio, quality_fields, timing_fields
 from ziggurat.report.peers import TransformersPeer
 from ziggurat.report.rows import append_row, checked_row, provenance
@@ -64,10 +65,11 @@ def bench(
 
     `points` None: all that the model has. Accuracy and FLOPs are those of all rows; times those of `timed_texts` of
     them, the model's alone. At batch 1 rows carry latencies too. With `out` every row is appended to that file.
-    UserError for a batch size below 1.
+    UserError for a batch size below 1, or a small model alone.
     """
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
+    refuse_small(model, "bench")  # which compares with transformers
     classifier = options.open(model)
     if points is None:
         points = [point.name for point in classifier.manifest.operating_points]

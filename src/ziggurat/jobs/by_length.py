@@ -18,6 +18,7 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.jobs.analyses import EDGES, accuracy_series, check_edges
 from ziggurat.jobs.opening import sample
+from ziggurat.jobs.refusals import refuse_small
 from ziggurat.jobs.reporting import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, Request, Subject, caveats, write_report
 from ziggurat.report.analyses import bucket_names, buckets, quantile_names, span, summary
 from ziggurat.report.measure import interleave, paired_ratio
@@ -44,7 +45,7 @@ def lengths(
     check_edges(edges)
     rows: list[dict[str, Any]] = []
     notes = []
-    for subject in request.subjects():
+    for subject in request.subjects(partial(refuse_small, command="report lengths")):
         groups = buckets(subject.encoded.lengths, edges)
         mine = _grouped(subject, subject.settings(exits), groups, "bucket", bucket_names(edges))
         if timed_texts is not None:
@@ -72,7 +73,7 @@ def quantiles(request: Request, shares: Sequence[float] = QUARTILES, exits: Exit
         raise UserError("--quantiles: must rise between 0 and 1, such as 0.25,0.5,0.75")
     rows: list[dict[str, Any]] = []
     notes = []
-    for subject in request.subjects():
+    for subject in request.subjects(partial(refuse_small, command="report quantiles")):
         edges = np.quantile(subject.encoded.lengths, shares)
         groups = buckets(subject.encoded.lengths, edges.tolist())
         rows += _grouped(subject, subject.settings(exits), groups, "quantile", quantile_names(shares))

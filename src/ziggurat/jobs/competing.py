@@ -19,11 +19,13 @@ from ziggurat.data.tokenize import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.choice import DTYPES
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes, run
 from ziggurat.errors import UserError
 from ziggurat.jobs.competition_rows import Setting, quality, row_of_batches, row_of_singles
 from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample
 from ziggurat.jobs.peer_calibration import Calibration, calibration_of
+from ziggurat.jobs.refusals import refuse_small
 from ziggurat.native import why_missing
 from ziggurat.report.competition import (
     Answer,
@@ -73,12 +75,13 @@ def compete(
     """Result rows of all that can run here: model alone and from strings, at the best batch size and one by one.
 
     `options.dtype` and `options.engine` play no part: all of ours that run here compete.
-    UserError for a GPU, or a batch size or number below 1.
+    UserError for a GPU, a small model alone, or a batch size or number below 1.
     """
     if options.device not in ("auto", "cpu"):
         raise UserError(f"device {options.device!r}: the peers run on the CPU; give --device cpu")
     if not rules.batch_sizes or min(*rules.batch_sizes, rules.timed_texts, rules.search_texts, rules.repeats) < 1:
         raise UserError("batch sizes, texts and rounds must each be at least 1")
+    refuse_small(model, "bench --peers")
     ours = _opened_ours(model, options, rules.only)
     classifier = ours[0]
     points = [point.name for point in classifier.manifest.operating_points] if points is None else points
@@ -135,6 +138,8 @@ def _of_ours(classifier: AdaptiveClassifier, point: str) -> Contestant:
     rule = classifier.rule_of(point)
 
     def answer(encoded: Encoded, batches: Batches) -> np.ndarray:
+        if len(classifier.tiers) > 1:
+            return _cascade_answers(classifier, rule, encoded, batches)
         outcomes: Outcomes = run(
             classifier.backend, (pack_rows(encoded, rows) for rows in batches), rule, len(encoded.tokens)
         )
@@ -145,6 +150,17 @@ def _of_ours(classifier: AdaptiveClassifier, point: str) -> Contestant:
 
     what = "full depth" if point == FULL else point
     return Contestant(f"ziggurat {what}", classifier.backend.engine, classifier.backend.dtype, prepare, point)
+
+
+def _cascade_answers(classifier: AdaptiveClassifier, rule: ExitRule, encoded: Encoded, batches: Batches) -> np.ndarray:
+    """Logits (n, n_classes). As texts come, each batch is answered by itself: later tiers get what is left of it.
+
+    In another order all texts are known: then each tier makes full batches of what reaches it, as `predict` does.
+    """
+    if np.array_equal(np.concatenate(batches), np.arange(len(encoded))):
+        parts = [classifier.run(encoded.take(rows), rule, len(rows)) for rows in batches]
+        return np.concatenate([part.logits for part in parts])
+    return classifier.run(encoded, rule, max(map(len, batches))).logits
 
 
 def _opened_peers(

@@ -23,6 +23,7 @@ from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, check_pairs, sample
 from ziggurat.jobs.profiling import Effort, measured_profile, profile_file
 from ziggurat.jobs.profiling_runs import random_tokens
+from ziggurat.jobs.refusals import refuse_cascade, refuse_small
 from ziggurat.report.measure import Clock, interleave
 
 # Texts and mean tokens of batches that are on no grid; their lengths lie between half and one and a half times that.
@@ -124,10 +125,12 @@ def bench_profile(
     """Measures and keeps the profile; errors on held-out shapes and on at most `texts` texts of the source, if any.
 
     At full depth and at each operating point (`points` None: all that the model has). Labels are not needed.
-    UserError for a batch size below 1.
+    UserError for a batch size below 1, a small model alone, or a cascade.
     """
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
+    refuse_small(model, "bench --profile")
+    refuse_cascade(model, "bench --profile")
     classifier = options.open(model)
     if points is None:
         points = [point.name for point in classifier.manifest.operating_points]

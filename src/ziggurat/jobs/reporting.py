@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -118,14 +119,20 @@ class Request:
     options: ModelOptions = ModelOptions()
     progress: bool = False
 
-    def subjects(self) -> Iterator[Subject]:
-        """One model after the other, opened when its turn comes; UserError where names do not tell them apart."""
+    def subjects(self, *refusals: Callable[[str], None]) -> Iterator[Subject]:
+        """One model after the other, opened when its turn comes; UserError where names do not tell them apart.
+
+        `refusals` get every model before the first is opened, and raise a UserError for one that will not do.
+        """
         names = list(self.names) or [Path(model).name for model in self.models]
         if len(names) != len(self.models):
             raise UserError(f"--name: {len(names)} names for {len(self.models)} models; give one for each")
         if doubled := [name for name in names if names.count(name) > 1]:
             raise UserError(f"two models are called {doubled[0]!r}; tell them apart with --name, one for each")
         require_matplotlib()
+        for refuse in refusals:
+            for model in self.models:
+                refuse(model)
         for model, name in zip(self.models, names, strict=True):
             classifier = self.options.open(model)
             rows = rows_to_measure(classifier, self.source, self.columns)
@@ -152,19 +159,46 @@ def caveats(subject: Subject) -> list[str]:
     return notes
 
 
+@dataclass(frozen=True)
+class Part:
+    """A further table of a report."""
+
+    name: str  # of its file, behind the report's, and of its columns
+    heading: str
+    rows: Sequence[dict[str, Any]]
+
+    def kind(self, report: str) -> str:
+        """What its file and its columns are called in a report of this kind."""
+        return f"{report}-{self.name}"
+
+
 def write_report(
-    out: Path, kind: str, title: str, rows: Sequence[dict[str, Any]], notes: Sequence[str], panels: Sequence[Panel] = ()
+    out: Path,
+    kind: str,
+    title: str,
+    rows: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    panels: Sequence[Panel] = (),
+    parts: Sequence[Part] = (),
 ) -> dict[str, Any]:
     """Writes `out`/`kind`.md and .csv, with panels also .png and .svg; returns what the command shows.
 
-    Files of an earlier report of the same kind are replaced.
+    Further tables stand in the same .md, each in a .csv of its own. An earlier report of the kind is replaced.
     """
     columns, base = filled(kind, rows), out / kind
-    text = f"# {title}\n\n{markdown(rows, columns)}\n" + "".join(f"- {note}\n" for note in notes)
-    files = [base.with_suffix(".md"), base.with_suffix(".csv")]
-    for path, content in zip(files, (text, csv_text(rows, columns)), strict=True):
+    text = f"# {title}\n\n{markdown(rows, columns)}\n"
+    contents = {base.with_suffix(".csv"): csv_text(rows, columns)}
+    for part in parts:
+        columns = filled(part.kind(kind), part.rows)
+        text += f"## {part.heading}\n\n{markdown(part.rows, columns)}\n"
+        contents[out / f"{part.kind(kind)}.csv"] = csv_text(part.rows, columns)
+    text += "".join(f"- {note}\n" for note in notes)
+    contents = {base.with_suffix(".md"): text} | contents
+    for path, content in contents.items():
         with whole_file(path) as temporary:
             temporary.write_text(content, "utf-8")
+    files = list(contents)
     if panels:
         files += accuracy_figure(panels, title, base)
-    return {"kind": kind, "title": title, "rows": rows, "notes": list(notes), "files": [str(path) for path in files]}
+    result = {"kind": kind, "title": title, "rows": rows, "notes": list(notes), "files": [str(path) for path in files]}
+    return result | ({"parts": [dataclasses.asdict(part) for part in parts]} if parts else {})

@@ -42,7 +42,7 @@ def summary(measured: Measured, full: Measured, rows: np.ndarray | None = None) 
     spent, whole = measured.flops[chosen].sum(), full.flops[chosen].sum()
     return {
         "n": n,
-        "tokens_mean": float(measured.kept[chosen, 0].mean()),
+        "tokens_mean": float(measured.kept[chosen].max(axis=1).mean()),  # of a cascade, the tier that read most
         "accuracy": correct / n,
         "accuracy_low": low,
         "accuracy_high": high,

@@ -128,20 +128,27 @@ def deciles(
     `doubt` (n): larger is less sure, equal ones keep their order; `early` (n, bool): answered before full depth; the
     answers, full depth's and labels (n) are class indices. The groups' sizes differ by one row at most.
     """
-    group = np.empty(len(doubt), dtype=np.int64)
-    group[np.argsort(-doubt, kind="stable")] = np.arange(len(doubt)) * DECILES // len(doubt)
-
-    def shares(which: np.ndarray) -> np.ndarray:
-        counted: np.ndarray = np.bincount(group[which], minlength=DECILES) / len(doubt)
-        return counted
-
+    group = decile_of(doubt)
     right, full_right = (None, None) if labels is None else (answers == labels, full == labels)
     return Deciles(
-        early=shares(early),
-        differs=shares(answers != full),
-        corrected=None if right is None or full_right is None else shares(~right & full_right),
-        added=None if right is None or full_right is None else shares(right & ~full_right),
+        early=per_decile(early, group),
+        differs=per_decile(answers != full, group),
+        corrected=None if right is None or full_right is None else per_decile(~right & full_right, group),
+        added=None if right is None or full_right is None else per_decile(right & ~full_right, group),
     )
+
+
+def decile_of(doubt: np.ndarray) -> np.ndarray:
+    """Which tenth each row is in, 0 = the least sure: doubt (n), larger is less sure → (n) int64; equals keep order."""
+    group = np.empty(len(doubt), dtype=np.int64)
+    group[np.argsort(-doubt, kind="stable")] = np.arange(len(doubt)) * DECILES // len(doubt)
+    return group
+
+
+def per_decile(which: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Rows where `which` (n, bool) holds in each tenth, as shares of all n rows: (10)."""
+    counted: np.ndarray = np.bincount(group[which], minlength=DECILES) / len(group)
+    return counted
 
 
 def random_loss(losses: np.ndarray, rungs: np.ndarray) -> float:

@@ -8,6 +8,7 @@ from ziggurat.report.tables import ACCURACY_COLUMNS, Column, Row
 
 _MODEL = Column("model", "model")
 _SETTING = Column("setting", "setting")
+_ROUTER = Column("router", "router")
 _THRESHOLD = Column("threshold", "τ", "", ".3g")
 _N = Column("n", "texts", "", ",")
 _TOKENS = Column("tokens_mean", "tokens", "mean", ".1f")
@@ -100,6 +101,15 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         Column("ratio_high", "most", "x", ".1f"),
         Column("partition_ratio", "partition", "x threshold", ".1f"),
     ),
+    "deferral": (
+        _MODEL,
+        _ROUTER,
+        Column("share_of_oracle", "gain over random", "of the oracle's", ".1%"),
+        Column("stays_99", "may stay", "at 99 % of the last", ".1%"),
+        Column("flops_ratio_99", "FLOPs there", "x fewer", ",.2f"),
+        Column("stays_98", "may stay", "at 98 %", ".1%"),
+        Column("flops_ratio_98", "FLOPs there", "x fewer", ",.2f"),
+    ),
     "grid": (
         _MODEL,
         Column("scale", "pruning", "x", ".3g"),
@@ -112,7 +122,33 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
     ),
 }
 
+# Of a report's further tables, by "report-table".
+PART_COLUMNS: Mapping[str, Sequence[Column]] = {
+    "deferral-errors": (
+        _MODEL,
+        Column("decile", "tenth", "1 = least sure"),
+        _N,
+        Column("confidence_low", "margin from", "", ".3f"),
+        Column("confidence_high", "to", "", ".3f"),
+        Column("corrected", "last corrects", "of all texts", ".2%"),
+        Column("introduced", "last spoils", "of all texts", ".2%"),
+        Column("both_wrong", "both wrong", "of all texts", ".2%"),
+        Column("accuracy", "accuracy", "first", ".1%"),
+        Column("last_accuracy", "accuracy", "last", ".1%"),
+    ),
+    "deferral-curves": (
+        _MODEL,
+        _ROUTER,
+        Column("share", "escalated", "", ".0%"),
+        *ACCURACY_COLUMNS,
+        Column("gflops_mean", "GFLOPs", "per text", ".3g"),
+        _FLOPS,
+    ),
+}
+
 
 def filled(kind: str, rows: Sequence[Row]) -> list[Column]:
-    """The columns of an analysis in which at least one row has a value."""
-    return [column for column in COLUMNS[kind] if any(row.get(column.key) is not None for row in rows)]
+    """The columns of an analysis, or of a part of it, in which at least one row has a value."""
+    return [
+        column for column in {**COLUMNS, **PART_COLUMNS}[kind] if any(row.get(column.key) is not None for row in rows)
+    ]

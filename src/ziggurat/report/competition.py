@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -167,8 +167,7 @@ def _steps(entry: Entry, encoded: Encoded, encode: Encode | None) -> list[tuple[
     steps: list[tuple[int, Answer]] = []
     for row in np.concatenate(entry.batches(encoded.lengths)).tolist():
         if encode is None:
-            one = replace(encoded, tokens=[encoded.tokens[row]], truncated=encoded.truncated[row : row + 1])
-            steps.append((row, prepare(one, alone)))
+            steps.append((row, prepare(encoded.take(np.array([row])), alone)))
         else:
             steps.append((row, partial(_from_string, prepare, encode, row)))
     return steps

@@ -37,6 +37,7 @@ class Series:
     line: str = "-"  # matplotlib's line style; "" = markers only
     marker: str = ""  # matplotlib's marker; "" = line only
     notes: Sequence[str] = ()  # a short text beside each point
+    colour: str | None = None  # default: the next of the palette
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,11 @@ def require_matplotlib() -> None:
 
 
 def _colours(panels: Sequence[Panel]) -> Mapping[str, str]:
-    """A colour for each label, in order of appearance."""
-    labels = dict.fromkeys(series.label for panel in panels for series in panel.series)
-    return {label: PALETTE[place % len(PALETTE)] for place, label in enumerate(labels)}
+    """A colour for each label: its own, or in order of appearance the palette's."""
+    everything = [series for panel in panels for series in panel.series]
+    own = {series.label: series.colour for series in everything if series.colour is not None}
+    labels = dict.fromkeys(series.label for series in everything if series.label not in own)
+    return {label: PALETTE[place % len(PALETTE)] for place, label in enumerate(labels)} | own
 
 
 def _draw_panel(axes: Any, panel: Panel, colours: Mapping[str, str]) -> None:
