@@ -72,7 +72,7 @@ def test_every_route_begins_with_the_first_model_and_ends_with_the_last_below_th
     assert share_of_oracle(oracle, random, oracle) in (None, pytest.approx(1.0))
 
 
-def test_confidence_beats_random_at_every_share_where_it_tells_right_from_wrong():
+def test_claim_29_confidence_beats_random_at_every_share_where_it_tells_right_from_wrong():
     """Claim 29 on a scripted ladder: the first model is wrong half as often in each further quarter of its margins."""
     margin = np.linspace(0, 1, 400)
     chance = np.repeat([0.8, 0.4, 0.2, 0.1], 100)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 
@@ -44,7 +44,6 @@ class Backend(Protocol):
         """What rung `rung`, 0 … n_rungs - 1, says to each sequence: (n_seqs, n_classes) float32."""
 
 
-@runtime_checkable
 class WholeForward(Backend, Protocol):
     """A backend that also runs the whole adaptive forward itself, decisions included, and faster than step by step."""
 

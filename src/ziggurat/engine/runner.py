@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ziggurat.data.packing import PackedBatch
-from ziggurat.engine.backend import Backend, WholeForward
+from ziggurat.engine.backend import Answered, Backend
 from ziggurat.engine.rules import ExitRule
 from ziggurat.policies.prune import TokenRule
 
@@ -56,9 +56,10 @@ def nothing_yet(n_inputs: int, n_classes: int, n_columns: int) -> Outcomes:
 def run(backend: Backend, batches: Iterable[PackedBatch], rule: ExitRule, n_inputs: int) -> Outcomes:
     """Answers every input of `batches`, whose `rows` index the call's n_inputs inputs and are all there once."""
     outcomes = nothing_yet(n_inputs, backend.n_classes, backend.n_layers + 1)
-    whole = backend if isinstance(backend, WholeForward) else None
+    # Not isinstance with the protocol, which looks for every method and takes longer than a small model's answer.
+    answer: Callable[[PackedBatch, ExitRule], Answered | None] | None = getattr(backend, "answer", None)
     for batch in batches:
-        answered = None if whole is None else whole.answer(batch, rule)
+        answered = None if answer is None else answer(batch, rule)
         if answered is None:
             nothing_heard = np.empty((batch.n_seqs, 0, backend.n_classes), dtype=np.float32)
             run_batch(backend, batch, rule, outcomes, 0, nothing_heard)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from ziggurat.data.packing import PackedBatch, cumulate
+from ziggurat.data.packing import PackedBatch
 from ziggurat.data.tokenize import Encoded, TextTokenizer, pack_rows
 from ziggurat.encoder.flops import full_flops, rung_flops
 from ziggurat.encoder.folder import (
@@ -66,8 +67,12 @@ class Tier:
         """Packed batches, like lengths together, with a progress bar over inputs if asked."""
         if batch_size < 1:
             raise UserError(f"batch size {batch_size}: must be at least 1")
-        with tqdm(total=len(encoded), unit=" texts", disable=not progress, leave=False) as bar:
-            for indices in by_length(encoded.lengths, SMALL_BATCH if self.spec is None else batch_size):
+        groups = by_length(encoded.lengths, SMALL_BATCH if self.spec is None else batch_size)
+        if not progress:
+            yield from (pack_rows(encoded, indices) for indices in groups)
+            return
+        with tqdm(total=len(encoded), unit=" texts", leave=False) as bar:
+            for indices in groups:
                 yield pack_rows(encoded, indices)
                 bar.update(len(indices))
 
@@ -109,10 +114,8 @@ class Place:
 
 def places(tiers: Sequence[Tier]) -> list[Place]:
     """All tiers' places, from cheap to dear."""
-    rungs, columns = (
-        cumulate(np.array(sizes)).tolist()
-        for sizes in ([tier.n_rungs for tier in tiers], [tier.columns for tier in tiers])
-    )
+    rungs = [0, *accumulate(tier.n_rungs for tier in tiers)]
+    columns = [0, *accumulate(tier.columns for tier in tiers)]
     return [
         Place(tier, slice(*rungs[place : place + 2]), slice(*columns[place : place + 2]), place == len(tiers) - 1)
         for place, tier in enumerate(tiers)
