@@ -127,10 +127,31 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
         (["train", "--train", "ROWS", "--out", "new", "--student", "CHECKPOINT"], "makes no student"),
         (["train", "--train", "ROWS", "--out", "new", "--teacher", "BARE", "--recipe", "distil"], "ziggurat adapt"),
         (["adapt", "BARE", "--train", "ROWS", "--out", "new"], "id2label"),
+        (["cascade", "MODEL", "--out", "new"], "at least two models"),
+        (["cascade", "STATIC", "absent/", "--out", "new"], "absent/"),
+        (["cascade", "STATIC", "PAIRS", "--out", "new"], "pairs of texts"),
+        (["cascade", "MODEL", "STATIC", "--out", "new"], "must be an encoder"),
+        (["cascade", "STATIC", "MODEL", "--out", "PAIRS"], "not empty"),
+        (["cascade", "STATIC", "MODEL", "--out", "new", "--data", "absent.jsonl"], "absent.jsonl"),
+        (["predict", "MODEL", "bat", "--threshold", "0.5", "--score", "learned"], "ziggurat cascade"),
+        (["predict", "CASCADE", "bat"], "ziggurat calibrate"),
+        (["predict", "CASCADE", "bat", "--threshold", "0.5", "--score", "learned"], "ziggurat cascade"),
+        (["train", "--train", "ROWS", "--out", "new", "--recipe", "static", "--teacher", "absent/"], "absent/"),
+        (["train", "--train", "ROWS", "--out", "new", "--recipe", "bilstm", "--model", "CHECKPOINT"], "--teacher"),
     ],
 )
 def test_wrong_arguments_are_one_line_with_the_fix(
-    arguments, named, fails, model_folder, pair_folder, rows_file, tiny_checkpoint, tmp_path, monkeypatch
+    arguments,
+    named,
+    fails,
+    model_folder,
+    pair_folder,
+    static_folder,
+    cascade_folder,
+    rows_file,
+    tiny_checkpoint,
+    tmp_path,
+    monkeypatch,
 ):
     monkeypatch.chdir(tmp_path)
     bare = tmp_path / "bare"
@@ -142,6 +163,8 @@ def test_wrong_arguments_are_one_line_with_the_fix(
     places = {
         "MODEL": model_folder,
         "PAIRS": pair_folder,
+        "STATIC": static_folder,
+        "CASCADE": cascade_folder,
         "ROWS": rows_file,
         "CHECKPOINT": tiny_checkpoint,
         "BARE": bare,
