@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from ziggurat.calibrate.timing import Costs, Profile
+from ziggurat.cli.text import training_text
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
-from ziggurat.jobs import calibration_time
+from ziggurat.jobs import calibration_points, calibration_time, certifying
 from ziggurat.jobs.calibration_time import PredictedTime, ProfiledCost, SmallCost, costs_of
 from ziggurat.jobs.cascading import build_cascade
 from ziggurat.jobs.certifying import Promise, calibrate
@@ -27,6 +28,7 @@ from ziggurat.jobs.profiling import conditions_of
 from ziggurat.jobs.small_training import Teacher, lesson_of
 from ziggurat.jobs.training import TrainOptions, train_classifier
 from ziggurat.recipe import Recipe, SmallConfig
+from ziggurat.report.measure import Timing
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ENGINE = ModelOptions("cpu")
@@ -208,7 +210,8 @@ def test_a_bilstm_learns_from_changed_copies_that_its_teacher_labels(rows_file, 
         'name = "s"\ndescription = "d"\n[small]\nkind = "bilstm"\nepochs = 2\n[augment]\ncopies = 2\nneighbours = 3\n'
     )
     out = tmp_path / "out"
-    train_classifier(str(rows_file), out, str(recipe), options=QUIET, teacher=str(teacher))
+    made = train_classifier(str(rows_file), out, str(recipe), options=QUIET, teacher=str(teacher))
+    assert f"learned from {made['copies']['copies']} changed copies" in training_text(made)
     manifest = read_manifest(out)
     assert manifest.kind == "bilstm" and 100 < manifest.training["copies"]["copies"] <= 400
     texts = load(str(rows_file)).texts
@@ -217,3 +220,21 @@ def test_a_bilstm_learns_from_changed_copies_that_its_teacher_labels(rows_file, 
     assert student[0].trace.flops > 0
     with pytest.raises(UserError, match="--teacher"):
         train_classifier(str(rows_file), tmp_path / "m", str(recipe), options=QUIET)
+
+
+@pytest.mark.parametrize(("per_token", "asked"), [(1e-9, True), (1e-3, False)])
+def test_a_first_tier_is_asked_where_it_pays_and_left_out_where_it_does_not(
+    cascade, rows_file, per_token, asked, monkeypatch
+):
+    profile = made_up_profile(AdaptiveClassifier([AdaptiveClassifier.from_pretrained(cascade[0], "cpu").tiers[1]]))
+    monkeypatch.setattr(certifying, "costs_of", lambda *_: [SmallCost(per_token), ProfiledCost(profile)])
+    monkeypatch.setattr(calibration_points, "interleave", lambda calls, progress=None: predicted(calls))
+    calibrate(str(cascade[0]), str(rows_file), Promise({"loose": 0.5}, criterion="agreement"), options=ENGINE)
+    point = read_manifest(cascade[0]).operating_point("loose")
+    assert any(threshold is not None for threshold in point.thresholds)
+    assert (point.thresholds[0] is not None) == asked
+
+
+def predicted(calls) -> dict[str, Timing]:
+    """Full depth is slow, everything else fast, whatever the machine does."""
+    return {name: Timing((1.0 if name == "None" else 0.1,) * 5) for name in calls}

@@ -12,7 +12,17 @@ def training_text(result: dict[str, Any]) -> str:
     rows = ", ".join(f"{n:,} {role}" for role, n in result["rows"].items())
     points = "".join(f"\n  {point['name']:<9} {_point_text(point)}" for point in result["operating_points"])
     head = f"{result['out']}: trained with recipe {result['recipe']} ({rows} rows)"
-    return f"{head}{_search_text(result.get('search'))}\noperating points, chosen on the select rows:{points}"
+    learned = f"{_search_text(result.get('search'))}{_copies_text(result.get('copies'))}"
+    return f"{head}{learned}\noperating points, chosen on the select rows:{points}"
+
+
+def _copies_text(copies: dict[str, Any] | None) -> str:
+    if copies is None:
+        return ""
+    return (
+        f"\nlearned from {copies['copies']:,} changed copies too, made at {copies['per_second']:,} per second "
+        f"({copies['dropped']:,} alike and dropped)"
+    )
 
 
 def cascade_text(result: dict[str, Any]) -> str:

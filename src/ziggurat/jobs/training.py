@@ -234,7 +234,7 @@ def _add_operating_points(folder: Path, select: Dataset, recipe: Recipe, options
 
 
 def _summary(manifest: Manifest, roles: Roles, out: Path) -> dict[str, Any]:
-    searched = {"search": manifest.training["search"]} if "search" in manifest.training else {}
+    searched = {key: manifest.training[key] for key in ("search", "copies") if manifest.training.get(key)}
     return searched | {
         "out": str(out),
         "recipe": manifest.training["recipe"]["name"],
