@@ -116,7 +116,12 @@ class AdaptiveClassifier:
         `batch_sizes` has one for each tier (default 32). Deadlines are looked at when texts arrive.
         """
         rule = self.rule_of(operating_point)
-        queues = Escalation(self.tiers, rule, batch_sizes or [32] * len(self.tiers), deadline)
+        sizes = [32] * len(self.tiers) if batch_sizes is None else batch_sizes
+        return self._streamed(arrivals, Escalation(self.tiers, rule, sizes, deadline), rule)
+
+    def _streamed(
+        self, arrivals: Iterable[Sequence[Text]], queues: Escalation, rule: ExitRule
+    ) -> Iterator[tuple[int, Answer]]:
         inputs: dict[int, Encoded] = {}  # that have no answer yet
         arrived = 0
         for texts in arrivals:
