@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from ladders import RUNGS, ladder
 
 from ziggurat.calibrate.candidates import SCORES, exit_sets, families, full_depth
+from ziggurat.calibrate.deferral import fit_deferral
 from ziggurat.calibrate.stored import StoredRun, doubts
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import replay
@@ -66,6 +68,18 @@ def test_a_candidates_rungs_are_those_of_its_rule_and_daring_grows_along_a_famil
             assert one.asked == rule.asked
         for strict, daring in pairwise(family):
             assert (daring.rungs <= strict.rungs).all()
+
+
+@pytest.mark.parametrize("tiers", [(), (1, 3), (2, 2)])
+def test_the_learned_score_is_tried_wherever_others_are_if_the_model_has_it(tiers):
+    run, losses = stored()
+    weights = fit_deferral(run.every, None)
+    found = [one for family in families(replace(run, deferral=weights), losses, SAVED, [], tiers) for one in family]
+    asked = {one.asked for one in found if one.score == "learned"}
+    assert {(True, True, True, True), (False, True, True, True)} <= asked  # inside encoders, too
+    for one in found[::7]:
+        assert one.rungs.tolist() == replay(run.every, ExitRule(one.score, one.thresholds, deferral=weights)).tolist()
+    assert "learned" not in {one.score for family in families(run, losses, SAVED, tiers=tiers) for one in family}
 
 
 def test_the_first_family_is_full_depth_alone():

@@ -1,10 +1,16 @@
-"""A backend that computes nothing."""
+"""A backend that computes nothing, and ladders of it."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ziggurat.data.packing import PackedBatch
+from ziggurat.data.tokenize import Encoded
+from ziggurat.engine.tiers import Tier
+
+N, CLASSES = 30, 3
+DEPTHS = ((0,), (1, 2), (1, 3, 4))  # a small model, a shallow encoder, a deep one
+R = sum(map(len, DEPTHS))
 
 
 class ScriptedBackend:
@@ -34,3 +40,17 @@ class ScriptedBackend:
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
         self.heads_run.append((rung, batch.n_seqs))
         return self.script[batch.states[batch.cu_seqlens[:-1], 0], rung]
+
+
+def make_tiers(seed: int = 0, depths=DEPTHS) -> list[Tier]:
+    rng = np.random.default_rng(seed)
+    scripts = [rng.normal(scale=2, size=(N, len(layers), CLASSES)) for layers in depths]
+    backends = [ScriptedBackend(script, layers) for script, layers in zip(scripts, depths, strict=True)]
+    return [Tier(backend, None, "shared tokenizer", "a spec") for backend in backends]
+
+
+def inputs(seed: int = 0) -> Encoded:
+    """Input i holds the number i, as often as it is long."""
+    lengths = np.random.default_rng(seed).integers(1, 9, N)
+    tokens = [np.full((length, 2), number) for number, length in enumerate(lengths)]
+    return Encoded(tokens, np.zeros(N, dtype=bool))

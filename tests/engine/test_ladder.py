@@ -6,35 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import ScriptedBackend
+from scripted import CLASSES, N, R, inputs, make_tiers
 
 from ziggurat.data.tokenize import Encoded
 from ziggurat.engine.ladder import run_every_rung_of, run_ladder
 from ziggurat.engine.rules import ExitRule, never, shared
 from ziggurat.engine.runner import replay
 from ziggurat.engine.simple import answer_ladder
-from ziggurat.engine.tiers import Tier
 from ziggurat.policies.exits import SCORES, exit_score
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=80)
 NAMES = (*SCORES, "top-entropy@2", "confident-in-a-row@0.7")
-N, CLASSES = 30, 3
-DEPTHS = ((0,), (1, 2), (1, 3, 4))  # a small model, a shallow encoder, a deep one
-R = sum(map(len, DEPTHS))
-
-
-def make_tiers(seed: int = 0, depths=DEPTHS) -> list[Tier]:
-    rng = np.random.default_rng(seed)
-    scripts = [rng.normal(scale=2, size=(N, len(layers), CLASSES)) for layers in depths]
-    backends = [ScriptedBackend(script, layers) for script, layers in zip(scripts, depths, strict=True)]
-    return [Tier(backend, None, "shared tokenizer", "a spec") for backend in backends]
-
-
-def inputs(seed: int = 0) -> Encoded:
-    """Input i holds the number i, as often as it is long."""
-    lengths = np.random.default_rng(seed).integers(1, 9, N)
-    tokens = [np.full((length, 2), number) for number, length in enumerate(lengths)]
-    return Encoded(tokens, np.zeros(N, dtype=bool))
 
 
 def as_specified(tiers, encoded, rule) -> tuple[np.ndarray, np.ndarray]:

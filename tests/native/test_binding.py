@@ -167,6 +167,10 @@ def test_models_that_do_not_fit_are_refused(parts, wrong):
         lambda: core.ExitRule("entropy", 0.0, np.zeros(3), None),
         lambda: core.ExitRule("entropy", 0.0, np.zeros((0, 3)), None),
         lambda: core.ExitRule("entropy", 0.0, np.zeros((1, 3)), np.ones(3)),
+        lambda: core.ExitRule("entropy", 0.0, np.zeros((1, 3)), None, np.zeros((3, 7))),
+        lambda: core.ExitRule("learned", 0.0, np.zeros((1, 3)), None),
+        lambda: core.ExitRule("learned", 0.0, np.zeros((1, 3)), None, np.zeros((4, 7))),
+        lambda: core.ExitRule("learned", 0.0, np.zeros((1, 3)), None, np.zeros(21)),
         lambda: core.TokenRule("threshold", "mood", "relative", np.zeros(4), None),
         lambda: core.TokenRule("threshold", "received", "miles", np.zeros(4), None),
         lambda: core.TokenRule("sometimes", "received", "relative", np.zeros(4), None),
@@ -182,6 +186,7 @@ def test_rules_that_are_not_known_are_refused(rule):
     [
         (core.ExitRule("entropy", 0.0, np.zeros((1, 2)), None), None),
         (core.ExitRule("entropy", 0.0, np.zeros((3, 3)), None), None),
+        (core.ExitRule("learned", 0.0, np.zeros((1, 3)), None, np.zeros((3, 6))), None),
         (EXITS, core.TokenRule("threshold", "received", "relative", np.zeros(3), None)),
         (EXITS, core.TokenRule("threshold", "predicted", "relative", np.zeros(4), None)),
         (EXITS, core.TokenRule("threshold", "received", "relative", np.zeros(4), np.ones(3, dtype=bool))),

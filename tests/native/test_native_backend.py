@@ -40,8 +40,9 @@ RULES = {
 }
 SCORES = [
     ("entropy", 0.6), ("max-probability", 0.7), ("margin", 0.4), ("agreement", 1), ("agreement-in-a-row", 1),
-    ("top-entropy@2", 0.5), ("confident-in-a-row@0.7", 2),
+    ("top-entropy@2", 0.5), ("confident-in-a-row@0.7", 2), ("learned", 0.5),
 ]  # fmt: skip
+WEIGHTS = np.random.default_rng(5).normal(size=(N_RUNGS - 1, 4 + 3))  # of the learned score
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_pruned_answers_and_lengths_are_those_of_torch(folders, ragged_tokens, n
 @pytest.mark.parametrize(("score", "threshold"), SCORES)
 def test_one_call_decides_as_the_specification(folders, ragged_tokens, name, score, threshold):
     backend = load_backend(folders[name], "float32", 1)
-    rule = replace(shared(score, threshold, N_RUNGS), tokens=backend.token_rule)
+    rule = replace(shared(score, threshold, N_RUNGS), tokens=backend.token_rule, deferral=WEIGHTS)
     outcomes = run(backend, [pack(ragged_tokens)], rule, len(ragged_tokens))
     logits, rungs = answer_all(backend, ragged_tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
@@ -176,9 +177,10 @@ def test_scaled_pruning_is_obeyed(backend, ragged_tokens):
     assert kept == sorted(kept, reverse=True) and len(set(kept)) == 4
 
 
+@pytest.mark.parametrize(("score", "threshold"), [("agreement", 1), ("learned", 0.5)])
 @pytest.mark.parametrize("stops", [(4,), (1, 4), (2, 3, 4), (1, 2, 3, 4)])
-def test_layers_in_pieces_answer_as_in_one_call(backend, ragged_tokens, stops):
-    rule = replace(shared("agreement", 1, N_RUNGS), tokens=backend.token_rule)
+def test_layers_in_pieces_answer_as_in_one_call(backend, ragged_tokens, stops, score, threshold):
+    rule = replace(shared(score, threshold, N_RUNGS), tokens=backend.token_rule, deferral=WEIGHTS)
     n, batch = len(ragged_tokens), pack(ragged_tokens)
     whole = run(backend, [batch], rule, n)
     rungs = np.full(n, -1)

@@ -69,8 +69,6 @@ def families(
     yield (full_depth(run),)
     for score in [*_different(scores, run.every.shape[2]), *([] if run.deferral is None else [LEARNED])]:
         for exits in exit_sets(run.n_rungs - 1, tiers):
-            if score == LEARNED and not set(exits) <= set(np.cumsum(tiers) - 1):
-                continue  # inside an encoder the compiled engine does not know it: it would be slower than predicted
             known = doubts(run, score, exits, temperatures)
             for limits in (_shared(known), _staked(known, losses, saved)):
                 yield tuple(_candidate(known, one, run.pruning) for one in limits)

@@ -16,10 +16,11 @@ from ziggurat.encoder.folder import read_point
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine import rules
-from ziggurat.engine.escalation import Escalation, Finished
+from ziggurat.engine.escalation import Escalation
 from ziggurat.engine.ladder import run_every_rung_of, run_ladder
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, Outcomes
+from ziggurat.engine.streaming import streamed
 from ziggurat.engine.tiers import Tier, open_tiers, places
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import softmax
@@ -102,7 +103,7 @@ class AdaptiveClassifier:
         rule = self.rule_of(operating_point)
         encoded = self.encode(texts)
         sizes = self.batch_sizes(operating_point) if batch_size is None else batch_size
-        return self._answers(encoded, self.run(encoded, rule, sizes, progress), rule)
+        return self.answers(encoded, self.run(encoded, rule, sizes, progress), rule)
 
     def batch_sizes(self, operating_point: str | OperatingPoint | ExitRule) -> tuple[int, ...]:
         """Texts per batch of each tier: those that the point was measured to be fastest with, else 32."""
@@ -126,26 +127,11 @@ class AdaptiveClassifier:
         `batch_sizes` has one for each tier, None = as `predict`. Deadlines are looked at when texts arrive.
         """
         rule = self.rule_of(operating_point)
-        queues = Escalation(self.tiers, rule, batch_sizes or self.batch_sizes(operating_point), deadline)
-        inputs: dict[int, Encoded] = {}  # that have no answer yet
-        arrived = 0
-        for texts in arrivals:
-            encoded = self.encode(texts)
-            inputs |= {arrived + row: encoded.take(np.array([row])) for row in range(len(encoded))}
-            arrived += len(encoded)
-            yield from self._numbered(queues.submit(encoded), inputs, rule)
-            yield from self._numbered(queues.poll(), inputs, rule)
-        yield from self._numbered(queues.flush(), inputs, rule)
+        sizes = self.batch_sizes(operating_point) if batch_sizes is None else batch_sizes
+        return streamed(self, arrivals, Escalation(self.tiers, rule, sizes, deadline))
 
-    def _numbered(
-        self, finished: Iterable[Finished], inputs: dict[int, Encoded], rule: ExitRule
-    ) -> Iterator[tuple[int, Answer]]:
-        for some in finished:
-            numbers = some.numbers.tolist()
-            for row, number in enumerate(numbers):
-                yield number, self._answers(inputs.pop(number), some.outcomes.take(np.array([row])), rule)[0]
-
-    def _answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> list[Answer]:
+    def answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> list[Answer]:
+        """Outcomes of inputs under a rule, as what `predict` returns."""
         flops = self.flops(outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
         probabilities = softmax(outcomes.logits)
         return [

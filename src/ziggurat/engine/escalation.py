@@ -114,8 +114,12 @@ class Escalation:
 
     def due(self) -> float | None:
         """Seconds until `poll` has something to do, at least 0; None while nobody waits."""
-        oldest = [queue.queued.min() for queue in self._queues if queue is not None]
-        return max(0.0, float(min(oldest)) + self.deadline - self.clock()) if oldest else None
+        moments = [self._due(queue) for queue in self._queues if queue is not None]
+        return max(0.0, min(moments) - self.clock()) if moments else None
+
+    def _due(self, queue: _Waiting) -> float:
+        """When its oldest has waited long enough, by the clock: the same number for who asks and for who runs."""
+        return float(queue.queued.min()) + self.deadline
 
     def _queue(self, at: int, more: _Waiting) -> None:
         queue = self._queues[at]
@@ -128,11 +132,13 @@ class Escalation:
             if queue is None:
                 continue
             n, size = len(queue.numbers), self._sizes[at]
-            late = self.clock() - queue.queued.min() >= self.deadline
+            late = self._due(queue) <= self.clock()
             ready = n if everything or late or (first and at == 0) else n - n % size
             if ready:
                 self._queues[at] = queue.take(np.arange(ready, n)) if ready < n else None
-                yield self._run(at, queue.take(np.arange(ready)))
+                finished = self._run(at, queue.take(np.arange(ready)))
+                if len(finished.numbers):
+                    yield finished
 
     def _run(self, at: int, work: _Waiting) -> Finished:
         place: Place = self._places[at]

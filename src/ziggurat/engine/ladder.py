@@ -95,7 +95,7 @@ def run_tier(
     mine, last = rules.of_tier(rule, first, tier.n_rungs)
     done = run(tier.backend, batches, mine, n)
     if not place.last:
-        rows = np.flatnonzero(done.rungs == last)
+        rows = np.flatnonzero(done.rungs >= last)  # beyond it only what no score can tell: logits that are no numbers
         waiting = rows[~rule.leaves(first + last, done.logits[rows][:, None], rows)]
         done.rungs[waiting] = -1
     return done, heard

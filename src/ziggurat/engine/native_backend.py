@@ -19,7 +19,7 @@ from ziggurat.engine.backend import Answered
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.native import core
-from ziggurat.policies.exits import LEARNED
+from ziggurat.policies.exits import LEARNED, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
 
@@ -129,8 +129,6 @@ class NativeBackend:
     def _rules(self, rule: ExitRule, rows: np.ndarray) -> tuple[Any, Any] | None:
         """The compiled engine's exit and pruning rules; None if it does not know this one."""
         tokens = None
-        if rule.score == LEARNED:
-            return None
         if rule.tokens is not None:
             kinds = [name for name, keep in KINDS.items() if keep is rule.tokens.keep]
             if not kinds:
@@ -138,8 +136,19 @@ class NativeBackend:
             tokens = _compiled_token_rule(kinds[0], rule.tokens)
         name, _, parameter = rule.score.partition("@")
         thresholds = rule.thresholds[None] if rule.thresholds.ndim == 1 else rule.thresholds[rows]
-        exits = core().ExitRule(name, float(parameter or 0), np.ascontiguousarray(thresholds), rule.temperatures)
-        return exits, tokens
+        thresholds = np.ascontiguousarray(thresholds)
+        weights = self._deferral(rule)
+        return core().ExitRule(name, float(parameter or 0), thresholds, rule.temperatures, weights), tokens
+
+    def _deferral(self, rule: ExitRule) -> np.ndarray | None:
+        """Weights of the learned score, None for the others; UserError if it is asked and the model has none."""
+        if rule.score != LEARNED:
+            return None
+        if rule.deferral is not None:
+            return np.ascontiguousarray(rule.deferral, dtype=np.float64)
+        if any(rule.asked[:-1]):
+            raise unfitted()
+        return np.zeros((len(rule.asked) - 1, 4 + self.n_classes))  # nobody reads them
 
 
 def _compiled_token_rule(kind: str, rule: TokenRule) -> Any:

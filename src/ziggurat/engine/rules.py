@@ -82,7 +82,7 @@ def of_tier(rule: ExitRule, first: int, n_rungs: int) -> tuple[ExitRule, int]:
     if last < n_rungs - 1:
         thresholds[..., last] = exit_score(rule.score).always
     temperatures = None if rule.temperatures is None else rule.temperatures[first : first + n_rungs]
-    deferral = None if rule.deferral is None else rule.deferral[first : first + n_rungs]
+    deferral = None if rule.deferral is None else rule.deferral[first : first + n_rungs - 1]
     return ExitRule(rule.score, thresholds, temperatures, rule.tokens, deferral), last
 
 

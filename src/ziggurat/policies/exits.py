@@ -134,10 +134,15 @@ def _confident_in_a_row(largest: str) -> ExitScore:
     return ExitScore(partial(confident_in_a_row, largest=float(largest)), larger_is_surer=True, first_count=1)
 
 
-def _unfitted(history: np.ndarray) -> np.ndarray:
-    raise UserError(
+def unfitted() -> UserError:
+    """What is wrong where the learned score is asked and the model has no weights for it."""
+    return UserError(
         f"exit score {LEARNED!r}: the model has none; build its cascade with `ziggurat cascade … --data FILE`"
     )
+
+
+def _unfitted(history: np.ndarray) -> np.ndarray:
+    raise unfitted()
 
 
 LEARNED = "learned"  # the score of `ziggurat.policies.defer`, whose weights are the model's

@@ -24,6 +24,7 @@ const std::map<std::string, ExitScore> SCORES = {
     {"agreement-in-a-row", ExitScore::agreement_in_a_row},
     {"top-entropy", ExitScore::top_entropy},
     {"confident-in-a-row", ExitScore::confident_in_a_row},
+    {"learned", ExitScore::learned},
 };
 const std::map<std::string, Keep> KEEPS = {
     {"threshold", Keep::threshold}, {"share", Keep::share}, {"count", Keep::count}};
@@ -38,7 +39,7 @@ const std::map<std::string, Scale> SCALES = {
 }  // namespace
 
 OwnedExitRule::OwnedExitRule(const std::string& score, double parameter, const In<double>& thresholds,
-                             std::optional<In<double>> temperatures)
+                             std::optional<In<double>> temperatures, std::optional<In<double>> deferral)
     : score(named(SCORES, score, "exit score")), parameter(parameter) {
     n_rows = matrix_rows(thresholds, -1, "thresholds");
     n_rungs = static_cast<int>(thresholds.shape(1)) + 1;
@@ -46,9 +47,18 @@ OwnedExitRule::OwnedExitRule(const std::string& score, double parameter, const I
     refuse(this->score == ExitScore::top_entropy && !(parameter >= 2 && parameter <= 1 << 30),
            "top-entropy: needs at least 2");
     this->thresholds.assign(thresholds.data(), thresholds.data() + thresholds.size());
-    if (!temperatures) return;
-    check_length(*temperatures, n_rungs, "temperatures");
-    this->temperatures.assign(temperatures->data(), temperatures->data() + n_rungs);
+    if (temperatures) {
+        check_length(*temperatures, n_rungs, "temperatures");
+        this->temperatures.assign(temperatures->data(), temperatures->data() + n_rungs);
+    }
+    refuse((this->score == ExitScore::learned) != deferral.has_value(),
+           "deferral: the learned score's, and no other's");
+    if (deferral) {
+        refuse(matrix_rows(*deferral, -1, "deferral") != n_rungs - 1,
+               "deferral: must have one row for each rung but the last");
+        deferral_columns = static_cast<int>(deferral->shape(1));
+        this->deferral.assign(deferral->data(), deferral->data() + deferral->size());
+    }
 }
 
 ExitRule OwnedExitRule::view() const {
@@ -57,7 +67,30 @@ ExitRule OwnedExitRule::view() const {
             n_rungs,
             thresholds.data(),
             n_rows == 1 ? 0 : n_rungs - 1,
-            temperatures.empty() ? nullptr : temperatures.data()};
+            temperatures.empty() ? nullptr : temperatures.data(),
+            deferral.data()};
+}
+
+void OwnedExitRule::check_classes(int n_classes) const {
+    refuse(score == ExitScore::learned && deferral_columns != 4 + n_classes,
+           "deferral: must be (n_rungs - 1, 4 + n_classes)");
+}
+
+Out<double> OwnedExitRule::values(int rung, const In<float>& history) const {
+    const ExitRule rule = view();
+    refuse(rung < 0 || rung >= n_rungs - 1 || !rule.asked(rung), "rung: must be asked, and not the last");
+    std::vector<int> heard;
+    for (int before = 0; before <= rung; ++before)
+        if (rule.asked(before)) heard.push_back(before);
+    refuse(history.ndim() != 3 || history.shape(1) != heard.size() || history.shape(2) < 2,
+           "history: must be (n, asked rungs so far, at least 2 classes)");
+    const size_t n = history.shape(0), n_classes = history.shape(2);
+    check_classes(static_cast<int>(n_classes));
+    auto found = filled<double>({n}, 0);
+    for (size_t i = 0; i < n; ++i)
+        found.data()[i] =
+            rule.value(rung, history.data() + i * heard.size() * n_classes, heard, static_cast<int>(n_classes));
+    return found;
 }
 
 OwnedTokenRule::OwnedTokenRule(const std::string& keep, const std::string& score, const std::string& scale,
@@ -78,8 +111,11 @@ TokenRule OwnedTokenRule::view() const {
 
 void bind_rules(nb::module_& module) {
     nb::class_<OwnedExitRule>(module, "ExitRule")
-        .def(nb::init<const std::string&, double, const In<double>&, std::optional<In<double>>>(), nb::arg("score"),
-             nb::arg("parameter"), nb::arg("thresholds"), nb::arg("temperatures").none());
+        .def(nb::init<const std::string&, double, const In<double>&, std::optional<In<double>>,
+                      std::optional<In<double>>>(),
+             nb::arg("score"), nb::arg("parameter"), nb::arg("thresholds"), nb::arg("temperatures").none(),
+             nb::arg("deferral").none() = nb::none())
+        .def("values", &OwnedExitRule::values, nb::arg("rung"), nb::arg("history").noconvert());
     nb::class_<OwnedTokenRule>(module, "TokenRule")
         .def(nb::init<const std::string&, const std::string&, const std::string&, const In<double>&,
                       std::optional<In<bool>>>(),

@@ -14,11 +14,17 @@ struct OwnedExitRule {
     ExitScore score;
     double parameter;
     int n_rows, n_rungs;
-    std::vector<double> thresholds, temperatures;
+    std::vector<double> thresholds, temperatures, deferral;  // the last (n_rungs - 1, deferral_columns)
+    int deferral_columns = 0;
 
     OwnedExitRule(const std::string& score, double parameter, const In<double>& thresholds,
-                  std::optional<In<double>> temperatures);
+                  std::optional<In<double>> temperatures, std::optional<In<double>> deferral);
     ExitRule view() const;
+
+    // The score of a history (n, asked rungs so far, n_classes) at an asked rung before the last: (n). For tests.
+    Out<double> values(int rung, const In<float>& history) const;
+
+    void check_classes(int n_classes) const;
 };
 
 struct OwnedTokenRule {

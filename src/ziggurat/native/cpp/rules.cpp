@@ -9,6 +9,7 @@ namespace ziggurat {
 namespace {
 
 constexpr double LTP_PADDED = 128;
+constexpr double WIDEST = 20;  // nats between the first two classes: beyond, nothing is learned
 
 // (n) logits → log-probabilities, in place.
 void log_softmax(double* logits, int n) {
@@ -22,11 +23,16 @@ void log_softmax(double* logits, int n) {
     for (int i = 0; i < n; ++i) logits[i] -= log_sum;
 }
 
+// Of (n) log-probabilities, over ln n.
+double entropy_of(const double* logs, int n) {
+    double entropy = 0;
+    for (int i = 0; i < n; ++i) entropy -= std::exp(logs[i]) * logs[i];
+    return std::clamp(entropy / std::log(static_cast<double>(n)), 0.0, 1.0);
+}
+
 double normalised_entropy(double* logits, int n) {
     log_softmax(logits, n);
-    double entropy = 0;
-    for (int i = 0; i < n; ++i) entropy -= std::exp(logits[i]) * logits[i];
-    return std::clamp(entropy / std::log(static_cast<double>(n)), 0.0, 1.0);
+    return entropy_of(logits, n);
 }
 
 double top_entropy(double* logits, int n_classes, int n) {
@@ -70,6 +76,18 @@ double confident_in_a_row(double* logits, int n_heard, int n_classes, double lar
     return count;
 }
 
+// The logistic model on one rung's logits: 1, margin, lead in nats, entropy, and which class is predicted.
+double learned(double* logits, int n, const double* weights) {
+    const int64_t predicted = std::max_element(logits, logits + n) - logits;
+    log_softmax(logits, n);
+    const double entropy = entropy_of(logits, n);
+    std::partial_sort(logits, logits + 2, logits + n, std::greater<>());
+    const double lead = std::min(logits[0] - logits[1], WIDEST);
+    const double said = weights[0] + weights[1] * (std::exp(logits[0]) - std::exp(logits[1])) + weights[2] * lead +
+                        weights[3] * entropy + weights[4 + predicted];
+    return 1 / (1 + std::exp(-said));
+}
+
 bool larger_is_surer(ExitScore score) { return score != ExitScore::entropy && score != ExitScore::top_entropy; }
 
 // Marks the `count` best tokens, earlier ones first among equals; the first token is the best of all.
@@ -83,7 +101,13 @@ void keep_best(const float* scores, int n, double count, uint8_t* kept) {
 
 }  // namespace
 
-double exit_score(ExitScore score, double parameter, std::vector<double> logits, int n_heard, int n_classes) {
+bool ExitRule::asked(int rung) const { return rung == n_rungs - 1 || !std::isnan(thresholds[rung]); }
+
+double ExitRule::value(int rung, const float* said, const std::vector<int>& heard, int n_classes) const {
+    const int n_heard = static_cast<int>(heard.size());
+    std::vector<double> logits(said, said + static_cast<int64_t>(n_heard) * n_classes);
+    if (temperatures)
+        for (int i = 0; i < n_heard * n_classes; ++i) logits[i] /= temperatures[heard[i / n_classes]];
     // Sorting asks for numbers that can be compared; who is not even a number is not sure of anything.
     for (const double logit : logits)
         if (!std::isfinite(logit)) return std::nan("");
@@ -103,21 +127,16 @@ double exit_score(ExitScore score, double parameter, std::vector<double> logits,
             return top_entropy(latest, n_classes, static_cast<int>(parameter));
         case ExitScore::confident_in_a_row:
             return confident_in_a_row(logits.data(), n_heard, n_classes, parameter);
+        case ExitScore::learned:
+            return learned(latest, n_classes, deferral + static_cast<int64_t>(rung) * (4 + n_classes));
     }
     return 0;
 }
 
-bool ExitRule::asked(int rung) const { return rung == n_rungs - 1 || !std::isnan(thresholds[rung]); }
-
 bool ExitRule::leaves(int64_t row, int rung, const float* logits, const std::vector<int>& heard, int n_classes) const {
     if (rung == n_rungs - 1) return true;
-    const int n_heard = static_cast<int>(heard.size());
-    std::vector<double> scaled(logits, logits + static_cast<int64_t>(n_heard) * n_classes);
-    if (temperatures)
-        for (int i = 0; i < n_heard * n_classes; ++i) scaled[i] /= temperatures[heard[i / n_classes]];
-    const double value = exit_score(score, parameter, std::move(scaled), n_heard, n_classes);
-    const double threshold = thresholds[row * stride + rung];
-    return larger_is_surer(score) ? value >= threshold : value <= threshold;
+    const double found = value(rung, logits, heard, n_classes), threshold = thresholds[row * stride + rung];
+    return larger_is_surer(score) ? found >= threshold : found <= threshold;
 }
 
 bool TokenRule::prunes(int layer) const {

@@ -14,6 +14,7 @@ enum class ExitScore : uint8_t {
     agreement_in_a_row,  // (PABEE)
     top_entropy,         // of the `parameter` likeliest classes
     confident_in_a_row,  // rungs with an entropy of at most `parameter`
+    learned,             // a logistic model with weights of each rung's own
 };
 
 struct ExitRule {
@@ -23,15 +24,16 @@ struct ExitRule {
     const double* thresholds = nullptr;    // (n_rungs - 1), NaN = not asked; of sequence i at thresholds + i * stride
     int64_t stride = 0;                    // 0 = the same for all
     const double* temperatures = nullptr;  // (n_rungs) or null = 1
+    const double* deferral = nullptr;  // (n_rungs - 1, 4 + n_classes): weights of the learned score, null for others
 
     bool asked(int rung) const;
 
-    // Whether sequence `row` has its answer at `rung`: logits (heard, n_classes), the latest last, said by rungs `heard`.
+    // The score at `rung`, but not at the last: logits (heard, n_classes), the latest last, said by rungs `heard`.
+    double value(int rung, const float* logits, const std::vector<int>& heard, int n_classes) const;
+
+    // Whether sequence `row` has its answer at `rung`, from the same.
     bool leaves(int64_t row, int rung, const float* logits, const std::vector<int>& heard, int n_classes) const;
 };
-
-// The score of the latest entry of a history.
-double exit_score(ExitScore score, double parameter, std::vector<double> logits, int n_heard, int n_classes);
 
 enum class Keep : uint8_t { all, threshold, share, count };
 enum class Scale : uint8_t { relative, paper, ltp_code };

@@ -1,0 +1,140 @@
+#include "bind_engine.h"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+namespace ziggurat {
+
+namespace {
+
+Dtype dtype_named(const std::string& name) {
+    if (name == "float32") return Dtype::f32;
+    if (name == "bfloat16") return Dtype::bf16;
+    refuse(name != "int8", "dtype '" + name + "': must be float32, bfloat16 or int8");
+    return Dtype::i8;
+}
+
+const Kernels& kernels_for(const std::string& name) {
+    for (const Kernels* one : kernels())
+        if (name.empty() || name == one->name) return *one;
+    throw std::invalid_argument("instruction set '" + name + "' is not available on this processor");
+}
+
+Spec read_spec(const nb::dict& dict) {
+    const auto whole = [&](const char* key) { return nb::cast<int>(dict[key]); };
+    return {whole("hidden"),
+            whole("layers"),
+            whole("heads"),
+            whole("intermediate"),
+            whole("vocabulary"),
+            whole("positions"),
+            whole("segments"),
+            nb::cast<std::string>(dict["activation"]) == "gelu_tanh",
+            nb::cast<float>(dict["layer_norm_eps"])};
+}
+
+// An array of just this type, contiguous: nothing is converted, and no float becomes a token id.
+auto exact(const char* name) { return nb::arg(name).noconvert(); }
+
+}  // namespace
+
+Engine::Engine(const nb::dict& spec, const nb::dict& tensors, const std::vector<int>& head_layers,
+               const std::string& dtype, int threads, const std::string& instructions)
+    : threads_(threads) {
+    refuse(threads < 1 || threads > 1024, "threads: must be at least 1 and at most 1024");
+    Tensors named;
+    for (const auto& [name, value] : tensors) {
+        In<float> array;
+        const bool fits = nb::try_cast(value, array, false);
+        refuse(!fits, "tensor " + nb::cast<std::string>(name) + ": must be a contiguous float32 array");
+        Tensor tensor{array.data(), {}};
+        for (size_t axis = 0; axis < array.ndim(); ++axis)
+            tensor.shape.push_back(static_cast<int64_t>(array.shape(axis)));
+        named[nb::cast<std::string>(name)] = tensor;
+    }
+    model_ = make_model(read_spec(spec), named, head_layers, dtype_named(dtype), kernels_for(instructions));
+    for (const char* kind : {"word", "position", "segment"})
+        kept_alive_.append(tensors[("encoder.embeddings." + std::string(kind) + ".weight").c_str()]);
+}
+
+Out<float> Engine::embed(const In<int64_t>& ids, const In<int64_t>& positions) {
+    const int n = check_ids(ids, positions);
+    auto states = filled<float>({size_t(n), size_t(width())}, 0);
+    locked([&](Pass& pass) { pass.embed(ids.data(), positions.data(), n, states.data()); });
+    return states;
+}
+
+nb::tuple Engine::context(int layer, const In<float>& states, const In<int64_t>& cu_seqlens, bool scored,
+                          bool from_others) {
+    check_layer(layer);
+    const int n = matrix_rows(states, width(), "states");
+    const Edges edges = edges_of(cu_seqlens, n);
+    auto context = filled<float>({size_t(n), size_t(width())}, 0);
+    auto scores = filled<float>({size_t(scored ? n : 0)}, 0);
+    locked([&](Pass& pass) {
+        pass.context(layer, states.data(), edges, context.data(), scored ? scores.data() : nullptr, from_others);
+    });
+    return nb::make_tuple(context, scores);
+}
+
+Out<float> Engine::finish(int layer, const In<float>& states, const In<float>& context) {
+    check_layer(layer);
+    const int n = matrix_rows(states, width(), "states"), d = width();
+    refuse(matrix_rows(context, width(), "context") != n, "context: must have as many rows as states");
+    auto out = filled<float>({size_t(n), size_t(d)}, 0);
+    locked([&](Pass& pass) {
+        pass.finish(layer, {states.data(), d, nullptr, n}, {context.data(), d, nullptr, n}, out.data());
+    });
+    return out;
+}
+
+Out<float> Engine::guess(int layer, const In<float>& states, const In<int64_t>& cu_seqlens) {
+    check_layer(layer);
+    refuse(model_->layers[layer - 1].guess.empty(), "the model has no guesses");
+    const int n = matrix_rows(states, width(), "states");
+    const Edges edges = edges_of(cu_seqlens, n);
+    auto scores = filled<float>({size_t(n)}, 0);
+    locked([&](Pass& pass) { pass.guess(layer, states.data(), edges, scores.data()); });
+    return scores;
+}
+
+Out<float> Engine::logits(int rung, const In<float>& states, const In<int64_t>& cu_seqlens) {
+    refuse(rung < 0 || rung >= static_cast<int>(model_->heads.size()), "rung: the model has no such");
+    const Edges edges = edges_of(cu_seqlens, matrix_rows(states, width(), "states"));
+    auto said = filled<float>({size_t(count(edges)), size_t(n_classes())}, 0);
+    locked([&](Pass& pass) { pass.logits(rung, states.data(), edges, said.data()); });
+    return said;
+}
+
+int Engine::check_ids(const In<int64_t>& ids, const In<int64_t>& positions) const {
+    const int n = matrix_rows(ids, 2, "ids");
+    check_length(positions, n, "positions");
+    check_range(ids.data(), n, 2, model_->spec.vocabulary, "token id");
+    check_range(ids.data() + 1, n, 2, model_->spec.segments, "segment id");
+    check_range(positions.data(), n, 1, model_->spec.positions, "position");
+    return n;
+}
+
+void bind_engine(nb::module_& module) {
+    nb::class_<Engine>(module, "Engine")
+        .def(nb::init<const nb::dict&, const nb::dict&, const std::vector<int>&, const std::string&, int,
+                      const std::string&>(),
+             nb::arg("spec"), nb::arg("tensors"), nb::arg("head_layers"), nb::arg("dtype"), nb::arg("threads"),
+             nb::arg("instructions") = "")
+        .def_prop_ro("instructions", &Engine::instructions)
+        .def_prop_ro("threads", &Engine::threads)
+        .def_prop_ro("n_classes", &Engine::n_classes)
+        .def_prop_ro("rung_layers", &Engine::rung_layers)
+        .def("embed", &Engine::embed, exact("ids"), exact("positions"))
+        .def("context", &Engine::context, nb::arg("layer"), exact("states"), exact("cu_seqlens"), nb::arg("scored"),
+             nb::arg("from_others"))
+        .def("finish", &Engine::finish, nb::arg("layer"), exact("states"), exact("context"))
+        .def("guess", &Engine::guess, nb::arg("layer"), exact("states"), exact("cu_seqlens"))
+        .def("logits", &Engine::logits, nb::arg("rung"), exact("states"), exact("cu_seqlens"))
+        .def("run", &Engine::run, exact("ids"), exact("positions"), exact("cu_seqlens"), exact("original"),
+             nb::arg("exits"), nb::arg("tokens").none(), nb::arg("last"))
+        .def("resume", &Engine::resume, exact("states"), exact("positions"), exact("cu_seqlens"), exact("original"),
+             exact("history"), nb::arg("exits"), nb::arg("tokens").none(), nb::arg("first"), nb::arg("last"));
+}
+
+}  // namespace ziggurat

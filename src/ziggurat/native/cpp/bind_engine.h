@@ -1,0 +1,83 @@
+// The class `Engine` as Python has it.
+#pragma once
+
+#include <unistd.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "adaptive.h"
+#include "arrays.h"
+#include "bind_rules.h"
+
+namespace ziggurat {
+
+// A model, its threads and its memory. Calls from several Python threads wait for each other.
+class Engine {
+  public:
+    Engine(const nb::dict& spec, const nb::dict& tensors, const std::vector<int>& head_layers, const std::string& dtype,
+           int threads, const std::string& instructions);
+
+    const char* instructions() const { return model_->kernels->name; }
+    int threads() const { return threads_; }
+    int n_classes() const { return model_->n_classes; }
+    std::vector<int> rung_layers() const { return model_->rung_layers; }
+
+    // One step at a time.
+    Out<float> embed(const In<int64_t>& ids, const In<int64_t>& positions);
+    nb::tuple context(int layer, const In<float>& states, const In<int64_t>& cu_seqlens, bool scored, bool from_others);
+    Out<float> finish(int layer, const In<float>& states, const In<float>& context);
+    Out<float> guess(int layer, const In<float>& states, const In<int64_t>& cu_seqlens);
+    Out<float> logits(int rung, const In<float>& states, const In<int64_t>& cu_seqlens);
+
+    // Whole inputs from their ids through layers 1 … last.
+    nb::tuple run(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
+                  const In<int64_t>& original, const OwnedExitRule& exits, const OwnedTokenRule* tokens, int last);
+
+    // Sequences that stand before layer `first` through layers first … last; `history` is what asked rungs have said.
+    nb::tuple resume(const In<float>& states, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
+                     const In<int64_t>& original, const In<float>& history, const OwnedExitRule& exits,
+                     const OwnedTokenRule* tokens, int first, int last);
+
+  private:
+    struct Results;
+
+    template <class Begin>
+    nb::tuple travel(Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
+                     const OwnedTokenRule* tokens, int first, int last, const Begin& begin);
+    nb::tuple left(const Live& live) const;
+
+    int width() const { return model_->spec.hidden; }
+    void check_layer(int layer) const { refuse(layer < 1 || layer > model_->spec.layers, "layer: must be 1 … L"); }
+    int check_ids(const In<int64_t>& ids, const In<int64_t>& positions) const;
+    void check_exits(const OwnedExitRule& rule, int n_seqs) const;
+    void check_tokens(const OwnedTokenRule& rule) const;
+
+    template <class Call> void locked(const Call& call) {
+        const nb::gil_scoped_release without_gil;
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (owner_ != getpid()) {
+            // A forked child has none of its parent's threads; theirs are left alone and new ones start.
+            (void)team_.release();
+            team_ = std::make_unique<Team>(threads_);
+            owner_ = getpid();
+        }
+        Pass pass(*model_, *team_, work_);
+        call(pass);
+    }
+
+    std::unique_ptr<Model> model_;
+    nb::list kept_alive_;  // embeddings, which the model reads where they are
+    int threads_;
+    std::unique_ptr<Team> team_;
+    pid_t owner_ = -1;
+    Workspace work_;
+    std::mutex mutex_;
+};
+
+// Adds the class.
+void bind_engine(nb::module_& module);
+
+}  // namespace ziggurat
