@@ -10,8 +10,9 @@ import pytest
 
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.calibrate.timing import Costs, Profile
+from ziggurat.cli.calibration import calibration_text
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.data.tasks import load
+from ziggurat.data.tasks import Role, as_dataset, load
 from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest, write_point
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
@@ -277,3 +278,20 @@ def test_other_points_of_the_folder_stay(certified, rows_file):
     assert [one.name for one in after.operating_points] == [one.name for one in manifest.operating_points]
     assert after.operating_point("balanced") == manifest.operating_point("balanced")
     assert after.operating_point("loose").target == 0.6
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_texts_that_are_parts_of_trained_ones_are_counted_and_told(folder, tmp_path, monkeypatch, parts):
+    rng = np.random.default_rng(0)
+    long = [" ".join(rng.choice(["bat", "kin", "lot", "mur", "nesh", "pond", "rass"], 20)) for _ in range(120)]
+    fresh = [" ".join(text.split()[4:14]) for text in long] if parts else [f"bat {n} kin {n} lot" for n in range(120)]
+    names = [("river", "stone", "tower")[n % 3] for n in range(120)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        "\n".join(json.dumps({"text": t, "label": n}) for t, n in zip(long + fresh, names * 2, strict=True))
+    )
+    hashes = as_dataset(load(str(path)), Role.TEST, ("river", "stone", "tower")).hashes
+    monkeypatch.setattr(rows_module, "trained_rows", lambda _: hashes[:120])
+    result = calibrate(str(folder), str(path), LOOSE, options=ENGINE)
+    assert result["overlap"] == (1.0 if parts else 0.0)
+    assert ("warning: 100% of the certifying texts are parts" in calibration_text(result)) == parts

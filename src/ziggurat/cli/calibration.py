@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ziggurat.jobs.opening import ModelOptions
 
 
+_MUCH = 0.1  # share of texts that are parts of trained ones, from which on people are told
+
+
 @assembled(columns=columns_of, options=model_options)
 def calibrate(
     model: Model,
@@ -103,8 +106,17 @@ def calibration_text(result: dict[str, Any]) -> str:
         "",
     ]
     lines += [_point_text(entry) for entry in result["points"]]
+    if result["overlap"] > _MUCH:
+        lines += ["", _overlap_text(result["overlap"])]
     lines += ["", "Use one with --operating-point NAME in predict, eval and bench."]
     return "\n".join([*lines, *([f"report  {result['html']}"] if "html" in result else [])])
+
+
+def _overlap_text(overlap: float) -> str:
+    return (
+        f"warning: {overlap:.0%} of the certifying texts are parts of texts that trained the model, or the reverse. "
+        "What\nthey promise holds for such texts; new ones may lose more. Certify with rows that share none with those."
+    )
 
 
 def _point_text(entry: Mapping[str, Any]) -> str:

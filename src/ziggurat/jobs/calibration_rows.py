@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ziggurat.calibrate.risks import Risk
+from ziggurat.data.overlap import overlapping
 from ziggurat.data.sources import Columns, Rows
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, as_dataset, has_role, load, load_builtin
@@ -19,6 +20,7 @@ from ziggurat.jobs.opening import check_pairs
 
 ENOUGH = 200  # rows that chose for the model: from here on they order the path, and all fresh rows certify
 MOST_ORDERING = 20_000  # more learn no better path, and would be missing where they certify
+_COMPARED = 4000
 _ORDERING = 3  # else one of so many fresh rows does
 
 
@@ -29,6 +31,7 @@ class CalibrationRows:
     order: Dataset  # learn the path of settings
     certify: Dataset  # test it; in a fixed random order, as the betting bound needs
     left_out: int  # rows of the source that trained the model, or chose for it and order nothing
+    overlap: float = 0.0  # share of the certifying texts that are a part of one that trained, or have one as a part
 
 
 def calibration_rows(
@@ -65,15 +68,21 @@ def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns:
         )
     fresh = _shuffled(everything.take(np.flatnonzero(~seen)))
     chose = np.flatnonzero(seen & _that_chose(classifier, loaded))
+    overlap = _overlap(fresh, everything.take(np.flatnonzero(seen)))
     if len(chose) >= ENOUGH:
-        return CalibrationRows(_shuffled(everything.take(chose)), fresh, int(seen.sum()) - len(chose))
+        return CalibrationRows(_shuffled(everything.take(chose)), fresh, int(seen.sum()) - len(chose), overlap)
     ordering = fresh.hashes % _ORDERING == 0  # by content: a text that is there twice is on one side
     if ordering.sum() > MOST_ORDERING:
         ordering &= fresh.hashes <= np.sort(fresh.hashes[ordering])[MOST_ORDERING - 1]
     if ordering.all() or not ordering.any():
         raise UserError(f"{source}: {len(fresh)} rows that the model has not seen; calibration needs some hundred")
     order, certify = (fresh.take(np.flatnonzero(chosen)) for chosen in (ordering, ~ordering))
-    return CalibrationRows(order, certify, int(seen.sum()))
+    return CalibrationRows(order, certify, int(seen.sum()), overlap)
+
+
+def _overlap(fresh: Dataset, seen: Dataset) -> float:
+    """Of at most so many fresh texts, the share that is a run of words of a seen one, or the reverse."""
+    return float(overlapping(fresh.texts[:_COMPARED], seen.texts).mean()) if len(seen) else 0.0
 
 
 def _that_chose(classifier: AdaptiveClassifier, rows: Rows) -> np.ndarray:
