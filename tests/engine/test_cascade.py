@@ -93,7 +93,7 @@ def test_a_trace_charges_every_tier_that_ran(cascade, alone, texts):
         assert answer.trace.read == large.trace.read
 
 
-def test_a_tier_may_read_with_a_tokenizer_of_its_own(make_static, pruned_folder, opened, texts, tmp_path):
+def test_claim_28_a_tier_may_read_with_a_tokenizer_of_its_own(make_static, pruned_folder, opened, texts, tmp_path):
     short = make_static(max_length=6)
     write_cascade([short, pruned_folder], tmp_path / "both")
     cascade, static, last = opened(tmp_path / "both"), opened(short), opened(pruned_folder)

@@ -73,7 +73,7 @@ def first_batches(tier, asked) -> list[int]:
 
 @repeatable
 @given(st.data())
-def test_whatever_the_arrivals_everybody_is_answered_once_and_as_by_the_ladder(data):
+def test_claim_28_whatever_the_arrivals_everybody_is_answered_once_and_as_by_the_ladder(data):
     rule, sizes, arrivals = data.draw(ladder_rules()), data.draw(SIZES), data.draw(ARRIVALS)
     tiers, encoded, clock = make_tiers(), inputs(), Clock()
     queues = Escalation(tiers, rule, sizes, data.draw(st.sampled_from([0.5, 3.0, np.inf])), clock)
@@ -95,7 +95,7 @@ def test_whatever_the_arrivals_everybody_is_answered_once_and_as_by_the_ladder(d
 
 @repeatable
 @given(rule=ladder_rules(), sizes=SIZES, arrivals=ARRIVALS)
-def test_later_tiers_run_full_batches_until_the_flush(rule, sizes, arrivals):
+def test_claim_28_later_tiers_run_full_batches_until_the_flush(rule, sizes, arrivals):
     tiers, encoded = make_tiers(), inputs()
     queues = Escalation(tiers, rule, sizes, np.inf, Clock())
     asked = [rule.asked[:1], rule.asked[1:3], rule.asked[3:]]

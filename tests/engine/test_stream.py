@@ -61,7 +61,7 @@ def in_arrivals(texts, seed):
 
 @pytest.mark.parametrize(("score", "threshold"), [("margin", 0.35), ("agreement", 1)])
 @pytest.mark.parametrize(("deadline", "size"), [(1e9, 3), (1e9, 100), (1e-9, 100), (1e-9, 4)])
-def test_texts_that_arrive_some_at_a_time_are_answered_as_together(case, score, threshold, deadline, size):
+def test_claim_28_texts_that_arrive_some_at_a_time_are_answered_as_together(case, score, threshold, deadline, size):
     classifier, texts = case
     # Of a single small model there is one rung, which needs no threshold and cannot count.
     rule = classifier.rule(score, threshold) if len(classifier.rungs) > 1 else "full"
