@@ -37,7 +37,7 @@ from ziggurat.report.rows import append_row, provenance, read_rows_file
 ROWS = Path(__file__).resolve().parent.parent / "results" / "cascades.jsonl"
 SHARES = (0.99, 0.98)  # of the last tier's accuracy, as in the paper
 LAST = ("magic-pyramid", "early-exit", FULL)
-TIMED = {1: 128, 32: 512}  # texts, by batch size
+TIMED = {1: 64, 32: 256}  # texts, by batch size
 
 
 @dataclass(frozen=True)
@@ -78,21 +78,21 @@ def cascade(place: Place, firsts: list[Path], last: str) -> Path:
     return out
 
 
-def chosen(model: AdaptiveClassifier, select: Dataset, full_right: float, share: float) -> ExitRule:
-    """The cheapest rule that keeps `share` of the full model's accuracy on the select rows."""
+def chosen(model: AdaptiveClassifier, select: Dataset, full_right: float) -> dict[float, ExitRule]:
+    """For each of SHARES the cheapest rule that keeps it of the full model's accuracy on the select rows."""
     ladders = select_ladders(model, select)
     temperatures = fit_temperatures(ladders[-1].every, select.classes) if len(model.rungs) > 1 else None
-    [point] = choose_points(
+    points = choose_points(
         ladders,
         select.labels,
         model.manifest.fingerprint,
         select.digest,
         "entropy",
-        {"share": (1 - share) * full_right},
+        {str(share): (1 - share) * full_right for share in SHARES},
         temperatures,
         full_right,
     )
-    return model.rule_of(point)
+    return {share: model.rule_of(point) for share, point in zip(SHARES, points, strict=True)}
 
 
 def measured(subject: Subject, full: AdaptiveClassifier, rows: Rows) -> Iterator[dict[str, Any]]:
@@ -187,8 +187,7 @@ def rows_of(place: Place, small: list[str]) -> Iterator[dict[str, Any]]:
         ladders[f"{'+'.join(small)} > {last}"] = cascade(place, list(smalls.values()), last)
     for what, folder in ladders.items():
         model = AdaptiveClassifier.from_pretrained(folder)
-        for share in SHARES:
-            rule = chosen(model, rows.select, full_select, share)
+        for share, rule in chosen(model, rows.select, full_select).items():
             for row in measured(Subject(what, model, rule), full, rows):
                 yield base | row | {"share": share}
     for share in SHARES:
