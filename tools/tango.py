@@ -131,12 +131,18 @@ def escalated(model: AdaptiveClassifier, outcomes: Outcomes) -> float:
 
 
 def routers(
-    small: AdaptiveClassifier, full: AdaptiveClassifier, rows: Rows, share: float, base: dict[str, Any], batch: int
+    small: AdaptiveClassifier,
+    full: AdaptiveClassifier,
+    rows: Rows,
+    right: tuple[np.ndarray, np.ndarray],
+    base: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     """What a random and an oracle router would save: tier 1 on all, tier 2 on what they escalate (Tango's accounting).
 
-    From the tiers' own times. They are set on the test rows, and so flattered: they are bounds, and no methods.
+    From the tiers' own times. They are set on the test rows, and so flattered: they are bounds, and no methods. `right`
+    (n) each: which test rows the tiers answer right.
     """
+    (first, last), share, batch = right, base["share"], base["batch"]
     timed = rows.encoded.take(sample(len(rows.test), TIMED[batch]))
     timings = interleave(
         {
@@ -145,21 +151,26 @@ def routers(
         }
     )
     ratio = 1 / paired_ratio(timings[FULL], timings["small"]).median  # of tier 1's time to tier 2's
-    first, last = (model.run(rows.encoded, rules.never(1)).predictions == rows.test.classes for model in (small, full))
     missing, n = max(0.0, share * last.mean() - first.mean()), len(rows.test)
     speed = len(timed) / timings[FULL].p50
     whole, cheap = (model.full_flops(rows.encoded.lengths).sum() for model in (full, small))
     for what, rate in (("random", missing / max(1e-12, last.mean() - first.mean())), ("oracle", missing)):
-        right = float(first.mean()) + missing
-        low, high = accuracy_interval(round(right * n), n)
+        accuracy = float(first.mean()) + missing
+        low, high = accuracy_interval(round(accuracy * n), n)
         gain = float(1 / (ratio + rate))
         yield base | {
-            "what": what, "batch": batch, "accuracy": right, "accuracy_low": min(low, right),
-            "accuracy_high": max(high, right), "n_accuracy": n, "escalated": float(rate), "n_texts": len(timed),
+            "what": what, "accuracy": accuracy, "accuracy_low": min(low, accuracy),
+            "accuracy_high": max(high, accuracy), "n_accuracy": n, "escalated": float(rate), "n_texts": len(timed),
             **lengths_summary(timed), "time_gain": gain, "texts_per_second_p50": speed * gain,
             "texts_per_second_p95": speed * gain, "full_texts_per_second_p50": speed,
             "flops_gain": float(whole / (cheap + rate * whole)), "computed": True,
         }  # fmt: skip
+
+
+def right_of(model: AdaptiveClassifier, rows: Rows) -> np.ndarray:
+    """Which test rows a model alone answers right at full depth, (n) bool."""
+    found: np.ndarray = model.run(rows.encoded, rules.never(len(model.rungs))).predictions == rows.test.classes
+    return found
 
 
 def rows_of(place: Place, small: list[str]) -> Iterator[dict[str, Any]]:
@@ -170,12 +181,12 @@ def rows_of(place: Place, small: list[str]) -> Iterator[dict[str, Any]]:
     rows = Rows(roles[Role.SELECT], test, full.tokenizer.encode(test.texts, test.pairs))
     [whole] = select_ladders(full, rows.select, (1.0,))
     full_select = float((whole.every[:, -1].argmax(axis=1) == rows.select.classes).mean())
-    full_test = float((full.run(rows.encoded, rules.never(1)).predictions == test.classes).mean())
+    full_test = right_of(full, rows)
     data, split = data_and_split(place.test)
     base = {
         "data": data, "split": split, "seed": place.seed, "model": "MiniLM-L6-H384", "timed": "model",
         "padding": "packed", "device": full.backend.device, "threads": full.backend.threads,
-        "dtype": full.backend.dtype, "full_accuracy": full_test,
+        "dtype": full.backend.dtype, "full_accuracy": float(full_test.mean()),
     }  # fmt: skip
     smalls = students(place, small)
     alone = {kind: AdaptiveClassifier.from_pretrained(folder) for kind, folder in smalls.items()}
@@ -190,9 +201,12 @@ def rows_of(place: Place, small: list[str]) -> Iterator[dict[str, Any]]:
         for share, rule in chosen(model, rows.select, full_select).items():
             for row in measured(Subject(what, model, rule), full, rows):
                 yield base | row | {"share": share}
+    firsts = right_of(alone[small[-1]], rows)
     for share in SHARES:
         for batch in TIMED:
-            yield from routers(alone[small[-1]], full, rows, share, base | {"share": share}, batch)
+            yield from routers(
+                alone[small[-1]], full, rows, (firsts, full_test), base | {"share": share, "batch": batch}
+            )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -67,7 +67,9 @@ class Tier:
         """Packed batches, like lengths together, with a progress bar over inputs if asked."""
         if batch_size < 1:
             raise UserError(f"batch size {batch_size}: must be at least 1")
-        groups = by_length(encoded.lengths, SMALL_BATCH if self.spec is None else batch_size)
+        # One text at a time is one at a time; else a small model is fastest in large batches, whatever others need.
+        size = SMALL_BATCH if self.spec is None and batch_size > 1 else batch_size
+        groups = by_length(encoded.lengths, size)
         if not progress:
             yield from (pack_rows(encoded, indices) for indices in groups)
             return
