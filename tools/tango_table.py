@@ -51,9 +51,7 @@ def _speeds(rows: Iterable[dict[str, Any]], what: str, share: float) -> list[str
     one, many = by_batch[1], by_batch[32]
     return [
         f"{100 * many['accuracy']:.2f}",
-        f"{one['time_gain']:.2f}",
-        f"{many['time_gain']:.2f}",
-        f"{many['flops_gain']:.2f}",
+        *(_times(gain) for gain in (one["time_gain"], many["time_gain"], many["flops_gain"])),
     ]
 
 
@@ -63,7 +61,11 @@ def _throughput(rows: Iterable[dict[str, Any]], what: str, share: float | None) 
     name = what if share is None else f"{what} at {100 * share:.0f} %"
     speeds = (one["texts_per_second_p50"], many["texts_per_second_p50"], many["full_texts_per_second_p50"])
     texts = " | ".join(f"{speed:,.0f}" for speed in speeds)
-    return f"| {name} | {100 * many['accuracy']:.2f} | {texts} | {many['time_gain']:.2f} |"
+    return f"| {name} | {100 * many['accuracy']:.2f} | {texts} | {_times(many['time_gain'])} |"
+
+
+def _times(gain: float) -> str:
+    return f"{gain:,.1f}" if gain < 100 else f"{gain:,.0f}"
 
 
 def _rule(head: str) -> str:
