@@ -7,8 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from machines import made_up_profile
 
-from ziggurat.calibrate.timing import Costs, Profile
+from ziggurat.calibrate.stored import StoredRun
 from ziggurat.cli.text import training_text
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
@@ -24,7 +25,6 @@ from ziggurat.jobs.explanation import explain
 from ziggurat.jobs.information import info
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
-from ziggurat.jobs.profiling import conditions_of
 from ziggurat.jobs.small_training import Teacher, lesson_of
 from ziggurat.jobs.training import TrainOptions, train_classifier
 from ziggurat.recipe import Recipe, SmallConfig
@@ -32,17 +32,6 @@ from ziggurat.report.measure import Timing
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ENGINE = ModelOptions("cpu")
-
-
-def made_up_profile(classifier: AdaptiveClassifier, tick=None) -> Profile:
-    """A machine on which a layer costs 10 µs a token, a head 1 µs."""
-    tokens, lengths = (1, 1000), (1, 2, 4, 64)
-
-    def linear(per_token: float) -> tuple[tuple[float, ...], ...]:
-        return tuple((per_token * n,) * len(lengths) for n in tokens)
-
-    costs = Costs(linear(1e-6), linear(1e-5), linear(1e-5), linear(1e-6), linear(4e-6), linear(6e-6))
-    return Profile(conditions_of(classifier), "2026-11-21", tokens, lengths, costs)
 
 
 @pytest.fixture(autouse=True)
@@ -167,8 +156,6 @@ def test_predicted_time_charges_a_tier_for_what_reaches_it(cascade, rows_file):
     classifier = AdaptiveClassifier.from_pretrained(cascade[0], "cpu")
     encoded = classifier.encode(load(str(rows_file)).texts)
     every = classifier.every_rung(encoded)
-    from ziggurat.calibrate.stored import StoredRun
-
     n = len(encoded)
     costs = [SmallCost(1e-7), ProfiledCost(made_up_profile(AdaptiveClassifier([classifier.tiers[1]])))]
     time = PredictedTime(classifier, costs, encoded, {0.0: StoredRun(every.logits, every.kept, 0.0)}, 32)

@@ -7,15 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from machines import made_up_profile
 
 from ziggurat.calibrate.risks import RISKS
-from ziggurat.calibrate.timing import Costs, Profile
 from ziggurat.cli.calibration import calibration_text
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import Role, as_dataset, load
 from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest, write_point
 from ziggurat.engine import rules
-from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.runner import replay
 from ziggurat.errors import UserError
 from ziggurat.jobs import calibration_rows as rows_module
@@ -26,21 +25,9 @@ from ziggurat.jobs.calibration_time import PredictedTime, ProfiledCost
 from ziggurat.jobs.certifying import Promise, calibrate
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.profiling import conditions_of
 
 ENGINE = ModelOptions("cpu", engine="torch")
 LOOSE = Promise({"loose": 0.5}, criterion="agreement")  # what even a random model keeps
-
-
-def made_up_profile(classifier: AdaptiveClassifier, tick=None) -> Profile:
-    """A machine on which a layer costs 10 µs a token, a head 1 µs."""
-    tokens, lengths = (1, 1000), (1, 2, 4, 64)
-
-    def linear(per_token: float) -> tuple[tuple[float, ...], ...]:
-        return tuple((per_token * n,) * len(lengths) for n in tokens)
-
-    costs = Costs(linear(1e-6), linear(1e-5), linear(1e-5), linear(1e-6), linear(4e-6), linear(6e-6))
-    return Profile(conditions_of(classifier), "2026-11-21", tokens, lengths, costs)
 
 
 @pytest.fixture(autouse=True)

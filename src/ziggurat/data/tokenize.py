@@ -29,9 +29,7 @@ class Encoded:
 
     tokens: list[np.ndarray]  # (n) arrays of shape (length, 2) int64: token id, segment id
     truncated: np.ndarray  # (n) bool: the text was longer than the model reads
-    texts: Sequence[str] | None = (
-        None  # (n) what was read, for a later tier with a tokenizer of its own; None = unknown
-    )
+    texts: Sequence[str] | None = None  # (n) what was read, for a tier with a tokenizer of its own; None = unknown
     pairs: Sequence[str] | None = None  # (n) second texts; None = single texts
 
     @cached_property
