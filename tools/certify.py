@@ -54,7 +54,7 @@ def rows_of(options: argparse.Namespace, test: str) -> Iterator[dict[str, Any]]:
     rows = seen(
         classifier, rows_to_measure(classifier, test), risk_by_name(promise.criterion), None, how.batch_size, False
     )
-    costs = costs_of(classifier, rows.encoded)
+    costs = costs_of(classifier, rows.encoded, how.batch_size)
     time = PredictedTime(classifier, costs, rows.encoded, rows.runs, how.batch_size)
     full, every = time.of_full_depth(len(classifier.rungs)), searched(classifier, rows, time, promise)
     data, split = data_and_split(test)

@@ -171,7 +171,7 @@ def test_predicted_time_charges_a_tier_for_what_reaches_it(cascade, rows_file):
 
 def test_costs_are_measured_for_small_tiers_and_profiled_for_encoders(cascade, rows_file):
     classifier = AdaptiveClassifier.from_pretrained(cascade[0], "cpu")
-    costs = costs_of(classifier, classifier.encode(load(str(rows_file)).texts))
+    costs = costs_of(classifier, classifier.encode(load(str(rows_file)).texts), 32)
     assert isinstance(costs[0], SmallCost) and costs[0].per_token > 0
     assert isinstance(costs[1], ProfiledCost)
 

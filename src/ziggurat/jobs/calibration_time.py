@@ -60,7 +60,7 @@ class ProfiledCost:
 
 @dataclass(frozen=True)
 class SmallCost:
-    """Of a small model: so much for each token, in large batches."""
+    """Of a small model: so much for each token."""
 
     per_token: float  # seconds
     key: str = ""
@@ -70,22 +70,22 @@ class SmallCost:
         return self.per_token * float(kept.sum())
 
 
-def costs_of(classifier: AdaptiveClassifier, encoded: Encoded, tick: Progress = None) -> list[Cost]:
+def costs_of(classifier: AdaptiveClassifier, encoded: Encoded, batch_size: int, tick: Progress = None) -> list[Cost]:
     """Of each tier: an encoder's stored profile, measured where there is none; small models are timed right here."""
     some = sample(len(encoded), _TIMED_ROWS)
     return [
         ProfiledCost(stored_profile(AdaptiveClassifier([tier]), tick))
         if tier.spec is not None
-        else _timed(tier, inputs_of(tier, classifier.tiers[-1], encoded.take(some), np.arange(len(some))))
+        else _timed(tier, inputs_of(tier, classifier.tiers[-1], encoded.take(some), np.arange(len(some))), batch_size)
         for tier in classifier.tiers
     ]
 
 
-def _timed(tier: Tier, encoded: Encoded) -> SmallCost:
+def _timed(tier: Tier, encoded: Encoded, batch_size: int) -> SmallCost:
     alone, seconds = AdaptiveClassifier([tier]), []
     for _ in range(_ROUNDS):
         start = time.perf_counter()
-        alone.run(encoded, rules.never(1))
+        alone.run(encoded, rules.never(1), batch_size)  # one text at a time costs it many times as much
         seconds.append(time.perf_counter() - start)
     return SmallCost(float(np.median(seconds)) / max(1, int(encoded.lengths.sum())))
 
@@ -93,7 +93,7 @@ def _timed(tier: Tier, encoded: Encoded) -> SmallCost:
 def best_batch_sizes(classifier: AdaptiveClassifier, encoded: Encoded, tick: Progress = None) -> tuple[int, ...]:
     """For each tier the smallest batch that is hardly slower than the fastest, on some of these texts (Tango 6.2).
 
-    A small model always runs in `SMALL_BATCH`es.
+    Of a small model, whatever its batches, `SMALL_BATCH`.
     """
     some = encoded.take(sample(len(encoded), _SIZED_TEXTS))
     found = []

@@ -79,7 +79,7 @@ def calibrate(
     order, witness = (
         seen(classifier, part, risk, reference, options.batch_size, progress) for part in (rows.order, rows.certify)
     )
-    costs = costs_of(classifier, order.encoded, tick)
+    costs = costs_of(classifier, order.encoded, options.batch_size, tick)
     time = PredictedTime(classifier, costs, order.encoded, order.runs, options.batch_size)
     paths = searched(classifier, order, time, promise)
     certified = {name: _certified(paths, witness, risk, target, promise) for name, target in promise.targets.items()}
