@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 Label = int | str
+
+
+class Problem(StrEnum):
+    """What a model is asked; the names of Hugging Face's `problem_type`, and one of ours."""
+
+    SINGLE_LABEL = "single_label_classification"  # one of several classes
+    MULTI_LABEL = "multi_label_classification"  # any of several labels, each by itself
+    REGRESSION = "regression"  # one number
+    QUESTION_ANSWERING = "question_answering"  # a span of the second text
 
 
 @dataclass(frozen=True)

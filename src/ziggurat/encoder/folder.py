@@ -20,7 +20,7 @@ from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file, whole_folder
 from ziggurat.recipe import PruningConfig
-from ziggurat.types import Label, OperatingPoint
+from ziggurat.types import Label, OperatingPoint, Problem
 
 FORMAT_VERSION = 1
 MANIFEST = "ziggurat.json"
@@ -54,6 +54,7 @@ class Manifest:
     pruning: PruningConfig | None = None  # which tokens leave on the way; its numbers are in EXTRAS
     kind: str = ENCODER  # or a small model without layers: static, bilstm
     tiers: tuple[str, ...] = ()  # sub-folders of the models that are asked first, from cheap to dear; none = no cascade
+    problem_type: str = Problem.SINGLE_LABEL  # a ziggurat.types.Problem
 
     def operating_point(self, name: str) -> OperatingPoint:
         """The point of this name; UserError lists those that exist."""
@@ -184,6 +185,8 @@ def fingerprint(folder: Path, manifest: Manifest) -> str:
         settings.append(pruning)
     if manifest.int8:
         settings.append("int8")
+    if manifest.problem_type != Problem.SINGLE_LABEL:
+        settings.append(manifest.problem_type)
     settings += [read_manifest(tier).fingerprint for tier in tier_folders(folder, manifest)]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name in (WEIGHTS, EXTRAS, TOKENIZER):
