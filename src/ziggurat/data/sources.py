@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ziggurat.data.tables import READERS, Table, first_line, read_table
 from ziggurat.errors import UserError
@@ -32,6 +33,7 @@ class Rows:
     pairs: list[str] | None  # (n), may be empty strings
     labels: list[int | str | float | None] | None  # (n); None in the list = this row has none
     source: str  # as the user wrote it, for messages
+    label_names: tuple[str, ...] | None = None  # of a data set whose classes have an order; None = those that occur
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -91,19 +93,24 @@ def _read_hub(source: str, columns: Columns) -> Table:
     name, _, config = address.partition(":")
     if not (name and at and split):
         raise UserError(f"{source}: no split named; write hf:NAME@SPLIT or hf:NAME:CONFIG@SPLIT, as in hf:ag_news@test")
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(f"{source}: Hugging Face data sets need a package: pip install 'ziggurat[train]'") from error
-    try:
-        dataset = datasets.load_dataset(name, config or None, split=split)
-    except Exception as error:  # no network, unknown name, config or split: these have no base class in common
-        raise UserError(f"{source}: cannot be loaded, check name and network ({first_line(error)})") from error
+    dataset = hub_dataset(name, config or None, split, source, "check name and network")
     cells = {column: list(dataset[column]) for column in dataset.column_names}
     classes = getattr(dataset.features.get(columns.label), "names", None)
     if classes is not None:  # class indices; -1 is the hub's way to withhold a label
         cells[columns.label] = [None if i is None or i < 0 else classes[i] for i in cells[columns.label]]
     return Table(source, "row", range(1, len(dataset) + 1), cells)
+
+
+def hub_dataset(name: str, config: str | None, split: str, source: str, fix: str) -> Any:
+    """A split of a data set on the hub, a `datasets.Dataset`; UserError with the fix where it cannot be had."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(f"{source}: Hugging Face data sets need a package: pip install 'ziggurat[train]'") from error
+    try:
+        return datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # no network, unknown name, config or split: these have no base class in common
+        raise UserError(f"{source}: cannot be loaded, {fix} ({first_line(error)})") from error
 
 
 def _require_columns(tables: Iterable[Table], wanted: Sequence[str | None]) -> None:

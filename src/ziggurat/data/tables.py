@@ -43,7 +43,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """The file's text without a byte order mark."""
     content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
@@ -71,29 +71,29 @@ def _from_objects(path: Path, unit: str, numbers: Sequence[int], objects: Sequen
 
 def _read_jsonl(path: Path) -> Table:
     # Not splitlines(): it would also cut at characters such as U+2028, which JSON allows inside a string.
-    lines = {n: line for n, line in enumerate(_read_text(path).split("\n"), start=1) if line.strip()}
+    lines = {n: line for n, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()}
     objects = [_parse_json(line, f"{path}, line {n}") for n, line in lines.items()]
     return _from_objects(path, "line", list(lines), objects)
 
 
 def _read_json(path: Path) -> Table:
-    content = _parse_json(_read_text(path), str(path))
+    content = _parse_json(read_text(path), str(path))
     if not isinstance(content, list):
         raise UserError(f"{path}: not a list of objects; write one list, or one object per line in a .jsonl file")
     return _from_objects(path, "row", range(1, len(content) + 1), content)
 
 
 def _read_csv(path: Path) -> Table:
-    return _read_delimited(path, ",")
+    return read_delimited(path, ",")
 
 
 def _read_tsv(path: Path) -> Table:
-    return _read_delimited(path, "\t")
+    return read_delimited(path, "\t")
 
 
-def _read_delimited(path: Path, delimiter: str) -> Table:
-    """Cells in RFC 4180 quoting under a header."""
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), delimiter=delimiter, strict=True)
+def read_delimited(path: Path, delimiter: str, names: Sequence[str] | None = None) -> Table:
+    """Cells in RFC 4180 quoting under a header; `names` are the columns of a file that has none."""
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
     records: dict[int, list[str]] = {}  # by the line on which they start: a quoted cell may span several
     limit = csv.field_size_limit(2**31 - 1)  # the default refuses a cell of more than 131,072 characters
     try:
@@ -106,7 +106,7 @@ def _read_delimited(path: Path, delimiter: str) -> Table:
         raise UserError(f'{path}, line {start}: {error}; put a text with quotes in quotes and double each "') from error
     finally:
         csv.field_size_limit(limit)
-    header = records.pop(next(iter(records), 0), [])
+    header = list(names) if names is not None else records.pop(next(iter(records), 0), [])
     if len(set(header)) < len(header):
         raise UserError(f"{path}: two columns have the same name; the first line must be a header")
     for start, record in records.items():

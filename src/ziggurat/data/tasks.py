@@ -12,6 +12,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ziggurat.data.named import parse_source
+from ziggurat.data.releases import task_rows
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows, read_rows
 from ziggurat.data.stdlib_docs import STDLIB_DOCS, stdlib_docs
 from ziggurat.errors import UserError
@@ -112,8 +114,15 @@ class Dataset:
 
 
 def load(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False) -> Rows:
-    """Rows of any source that `read_rows` knows, or of the built-in data set (`stdlib-docs`)."""
-    return stdlib_docs() if source == STDLIB_DOCS else read_rows(source, columns, labels_required)
+    """Rows of any source that `read_rows` knows, of a named task, or of the built-in data set (`stdlib-docs`)."""
+    if source == STDLIB_DOCS:
+        return stdlib_docs()
+    named = parse_source(source)
+    if named is None:
+        return read_rows(source, columns, labels_required)
+    if columns not in (DEFAULT_COLUMNS, replace(DEFAULT_COLUMNS, label=None)):
+        raise UserError(f"{source}: a task knows its columns; leave out --text-column, --pair-column, --label-column")
+    return task_rows(named, columns.label is not None, labels_required)
 
 
 def load_builtin() -> dict[Role, Dataset]:
@@ -127,14 +136,15 @@ def split_roles(
     """One data set for each role whose fraction is above 0.
 
     The role comes from the content alone: the same text (up to case and white space) gets the same role in whatever
-    file and order it comes, so roles stay disjoint when rows are added. `label_names` defaults to the sorted distinct
-    labels. Among labelled rows, unlabelled ones train, unless the same text is held out with a label; then they are
-    left out. Rows without any label are shared out like others if `label_names` says what the classes are.
+    file and order it comes, so roles stay disjoint when rows are added. `label_names` defaults to those of the data
+    set, else to the sorted distinct labels. Among labelled rows, unlabelled ones train, unless the same text is held
+    out with a label; then they are left out. Rows without any label are shared out like others if `label_names` says
+    what the classes are.
 
     Raises:
         UserError: no labels, one class only, labels of mixed types, an unknown label, or a role that gets no rows.
     """
-    names = _distinct_labels(rows) if label_names is None else label_names
+    names = (rows.label_names or _distinct_labels(rows)) if label_names is None else label_names
     labels = _class_indices(rows, names)
     if labels is None and label_names is None:
         raise UserError(f"{rows.source}: no labels; add a label column or name the right one")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ziggurat.data.named import parse_source
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Role, as_dataset, load, load_builtin
@@ -98,7 +99,9 @@ def seen_in_training(model: str, rows: Dataset) -> int:
 
 def data_and_split(source: str) -> tuple[str, str]:
     """What rows and titles call a source: its folder and file without path and suffix, or its own name."""
-    path = Path(source)
+    named, path = parse_source(source), Path(source)
+    if named is not None:
+        return named.task.name, named.split
     return (path.resolve().parent.name, path.stem) if path.exists() else (source, str(Role.TEST))
 
 

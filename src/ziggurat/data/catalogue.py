@@ -1,0 +1,230 @@
+"""The data sets that have a name here: GLUE, SQuAD, and the topics and reviews of Zhang et al. 2015."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ziggurat.types import Problem
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Which columns hold what."""
+
+    texts: tuple[str, ...]  # joined by a space to the text, or the first of a pair
+    pair: str | None = None  # the second text
+    label: str = "label"
+    first: int = 0  # what the first class is called where classes are numbers
+
+
+@dataclass(frozen=True)
+class Release:
+    """How the data set's own files are written, one for each split."""
+
+    folder: str  # what they are unpacked into
+    shape: Shape
+    suffix: str  # .tsv: cells are as they stand there, nothing is quoted; .csv: RFC 4180; .json: SQuAD's
+    header: tuple[str, ...] | None = None  # the columns where the files do not name them
+    version: str = ""  # that the files' names end in
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set and its question."""
+
+    name: str
+    hub: str
+    config: str | None
+    shape: Shape  # on the hub
+    names: tuple[str, ...]  # of class 0, 1, …; () = no classes
+    metrics: tuple[str, ...]  # by which it is judged, see ziggurat.report.metrics
+    release: Release
+    splits: tuple[str, ...]  # on the hub
+    problem: Problem = Problem.SINGLE_LABEL
+    escaped: bool = False  # line ends and quotes in texts are written \n and \"
+
+    @property
+    def evaluation(self) -> str:
+        """The split on which models are compared: the first whose labels are public and that trains nothing."""
+        return next((split for split in self.splits if split.startswith("validation")), "test")
+
+
+_GLUE = "nyu-mll/glue"
+_SPLITS = ("train", "validation", "test")
+
+
+def _glue(
+    config: str,
+    folder: str,
+    shape: Shape,
+    names: tuple[str, ...],
+    *metrics: str,
+    release: Shape | None = None,
+    header: tuple[str, ...] | None = None,
+    splits: tuple[str, ...] = _SPLITS,
+    problem: Problem = Problem.SINGLE_LABEL,
+) -> Task:
+    files = Release(folder, shape if release is None else release, ".tsv", header)
+    return Task(f"glue/{config}", _GLUE, config, shape, names, metrics, files, splits, problem)
+
+
+def _squad(name: str, version: str) -> Task:
+    shape = Shape(("question",), "context", "answers")
+    release = Release(name, shape, ".json", version=version)
+    return Task(
+        name, f"rajpurkar/{name}", None, shape, (), (), release, ("train", "validation"), Problem.QUESTION_ANSWERING
+    )
+
+
+def _zhang(
+    name: str,
+    hub: str,
+    folder: str,
+    shape: Shape,
+    columns: tuple[str, ...],
+    names: tuple[str, ...],
+    escaped: bool = False,
+) -> Task:
+    """A set of Zhang et al. 2015: files without a header, the class from 1 first, then the texts."""
+    release = Release(folder, Shape(columns, label="class", first=1), ".csv", ("class", *columns))
+    return Task(name, hub, None, shape, names, ("accuracy",), release, ("train", "test"), escaped=escaped)
+
+
+_PAIR = Shape(("sentence1",), "sentence2")
+_ENTAILED = ("entailment", "not_entailment")
+_STARS = ("1 star", "2 stars", "3 stars", "4 stars", "5 stars")
+# Classes in the hub's order, which for GLUE is the official one: the second is what F1 is about.
+_ALL = (
+    _glue(
+        "cola",
+        "CoLA",
+        Shape(("sentence",)),
+        ("unacceptable", "acceptable"),
+        "mcc",
+        header=("source", "label", "mark", "sentence"),
+    ),
+    _glue("sst2", "SST-2", Shape(("sentence",)), ("negative", "positive"), "accuracy"),
+    _glue(
+        "mrpc",
+        "MRPC",
+        _PAIR,
+        ("not_equivalent", "equivalent"),
+        "accuracy",
+        "f1",
+        release=Shape(("#1 String",), "#2 String", "Quality"),
+    ),
+    _glue(
+        "qqp",
+        "QQP",
+        Shape(("question1",), "question2"),
+        ("not_duplicate", "duplicate"),
+        "accuracy",
+        "f1",
+        release=Shape(("question1",), "question2", "is_duplicate"),
+    ),
+    _glue(
+        "stsb",
+        "STS-B",
+        _PAIR,
+        (),
+        "pearson",
+        "spearman",
+        release=Shape(("sentence1",), "sentence2", "score"),
+        problem=Problem.REGRESSION,
+    ),
+    _glue(
+        "mnli",
+        "MNLI",
+        Shape(("premise",), "hypothesis"),
+        ("entailment", "neutral", "contradiction"),
+        "accuracy",
+        release=Shape(("sentence1",), "sentence2", "gold_label"),
+        splits=("train", "validation_matched", "validation_mismatched", "test_matched", "test_mismatched"),
+    ),
+    _glue("qnli", "QNLI", Shape(("question",), "sentence"), _ENTAILED, "accuracy"),
+    _glue("rte", "RTE", _PAIR, _ENTAILED, "accuracy"),
+    _glue("wnli", "WNLI", _PAIR, ("not_entailment", "entailment"), "accuracy"),
+    _squad("squad", "v1.1"),
+    _squad("squad_v2", "v2.0"),
+    _zhang(
+        "ag_news",
+        "fancyzhx/ag_news",
+        "ag_news_csv",
+        Shape(("text",)),
+        ("title", "description"),
+        ("World", "Sports", "Business", "Sci/Tech"),
+    ),
+    _zhang(
+        "yelp_polarity",
+        "fancyzhx/yelp_polarity",
+        "yelp_review_polarity_csv",
+        Shape(("text",)),
+        ("text",),
+        ("negative", "positive"),
+        escaped=True,
+    ),
+    _zhang(
+        "yelp_review_full",
+        "Yelp/yelp_review_full",
+        "yelp_review_full_csv",
+        Shape(("text",)),
+        ("text",),
+        _STARS,
+        escaped=True,
+    ),
+    _zhang(
+        "dbpedia_14",
+        "fancyzhx/dbpedia_14",
+        "dbpedia_csv",
+        Shape(("title", "content")),
+        ("title", "content"),
+        (
+            "Company",
+            "EducationalInstitution",
+            "Artist",
+            "Athlete",
+            "OfficeHolder",
+            "MeanOfTransportation",
+            "Building",
+            "NaturalPlace",
+            "Village",
+            "Animal",
+            "Plant",
+            "Album",
+            "Film",
+            "WrittenWork",
+        ),
+    ),
+    _zhang(
+        "yahoo_answers_topics",
+        "community-datasets/yahoo_answers_topics",
+        "yahoo_answers_csv",
+        Shape(("question_title", "question_content", "best_answer"), label="topic"),
+        ("question_title", "question_content", "best_answer"),
+        (
+            "Society & Culture",
+            "Science & Mathematics",
+            "Health",
+            "Education & Reference",
+            "Computers & Internet",
+            "Sports",
+            "Business & Finance",
+            "Entertainment & Music",
+            "Family & Relationships",
+            "Politics & Government",
+        ),
+        escaped=True,
+    ),
+    _zhang(
+        "amazon_review_full",
+        "yassiracharki/Amazon_Reviews_for_Sentiment_Analysis_fine_grained_5_classes",  # nobody's official copy
+        "amazon_review_full_csv",
+        Shape(("review_title", "review_text"), label="class_index", first=1),
+        ("title", "text"),
+        _STARS,
+        escaped=True,
+    ),
+)
+TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL})
