@@ -168,6 +168,7 @@ def test_an_unknown_task_or_split_says_which_there_are():
         with pytest.raises(UserError, match=hint):
             task_source(name, training=True)
     fails("task:glue/mrpc@dev", "no split 'dev'", "train, validation, test")
+    fails("task:glue/mrpc", "no split named", "train, validation, test")
 
 
 # --- layouts -------------------------------------------------------------------------------------------------------

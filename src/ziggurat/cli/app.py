@@ -15,13 +15,11 @@ from ziggurat.cli.calibration import calibrate
 from ziggurat.cli.competition import CompetitionOptions, competition_options
 from ziggurat.cli.explanation import explanation_text
 from ziggurat.cli.options import (
-    Data,
     Device,
     ExitOptions,
     Json,
     Model,
     PairColumn,
-    PerhapsData,
     TextColumn,
     assembled,
     columns_of,
@@ -36,6 +34,7 @@ from ziggurat.cli.options import (
 )
 from ziggurat.cli.profiling import Profile, data_of, show_profile
 from ziggurat.cli.report import report_app
+from ziggurat.cli.sources import measured_source, perhaps_measured_source
 from ziggurat.cli.text import (
     bench_text,
     competition_text,
@@ -84,20 +83,25 @@ app.command()(calibrate)
 
 
 @app.command("eval")
-@assembled(exits=exit_options, columns=columns_of, options=model_options)
+@assembled(source=measured_source, exits=exit_options, columns=columns_of, options=model_options)
 def evaluate(
     model: Model,
-    data: Data,
+    source: str,
     exits: ExitOptions,
     columns: Columns,
     options: ModelOptions,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Beside accuracy: f1, f1-macro, f1-micro, mcc, pearson, spearman (default: the task's own)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy, cost and speed on labelled rows, beside the same model at full depth."""
     from ziggurat.jobs.evaluation import evaluate as job
 
+    metrics = None if metric is None else words(metric)
     with shown(as_json, evaluation_text) as show:
-        show(job(model, data, *exits, columns, options, progress=interactive()))
+        show(job(model, source, *exits, columns, options, progress=interactive(), metrics=metrics))
 
 
 @app.command()
@@ -158,10 +162,10 @@ def explain(
 
 
 @app.command()
-@assembled(competition=competition_options, columns=columns_of, options=device_options)
+@assembled(source=perhaps_measured_source, competition=competition_options, columns=columns_of, options=device_options)
 def bench(
     model: Model,
-    data: PerhapsData = None,
+    source: str | None,
     batch: Annotated[
         str | None,
         typer.Option(help="Batch sizes, comma-separated (default: 1,32; with --peers tried for each: 1,4,8,16,32,64)."),
@@ -192,8 +196,8 @@ def bench(
     names = None if points is None else words(points)
     if profile:
         others = competition.peers or out is not None or figure is not None
-        return show_profile(model, data, sizes, names, columns, options, texts, repeats, others, as_json)
-    data = data_of(data)
+        return show_profile(model, source, sizes, names, columns, options, texts, repeats, others, as_json)
+    data = data_of(source)
     with shown(as_json, competition_text if competition.peers else bench_text) as show, ticker() as tick:
         if competition.peers:
             result = competition.run(model, data, sizes, names, columns, options, texts, repeats, out, tick)
@@ -217,6 +221,7 @@ def main() -> None:
     """The `ziggurat` command: a user's mistake is one line on stderr and exit code 2."""
     # Before any import of a Hugging Face library: their own bars and advice would drown ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         app()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ziggurat.cli.options import (
-    Data,
     Json,
     Model,
     assembled,
@@ -21,6 +20,7 @@ from ziggurat.cli.options import (
     ticker,
     words,
 )
+from ziggurat.cli.sources import unseen_source
 from ziggurat.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 _MUCH = 0.1  # share of texts that are parts of trained ones, from which on people are told
 
 
-@assembled(columns=columns_of, options=model_options)
+@assembled(source=unseen_source, columns=columns_of, options=model_options)
 def calibrate(
     model: Model,
-    data: Data,
+    source: str,
     max_drop: Annotated[
         str | None,
         typer.Option(help="Largest loss, 0.01 = one point; several with commas (default: exact 0, balanced, fast)."),
@@ -65,7 +65,7 @@ def calibrate(
 ) -> None:
     """Certify operating points on rows that the model has not seen: the fastest that keep a promise, with confidence.
 
-    Give the file that the model was trained on (the rows that training kept out are used), or other labelled rows.
+    Give the file or task that the model was trained on (rows that training kept out are used), or other labelled rows.
     """
     from ziggurat.calibrate.candidates import SCORES
     from ziggurat.jobs.certifying import Promise
@@ -74,7 +74,7 @@ def calibrate(
     tried = SCORES if scores is None else tuple(words(scores))
     promise = Promise(targets_of(max_drop, name), confidence, criterion, tried, reference, max_layers)
     with shown(as_json, calibration_text) as show, ticker() as tick:
-        show(job(model, data, promise, columns, options, html, interactive(), tick))
+        show(job(model, source, promise, columns, options, html, interactive(), tick))
 
 
 def targets_of(max_drop: str | None, name: str | None) -> dict[str, float]:
@@ -103,6 +103,7 @@ def calibration_text(result: dict[str, Any]) -> str:
         f"{rows['certify']:,} rows certify at {share} confidence, {rows['order']:,} others chose what to test"
         + (f"; {rows['left_out']:,} that the model was trained on are left out" if rows["left_out"] else ""),
         f"losses: {result['criterion']}, against {against}; times: {result['batch_size']} texts a batch, model only",
+        *([] if result["uncertified"] is None else [result["uncertified"]]),
         "",
     ]
     lines += [_point_text(entry) for entry in result["points"]]

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder made by `ziggurat train` or `adapt`.")]
-_SOURCES = "JSONL, CSV, TSV or Parquet file, a folder of them, stdlib-docs, or hf:NAME@SPLIT."
-Data = Annotated[str, typer.Option(help=_SOURCES)]
-PerhapsData = Annotated[str | None, typer.Option(help=_SOURCES)]
+PerhapsData = Annotated[
+    str | None,
+    typer.Option(help="JSONL, CSV, TSV or Parquet file, a folder of them, stdlib-docs, or hf:NAME@SPLIT; or --task."),
+]
 Out = Annotated[Path, typer.Option(help="Folder to write; must be empty or absent.")]
 Point = Annotated[str, typer.Option("--operating-point", help="exact, balanced, fast or full.")]
 Threshold = Annotated[float | None, typer.Option(help="Exit threshold for this call, instead of the operating point.")]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ziggurat.cli.options import (
-    Data,
     ExitOptions,
     Json,
     assembled,
@@ -21,6 +20,7 @@ from ziggurat.cli.options import (
     ticker,
     whole_numbers,
 )
+from ziggurat.cli.sources import measured_source
 from ziggurat.cli.text import report_text
 
 if TYPE_CHECKING:
@@ -46,24 +46,24 @@ Repeats = Annotated[int, typer.Option(help="Rounds; medians are shown.", min=1)]
 Buckets = Annotated[str, typer.Option(help="Last length of each bucket but the last, in tokens, comma-separated.")]
 
 
-@assembled(columns=columns_of, options=model_options)
+@assembled(source=measured_source, columns=columns_of, options=model_options)
 def _request(
-    models: Models, data: Data, out: Folder, columns: Columns, options: ModelOptions, names: Names = None
+    models: Models, source: str, out: Folder, columns: Columns, options: ModelOptions, names: Names = None
 ) -> Request:
     """What every analysis of models is asked."""
     from ziggurat.jobs.reporting import Request
 
-    return Request(models, data, out, names or (), columns, options, interactive())
+    return Request(models, source, out, names or (), columns, options, interactive())
 
 
-@assembled(columns=columns_of, options=model_options)
+@assembled(source=measured_source, columns=columns_of, options=model_options)
 def _request_of_one(
-    model: OneModel, data: Data, out: Folder, columns: Columns, options: ModelOptions, names: Names = None
+    model: OneModel, source: str, out: Folder, columns: Columns, options: ModelOptions, names: Names = None
 ) -> Request:
     """What an analysis of one model is asked."""
     from ziggurat.jobs.reporting import Request
 
-    return Request([model], data, out, names or (), columns, options, interactive())
+    return Request([model], source, out, names or (), columns, options, interactive())
 
 
 @assembled(chosen=exit_options)

@@ -76,6 +76,7 @@ def evaluation_text(result: dict[str, Any]) -> str:
         f"{result['model']} at {result['operating_point']} on {result['n']:,} rows of {result['data']}",
         f"  accuracy   {result['accuracy']:.4f} [{result['accuracy_low']:.4f}, {result['accuracy_high']:.4f}]   "
         f"full depth {result['full_accuracy']:.4f}, same answer on {result['agreement']:.2%}",
+        *_metric_lines(result["metrics"]),
         f"  FLOPs      {result['flops_ratio']:.2f}x fewer, {result['mean_layers']:.2f} layers on average",
         f"  texts/s    {result['texts_per_second']:.0f}   full depth {result['full_texts_per_second']:.0f}   "
         f"{result['time_ratio']:.2f}x [{result['time_ratio_low']:.2f}, {result['time_ratio_high']:.2f}]   "
@@ -96,6 +97,17 @@ def evaluation_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _metric_lines(metrics: dict[str, float | None]) -> list[str]:
+    """The task's own measures; one that is not defined, as a correlation with a constant, is a dash."""
+    shown = {key: "–" if value is None else f"{value:.4f}" for key, value in metrics.items()}
+    names = [key.removeprefix("full_") for key in metrics if key.startswith("full_")]
+    return [
+        f"  {name.replace('_', '-'):<10} {shown[name]} [{shown[f'{name}_low']}, {shown[f'{name}_high']}]   "
+        f"full depth {shown[f'full_{name}']}"
+        for name in names
+    ]
+
+
 def prediction_text(result: dict[str, Any]) -> str:
     """What `predict` shows."""
     if "out" in result:
@@ -113,9 +125,9 @@ def prediction_text(result: dict[str, Any]) -> str:
 
 def bench_text(result: dict[str, Any]) -> str:
     """What `bench` shows."""
-    from ziggurat.report.tables import RESULT_COLUMNS, aligned
+    from ziggurat.report.tables import aligned, result_columns
 
-    return aligned(result["rows"], RESULT_COLUMNS).rstrip()
+    return aligned(result["rows"], result_columns(result["rows"])).rstrip()
 
 
 def competition_text(result: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ziggurat.cli.options import Device, Json, Out, assembled, columns_of, interactive, model_options, shown
+from ziggurat.cli.sources import training_source
 from ziggurat.cli.text import cascade_text, training_text
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def _train_options(
     return TrainOptions(columns, device, mixed_precision=mixed_precision, certify=certify)
 
 
-@assembled(options=_train_options)
+@assembled(source=training_source, options=_train_options)
 def train(
-    train: Annotated[str, typer.Option("--train", help="Labelled rows: file, folder, stdlib-docs, or hf:NAME@SPLIT.")],
+    source: str,
     out: Out,
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "early-exit",
     model: Annotated[str | None, typer.Option(help="Encoder to start from (default: the packaged MiniLM).")] = None,
@@ -56,7 +57,7 @@ def train(
 
     with shown(as_json, training_text) as show:
         options = replace(options, keep_stages=keep_stages, student=student)
-        show(job(train, out, recipe, model, options, teacher))
+        show(job(source, out, recipe, model, options, teacher))
 
 
 @assembled(columns=columns_of, options=model_options)
@@ -80,20 +81,23 @@ def cascade(
         show(job(models, out, data, columns, options, interactive()))
 
 
-@assembled(options=_train_options)
+@assembled(source=training_source, options=_train_options)
 def adapt(
     checkpoint: Annotated[
         str, typer.Argument(metavar="CHECKPOINT", help="Fine-tuned Hugging Face classifier: folder or hub name.")
     ],
-    train: Annotated[str, typer.Option("--train", help="Rows, with or without labels, like those it will see.")],
+    source: str,
     out: Out,
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "adapt",
     *,
     options: TrainOptions,
     as_json: Json = False,
 ) -> None:
-    """Add early exits to a fine-tuned classifier; its full-depth answers stay as they are."""
+    """Add early exits to a fine-tuned classifier; its full-depth answers stay as they are.
+
+    Rows are like those that it will see, with or without labels.
+    """
     from ziggurat.jobs.training import adapt_classifier as job
 
     with shown(as_json, training_text) as show:
-        show(job(checkpoint, train, out, recipe, options))
+        show(job(checkpoint, source, out, recipe, options))

@@ -50,8 +50,7 @@ def parse_source(source: str) -> Named | None:
         return None
     name, _, rest = source.removeprefix(PREFIX).partition("@")
     split, _, folder = rest.partition(":")
-    task = task_by_name(name)
-    return _checked(Named(task, split or task.evaluation, Path(folder) if folder else None))
+    return _checked(Named(task_by_name(name), split, Path(folder) if folder else None))
 
 
 def task_of(source: str) -> Task | None:
@@ -66,5 +65,6 @@ def task_of(source: str) -> Task | None:
 def _checked(named: Named) -> Named:
     if named.split not in named.task.splits:
         splits = ", ".join(named.task.splits)
-        raise UserError(f"task {named.task.name!r}: no split {named.split!r}; it has {splits}")
+        missing = f"no split {named.split!r}; it has" if named.split else "no split named; write @ and one of"
+        raise UserError(f"task {named.task.name!r}: {missing} {splits}")
     return named

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,26 @@ def task_rows(named: Named, labels: bool = True, labels_required: bool = False) 
             f"take the split {task.evaluation!r}: --task {task.name}"
         )
     return rows
+
+
+def called_like(rows: Rows, labels: Sequence[int | str], task: Task | None = None) -> Rows:
+    """The rows of a task under a model's own labels: numbers from 0, or the same words in another spelling.
+
+    Plain rows of classes 0, 1, … are taken for those of the `task` that the model was trained on. Any others, and rows
+    for a model with other labels, stay as they are.
+    """
+    names = rows.label_names or ()
+    if task is not None and not names and all(label in range(len(task.names)) for label in rows.labels or [None]):
+        names = task.names
+        rows = replace(rows, labels=[names[int(label)] for label in rows.labels or () if label is not None])
+    spelled = {str(label).casefold(): label for label in labels}
+    if list(labels) == list(range(len(names))):
+        own: dict[Any, int | str] = dict(zip(names, labels, strict=True))
+    elif len(names) == len(labels) and spelled.keys() == {name.casefold() for name in names}:
+        own = {name: spelled[name.casefold()] for name in names}
+    else:
+        return rows
+    return replace(rows, labels=rows.labels and [own.get(label) for label in rows.labels], label_names=None)
 
 
 def task_file(named: Named) -> Path | None:

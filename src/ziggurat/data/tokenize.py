@@ -103,13 +103,24 @@ class TextTokenizer:
 
     def __init__(self, folder: Path, max_length: int) -> None:
         """Texts are cut to `max_length` tokens, special ones included; UserError if the folder has no tokenizer."""
-        path = folder / "tokenizer.json"
+        path = self._path = folder / "tokenizer.json"
         self.max_length = max_length
         self._tokenizer = _load(path)
         self._frames = [_frame(self._tokenizer, path, sides) for sides in (1, 2)]
         shortest = max(frame.size + sides for sides, frame in enumerate(self._frames, start=1))
         if max_length < shortest:
             raise UserError(f"max_length {max_length} leaves no room for text; use {shortest} or more")
+
+    def check_fit(self, entries: int) -> None:
+        """UserError if it makes token ids that an embedding table of so many entries has not."""
+        if self._tokenizer.get_vocab_size() <= entries:
+            return
+        size = max(self._tokenizer.get_vocab().values()) + 1
+        if size > entries:
+            raise UserError(
+                f"{self._path}: makes token ids up to {size - 1:,}, but the model embeds {entries:,} tokens: it is "
+                "another model's; copy the tokenizer that the checkpoint was trained with"
+            )
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
         """Tokens of n texts, or of n pairs; of a pair that is too long the longer side is cut first.

@@ -137,6 +137,7 @@ def open_tiers(folder: Path, device: str, dtype: str, threads: int | None, engin
             made[key] = TextTokenizer(at, mine.max_length)
         if mine.kind == ENCODER:
             spec = read_spec(read_json(at / CONFIG, f"{at}: no {CONFIG}; copy the model again"))
+            made[key].check_fit(spec.vocabulary)
             backend = open_backend(at, engine, device, dtype, threads)
             tiers.append(Tier(backend, mine, made[key], spec, deferral_of(at)))
         else:

@@ -19,6 +19,7 @@ from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
 from ziggurat.jobs.refusals import refuse_small
+from ziggurat.jobs.task_metrics import metrics_for, task_measures
 from ziggurat.report.measure import Timing, interleave, paired_ratio, quality_fields, timing_fields
 from ziggurat.report.peers import TransformersPeer
 from ziggurat.report.rows import append_row, checked_row, provenance
@@ -122,7 +123,9 @@ def _quality(setting: Bench, point: str) -> dict[str, Any]:
         spent = classifier.full_flops(lengths)
     else:
         spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
-    return quality_fields(outcomes.predictions == rows.classes, spent, classifier.full_flops(lengths))
+    names = metrics_for(classifier.manifest, setting.source)
+    found = task_measures(classifier.manifest, setting.source, names, outcomes.predictions, rows.classes)
+    return found | quality_fields(outcomes.predictions == rows.classes, spent, classifier.full_flops(lengths))
 
 
 def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Timing]) -> dict[str, Any]:

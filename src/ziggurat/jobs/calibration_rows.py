@@ -11,12 +11,12 @@ from ziggurat.calibrate.risks import Risk
 from ziggurat.data.overlap import overlapping
 from ziggurat.data.sources import Columns, Rows
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
-from ziggurat.data.tasks import Dataset, Fractions, Role, as_dataset, has_role, load, load_builtin
+from ziggurat.data.tasks import Dataset, Fractions, Role, as_dataset, has_role, load_builtin
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.opening import check_pairs
+from ziggurat.jobs.opening import load_like
 
 ENOUGH = 200  # rows that chose for the model: from here on they order the path, and all fresh rows certify
 MOST_ORDERING = 20_000  # more learn no better path, and would be missing where they certify
@@ -57,8 +57,7 @@ def _builtin(classifier: AdaptiveClassifier) -> CalibrationRows:
 
 
 def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns: Columns) -> CalibrationRows:
-    loaded = load(source, columns)
-    check_pairs(classifier, loaded)
+    loaded = load_like(classifier, source, columns)
     everything = as_dataset(loaded, Role.CERTIFY, classifier.manifest.labels)
     seen = np.isin(everything.hashes, trained_rows(local_folder(model)))
     if seen.all():

@@ -27,6 +27,7 @@ from ziggurat.jobs.calibration_rows import CalibrationRows, calibration_rows
 from ziggurat.jobs.calibration_runs import Seen, seen
 from ziggurat.jobs.calibration_time import PredictedTime, best_batch_sizes, costs_of
 from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.task_metrics import uncertified
 from ziggurat.report.competition import Progress
 from ziggurat.report.plots import require_matplotlib
 
@@ -93,6 +94,7 @@ def calibrate(
     chosen = chosen_points(classifier, certified, order, witness, terms, options, tick)
     _write(model, classifier, chosen)
     result = _summary(model, source, promise, rows, chosen, paths, time.key, options)
+    result["uncertified"] = uncertified(classifier.manifest, source, promise.criterion)
     if html is not None:
         write_picture(html, result, classifier, chosen, paths, order, witness, time)
         result["html"] = str(html)

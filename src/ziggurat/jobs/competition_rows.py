@@ -13,6 +13,7 @@ from ziggurat.data.tasks import Dataset
 from ziggurat.data.tokenize import Encoded
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.jobs.opening import data_and_split, lengths_summary
+from ziggurat.jobs.task_metrics import metrics_for, task_measures
 from ziggurat.report.competition import SORTED, Entry, Latencies
 from ziggurat.report.measure import Timing, paired_ratio, quality_fields, timing_fields
 
@@ -48,7 +49,9 @@ def quality(setting: Setting, entry: Entry) -> dict[str, Any]:
         rule = classifier.rule_of(str(entry.contestant.point))
         outcomes = classifier.run(setting.encoded, rule)
         spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
-    return quality_fields(predictions == rows.classes, spent, full)
+    names = metrics_for(classifier.manifest, setting.source)
+    found = task_measures(classifier.manifest, setting.source, names, predictions, rows.classes)
+    return found | quality_fields(predictions == rows.classes, spent, full)
 
 
 def row_of_batches(

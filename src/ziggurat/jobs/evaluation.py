@@ -23,6 +23,7 @@ from ziggurat.jobs.opening import (
     sample,
     seen_in_training,
 )
+from ziggurat.jobs.task_metrics import metrics_for, task_measures
 from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
 
 
@@ -36,14 +37,17 @@ def evaluate(
     options: ModelOptions = ModelOptions(),
     timed_texts: int = 512,
     progress: bool = False,
+    metrics: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Answers all rows adaptively and at full depth, and times both on `timed_texts` of them, interleaved.
 
     Ratios are full over adaptive: larger is better. Times are the model's alone, without tokenisation; five rounds,
-    medians. UserError for rows without labels or with labels that are not the model's.
+    medians. `metrics` are measured beside accuracy, None = the task's. UserError for rows without labels or with
+    labels that are not the model's.
     """
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
+    names = metrics_for(classifier.manifest, source, metrics)
     rows = rows_to_measure(classifier, source, columns)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     full_rule = rules.never(len(classifier.rungs))
@@ -57,6 +61,7 @@ def evaluate(
         "promise": promise_of(classifier, operating_point, threshold),
         "n": len(rows),
         **_accuracies(adaptive.predictions, full.predictions, rows.classes),
+        "metrics": _metrics(classifier, source, names, adaptive.predictions, full.predictions, rows.classes),
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
         "bops_ratio": _full_bops(classifier, encoded.lengths) / _bops(classifier, adaptive, rule),
         **_depths(classifier, adaptive),
@@ -82,6 +87,20 @@ def _accuracies(adaptive: np.ndarray, full: np.ndarray, truth: np.ndarray) -> di
         "full_accuracy": float((full == truth).mean()),
         "agreement": float((adaptive == full).mean()),
     }
+
+
+def _metrics(
+    classifier: AdaptiveClassifier,
+    source: str,
+    names: Sequence[str],
+    adaptive: np.ndarray,
+    full: np.ndarray,
+    truth: np.ndarray,
+) -> dict[str, float | None]:
+    """The task's own measures of class indices (n) each, and what full depth has."""
+    found = task_measures(classifier.manifest, source, names, adaptive, truth)
+    whole = task_measures(classifier.manifest, source, names, full, truth)
+    return found | {f"full_{key}": value for key, value in whole.items() if not key.endswith(("_low", "_high"))}
 
 
 def _depths(classifier: AdaptiveClassifier, outcomes: Outcomes) -> dict[str, Any]:

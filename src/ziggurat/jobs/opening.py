@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.named import parse_source
+from ziggurat.data.releases import called_like
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Role, as_dataset, load, load_builtin
@@ -19,6 +20,7 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
+from ziggurat.jobs.task_metrics import task_for
 from ziggurat.types import OperatingPoint
 
 
@@ -76,20 +78,32 @@ def rows_to_measure(classifier: AdaptiveClassifier, source: str, columns: Column
         if rows.label_names != names:
             raise UserError(f"{source}: its labels are not the model's ({', '.join(map(str, names))})")
     else:
-        loaded = load(source, columns, labels_required=True)
-        check_pairs(classifier, loaded)
+        loaded = load_like(classifier, source, columns, labels_required=True)
         rows = as_dataset(loaded, Role.TEST, names)
     return rows.require(Role.TEST)
+
+
+def load_like(
+    classifier: AdaptiveClassifier, source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
+) -> Rows:
+    """Rows of a source with their classes called what the model calls them; UserError for pairs or single texts where
+    it reads the other.
+    """
+    rows = load(source, columns, labels_required)
+    check_pairs(classifier, rows)
+    return called_like(rows, classifier.manifest.labels, task_for(classifier.manifest, source))
 
 
 def check_pairs(classifier: AdaptiveClassifier, rows: Rows) -> None:
     """UserError if the rows are pairs and the model reads single texts, or the reverse."""
     if classifier.manifest.pairs and rows.pairs is None:
         raise UserError(
-            f"{rows.source}: the model reads pairs of texts; name the second text's column with --pair-column"
+            f"{rows.source}: has single texts, the model reads pairs; name the second text's column with --pair-column"
         )
     if not classifier.manifest.pairs and rows.pairs is not None:
-        raise UserError(f"{rows.source}: has pairs of texts, the model reads single ones; remove the second column")
+        raise UserError(
+            f"{rows.source}: has pairs of texts, the model reads single ones; give rows without a second text"
+        )
 
 
 def seen_in_training(model: str, rows: Dataset) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ziggurat.data.releases import called_like
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
@@ -129,7 +130,8 @@ def read_roles(source: str, recipe: Recipe, columns: Columns, names: tuple[Label
     if source == STDLIB_DOCS and names is None:
         return load_builtin()
     fractions = Fractions(1 - recipe.select - recipe.certify, recipe.select, recipe.certify, 0.0)
-    return split_roles(load(source, columns, labels_required=names is None), fractions, names)
+    rows = load(source, columns, labels_required=names is None)
+    return split_roles(rows if names is None else called_like(rows, names), fractions, names)
 
 
 def _make_small(

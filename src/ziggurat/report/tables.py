@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from ziggurat.report.metrics import MEASURES
+
 Row = Mapping[str, Any]  # a result row, or `dataclasses.asdict` of a point
 
 ABSENT = "–"  # a row that lacks a column, or has None there
@@ -64,6 +66,13 @@ POINT_COLUMNS = (
     Column("accuracy", "accuracy", "", ".2%"),
     Column("cost_ratio", "FLOPs", "x fewer", ".2f"),
 )
+
+
+def result_columns(rows: Sequence[Row]) -> list[Column]:
+    """`RESULT_COLUMNS`, and the measures of the task, such as F1, that these rows have."""
+    found = [name.replace("-", "_") for name in MEASURES if name != "accuracy"]
+    measured = [Column(name, name.replace("_", "-"), "", ".4f") for name in found if any(name in row for row in rows)]
+    return [*RESULT_COLUMNS[:-1], *measured, RESULT_COLUMNS[-1]]
 
 
 def markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:

@@ -63,6 +63,7 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
         _claim(fit.work, _identity(fit, train, select))
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
+        tokenizer.check_fit(model.spec.vocabulary)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
         rows = _seen_rows(fit.source, train, select)
         examples = _examples(train, tokenizer), _examples(select, tokenizer)
