@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ziggurat.data.catalogue import TASKS
+from ziggurat.data.layouts import task_questions
 from ziggurat.data.named import parse_source, task_of, task_source
-from ziggurat.data.releases import task_file
 from ziggurat.data.sources import Columns
 from ziggurat.data.tasks import load, split_roles
 from ziggurat.errors import UserError
@@ -276,7 +276,7 @@ def test_squads_files_are_found_by_split_and_version(write):
     write("own/test.json", "{}")
     write("own/train.json", "{}")
     found = {
-        source: str(task_file(parse_source(source)).relative_to(folder))
+        source: str(task_questions(parse_source(source)).relative_to(folder))
         for source in (
             f"task:squad@train:{folder}",
             f"task:squad@validation:{folder}",
@@ -284,10 +284,22 @@ def test_squads_files_are_found_by_split_and_version(write):
         )
     }
     assert list(found.values()) == ["train-v1.1.json", "dev-v1.1.json", "squad_v2/dev-v2.0.json"]
-    assert task_file(parse_source(f"task:squad@train:{folder / 'own'}")) == folder / "own" / "train.json"
-    assert task_file(parse_source("task:squad@train")) is None
+    assert task_questions(parse_source(f"task:squad@train:{folder / 'own'}")) == folder / "own" / "train.json"
     with pytest.raises(UserError, match=r"train-v2.0.json"):
-        task_file(parse_source(f"task:squad_v2@train:{folder}"))
+        task_questions(parse_source(f"task:squad_v2@train:{folder}"))
+
+
+def test_squad_of_the_hub_or_in_parquet_is_rows_of_questions(hub, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    answers = [{"text": ["b"], "answer_start": [2]}, {"text": [], "answer_start": []}]
+    cells = {"id": ["1", "2"], "context": ["a b", "c d"], "question": ["which?", "where?"], "answers": answers}
+    asked = hub(cells)
+    table = task_questions(parse_source("task:squad_v2@validation"))
+    assert asked == [("rajpurkar/squad_v2", None, "validation")]
+    datasets.Dataset.from_dict(cells).to_parquet(tmp_path / "squad_v2" / "validation-00000-of-00001.parquet")
+    saved = task_questions(parse_source(f"task:squad_v2@validation:{tmp_path}"))
+    for found in (table, saved):
+        assert found.cells["question"] == ["which?", "where?"] and found.cells["answers"] == answers
 
 
 # --- mistakes ------------------------------------------------------------------------------------------------------

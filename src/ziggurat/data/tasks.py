@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from ziggurat.data.named import parse_source
-from ziggurat.data.releases import task_rows
+from ziggurat.data.named_rows import task_rows
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows, read_rows
 from ziggurat.data.stdlib_docs import STDLIB_DOCS, stdlib_docs
 from ziggurat.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.named import parse_source
-from ziggurat.data.releases import called_like
+from ziggurat.data.named_rows import called_like
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Role, as_dataset, load, load_builtin

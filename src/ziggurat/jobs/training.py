@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ziggurat.data.releases import called_like
+from ziggurat.data.named_rows import called_like
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles

@@ -1,0 +1,144 @@
+"""Where a named task's rows are: on the hub, or in a folder in any of the layouts in which people have it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ziggurat.data.catalogue import Release, Shape
+from ziggurat.data.named import TRAIN, Named
+from ziggurat.data.sources import hub_dataset
+from ziggurat.data.tables import READERS, Table, first_line, read_delimited, read_table, read_text
+from ziggurat.errors import UserError
+
+_PLAIN = Shape(("text",), "text_pair")  # our own columns: a folder of train.jsonl, test.jsonl, …
+_MSR = "msr_paraphrase_{}.txt"  # MRPC as Microsoft gives it away
+_MSR_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")  # which of its training rows are GLUE's validation rows
+
+
+def task_table(named: Named) -> tuple[Table, Shape]:
+    """The split's cells, and what its columns are called."""
+    if named.folder is None:
+        fix = "check the network or give the files with --data-dir FOLDER"
+        return _of_dataset(hub_dataset(named.task.hub, named.task.config, named.split, named.source, fix), named)
+    for root in _roots(named):
+        found = _saved(root, named) or _official(root, named) or _plain(root, named)
+        if found is not None:
+            return found
+    raise _absent(named, f"{_stem(named.split)}{named.task.release.suffix}")
+
+
+def task_questions(named: Named) -> Path | Table:
+    """Where a split of questions is: SQuAD's JSON, or rows under the hub's columns (context, question, answers, …)."""
+    if named.folder is None:
+        return task_table(named)[0]
+    release, stem = named.task.release, _stem(named.split)
+    stems = [f"{stem}-{release.version}", stem, named.split]
+    for root in _roots(named):
+        for path in (root / f"{name}{release.suffix}" for name in stems):
+            if path.is_file():
+                return path
+        if (rows := _saved(root, named) or _plain(root, named)) is not None:
+            return rows[0]
+    raise _absent(named, f"{stems[0]}{release.suffix}")
+
+
+def _roots(named: Named) -> list[Path]:
+    """Where the files may be: the folder itself, or what a release or the hub calls the task in it."""
+    folder, task = Path(str(named.folder)).expanduser(), named.task
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the one with the files of {task.name} as --data-dir")
+    inner = [task.release.folder, *([] if task.config is None else [task.config]), task.name, "data"]
+    return [root for root in (folder, *(folder / name for name in inner)) if root.is_dir()]
+
+
+def _absent(named: Named, file: str) -> UserError:
+    return UserError(
+        f"{named.folder}: no split {named.split!r} of {named.task.name}: neither {file}, nor {named.split} as Parquet, "
+        "JSON lines or saved by datasets; check --data-dir, or name another split with --task NAME@SPLIT"
+    )
+
+
+def _stem(split: str) -> str:
+    return split.replace("validation", "dev")
+
+
+def _saved(root: Path, named: Named) -> tuple[Table, Shape] | None:
+    """What `save_to_disk` of Hugging Face's datasets wrote."""
+    folder = root / named.split
+    if not (folder / "state.json").is_file():
+        return None
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(f"{folder}: reading it needs a package: pip install 'ziggurat[train]'") from error
+    try:
+        return _of_dataset(datasets.load_from_disk(str(folder)), named)
+    except Exception as error:  # broken files: these have no base class in common
+        raise UserError(f"{folder}: cannot be read, save it again ({first_line(error)})") from error
+
+
+def _of_dataset(dataset: Any, named: Named) -> tuple[Table, Shape]:
+    cells = {column: list(dataset[column]) for column in dataset.column_names}
+    return Table(named.source, "row", range(1, len(dataset) + 1), cells), named.task.shape
+
+
+def _official(root: Path, named: Named) -> tuple[Table, Shape] | None:
+    """The data set's own file."""
+    release = named.task.release
+    path = root / f"{_stem(named.split)}{release.suffix}"
+    if path.is_file():
+        table = _unquoted(path, release) if release.suffix == ".tsv" else read_delimited(path, ",", release.header)
+        return table, release.shape
+    return _microsofts(root, named) if named.task.name == "glue/mrpc" else None
+
+
+def _microsofts(root: Path, named: Named) -> tuple[Table, Shape] | None:
+    release, part = named.task.release, "test" if named.split == "test" else TRAIN
+    path = root / _MSR.format(part)
+    if not path.is_file():
+        return None
+    table = _unquoted(path, release)
+    ids = next((root / name for name in _MSR_IDS if (root / name).is_file()), None)
+    if part == "test" or (ids is None and named.split == TRAIN):
+        return table, release.shape
+    if ids is None:
+        return None
+    chosen = {tuple(line.split("\t")[:2]) for line in read_text(ids).splitlines()}
+    pairs = zip(table.cells.get("#1 ID", ()), table.cells.get("#2 ID", ()), strict=True)
+    kept = [row for row, pair in enumerate(pairs) if (pair in chosen) != (named.split == TRAIN)]
+    cells = {column: [values[row] for row in kept] for column, values in table.cells.items()}
+    return Table(table.name, table.unit, [table.numbers[row] for row in kept], cells), release.shape
+
+
+def _unquoted(path: Path, release: Release) -> Table:
+    """Cells between tabs as they stand there: GLUE's files quote nothing. A cell that a line lacks is None."""
+    lines = {n: line.rstrip("\r").split("\t") for n, line in enumerate(read_text(path).split("\n"), start=1) if line}
+    first = lines.get(1, [])
+    named = set(release.shape.texts) <= set(first)  # CoLA's test file names its columns, its others do not
+    header = first if named or release.header is None else list(release.header)
+    if header is first:
+        lines.pop(1, None)
+    cells = {
+        name: [cells[place] if place < len(cells) else None for cells in lines.values()]
+        for place, name in enumerate(header)
+    }
+    return Table(str(path), "line", list(lines), cells)
+
+
+def _plain(root: Path, named: Named) -> tuple[Table, Shape] | None:
+    """Parquet as on the hub, or one file of rows, under the hub's columns or ours."""
+    files = sorted(root.glob(f"{named.split}-*.parquet")) or [
+        path for path in (root / f"{named.split}{suffix}" for suffix in READERS) if path.is_file()
+    ]
+    if not files:
+        return None
+    tables = [read_table(path) for path in files]
+    numbers = [number for table in tables for number in table.numbers]
+    cells = {name: [cell for table in tables for cell in table.cells.get(name, ())] for name in tables[0].cells}
+    if any(len(column) < len(numbers) for column in cells.values()):
+        raise UserError(f"{files[0]}: has other columns than {files[-1]}; make them alike")
+    shape = named.task.shape
+    if not set(shape.texts) <= set(cells) and "text" in cells:
+        shape = Shape(_PLAIN.texts, _PLAIN.pair if shape.pair else None)
+    return Table(tables[0].name, tables[0].unit, numbers, cells), shape
