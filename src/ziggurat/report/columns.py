@@ -15,6 +15,7 @@ _TOKENS = Column("tokens_mean", "tokens", "mean", ".1f")
 _FULL = Column("full_accuracy", "full depth", "", ".2%")
 _FLOPS = Column("flops_ratio", "FLOPs", "x fewer", ".2f")
 _LAYERS = Column("mean_layers", "layers", "mean", ".2f")
+_MILLISECONDS = Column("milliseconds_per_text", "time", "ms per text", ".3f")
 _TIME = (
     Column("time_ratio", "time", "x less", ".2f"),
     Column("time_ratio_low", "least", "x", ".2f"),
@@ -38,7 +39,7 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         *ACCURACY_COLUMNS,
         Column("gflops_mean", "GFLOPs", "per text", ".3f"),
         _FLOPS,
-        Column("milliseconds_per_text", "time", "ms per text", ".3f"),
+        _MILLISECONDS,
         *_TIME,
         _LAYERS,
     ),
@@ -52,6 +53,7 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         *ACCURACY_COLUMNS,
         _FULL,
         _FLOPS,
+        _MILLISECONDS,
         *_TIME,
         _LAYERS,
     ),
