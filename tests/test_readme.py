@@ -5,6 +5,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 ANALYSES = (ROOT / "docs" / "analyses.md").read_text("utf-8")
+SUPPORT = (ROOT / "docs" / "support.md").read_text("utf-8")
 
 
 def test_the_results_table_is_made_from_the_rows():
@@ -49,7 +50,7 @@ def test_its_commands_are_known_with_their_options():
     from ziggurat.cli.app import app
 
     group = typer.main.get_command(app)
-    written = (README + ANALYSES).splitlines()
+    written = (README + ANALYSES + SUPPORT).splitlines()
     lines = [line.split("#")[0].split() for line in written if line.startswith("ziggurat ")]
     assert len(lines) >= 9
     for _, name, *arguments in lines:
@@ -69,3 +70,10 @@ def test_every_analysis_is_described():
 
     described = re.findall(r"^\| `(\w+)` \|", ANALYSES, re.MULTILINE)
     assert sorted(described) == sorted(COLUMNS) == sorted(typer.main.get_command(report_app).commands)
+
+
+def test_every_task_that_has_a_name_is_described():
+    from ziggurat.data.catalogue import TASKS
+
+    described = re.findall(r"^\| `([\w/]+)` \| `([\w/-]+)", SUPPORT, re.MULTILINE)
+    assert described == [(task.name, task.hub) for task in TASKS.values()]

@@ -107,8 +107,12 @@ def _plain(cola, folder):
 def test_a_model_without_a_task_has_no_further_measures(model_folder, rows_file):
     result = evaluate(str(model_folder), str(rows_file), options=CPU, timed_texts=8)
     assert result["metrics"] == {}
-    asked = evaluate(str(model_folder), str(rows_file), options=CPU, timed_texts=8, metrics=["mcc", "accuracy"])
-    assert {"mcc", "full_mcc"} <= asked["metrics"].keys() and "accuracy" not in asked["metrics"]
+    asked = evaluate(
+        str(model_folder), str(rows_file), options=CPU, timed_texts=8, metrics=["mcc", "f1-macro", "accuracy"]
+    )
+    assert {"mcc", "full_mcc", "f1_macro"} <= asked["metrics"].keys() and "accuracy" not in asked["metrics"]
+    with pytest.raises(UserError, match="'f1': is of two classes, the model has 3; take f1-macro"):
+        evaluate(str(model_folder), str(rows_file), options=CPU, metrics=["f1"])
     with pytest.raises(UserError, match="metric 'rouge' is not known"):
         evaluate(str(model_folder), str(rows_file), options=CPU, metrics=["rouge"])
 

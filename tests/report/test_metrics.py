@@ -26,7 +26,7 @@ from ziggurat.report.metrics import (
 # TP 3, FP 1, FN 2, TN 4
 PREDICTIONS = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
 TRUTH = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0])
-CLASSES = ("accuracy", "f1", "mcc")
+CLASSES = ("accuracy", "f1", "f1-macro", "f1-micro", "mcc")
 SETS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]])
 TRUE_SETS = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]])
 
@@ -64,6 +64,13 @@ def test_label_sets_have_a_share_of_exact_answers_and_two_f1():
     # Labels: (TP 2, FP 0, FN 1), (TP 1, FP 1, FN 0), nobody names the third.
     assert f1_macro(SETS, TRUE_SETS) == pytest.approx((4 / 5 + 2 / 3 + 0) / 3)
     assert f1_micro(SETS, TRUE_SETS) == pytest.approx(2 * 3 / (2 * 3 + 1 + 1))
+
+
+def test_f1_of_classes_is_the_mean_over_those_that_occur():
+    truth, answers = np.array([0, 0, 1, 5]), np.array([0, 1, 1, 0])
+    # Classes: 0 (TP 1, FP 1, FN 1), 1 (TP 1, FP 1, FN 0), 5 (FN 1).
+    assert f1_macro(answers, truth) == pytest.approx((1 / 2 + 2 / 3 + 0) / 3)
+    assert f1_micro(answers, truth) == accuracy(answers, truth) == 0.5
 
 
 def test_correlations_of_a_constant_are_not_defined():

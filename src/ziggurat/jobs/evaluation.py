@@ -23,7 +23,7 @@ from ziggurat.jobs.opening import (
     sample,
     seen_in_training,
 )
-from ziggurat.jobs.task_metrics import metrics_for, task_measures
+from ziggurat.jobs.task_metrics import beside_full, metrics_for
 from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
 
 
@@ -61,7 +61,9 @@ def evaluate(
         "promise": promise_of(classifier, operating_point, threshold),
         "n": len(rows),
         **_accuracies(adaptive.predictions, full.predictions, rows.classes),
-        "metrics": _metrics(classifier, source, names, adaptive.predictions, full.predictions, rows.classes),
+        "metrics": beside_full(
+            classifier.manifest, source, names, adaptive.predictions, full.predictions, rows.classes
+        ),
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
         "bops_ratio": _full_bops(classifier, encoded.lengths) / _bops(classifier, adaptive, rule),
         **_depths(classifier, adaptive),
@@ -87,20 +89,6 @@ def _accuracies(adaptive: np.ndarray, full: np.ndarray, truth: np.ndarray) -> di
         "full_accuracy": float((full == truth).mean()),
         "agreement": float((adaptive == full).mean()),
     }
-
-
-def _metrics(
-    classifier: AdaptiveClassifier,
-    source: str,
-    names: Sequence[str],
-    adaptive: np.ndarray,
-    full: np.ndarray,
-    truth: np.ndarray,
-) -> dict[str, float | None]:
-    """The task's own measures of class indices (n) each, and what full depth has."""
-    found = task_measures(classifier.manifest, source, names, adaptive, truth)
-    whole = task_measures(classifier.manifest, source, names, full, truth)
-    return found | {f"full_{key}": value for key, value in whole.items() if not key.endswith(("_low", "_high"))}
 
 
 def _depths(classifier: AdaptiveClassifier, outcomes: Outcomes) -> dict[str, Any]:

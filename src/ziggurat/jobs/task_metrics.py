@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ziggurat.data.catalogue import Task
 from ziggurat.data.named import task_of
 from ziggurat.encoder.folder import Manifest
-from ziggurat.report.metrics import MEANS, MEASURES, measure_by_name, measures
+from ziggurat.errors import UserError
+from ziggurat.report.metrics import MEANS, MEASURES, measure_by_name, measures, values
 
 _ACCURACY = "accuracy"
 
@@ -20,27 +21,47 @@ def task_for(manifest: Manifest, source: str) -> Task | None:
 
 
 def metrics_for(manifest: Manifest, source: str, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Measures to report beside accuracy: `wanted`, or the task's. UserError for an unknown one."""
+    """Measures to report beside accuracy: `wanted`, or the task's. UserError for an unknown one, or one of two classes
+    where the model has more.
+    """
     if wanted is None:
         task = task_for(manifest, source)
         wanted = () if task is None else [name for name in task.metrics if name in MEASURES]
     for name in wanted:
         measure_by_name(name)
+        if name == "f1" and len(manifest.labels) > 2:
+            raise UserError(f"metric {name!r}: is of two classes, the model has {len(manifest.labels)}; take f1-macro")
     return tuple(name for name in wanted if name != _ACCURACY)
 
 
 def task_measures(
     manifest: Manifest, source: str, names: Sequence[str], predictions: np.ndarray, truth: np.ndarray
 ) -> dict[str, float | None]:
-    """Each measure of class indices (n) with its interval, as `measures`; classes in the order of the task's.
+    """Each measure of class indices (n) with its interval, as `measures`."""
+    order = _order(manifest, source)
+    return measures(names, order(predictions), order(truth))
 
-    A checkpoint may have the same classes in another order, and F1 is about the task's second.
-    """
+
+def beside_full(
+    manifest: Manifest,
+    source: str,
+    names: Sequence[str],
+    predictions: np.ndarray,
+    full: np.ndarray,
+    truth: np.ndarray,
+) -> dict[str, float | None]:
+    """The same, and each measure of full depth's class indices (n) under full_NAME."""
+    order = _order(manifest, source)
+    whole = values(names, order(full), order(truth))
+    found = task_measures(manifest, source, names, predictions, truth)
+    return found | {f"full_{key}": value for key, value in whole.items()}
+
+
+def _order(manifest: Manifest, source: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Makes the model's class indices the task's: F1 is about its second class, and a checkpoint may have another."""
     task = task_for(manifest, source)
     order = None if task is None else class_order(task.names, manifest.labels)
-    if order is not None:
-        predictions, truth = order[predictions], order[truth]
-    return measures(names, predictions, truth)
+    return lambda classes: classes if order is None else order[classes]
 
 
 def class_order(names: Sequence[str], labels: Sequence[int | str]) -> np.ndarray | None:
@@ -57,7 +78,8 @@ def uncertified(manifest: Manifest, source: str, criterion: str) -> str | None:
     names = [] if task is None else [name for name in task.metrics if name not in MEANS]
     if task is None or not names:
         return None
+    mean = "which is no mean" if len(names) == 1 else "which are no means"
     return (
-        f"{task.name} is judged by {' and '.join(names)}, which is no mean of losses of single texts, so nothing can "
-        f"be certified of it; in its place the loss {criterion!r} is, text by text"
+        f"{task.name} is judged by {' and '.join(names)}, {mean} of losses of single texts and cannot be certified; "
+        f"what is, in place of that, is the loss {criterion!r}"
     )

@@ -39,13 +39,20 @@ def f1(predictions: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = 
 
 
 def f1_macro(predictions: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Mean over labels of each label's F1, of label sets (n, labels) of 0 and 1; a label that nobody names has 0."""
+    """Mean over labels of each label's F1, of label sets (n, labels) of 0 and 1, or of class indices (n).
+
+    As in sklearn a label that nobody names has 0, while of classes only those count that are answered or true.
+    """
     hits, named = _label_counts(predictions, truth, weights)
-    return _ratio(2 * hits, named).mean(axis=-1)
+    counted = np.full(named.shape, True) if predictions.ndim > 1 else named > 0
+    return _ratio(_ratio(2 * hits, named).sum(axis=-1), counted.sum(axis=-1))
 
 
 def f1_micro(predictions: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """F1 of all decisions together, of label sets (n, labels) of 0 and 1; 0 where there is no label at all."""
+    """F1 of all decisions together, of label sets (n, labels) of 0 and 1; 0 where there is no label at all.
+
+    Of class indices (n) it is the accuracy.
+    """
     hits, named = _label_counts(predictions, truth, weights)
     return _ratio(2 * hits.sum(axis=-1), named.sum(axis=-1))
 
@@ -56,8 +63,7 @@ def mcc(predictions: np.ndarray, truth: np.ndarray, weights: np.ndarray | None =
     It is the correlation of the two rows of indicators, summed over classes. 0 where all answers or all truths are
     one class, as sklearn's `matthews_corrcoef`, which GLUE takes for CoLA.
     """
-    classes = np.unique(np.concatenate([predictions, truth]))
-    mine, theirs = (one[:, None] == classes for one in (predictions, truth))
+    mine, theirs = _indicators(predictions, truth)
     counts = _counts(weights, len(mine))
     n = counts.sum(axis=-1)
     named, true = counts @ mine, counts @ theirs  # (…, classes)
@@ -106,16 +112,20 @@ def measures(names: Iterable[str], predictions: np.ndarray, truth: np.ndarray) -
     """
     if len(predictions) != len(truth) or not len(truth):
         raise ValueError(f"{len(predictions)} predictions of {len(truth)} rows")
+    names = list(names)
     found: dict[str, float | None] = {}
-    for name in names:
-        value = float(measure_by_name(name)(predictions, truth, None))
+    for name, (key, value) in zip(names, values(names, predictions, truth).items(), strict=True):
         if name == "accuracy":
-            low, high = accuracy_interval(round(value * len(truth)), len(truth))
+            low, high = accuracy_interval(round(float(value or 0) * len(truth)), len(truth))
         else:
             low, high = bootstrap_interval(measure_by_name(name), predictions, truth)
-        key = name.replace("-", "_")
-        found |= {key: _json(value), f"{key}_low": _json(low), f"{key}_high": _json(high)}
+        found |= {key: value, f"{key}_low": _json(low), f"{key}_high": _json(high)}
     return found
+
+
+def values(names: Iterable[str], predictions: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
+    """Each measure without its interval."""
+    return {name.replace("-", "_"): _json(float(measure_by_name(name)(predictions, truth, None))) for name in names}
 
 
 def bootstrap_interval(
@@ -160,8 +170,17 @@ def _label_counts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each label, (…, labels): how often it is right, and how often it is answered or true, both counting twice."""
     counts = _counts(weights, len(truth))
-    mine, theirs = predictions.astype(bool), truth.astype(bool)
+    if predictions.ndim == 1:
+        mine, theirs = _indicators(predictions, truth)
+    else:
+        mine, theirs = predictions.astype(bool), truth.astype(bool)
     return counts @ (mine & theirs), counts @ mine + counts @ theirs
+
+
+def _indicators(predictions: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the classes that occur each row has, (n, classes) bool each."""
+    classes = np.unique(np.concatenate([predictions, truth]))
+    return predictions[:, None] == classes, truth[:, None] == classes
 
 
 def _correlation(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
