@@ -123,7 +123,7 @@ def test_a_tokenizer_of_another_model_is_refused_before_anything_runs(
     shutil.copytree(tiny_checkpoint, checkpoint)
     with_more_words(checkpoint / "tokenizer.json")
     message = fails("train", "--train", rows_file, "--model", checkpoint, "--out", tmp_path / "new")
-    assert "token ids up to 54, but the model embeds 54 tokens" in message and "copy the tokenizer" in message
+    assert "ids up to 54" in message and "tokenizer" in message and "trained with" in message
 
 
 def with_more_words(path):
