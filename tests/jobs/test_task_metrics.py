@@ -17,7 +17,7 @@ from ziggurat.jobs.benching import bench
 from ziggurat.jobs.certifying import Promise, calibrate
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.opening import ModelOptions, data_and_split
-from ziggurat.jobs.task_metrics import class_order
+from ziggurat.jobs.task_metrics import class_order, metrics_for
 from ziggurat.jobs.training import TrainOptions, adapt_classifier, train_classifier
 from ziggurat.report.metrics import f1, mcc
 
@@ -113,6 +113,9 @@ def test_a_model_without_a_task_has_no_further_measures(model_folder, rows_file)
     assert {"mcc", "full_mcc", "f1_macro"} <= asked["metrics"].keys() and "accuracy" not in asked["metrics"]
     with pytest.raises(UserError, match="'f1': is of two classes, the model has 3; take f1-macro"):
         evaluate(str(model_folder), str(rows_file), options=CPU, metrics=["f1"])
+    score = replace(read_manifest(model_folder), problem_type="regression", labels=("value",))
+    with pytest.raises(UserError, match="'mcc': is not of regression; choose one of pearson, spearman"):
+        metrics_for(score, "rows.jsonl", ["mcc"])
     with pytest.raises(UserError, match="metric 'rouge' is not known"):
         evaluate(str(model_folder), str(rows_file), options=CPU, metrics=["rouge"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,8 +11,14 @@ from ziggurat.data.named import task_of
 from ziggurat.encoder.folder import Manifest
 from ziggurat.errors import UserError
 from ziggurat.report.metrics import MEANS, MEASURES, measure_by_name, measures, values
+from ziggurat.types import Problem
 
 _ACCURACY = "accuracy"
+_OF_PROBLEMS: Mapping[str, tuple[str, ...]] = {
+    Problem.SINGLE_LABEL: (_ACCURACY, "f1", "f1-macro", "f1-micro", "mcc", "pearson", "spearman"),
+    Problem.MULTI_LABEL: (_ACCURACY, "f1-macro", "f1-micro"),
+    Problem.REGRESSION: ("pearson", "spearman"),
+}
 
 
 def task_for(manifest: Manifest, source: str) -> Task | None:
@@ -21,14 +27,17 @@ def task_for(manifest: Manifest, source: str) -> Task | None:
 
 
 def metrics_for(manifest: Manifest, source: str, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Measures to report beside accuracy: `wanted`, or the task's. UserError for an unknown one, or one of two classes
-    where the model has more.
+    """Measures to report beside accuracy: `wanted`, or the task's. UserError for an unknown one, one of another problem
+    than the model's, or one of two classes where the model has more.
     """
     if wanted is None:
         task = task_for(manifest, source)
         wanted = () if task is None else [name for name in task.metrics if name in MEASURES]
     for name in wanted:
         measure_by_name(name)
+        known = _OF_PROBLEMS[manifest.problem_type]
+        if name not in known:
+            raise UserError(f"metric {name!r}: is not of {manifest.problem_type}; choose one of {', '.join(known)}")
         if name == "f1" and len(manifest.labels) > 2:
             raise UserError(f"metric {name!r}: is of two classes, the model has {len(manifest.labels)}; take f1-macro")
     return tuple(name for name in wanted if name != _ACCURACY)
