@@ -42,9 +42,9 @@ def called_like(rows: Rows, labels: Sequence[int | str], task: Task | None = Non
     for a model with other labels, stay as they are.
     """
     names = rows.label_names or ()
-    if task is not None and not names and all(label in range(len(task.names)) for label in rows.labels or [None]):
+    if task is not None and not names and _are_numbered(rows, len(task.names)):
         names = task.names
-        rows = replace(rows, labels=[names[int(label)] for label in rows.labels or () if label is not None])
+        rows = replace(rows, labels=[names[int(str(label))] for label in rows.labels or ()])
     spelled = {str(label).casefold(): label for label in labels}
     if list(labels) == list(range(len(names))):
         own: dict[Any, int | str] = dict(zip(names, labels, strict=True))
@@ -53,6 +53,11 @@ def called_like(rows: Rows, labels: Sequence[int | str], task: Task | None = Non
     else:
         return rows
     return replace(rows, labels=rows.labels and [own.get(label) for label in rows.labels], label_names=None)
+
+
+def _are_numbered(rows: Rows, n: int) -> bool:
+    """Whether every row has one of the class numbers 0 … n - 1."""
+    return bool(rows.labels) and all(type(label) is int and 0 <= label < n for label in rows.labels or ())
 
 
 def _read(table: Table, shape: Shape, named: Named, labels: bool) -> Rows:
