@@ -10,7 +10,7 @@ from ziggurat.data.catalogue import Task
 from ziggurat.data.named import task_of
 from ziggurat.encoder.folder import Manifest
 from ziggurat.errors import UserError
-from ziggurat.report.metrics import MEANS, MEASURES, measure_by_name, measures, values
+from ziggurat.report.metrics import MEANS, measure_by_name, measures, values
 from ziggurat.types import Problem
 
 _ACCURACY = "accuracy"
@@ -30,12 +30,12 @@ def metrics_for(manifest: Manifest, source: str, wanted: Sequence[str] | None = 
     """Measures to report beside accuracy: `wanted`, or the task's. UserError for an unknown one, one of another problem
     than the model's, or one of two classes where the model has more.
     """
+    known = _OF_PROBLEMS.get(manifest.problem_type, ())
     if wanted is None:
         task = task_for(manifest, source)
-        wanted = () if task is None else [name for name in task.metrics if name in MEASURES]
+        return () if task is None else tuple(name for name in task.metrics if name in known and name != _ACCURACY)
     for name in wanted:
         measure_by_name(name)
-        known = _OF_PROBLEMS[manifest.problem_type]
         if name not in known:
             raise UserError(f"metric {name!r}: is not of {manifest.problem_type}; choose one of {', '.join(known)}")
         if name == "f1" and len(manifest.labels) > 2:
