@@ -47,12 +47,25 @@ def trained(cola, tiny_recipe, tiny_checkpoint, tmp_path_factory):
     return out
 
 
-@pytest.fixture
-def two_classes(make_folder):
-    """A function: labels and where the model was trained in, a random model of two classes out."""
+@pytest.fixture(scope="module")
+def two_classes(make_bert, make_checkpoint, tmp_path_factory):
+    """A function: what a random model calls its two classes in, its folder out."""
+    import torch
 
-    def make(labels, source=""):
-        return make_folder(labels=labels, training={"recipe": "none", "data": {"source": source}})
+    from ziggurat.encoder.checkpoint import load_hf, save_model
+    from ziggurat.encoder.folder import Manifest
+
+    base = tmp_path_factory.mktemp("two")
+    checkpoint = make_checkpoint(make_bert(id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}), base / "checkpoint")
+
+    def make(labels):
+        torch.manual_seed(1)
+        folder = base / "-".join(map(str, labels))
+        manifest = Manifest(labels, False, 24, "fastbert", (1, 2, 3), "")
+        save_model(
+            load_hf(checkpoint, 2, "fastbert", None).eval(), manifest, np.array([1], np.uint64), checkpoint, folder
+        )
+        return folder
 
     return make
 

@@ -105,16 +105,16 @@ def evaluate(
 
 
 @app.command()
-@assembled(exits=exit_options, options=model_options)
+@assembled(source=perhaps_measured_source, exits=exit_options, options=model_options)
 def predict(
     model: Model,
+    source: str | None,
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to classify; or use --data.")
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to classify; or use --data or --task.")
     ] = None,
     text_pair: Annotated[
         str | None, typer.Option(help="Second text of the one TEXT, for a model that reads pairs.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="File, folder or data set whose texts to classify.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSONL file to write, one object per text.")] = None,
     watch: Annotated[
         Path | None,
@@ -132,8 +132,8 @@ def predict(
 
     columns = columns_of(text_column, pair_column)
     with shown(as_json, prediction_text) as show:
-        given = _texts_or_pair(texts or [], text_pair, data)
-        answers = job(model, given, data, *exits, columns, options, out, interactive(), watch)
+        given = _texts_or_pair(texts or [], text_pair, source)
+        answers = job(model, given, source, *exits, columns, options, out, interactive(), watch)
         show({"out": str(out), "n": len(answers)} if out else {"answers": answers})
 
 
@@ -236,7 +236,7 @@ def main() -> None:
 def _texts_or_pair(texts: list[str], text_pair: str | None, data: str | None) -> list[Text] | None:
     """What a command line gives to classify; None = the rows of `data`. UserError for a mix-up."""
     if bool(texts) == (data is not None):
-        raise UserError("give either texts or --data, and one of them")
+        raise UserError("give either texts or --data (or --task), and one of them")
     if text_pair is None:
         return [*texts] or None
     if data is not None:
