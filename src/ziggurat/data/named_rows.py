@@ -25,7 +25,9 @@ def task_rows(named: Named, labels: bool = True, labels_required: bool = False) 
     """
     task = named.task
     if task.problem is Problem.QUESTION_ANSWERING:
-        raise UserError(f"{named.source}: questions are answered by a span of their text, and this command has labels")
+        raise UserError(
+            f"{named.source}: questions, answered by a span; labels are wanted here, take a task that has some"
+        )
     rows = _read(*task_table(named), named, labels)
     if labels_required and rows.labels is None:
         raise UserError(
