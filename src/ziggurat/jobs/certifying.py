@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ziggurat.calibrate.candidates import SCORES, extended, families
-from ziggurat.calibrate.certify import Certified, certify, least_rows
+from ziggurat.calibrate.certify import certify, least_rows
 from ziggurat.calibrate.choose import TARGETS
-from ziggurat.calibrate.paths import Tried, path_of, starts, tried
+from ziggurat.calibrate.paths import Tried, path_of, sequences, tried
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.encoder.folder import write_manifest
@@ -82,7 +82,11 @@ def calibrate(
     costs = costs_of(classifier, order.encoded, options.batch_size, tick)
     time = PredictedTime(classifier, costs, order.encoded, order.runs, options.batch_size)
     paths = searched(classifier, order, time, promise)
-    certified = {name: _certified(paths, witness, risk, target, promise) for name, target in promise.targets.items()}
+    tested = sequences(paths, promise.targets.values(), promise.confidence, len(witness.rows))
+    evidence = witness.evidence(risk)
+    certified = {
+        name: certify(tested[target], evidence, target, promise.confidence) for name, target in promise.targets.items()
+    }
     terms = Terms(
         promise.criterion,
         promise.reference,
@@ -137,13 +141,6 @@ def usable_rungs(classifier: AdaptiveClassifier, promise: Promise) -> int:
             f"--max-layers {promise.max_layers}: the first answer comes after layer {depths[0]}; allow that"
         )
     return usable
-
-
-def _certified(
-    paths: Sequence[Sequence[Tried]], witness: Seen, risk: Risk, target: float, promise: Promise
-) -> Certified:
-    tested = starts(paths, target, promise.confidence, len(witness.rows))
-    return certify(tested, witness.evidence(risk), target, promise.confidence)
 
 
 def _opened_reference(model: str, classifier: AdaptiveClassifier, options: ModelOptions) -> AdaptiveClassifier:

@@ -67,8 +67,12 @@ def append_row(path: Path, row: Mapping[str, Any], origin: Mapping[str, Any] | N
 
     ValueError as `checked_row`, or for a value that is no JSON (NaN, an object).
     """
-    full = checked_row({**(provenance() if origin is None else origin), **row})
-    line = json.dumps(full, allow_nan=False, ensure_ascii=False, default=_plain)
+    return append_record(path, checked_row({**(provenance() if origin is None else origin), **row}))
+
+
+def append_record(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a record of other keys, such as a trial of a guarantee: append it as it is and return it."""
+    line = json.dumps(record, allow_nan=False, ensure_ascii=False, default=_plain)
     path.parent.mkdir(parents=True, exist_ok=True)
     # One O_APPEND write per row: two benches may share the file and neither can lose the other's rows, as they could if
     # each wrote the whole file anew and renamed it. Only a crash can tear a line; then the next row starts a new one.
@@ -76,7 +80,7 @@ def append_row(path: Path, row: Mapping[str, Any], origin: Mapping[str, Any] | N
     with path.open("ab", buffering=0) as file:
         if file.write(data) != len(data):
             raise OSError(f"{path}: the row was cut short; is the disk full?")
-    return full
+    return dict(record)
 
 
 def read_rows_file(path: Path) -> list[dict[str, Any]]:
