@@ -81,6 +81,7 @@ def test_a_looser_target_first_tests_what_the_next_smaller_one_is_expected_to_re
     assert found[0.0] == starts([safe, daring], 0.0, 0.95, 1000)
     assert sequences([safe, daring], (0.010,), 0.95, 1000) == {0.010: (tuple(daring),)}
     assert sequences([], (0.010,), 0.95, 1000) == {0.010: ()}
+    assert sequences([safe, daring], (0.0, 0.010), 0.95, 1000)[0.010] == (tuple(daring),)  # 0 is never certified
 
 
 def test_of_two_paths_each_stands_behind_the_one_of_its_kind():
@@ -92,7 +93,8 @@ def test_of_two_paths_each_stands_behind_the_one_of_its_kind():
 
 def test_losses_along_a_sequence_of_several_families_are_those_of_each_setting():
     order = evidence(0, 400)
-    mixed = [path[0] for path in searched(order)] + [path[-1] for path in searched(order)]
+    alone = Tried("entropy", np.full(3, np.nan), 1.0, 3.9, 0.0, 0.0, 0.0)  # pruning without exits
+    mixed = [alone] + [path[0] for path in searched(order)] + [path[-1] for path in searched(order)]
     for one, losses in zip(mixed, order.losses_along(mixed), strict=True):
         np.testing.assert_array_equal(losses, losses_of(one, order.runs, order.losses))
 

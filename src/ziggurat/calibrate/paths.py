@@ -112,10 +112,10 @@ def sequences(
 ) -> dict[float, tuple[tuple[Tried, ...], ...]]:
     """For each target the sequences of settings that n rows test.
 
-    A sequence begins with what the next smaller target is expected to reach: that is still certified where the looser
-    target's own path fails at its first setting. It costs no level, for it is one sequence, fixed beforehand.
+    A sequence begins with what would keep the next smaller target if all that it moves were lost: that is still
+    certified where the looser target's own path fails at its first setting. It costs no level, for it is one sequence,
+    fixed beforehand, and hardly any reach, for such settings pass.
     """
-    net = net_loss(paths)
     tested: dict[float, tuple[tuple[Tried, ...], ...]] = {}
     safe: list[tuple[Tried, ...]] = []
     for target in sorted(set(targets)):
@@ -123,7 +123,8 @@ def sequences(
         tested[target] = tuple(
             _after(safe[min(place, len(safe) - 1)], path) if safe else path for place, path in enumerate(own)
         )
-        safe = [reached for path in tested[target] if (reached := _expected(path, target, confidence, n, net))]
+        if target > 0:  # at 0 no test ever passes, and what loses nothing here may lose something on other rows
+            safe = [reached for path in tested[target] if (reached := _expected(path, target, confidence, n, net=1.0))]
     return tested
 
 

@@ -54,10 +54,10 @@ class Doubts:
 
         The same as `engine.runner.replay` with `thresholds(limits)`.
         """
-        leaves = self.values <= limits
-        places = np.append(self.exits, self.n_rungs - 1)
-        first = np.where(leaves.any(axis=1), leaves.argmax(axis=1), len(self.exits))
-        rungs: np.ndarray = places[first]
+        # Behind the last exit everybody leaves, also where none is asked.
+        leaves = np.pad(self.values <= limits, ((0, 0), (0, 1)), constant_values=True)
+        places = np.append(self.exits, self.n_rungs - 1).astype(np.int64)
+        rungs: np.ndarray = places[leaves.argmax(axis=1)]
         return rungs
 
     def thresholds(self, limits: np.ndarray) -> np.ndarray:
