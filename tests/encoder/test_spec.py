@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ziggurat.encoder.spec import ACTIVATIONS, EncoderSpec, read_spec
+from ziggurat.encoder.architectures.base import ACTIVATIONS
+from ziggurat.encoder.spec import EncoderSpec, read_spec
 from ziggurat.errors import UserError
 
 REQUIRED = {

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ziggurat.encoder import folder as layout
+from ziggurat.encoder.architectures import ARCHITECTURES
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
@@ -107,7 +108,7 @@ def classifier_config(config: dict[str, Any], manifest: Manifest) -> dict[str, A
     """The `config.json` with which plain transformers loads the folder as a sequence classifier."""
     names = [str(label) for label in manifest.labels]
     return config | {
-        "architectures": ["BertForSequenceClassification"],
+        "architectures": [ARCHITECTURES[config["model_type"]].hf_class()],
         "id2label": {str(index): name for index, name in enumerate(names)},
         "label2id": {name: index for index, name in enumerate(names)},
         "problem_type": "single_label_classification",
