@@ -1,0 +1,79 @@
+"""Tiny random classifiers of every architecture, as transformers makes them, in folders with a tokenizer of their kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LABELS = ("river", "stone", "tower")
+LETTERS = "abehiklmnoprstu"
+FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # name → transformers' classes, what its configuration says
+    "bert": ("Bert", {}),
+    "tinybert": ("Bert", {"hidden_size": 48, "num_attention_heads": 4, "hidden_act": "gelu_new"}),  # heads of 12
+    "roberta": ("Roberta", {"type_vocab_size": 1}),
+    "xlm-roberta": ("XLMRoberta", {"type_vocab_size": 1}),
+    "camembert": ("Camembert", {"type_vocab_size": 1}),
+    "distilbert": ("DistilBert", {}),
+    "electra": ("Electra", {"embedding_size": 16}),
+    "electra-unprojected": ("Electra", {"embedding_size": 32}),
+    "ernie-1": ("Ernie", {"hidden_act": "relu"}),
+    "ernie-2": ("Ernie", {"use_task_id": True, "task_type_vocab_size": 3}),
+}
+_SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 48,
+    "initializer_range": 0.2,
+}
+_DISTILBERT = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64} | {
+    key: _SIZES[key] for key in ("max_position_embeddings", "initializer_range")
+}
+
+
+def tokenizer_of(name: str) -> Any:
+    """A transformers tokenizer of the family's kind: WordPiece, byte-level BPE or Unigram over the same few letters."""
+    import transformers
+
+    if name == "roberta":
+        pieces = ["<s>", "<pad>", "</s>", "<unk>", *LETTERS, "Ġ", ",", "ba", "Ġba", "Ġki", "st", "<mask>"]
+        merges = [("b", "a"), ("Ġ", "ba"), ("k", "i"), ("Ġ", "ki"), ("s", "t")]
+        pieces.insert(-1, "ki")
+        return transformers.RobertaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges)
+    if name in ("xlm-roberta", "camembert"):
+        special = ["<s>", "<pad>", "</s>", "<unk>"]
+        scored = [("▁", -1.0), *((letter, -4.0) for letter in LETTERS), ("ba", -5.0), ("▁ki", -5.0), (",", -4.0)]
+        vocabulary = [*((piece, 0.0) for piece in special), *scored, ("<mask>", 0.0)]
+        kind = transformers.XLMRobertaTokenizer if name == "xlm-roberta" else transformers.CamembertTokenizer
+        return kind(vocab=vocabulary)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ",", "ba", "ki", *LETTERS, *(f"##{one}" for one in LETTERS)]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    kind = transformers.DistilBertTokenizer if name == "distilbert" else transformers.BertTokenizer
+    return kind(vocab=vocabulary)
+
+
+def family(name: str, **changes: Any) -> Any:
+    """A random classifier of this family whose answers differ a lot between inputs, in evaluation mode."""
+    import torch
+    import transformers
+
+    from conftest import shake
+
+    classes, settings = FAMILIES[name]
+    sizes = _DISTILBERT if name == "distilbert" else _SIZES
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    vocabulary = {"vocab_size": len(tokenizer_of(name))}
+    config = getattr(transformers, f"{classes}Config")(**sizes | vocabulary | names | dict(settings) | changes)
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{classes}ForSequenceClassification")(config).eval()
+    shake(model)
+    return model
+
+
+def save_family(name: str, folder: Path, **changes: Any) -> Path:
+    """Its Hugging Face folder, as a user would bring it."""
+    family(name, **changes).save_pretrained(folder)
+    tokenizer_of(name).save_pretrained(folder)
+    return folder
