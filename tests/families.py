@@ -1,4 +1,4 @@
-"""Tiny random classifiers of every architecture, as transformers makes them, in folders with a tokenizer of their kind."""
+"""Tiny random classifiers of every architecture, made by transformers, in folders with a tokenizer of their kind."""
 
 from __future__ import annotations
 
@@ -59,8 +59,6 @@ def family(name: str, **changes: Any) -> Any:
     import torch
     import transformers
 
-    from conftest import shake
-
     classes, settings = FAMILIES[name]
     sizes = _DISTILBERT if name == "distilbert" else _SIZES
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
@@ -77,3 +75,13 @@ def save_family(name: str, folder: Path, **changes: Any) -> Path:
     family(name, **changes).save_pretrained(folder)
     tokenizer_of(name).save_pretrained(folder)
     return folder
+
+
+def shake(module: Any) -> None:
+    """Moves every bias and LayerNorm weight away from its start."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))

@@ -160,7 +160,7 @@ def test_only_a_projection_behind_the_embeddings_costs_flops(checkpoints):
 
 @pytest.mark.parametrize("model_type", ["deberta", "deberta-v2"])
 def test_deberta_is_refused_with_the_reason_and_what_works(model_type):
-    with pytest.raises(UserError, match="disentangled.*roberta.*electra") as refusal:
+    with pytest.raises(UserError, match=r"disentangled.*roberta.*electra") as refusal:
         read_spec({"model_type": model_type})
     assert "\n" not in str(refusal.value)
 
