@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ziggurat.encoder import folder as layout
+from ziggurat.encoder.architectures import ARCHITECTURES
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
@@ -26,7 +27,11 @@ from ziggurat.files import whole_folder
 from ziggurat.recipe import PruningConfig
 
 _OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+# Only the first is read here; the others are for transformers, of any version.
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"),
+)
 
 
 def load_hf(
@@ -107,7 +112,7 @@ def classifier_config(config: dict[str, Any], manifest: Manifest) -> dict[str, A
     """The `config.json` with which plain transformers loads the folder as a sequence classifier."""
     names = [str(label) for label in manifest.labels]
     return config | {
-        "architectures": ["BertForSequenceClassification"],
+        "architectures": [ARCHITECTURES[config["model_type"]].hf_class()],
         "id2label": {str(index): name for index, name in enumerate(names)},
         "label2id": {name: index for index, name in enumerate(names)},
         "problem_type": "single_label_classification",
@@ -129,10 +134,9 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{source}: no tokenizer that transformers can read ({str(error).splitlines()[0]})"
-            ) from None
+        except (OSError, ValueError, ImportError) as error:
+            said = str(error).strip().splitlines()[0]
+            raise UserError(f"{source}: no tokenizer that transformers can read ({said}); add tokenizer.json") from None
         # Where there is no vocabulary transformers makes one up, of special tokens alone: every word would be unknown.
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise UserError(f"{source}: no tokenizer; copy tokenizer.json or vocab.txt there, or save_pretrained it")

@@ -173,7 +173,7 @@ def fingerprint(folder: Path, manifest: Manifest) -> str:
     """SHA-256 of whatever changes an answer: weights, tokenizer, architecture, heads, length of the inputs, tiers."""
     if manifest.kind == ENCODER:
         spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
-        settings: list[Any] = [dataclasses.asdict(spec), manifest.max_length, manifest.head_kind]
+        settings: list[Any] = [spec.settings(), manifest.max_length, manifest.head_kind]
         settings.append(list(manifest.head_layers))
     else:
         settings = [manifest.kind, manifest.max_length]
