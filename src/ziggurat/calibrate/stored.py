@@ -80,13 +80,14 @@ def doubts(run: StoredRun, score: str, exits: tuple[int, ...], temperatures: np.
     """The doubts of a stored run's rows at `exits`; `temperatures` (n_rungs) divide the logits, None = 1."""
     asked = exit_score(score)
     seen = run.every if temperatures is None else run.every / temperatures[:, None]
+    # Of a regression, one output, the learned score too looks at the change since the rung before.
+    back = asked.looks_back or (score == LEARNED and seen.shape[2] == 1)
     values = np.empty((len(run.every), len(exits)))
     for place in range(len(exits)):
-        heard = seen[:, list(exits[: place + 1])]  # a rung that is not asked is not in the history
+        heard = seen[:, list(exits[0 if back else place : place + 1])]  # without rungs that are not asked, or not read
         if score == LEARNED and run.deferral is not None:
             found = learned(heard, run.deferral[exits[place]])
         else:
             found = asked.of(heard)
         values[:, place] = -found if asked.larger_is_surer else found
-    # Of a regression, one output, the learned score too looks at the change since the rung before.
-    return Doubts(score, exits, run.n_rungs, values, asked.looks_back or (score == LEARNED and seen.shape[2] == 1))
+    return Doubts(score, exits, run.n_rungs, values, back)

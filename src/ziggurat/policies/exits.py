@@ -162,7 +162,8 @@ def _confident_in_a_row(largest: str) -> ExitScore:
 def unfitted() -> UserError:
     """What is wrong where the learned score is asked and the model has no weights for it."""
     return UserError(
-        f"exit score {LEARNED!r}: the model has none; build its cascade with `ziggurat cascade … --data FILE`"
+        f"exit score {LEARNED!r}: the model has none; build its cascade with `ziggurat cascade … --data FILE` (a "
+        "regression: train it with labels)"
     )
 
 
