@@ -23,6 +23,7 @@ class Criterion:
     loss: Callable[[Tensor, Tensor], Tensor]  # logits (n, n_outputs), labels of labelled rows → mean
     distance: Callable[[Tensor, Tensor, bool], Tensor]  # teacher and student (n, n_outputs), reversed → mean
     metric: Metric
+    lead: Callable[[Tensor], Tensor]  # logits (n, n_outputs) → (n): the part of them that is the answer
 
     def blended(self, logits: Tensor, labels: Tensor, taught: Tensor, label_weight: float) -> Tensor:
         """(1 - w) x `taught` + w x the loss of the rows that have a label; of a batch without any the former alone."""
@@ -90,11 +91,23 @@ def _yes_or_no(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
 
+def _first_class(logits: Tensor) -> Tensor:
+    return logits.amax(dim=1) - logits.mean(dim=1)
+
+
+def _each_label(logits: Tensor) -> Tensor:
+    return logits.abs().sum(dim=1)
+
+
+def _number(logits: Tensor) -> Tensor:
+    return logits[:, 0]
+
+
 CRITERIA: Mapping[Problem, Criterion] = MappingProxyType(
     {
-        Problem.SINGLE_LABEL: Criterion(functional.cross_entropy, kl_divergence, accuracy),
-        Problem.MULTI_LABEL: Criterion(_yes_or_no, binary_divergence, micro_f1),
-        Problem.REGRESSION: Criterion(_numbers, square_distance, negative_square),
+        Problem.SINGLE_LABEL: Criterion(functional.cross_entropy, kl_divergence, accuracy, _first_class),
+        Problem.MULTI_LABEL: Criterion(_yes_or_no, binary_divergence, micro_f1, _each_label),
+        Problem.REGRESSION: Criterion(_numbers, square_distance, negative_square, _number),
     }
 )
 CLASSES = CRITERIA[Problem.SINGLE_LABEL]
