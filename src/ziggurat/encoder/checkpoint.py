@@ -25,6 +25,7 @@ from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
 from ziggurat.errors import UserError
 from ziggurat.files import whole_folder
 from ziggurat.recipe import PruningConfig
+from ziggurat.types import Problem
 
 _OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
 # Only the first is read here; the others are for transformers, of any version.
@@ -41,21 +42,26 @@ def load_hf(
     head_layers: Sequence[int] | None,
     dropout: float | None = None,
     pruning: PruningConfig | None = None,
+    problem: Problem = Problem.SINGLE_LABEL,
+    start: float = 0.0,
 ) -> AdaptiveModel:
     """A Hugging Face encoder or classifier with fresh exit heads and pruning; `dropout` None = the checkpoint's own.
 
     `head_layers` None = after every layer but the last. A missing pooler or classifier, or a classifier of another
-    size, starts fresh (seed torch beforehand).
+    size, starts fresh (seed torch beforehand), its biases at `start`: of a regression the mean of what it will learn.
     """
     spec = read_spec(read_config(source))
     if dropout is not None:
         spec = replace(spec, dropout=dropout, attention_dropout=dropout)
-    model = AdaptiveModel(spec, n_classes, head_kind, head_places(spec, head_layers), pruning)
+    model = AdaptiveModel(spec, n_classes, head_kind, head_places(spec, head_layers), pruning, problem)
+    torch.nn.init.constant_(model.classifier.classes.bias, start)
     tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat)
     if len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
     _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
     model.start_heads_from_pooler()
+    for head in model.exits.values() if problem is Problem.REGRESSION else ():
+        torch.nn.init.constant_(head.classes.bias, float(model.classifier.classes.bias.detach()[0]))
     return model
 
 
@@ -73,7 +79,10 @@ def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
     """The model of one of our folders; UserError if a file is missing, broken or not of these weights."""
     manifest = layout.read_manifest(folder)
     spec = read_spec(read_config(folder))
-    model = AdaptiveModel(spec, len(manifest.labels), manifest.head_kind, manifest.head_layers, manifest.pruning)
+    problem = Problem(manifest.problem_type)
+    model = AdaptiveModel(
+        spec, len(manifest.labels), manifest.head_kind, manifest.head_layers, manifest.pruning, problem
+    )
     tensors = from_hf(_read_tensors(folder / layout.WEIGHTS), spec, torch.cat)
     extras = _read_tensors(folder / layout.EXTRAS)
     ours = {name: tensor for name, tensor in extras.items() if name.startswith(_OURS)}
@@ -115,7 +124,7 @@ def classifier_config(config: dict[str, Any], manifest: Manifest) -> dict[str, A
         "architectures": [ARCHITECTURES[config["model_type"]].hf_class()],
         "id2label": {str(index): name for index, name in enumerate(names)},
         "label2id": {name: index for index, name in enumerate(names)},
-        "problem_type": "single_label_classification",
+        "problem_type": str(manifest.problem_type),
         "dtype": "float32",
     }
 
