@@ -77,7 +77,7 @@ tango: .venv/dev native  ## cascades: TangoBERT's tables in our terms, rows in r
 	$(BIN)/python tools/tango_table.py
 
 guarantee: .venv/dev  ## 1,000 times: certify an operating point on a pool of known risk; fails where promises do
-	OMP_NUM_THREADS=1 $(BIN)/python tools/guarantee.py
+	OMP_NUM_THREADS=1 $(BIN)/python tools/guarantee.py --out results/guarantee.jsonl
 
 # `make bench MODEL=runs/news DATA=news/test.jsonl`; without them the demo model, trained where it is not there yet.
 MODEL ?= runs/demo/model

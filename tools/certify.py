@@ -24,7 +24,7 @@ from ziggurat.jobs.calibration_runs import Seen, seen
 from ziggurat.jobs.calibration_time import PredictedTime, costs_of
 from ziggurat.jobs.certifying import Promise, calibrate, searched
 from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure
-from ziggurat.report.rows import provenance
+from ziggurat.report.rows import append_record, provenance
 
 
 def main() -> None:
@@ -42,8 +42,7 @@ def main() -> None:
     for row in rows_of(options, str(test)):
         line = json.dumps(origin | row)
         sys.stdout.write(line[line.index('"what"') :] + "\n")
-        with options.out.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_record(options.out, origin | row)
 
 
 def rows_of(options: argparse.Namespace, test: str) -> Iterator[dict[str, Any]]:

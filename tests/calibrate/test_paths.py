@@ -13,7 +13,7 @@ from ladders import ladder
 
 from ziggurat.calibrate.candidates import families
 from ziggurat.calibrate.certify import Evidence, certify, least_rows
-from ziggurat.calibrate.paths import Tried, frontier, losses_of, net_loss, path_of, starts, tried
+from ziggurat.calibrate.paths import Tried, frontier, losses_of, net_loss, path_of, sequences, starts, tried
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.calibrate.stored import StoredRun
 from ziggurat.engine.runner import replay
@@ -70,6 +70,33 @@ def test_a_path_that_prunes_is_tested_beside_the_best_that_does_not():
     assert starts([slow, pruned, plain], 0.01, 0.95, 1000) == (tuple(pruned), tuple(plain))
     assert starts([slow, plain], 0.01, 0.95, 1000) == (tuple(plain),)
     assert starts([pruned], 0.01, 0.95, 1000) == (tuple(pruned),)
+
+
+def test_a_looser_target_first_tests_what_the_next_smaller_one_is_expected_to_reach():
+    safe = [setting(0.9), setting(0.6, 0.005), setting(0.2, 0.02)]
+    daring = [setting(0.7, 0.006), setting(0.5, 0.009)]
+    found = sequences([safe, daring], (0.010, 0.0, 0.005), 0.95, 1000)
+    assert found[0.005] == (tuple(safe),)
+    assert found[0.010] == ((safe[0], safe[1], daring[1]),)  # daring[0] is slower than what stands before it
+    assert found[0.0] == starts([safe, daring], 0.0, 0.95, 1000)
+    assert sequences([safe, daring], (0.010,), 0.95, 1000) == {0.010: (tuple(daring),)}
+    assert sequences([], (0.010,), 0.95, 1000) == {0.010: ()}
+    assert sequences([safe, daring], (0.0, 0.010), 0.95, 1000)[0.010] == (tuple(daring),)  # 0 is never certified
+
+
+def test_of_two_paths_each_stands_behind_the_one_of_its_kind():
+    plain, pruned = [setting(0.9, 0.001), setting(0.6, 0.009)], [setting(0.5, 0.004, pruning=1.0), setting(0.3, 0.008)]
+    [first, second] = sequences([plain, pruned], (0.005, 0.010), 0.95, 1000)[0.010]
+    assert first == tuple(pruned)
+    assert second == tuple(plain)
+
+
+def test_losses_along_a_sequence_of_several_families_are_those_of_each_setting():
+    order = evidence(0, 400)
+    alone = Tried("entropy", np.full(3, np.nan), 1.0, 3.9, 0.0, 0.0, 0.0)  # pruning without exits
+    mixed = [alone] + [path[0] for path in searched(order)] + [path[-1] for path in searched(order)]
+    for one, losses in zip(mixed, order.losses_along(mixed), strict=True):
+        np.testing.assert_array_equal(losses, losses_of(one, order.runs, order.losses))
 
 
 def test_several_paths_share_the_level():

@@ -106,8 +106,10 @@ def test_predicted_time_follows_exits_and_pruning(copied, pruned_folder, rows_fi
 def test_where_nothing_passes_the_point_is_full_depth_and_says_how_many_rows_would_be_needed(
     folder, rows_file, monkeypatch
 ):
-    most_daring = lambda paths, *_: [max(paths, key=lambda path: path[-1].loss)[-1:]]  # noqa: E731
-    monkeypatch.setattr(certifying, "starts", most_daring)
+    def most_daring(paths, targets, *_):
+        return {target: [max(paths, key=lambda path: path[-1].loss)[-1:]] for target in targets}
+
+    monkeypatch.setattr(certifying, "sequences", most_daring)
     result = calibrate(str(folder), str(rows_file), replace(LOOSE, targets={"bold": 0.05}), options=ENGINE)
     [entry] = result["points"]
     assert entry["certified"] == 0 and entry["tightest"] > 0.05

@@ -14,6 +14,7 @@ import numpy as np
 from ziggurat.engine.rules import ExitRule, never, shared
 from ziggurat.engine.runner import replay
 from ziggurat.policies.exits import exit_score
+from ziggurat.policies.outputs import CLASSES, Loss, Output
 from ziggurat.types import OperatingPoint
 
 TARGETS: Mapping[str, float] = {"exact": 0.0, "balanced": 0.005, "fast": 0.01}  # accuracy that may be lost
@@ -45,10 +46,11 @@ def choose_points(
     labels: np.ndarray | None,
     fingerprint: str,
     data: str,
-    score: str = "entropy",
+    score: str | None = None,
     targets: Mapping[str, float] = TARGETS,
     temperatures: np.ndarray | None = None,
     reference: float = 0.0,
+    output: Output = CLASSES,
 ) -> tuple[OperatingPoint, ...]:
     """One operating point for each target, the cheapest over all ladders.
 
@@ -56,12 +58,15 @@ def choose_points(
     `labels` (n), or None to measure agreement with the full model instead of accuracy; `temperatures` (n_rungs) divide
     the logits for the score, and are written into the points. `reference` is the accuracy that the model had before it
     was pruned: where it is better than the full model's, what is lost is counted from there. Where nothing keeps a
-    target the point is the full model.
+    target the point is the full model. `score` None = the output's default; of other outputs than classes accuracy is 1
+    minus their mean loss.
     """
-    full = ladders[0].every[:, -1].argmax(axis=1)
+    score = output.scores[0] if score is None else score
+    full = output.predictions(ladders[0].every[:, -1])
     truth = full if labels is None else labels
-    whole = max(float((full == truth).mean()), reference)
-    walks = [_settings(ladder, truth, score, temperatures) for ladder in ladders]
+    loss = output.differs if labels is None else output.loss
+    whole = max(1 - float(loss(full, truth).mean()), reference)
+    walks = [_settings(ladder, score, temperatures, rights(ladder.every, output, loss, truth)) for ladder in ladders]
     written = None if temperatures is None else tuple(temperatures.tolist())
     points = []
     for name, target in targets.items():
@@ -74,10 +79,15 @@ def choose_points(
     return tuple(points)
 
 
-def _settings(ladder: Ladder, truth: np.ndarray, score: str, temperatures: np.ndarray | None) -> list[_Setting]:
+def rights(every: np.ndarray, output: Output, loss: Loss, truth: np.ndarray) -> np.ndarray:
+    """1 minus the loss of every rung's answer: logits (n, n_rungs, n_outputs), labels (n, …) → (n, n_rungs)."""
+    predictions = output.predictions(every)
+    return np.stack([1 - loss(predictions[:, rung], truth) for rung in range(every.shape[1])], axis=1)
+
+
+def _settings(ladder: Ladder, score: str, temperatures: np.ndarray | None, right: np.ndarray) -> list[_Setting]:
     """The rules worth trying from dear to cheap, full depth first: unpruned, that is always admissible."""
     every, n_rungs = ladder.every, ladder.every.shape[1]
-    right = every.argmax(axis=2) == truth[:, None]
     thresholds = candidate_thresholds(every, score, temperatures)[:: -1 if exit_score(score).larger_is_surer else 1]
     rules = [never(n_rungs), *(shared(score, threshold, n_rungs, temperatures) for threshold in thresholds)]
     asked = ladder.cost(rules[-1])  # all shared thresholds ask the same heads, so they pay the same for a rung
@@ -86,7 +96,7 @@ def _settings(ladder: Ladder, truth: np.ndarray, score: str, temperatures: np.nd
         rungs = replay(every, rule)
         flops = ladder.cost(rule) if rule is rules[0] else asked
         settings.append(
-            _Setting(rule, ladder.pruning, right[everyone, rungs].mean(), float(flops[everyone, rungs].mean()))
+            _Setting(rule, ladder.pruning, float(right[everyone, rungs].mean()), float(flops[everyone, rungs].mean()))
         )
     return settings
 
@@ -110,6 +120,9 @@ def candidate_thresholds(every: np.ndarray, score: str, temperatures: np.ndarray
     if most is not None:
         return np.arange(most + 1, dtype=np.float64)
     seen = every if temperatures is None else every / temperatures[:, None]
-    values = [asked.of(seen[:, : rung + 1]) for rung in range(n_rungs - 1)]
-    quantiles = np.unique(np.quantile(np.concatenate(values), np.linspace(0, 1, _CANDIDATES)))
+    values = np.concatenate([asked.of(seen[:, : rung + 1]) for rung in range(n_rungs - 1)])
+    values = values[np.isfinite(values)]  # without those that have nothing to compare with yet
+    if not len(values):
+        return np.empty(0)
+    quantiles = np.unique(np.quantile(values, np.linspace(0, 1, _CANDIDATES)))
     return np.concatenate([quantiles[:1] - _HAIR, (quantiles[1:] + quantiles[:-1]) / 2, quantiles[-1:] + _HAIR])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, takewhile
 from statistics import NormalDist
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from ziggurat.calibrate.candidates import Candidate
 from ziggurat.calibrate.stored import StoredRun, doubts
 from ziggurat.engine.rules import ExitRule
+from ziggurat.policies.exits import exit_score
 
 Seconds = Callable[[Candidate], float]  # predicted time per text of a setting on the rows that order the path
 _STEP = 0.005  # neighbours on a path differ in time by at least this share
@@ -69,16 +71,21 @@ def losses_along(
 ) -> Iterator[np.ndarray]:
     """Loss of each row (n) under each setting of a path, from stored runs and losses (n, n_rungs) by pruning.
 
-    The same as the engine's `replay` for each of them, but the exits' scores are computed once for all.
+    The same as the engine's `replay` for each of them, but the exits' scores are computed once for all of a family.
     """
-    if not path:
-        return
-    strength = path[0].pruning
-    exits = tuple(np.flatnonzero(np.any([~np.isnan(one.thresholds) for one in path], axis=0)).tolist())
-    known = doubts(runs[strength], path[-1].score, exits)
-    for one in path:
-        rungs = known.rungs(known.limits(one.thresholds))
-        yield losses[strength][np.arange(len(rungs)), rungs]
+    for (strength, score, _), family in groupby(path, key=_family):
+        settings = list(family)
+        exits = tuple(np.flatnonzero(np.any([~np.isnan(one.thresholds) for one in settings], axis=0)).tolist())
+        known = doubts(runs[strength], score, exits)
+        for one in settings:
+            rungs = known.rungs(known.limits(one.thresholds))
+            yield losses[strength][np.arange(len(rungs)), rungs]
+
+
+def _family(setting: Tried) -> tuple[float, str, tuple[bool, ...]]:
+    """What settings have in common whose scores are the same; a count depends on which exits are asked."""
+    counts = exit_score(setting.score).first_count is not None
+    return setting.pruning, setting.score, setting.asked if counts else ()
 
 
 def losses_of(setting: Tried, runs: Mapping[float, StoredRun], losses: Mapping[float, np.ndarray]) -> np.ndarray:
@@ -98,6 +105,32 @@ def path_of(family: Iterable[Tried], slowest: float) -> tuple[Tried, ...]:
             kept.append(one)
             fastest = one.seconds
     return tuple(kept)
+
+
+def sequences(
+    paths: Sequence[Sequence[Tried]], targets: Iterable[float], confidence: float, n: int
+) -> dict[float, tuple[tuple[Tried, ...], ...]]:
+    """For each target the sequences of settings that n rows test.
+
+    A sequence begins with what would keep the next smaller target if all that it moves were lost: that is still
+    certified where the looser target's own path fails at its first setting. It costs no level, for it is one sequence,
+    fixed beforehand, and hardly any reach, for such settings pass.
+    """
+    tested: dict[float, tuple[tuple[Tried, ...], ...]] = {}
+    safe: list[tuple[Tried, ...]] = []
+    for target in sorted(set(targets)):
+        own = starts(paths, target, confidence, n)
+        tested[target] = tuple(
+            _after(safe[min(place, len(safe) - 1)], path) if safe else path for place, path in enumerate(own)
+        )
+        if target > 0:  # at 0 no test ever passes, and what loses nothing here may lose something on other rows
+            safe = [reached for path in tested[target] if (reached := _expected(path, target, confidence, n, net=1.0))]
+    return tested
+
+
+def _after(safe: Sequence[Tried], path: Sequence[Tried]) -> tuple[Tried, ...]:
+    """A path behind settings that are safer: of its own only what is faster than all of them."""
+    return (*safe, *path_of(path, slowest=min(one.seconds for one in safe)))
 
 
 def starts(paths: Sequence[Sequence[Tried]], target: float, confidence: float, n: int) -> tuple[tuple[Tried, ...], ...]:
@@ -127,21 +160,16 @@ def net_loss(paths: Sequence[Sequence[Tried]]) -> float:
 
 def _best(paths: Sequence[Sequence[Tried]], target: float, confidence: float, n: int, net: float) -> tuple[Tried, ...]:
     """The path that is expected to get fastest before n rows end it; the least risky if none gets anywhere."""
-    reached = [(_reached(path, target, confidence, n, net), tuple(path)) for path in paths if path]
-    fine = [(seconds, path) for seconds, path in reached if seconds is not None]
+    reached = [(_expected(path, target, confidence, n, net), tuple(path)) for path in paths if path]
+    fine = [(within[-1].seconds, path) for within, path in reached if within]
     if fine:
         return min(fine, key=lambda one: one[0])[1]
     return min((path for _, path in reached), key=lambda path: path[0].hoped_for(n, confidence, net), default=())
 
 
-def _reached(path: Sequence[Tried], target: float, confidence: float, n: int, net: float) -> float | None:
-    """Seconds per text of the last setting before the first that is not expected to pass; None if that is the first."""
-    seconds = None
-    for one in path:
-        if one.hoped_for(n, confidence, net) > target:
-            break
-        seconds = one.seconds
-    return seconds
+def _expected(path: Sequence[Tried], target: float, confidence: float, n: int, net: float) -> tuple[Tried, ...]:
+    """A path's settings before the first that n rows are not expected to pass."""
+    return tuple(takewhile(lambda one: one.hoped_for(n, confidence, net) <= target, path))
 
 
 def frontier(every: Iterable[Tried]) -> tuple[Tried, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ziggurat.policies.defer import learned
 from ziggurat.policies.exits import LEARNED, exit_score
+from ziggurat.policies.outputs import CLASSES, Output
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +19,7 @@ class StoredRun:
     kept: np.ndarray  # (n, L + 1) int64, as in `engine.runner.Outcomes`
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
     deferral: np.ndarray | None = None  # the model's weights of the learned score, see `engine.rules.ExitRule`
+    output: Output = CLASSES  # what the logits stand for
 
     @property
     def n_rungs(self) -> int:
@@ -26,15 +28,15 @@ class StoredRun:
 
     def take(self, rows: np.ndarray) -> StoredRun:
         """Only these rows, (m) indices."""
-        return StoredRun(self.every[rows], self.kept[rows], self.pruning, self.deferral)
+        return replace(self, every=self.every[rows], kept=self.kept[rows])
 
     def cut(self, rungs: int) -> StoredRun:
         """Only the first `rungs` rungs."""
-        return StoredRun(self.every[:, :rungs], self.kept, self.pruning, self.deferral)
+        return replace(self, every=self.every[:, :rungs])
 
     def predictions(self) -> np.ndarray:
-        """Class indices, (n, n_rungs)."""
-        return self.every.argmax(axis=2)
+        """Of every rung, (n, n_rungs, …): class indices, or whatever the output's answers are."""
+        return self.output.predictions(self.every)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +49,18 @@ class Doubts:
     score: str
     exits: tuple[int, ...]  # rungs that are asked, without the last
     n_rungs: int
-    values: np.ndarray  # (n, n_exits) float64
+    values: np.ndarray  # (n, n_exits) float64; infinite where nobody can be let go
+    looks_back: bool = False  # what an exit says depends on the asked exits before it
 
     def rungs(self, limits: np.ndarray) -> np.ndarray:
         """Where each row leaves under `limits` (n_exits), the largest doubts with which it may: (n) rung indices.
 
         The same as `engine.runner.replay` with `thresholds(limits)`.
         """
-        leaves = self.values <= limits
-        places = np.append(self.exits, self.n_rungs - 1)
-        first = np.where(leaves.any(axis=1), leaves.argmax(axis=1), len(self.exits))
-        rungs: np.ndarray = places[first]
+        # Behind the last exit everybody leaves, also where none is asked.
+        leaves = np.pad(self.values <= limits, ((0, 0), (0, 1)), constant_values=True)
+        places = np.append(self.exits, self.n_rungs - 1).astype(np.int64)
+        rungs: np.ndarray = places[leaves.argmax(axis=1)]
         return rungs
 
     def thresholds(self, limits: np.ndarray) -> np.ndarray:
@@ -77,12 +80,14 @@ def doubts(run: StoredRun, score: str, exits: tuple[int, ...], temperatures: np.
     """The doubts of a stored run's rows at `exits`; `temperatures` (n_rungs) divide the logits, None = 1."""
     asked = exit_score(score)
     seen = run.every if temperatures is None else run.every / temperatures[:, None]
+    # Of a regression, one output, the learned score too looks at the change since the rung before.
+    back = asked.looks_back or (score == LEARNED and seen.shape[2] == 1)
     values = np.empty((len(run.every), len(exits)))
     for place in range(len(exits)):
-        heard = seen[:, list(exits[: place + 1])]  # a rung that is not asked is not in the history
+        heard = seen[:, list(exits[0 if back else place : place + 1])]  # without rungs that are not asked, or not read
         if score == LEARNED and run.deferral is not None:
             found = learned(heard, run.deferral[exits[place]])
         else:
             found = asked.of(heard)
         values[:, place] = -found if asked.larger_is_surer else found
-    return Doubts(score, exits, run.n_rungs, values)
+    return Doubts(score, exits, run.n_rungs, values, back)

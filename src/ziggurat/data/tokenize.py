@@ -20,6 +20,7 @@ from ziggurat.data.tables import first_line
 from ziggurat.errors import UserError
 
 CHUNK = 1024  # texts per call: an encoding takes far more memory than the two numbers per token that we keep
+RARE = "\U0002a6d6"  # an ideograph that hardly any vocabulary has
 UNSPEAKABLE = re.compile("[\x00\ud800-\udfff]")  # NUL and lone surrogates
 
 
@@ -115,11 +116,10 @@ class TextTokenizer:
         """UserError if it makes token ids that an embedding table of so many entries has not."""
         if self._tokenizer.get_vocab_size() <= entries:
             return
-        size = max(self._tokenizer.get_vocab().values()) + 1
-        if size > entries:
+        if self.n_ids() > entries:
             raise UserError(
-                f"{self._path}: makes token ids up to {size - 1:,}, but the model embeds {entries:,} tokens: it is "
-                "another model's; copy the tokenizer that the checkpoint was trained with"
+                f"{self._path}: the tokenizer has ids up to {self.n_ids() - 1}, the model only {entries} embeddings: "
+                "it is another model's; copy the one that the checkpoint was trained with"
             )
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
@@ -154,6 +154,10 @@ class TextTokenizer:
             pieces += [Piece(string, side, start, end) for string, (start, end) in places]
             pieces += self._special(frame.blocks[side + 1])
         return pieces
+
+    def n_ids(self) -> int:
+        """How many ids there are at least: one more than the largest."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     def piece_kinds(self) -> np.ndarray:
         """What each vocabulary entry is to a word, (vocabulary) uint8: see `data.pieces`."""
@@ -221,6 +225,12 @@ def _load(path: Path) -> Any:
         raise UserError(f"{path}: not a readable tokenizer, save it again ({first_line(error)})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    try:
+        tokenizer.encode(RARE)
+    except Exception as error:
+        raise UserError(
+            f"{path}: has no token for unknown text; save it again with its special tokens ({first_line(error)})"
+        ) from error
     return tokenizer
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ziggurat.encoder import folder as layout
+from ziggurat.encoder.architectures import ARCHITECTURES
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
@@ -24,9 +25,14 @@ from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
 from ziggurat.errors import UserError
 from ziggurat.files import whole_folder
 from ziggurat.recipe import PruningConfig
+from ziggurat.types import Problem
 
 _OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+# Only the first is read here; the others are for transformers, of any version.
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"),
+)
 
 
 def load_hf(
@@ -36,21 +42,26 @@ def load_hf(
     head_layers: Sequence[int] | None,
     dropout: float | None = None,
     pruning: PruningConfig | None = None,
+    problem: Problem = Problem.SINGLE_LABEL,
+    start: float = 0.0,
 ) -> AdaptiveModel:
     """A Hugging Face encoder or classifier with fresh exit heads and pruning; `dropout` None = the checkpoint's own.
 
     `head_layers` None = after every layer but the last. A missing pooler or classifier, or a classifier of another
-    size, starts fresh (seed torch beforehand).
+    size, starts fresh (seed torch beforehand), its biases at `start`: of a regression the mean of what it will learn.
     """
     spec = read_spec(read_config(source))
     if dropout is not None:
         spec = replace(spec, dropout=dropout, attention_dropout=dropout)
-    model = AdaptiveModel(spec, n_classes, head_kind, head_places(spec, head_layers), pruning)
+    model = AdaptiveModel(spec, n_classes, head_kind, head_places(spec, head_layers), pruning, problem)
+    torch.nn.init.constant_(model.classifier.classes.bias, start)
     tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat)
     if len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
     _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
     model.start_heads_from_pooler()
+    for head in model.exits.values() if problem is Problem.REGRESSION else ():
+        torch.nn.init.constant_(head.classes.bias, float(model.classifier.classes.bias.detach()[0]))
     return model
 
 
@@ -68,7 +79,10 @@ def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
     """The model of one of our folders; UserError if a file is missing, broken or not of these weights."""
     manifest = layout.read_manifest(folder)
     spec = read_spec(read_config(folder))
-    model = AdaptiveModel(spec, len(manifest.labels), manifest.head_kind, manifest.head_layers, manifest.pruning)
+    problem = Problem(manifest.problem_type)
+    model = AdaptiveModel(
+        spec, len(manifest.labels), manifest.head_kind, manifest.head_layers, manifest.pruning, problem
+    )
     tensors = from_hf(_read_tensors(folder / layout.WEIGHTS), spec, torch.cat)
     extras = _read_tensors(folder / layout.EXTRAS)
     ours = {name: tensor for name, tensor in extras.items() if name.startswith(_OURS)}
@@ -107,10 +121,10 @@ def classifier_config(config: dict[str, Any], manifest: Manifest) -> dict[str, A
     """The `config.json` with which plain transformers loads the folder as a sequence classifier."""
     names = [str(label) for label in manifest.labels]
     return config | {
-        "architectures": ["BertForSequenceClassification"],
+        "architectures": [ARCHITECTURES[config["model_type"]].hf_class()],
         "id2label": {str(index): name for index, name in enumerate(names)},
         "label2id": {name: index for index, name in enumerate(names)},
-        "problem_type": "single_label_classification",
+        "problem_type": str(manifest.problem_type),
         "dtype": "float32",
     }
 
@@ -129,10 +143,9 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{source}: no tokenizer that transformers can read ({str(error).splitlines()[0]})"
-            ) from None
+        except (OSError, ValueError, ImportError) as error:
+            said = str(error).strip().splitlines()[0]
+            raise UserError(f"{source}: no tokenizer that transformers can read ({said}); add tokenizer.json") from None
         # Where there is no vocabulary transformers makes one up, of special tokens alone: every word would be unknown.
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise UserError(f"{source}: no tokenizer; copy tokenizer.json or vocab.txt there, or save_pretrained it")

@@ -16,7 +16,7 @@ from ziggurat.encoder.torch_encoder import Encoder, initialise
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import FROM_OTHERS, PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
-from ziggurat.types import Rung
+from ziggurat.types import Problem, Rung
 
 
 class AdaptiveModel(nn.Module):
@@ -32,11 +32,13 @@ class AdaptiveModel(nn.Module):
         head_kind: str,
         head_layers: Sequence[int],
         pruning: PruningConfig | None = None,
+        problem: Problem = Problem.SINGLE_LABEL,
     ) -> None:
         super().__init__()
         if head_kind not in HEADS:
             raise UserError(f"head kind {head_kind!r} is not known; known: {', '.join(HEADS)}")
         self.spec = spec
+        self.problem = problem
         self.n_classes = n_classes
         self.head_kind = head_kind
         self.head_layers = tuple(head_layers)

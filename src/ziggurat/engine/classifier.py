@@ -12,7 +12,7 @@ import numpy as np
 
 from ziggurat.data.packing import cumulate
 from ziggurat.data.tokenize import Encoded, limit_threads
-from ziggurat.encoder.folder import read_point
+from ziggurat.encoder.folder import LABEL_RANGE, read_point
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine import rules
@@ -23,7 +23,7 @@ from ziggurat.engine.runner import AllRungs, Outcomes
 from ziggurat.engine.streaming import streamed
 from ziggurat.engine.tiers import Tier, open_tiers, places
 from ziggurat.errors import UserError
-from ziggurat.policies.exits import softmax
+from ziggurat.policies.outputs import Output, output_of
 from ziggurat.policies.prune import TokenRule, scaled
 from ziggurat.types import Answer, OperatingPoint, Rung, Trace
 
@@ -67,6 +67,11 @@ class AdaptiveClassifier:
         if self.tiers[-1].spec is None:
             raise UserError(f"a {self.manifest.kind} model has no layers to look into; give an encoder or a cascade")
         return self.tiers[-1].spec
+
+    @cached_property
+    def output(self) -> Output:
+        """What its logits stand for."""
+        return output_of(self.manifest.problem_type, self.manifest.training.get(LABEL_RANGE))
 
     @cached_property
     def rungs(self) -> tuple[Rung, ...]:
@@ -133,11 +138,12 @@ class AdaptiveClassifier:
     def answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> list[Answer]:
         """Outcomes of inputs under a rule, as what `predict` returns."""
         flops = self.flops(outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
-        probabilities = softmax(outcomes.logits)
+        predictions = self.output.predictions(outcomes.logits)
+        shares = None if self.output.probabilities is None else self.output.probabilities(outcomes.logits)
         return [
             Answer(
-                label=self.manifest.labels[int(probabilities[row].argmax())],
-                probabilities=probabilities[row],
+                label=self.output.label(predictions[row], self.manifest.labels),
+                probabilities=None if shares is None else shares[row],
                 trace=Trace(
                     rung=int(outcomes.rungs[row]),
                     read=int(encoded.lengths[row]),
@@ -173,7 +179,7 @@ class AdaptiveClassifier:
         if isinstance(operating_point, ExitRule):
             rule = operating_point
         elif operating_point == FULL:
-            rule = rules.never(len(self.rungs))
+            rule = rules.never(len(self.rungs), self.output.scores[0])
         else:
             point = operating_point
             if isinstance(point, str):
@@ -184,6 +190,8 @@ class AdaptiveClassifier:
             rule = replace(rules.of_point(point), tokens=tokens, deferral=self.deferral)
         if rule.thresholds.shape[-1] != len(self.rungs) - 1:
             raise UserError(f"exit rule: {rule.thresholds.shape[-1]} thresholds, the model needs {len(self.rungs) - 1}")
+        if any(rule.asked[:-1]):
+            self.output.refuse_score(rule.score)
         rules.refuse_unreachable(rule)
         return rule
 

@@ -20,9 +20,11 @@ from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
 from ziggurat.jobs.refusals import refuse_small
 from ziggurat.jobs.task_metrics import metrics_for, task_measures
-from ziggurat.report.measure import Timing, interleave, paired_ratio, quality_fields, timing_fields
+from ziggurat.report.measure import Timing, flops_fields, interleave, paired_ratio, quality_fields, timing_fields
 from ziggurat.report.peers import TransformersPeer
+from ziggurat.report.problem_metrics import METRICS
 from ziggurat.report.rows import append_row, checked_row, provenance
+from ziggurat.types import Problem
 
 _BASELINE = "full depth"  # our packed engine without exits: every gain is over it
 
@@ -114,7 +116,7 @@ def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[Sys
 
 
 def _quality(setting: Bench, point: str) -> dict[str, Any]:
-    """Accuracy and FLOPs of an operating point on all rows."""
+    """Accuracy, or of other answers the first figure of their problem, and FLOPs of an operating point on all rows."""
     classifier, rows = setting.classifier, setting.rows
     rule = classifier.rule_of(point)
     outcomes = classifier.run(setting.encoded, rule)
@@ -123,9 +125,16 @@ def _quality(setting: Bench, point: str) -> dict[str, Any]:
         spent = classifier.full_flops(lengths)
     else:
         spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
+    full, output = classifier.full_flops(lengths), classifier.output
     names = metrics_for(classifier.manifest, setting.source)
-    found = task_measures(classifier.manifest, setting.source, names, outcomes.predictions, rows.classes)
-    return found | quality_fields(outcomes.predictions == rows.classes, spent, classifier.full_flops(lengths))
+    answers = output.predictions(outcomes.logits)
+    own = task_measures(classifier.manifest, setting.source, names, answers, rows.truth)
+    if output.problem is Problem.SINGLE_LABEL:
+        return own | quality_fields(answers == rows.classes, spent, full)
+    found = METRICS[output.problem](answers, rows.truth)
+    metric = next(iter(found))
+    fields = {"n_accuracy": len(rows), "metric": metric, "quality": found[metric]}
+    return fields | found | own | flops_fields(spent, full)
 
 
 def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Timing]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.calibrate.candidates import SCORES, extended, families
-from ziggurat.calibrate.certify import Certified, certify, least_rows
+from ziggurat.calibrate.candidates import extended, families
+from ziggurat.calibrate.certify import certify, least_rows
 from ziggurat.calibrate.choose import TARGETS
-from ziggurat.calibrate.paths import Tried, path_of, starts, tried
+from ziggurat.calibrate.paths import Tried, path_of, sequences, tried
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.encoder.folder import write_manifest
@@ -27,7 +27,9 @@ from ziggurat.jobs.calibration_rows import CalibrationRows, calibration_rows
 from ziggurat.jobs.calibration_runs import Seen, seen
 from ziggurat.jobs.calibration_time import PredictedTime, best_batch_sizes, costs_of
 from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.refusals import refuse_but_classes
 from ziggurat.jobs.task_metrics import uncertified
+from ziggurat.policies.outputs import Output
 from ziggurat.report.competition import Progress
 from ziggurat.report.plots import require_matplotlib
 
@@ -38,8 +40,8 @@ class Promise:
 
     targets: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(TARGETS))  # by point: largest loss
     confidence: float = 0.95  # of each point by itself
-    criterion: str = "accuracy"  # see ziggurat.calibrate.risks
-    scores: Sequence[str] = SCORES  # exit scores that are tried
+    criterion: str | None = None  # see ziggurat.calibrate.risks; None = the problem's default: of classes accuracy
+    scores: Sequence[str] | None = None  # exit scores that are tried; None = the problem's
     reference: str | None = None  # model folder that losses are counted from; None = the model itself at full depth
     max_layers: int | None = None  # after which every answer must have come, a cap on what an input can cost
 
@@ -68,11 +70,16 @@ def calibrate(
     Whatever is asked of the rows is checked first: on an error nothing is written. Where no setting that is faster
     keeps a target, its point is full depth, and the result says how many rows would be needed.
     """
-    risk = risk_by_name(promise.criterion)
     _require_scipy()
     if html is not None:
         require_matplotlib()
     classifier = options.open(model)
+    if html is not None:
+        refuse_but_classes(classifier, model, "calibrate --html")
+    risk, scores = risk_by_name(promise.criterion, classifier.output), promise.scores or classifier.output.tried
+    for score in scores:
+        classifier.output.refuse_score(score)
+    promise = replace(promise, criterion=risk.name, scores=scores)
     reference = None if promise.reference is None else _opened_reference(promise.reference, classifier, options)
     usable_rungs(classifier, promise)
     rows = calibration_rows(model, classifier, source, columns, risk)
@@ -83,9 +90,13 @@ def calibrate(
     costs = costs_of(classifier, order.encoded, options.batch_size, tick)
     time = PredictedTime(classifier, costs, order.encoded, order.runs, options.batch_size)
     paths = searched(classifier, order, time, promise)
-    certified = {name: _certified(paths, witness, risk, target, promise) for name, target in promise.targets.items()}
+    tested = sequences(paths, promise.targets.values(), promise.confidence, len(witness.rows))
+    evidence = witness.evidence(risk)
+    certified = {
+        name: certify(tested[target], evidence, target, promise.confidence) for name, target in promise.targets.items()
+    }
     terms = Terms(
-        promise.criterion,
+        risk.name,
         promise.reference,
         time.key,
         always_full=promise.reference is None and usable_rungs(classifier, promise) == len(classifier.rungs),
@@ -93,8 +104,8 @@ def calibrate(
     )
     chosen = chosen_points(classifier, certified, order, witness, terms, options, tick)
     _write(model, classifier, chosen)
-    result = _summary(model, source, promise, rows, chosen, paths, time.key, options)
-    result["uncertified"] = uncertified(classifier.manifest, source, promise.criterion)
+    result = _summary(classifier, model, source, promise, rows, chosen, paths, time.key, options)
+    result["uncertified"] = uncertified(classifier.manifest, source, result["criterion"])
     if html is not None:
         write_picture(html, result, classifier, chosen, paths, order, witness, time)
         result["html"] = str(html)
@@ -124,7 +135,7 @@ def searched(
     paths = []
     for strength, run in order.runs.items():
         losses = order.losses[strength]
-        for family in families(run.cut(usable), losses[:, :usable], saved[:usable], promise.scores, sizes):
+        for family in families(run.cut(usable), losses[:, :usable], saved[:usable], promise.scores or (), sizes):
             settings = (tried(extended(one, n_rungs), losses, time) for one in family)
             paths.append(path_of(settings, slowest))
     return [path for path in paths if path]
@@ -141,16 +152,10 @@ def usable_rungs(classifier: AdaptiveClassifier, promise: Promise) -> int:
     return usable
 
 
-def _certified(
-    paths: Sequence[Sequence[Tried]], witness: Seen, risk: Risk, target: float, promise: Promise
-) -> Certified:
-    tested = starts(paths, target, promise.confidence, len(witness.rows))
-    return certify(tested, witness.evidence(risk), target, promise.confidence)
-
-
 def _opened_reference(model: str, classifier: AdaptiveClassifier, options: ModelOptions) -> AdaptiveClassifier:
     reference = options.open(model)
-    if reference.manifest.labels != classifier.manifest.labels or reference.manifest.pairs != classifier.manifest.pairs:
+    mine, theirs = ((one.labels, one.pairs, one.problem_type) for one in (classifier.manifest, reference.manifest))
+    if mine != theirs:
         raise UserError(f"{model}: answers another question than the model (other labels, or pairs); give its original")
     return reference
 
@@ -177,6 +182,7 @@ def _write(model: str, classifier: AdaptiveClassifier, chosen: Sequence[Chosen])
 
 
 def _summary(
+    classifier: AdaptiveClassifier,
     model: str,
     source: str,
     promise: Promise,
@@ -197,8 +203,17 @@ def _summary(
         "settings": sum(len(path) for path in paths),
         "batch_size": options.batch_size,
         "profile": profile,
+        "note": surrogate_note(classifier.output, str(promise.criterion)),
+        "unit": classifier.output.unit,
         "points": [_entry(one) for one in chosen],
     }
+
+
+def surrogate_note(output: Output, criterion: str) -> str | None:
+    """What is promised where people measure something that is no mean of losses per row; None = the same."""
+    if output.surrogate is None:
+        return None
+    return f"{output.surrogate} is no mean of losses per row, so no bound holds for it; what is promised is {criterion}"
 
 
 def _entry(one: Chosen) -> dict[str, Any]:

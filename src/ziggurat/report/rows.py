@@ -47,14 +47,21 @@ SCHEMA: Mapping[str, type] = {
 }
 
 
+# What stands in the place of accuracy where answers are no classes: a figure's name, as `ziggurat eval` has it.
+ACCURACY = ("accuracy", "accuracy_low", "accuracy_high")
+OF_OTHERS: Mapping[str, type] = {"metric": str, "quality": Real}
+
+
 def checked_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row, with a `warning` where fewer FLOPs took more time. ValueError names a missing key or a wrong value."""
-    for key, kind in SCHEMA.items():
+    others = "metric" in row
+    schema = {key: kind for key, kind in SCHEMA.items() if not (others and key in ACCURACY)}
+    for key, kind in {**schema, **(OF_OTHERS if others else {})}.items():
         if key not in row:
             raise ValueError(f"row of {row.get('what')!r}: key {key!r} is missing")
         if not isinstance(row[key], kind) or isinstance(row[key], bool):
             raise ValueError(f"row of {row.get('what')!r}: {key} must be {kind.__name__}, not {row[key]!r}")
-    if not 0 <= row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] <= 1:
+    if not others and not 0 <= row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] <= 1:
         raise ValueError(f"row of {row['what']!r}: accuracy must lie in its interval, as shares of 1")
     if row["flops_gain"] > 1.5 and row["time_gain"] < 1.0:
         warning = f"{row['flops_gain']:.2f}x fewer FLOPs but only {row['time_gain']:.2f}x the speed"
@@ -67,8 +74,12 @@ def append_row(path: Path, row: Mapping[str, Any], origin: Mapping[str, Any] | N
 
     ValueError as `checked_row`, or for a value that is no JSON (NaN, an object).
     """
-    full = checked_row({**(provenance() if origin is None else origin), **row})
-    line = json.dumps(full, allow_nan=False, ensure_ascii=False, default=_plain)
+    return append_record(path, checked_row({**(provenance() if origin is None else origin), **row}))
+
+
+def append_record(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a record of other keys, such as a trial of a guarantee: append it as it is and return it."""
+    line = json.dumps(record, allow_nan=False, ensure_ascii=False, default=_plain)
     path.parent.mkdir(parents=True, exist_ok=True)
     # One O_APPEND write per row: two benches may share the file and neither can lose the other's rows, as they could if
     # each wrote the whole file anew and renamed it. Only a crash can tear a line; then the next row starts a new one.
@@ -76,7 +87,7 @@ def append_row(path: Path, row: Mapping[str, Any], origin: Mapping[str, Any] | N
     with path.open("ab", buffering=0) as file:
         if file.write(data) != len(data):
             raise OSError(f"{path}: the row was cut short; is the disk full?")
-    return full
+    return dict(record)
 
 
 def read_rows_file(path: Path) -> list[dict[str, Any]]:

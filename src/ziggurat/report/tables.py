@@ -60,6 +60,8 @@ RESULT_COLUMNS = (
     Column("warning", "warning"),
 )
 
+METRIC_COLUMNS = (Column("metric", "metric"), Column("quality", "quality", "", ".4f"))  # where answers are no classes
+
 POINT_COLUMNS = (
     Column("label", "curve"),
     Column("threshold", "threshold", "", ".3f"),
@@ -68,11 +70,16 @@ POINT_COLUMNS = (
 )
 
 
-def result_columns(rows: Sequence[Row]) -> list[Column]:
-    """`RESULT_COLUMNS`, and the measures of the task, such as F1, that these rows have."""
-    found = [name.replace("-", "_") for name in MEASURES if name != "accuracy"]
-    measured = [Column(name, name.replace("_", "-"), "", ".4f") for name in found if any(name in row for row in rows)]
-    return [*RESULT_COLUMNS[:-1], *measured, RESULT_COLUMNS[-1]]
+def result_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Of result rows: accuracy with its interval, or the metric of a problem without classes; then the task's own."""
+    names = [name.replace("-", "_") for name in MEASURES if name != "accuracy"]
+    shown = {row.get("metric") for row in rows}
+    own = [Column(name, name.replace("_", "-"), "", ".4f") for name in names if any(name in row for row in rows)]
+    measured = [column for column in own if column.key not in shown]
+    place = RESULT_COLUMNS.index(ACCURACY_COLUMNS[0])
+    rest = RESULT_COLUMNS[place + len(ACCURACY_COLUMNS) :]
+    quality = METRIC_COLUMNS if any("metric" in row for row in rows) else ACCURACY_COLUMNS
+    return (*RESULT_COLUMNS[:place], *quality, *measured, *rest)
 
 
 def markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:

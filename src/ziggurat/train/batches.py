@@ -10,37 +10,38 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ziggurat.data.labels import labelled
 from ziggurat.data.packing import PackedBatch, cumulate, place_in_sequence
 from ziggurat.data.tokenize import Encoded
 
-Example = tuple[np.ndarray, int]
+Example = tuple[np.ndarray, np.ndarray]  # tokens (length, 2), label ()
 
 
 @dataclass(frozen=True)
 class Examples(Dataset[Example]):
-    """Token ids with labels, -1 = unlabelled."""
+    """Token ids with labels."""
 
     encoded: Encoded
-    labels: np.ndarray  # (n) int64
+    labels: np.ndarray  # (n, …), see `ziggurat.data.labels`
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
-        return self.encoded.tokens[index], int(self.labels[index])
+        return self.encoded.tokens[index], self.labels[index]
 
     def labelled(self) -> Examples:
         """Only the rows that have a label."""
-        keep = np.flatnonzero(self.labels >= 0)
+        keep = np.flatnonzero(labelled(self.labels))
         tokens = [self.encoded.tokens[row] for row in keep]
         return Examples(Encoded(tokens, self.encoded.truncated[keep]), self.labels[keep])
 
 
 def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Labels (n) first, for a Trainer takes the batch size from the first entry; then the packed tokens and lengths."""
+    """Labels (n, …) first, for a Trainer takes the batch size from the first entry; then packed tokens and lengths."""
     tokens = [tokens for tokens, _ in examples]
     return {
-        "labels": torch.tensor([label for _, label in examples]),
+        "labels": torch.from_numpy(np.stack([label for _, label in examples])),
         "lengths": torch.tensor([len(row) for row in tokens]),
         "states": torch.from_numpy(np.concatenate(tokens)),
     }

@@ -14,20 +14,23 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import set_seed
 
+from ziggurat.data.labels import labelled
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import TextTokenizer
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model
 from ziggurat.encoder.devices import resolve_device
-from ziggurat.encoder.folder import MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
+from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
+from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import STUDENT_STAGES, Recipe
 from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_misfits
 from ziggurat.train.loop import Run
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 from ziggurat.train.students import make_student
+from ziggurat.types import Problem
 
 _IDENTITY = "run.json"
 STAGES_FOLDER = "stages"
@@ -45,6 +48,7 @@ class Fit:
     progress: bool = True
     mixed_precision: bool = True
     keep_stages: bool = False  # also a model folder for each stage, in `work`/stages
+    label_range: tuple[float, float] | None = None  # of a regression, as the user states it; None = as the rows have it
 
 
 def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
@@ -58,7 +62,7 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
     state = PartialState(cpu=device.type == "cpu")
     if not (fit.made / MANIFEST).exists():
         set_seed(fit.recipe.seed)
-        model = _start(fit, len(train.label_names))
+        model = _start(fit, train)
         refuse_misfits(fit.recipe, model.spec)
         _claim(fit.work, _identity(fit, train, select))
         max_length = min(fit.recipe.max_length, model.spec.positions)
@@ -68,16 +72,18 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
         rows = _seen_rows(fit.source, train, select)
         examples = _examples(train, tokenizer), _examples(select, tokenizer)
         reference: dict[str, float] = {}
+        output = output_of(train.problem, label_range(fit, train, select))
 
         def save(model: AdaptiveModel, stages: int, out: Path) -> None:
             if state.is_main_process and not out.exists():
                 manifest = _manifest(fit, model, train, max_length, stages)
-                save_model(model, replace(manifest, training={**manifest.training, **reference}), rows, fit.source, out)
+                notes = {**manifest.training, **reference, **_range_note(fit, train, select)}
+                save_model(model, replace(manifest, training=notes), rows, fit.source, out)
 
         def after(stages: int, model: AdaptiveModel) -> None:
             kind = fit.recipe.stages[stages - 1].kind
             if kind in PLAIN_STAGES and select.labels is not None:
-                reference[REFERENCE] = full_accuracy(model, examples[1])
+                reference[REFERENCE] = full_accuracy(model, examples[1], output)
             if fit.keep_stages:
                 save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{kind}")
 
@@ -118,12 +124,42 @@ def run_recipe(
     return model.eval().requires_grad_(False)
 
 
-def _start(fit: Fit, n_classes: int) -> AdaptiveModel:
+def label_range(fit: Fit, *parts: Dataset) -> tuple[float, float] | None:
+    """The least and largest label of a regression: as the user states them, else those that train or choose.
+
+    None = it has no labels, or the model is none of numbers. UserError where there is but one number, or a label is
+    outside of what is stated.
+    """
+    known = [part.labels[labelled(part.labels)] for part in parts if part.labels is not None]
+    if parts[0].problem is not Problem.REGRESSION or not (known or fit.label_range):
+        return None
+    numbers = np.concatenate([*known, fit.label_range or ()])
+    low, high = float(numbers.min()), float(numbers.max())
+    if low == high:
+        raise UserError(f"{parts[0].source}: every label is {low:g}; a regression needs different numbers")
+    if fit.label_range is not None and (low, high) != fit.label_range:
+        stated = ",".join(f"{limit:g}" for limit in fit.label_range)
+        raise UserError(
+            f"{parts[0].source}: has labels from {low:g} to {high:g}; --label-range {stated} leaves some out"
+        )
+    return low, high
+
+
+def _range_note(fit: Fit, *parts: Dataset) -> dict[str, Any]:
+    found = label_range(fit, *parts)
+    return {} if found is None else {LABEL_RANGE: list(found)}
+
+
+def _start(fit: Fit, train: Dataset) -> AdaptiveModel:
     """The model before any stage; a student's teacher has neither exits nor pruning, the student has the recipe's."""
-    recipe = fit.recipe
+    recipe, n_outputs = fit.recipe, len(train.label_names)
+    mean = 0.0
+    if train.problem is Problem.REGRESSION and train.labels is not None:
+        mean = float(np.nanmean(train.labels))
     if recipe.student is not None:
-        return load_hf(fit.source, n_classes, recipe.head_kind, (), recipe.dropout)
-    return load_hf(fit.source, n_classes, recipe.head_kind, recipe.head_layers, recipe.dropout, recipe.pruning)
+        return load_hf(fit.source, n_outputs, recipe.head_kind, (), recipe.dropout, problem=train.problem, start=mean)
+    places, pruning = recipe.head_layers, recipe.pruning
+    return load_hf(fit.source, n_outputs, recipe.head_kind, places, recipe.dropout, pruning, train.problem, mean)
 
 
 def _seen_rows(source: Path, train: Dataset, select: Dataset) -> np.ndarray:
@@ -141,8 +177,7 @@ def _is_ours(source: Path) -> bool:
 
 
 def _examples(rows: Dataset, tokenizer: TextTokenizer) -> Examples:
-    labels = np.full(len(rows), -1) if rows.labels is None else rows.labels
-    return Examples(tokenizer.encode(rows.texts, rows.pairs), labels)
+    return Examples(tokenizer.encode(rows.texts, rows.pairs), rows.labels_or_none)
 
 
 def _tokenizer(fit: Fit, max_length: int) -> TextTokenizer:
@@ -161,6 +196,7 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, s
     pruned = not done <= UNPRUNED_STAGES or (fit.recipe.search is not None and stages == len(fit.recipe.stages))
     return Manifest(
         labels=train.label_names,
+        problem_type=str(train.problem),
         pairs=train.pairs is not None,
         max_length=max_length,
         head_kind=model.head_kind,
@@ -184,6 +220,7 @@ def _identity(fit: Fit, train: Dataset, select: Dataset) -> dict[str, Any]:
         "model": [str(fit.source.resolve()), read_manifest(fit.source).fingerprint if _is_ours(fit.source) else None],
         "recipe": dataclasses.asdict(fit.recipe),
         "data": [train.digest, select.digest],
+        "label range": None if fit.label_range is None else list(fit.label_range),
         "processes": PartialState().num_processes,
         "mixed precision": fit.mixed_precision,
     }

@@ -14,6 +14,7 @@ from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.spec import EncoderSpec, read_spec
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe, StudentConfig
+from ziggurat.types import Problem
 
 _EMBEDDINGS, _LAYERS, _CLASSIFIER = "encoder.embeddings.", "encoder.layers.", "classifier."
 
@@ -30,8 +31,11 @@ def make_student(teacher: AdaptiveModel, recipe: Recipe) -> AdaptiveModel:
     places = head_places(spec, recipe.head_layers)
     if recipe.student.checkpoint is not None:
         folder = local_folder(recipe.student.checkpoint)
-        return load_hf(folder, teacher.n_classes, recipe.head_kind, places, recipe.dropout, recipe.pruning)
-    student = AdaptiveModel(spec, teacher.n_classes, recipe.head_kind, places, recipe.pruning)
+        start = float(teacher.classifier.classes.bias.detach()[0]) if teacher.problem is Problem.REGRESSION else 0.0
+        return load_hf(
+            folder, teacher.n_classes, recipe.head_kind, places, recipe.dropout, recipe.pruning, teacher.problem, start
+        )
+    student = AdaptiveModel(spec, teacher.n_classes, recipe.head_kind, places, recipe.pruning, teacher.problem)
     layers = starting_layers(recipe.student.start, spec.layers, teacher.spec.layers)
     student.load_state_dict(starting_weights(teacher, spec, layers), strict=False)
     student.start_heads_from_pooler()
@@ -55,6 +59,11 @@ def student_spec(config: StudentConfig, teacher: EncoderSpec) -> EncoderSpec:
         raise UserError(
             f"student: hidden {hidden} is no multiple of the teacher's {teacher.heads} attention heads; "
             f"set hidden = {below}"
+        )
+    if hidden == teacher.embedding_width:
+        raise UserError(
+            f"student: hidden {hidden} is the width of the embeddings, which would need no projection; "
+            f"set hidden = {hidden + teacher.heads}"
         )
     spec = replace(teacher, layers=config.layers, hidden=hidden, intermediate=intermediate)
     if config.checkpoint is not None:
@@ -136,11 +145,15 @@ def _kept(wide: EncoderSpec, narrow: EncoderSpec) -> _Kept:
     states, inner = torch.arange(narrow.hidden), torch.arange(narrow.intermediate)
     heads = (torch.arange(wide.heads)[:, None] * wide.head_width + torch.arange(narrow.head_width)).flatten()
     joined = torch.cat([part * wide.hidden + heads for part in range(3)])  # queries, keys and values below each other
-    norms = dict.fromkeys(("norm", "attention_norm", "output_norm"), (states, None))
-    tables = dict.fromkeys(("word", "position", "segment", "classes"), (None, states))
+    embedded = None if wide.embedding_width else states  # where a linear map widens the embeddings they stay
+    tables = dict.fromkeys(("word", "position", "segment", "task"), (None, embedded))
+    norms = dict.fromkeys(("attention_norm", "output_norm"), (states, None))
     return {
-        **norms,
         **tables,
+        **norms,
+        "norm": (embedded, None),
+        "project": (states, None),
+        "classes": (None, states),
         "qkv": (joined, states),
         "out": (states, heads),
         "up": (inner, states),
