@@ -28,6 +28,14 @@ class Ladder:
     every: np.ndarray  # (n, n_rungs, n_classes) logits
     cost: Callable[[ExitRule], np.ndarray]  # FLOPs of leaving at each rung, (n, n_rungs)
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
+    right: np.ndarray | None = None  # (n, n_rungs) in [0, 1]: how right each is, where labels cannot say (spans)
+
+    def graded(self, truth: np.ndarray) -> np.ndarray:
+        """How right each rung is, (n, n_rungs) in [0, 1], by labels (n) where nothing else says it."""
+        if self.right is not None:
+            return self.right
+        right: np.ndarray = self.every.argmax(axis=2) == truth[:, None]
+        return right
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ def choose_points(
     """
     full = ladders[0].every[:, -1].argmax(axis=1)
     truth = full if labels is None else labels
-    whole = max(float((full == truth).mean()), reference)
+    whole = max(float(ladders[0].graded(truth)[:, -1].mean()), reference)
     walks = [_settings(ladder, truth, score, temperatures) for ladder in ladders]
     written = None if temperatures is None else tuple(temperatures.tolist())
     points = []
@@ -77,7 +85,7 @@ def choose_points(
 def _settings(ladder: Ladder, truth: np.ndarray, score: str, temperatures: np.ndarray | None) -> list[_Setting]:
     """The rules worth trying from dear to cheap, full depth first: unpruned, that is always admissible."""
     every, n_rungs = ladder.every, ladder.every.shape[1]
-    right = every.argmax(axis=2) == truth[:, None]
+    right = ladder.graded(truth)
     thresholds = candidate_thresholds(every, score, temperatures)[:: -1 if exit_score(score).larger_is_surer else 1]
     rules = [never(n_rungs), *(shared(score, threshold, n_rungs, temperatures) for threshold in thresholds)]
     asked = ladder.cost(rules[-1])  # all shared thresholds ask the same heads, so they pay the same for a rung

@@ -212,6 +212,11 @@ def _class_indices(rows: Rows, names: Names) -> np.ndarray | None:
     return indices
 
 
+def content_hashes(texts: Sequence[str]) -> np.ndarray:
+    """Content hash of each text, (n) uint64; case and white space do not count."""
+    return _hash_rows(texts, None, purpose=b"row")
+
+
 def _places(rows: Rows, fractions: Fractions) -> np.ndarray:
     """Index into `Role` for each row, (n) int64: the interval of the fractions into which the row's hash falls."""
     edges = np.cumsum(astuple(fractions))

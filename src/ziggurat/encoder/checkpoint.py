@@ -20,6 +20,7 @@ from ziggurat.encoder.architectures import ARCHITECTURES
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.span_model import SpanModel
 from ziggurat.encoder.spec import EncoderSpec, read_spec, with_sizes
 from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
 from ziggurat.errors import UserError
@@ -27,6 +28,7 @@ from ziggurat.files import whole_folder
 from ziggurat.recipe import PruningConfig
 
 _OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
+SPANS_TASK = "QuestionAnswering"  # what transformers calls it
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
 
@@ -37,22 +39,36 @@ def load_hf(
     head_layers: Sequence[int] | None,
     dropout: float | None = None,
     pruning: PruningConfig | None = None,
+    spans: bool = False,
 ) -> AdaptiveModel:
     """A Hugging Face encoder or classifier with fresh exit heads and pruning; `dropout` None = the checkpoint's own.
 
     `head_layers` None = after every layer but the last. A missing pooler or classifier, or a classifier of another
-    size, starts fresh (seed torch beforehand).
+    size, starts fresh (seed torch beforehand). `spans`: a model of spans, whatever `n_classes` and `head_kind` say.
     """
     spec = read_spec(read_config(source))
     if dropout is not None:
         spec = replace(spec, dropout=dropout, attention_dropout=dropout)
-    model = AdaptiveModel(spec, n_classes, head_kind, head_places(spec, head_layers), pruning)
-    tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat)
-    if len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
+    model = _fresh(spec, n_classes, head_kind, head_places(spec, head_layers), pruning, spans)
+    tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat, spans)
+    if len(tensors.get(f"{CLASSES}weight", ())) != model.n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
     _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
     model.start_heads_from_pooler()
     return model
+
+
+def _fresh(
+    spec: EncoderSpec,
+    n_classes: int,
+    head_kind: str,
+    head_layers: Sequence[int],
+    pruning: PruningConfig | None,
+    spans: bool,
+) -> AdaptiveModel:
+    if spans:
+        return SpanModel(spec, head_layers, pruning)
+    return AdaptiveModel(spec, n_classes, head_kind, head_layers, pruning)
 
 
 def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -69,8 +85,9 @@ def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
     """The model of one of our folders; UserError if a file is missing, broken or not of these weights."""
     manifest = layout.read_manifest(folder)
     spec = read_spec(read_config(folder))
-    model = AdaptiveModel(spec, len(manifest.labels), manifest.head_kind, manifest.head_layers, manifest.pruning)
-    tensors = from_hf(_read_tensors(folder / layout.WEIGHTS), spec, torch.cat)
+    sizes = len(manifest.labels), manifest.head_kind, manifest.head_layers
+    model = _fresh(spec, *sizes, manifest.pruning, manifest.answers_spans)
+    tensors = from_hf(_read_tensors(folder / layout.WEIGHTS), spec, torch.cat, manifest.answers_spans)
     extras = _read_tensors(folder / layout.EXTRAS)
     ours = {name: tensor for name, tensor in extras.items() if name.startswith(_OURS)}
     _fill(model, tensors | ours, may_miss=(), source=folder)
@@ -87,7 +104,7 @@ def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarra
     as far as the manifest names them.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    named = {name: tensor.clone() for name, tensor in to_hf(tensors, model.spec).items()}
+    named = {name: tensor.clone() for name, tensor in to_hf(tensors, model.spec, manifest.answers_spans).items()}
     ours = [f"{layout.HEAD_PREFIX}{layer}." for layer in manifest.head_layers]
     ours += [] if manifest.pruning is None else [layout.PRUNING_PREFIX]
     extras = {name: tensor for name, tensor in tensors.items() if name.startswith(tuple(ours))}
@@ -105,10 +122,14 @@ def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarra
 
 
 def classifier_config(config: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
-    """The `config.json` with which plain transformers loads the folder as a sequence classifier."""
+    """The `config.json` with which plain transformers loads the folder: a sequence classifier, or a model of spans."""
+    architecture = ARCHITECTURES[config["model_type"]]
+    if manifest.answers_spans:
+        named = {key: value for key, value in config.items() if key not in ("id2label", "label2id", "problem_type")}
+        return named | {"architectures": [architecture.hf_class(SPANS_TASK)], "dtype": "float32"}
     names = [str(label) for label in manifest.labels]
     return config | {
-        "architectures": [ARCHITECTURES[config["model_type"]].hf_class()],
+        "architectures": [architecture.hf_class()],
         "id2label": {str(index): name for index, name in enumerate(names)},
         "label2id": {name: index for index, name in enumerate(names)},
         "problem_type": "single_label_classification",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.squad import Questions
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
 from ziggurat.encoder.cascade import write_cascade
@@ -22,6 +23,8 @@ from ziggurat.jobs.cascading import learn_deferral
 from ziggurat.jobs.choosing import with_operating_points
 from ziggurat.jobs.length_search import searched_folder
 from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.question_choosing import add_question_points
+from ziggurat.jobs.question_rows import asks_questions, question_recipe, question_roles, require_spans
 from ziggurat.jobs.small_training import train_small
 from ziggurat.jobs.teachers import refuse_other_task, refuse_untaught, with_checkpoint, with_teacher
 from ziggurat.policies.exits import exit_score
@@ -29,6 +32,7 @@ from ziggurat.recipe import BACKBONE_STAGES, Recipe, load_recipe
 from ziggurat.types import Label
 
 Roles = Mapping[Role, Dataset]
+QuestionRoles = Mapping[Role, Questions]
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class TrainOptions:
     mixed_precision: bool = True
     certify: float | None = None  # share of the rows that is kept out for `calibrate`; None = as the recipe says
     keep_stages: bool = False  # also a model folder for each stage, in OUT.stages
+    problem: str | None = None  # a ziggurat.types.Problem; None = by the form of the file
     student: str | None = None  # encoder that the recipe's student starts from; None = as the recipe says
 
 
@@ -61,6 +66,9 @@ def train_classifier(
     out = Path(out)
     refuse_full_folder(out)
     recipe = _recipe(recipe, options)
+    if asks_questions(source, options.problem):
+        backbone = packaged_encoder() if model is None else local_folder(model)
+        return _answer_questions(backbone, source, recipe, out, options, teacher)
     if recipe.small is not None:
         return _make_small(source, recipe, out, options, model, teacher)
     if teacher is not None:
@@ -108,8 +116,18 @@ def adapt_classifier(
             f"recipe {recipe.name!r}: stage {changing[0]!r} would change the checkpoint; use `ziggurat train --model`"
         )
     folder = local_folder(checkpoint)
+    if asks_questions(source, options.problem):
+        require_spans(folder)
+        return _answer_questions(folder, source, recipe, out, options)
     names = checkpoint_labels(folder)
     return _make(folder, recipe, read_roles(source, recipe, options.columns, names), out, options)
+
+
+def _answer_questions(
+    backbone: Path, source: str, recipe: Recipe, out: Path, options: TrainOptions, teacher: str | None = None
+) -> dict[str, Any]:
+    recipe = question_recipe(recipe, teacher)
+    return _make(backbone, recipe, question_roles(source, recipe), out, options)
 
 
 def _recipe(recipe: str | Recipe, options: TrainOptions) -> Recipe:
@@ -179,7 +197,9 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     return _summary(manifest, roles, out)
 
 
-def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions) -> dict[str, Any]:
+def _make(
+    source: Path, recipe: Recipe, roles: Roles | QuestionRoles, out: Path, options: TrainOptions
+) -> dict[str, Any]:
     try:
         from ziggurat.train.pipeline import STAGES_FOLDER, Fit, fit_folder
 
@@ -199,7 +219,8 @@ def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainO
     )
     if not fit_folder(fit, train_rows, select_rows):
         return {}  # another process of `accelerate launch` writes and reports
-    made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
+    if isinstance(select_rows, Dataset):
+        made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
     for folder in sorted((work / STAGES_FOLDER).glob("*")):
         _add_operating_points(folder, select_rows, recipe, options)
     manifest = _add_operating_points(made, select_rows, recipe, options)
@@ -216,24 +237,26 @@ def _move(made: Path, out: Path) -> None:
     made.replace(out)
 
 
-def _refuse_early(recipe: Recipe, select: Dataset) -> None:
+def _refuse_early(recipe: Recipe, select: Dataset | Questions) -> None:
     """UserError for what would otherwise be noticed when training is over and its operating points are chosen."""
     exit_score(recipe.exit_score)
-    if recipe.temperatures and select.labels is None:
+    if recipe.temperatures and isinstance(select, Dataset) and select.labels is None:
         raise UserError(
             f"{select.source}: temperatures are fitted to labels and it has none; "
             f"label its rows, or set temperatures = false in recipe {recipe.name!r}"
         )
 
 
-def _add_operating_points(folder: Path, select: Dataset, recipe: Recipe, options: TrainOptions) -> Manifest:
+def _add_operating_points(folder: Path, select: Dataset | Questions, recipe: Recipe, options: TrainOptions) -> Manifest:
+    if isinstance(select, Questions):
+        return add_question_points(folder, select, recipe, options.device, options.progress)
     classifier = AdaptiveClassifier.from_pretrained(folder, options.device)
     manifest = with_operating_points(classifier, select, recipe, options.progress)
     write_manifest(manifest, folder)
     return manifest
 
 
-def _summary(manifest: Manifest, roles: Roles, out: Path) -> dict[str, Any]:
+def _summary(manifest: Manifest, roles: Roles | QuestionRoles, out: Path) -> dict[str, Any]:
     searched = {key: manifest.training[key] for key in ("search", "copies") if manifest.training.get(key)}
     return searched | {
         "out": str(out),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,34 +14,34 @@ from torch.utils.data import Dataset
 from ziggurat.data.packing import PackedBatch, cumulate, place_in_sequence
 from ziggurat.data.tokenize import Encoded
 
-Example = tuple[np.ndarray, int]
+Example = tuple[np.ndarray, Any]
 
 
 @dataclass(frozen=True)
 class Examples(Dataset[Example]):
-    """Token ids with labels, -1 = unlabelled."""
+    """Token ids with labels, -1 = unlabelled. Spans have two labels: the tokens with which they start and end."""
 
     encoded: Encoded
-    labels: np.ndarray  # (n) int64
+    labels: np.ndarray  # (n) or (n, 2) int64
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
-        return self.encoded.tokens[index], int(self.labels[index])
+        return self.encoded.tokens[index], self.labels[index]
 
     def labelled(self) -> Examples:
         """Only the rows that have a label."""
-        keep = np.flatnonzero(self.labels >= 0)
+        keep = np.flatnonzero((self.labels >= 0).reshape(len(self), -1).all(axis=1))
         tokens = [self.encoded.tokens[row] for row in keep]
         return Examples(Encoded(tokens, self.encoded.truncated[keep]), self.labels[keep])
 
 
 def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Labels (n) first, for a Trainer takes the batch size from the first entry; then the packed tokens and lengths."""
+    """Labels (n), of spans (2 n), then lengths and packed tokens. A Trainer takes the batch size from the first."""
     tokens = [tokens for tokens, _ in examples]
     return {
-        "labels": torch.tensor([label for _, label in examples]),
+        "labels": torch.from_numpy(np.array([label for _, label in examples]).reshape(-1)),
         "lengths": torch.tensor([len(row) for row in tokens]),
         "states": torch.from_numpy(np.concatenate(tokens)),
     }

@@ -14,12 +14,15 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import set_seed
 
+from ziggurat.data.squad import SPAN_ENDS, Questions
 from ziggurat.data.tasks import Dataset, Role
-from ziggurat.data.tokenize import TextTokenizer
+from ziggurat.data.tokenize import Encoded, TextTokenizer
+from ziggurat.data.windows import gold_tokens, windows_of
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model
 from ziggurat.encoder.devices import resolve_device
 from ziggurat.encoder.folder import MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
 from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.span_model import SPAN_HEAD
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.recipe import STUDENT_STAGES, Recipe
@@ -47,7 +50,7 @@ class Fit:
     keep_stages: bool = False  # also a model folder for each stage, in `work`/stages
 
 
-def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
+def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions) -> bool:
     """Trains and saves; whether this process is the one that saved (with `accelerate launch`, one of several).
 
     UserError for rows of another role, a recipe that does not fit the model, or a `work` folder of another run.
@@ -56,16 +59,18 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
     select.require(Role.SELECT)
     device = resolve_device(fit.device)
     state = PartialState(cpu=device.type == "cpu")
+    if isinstance(train, Questions) and state.num_processes > 1:
+        raise UserError(f"{train.source}: questions train in one process, not {state.num_processes}; leave out launch")
     if not (fit.made / MANIFEST).exists():
         set_seed(fit.recipe.seed)
-        model = _start(fit, len(train.label_names))
+        model = _start(fit, train)
         refuse_misfits(fit.recipe, model.spec)
         _claim(fit.work, _identity(fit, train, select))
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
         rows = _seen_rows(fit.source, train, select)
-        examples = _examples(train, tokenizer), _examples(select, tokenizer)
+        examples = tuple(_examples(part, tokenizer, fit.recipe) for part in (train, select))
         reference: dict[str, float] = {}
 
         def save(model: AdaptiveModel, stages: int, out: Path) -> None:
@@ -75,7 +80,7 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
 
         def after(stages: int, model: AdaptiveModel) -> None:
             kind = fit.recipe.stages[stages - 1].kind
-            if kind in PLAIN_STAGES and select.labels is not None:
+            if kind in PLAIN_STAGES and isinstance(select, Dataset) and select.labels is not None:
                 reference[REFERENCE] = full_accuracy(model, examples[1])
             if fit.keep_stages:
                 save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{kind}")
@@ -117,15 +122,19 @@ def run_recipe(
     return model.eval().requires_grad_(False)
 
 
-def _start(fit: Fit, n_classes: int) -> AdaptiveModel:
+def _start(fit: Fit, train: Dataset | Questions) -> AdaptiveModel:
     """The model before any stage; a student's teacher has neither exits nor pruning, the student has the recipe's."""
     recipe = fit.recipe
+    if isinstance(train, Questions):
+        ends, places = len(SPAN_ENDS), recipe.head_layers
+        return load_hf(fit.source, ends, SPAN_HEAD, places, recipe.dropout, recipe.pruning, spans=True)
+    n_classes = len(train.label_names)
     if recipe.student is not None:
         return load_hf(fit.source, n_classes, recipe.head_kind, (), recipe.dropout)
     return load_hf(fit.source, n_classes, recipe.head_kind, recipe.head_layers, recipe.dropout, recipe.pruning)
 
 
-def _seen_rows(source: Path, train: Dataset, select: Dataset) -> np.ndarray:
+def _seen_rows(source: Path, train: Dataset | Questions, select: Dataset | Questions) -> np.ndarray:
     """Content hashes (n) uint64 of all rows that trained or chose: here, and before, where `source` is ours.
 
     A student knows what its teacher was shown, so no promise may rest on that either.
@@ -139,7 +148,12 @@ def _is_ours(source: Path) -> bool:
     return (source / MANIFEST).exists()
 
 
-def _examples(rows: Dataset, tokenizer: TextTokenizer) -> Examples:
+def _examples(rows: Dataset | Questions, tokenizer: TextTokenizer, recipe: Recipe) -> Examples:
+    if isinstance(rows, Questions):
+        windows = windows_of(tokenizer, rows.texts, rows.contexts, recipe.spans)
+        nothing = np.full((len(windows.tokens), 2), -1)
+        spans = nothing if rows.answers is None else gold_tokens(windows, rows.answers)
+        return Examples(Encoded(windows.tokens, windows.cut[windows.owners]), spans)
     labels = np.full(len(rows), -1) if rows.labels is None else rows.labels
     return Examples(tokenizer.encode(rows.texts, rows.pairs), labels)
 
@@ -154,13 +168,16 @@ def _tokenizer(fit: Fit, max_length: int) -> TextTokenizer:
     return TextTokenizer(fit.work, max_length)
 
 
-def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, stages: int) -> Manifest:
+def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset | Questions, max_length: int, stages: int) -> Manifest:
     """What the folder is after so many stages: untrained heads and thresholds are not in it, nobody may ask them."""
     done = {stage.kind for stage in fit.recipe.stages[:stages]}
     pruned = not done <= UNPRUNED_STAGES or (fit.recipe.search is not None and stages == len(fit.recipe.stages))
+    asks = isinstance(train, Questions)
     return Manifest(
-        labels=train.label_names,
-        pairs=train.pairs is not None,
+        labels=SPAN_ENDS if asks else train.label_names,
+        pairs=asks or train.pairs is not None,
+        problem_type=model.problem,
+        spans=fit.recipe.spans if asks else None,
         max_length=max_length,
         head_kind=model.head_kind,
         head_layers=model.head_layers if done & HEAD_STAGES else (),
@@ -176,7 +193,7 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, s
     )
 
 
-def _identity(fit: Fit, train: Dataset, select: Dataset) -> dict[str, Any]:
+def _identity(fit: Fit, train: Dataset | Questions, select: Dataset | Questions) -> dict[str, Any]:
     """Whatever the result depends on, as JSON values."""
     return {
         # A teacher that was trained again in the same place is another.
