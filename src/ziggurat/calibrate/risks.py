@@ -67,6 +67,18 @@ def difference_risk(loss: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Ris
     )
 
 
+def graded_risk(name: str) -> Risk:
+    """The risk of `bounded_difference` where losses in [0, 1] are what is given, in the place of predictions."""
+    return Risk(
+        name,
+        low=-1,
+        high=1,
+        binary=False,
+        needs_labels=False,
+        loss=lambda losses, full, _: bounded_difference(losses, full),
+    )
+
+
 def _accuracy(predictions: np.ndarray, full: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (predictions != labels).astype(np.float64) - (full != labels)
 

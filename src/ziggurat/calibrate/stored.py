@@ -18,6 +18,7 @@ class StoredRun:
     kept: np.ndarray  # (n, L + 1) int64, as in `engine.runner.Outcomes`
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
     deferral: np.ndarray | None = None  # the model's weights of the learned score, see `engine.rules.ExitRule`
+    answers: np.ndarray | None = None  # (n, n_rungs) int64: equal numbers are equal answers; None = the likeliest class
 
     @property
     def n_rungs(self) -> int:
@@ -26,15 +27,17 @@ class StoredRun:
 
     def take(self, rows: np.ndarray) -> StoredRun:
         """Only these rows, (m) indices."""
-        return StoredRun(self.every[rows], self.kept[rows], self.pruning, self.deferral)
+        answers = None if self.answers is None else self.answers[rows]
+        return StoredRun(self.every[rows], self.kept[rows], self.pruning, self.deferral, answers)
 
     def cut(self, rungs: int) -> StoredRun:
         """Only the first `rungs` rungs."""
-        return StoredRun(self.every[:, :rungs], self.kept, self.pruning, self.deferral)
+        answers = None if self.answers is None else self.answers[:, :rungs]
+        return StoredRun(self.every[:, :rungs], self.kept, self.pruning, self.deferral, answers)
 
     def predictions(self) -> np.ndarray:
-        """Class indices, (n, n_rungs)."""
-        return self.every.argmax(axis=2)
+        """Class indices, or numbers of other answers, (n, n_rungs)."""
+        return self.every.argmax(axis=2) if self.answers is None else self.answers
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,10 @@ def train(
     out: Out,
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "early-exit",
     model: Annotated[str | None, typer.Option(help="Encoder to start from (default: the packaged MiniLM).")] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option(help="question_answering, or another problem (default: by the form of the file)."),
+    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(help="Trained model folder that a student or small model learns from, instead of --model."),
@@ -55,7 +59,7 @@ def train(
     from ziggurat.jobs.training import train_classifier as job
 
     with shown(as_json, training_text) as show:
-        options = replace(options, keep_stages=keep_stages, student=student)
+        options = replace(options, keep_stages=keep_stages, student=student, problem=problem)
         show(job(train, out, recipe, model, options, teacher))
 
 

@@ -64,6 +64,10 @@ class Questions:
         answers = None if self.answers is None else [self.answers[i] for i in indices]
         return replace(self, ids=ids, texts=texts, contexts=contexts, articles=articles, answers=answers)
 
+    def has_role(self, fractions: Fractions, role: Role) -> np.ndarray:
+        """Which questions `split_questions` gives this role, (n) bool."""
+        return has_role(Rows(self.articles, None, None, self.source), fractions, role)
+
     def require(self, *roles: Role) -> Questions:
         """Itself if its role is one of `roles`, else a UserError that says why these are the wrong ones."""
         if self.role in roles:
@@ -119,10 +123,9 @@ def split_questions(questions: Questions, fractions: Fractions = Fractions()) ->
     The role comes from the article's title alone (from the context where rows name none). UserError for a role without
     questions.
     """
-    shares = Rows(questions.articles, None, None, questions.source)
     sets = {}
     for role, fraction in zip(Role, astuple(fractions), strict=True):
-        here = np.flatnonzero(has_role(shares, fractions, role))
+        here = np.flatnonzero(questions.has_role(fractions, role))
         if fraction > 0 and not len(here):
             raise UserError(
                 f"{questions.source}: no {role} questions: {len(set(questions.articles))} articles are too few for a "

@@ -132,6 +132,14 @@ class AdaptiveClassifier(OpenedModel):
                 ran[:, place.columns] = came & (np.arange(place.tier.columns) <= depth[:, None])
         return np.where(ran, kept, 0)
 
+    def spent(self, encoded: Encoded, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
+        """`flops` of encoded inputs, whatever the model reads."""
+        return self.flops(kept, rule)
+
+    def whole(self, encoded: Encoded) -> np.ndarray:
+        """`full_flops` of encoded inputs, whatever the model reads."""
+        return self.full_flops(encoded.lengths)
+
     def full_flops(self, lengths: np.ndarray) -> np.ndarray:
         """Cost of the last tier's layers without exits: lengths (n) → (n) int64."""
         return self.tiers[-1].full_flops(lengths)

@@ -89,7 +89,7 @@ class QuestionAnswerer(OpenedModel):
 
     def answers(self, windows: Windows, outcomes: SpanOutcomes, rule: ExitRule) -> list[SpanAnswer]:
         """Outcomes under a rule, as what `predict` returns."""
-        flops = self.flops(windows, outcomes.kept, rule)[np.arange(len(windows)), outcomes.rungs]
+        flops = self.spent(windows, outcomes.kept, rule)[np.arange(len(windows)), outcomes.rungs]
         left = np.add.reduceat(outcomes.kept[:, 1:], windows.edges[:-1], axis=0)
         texts = self.texts(windows, outcomes.spans, outcomes.rungs)
         return [
@@ -113,7 +113,7 @@ class QuestionAnswerer(OpenedModel):
             for row, (text, start, end) in enumerate(texts)
         ]
 
-    def flops(self, windows: Windows, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
+    def spent(self, windows: Windows, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
         """Cost of leaving at each rung, all windows of a question together: kept (w, L + 1) → (n, n_rungs) int64."""
         tokens, guessed = rule.tokens, None
         if tokens is not None and tokens.score == PREDICTED:
@@ -123,7 +123,7 @@ class QuestionAnswerer(OpenedModel):
         flops: np.ndarray = np.add.reduceat(each, windows.edges[:-1], axis=0)
         return flops
 
-    def full_flops(self, windows: Windows) -> np.ndarray:
+    def whole(self, windows: Windows) -> np.ndarray:
         """Cost of all layers without exits and pruning, (n) int64."""
         flops: np.ndarray = np.add.reduceat(span_full_flops(self.spec, windows.lengths), windows.edges[:-1])
         return flops

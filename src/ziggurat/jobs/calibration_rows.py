@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,8 @@ _ORDERING = 3  # else one of so many fresh rows does
 class CalibrationRows:
     """Disjoint rows."""
 
-    order: Dataset  # learn the path of settings
-    certify: Dataset  # test it; in a fixed random order, as the betting bound needs
+    order: Any  # a Dataset or Questions: learn the path of settings
+    certify: Any  # likewise: test it; in a fixed random order, as the betting bound needs
     left_out: int  # rows of the source that trained the model, or chose for it and order nothing
     overlap: float = 0.0  # share of the certifying texts that are a part of one that trained, or have one as a part
 

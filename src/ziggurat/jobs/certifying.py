@@ -22,11 +22,14 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.calibration_picture import write_picture
-from ziggurat.jobs.calibration_points import Chosen, Terms, chosen_points
+from ziggurat.jobs.calibration_points import Chosen, Model, Terms, chosen_points
 from ziggurat.jobs.calibration_rows import CalibrationRows, calibration_rows
 from ziggurat.jobs.calibration_runs import Seen, seen
 from ziggurat.jobs.calibration_time import PredictedTime, best_batch_sizes, costs_of
 from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.question_calibration import FlopsTime, question_risk, question_rows, seen_questions
+from ziggurat.jobs.question_rows import answers_questions
+from ziggurat.policies.exits import SPAN_ENTROPY
 from ziggurat.report.competition import Progress
 from ziggurat.report.plots import require_matplotlib
 
@@ -67,8 +70,10 @@ def calibrate(
     Whatever is asked of the rows is checked first: on an error nothing is written. Where no setting that is faster
     keeps a target, its point is full depth, and the result says how many rows would be needed.
     """
-    risk = risk_by_name(promise.criterion)
     _require_scipy()
+    if answers_questions(model):
+        return _calibrate_questions(model, source, promise, options, html, progress, tick)
+    risk = risk_by_name(promise.criterion)
     if html is not None:
         require_matplotlib()
     classifier = options.open(model)
@@ -99,6 +104,39 @@ def calibrate(
     return result
 
 
+def _calibrate_questions(
+    model: str,
+    source: str,
+    promise: Promise,
+    options: ModelOptions,
+    html: Path | None,
+    progress: bool,
+    tick: Progress,
+) -> dict[str, Any]:
+    """The same for a model of spans; times are predicted from FLOPs, and what is chosen is timed as elsewhere."""
+    for option, given in (("--html", html), ("--reference", promise.reference)):
+        if given is not None:
+            raise UserError(f"{option}: not for models that answer questions; leave it out")
+    risk = question_risk(promise.criterion)
+    promise = replace(promise, scores=(SPAN_ENTROPY,), criterion=risk.name)
+    answerer = options.open_questions(model)
+    usable_rungs(answerer, promise)
+    rows = question_rows(model, answerer, source)
+    _refuse_too_few(rows, promise, risk)
+    order, witness = (
+        seen_questions(answerer, part, risk, options.batch_size, progress) for part in (rows.order, rows.certify)
+    )
+    time = FlopsTime(answerer, order, options)
+    paths = searched(answerer, order, time, promise)
+    certified = {name: _certified(paths, witness, risk, target, promise) for name, target in promise.targets.items()}
+    always_full = usable_rungs(answerer, promise) == len(answerer.rungs)
+    chosen = chosen_points(
+        answerer, certified, order, witness, Terms(risk.name, None, None, always_full), options, tick
+    )
+    _write(model, answerer, chosen)
+    return _summary(model, source, promise, rows, chosen, paths, None, options)
+
+
 def _require_scipy() -> None:
     try:
         importlib.import_module("scipy.stats")
@@ -107,7 +145,7 @@ def _require_scipy() -> None:
 
 
 def searched(
-    classifier: AdaptiveClassifier, order: Seen, time: PredictedTime, promise: Promise
+    classifier: Model, order: Seen, time: PredictedTime | FlopsTime, promise: Promise
 ) -> list[tuple[Tried, ...]]:
     """The paths of all families, at every strength of pruning, that have anything faster than full depth.
 
@@ -128,7 +166,7 @@ def searched(
     return [path for path in paths if path]
 
 
-def usable_rungs(classifier: AdaptiveClassifier, promise: Promise) -> int:
+def usable_rungs(classifier: Model, promise: Promise) -> int:
     """How many rungs are within the promise's cap; UserError if none is."""
     depths = classifier.depths.tolist()
     usable = sum(promise.max_layers is None or depth <= promise.max_layers for depth in depths)
@@ -166,7 +204,7 @@ def _refuse_too_few(rows: CalibrationRows, promise: Promise, risk: Risk) -> None
     )
 
 
-def _write(model: str, classifier: AdaptiveClassifier, chosen: Sequence[Chosen]) -> None:
+def _write(model: str, classifier: Model, chosen: Sequence[Chosen]) -> None:
     """The points into the folder's manifest, in the place of those of the same name."""
     made = {one.name: one.point for one in chosen if one.point is not None}
     manifest = classifier.manifest
@@ -181,7 +219,7 @@ def _summary(
     rows: CalibrationRows,
     chosen: Sequence[Chosen],
     paths: Sequence[Sequence[Tried]],
-    profile: str,
+    profile: str | None,
     options: ModelOptions,
 ) -> dict[str, Any]:
     return {

@@ -23,6 +23,8 @@ from ziggurat.jobs.opening import (
     sample,
     seen_in_training,
 )
+from ziggurat.jobs.question_evaluation import evaluate_questions
+from ziggurat.jobs.question_rows import answers_questions
 from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
 
 
@@ -42,6 +44,8 @@ def evaluate(
     Ratios are full over adaptive: larger is better. Times are the model's alone, without tokenisation; five rounds,
     medians. UserError for rows without labels or with labels that are not the model's.
     """
+    if answers_questions(model):
+        return evaluate_questions(model, source, operating_point, threshold, options, timed_texts // 4, progress)
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     rows = rows_to_measure(classifier, source, columns)

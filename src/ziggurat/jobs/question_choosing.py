@@ -80,7 +80,7 @@ def graded(answerer: QuestionAnswerer, windows: Windows, spans: Spans, rows: Que
 
 
 def _cost(answerer: QuestionAnswerer, windows: Windows, run: EverySpan, factor: float, rule: ExitRule) -> np.ndarray:
-    return answerer.flops(windows, run.kept, replace(rule, tokens=scaled(answerer.token_rule, factor)))
+    return answerer.spent(windows, run.kept, replace(rule, tokens=scaled(answerer.token_rule, factor)))
 
 
 def _no_answer(answerer: QuestionAnswerer, windows: Windows, run: EverySpan, rows: Questions) -> tuple[float, ...]:
