@@ -42,6 +42,7 @@ NEEDS_TORCH = {
         "torch_encoder",
         "heads",
         "model",
+        "span_model",
         "devices",
         "checkpoint",
     },

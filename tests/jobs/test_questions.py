@@ -77,6 +77,7 @@ def test_training_writes_a_folder_that_says_what_it_answers(trained, squad):
     assert (manifest.max_length, manifest.head_kind, manifest.spans.stride) == (24, "span", 5)
     assert len(manifest.no_answer) == 4 and np.isfinite(manifest.no_answer).all()
     assert [point.score for point in manifest.operating_points] == ["span-entropy"] * 3
+    assert 0 <= manifest.training["regular_accuracy"] <= 1  # F1 of the model before it was pruned
     config = json.loads((trained / "config.json").read_text())
     assert config["architectures"] == ["BertForQuestionAnswering"] and "id2label" not in config
     rows = read_questions(str(squad))

@@ -118,11 +118,13 @@ def _run_batch(
         rung = backend.rung_layers.index(layer) if layer in backend.rung_layers else None
         if rung is None or not rule.asked[rung]:
             continue
-        said = read_spans(climb.marks, climb.logits(rung), windows.owners, longest)
+        said = _Reading(climb.marks, climb.logits(rung), windows.owners)
         history = np.concatenate([history, said.doubts[:, None]], axis=1)
         leaving = rule.leaves(rung, history, rows)
+        if not leaving.any():
+            continue
         gone = rows[leaving]
-        done.spans.put(gone, said.at(leaving))
+        done.spans.put(gone, said.spans(leaving, longest))
         done.rungs[gone], done.seconds[gone] = rung, time.perf_counter() - start
         if leaving.all():
             return
@@ -141,31 +143,39 @@ def run_every_span(
             climb.layer(layer)
             if layer in backend.rung_layers:
                 rung = backend.rung_layers.index(layer)
-                said = read_spans(climb.marks, climb.logits(rung), windows.owners, longest)
-                every.spans.put((rows, rung), said)
+                said = _Reading(climb.marks, climb.logits(rung), windows.owners)
+                every.spans.put((rows, rung), said.spans(np.ones(len(rows), dtype=bool), longest))
     return every
 
 
-def read_spans(marks: PackedBatch, logits: np.ndarray, owners: np.ndarray, longest: int) -> Spans:
-    """Logits (n_tokens, 2) of whole windows → what they say of their questions, in the batch's order.
+class _Reading:
+    """What a rung's logits (n_tokens, 2) of whole windows say of their questions, in the batch's order.
 
     `marks` holds 1 for each token where a span may start or end (n_tokens); `owners` are of all windows of the call.
     """
-    lengths = marks.lengths
-    shape = marks.n_seqs, int(lengths.max())
-    slots = padded_slots(lengths)
-    grid, candidates = np.zeros((*shape, 2), dtype=np.float32), np.zeros(shape, dtype=bool)
-    grid.reshape(-1, 2)[slots], candidates.ravel()[slots] = logits, marks.states > 0
-    context = candidates.copy()
-    context[:, 0] = False  # the first token stands for "no answer here"
-    entropies, nulls = end_entropies(grid, candidates), null_scores(grid)
-    scores, tokens = best_spans(grid, context, longest)
-    mine = owners[marks.rows]
-    first = np.flatnonzero(np.diff(mine, prepend=-1))  # of each question's windows, which stand together
-    best = np.array([begin + int(scores[begin:stop].argmax()) for begin, stop in _pairs(first, len(mine))])
-    places = np.concatenate([marks.rows[best, None], tokens[best]], axis=1)
-    both = np.stack([scores[best], np.minimum.reduceat(nulls, first)], axis=1)
-    return Spans(np.maximum.reduceat(entropies, first, axis=0), places, both)
+
+    def __init__(self, marks: PackedBatch, logits: np.ndarray, owners: np.ndarray) -> None:
+        lengths = marks.lengths
+        shape, slots = (marks.n_seqs, int(lengths.max())), padded_slots(lengths)
+        self._grid, self._possible = np.zeros((*shape, 2), dtype=np.float32), np.zeros(shape, dtype=bool)
+        self._grid.reshape(-1, 2)[slots], self._possible.ravel()[slots] = logits, marks.states > 0
+        self._rows = marks.rows
+        self._asked = np.cumsum(np.diff(owners[marks.rows], prepend=-1) != 0) - 1  # a question's windows stand together
+        first = np.flatnonzero(np.diff(self._asked, prepend=-1))
+        self.doubts = np.maximum.reduceat(end_entropies(self._grid, self._possible), first, axis=0)  # (n_questions, 2)
+
+    def spans(self, chosen: np.ndarray, longest: int) -> Spans:
+        """The best spans of some questions, (n_questions) bool."""
+        windows = np.flatnonzero(chosen[self._asked])
+        asked, grid, context = self._asked[windows], self._grid[windows], self._possible[windows]
+        context[:, 0] = False  # the first token stands for "no answer here"
+        scores, tokens = best_spans(grid, context, longest)
+        first = np.flatnonzero(np.diff(asked, prepend=-1))
+        edges = zip(first.tolist(), [*first[1:].tolist(), len(asked)], strict=True)
+        best = np.array([begin + int(scores[begin:stop].argmax()) for begin, stop in edges], dtype=np.int64)
+        places = np.concatenate([self._rows[windows[best], None], tokens[best]], axis=1)
+        nulls = np.minimum.reduceat(null_scores(grid), first)
+        return Spans(self.doubts[chosen], places, np.stack([scores[best], nulls], axis=1))
 
 
 def _only(batch: PackedBatch, tokens: np.ndarray) -> PackedBatch:
@@ -174,10 +184,6 @@ def _only(batch: PackedBatch, tokens: np.ndarray) -> PackedBatch:
     edges = np.concatenate([[0], np.cumsum(counts)])
     where = np.flatnonzero(tokens)
     return PackedBatch(batch.states[where], edges, batch.positions[where], batch.rows, batch.original)
-
-
-def _pairs(starts: np.ndarray, stop: int) -> Iterator[tuple[int, int]]:
-    return zip(starts.tolist(), [*starts[1:].tolist(), stop], strict=True)
 
 
 def _nothing_kept(backend: SpanBackend, windows: Windows) -> np.ndarray:

@@ -5,22 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ziggurat.calibrate.choose import Ladder, choose_points
 from ziggurat.calibrate.no_answer import best_no_answer
-from ziggurat.data.squad import Questions
+from ziggurat.data.squad import SPAN_ENDS, Questions
 from ziggurat.data.tasks import Role
+from ziggurat.data.tokenize import TextTokenizer
 from ziggurat.data.windows import Windows
-from ziggurat.encoder.folder import Manifest, fingerprint, write_manifest
+from ziggurat.encoder.folder import REFERENCE, Manifest, fingerprint, write_manifest
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.rules import ExitRule, never
 from ziggurat.engine.span_runner import EverySpan, Spans
+from ziggurat.engine.tiers import Tier
 from ziggurat.jobs.choosing import pruning_strengths
 from ziggurat.policies.prune import scaled
 from ziggurat.recipe import Recipe
 from ziggurat.report.squad_metrics import grades
+
+if TYPE_CHECKING:
+    from ziggurat.encoder.model import AdaptiveModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +57,28 @@ def add_question_points(folder: Path, select: Questions, recipe: Recipe, device:
     ]
     manifest = answerer.manifest
     manifest = replace(manifest, fingerprint=fingerprint(folder, manifest))
-    points = choose_points(ladders, None, manifest.fingerprint, select.digest, recipe.exit_score)
+    reference = float(manifest.training.get(REFERENCE, 0.0))
+    points = choose_points(ladders, None, manifest.fingerprint, select.digest, recipe.exit_score, reference=reference)
     manifest = replace(manifest, operating_points=points)
     write_manifest(manifest, folder)
     return manifest
+
+
+def plain_f1(select: Questions, recipe: Recipe, model: AdaptiveModel, tokenizer: TextTokenizer) -> float:
+    """F1 on select rows of a model in training, at full depth and unpruned: what pruning must not lose."""
+    from ziggurat.engine.torch_backend import TorchSpanBackend
+
+    manifest = Manifest(
+        SPAN_ENDS, True, tokenizer.max_length, model.head_kind, model.head_layers, fingerprint="", spans=recipe.spans
+    )
+    device = next(model.parameters()).device.type
+    answerer = QuestionAnswerer([Tier(TorchSpanBackend(model, device), manifest, tokenizer, model.spec)])
+    windows = answerer.encode(select.texts, select.contexts)
+    last = answerer.run(windows, never(len(answerer.rungs))).spans.at((slice(None), None))
+    rung = EverySpan(last, np.zeros(0))
+    if not all(select.golds):
+        answerer = answerer.with_no_answer(_no_answer(answerer, windows, rung, select))
+    return float(graded(answerer, windows, last, select).f1.mean())
 
 
 def every_strength(

@@ -6,6 +6,7 @@ import importlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ziggurat.jobs.cascading import learn_deferral
 from ziggurat.jobs.choosing import with_operating_points
 from ziggurat.jobs.length_search import searched_folder
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.question_choosing import add_question_points
+from ziggurat.jobs.question_choosing import add_question_points, plain_f1
 from ziggurat.jobs.question_rows import asks_questions, question_recipe, question_roles, require_spans
 from ziggurat.jobs.small_training import train_small
 from ziggurat.jobs.teachers import refuse_other_task, refuse_untaught, with_checkpoint, with_teacher
@@ -214,8 +215,17 @@ def _make(
     stages = out.with_name(out.name + ".stages")
     if options.keep_stages:
         refuse_full_folder(stages)
+    grade = partial(plain_f1, select_rows, recipe) if isinstance(select_rows, Questions) else None
     fit = Fit(
-        source, recipe, work, made, options.device, options.progress, options.mixed_precision, options.keep_stages
+        source,
+        recipe,
+        work,
+        made,
+        options.device,
+        options.progress,
+        options.mixed_precision,
+        options.keep_stages,
+        grade,
     )
     if not fit_folder(fit, train_rows, select_rows):
         return {}  # another process of `accelerate launch` writes and reports

@@ -48,6 +48,7 @@ class Fit:
     progress: bool = True
     mixed_precision: bool = True
     keep_stages: bool = False  # also a model folder for each stage, in `work`/stages
+    grade: Callable[[AdaptiveModel, TextTokenizer], float] | None = None  # of the plain model, where labels cannot say
 
 
 def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions) -> bool:
@@ -80,7 +81,9 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
 
         def after(stages: int, model: AdaptiveModel) -> None:
             kind = fit.recipe.stages[stages - 1].kind
-            if kind in PLAIN_STAGES and isinstance(select, Dataset) and select.labels is not None:
+            if kind in PLAIN_STAGES and fit.grade is not None:
+                reference[REFERENCE] = fit.grade(model, tokenizer)
+            elif kind in PLAIN_STAGES and isinstance(select, Dataset) and select.labels is not None:
                 reference[REFERENCE] = full_accuracy(model, examples[1])
             if fit.keep_stages:
                 save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{kind}")
