@@ -2,8 +2,9 @@
 
 One convention for everything that Ziggurat prints: 2 x multiply-adds of the matrix products, real tokens only (special
 tokens included, padding never), attention products counted, exit heads and the final classifier counted, embeddings
-free. Elementwise work (softmax, LayerNorm, GELU, the entropy of an exit, the column sums of a pruning score) holds no
-matrix product and is not counted. The conventions of other papers are in `ziggurat.report.conventions`.
+free but for the linear map that widens some. Elementwise work (softmax, LayerNorm, GELU, the entropy of an exit, the
+column sums of a pruning score) holds no matrix product and is not counted. The conventions of other papers are in
+`ziggurat.report.conventions`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,12 @@ def linear_flops(spec: EncoderSpec, n_before: Tokens, n_after: Tokens | None = N
     before = _wide(n_before)
     after = before if n_after is None else _wide(n_after)
     flops: Tokens = 8 * spec.hidden**2 * before + 4 * spec.hidden * spec.intermediate * after
+    return flops
+
+
+def embedding_flops(spec: EncoderSpec, n_tokens: Tokens) -> Tokens:
+    """FLOPs of the linear map that widens embeddings: 2 e d n, 0 where the architecture has none."""
+    flops: Tokens = 2 * spec.embedding_width * spec.hidden * _wide(n_tokens)
     return flops
 
 
@@ -80,6 +87,7 @@ def path_flops(
     """
     kept = tokens if kept is None else kept
     layers = sum(layer_flops(spec, before, after) for before, after in zip(tokens, kept, strict=True))
+    layers += embedding_flops(spec, tokens[0]) if tokens else 0
     heads = sum(head_flops(kind, spec, kept[layer - 1], n_classes) for layer in heads_at)
     return layers + heads + (head_flops(FINAL, spec, kept[-1], n_classes) if final else 0)
 
@@ -108,7 +116,8 @@ def path_bops(
 
 def full_flops(spec: EncoderSpec, n_classes: int, lengths: np.ndarray) -> np.ndarray:
     """FLOPs of the whole model without exits, the unit of every speed-up: `lengths` (n) → (n) int64."""
-    flops: np.ndarray = spec.layers * layer_flops(spec, lengths) + head_flops(FINAL, spec, lengths, n_classes)
+    layers = embedding_flops(spec, lengths) + spec.layers * layer_flops(spec, lengths)
+    flops: np.ndarray = layers + head_flops(FINAL, spec, lengths, n_classes)
     return flops
 
 
@@ -141,7 +150,7 @@ def rung_flops(
     if guessed is not None:
         per_layer = per_layer + 2 * spec.hidden * kept[:, :-1] * np.asarray(guessed)
     head = head_flops(kind, spec, kept[:, layers], n_classes)
-    flops: np.ndarray = per_layer.cumsum(axis=1)[:, layers - 1]
+    flops: np.ndarray = embedding_flops(spec, kept[:, :1]) + per_layer.cumsum(axis=1)[:, layers - 1]
     flops[:, 1:] += (head * np.diff(passed, append=passed[-1])).cumsum(axis=1)[:, :-1]
     flops[:, :-1] += head[:, :-1]
     flops[:, -1] += head_flops(FINAL, spec, kept[:, -1], n_classes)

@@ -12,7 +12,7 @@ from ziggurat.data.packing import PackedBatch, padded_slots
 from ziggurat.encoder.flops import FASTBERT_WIDTH
 from ziggurat.encoder.linear import RowLinear
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.encoder.torch_encoder import first_tokens
+from ziggurat.encoder.torch_encoder import ACTIVATIONS, first_tokens
 
 FASTBERT_HEADS = 2
 
@@ -42,17 +42,21 @@ class FastBertHead(nn.Module):
 
 
 class PoolerHead(nn.Module):
-    """First token, d → d tanh → classes (DeeBERT, PABEE); also BERT's own classifier, the last rung."""
+    """First token, d → d → classes (DeeBERT, PABEE); also the architecture's own classifier, the last rung.
+
+    Between the two tanh, or what the architecture's own classifier has.
+    """
 
     def __init__(self, spec: EncoderSpec, n_classes: int) -> None:
         super().__init__()
         self.dense = nn.Linear(spec.hidden, spec.hidden)
+        self.activation = ACTIVATIONS[spec.head_activation]
         self.dropout = nn.Dropout(spec.dropout)
         self.classes = nn.Linear(spec.hidden, n_classes)
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """(n_tokens, d) → (n_seqs, n_classes)."""
-        return self.classes(self.dropout(torch.tanh(self.dense(first_tokens(batch)))))
+        return self.classes(self.dropout(self.activation(self.dense(first_tokens(batch)))))
 
 
 class LinearHead(nn.Module):

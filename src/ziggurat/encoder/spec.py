@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ziggurat.encoder.architectures import ARCHITECTURES
+from ziggurat.encoder.architectures import ARCHITECTURES, REFUSED
 from ziggurat.encoder.architectures.base import Config, EncoderSpec
 from ziggurat.errors import UserError
 
@@ -24,8 +24,9 @@ def read_spec(config: Config) -> EncoderSpec:
     """The spec of a `config.json`; UserError for an architecture or an option that has none."""
     model_type = config.get("model_type")
     if model_type not in ARCHITECTURES:
+        why = f": {REFUSED[model_type]}" if model_type in REFUSED else ""
         known = ", ".join(ARCHITECTURES)
-        raise UserError(f"config.json: model_type {model_type!r} is not supported; supported: {known}")
+        raise UserError(f"config.json: model_type {model_type!r} is not supported{why}; supported: {known}")
     try:
         spec = ARCHITECTURES[model_type].read(config)
     except KeyError as missing:

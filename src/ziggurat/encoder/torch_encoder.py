@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,25 +14,41 @@ from ziggurat.encoder.attention import attend, attend_and_score
 from ziggurat.encoder.linear import RowLinear
 from ziggurat.encoder.spec import EncoderSpec
 
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "relu": functional.relu,
+    "tanh": torch.tanh,
+}
+
 
 class Embeddings(nn.Module):
-    """Word + position + segment, then LayerNorm."""
+    """Word + position, + segment and task where the architecture has them; LayerNorm; a linear map to `hidden`."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        self.word = nn.Embedding(spec.vocabulary, spec.hidden)
-        self.position = nn.Embedding(spec.positions, spec.hidden)
-        self.segment = nn.Embedding(spec.segments, spec.hidden)
-        self.norm = nn.LayerNorm(spec.hidden, spec.layer_norm_eps)
+        width = spec.embedded
+        self.position_offset, self.reads_segments = spec.position_offset, spec.segments > 1
+        self.word = nn.Embedding(spec.vocabulary, width)
+        self.position = nn.Embedding(spec.positions + spec.position_offset, width)
+        self.segment = nn.Embedding(spec.segments, width) if spec.segments else None
+        self.task = nn.Embedding(spec.task_types, width) if spec.task_types else None
+        self.norm = nn.LayerNorm(width, spec.layer_norm_eps)
         self.dropout = nn.Dropout(spec.dropout)
+        self.project = RowLinear(width, spec.hidden) if spec.embedding_width else nn.Identity()
 
     def forward(self, batch: PackedBatch) -> PackedBatch:
         """States (n_tokens, 2) of token and segment ids → (n_tokens, d)."""
         device = self.word.weight.device
         ids = torch.as_tensor(batch.states, device=device)
         positions = torch.as_tensor(batch.positions, device=device)
-        states = self.word(ids[:, 0]) + self.position(positions) + self.segment(ids[:, 1])
-        return batch.with_states(self.dropout(self.norm(states)))
+        states = self.word(ids[:, 0]) + self.position(positions + self.position_offset)
+        if self.segment is not None:
+            # One kind of segment is in every token, whatever ids a tokenizer made for BERT gives to a pair.
+            states = states + (self.segment(ids[:, 1]) if self.reads_segments else self.segment.weight[0])
+        if self.task is not None:
+            states = states + self.task.weight[0]
+        return batch.with_states(self.project(self.dropout(self.norm(states))))
 
 
 class Layer(nn.Module):
@@ -39,7 +58,7 @@ class Layer(nn.Module):
         super().__init__()
         self.heads = spec.heads
         self.attention_dropout = spec.attention_dropout
-        self.approximate = "tanh" if spec.activation == "gelu_tanh" else "none"
+        self.activation = ACTIVATIONS[spec.activation]
         self.qkv = RowLinear(spec.hidden, 3 * spec.hidden)
         self.out = RowLinear(spec.hidden, spec.hidden)
         self.attention_norm = nn.LayerNorm(spec.hidden, spec.layer_norm_eps)
@@ -66,7 +85,7 @@ class Layer(nn.Module):
     def finish(self, batch: PackedBatch, context: Tensor) -> PackedBatch:
         """The rest of the layer, token by token: the states that entered it and their context → (n_tokens, d)."""
         states = self.attention_norm(batch.states + self.dropout(self.out(context)))
-        inner = functional.gelu(self.up(states), approximate=self.approximate)
+        inner = self.activation(self.up(states))
         return batch.with_states(self.output_norm(states + self.dropout(self.down(inner))))
 
     @property

@@ -56,6 +56,11 @@ def student_spec(config: StudentConfig, teacher: EncoderSpec) -> EncoderSpec:
             f"student: hidden {hidden} is no multiple of the teacher's {teacher.heads} attention heads; "
             f"set hidden = {below}"
         )
+    if hidden == teacher.embedding_width:
+        raise UserError(
+            f"student: hidden {hidden} is the width of the embeddings, which would need no projection; "
+            f"set hidden = {hidden + teacher.heads}"
+        )
     spec = replace(teacher, layers=config.layers, hidden=hidden, intermediate=intermediate)
     if config.checkpoint is not None:
         _refuse_other_sizes(config.checkpoint, spec)
@@ -136,11 +141,15 @@ def _kept(wide: EncoderSpec, narrow: EncoderSpec) -> _Kept:
     states, inner = torch.arange(narrow.hidden), torch.arange(narrow.intermediate)
     heads = (torch.arange(wide.heads)[:, None] * wide.head_width + torch.arange(narrow.head_width)).flatten()
     joined = torch.cat([part * wide.hidden + heads for part in range(3)])  # queries, keys and values below each other
-    norms = dict.fromkeys(("norm", "attention_norm", "output_norm"), (states, None))
-    tables = dict.fromkeys(("word", "position", "segment", "classes"), (None, states))
+    embedded = None if wide.embedding_width else states  # where a linear map widens the embeddings they stay
+    tables = dict.fromkeys(("word", "position", "segment", "task"), (None, embedded))
+    norms = dict.fromkeys(("attention_norm", "output_norm"), (states, None))
     return {
-        **norms,
         **tables,
+        **norms,
+        "norm": (embedded, None),
+        "project": (states, None),
+        "classes": (None, states),
         "qkv": (joined, states),
         "out": (states, heads),
         "up": (inner, states),

@@ -6,5 +6,25 @@ from collections.abc import Mapping
 
 from ziggurat.encoder.architectures.base import Architecture
 from ziggurat.encoder.architectures.bert import BERT
+from ziggurat.encoder.architectures.distilbert import DISTILBERT
+from ziggurat.encoder.architectures.electra import ELECTRA
+from ziggurat.encoder.architectures.ernie import ERNIE
+from ziggurat.encoder.architectures.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
-ARCHITECTURES: Mapping[str, Architecture] = {"bert": BERT}  # `model_type` of a `config.json` → what it means
+# `model_type` of a `config.json` → what it means
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": XLM_ROBERTA,
+    "camembert": CAMEMBERT,
+    "distilbert": DISTILBERT,
+    "electra": ELECTRA,
+    "ernie": ERNIE,
+}
+
+_RELATIVE = (
+    "its attention depends on the distance between tokens (disentangled), which the engines do not compute; "
+    "fine-tune one of these instead"
+)
+# What people will try, and why it does not run.
+REFUSED: Mapping[str, str] = {"deberta": _RELATIVE, "deberta-v2": _RELATIVE}

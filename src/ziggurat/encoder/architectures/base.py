@@ -71,6 +71,7 @@ ACTIVATIONS: Mapping[str, str] = {
     "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
 }
 
 

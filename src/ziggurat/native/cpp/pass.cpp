@@ -50,18 +50,25 @@ void Pass::project(const Packed& weights, Rows rows, int from, int to, float* y,
 }
 
 void Pass::embed(const int64_t* ids, const int64_t* positions, int n, float* states) {
-    const int d = model_.spec.hidden;
-    in_blocks(n, BLOCK, 3 * BLOCK * sizeof(int32_t), [&](int begin, int end, std::byte* scratch) {
-        auto* index = reinterpret_cast<int32_t*>(scratch);
+    const int d = model_.spec.hidden, e = model_.spec.embedded();
+    const bool reads_segments = model_.spec.reads_segments();
+    const auto* project = model_.project ? &*model_.project : nullptr;
+    const size_t operand = project ? round_up(kernels_.operand_size(*project, BLOCK), LINE) : 0;
+    const size_t narrow = project ? round_up(sizeof(float) * BLOCK * e, LINE) : 0;
+    in_blocks(n, BLOCK, operand + narrow + 3 * BLOCK * sizeof(int32_t), [&](int begin, int end, std::byte* scratch) {
+        auto* index = reinterpret_cast<int32_t*>(scratch + operand + narrow);
+        float* out = states + static_cast<ptrdiff_t>(begin) * d;
+        float* embedded = project ? reinterpret_cast<float*>(scratch + operand) : out;
         const int rows = end - begin;
         for (int i = 0; i < rows; ++i) {
             index[i] = static_cast<int32_t>(ids[2 * (begin + i)]);
             index[BLOCK + i] = static_cast<int32_t>(positions[begin + i]);
-            index[2 * BLOCK + i] = static_cast<int32_t>(ids[2 * (begin + i) + 1]);
+            index[2 * BLOCK + i] = reads_segments ? static_cast<int32_t>(ids[2 * (begin + i) + 1]) : 0;
         }
-        kernels_.embed({model_.word, d, index, rows}, {model_.position, d, index + BLOCK, rows},
-                       {model_.segment, d, index + 2 * BLOCK, rows}, d, model_.embedding_norm.view(),
-                       states + static_cast<ptrdiff_t>(begin) * d, d);
+        kernels_.embed({model_.word, e, index, rows}, {model_.position, e, index + BLOCK, rows},
+                       {model_.segment.data(), e, index + 2 * BLOCK, rows}, e, model_.embedding_norm.view(), embedded,
+                       e);
+        if (project) linear(*project, {embedded, e, nullptr, rows}, out, d, Finish::none, scratch);
     });
 }
 
@@ -127,7 +134,6 @@ void Pass::finish(int layer, Rows states, Rows context, float* out) {
                            kernels_.operand_size(weights.down, BLOCK)}),
                  LINE);
     const size_t middle = round_up(sizeof(float) * BLOCK * d, LINE);
-    const Finish gelu = model_.spec.gelu_tanh ? Finish::gelu_tanh : Finish::gelu;
     in_blocks(states.n, BLOCK, operand + middle + sizeof(float) * BLOCK * wide,
               [&](int begin, int end, std::byte* scratch) {
                   auto* attended = reinterpret_cast<float*>(scratch + operand);
@@ -136,7 +142,7 @@ void Pass::finish(int layer, Rows states, Rows context, float* out) {
                   const int rows = end - begin;
                   linear(weights.out, part(context, begin, end), attended, d, Finish::none, scratch);
                   kernels_.add_norm(attended, d, part(states, begin, end), rows, d, weights.attention_norm.view());
-                  linear(weights.up, {attended, d, nullptr, rows}, inner, wide, gelu, scratch);
+                  linear(weights.up, {attended, d, nullptr, rows}, inner, wide, model_.spec.activation, scratch);
                   linear(weights.down, {inner, wide, nullptr, rows}, y, d, Finish::none, scratch);
                   kernels_.add_norm(y, d, {attended, d, nullptr, rows}, rows, d, weights.output_norm.view());
               });
@@ -219,7 +225,7 @@ void Pass::read_first(const Head& head, const float* states, const Edges& edges,
             read.data = other;
             then(*head.out, Finish::none);
         }
-        if (head.dense) then(*head.dense, Finish::tanh);
+        if (head.dense) then(*head.dense, head.activation);
         linear(head.classes, read, logits + static_cast<ptrdiff_t>(n_classes) * begin, n_classes, Finish::none,
                scratch);
     });
