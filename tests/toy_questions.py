@@ -102,7 +102,7 @@ def save_span_folder(work: Path, make_checkpoint, pruning=None, head_layers=(1, 
 
     checkpoint = make_checkpoint(tiny_qa(), work / "checkpoint")
     torch.manual_seed(1)
-    model = load_hf(checkpoint, 2, SPAN_HEAD, head_layers, pruning=pruning, spans=True)
+    model = load_hf(checkpoint, 2, SPAN_HEAD, head_layers, pruning=pruning, problem=Problem.QUESTION_ANSWERING)
     _shake(model.exits)
     if pruning is not None and pruning.vocabulary is not None:
         with torch.no_grad():

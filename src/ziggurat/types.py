@@ -55,8 +55,8 @@ class Trace:
 class Answer:
     """One input's answer."""
 
-    label: Label
-    probabilities: np.ndarray  # (n_classes), in the order of the model's labels
+    label: Label | float | tuple[Label, ...]  # what a label column would hold: a class, a number, all labels that apply
+    probabilities: np.ndarray | None  # (n_labels), in the order of the model's labels; None = a number has none
     trace: Trace
 
 

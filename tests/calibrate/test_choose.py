@@ -119,7 +119,8 @@ def test_exits_that_cost_more_than_they_save_leave_full_depth():
 def test_exits_that_are_as_good_as_the_model_answer_at_once(score):
     every = np.repeat(ladder(4)[0][:, -1:], RUNGS, axis=1)
     (point,) = chosen(every, None, cost_of(N), score=score, targets={"exact": 0.0})
-    assert replay(every, of_point(point)).tolist() == [0] * N
+    at_once = int(exit_score(score).compares)  # with the rung before, which the first has not
+    assert replay(every, of_point(point)).tolist() == [at_once] * N
 
 
 def test_luck_beyond_a_threshold_that_loses_too_much_is_not_taken():
@@ -171,6 +172,7 @@ def test_candidates_rise_from_below_the_smallest_score_to_above_the_largest(scor
     every, _ = ladder(9, n=400)
     candidates = candidate_thresholds(every, score)
     values = np.concatenate([exit_score(score).of(every[:, : rung + 1]) for rung in range(RUNGS - 1)])
+    values = values[np.isfinite(values)]
     assert values.min() - 1e-3 < candidates[0] < values.min()
     assert values.max() < candidates[-1] < values.max() + 1e-3
     assert (np.diff(candidates) > 0).all()

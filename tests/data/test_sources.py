@@ -70,7 +70,7 @@ def test_a_folder_decides_once_whether_its_labels_are_integers(write, tmp_path):
         ("a.jsonl", '{"text": "a", "text_pair": null}\n', ["line 1", "'text_pair'"]),
         ("a.jsonl", '{"text": "a", "label": NaN}\n', ["line 1", "nan"]),
         ("a.jsonl", '{"text": "a", "label": Infinity}\n', ["line 1", "inf"]),
-        ("a.jsonl", '{"text": "a", "label": [1]}\n', ["line 1", "list"]),
+        ("a.jsonl", '{"text": "a", "label": {}}\n', ["line 1", "dict"]),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', ["line 2", "'label'"]),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": null}\n', ["line 2", "'label'"]),
         ("a.jsonl", "[" * 100_000, ["line 1", "JSON"]),

@@ -129,7 +129,11 @@ def test_given_label_names_keep_their_order():
         ([None] * 60, "no labels"),
         (["spam"] * 60, "'spam'"),
         ([1, "1"] * 30, "mix"),
-        ([1, 2.5] * 30, "regression is not supported yet"),
+        (["a", 2.5] * 30, "row 1: label 'a' is not a number"),
+        ([1.0, 2.0] * 30, "whole numbers written as decimals .* --problem regression"),
+        ([(1, "a")] * 60, "mix"),
+        ([(0.0, 1.0)] * 60, "row 1: .* is no list of labels"),
+        ([(0, 1, 0)] * 60, "row 1: .* is no list of labels; write the names"),
     ],
 )
 def test_labels_that_cannot_be_learned_are_refused(labels, message):

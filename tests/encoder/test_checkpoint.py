@@ -159,9 +159,7 @@ def test_a_checkpoints_labels_are_its_names_or_numbers_where_nobody_named_them(t
     assert checkpoint_labels(tmp_path) == labels
 
 
-@pytest.mark.parametrize(
-    "config", [{}, {"id2label": None}, {"id2label": {}}, {"id2label": {"0": "a"}}, {"id2label": {"0": "a", "2": "b"}}]
-)
+@pytest.mark.parametrize("config", [{}, {"id2label": None}, {"id2label": {}}, {"id2label": {"0": "a", "2": "b"}}])
 def test_a_checkpoint_without_classes_cannot_be_adapted(tmp_path, config):
     (tmp_path / CONFIG).write_text(json.dumps(config))
     assert "names no classes" in refusal(checkpoint_labels, tmp_path)

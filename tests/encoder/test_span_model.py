@@ -15,6 +15,7 @@ from ziggurat.encoder.folder import WEIGHTS
 from ziggurat.encoder.soft import soft_logits
 from ziggurat.encoder.span_model import IMPOSSIBLE, SPAN_HEAD
 from ziggurat.recipe import PruningConfig, SpanConfig
+from ziggurat.types import Problem
 
 N = 4
 
@@ -38,8 +39,7 @@ def windows(tiny_checkpoint):
 
 def per_token(model, logits, batch):
     """Rows of the grid back as (n_tokens, 2)."""
-    grid = logits.view(batch.n_seqs, 2, -1)
-    return torch.cat([grid[i, :, :n].T for i, n in enumerate(batch.lengths)])
+    return torch.cat([logits[i, :, :n].T for i, n in enumerate(batch.lengths)])
 
 
 def possible(batch):
@@ -59,7 +59,7 @@ def test_logits_equal_those_of_transformers(folder, windows):
     wanted, marks = torch.cat(wanted), possible(batch)
     assert torch.allclose(logits[marks], wanted[marks], atol=1e-5)
     assert (logits[~marks] == IMPOSSIBLE).all()
-    assert mine.full_logits(batch).shape == (2 * batch.n_seqs, mine.spec.positions)
+    assert mine.full_logits(batch).shape == (batch.n_seqs, 2, mine.spec.positions)
 
 
 def test_the_folder_holds_the_checkpoints_tensors_bit_for_bit(folder):
@@ -69,7 +69,7 @@ def test_the_folder_holds_the_checkpoints_tensors_bit_for_bit(folder):
 
 
 def test_an_encoder_without_span_head_starts_with_a_fresh_one(tiny_checkpoint):
-    model = load_hf(tiny_checkpoint, 2, SPAN_HEAD, None, spans=True)
+    model = load_hf(tiny_checkpoint, 2, SPAN_HEAD, None, problem=Problem.QUESTION_ANSWERING)
     assert model.classifier.classes.weight.shape == (2, model.spec.hidden)
     assert model.head_layers == (1, 2, 3)
     assert not any("pooler" in name or "dense" in name for name in model.state_dict())
@@ -111,8 +111,8 @@ def test_the_soft_forward_ends_in_the_hard_one(pruned, windows):
 def test_a_pruned_token_gets_a_gradient_through_its_restored_state(pruned, windows):
     model, batch = pruned, pack(windows.tokens[:3])
     model.requires_grad_(True)
-    labels = torch.tensor([0, 0] * 3)
-    torch.nn.functional.cross_entropy(model.full_logits(batch, model.token_rule), labels).backward()
+    logits = model.full_logits(batch, model.token_rule)
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.zeros(6, dtype=torch.long)).backward()
     gradient = model.encoder.embeddings.word.weight.grad
     unread = np.setdiff1d(batch.states[:, 0], np.flatnonzero(model.token_rule.vocabulary))
     assert len(unread) and (gradient[torch.from_numpy(unread)].abs().sum(dim=1) > 0).any()
@@ -121,5 +121,5 @@ def test_a_pruned_token_gets_a_gradient_through_its_restored_state(pruned, windo
 
 def test_transformers_writes_what_this_reads(tmp_path, make_checkpoint, windows):
     source = make_checkpoint(tiny_qa(), tmp_path / "qa")
-    model = load_hf(source, 2, SPAN_HEAD, (), spans=True).eval()
+    model = load_hf(source, 2, SPAN_HEAD, (), problem=Problem.QUESTION_ANSWERING).eval()
     assert torch.equal(model.classifier.classes.weight, tiny_qa().qa_outputs.weight)

@@ -87,7 +87,7 @@ def test_claim_12_no_input_leaves_later_when_less_is_asked_of_it(name, seed, one
     assert (replay(every, shared(name, lax, 5)) <= replay(every, shared(name, strict, 5))).all()
 
 
-@pytest.mark.parametrize(("name", "threshold"), [*zip(NAMES, (0.4, 0.9, 0.8, 1, 1, 0.3, 2), strict=True)])
+@pytest.mark.parametrize(("name", "threshold"), [*zip(NAMES, (0.4, 0.9, 0.8, 1, 1, 2, 0.9, 0.3, 2), strict=True)])
 def test_the_knob_moves_something_in_between(name, threshold):
     assert len(set(replay(ladder(3), shared(name, threshold, 5)).tolist())) >= 3
 

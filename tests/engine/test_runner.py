@@ -248,7 +248,8 @@ def test_claim_14_torch_batched_equals_one_by_one(backends, ragged_tokens, kind,
             compared, excused = compared + n, excused + int((~decided).sum())
             seen |= set(outcomes.rungs.tolist())
     assert excused <= 0.02 * compared
-    assert seen == set(range(n_rungs))  # the thresholds did send inputs everywhere
+    first = min(int(exit_score(name).compares), n_rungs - 1)  # nobody leaves where there is nothing to compare with
+    assert seen == set(range(first, n_rungs))  # the thresholds did send inputs everywhere
 
 
 @repeatable

@@ -22,6 +22,7 @@ from ziggurat.jobs.calibration_runs import full_run
 from ziggurat.jobs.certifying import Promise, calibrate
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.profiling import conditions_of
+from ziggurat.policies.outputs import CLASSES
 from ziggurat.recipe import PruningConfig
 from ziggurat.report.measure import Timing
 
@@ -202,7 +203,7 @@ def test_each_mechanism_is_the_fastest_of_its_kind_or_says_why_not(calibrated, p
 def test_a_band_holds_the_mean_and_narrows_with_the_rows():
     losses = np.tile([0.0, 0, 0, 1, 0, 0, 0, 0, -1, 1], 200)
     for name, values in (("accuracy", losses), ("agreement", np.abs(losses)), ("harm", losses.clip(0))):
-        risk = risk_by_name(name)
+        risk = risk_by_name(name, CLASSES)
         low, high = band(risk, values, 0.95)
         few_low, few_high = band(risk, values[:100], 0.95)
         assert few_low < low < values.mean() < high < few_high

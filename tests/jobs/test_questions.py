@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from toy_questions import save_span_folder, squad_content, tiny_qa, write_squad
+from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.cli import main
 from ziggurat.data.squad import read_questions
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.errors import UserError
-from ziggurat.jobs.question_calibration import question_risk
 from ziggurat.jobs.question_rows import question_recipe
+from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import load_recipe
 from ziggurat.types import Problem
 
@@ -134,7 +135,7 @@ def test_info_says_how_questions_are_read(trained, capsys):
     assert "contexts in windows of 24 that share 5" in out and "or says that there is none" in out
 
 
-@pytest.mark.parametrize("criterion", ["f1", "exact", "agreement"])
+@pytest.mark.parametrize("criterion", ["f1", "exact-match", "agreement"])
 def test_calibrate_certifies_with_questions_about_articles_that_it_has_not_seen(
     trained, capsys, copied, tmp_path, criterion
 ):
@@ -226,9 +227,9 @@ def test_a_stride_that_a_window_has_no_room_for_names_itself(squad, capsys, tmp_
 def test_an_unknown_problem_or_criterion_lists_those_that_there_are(squad, capsys, tmp_path):
     said = fails(capsys, "train", "--train", squad, "--out", tmp_path / "out", "--problem", "spans")
     assert "question_answering" in said
-    with pytest.raises(UserError, match="choose one of f1, exact, agreement"):
-        question_risk("harm")
-    assert question_risk("accuracy").name == "f1"
+    with pytest.raises(UserError, match="choose one of f1, exact-match, agreement, harm"):
+        risk_by_name("accuracy", output_of(Problem.QUESTION_ANSWERING))
+    assert risk_by_name(None, output_of(Problem.QUESTION_ANSWERING)).name == "f1"
 
 
 def test_a_folder_of_another_problem_is_refused_by_the_python_door(tmp_path, make_checkpoint):

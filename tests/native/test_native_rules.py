@@ -22,8 +22,9 @@ from ziggurat.engine.native_backend import load_backend
 
 NAMES = (
     "entropy", "max-probability", "margin", "agreement", "agreement-in-a-row", "top-entropy@2", "top-entropy@7",
-    "confident-in-a-row@0.7", "learned",
+    "confident-in-a-row@0.7", "learned", "change", "label-entropy",
 )  # fmt: skip
+OF_ONE_OUTPUT = ("change", "label-entropy", "learned")  # others ask for classes
 TIES = st.sampled_from([-1.0, 0.0, 2.0])
 ANY = st.floats(-30, 30, width=32)
 HUGE = st.floats(-(2.0**127), 2.0**127, width=32)
@@ -45,13 +46,17 @@ def weights_for(n_rungs: int, n_classes: int, seed: int) -> np.ndarray:
 @st.composite
 def cases(draw) -> tuple[ExitRule, int, np.ndarray]:
     """A rule, an asked rung before the last, and what it and the asked ones before it said to some inputs."""
-    n_rungs, n_classes = draw(st.integers(2, 5)), draw(st.sampled_from([2, 3, 60]))
+    name = draw(st.sampled_from(NAMES))
+    n_rungs, n_classes = (
+        draw(st.integers(2, 5)),
+        draw(st.sampled_from([1, 2, 3, 60] if name in OF_ONE_OUTPUT else [2, 3, 60])),
+    )
     rung = draw(st.integers(0, n_rungs - 2))
     asked = np.array(draw(st.lists(st.booleans(), min_size=n_rungs - 1, max_size=n_rungs - 1)))
     asked[rung] = True
     temperatures = np.array(draw(st.lists(TEMPERATURES, min_size=n_rungs, max_size=n_rungs)))
     rule = ExitRule(
-        draw(st.sampled_from(NAMES)),
+        name,
         np.where(asked, 0.5, np.nan),
         draw(st.sampled_from([None, temperatures])),
         deferral=weights_for(n_rungs, n_classes, draw(st.integers(0, 99))),
@@ -80,6 +85,12 @@ def test_what_is_no_number_is_not_sure_of_anything(name, wrong):
     # Python lets nobody go for a score of NaN either, though it makes a number of some infinities.
     if wrong is np.nan:
         assert np.isnan(expected[0])
+
+
+def test_a_margin_of_one_output_is_refused(make_folder):
+    rule = ExitRule("margin", np.array([0.5]))
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        compiled(rule).values(0, np.zeros((1, 1, 1), dtype=np.float32))
 
 
 def test_among_classes_that_are_equally_likely_the_first_is_predicted():

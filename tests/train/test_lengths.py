@@ -14,9 +14,9 @@ from ziggurat.policies.prune import TokenRule, top_share
 from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe, recipe_folder
 from ziggurat.train.batches import collate, packed
 from ziggurat.train.checks import refuse_misfits
+from ziggurat.train.criteria import accuracy, kl_divergence
 from ziggurat.train.lengthdrop import LengthDrop, random_shares, smallest_shares
-from ziggurat.train.losses import kl_divergence
-from ziggurat.train.stages import accuracy, hard, lengthdrop
+from ziggurat.train.stages import hard, lengthdrop
 
 SHARES = PruningConfig(kind="share", schedule="flat", final=1.0)
 RULES = {

@@ -72,7 +72,7 @@ def right_ends(model, rows, tokens=None):
 
 def test_a_batch_has_two_labels_for_each_window(train_rows):
     batch = collate([train_rows[i] for i in range(3)])
-    assert batch["labels"].tolist() == train_rows.labels[:3].reshape(-1).tolist()
+    assert batch["labels"].tolist() == train_rows.labels[:3].tolist()
     assert batch["states"].shape[1] == 3 and len(batch["lengths"]) == 3
 
 

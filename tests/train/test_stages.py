@@ -8,7 +8,8 @@ from transformers import Trainer
 
 from ziggurat.errors import UserError
 from ziggurat.train.batches import Examples, collate, packed
-from ziggurat.train.stages import accuracy, full_accuracy, heads, regular, stage_of
+from ziggurat.train.criteria import accuracy
+from ziggurat.train.stages import full_accuracy, heads, regular, stage_of
 
 
 def weights(model):

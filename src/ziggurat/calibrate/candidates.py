@@ -14,8 +14,9 @@ import numpy as np
 
 from ziggurat.calibrate.stored import Doubts, StoredRun, doubts
 from ziggurat.policies.exits import LEARNED, exit_score
+from ziggurat.policies.outputs import CLASSES
 
-SCORES = ("entropy", "max-probability", "margin")  # that are tried; with two classes they order rows alike
+SCORES = CLASSES.tried  # of classes; with two of them they order rows alike
 THRESHOLDS = 64  # that are tried of each family
 _HAIR = 1e-4  # beyond the smallest and largest doubt
 _STAKES = np.geomspace(1e-3, 3.0, 48)  # λ: expected loss per share of full depth's time that leaving saves
@@ -67,7 +68,7 @@ def families(
     `tiers` are the numbers of rungs of a cascade's tiers; () = one model.
     """
     yield (full_depth(run),)
-    for score in [*_different(scores, run.every.shape[2]), *([] if run.deferral is None else [LEARNED])]:
+    for score in dict.fromkeys([*_different(scores, run.every.shape[2]), *([] if run.deferral is None else [LEARNED])]):
         for exits in exit_sets(run.n_rungs - 1, tiers):
             known = doubts(run, score, exits, temperatures)
             for limits in (_shared(known), _staked(known, losses, saved)):
@@ -85,7 +86,7 @@ def _different(scores: Sequence[str], n_classes: int) -> list[str]:
 def _candidate(known: Doubts, limits: np.ndarray, pruning: float) -> Candidate:
     """Without the exits at which nobody leaves, unless later ones count what these say: their heads only cost."""
     rungs, thresholds = known.rungs(limits), known.thresholds(limits)
-    if exit_score(known.score).first_count is None:
+    if not known.looks_back:
         used = np.bincount(rungs, minlength=known.n_rungs)[:-1] > 0
         thresholds = np.where(used, thresholds, np.nan)
     return Candidate(known.score, thresholds, rungs, pruning)
@@ -114,7 +115,10 @@ def _shared(known: Doubts) -> Iterator[np.ndarray]:
     if exit_score(known.score).first_count is not None:
         steps = np.unique(known.values)  # of a count, negated: the largest count first
     else:
-        quantiles = np.unique(np.quantile(known.values, np.linspace(0, 1, THRESHOLDS)))
+        values = known.values[np.isfinite(known.values)]
+        if not len(values):  # nobody can leave: the one exit has nothing to compare with
+            return
+        quantiles = np.unique(np.quantile(values, np.linspace(0, 1, THRESHOLDS)))
         # Between, and not on them: a score that equals its threshold leaves or stays by the rounding of its batch.
         steps = np.append((quantiles[1:] + quantiles[:-1]) / 2, quantiles[-1] + _HAIR)
     yield from (np.full(len(known.exits), step) for step in steps)
@@ -139,6 +143,8 @@ def _expected_loss(values: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, 
 
 def _largest(values: np.ndarray, expected: np.ndarray, allowed: float) -> float:
     """The limit that lets go of every doubt whose expected loss is at most `allowed`."""
+    if not np.isfinite(values[0]):
+        return 0.0
     within = int(np.searchsorted(expected, allowed, side="right"))
     if within == 0:
         return float(values[0] - _HAIR)

@@ -14,6 +14,7 @@ import numpy as np
 from ziggurat.engine.rules import ExitRule, never, shared
 from ziggurat.engine.runner import replay
 from ziggurat.policies.exits import exit_score
+from ziggurat.policies.outputs import CLASSES, Loss, Output
 from ziggurat.types import OperatingPoint
 
 TARGETS: Mapping[str, float] = {"exact": 0.0, "balanced": 0.005, "fast": 0.01}  # accuracy that may be lost
@@ -29,13 +30,6 @@ class Ladder:
     cost: Callable[[ExitRule], np.ndarray]  # FLOPs of leaving at each rung, (n, n_rungs)
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
     right: np.ndarray | None = None  # (n, n_rungs) in [0, 1]: how right each is, where labels cannot say (spans)
-
-    def graded(self, truth: np.ndarray) -> np.ndarray:
-        """How right each rung is, (n, n_rungs) in [0, 1], by labels (n) where nothing else says it."""
-        if self.right is not None:
-            return self.right
-        right: np.ndarray = self.every.argmax(axis=2) == truth[:, None]
-        return right
 
 
 @dataclass(frozen=True)
@@ -53,10 +47,11 @@ def choose_points(
     labels: np.ndarray | None,
     fingerprint: str,
     data: str,
-    score: str = "entropy",
+    score: str | None = None,
     targets: Mapping[str, float] = TARGETS,
     temperatures: np.ndarray | None = None,
     reference: float = 0.0,
+    output: Output = CLASSES,
 ) -> tuple[OperatingPoint, ...]:
     """One operating point for each target, the cheapest over all ladders.
 
@@ -64,12 +59,13 @@ def choose_points(
     `labels` (n), or None to measure agreement with the full model instead of accuracy; `temperatures` (n_rungs) divide
     the logits for the score, and are written into the points. `reference` is the accuracy that the model had before it
     was pruned: where it is better than the full model's, what is lost is counted from there. Where nothing keeps a
-    target the point is the full model.
+    target the point is the full model. `score` None = the output's default; of other outputs than classes accuracy is 1
+    minus their mean loss.
     """
-    full = ladders[0].every[:, -1].argmax(axis=1)
-    truth = full if labels is None else labels
-    whole = max(float(ladders[0].graded(truth)[:, -1].mean()), reference)
-    walks = [_settings(ladder, truth, score, temperatures) for ladder in ladders]
+    score = output.scores[0] if score is None else score
+    right = _graded(ladders, labels, output)
+    whole = max(float(right[0][:, -1].mean()), reference)
+    walks = [_settings(ladder, score, temperatures, mine) for ladder, mine in zip(ladders, right, strict=True)]
     written = None if temperatures is None else tuple(temperatures.tolist())
     points = []
     for name, target in targets.items():
@@ -82,10 +78,25 @@ def choose_points(
     return tuple(points)
 
 
-def _settings(ladder: Ladder, truth: np.ndarray, score: str, temperatures: np.ndarray | None) -> list[_Setting]:
+def _graded(ladders: Sequence[Ladder], labels: np.ndarray | None, output: Output) -> list[np.ndarray]:
+    """How right the rungs of each ladder are, (n, n_rungs): as it says itself, else by its logits."""
+    known = [ladder.right for ladder in ladders if ladder.right is not None]
+    if len(known) == len(ladders):
+        return known
+    full = output.predictions(ladders[0].every[:, -1])
+    truth, loss = (full, output.differs) if labels is None else (labels, output.loss)
+    return [rights(ladder.every, output, loss, truth) for ladder in ladders]
+
+
+def rights(every: np.ndarray, output: Output, loss: Loss, truth: np.ndarray) -> np.ndarray:
+    """1 minus the loss of every rung's answer: logits (n, n_rungs, n_outputs), labels (n, …) → (n, n_rungs)."""
+    predictions = output.predictions(every)
+    return np.stack([1 - loss(predictions[:, rung], truth) for rung in range(every.shape[1])], axis=1)
+
+
+def _settings(ladder: Ladder, score: str, temperatures: np.ndarray | None, right: np.ndarray) -> list[_Setting]:
     """The rules worth trying from dear to cheap, full depth first: unpruned, that is always admissible."""
     every, n_rungs = ladder.every, ladder.every.shape[1]
-    right = ladder.graded(truth)
     thresholds = candidate_thresholds(every, score, temperatures)[:: -1 if exit_score(score).larger_is_surer else 1]
     rules = [never(n_rungs), *(shared(score, threshold, n_rungs, temperatures) for threshold in thresholds)]
     asked = ladder.cost(rules[-1])  # all shared thresholds ask the same heads, so they pay the same for a rung
@@ -94,7 +105,7 @@ def _settings(ladder: Ladder, truth: np.ndarray, score: str, temperatures: np.nd
         rungs = replay(every, rule)
         flops = ladder.cost(rule) if rule is rules[0] else asked
         settings.append(
-            _Setting(rule, ladder.pruning, right[everyone, rungs].mean(), float(flops[everyone, rungs].mean()))
+            _Setting(rule, ladder.pruning, float(right[everyone, rungs].mean()), float(flops[everyone, rungs].mean()))
         )
     return settings
 
@@ -118,6 +129,9 @@ def candidate_thresholds(every: np.ndarray, score: str, temperatures: np.ndarray
     if most is not None:
         return np.arange(most + 1, dtype=np.float64)
     seen = every if temperatures is None else every / temperatures[:, None]
-    values = [asked.of(seen[:, : rung + 1]) for rung in range(n_rungs - 1)]
-    quantiles = np.unique(np.quantile(np.concatenate(values), np.linspace(0, 1, _CANDIDATES)))
+    values = np.concatenate([asked.of(seen[:, : rung + 1]) for rung in range(n_rungs - 1)])
+    values = values[np.isfinite(values)]  # without those that have nothing to compare with yet
+    if not len(values):
+        return np.empty(0)
+    quantiles = np.unique(np.quantile(values, np.linspace(0, 1, _CANDIDATES)))
     return np.concatenate([quantiles[:1] - _HAIR, (quantiles[1:] + quantiles[:-1]) / 2, quantiles[-1:] + _HAIR])

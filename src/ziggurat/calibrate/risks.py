@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
 
 from ziggurat.errors import UserError
+from ziggurat.policies.outputs import CLASSES, Loss, Output
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,10 @@ class Risk:
     high: float  # largest
     binary: bool  # only `low` and `high` occur, and they are 0 and 1
     needs_labels: bool
-    loss: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # predictions, full, labels, (n) each → (n)
+    loss: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # predictions, full, labels, (n, …) each → (n)
 
     def of(self, predictions: np.ndarray, full: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """Losses (n) float64 of predictions (n) where the full model says full (n) and the truth is labels (n).
+        """Losses (n) float64 of predictions (n, …) where the full model says full and the truth is labels, alike.
 
         ValueError where the lengths differ, or where labels are needed and None.
         """
@@ -35,7 +37,7 @@ class Risk:
             raise ValueError(f"risk {self.name!r} needs labels")
         truth = full if labels is None else labels
         shapes = {np.shape(one) for one in (predictions, full, truth)}
-        if len(shapes) > 1 or np.ndim(full) != 1:
+        if len(shapes) > 1 or np.ndim(full) < 1:
             raise ValueError(f"one prediction, one of the full model and one label per example, not shapes {shapes}")
         return np.asarray(self.loss(np.asarray(predictions), np.asarray(full), np.asarray(truth)), dtype=np.float64)
 
@@ -43,7 +45,7 @@ class Risk:
 def bounded_difference(losses: np.ndarray, full_losses: np.ndarray) -> np.ndarray:
     """What is lost against the full model, (n) float64 in [-1, 1], of losses (n) and full_losses (n) in [0, 1].
 
-    For regression and question answering: the caller divides the error by the largest that can occur. ValueError for a
+    The caller divides an error by the largest that can occur. ValueError for a
     loss outside of [0, 1] or NaN: clipping it would bound another risk than the one that was asked for.
     """
     pair = np.asarray(losses, dtype=np.float64), np.asarray(full_losses, dtype=np.float64)
@@ -55,10 +57,10 @@ def bounded_difference(losses: np.ndarray, full_losses: np.ndarray) -> np.ndarra
     return pair[0] - pair[1]
 
 
-def difference_risk(loss: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Risk:
-    """The risk of `bounded_difference` for a loss in [0, 1] of predictions (n) and labels (n)."""
+def difference_risk(loss: Callable[[np.ndarray, np.ndarray], np.ndarray], name: str = "difference") -> Risk:
+    """The risk of `bounded_difference` for a loss in [0, 1] of predictions (n, …) and labels (n, …)."""
     return Risk(
-        "difference",
+        name,
         low=-1,
         high=1,
         binary=False,
@@ -67,43 +69,33 @@ def difference_risk(loss: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Ris
     )
 
 
-def graded_risk(name: str) -> Risk:
-    """The risk of `bounded_difference` where losses in [0, 1] are what is given, in the place of predictions."""
-    return Risk(
-        name,
-        low=-1,
-        high=1,
-        binary=False,
-        needs_labels=False,
-        loss=lambda losses, full, _: bounded_difference(losses, full),
-    )
+def risks_of(output: Output) -> Mapping[str, Risk]:
+    """All risks of a problem's answers; the first is the one that is meant unless another is named.
+
+    Their means: for each of the output's losses its drop (what is put right counts against what is put wrong); how far
+    answers are from the full model's, "agreement"; what was lost and was not before, "harm". Of classes these are the
+    drop in accuracy, the share of answers that differ, the share that was right and no longer is, and always accuracy
+    <= harm <= agreement.
+    """
+    drops = {name: difference_risk(loss, name) for name, loss in output.losses.items()}
+    apart = output.differs
+    agreement = Risk("agreement", 0, 1, apart.binary, False, lambda predictions, full, _: apart(predictions, full))
+    harm = Risk("harm", 0, 1, output.loss.binary, True, partial(_harm, output.loss))
+    return MappingProxyType({**drops, "agreement": agreement, "harm": harm})
 
 
-def _accuracy(predictions: np.ndarray, full: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return (predictions != labels).astype(np.float64) - (full != labels)
+def risk_by_name(name: str | None, output: Output) -> Risk:
+    """A risk of the output, None = its default; UserError lists them."""
+    known = risks_of(output)
+    if name is None:
+        return next(iter(known.values()))
+    if name not in known:
+        raise UserError(f"criterion {name!r} is not known for {output.problem}; choose one of {', '.join(known)}")
+    return known[name]
 
 
-def _agreement(predictions: np.ndarray, full: np.ndarray, _: np.ndarray) -> np.ndarray:
-    return predictions != full
+def _harm(loss: Loss, predictions: np.ndarray, full: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.maximum(bounded_difference(loss(predictions, labels), loss(full, labels)), 0)
 
 
-def _harm(predictions: np.ndarray, full: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return (predictions != labels) & (full == labels)
-
-
-# Their means: the drop in accuracy (what is put right counts against what is put wrong); the share of answers that
-# differ; the share that was right and no longer is. Always accuracy <= harm <= agreement.
-RISKS: Mapping[str, Risk] = MappingProxyType(
-    {
-        "accuracy": Risk("accuracy", low=-1, high=1, binary=False, needs_labels=True, loss=_accuracy),
-        "agreement": Risk("agreement", low=0, high=1, binary=True, needs_labels=False, loss=_agreement),
-        "harm": Risk("harm", low=0, high=1, binary=True, needs_labels=True, loss=_harm),
-    }
-)
-
-
-def risk_by_name(name: str) -> Risk:
-    """A risk of `RISKS`; UserError lists them."""
-    if name not in RISKS:
-        raise UserError(f"criterion {name!r} is not known; choose one of {', '.join(RISKS)}")
-    return RISKS[name]
+RISKS = risks_of(CLASSES)

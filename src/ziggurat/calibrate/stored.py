@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ziggurat.policies.defer import learned
 from ziggurat.policies.exits import LEARNED, exit_score
+from ziggurat.policies.outputs import CLASSES, Output
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +19,8 @@ class StoredRun:
     kept: np.ndarray  # (n, L + 1) int64, as in `engine.runner.Outcomes`
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
     deferral: np.ndarray | None = None  # the model's weights of the learned score, see `engine.rules.ExitRule`
-    answers: np.ndarray | None = None  # (n, n_rungs) int64: equal numbers are equal answers; None = the likeliest class
+    output: Output = CLASSES  # what the logits stand for
+    answers: np.ndarray | None = None  # (n, n_rungs) int64: equal numbers are equal answers; None = as the output says
 
     @property
     def n_rungs(self) -> int:
@@ -28,16 +30,16 @@ class StoredRun:
     def take(self, rows: np.ndarray) -> StoredRun:
         """Only these rows, (m) indices."""
         answers = None if self.answers is None else self.answers[rows]
-        return StoredRun(self.every[rows], self.kept[rows], self.pruning, self.deferral, answers)
+        return replace(self, every=self.every[rows], kept=self.kept[rows], answers=answers)
 
     def cut(self, rungs: int) -> StoredRun:
         """Only the first `rungs` rungs."""
         answers = None if self.answers is None else self.answers[:, :rungs]
-        return StoredRun(self.every[:, :rungs], self.kept, self.pruning, self.deferral, answers)
+        return replace(self, every=self.every[:, :rungs], answers=answers)
 
     def predictions(self) -> np.ndarray:
-        """Class indices, or numbers of other answers, (n, n_rungs)."""
-        return self.every.argmax(axis=2) if self.answers is None else self.answers
+        """Of every rung, (n, n_rungs, …): class indices, or whatever the output's answers are."""
+        return self.output.predictions(self.every) if self.answers is None else self.answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,8 @@ class Doubts:
     score: str
     exits: tuple[int, ...]  # rungs that are asked, without the last
     n_rungs: int
-    values: np.ndarray  # (n, n_exits) float64
+    values: np.ndarray  # (n, n_exits) float64; infinite where nobody can be let go
+    looks_back: bool = False  # what an exit says depends on the asked exits before it
 
     def rungs(self, limits: np.ndarray) -> np.ndarray:
         """Where each row leaves under `limits` (n_exits), the largest doubts with which it may: (n) rung indices.
@@ -80,12 +83,14 @@ def doubts(run: StoredRun, score: str, exits: tuple[int, ...], temperatures: np.
     """The doubts of a stored run's rows at `exits`; `temperatures` (n_rungs) divide the logits, None = 1."""
     asked = exit_score(score)
     seen = run.every if temperatures is None else run.every / temperatures[:, None]
+    # Of a regression, one output, the learned score too looks at the change since the rung before.
+    back = asked.looks_back or (score == LEARNED and seen.shape[2] == 1)
     values = np.empty((len(run.every), len(exits)))
     for place in range(len(exits)):
-        heard = seen[:, list(exits[: place + 1])]  # a rung that is not asked is not in the history
+        heard = seen[:, list(exits[0 if back else place : place + 1])]  # without rungs that are not asked, or not read
         if score == LEARNED and run.deferral is not None:
             found = learned(heard, run.deferral[exits[place]])
         else:
             found = asked.of(heard)
         values[:, place] = -found if asked.larger_is_surer else found
-    return Doubts(score, exits, run.n_rungs, values)
+    return Doubts(score, exits, run.n_rungs, values, back)

@@ -42,14 +42,15 @@ def calibrate(
     name: Annotated[str | None, typer.Option(help="What the points of --max-drop are called, comma-separated.")] = None,
     confidence: Annotated[float, typer.Option(help="Probability with which each promise holds.")] = 0.95,
     criterion: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="What may be lost: accuracy; agreement with full depth (needs no labels); harm (wrong "
-            "where full depth is right)."
+            help="What may be lost: accuracy (of several labels hamming or subset-accuracy, of a number absolute-error "
+            "or squared-error); agreement with full depth (needs no labels); harm (wrong where full depth is right)."
         ),
-    ] = "accuracy",
+    ] = None,
     scores: Annotated[
-        str | None, typer.Option(help="Exit scores that are tried (default: entropy,max-probability,margin).")
+        str | None,
+        typer.Option(help="Exit scores that are tried (default: entropy,max-probability,margin, or the problem's)."),
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Model folder that losses are counted from (default: MODEL at full depth).")
@@ -67,11 +68,10 @@ def calibrate(
 
     Give the file that the model was trained on (the rows that training kept out are used), or other labelled rows.
     """
-    from ziggurat.calibrate.candidates import SCORES
     from ziggurat.jobs.certifying import Promise
     from ziggurat.jobs.certifying import calibrate as job
 
-    tried = SCORES if scores is None else tuple(words(scores))
+    tried = None if scores is None else tuple(words(scores))
     promise = Promise(targets_of(max_drop, name), confidence, criterion, tried, reference, max_layers)
     with shown(as_json, calibration_text) as show, ticker() as tick:
         show(job(model, data, promise, columns, options, html, interactive(), tick))
@@ -103,9 +103,10 @@ def calibration_text(result: dict[str, Any]) -> str:
         f"{rows['certify']:,} rows certify at {share} confidence, {rows['order']:,} others chose what to test"
         + (f"; {rows['left_out']:,} that the model was trained on are left out" if rows["left_out"] else ""),
         f"losses: {result['criterion']}, against {against}; times: {result['batch_size']} texts a batch, model only",
+        *([result["note"]] if result["note"] else []),
         "",
     ]
-    lines += [_point_text(entry) for entry in result["points"]]
+    lines += [_point_text(entry, result["unit"]) for entry in result["points"]]
     if result["overlap"] > _MUCH:
         lines += ["", _overlap_text(result["overlap"])]
     lines += ["", "Use one with --operating-point NAME in predict, eval and bench."]
@@ -119,8 +120,8 @@ def _overlap_text(overlap: float) -> str:
     )
 
 
-def _point_text(entry: Mapping[str, Any]) -> str:
-    head = f"{entry['name']:<10} at most {100 * entry['target']:g} points: "
+def _point_text(entry: Mapping[str, Any], unit: str) -> str:
+    head = f"{entry['name']:<10} at most {100 * entry['target']:g} {unit}: "
     point = entry["point"]
     if point is None:
         return f"{head}none; {entry['note']}"
@@ -129,5 +130,5 @@ def _point_text(entry: Mapping[str, Any]) -> str:
         return f"{head}full depth; {entry['note']}"
     return (
         f"{head}{proof['gain']:.2f}x as fast as full depth ({proof['gain_low']:.2f} to {proof['gain_high']:.2f}), "
-        f"{proof['measured_ms']:.2f} ms a text; {100 * proof['estimate']:.2f} points lost on the certifying rows"
+        f"{proof['measured_ms']:.2f} ms a text; {100 * proof['estimate']:.2f} {unit} lost on the certifying rows"
     )

@@ -30,10 +30,11 @@ Out = Annotated[Path, typer.Option(help="Folder to write; must be empty or absen
 Point = Annotated[str, typer.Option("--operating-point", help="exact, balanced, fast or full.")]
 Threshold = Annotated[float | None, typer.Option(help="Exit threshold for this call, instead of the operating point.")]
 Score = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Exit score of --threshold: entropy, max-probability, margin, agreement, agreement-in-a-row, "
-        "top-entropy@N (of the N likeliest classes), confident-in-a-row@H (rungs with entropy <= H)."
+        help="Exit score of --threshold: entropy (default), max-probability, margin, agreement, agreement-in-a-row, "
+        "top-entropy@N (of the N likeliest classes), confident-in-a-row@H (rungs with entropy <= H); of several "
+        "labels label-entropy; of a number change (since the rung before) or learned."
     ),
 ]
 TextColumn = Annotated[str, typer.Option(help="Column with the text.")]
@@ -86,12 +87,10 @@ class ExitOptions(NamedTuple):
 
     operating_point: str
     threshold: float | None
-    score: str
+    score: str | None
 
 
-def exit_options(
-    operating_point: Point = "balanced", threshold: Threshold = None, score: Score = "entropy"
-) -> ExitOptions:
+def exit_options(operating_point: Point = "balanced", threshold: Threshold = None, score: Score = None) -> ExitOptions:
     """Where texts leave: at an operating point, or at a threshold of this call."""
     return ExitOptions(operating_point, threshold, score)
 

@@ -45,11 +45,10 @@ def answer_text(answer: dict[str, Any]) -> str:
     return f"{said}\t{place}\t{answer['layers']} layers, {answer['tokens']} tokens\t{answer['question']}"
 
 
-def reading_lines(result: dict[str, Any]) -> list[str]:
-    """What `info` says of a model's inputs and answers."""
+def reading_lines(result: dict[str, Any], labels: str) -> list[str]:
+    """What `info` says of a model's inputs and answers; `labels` are those of a model that has some."""
     if (spans := result["spans"]) is None:
         kind = "pairs of texts" if result["pairs"] else "texts"
-        labels = ", ".join(map(str, result["labels"]))
         return [f"  reads      {kind} of up to {result['max_length']} tokens", f"  labels     {labels}"]
     never = "every question has an answer" if result["no_answer"] is None else "or says that there is none"
     return [

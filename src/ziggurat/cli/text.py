@@ -12,7 +12,9 @@ _LONGEST_TABLE = 40  # rows of a report's further tables that a terminal shows
 def training_text(result: dict[str, Any]) -> str:
     """What `train` and `adapt` shows."""
     rows = ", ".join(f"{n:,} {role}" for role, n in result["rows"].items())
-    points = "".join(f"\n  {point['name']:<9} {_point_text(point)}" for point in result["operating_points"])
+    points = "".join(
+        f"\n  {point['name']:<9} {_point_text(point, result['unit'])}" for point in result["operating_points"]
+    )
     head = f"{result['out']}: trained with recipe {result['recipe']} ({rows} rows)"
     learned = f"{_search_text(result.get('search'))}{_copies_text(result.get('copies'))}"
     return f"{head}{learned}\noperating points, chosen on the select rows:{points}"
@@ -46,12 +48,12 @@ def _search_text(search: dict[str, Any] | None) -> str:
     )
 
 
-def _point_text(point: dict[str, Any]) -> str:
+def _point_text(point: dict[str, Any], unit: str) -> str:
     asked = [threshold for threshold in point["thresholds"] if threshold is not None]
     limits = "-".join(dict.fromkeys(f"{limit:.4g}" for limit in (min(asked), max(asked)))) if asked else ""
     exits = f"{point['score']} {limits}" if asked else "full depth"
     strength = {0: ", nothing pruned", 1: ""}.get(point["pruning"], f", pruning x {point['pruning']:g}")
-    return f"{exits}{strength}, to lose at most {100 * point['target']:g} points ({_promise_text(point)})"
+    return f"{exits}{strength}, to lose at most {100 * point['target']:g} {unit} ({_promise_text(point)})"
 
 
 def _promise_text(point: dict[str, Any]) -> str:
@@ -78,8 +80,7 @@ def evaluation_text(result: dict[str, Any]) -> str:
     exits = ", ".join(f"{name}: {n}" for name, n in result["exit_histogram"].items())
     lines = [
         f"{result['model']} at {result['operating_point']} on {result['n']:,} rows of {result['data']}",
-        f"  accuracy   {result['accuracy']:.4f} [{result['accuracy_low']:.4f}, {result['accuracy_high']:.4f}]   "
-        f"full depth {result['full_accuracy']:.4f}, same answer on {result['agreement']:.2%}",
+        *_quality_lines(result),
         f"  FLOPs      {result['flops_ratio']:.2f}x fewer, {result['mean_layers']:.2f} layers on average",
         f"  texts/s    {result['texts_per_second']:.0f}   full depth {result['full_texts_per_second']:.0f}   "
         f"{result['time_ratio']:.2f}x [{result['time_ratio_low']:.2f}, {result['time_ratio_high']:.2f}]   "
@@ -87,7 +88,7 @@ def evaluation_text(result: dict[str, Any]) -> str:
         f"  exits      {exits}",
     ]
     if promise := result["promise"]:
-        terms = f"at most {100 * promise['target']:g} points of {promise['criterion']} lost, with "
+        terms = f"at most {100 * promise['target']:g} {result['unit']} of {promise['criterion']} lost, with "
         terms += f"{100 * promise['confidence']:g} % confidence by {promise['rows']:,} rows"
         lines.append(f"  promise    {terms}" if promise["broken"] is None else f"  warning: {promise['broken']}")
     if min(result["tokens_left"]) < 1:
@@ -98,6 +99,22 @@ def evaluation_text(result: dict[str, Any]) -> str:
     if result["seen_in_training"]:
         lines.append(f"  warning: {result['seen_in_training']} of these rows trained the model; the accuracy flatters")
     return "\n".join(lines)
+
+
+_FIGURES = ("micro_f1", "macro_f1", "subset_accuracy", "pearson", "spearman", "mean_squared_error")
+
+
+def _quality_lines(result: dict[str, Any]) -> list[str]:
+    """How good the answers are: of classes accuracy, else whatever figures there are, beside those of full depth."""
+    if "accuracy" in result:
+        return [
+            f"  accuracy   {result['accuracy']:.4f} [{result['accuracy_low']:.4f}, {result['accuracy_high']:.4f}]   "
+            f"full depth {result['full_accuracy']:.4f}, same answer on {result['agreement']:.2%}"
+        ]
+    names = [name for name in _FIGURES if name in result]
+    return [
+        f"  {name.replace('_', ' '):<18} {result[name]:.4f}   full depth {result[f'full_{name}']:.4f}" for name in names
+    ]
 
 
 def prediction_text(result: dict[str, Any]) -> str:
@@ -111,11 +128,19 @@ def prediction_text(result: dict[str, Any]) -> str:
             continue
         text = answer["text"] if isinstance(answer["text"], str) else " | ".join(answer["text"])
         cut = ", cut" if answer["truncated"] else ""
-        head = (
-            f"{answer['label']}\t{answer['probability']:.3f}\t{answer['layers']} layers, {answer['tokens']} tokens{cut}"
-        )
+        head = f"{_answer_text(answer)}\t{answer['layers']} layers, {answer['tokens']} tokens{cut}"
         lines.append(f"{head}\t{text if len(text) <= 80 else text[:79] + '…'}")
     return "\n".join(lines)
+
+
+def _answer_text(answer: dict[str, Any]) -> str:
+    """A class with its probability, all labels that apply with theirs, or a number."""
+    if "probabilities" not in answer:
+        return f"{answer['label']:.4g}"
+    if "probability" in answer:
+        return f"{answer['label']}\t{answer['probability']:.3f}"
+    said = [f"{label} {answer['probabilities'][str(label)]:.3f}" for label in answer["label"]]
+    return ", ".join(said) or "no label"
 
 
 def bench_text(result: dict[str, Any]) -> str:
@@ -157,15 +182,23 @@ def information_text(result: dict[str, Any]) -> str:
     lines = [
         f"{result['model']}: {_architecture_text(result)}",
         *(f"  asks first {_architecture_text(tier)}" for tier in result["tiers"]),
-        *reading_lines(result),
+        *reading_lines(result, _labels_text(result)),
         f"  heads      {exits}",
         f"  pruning    {_pruning_text(result['pruning'])}{', layers in INT8' if result['int8'] else ''}",
         *_cost_lines(result["gflops_at_64_tokens"]),
         f"  engine     {_engine_text(result['engine'])}",
         f"  trained on {rows.get('rows', 0):,} rows of {rows.get('source', 'unknown')}",
-        *(f"  {point['name']:<10} {_point_text(point)}" for point in result["operating_points"]),
+        *(f"  {point['name']:<10} {_point_text(point, result['unit'])}" for point in result["operating_points"]),
     ]
     return "\n".join(lines)
+
+
+def _labels_text(result: dict[str, Any]) -> str:
+    if result["problem"] == "regression":
+        known = result["label_range"]
+        return "numbers" if known is None else f"numbers from {known[0]:g} to {known[1]:g}"
+    names = ", ".join(map(str, result["labels"]))
+    return f"any of {names}" if result["problem"] == "multi_label_classification" else names
 
 
 def _architecture_text(tier: dict[str, Any]) -> str:

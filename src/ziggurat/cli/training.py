@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ziggurat.cli.options import Device, Json, Out, assembled, columns_of, interactive, model_options, shown
+from ziggurat.cli.options import (
+    Device,
+    Json,
+    Out,
+    assembled,
+    columns_of,
+    decimal_numbers,
+    interactive,
+    model_options,
+    shown,
+)
 from ziggurat.cli.text import cascade_text, training_text
+from ziggurat.errors import UserError
 
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
     from ziggurat.jobs.opening import ModelOptions
     from ziggurat.jobs.training import TrainOptions
+    from ziggurat.types import Problem
 
 
 @assembled(columns=columns_of)
@@ -24,11 +37,42 @@ def _train_options(
     certify: Annotated[
         float | None, typer.Option(help="Share of the rows that is kept out for `calibrate` (default: the recipe's).")
     ] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option(
+            help="single_label_classification, multi_label_classification, regression or question_answering (default: "
+            "what the rows look like, or what the checkpoint answers)."
+        ),
+    ] = None,
+    label_range: Annotated[
+        str | None,
+        typer.Option(help="Regression: least and largest label that can occur, as in 0,5 (default: of the rows)."),
+    ] = None,
 ) -> TrainOptions:
     """What both ways of training are told."""
     from ziggurat.jobs.training import TrainOptions
 
-    return TrainOptions(columns, device, mixed_precision=mixed_precision, certify=certify)
+    options = TrainOptions(columns, device, mixed_precision=mixed_precision, certify=certify)
+    return replace(options, problem=problem_named(problem), label_range=range_of(label_range))
+
+
+def problem_named(name: str | None) -> Problem | None:
+    """The problem of --problem; UserError lists those that can be trained."""
+    from ziggurat.types import Problem
+
+    if name is not None and name not in list(Problem):
+        raise UserError(f"--problem {name!r} is not known; choose one of {', '.join(Problem)}")
+    return None if name is None else Problem(name)
+
+
+def range_of(text: str | None) -> tuple[float, float] | None:
+    """The two numbers of --label-range; UserError for anything else."""
+    if text is None:
+        return None
+    numbers = decimal_numbers(text, "--label-range")
+    if len(numbers) != 2 or not -math.inf < numbers[0] < numbers[1] < math.inf:
+        raise UserError(f"--label-range {text}: give the least and the largest label, as in 0,5")
+    return numbers[0], numbers[1]
 
 
 @assembled(options=_train_options)
@@ -37,10 +81,6 @@ def train(
     out: Out,
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "early-exit",
     model: Annotated[str | None, typer.Option(help="Encoder to start from (default: the packaged MiniLM).")] = None,
-    problem: Annotated[
-        str | None,
-        typer.Option(help="question_answering, or another problem (default: by the form of the file)."),
-    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(help="Trained model folder that a student or small model learns from, instead of --model."),
@@ -59,7 +99,7 @@ def train(
     from ziggurat.jobs.training import train_classifier as job
 
     with shown(as_json, training_text) as show:
-        options = replace(options, keep_stages=keep_stages, student=student, problem=problem)
+        options = replace(options, keep_stages=keep_stages, student=student)
         show(job(train, out, recipe, model, options, teacher))
 
 

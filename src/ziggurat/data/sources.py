@@ -7,9 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ziggurat.data.tables import READERS, Table, first_line, read_table
 from ziggurat.errors import UserError
+
+Cell = int | str | float | tuple[int | str | float, ...]  # a label: a class, an amount, or all labels that apply
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Rows:
 
     texts: list[str]  # (n), none of them blank
     pairs: list[str] | None  # (n), may be empty strings
-    labels: list[int | str | float | None] | None  # (n); None in the list = this row has none
+    labels: list[Cell | None] | None  # (n); None in the list = this row has none
     source: str  # as the user wrote it, for messages
 
     def __len__(self) -> int:
@@ -40,8 +44,9 @@ class Rows:
 def read_rows(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False) -> Rows:
     """Rows of a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file, a folder of them, or `hf:NAME[:CONFIG]@SPLIT`.
 
-    A label is int, str or float; true and false become 1 and 0; a CSV or TSV label column that holds nothing but
-    integers becomes ints. Without a label column (or with an empty one) `labels` is None.
+    A label is int, str, float or a list of them (as a tuple); true and false become 1 and 0; a CSV or TSV label column
+    that holds nothing but integers becomes ints, one of numbers, not all of them whole, floats. Without a label column
+    (or with an empty one) `labels` is None.
 
     Raises:
         UserError: unreadable source, missing column, blank text, NaN label, labels for some rows only, or (where
@@ -132,7 +137,7 @@ def _texts(table: Table, column: str, may_be_blank: bool) -> list[str]:
     return list(table.cells[column])
 
 
-def _labels(tables: Sequence[Table], column: str, required: bool) -> list[int | str | float | None] | None:
+def _labels(tables: Sequence[Table], column: str, required: bool) -> list[Cell | None] | None:
     """The labels of all tables, or None where no row has one and none is required."""
     labels = [_label(table, column, row) for table in tables for row in range(len(table.numbers))]
     if not required and all(label is None for label in labels):
@@ -141,19 +146,36 @@ def _labels(tables: Sequence[Table], column: str, required: bool) -> list[int | 
         places = [(table, row) for table in tables for row in range(len(table.numbers))]
         table, row = places[labels.index(None)]
         raise table.error(row, f"no {column!r}; label the row or move it to a file without labels")
-    # Only the column as a whole says what the labels of a CSV file are. A code such as 007 must not become 7, so an
-    # integer counts only if it is written the way it would be printed.
-    if any(table.untyped for table in tables) and all(re.fullmatch(r"0|-?[1-9]\d{0,17}", str(x)) for x in labels):
-        return [int(str(label)) for label in labels]
-    return labels
+    return _typed([str(label) for label in labels]) or labels if any(table.untyped for table in tables) else labels
 
 
-def _label(table: Table, column: str, row: int) -> int | str | float | None:
+def _typed(labels: list[str]) -> list[Cell | None]:
+    """The labels of a CSV file as the numbers that they all are; [] if they are not.
+
+    Only the column as a whole says what its cells are. A code such as 007 must not become 7, so a number counts only if
+    it is written the way it would be printed.
+    """
+    if not all(map(_NUMBER.fullmatch, labels)):
+        return []
+    if not any("." in label for label in labels):
+        return [] if "-0" in labels else [int(label) for label in labels]
+    numbers = [float(label) for label in labels]
+    return [] if all(number.is_integer() for number in numbers) else [*numbers]
+
+
+def _label(table: Table, column: str, row: int) -> Cell | None:
     label = table.cells[column][row]
+    if isinstance(label, list):
+        return tuple(_one_label(table, column, row, each) for each in label)
     if label is None or (isinstance(label, str) and not label.strip()):
         return None
+    return _one_label(table, column, row, label)
+
+
+def _one_label(table: Table, column: str, row: int, label: Any) -> int | str | float:
     if isinstance(label, float) and not math.isfinite(label):
         raise table.error(row, f"{column!r} is {label}; label the row or remove it")
     if not isinstance(label, int | str | float):
-        raise table.error(row, f"{column!r} is of type {type(label).__name__}; it must be an integer or a string")
+        kind = type(label).__name__
+        raise table.error(row, f"{column!r} is of type {kind}; it must be an integer, a string, a number or a list")
     return int(label) if isinstance(label, bool) else label

@@ -16,6 +16,7 @@ from ziggurat.data.sources import Rows
 from ziggurat.data.tables import READERS, Table, first_line, read_table
 from ziggurat.data.tasks import REASONS, Fractions, Role, content_hashes, has_role
 from ziggurat.errors import UserError
+from ziggurat.types import Problem
 
 Gold = tuple[str, int]  # an answer's text, and the character of its context with which it begins
 SPAN_ENDS = ("start", "end")  # what a model of spans says of every token: a label each
@@ -36,6 +37,26 @@ class Questions:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def problem(self) -> Problem:
+        """What is asked of a model."""
+        return Problem.QUESTION_ANSWERING
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """What a model's two outputs for every token are called."""
+        return SPAN_ENDS
+
+    @property
+    def labels(self) -> None:
+        """None: texts have none here, windows do (`data.windows.gold_tokens`)."""
+        return None
+
+    @property
+    def pairs(self) -> list[str]:
+        """The second text of each: its context."""
+        return self.contexts
 
     @property
     def golds(self) -> list[tuple[Gold, ...]]:

@@ -12,11 +12,11 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ziggurat.data.labels import Names, label_array, label_keys, labelled, names_of, problem_of, unlabelled
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows, read_rows
 from ziggurat.data.stdlib_docs import STDLIB_DOCS, stdlib_docs
 from ziggurat.errors import UserError
-
-Names = tuple[int | str, ...]
+from ziggurat.types import Problem
 
 
 class Role(StrEnum):
@@ -59,14 +59,15 @@ STDLIB_FRACTIONS = Fractions(train=0.6, select=0.1, certify=0.1, test=0.2)
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Texts with class indices and one role."""
+    """Texts with labels and one role."""
 
     texts: list[str]  # (n)
     pairs: list[str] | None  # (n), second texts
-    labels: np.ndarray | None  # (n) int64, index into label_names, -1 = unlabelled
-    label_names: Names  # in the order of the model's classes
+    labels: np.ndarray | None  # of classes (n) int64, index into label_names, -1 = unlabelled; else see `data.labels`
+    label_names: Names  # in the order of the model's outputs
     role: Role
     source: str  # where the rows come from, for messages
+    problem: Problem = Problem.SINGLE_LABEL
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -82,10 +83,22 @@ class Dataset:
 
     @property
     def classes(self) -> np.ndarray:
-        """Class index of each row, (n) int64; UserError if rows are unlabelled."""
-        if self.labels is None or (self.labels < 0).any():
+        """Class index of each row, (n) int64; UserError if rows are unlabelled, or have no classes."""
+        if self.problem is not Problem.SINGLE_LABEL:
+            raise UserError(f"{self.source}: this step is about classes, and the model's problem is {self.problem}")
+        return self.truth
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The labels, (n, …); UserError if rows are unlabelled."""
+        if self.labels is None or not labelled(self.labels).all():
             raise UserError(f"{self.source}: has unlabelled rows; this step needs a label on every row")
         return self.labels
+
+    @property
+    def labels_or_none(self) -> np.ndarray:
+        """The labels, (n, …), with the sign of their absence where rows have none."""
+        return unlabelled(len(self), len(self.label_names), self.problem) if self.labels is None else self.labels
 
     @cached_property
     def hashes(self) -> np.ndarray:
@@ -95,7 +108,7 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """Hash of the whole set, labels included: 32 hex digits that do not depend on the order of the rows."""
-        labels = np.full(len(self), -1) if self.labels is None else self.labels
+        labels = np.full(len(self), -1) if self.labels is None else label_keys(self.labels)
         order = np.lexsort((labels, self.hashes))
         state = hashlib.blake2b(repr(self.label_names).encode("utf-8", "backslashreplace"), digest_size=16)
         state.update(self.hashes[order].astype("<u8").tobytes())
@@ -122,31 +135,36 @@ def load_builtin() -> dict[Role, Dataset]:
 
 
 def split_roles(
-    rows: Rows, fractions: Fractions = Fractions(), label_names: Names | None = None
+    rows: Rows,
+    fractions: Fractions = Fractions(),
+    label_names: Names | None = None,
+    problem: Problem | None = None,
 ) -> dict[Role, Dataset]:
     """One data set for each role whose fraction is above 0.
 
     The role comes from the content alone: the same text (up to case and white space) gets the same role in whatever
     file and order it comes, so roles stay disjoint when rows are added. `label_names` defaults to the sorted distinct
-    labels. Among labelled rows, unlabelled ones train, unless the same text is held out with a label; then they are
-    left out. Rows without any label are shared out like others if `label_names` says what the classes are.
+    labels, `problem` to what they look like. Among labelled rows, unlabelled ones train, unless the same text is held
+    out with a label; then they are left out. Rows without any label are shared out like others if `label_names` says
+    what the classes are.
 
     Raises:
         UserError: no labels, one class only, labels of mixed types, an unknown label, or a role that gets no rows.
     """
-    names = _distinct_labels(rows) if label_names is None else label_names
-    labels = _class_indices(rows, names)
+    problem = problem_of(rows, problem)
+    names = names_of(rows, problem) if label_names is None else label_names
+    labels = label_array(rows, names, problem)
     if labels is None and label_names is None:
         raise UserError(f"{rows.source}: no labels; add a label column or name the right one")
-    everything = Dataset(rows.texts, rows.pairs, labels, names, Role.TRAIN, rows.source)
+    everything = Dataset(rows.texts, rows.pairs, labels, names, Role.TRAIN, rows.source, problem)
     places = _places(rows, fractions)
-    unlabelled = np.zeros(len(rows), dtype=bool) if labels is None else labels < 0
-    withheld = unlabelled & (places != 0) & np.isin(everything.hashes, everything.hashes[~unlabelled])
-    places[unlabelled] = 0  # 0 = train, the first role
+    bare = np.zeros(len(rows), dtype=bool) if labels is None else ~labelled(labels)
+    withheld = bare & (places != 0) & np.isin(everything.hashes, everything.hashes[~bare])
+    places[bare] = 0  # 0 = train, the first role
     sets = {}
     for place, (role, fraction) in enumerate(zip(Role, astuple(fractions), strict=True)):
         here = (places == place) & ~withheld
-        if fraction > 0 and not (here & ~unlabelled).any():
+        if fraction > 0 and not (here & ~bare).any():
             raise _too_few(rows, role, fraction)
         if here.any():
             sets[role] = replace(everything.take(np.flatnonzero(here)), role=role)
@@ -158,58 +176,17 @@ def has_role(rows: Rows, fractions: Fractions, role: Role) -> np.ndarray:
     return _places(rows, fractions) == list(Role).index(role)
 
 
-def as_dataset(rows: Rows, role: Role, label_names: Names) -> Dataset:
-    """All rows in one role, their labels as indices into `label_names`; 1 and "1" are the same label.
+def as_dataset(rows: Rows, role: Role, label_names: Names, problem: Problem | str = Problem.SINGLE_LABEL) -> Dataset:
+    """All rows in one role, their labels as the problem has them; 1 and "1" are the same label.
 
     Raises:
         UserError: a label that is not in `label_names`, or unlabelled rows among labelled ones in a role that measures.
     """
-    labels = _class_indices(rows, label_names)
-    if role is not Role.TRAIN and labels is not None and (labels < 0).any():
-        row = int(np.argmin(labels)) + 1
+    labels = label_array(rows, label_names, Problem(problem))
+    if role is not Role.TRAIN and labels is not None and not labelled(labels).all():
+        row = int(np.argmin(labelled(labels))) + 1
         raise UserError(f"{rows.source}: row {row} has no label; label it or remove it, only train rows may lack one")
-    return Dataset(rows.texts, rows.pairs, labels, label_names, role, rows.source)
-
-
-def _distinct_labels(rows: Rows) -> Names:
-    """The labels that occur: integers by value, strings by alphabet."""
-    labels = {label for label in _classes(rows) or () if label is not None}
-    if len({type(label) for label in labels}) > 1:
-        number, word = (min(str(x) for x in labels if isinstance(x, kind)) for kind in (int, str))
-        raise UserError(f"{rows.source}: labels mix integers ({number}) and strings ({word!r}); use one kind")
-    if len(labels) == 1:
-        raise UserError(f"{rows.source}: every label is {labels.pop()!r}; a classifier needs at least two classes")
-    return tuple(sorted(labels))
-
-
-def _classes(rows: Rows) -> list[int | str | None] | None:
-    """The labels, None if no row has one; a UserError if they are amounts and not classes."""
-    if rows.labels is None or all(label is None for label in rows.labels):
-        return None
-    classes: list[int | str | None] = []
-    for row, label in enumerate(rows.labels, start=1):
-        if isinstance(label, float):
-            advice = "regression is not supported yet; write classes as integers or strings"
-            raise UserError(f"{rows.source}: row {row}: label {label}: {advice}")
-        classes.append(label)
-    return classes
-
-
-def _class_indices(rows: Rows, names: Names) -> np.ndarray | None:
-    """Labels as indices into `names`, (n) int64, -1 where a row has none; None if no row has one."""
-    labels = _classes(rows)
-    if labels is None:
-        return None
-    # By how they are written: label names that went through JSON keys or a CSV file come back as strings.
-    index = {str(name): i for i, name in enumerate(names)}
-    indices = np.full(len(rows), -1, dtype=np.int64)
-    for row, label in enumerate(labels):
-        if label is not None:
-            if str(label) not in index:
-                known = ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
-                raise UserError(f"{rows.source}: row {row + 1}: unknown label {label!r}; the known ones are {known}")
-            indices[row] = index[str(label)]
-    return indices
+    return Dataset(rows.texts, rows.pairs, labels, label_names, role, rows.source, Problem(problem))
 
 
 def content_hashes(texts: Sequence[str]) -> np.ndarray:

@@ -17,6 +17,7 @@ from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import ENCODER, Manifest
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder, whole_file, whole_folder
+from ziggurat.types import Problem
 
 
 def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
@@ -50,7 +51,7 @@ def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
 
 
 def with_deferral(folder: Path, weights: np.ndarray, rows: np.ndarray) -> Manifest:
-    """Keeps a learned exit score with a cascade, and the content hashes (n) of the rows that it was fitted to.
+    """Keeps a learned exit score with a model or cascade, and the content hashes (n) of the rows that it was fitted to.
 
     Operating points are dropped: they are of other weights. Returns the manifest.
     """
@@ -76,6 +77,11 @@ def _check(folder: Path, manifest: Manifest, last_folder: Path, last: Manifest) 
     if last.kind != ENCODER:
         raise UserError(
             f"{last_folder}: a cascade's last tier must be an encoder, not a {last.kind} model; put it first"
+        )
+    if manifest.problem_type != Problem.SINGLE_LABEL:
+        raise UserError(
+            f"{folder}: answers {manifest.problem_type}, and a cascade is of models that answer with one class; use "
+            "the exits of one model instead"
         )
     if manifest.labels != last.labels:
         theirs, ours = (", ".join(map(str, one.labels)) for one in (manifest, last))

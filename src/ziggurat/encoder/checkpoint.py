@@ -26,10 +26,10 @@ from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
 from ziggurat.errors import UserError
 from ziggurat.files import whole_folder
 from ziggurat.recipe import PruningConfig
+from ziggurat.types import Problem
 
 _OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
 SPANS_TASK = "QuestionAnswering"  # what transformers calls it
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 # Only the first is read here; the others are for transformers, of any version.
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -44,22 +44,26 @@ def load_hf(
     head_layers: Sequence[int] | None,
     dropout: float | None = None,
     pruning: PruningConfig | None = None,
-    spans: bool = False,
+    problem: Problem = Problem.SINGLE_LABEL,
+    start: float = 0.0,
 ) -> AdaptiveModel:
     """A Hugging Face encoder or classifier with fresh exit heads and pruning; `dropout` None = the checkpoint's own.
 
     `head_layers` None = after every layer but the last. A missing pooler or classifier, or a classifier of another
-    size, starts fresh (seed torch beforehand). `spans`: a model of spans, whatever `n_classes` and `head_kind` say.
+    size, starts fresh (seed torch beforehand), its biases at `start`: of a regression the mean of what it will learn.
     """
     spec = read_spec(read_config(source))
     if dropout is not None:
         spec = replace(spec, dropout=dropout, attention_dropout=dropout)
-    model = _fresh(spec, n_classes, head_kind, head_places(spec, head_layers), pruning, spans)
-    tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat, spans)
-    if len(tensors.get(f"{CLASSES}weight", ())) != model.n_classes:
+    model = _fresh(spec, n_classes, head_kind, head_places(spec, head_layers), pruning, problem)
+    torch.nn.init.constant_(model.classifier.classes.bias, start)
+    tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat, problem)
+    if len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
     _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
     model.start_heads_from_pooler()
+    for head in model.exits.values() if problem is Problem.REGRESSION else ():
+        torch.nn.init.constant_(head.classes.bias, float(model.classifier.classes.bias.detach()[0]))
     return model
 
 
@@ -69,11 +73,11 @@ def _fresh(
     head_kind: str,
     head_layers: Sequence[int],
     pruning: PruningConfig | None,
-    spans: bool,
+    problem: Problem,
 ) -> AdaptiveModel:
-    if spans:
+    if problem is Problem.QUESTION_ANSWERING:
         return SpanModel(spec, head_layers, pruning)
-    return AdaptiveModel(spec, n_classes, head_kind, head_layers, pruning)
+    return AdaptiveModel(spec, n_classes, head_kind, head_layers, pruning, problem)
 
 
 def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -90,9 +94,10 @@ def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
     """The model of one of our folders; UserError if a file is missing, broken or not of these weights."""
     manifest = layout.read_manifest(folder)
     spec = read_spec(read_config(folder))
+    problem = Problem(manifest.problem_type)
     sizes = len(manifest.labels), manifest.head_kind, manifest.head_layers
-    model = _fresh(spec, *sizes, manifest.pruning, manifest.answers_spans)
-    tensors = from_hf(_read_tensors(folder / layout.WEIGHTS), spec, torch.cat, manifest.answers_spans)
+    model = _fresh(spec, *sizes, manifest.pruning, problem)
+    tensors = from_hf(_read_tensors(folder / layout.WEIGHTS), spec, torch.cat, problem)
     extras = _read_tensors(folder / layout.EXTRAS)
     ours = {name: tensor for name, tensor in extras.items() if name.startswith(_OURS)}
     _fill(model, tensors | ours, may_miss=(), source=folder)
@@ -109,7 +114,7 @@ def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarra
     as far as the manifest names them.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    named = {name: tensor.clone() for name, tensor in to_hf(tensors, model.spec, manifest.answers_spans).items()}
+    named = {name: tensor.clone() for name, tensor in to_hf(tensors, model.spec, model.problem).items()}
     ours = [f"{layout.HEAD_PREFIX}{layer}." for layer in manifest.head_layers]
     ours += [] if manifest.pruning is None else [layout.PRUNING_PREFIX]
     extras = {name: tensor for name, tensor in tensors.items() if name.startswith(tuple(ours))}
@@ -137,7 +142,7 @@ def classifier_config(config: dict[str, Any], manifest: Manifest) -> dict[str, A
         "architectures": [architecture.hf_class()],
         "id2label": {str(index): name for index, name in enumerate(names)},
         "label2id": {name: index for index, name in enumerate(names)},
-        "problem_type": "single_label_classification",
+        "problem_type": str(manifest.problem_type),
         "dtype": "float32",
     }
 

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from ziggurat.config import from_mapping
+from ziggurat.data.labels import VALUE
 from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file, whole_folder
@@ -34,6 +35,7 @@ HEAD_PREFIX = "exits."
 PRUNING_PREFIX = "pruning."
 PRUNING_VALUES = "pruning.values"  # (L) float32, the rule's number for each layer
 REFERENCE = "regular_accuracy"  # in `training`: of the plain fine-tuned model, on the select rows
+LABEL_RANGE = "label_range"  # in `training`: of a regression, the least and largest label
 DEFERRAL = "defer.weights"
 TRAINED_ROWS = "data.trained_rows"  # (n) int64, sorted
 
@@ -128,13 +130,29 @@ def checkpoint_labels(folder: Path) -> tuple[Label, ...]:
     """What a fine-tuned checkpoint calls its classes: the names of `id2label`, or 0, 1, … where nobody named them."""
     config = read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained")
     names = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
-    if sorted(names) != list(range(len(names))) or len(names) < 2:
+    least = 2 if checkpoint_problem(folder) is Problem.SINGLE_LABEL else 1
+    if sorted(names) != list(range(len(names))) or len(names) < least:
         raise UserError(
             f"{folder}: {CONFIG} names no classes (id2label); adapt takes a fine-tuned classifier, train a backbone"
         )
     ordered = tuple(names[index] for index in range(len(names)))
     unnamed = all(name in (f"LABEL_{index}", str(index)) for index, name in enumerate(ordered))
+    if unnamed and checkpoint_problem(folder) is Problem.REGRESSION:
+        return (VALUE,)
     return tuple(range(len(ordered))) if unnamed else ordered
+
+
+def checkpoint_problem(folder: Path) -> Problem:
+    """What a fine-tuned checkpoint answers, as transformers has it: its `problem_type`, else a number if it has one
+    output, else one of its classes.
+    """
+    config = read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained")
+    stated = config.get("problem_type")
+    if stated is None:
+        return Problem.REGRESSION if len(config.get("id2label") or {}) == 1 else Problem.SINGLE_LABEL
+    if stated not in list(Problem):
+        raise UserError(f"{folder}: {CONFIG} has problem_type {stated!r}; known: {', '.join(Problem)}")
+    return Problem(stated)
 
 
 def deferral_of(folder: Path) -> np.ndarray | None:
@@ -194,6 +212,8 @@ def fingerprint(folder: Path, manifest: Manifest) -> str:
         settings.append("int8")
     if manifest.problem_type != Problem.SINGLE_LABEL:
         settings.append(manifest.problem_type)
+        if LABEL_RANGE in manifest.training:  # answers are clamped to it
+            settings.append([float(limit) for limit in manifest.training[LABEL_RANGE]])
     if manifest.spans is not None:
         settings += [dataclasses.asdict(manifest.spans), manifest.no_answer]
     settings += [read_manifest(tier).fingerprint for tier in tier_folders(folder, manifest)]

@@ -26,7 +26,6 @@ class AdaptiveModel(nn.Module):
     UserError for a `head_kind` that is not a key of `exit_heads`.
     """
 
-    problem: ClassVar[Problem] = Problem.SINGLE_LABEL
     final_head: ClassVar[type[nn.Module]] = PoolerHead
     exit_heads: ClassVar[Mapping[str, type[nn.Module]]] = HEADS
 
@@ -37,11 +36,13 @@ class AdaptiveModel(nn.Module):
         head_kind: str,
         head_layers: Sequence[int],
         pruning: PruningConfig | None = None,
+        problem: Problem = Problem.SINGLE_LABEL,
     ) -> None:
         super().__init__()
         if head_kind not in self.exit_heads:
             raise UserError(f"head kind {head_kind!r} is not known; known: {', '.join(self.exit_heads)}")
         self.spec = spec
+        self.problem = problem
         self.n_classes = n_classes
         self.head_kind = head_kind
         self.head_layers = tuple(head_layers)

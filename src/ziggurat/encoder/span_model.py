@@ -33,19 +33,17 @@ class SpanModel(AdaptiveModel):
     """`AdaptiveModel` for spans. Heads read the restored states: a token that left keeps the last state it had.
 
     Batches hold ids (n_tokens, 3), the third saying where a span may start or end (`data.windows`). Logits are two rows
-    for each sequence, start and end: (2 n_seqs, positions of the encoder), `IMPOSSIBLE` where none may be. So what
-    stages do with logits and labels of n texts they do here with 2 n.
+    for each sequence, of its start and its end: (n_seqs, 2, positions of the encoder), `IMPOSSIBLE` where none may be.
     """
 
-    problem: ClassVar[Problem] = Problem.QUESTION_ANSWERING
     final_head: ClassVar[type[nn.Module]] = SpanHead
     exit_heads: ClassVar[Mapping[str, type[nn.Module]]] = {SPAN_HEAD: SpanHead}
 
     def __init__(self, spec: EncoderSpec, head_layers: Sequence[int], pruning: PruningConfig | None = None) -> None:
-        super().__init__(spec, 2, SPAN_HEAD, head_layers, pruning)
+        super().__init__(spec, 2, SPAN_HEAD, head_layers, pruning, Problem.QUESTION_ANSWERING)
 
     def forward(self, batch: PackedBatch, tokens: TokenRule | None = None) -> list[Tensor]:
-        """Ids (n_tokens, 3) → logits of every rung, each (2 n_seqs, positions)."""
+        """Ids (n_tokens, 3) → logits of every rung, each (n_seqs, 2, positions)."""
         whole = self.encoder.embeddings(batch)
         read = None if tokens is None else tokens.reads(batch)
         live = whole if read is None else whole.take_tokens(read)
@@ -58,7 +56,7 @@ class SpanModel(AdaptiveModel):
         return answers
 
     def full_logits(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
-        """Ids (n_tokens, 3) → logits of the last rung alone, (2 n_seqs, positions)."""
+        """Ids (n_tokens, 3) → logits of the last rung alone, (n_seqs, 2, positions)."""
         whole = batch.with_states(self.restored_states(batch, tokens))
         return self.spread(self.classifier(whole), batch)
 
@@ -67,13 +65,13 @@ class SpanModel(AdaptiveModel):
         return self.spread(self.classifier(batch.with_states(restored)), batch)
 
     def spread(self, logits: Tensor, batch: PackedBatch) -> Tensor:
-        """Logits (n_tokens, 2) of a batch's tokens, as rows for a softmax: (2 n_seqs, positions)."""
+        """Logits (n_tokens, 2) of a batch's tokens, as rows for a softmax: (n_seqs, 2, positions)."""
         marks = torch.as_tensor(batch.states, device=logits.device)[:, 2:]
         possible = logits.float().masked_fill(marks == 0, IMPOSSIBLE)
         owners = np.repeat(np.arange(batch.n_seqs), batch.lengths)
         slots = torch.from_numpy(owners * self.spec.positions + batch.positions).to(logits.device)
         grid = possible.new_full((batch.n_seqs * self.spec.positions, 2), IMPOSSIBLE).index_copy(0, slots, possible)
-        return grid.view(batch.n_seqs, -1, 2).transpose(1, 2).reshape(2 * batch.n_seqs, -1)
+        return grid.view(batch.n_seqs, -1, 2).transpose(1, 2)
 
 
 def put_back(whole: PackedBatch, live: PackedBatch) -> PackedBatch:

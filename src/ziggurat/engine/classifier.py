@@ -16,7 +16,6 @@ from ziggurat.engine.runner import AllRungs, Outcomes
 from ziggurat.engine.streaming import streamed
 from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
-from ziggurat.policies.exits import softmax
 from ziggurat.policies.prune import TokenRule
 from ziggurat.types import Answer, OperatingPoint, Trace
 
@@ -64,11 +63,12 @@ class AdaptiveClassifier(OpenedModel):
     def answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> list[Answer]:
         """Outcomes of inputs under a rule, as what `predict` returns."""
         flops = self.flops(outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
-        probabilities = softmax(outcomes.logits)
+        predictions = self.output.predictions(outcomes.logits)
+        shares = None if self.output.probabilities is None else self.output.probabilities(outcomes.logits)
         return [
             Answer(
-                label=self.manifest.labels[int(probabilities[row].argmax())],
-                probabilities=probabilities[row],
+                label=self.output.label(predictions[row], self.manifest.labels),
+                probabilities=None if shares is None else shares[row],
                 trace=Trace(
                     rung=int(outcomes.rungs[row]),
                     read=int(encoded.lengths[row]),

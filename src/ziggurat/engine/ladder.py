@@ -84,7 +84,7 @@ def run_tier(
     """
     n, tier, first = len(encoded), place.tier, place.rungs.start
     batches = tier.batches(encoded, batch_size, progress)
-    if exit_score(rule.score).first_count is not None:
+    if exit_score(rule.score).looks_back:
         done = nothing_yet(n, tier.backend.n_classes, tier.columns)
         said = np.zeros((n, heard.shape[1] + sum(rule.asked[place.rungs]), heard.shape[2]), dtype=heard.dtype)
         for batch in batches:

@@ -22,6 +22,7 @@ from ziggurat.native import core
 from ziggurat.policies.exits import LEARNED, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
+from ziggurat.types import Problem
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def load_backend(folder: Path, dtype: str, threads: int | None) -> NativeBackend
     manifest = layout.read_manifest(folder)
     spec = read_spec(layout.read_json(folder / layout.CONFIG, f"{folder}: no {layout.CONFIG}; copy the model again"))
     named = map_tensors(folder / layout.WEIGHTS)
-    tensors = from_hf(named, spec, np.concatenate, manifest.answers_spans) | map_tensors(folder / layout.EXTRAS)
+    tensors = from_hf(named, spec, np.concatenate, Problem(manifest.problem_type)) | map_tensors(folder / layout.EXTRAS)
     for name in (layout.TRAINED_ROWS, layout.DEFERRAL):
         tensors.pop(name, None)
     layout.check_fingerprint(folder, manifest)

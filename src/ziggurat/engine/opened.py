@@ -13,13 +13,14 @@ import numpy as np
 
 from ziggurat.data.packing import cumulate
 from ziggurat.data.tokenize import limit_threads
-from ziggurat.encoder.folder import read_manifest, read_point
+from ziggurat.encoder.folder import LABEL_RANGE, read_manifest, read_point
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine import rules
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.tiers import Tier, open_tiers
 from ziggurat.errors import UserError
+from ziggurat.policies.outputs import Output, output_of
 from ziggurat.policies.prune import TokenRule, scaled
 from ziggurat.types import OperatingPoint, Problem, Rung
 
@@ -66,6 +67,11 @@ class OpenedModel:
         if self.tiers[-1].spec is None:
             raise UserError(f"a {self.manifest.kind} model has no layers to look into; give an encoder or a cascade")
         return self.tiers[-1].spec
+
+    @cached_property
+    def output(self) -> Output:
+        """What its logits stand for."""
+        return output_of(self.manifest.problem_type, self.manifest.training.get(LABEL_RANGE))
 
     @cached_property
     def rungs(self) -> tuple[Rung, ...]:
@@ -117,7 +123,7 @@ class OpenedModel:
         if isinstance(operating_point, ExitRule):
             rule = operating_point
         elif operating_point == FULL:
-            rule = rules.never(len(self.rungs))
+            rule = rules.never(len(self.rungs), self.output.scores[0])
         else:
             point = operating_point
             if isinstance(point, str):
@@ -128,6 +134,8 @@ class OpenedModel:
             rule = replace(rules.of_point(point), tokens=tokens, deferral=self.deferral)
         if rule.thresholds.shape[-1] != len(self.rungs) - 1:
             raise UserError(f"exit rule: {rule.thresholds.shape[-1]} thresholds, the model needs {len(self.rungs) - 1}")
+        if any(rule.asked[:-1]):
+            self.output.refuse_score(rule.score)
         rules.refuse_unreachable(rule)
         return rule
 

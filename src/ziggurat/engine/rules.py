@@ -86,9 +86,9 @@ def of_tier(rule: ExitRule, first: int, n_rungs: int) -> tuple[ExitRule, int]:
     return ExitRule(rule.score, thresholds, temperatures, rule.tokens, deferral), last
 
 
-def never(n_rungs: int) -> ExitRule:
-    """Nobody leaves early: the full model."""
-    return ExitRule("entropy", np.full(n_rungs - 1, np.nan))
+def never(n_rungs: int, score: str = "entropy") -> ExitRule:
+    """Nobody leaves early: the full model. The score decides nothing."""
+    return ExitRule(score, np.full(n_rungs - 1, np.nan))
 
 
 def refuse_unreachable(rule: ExitRule) -> None:
@@ -119,11 +119,11 @@ def shared(
     return ExitRule(score, np.broadcast_to(values[..., None], (*values.shape, n_rungs - 1)), temperatures)
 
 
-def fixed_depth(rung: int, n_rungs: int) -> ExitRule:
-    """Everybody leaves at rung `rung`, and no other is asked."""
+def fixed_depth(rung: int, n_rungs: int, score: str = "entropy") -> ExitRule:
+    """Everybody leaves at rung `rung`, and no other is asked, where the model can have this score."""
     thresholds = np.full(n_rungs - 1, np.nan)
-    thresholds[rung : rung + 1] = np.inf  # an empty slice for the last rung, which needs no threshold
-    return ExitRule("entropy", thresholds)
+    thresholds[rung : rung + 1] = exit_score(score).everybody  # an empty slice for the last rung, which needs none
+    return ExitRule(score, thresholds)
 
 
 def forced(rungs: np.ndarray, n_rungs: int) -> ExitRule:

@@ -18,7 +18,7 @@ from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.jobs.refusals import refuse_small
+from ziggurat.jobs.refusals import refuse_but_classes, refuse_small
 from ziggurat.report.measure import Timing, interleave, paired_ratio, quality_fields, timing_fields
 from ziggurat.report.peers import TransformersPeer
 from ziggurat.report.rows import append_row, checked_row, provenance
@@ -71,6 +71,7 @@ def bench(
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     refuse_small(model, "bench")  # which compares with transformers
     classifier = options.open(model)
+    refuse_but_classes(classifier, model, "bench")
     if points is None:
         points = [point.name for point in classifier.manifest.operating_points]
     for point in points:

@@ -64,7 +64,7 @@ def picture(
     time: PredictedTime,
 ) -> Picture:
     """What the page shows, as arrays."""
-    risk, sure = risk_by_name(result["criterion"]), result["confidence"]
+    risk, sure = risk_by_name(result["criterion"], classifier.output), result["confidence"]
     front = shown_frontier(paths)
     full = full_run(witness.runs)
     full_loss = float(witness.losses[full.pruning][:, -1].mean())
@@ -104,7 +104,7 @@ def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifie
     run, rungs = witness.runs[one.setting.pruning], rungs_of(one.setting, witness)
     answers = run.predictions()[np.arange(len(rungs)), rungs]
     lost = witness.losses_of(one.setting)
-    low, high = band(risk_by_name(result["criterion"]), lost, result["confidence"])
+    low, high = band(risk_by_name(result["criterion"], classifier.output), lost, result["confidence"])
     unsure, sorted_by = _doubt(one.setting, classifier, witness)
     full = full_run(witness.runs).predictions()[:, -1]
     spot = Spot(

@@ -11,7 +11,7 @@ import numpy as np
 from ziggurat.calibrate.bounds import upper_bound
 from ziggurat.calibrate.certify import Certified
 from ziggurat.calibrate.paths import Tried
-from ziggurat.calibrate.risks import RISKS
+from ziggurat.calibrate.risks import risks_of
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.questions import QuestionAnswerer
@@ -188,7 +188,8 @@ def _watched(classifier: Model, setting: Tried | None, witness: Seen, confidence
     """What production can watch without labels: how often answers differ from full depth's at most, and their cost."""
     if setting is None:
         return 0.0, 1.0
-    run, everyone, risk = witness.runs[setting.pruning], np.arange(len(witness.rows)), RISKS["agreement"]
+    run, everyone = witness.runs[setting.pruning], np.arange(len(witness.rows))
+    risk = risks_of(classifier.output)["agreement"]
     rungs = replay(run.every, setting.rule(run.deferral))
     full = full_run(witness.runs).predictions()[:, -1]
     differing = risk.of(run.predictions()[everyone, rungs], full)

@@ -18,6 +18,7 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.opening import check_pairs
+from ziggurat.types import Problem
 
 ENOUGH = 200  # rows that chose for the model: from here on they order the path, and all fresh rows certify
 MOST_ORDERING = 20_000  # more learn no better path, and would be missing where they certify
@@ -60,7 +61,7 @@ def _builtin(classifier: AdaptiveClassifier) -> CalibrationRows:
 def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns: Columns) -> CalibrationRows:
     loaded = load(source, columns)
     check_pairs(classifier, loaded)
-    everything = as_dataset(loaded, Role.CERTIFY, classifier.manifest.labels)
+    everything = as_dataset(loaded, Role.CERTIFY, classifier.manifest.labels, classifier.manifest.problem_type)
     seen = np.isin(everything.hashes, trained_rows(local_folder(model)))
     if seen.all():
         raise UserError(
@@ -105,7 +106,11 @@ def _check_labels(rows: Dataset, risk: Risk) -> None:
             f"{rows.source}: criterion {risk.name!r} needs labels; name their column with --label-column, or certify "
             "agreement with the full model, which needs none (--criterion agreement)"
         )
-    missing = [str(name) for index, name in enumerate(rows.label_names) if not (rows.labels == index).any()]
+    if rows.problem is Problem.REGRESSION:
+        return
+    sets = rows.problem is Problem.MULTI_LABEL
+    there = rows.labels.max(axis=0) > 0 if sets else np.isin(np.arange(len(rows.label_names)), rows.labels)
+    missing = [str(name) for name, found in zip(rows.label_names, there, strict=True) if not found]
     if missing:
         raise UserError(
             f"{rows.source}: none of the {len(rows):,} rows that would certify has label {missing[0]!r}; a promise "

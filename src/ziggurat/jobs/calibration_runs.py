@@ -51,10 +51,11 @@ def seen(
     for strength in pruning_strengths(classifier.token_rule):
         tokens = scaled(classifier.token_rule, strength)
         every = classifier.every_rung(encoded, batch_size, progress, tokens)
-        runs[strength] = StoredRun(every.logits, every.kept, strength, classifier.deferral)
+        runs[strength] = StoredRun(every.logits, every.kept, strength, classifier.deferral, classifier.output)
     if reference is not None:
         theirs = reference.tokenizer.encode(rows.texts, rows.pairs)
-        full = reference.run(theirs, rules.never(len(reference.rungs)), batch_size, progress).predictions
+        outcomes = reference.run(theirs, rules.never(len(reference.rungs)), batch_size, progress)
+        full = classifier.output.predictions(outcomes.logits)
     else:
         full = full_run(runs).predictions()[:, -1]
     return Seen(rows, encoded, runs, {strength: _losses(run, risk, full, rows) for strength, run in runs.items()})

@@ -59,12 +59,12 @@ def build_cascade(
 
 
 def learn_deferral(folder: Path, rows: Dataset, options: ModelOptions, progress: bool) -> Manifest:
-    """Fits the learned exit score of a cascade to rows that certify nothing, and keeps it in the folder."""
+    """Fits the learned exit score of a model or cascade to rows that certify nothing, and keeps it in the folder."""
     classifier = options.open(str(folder))
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     every = classifier.every_rung(encoded, options.batch_size, progress, classifier.token_rule)
     try:
-        weights = fit_deferral(every.logits, rows.labels)
+        weights = fit_deferral(every.logits, rows.labels, classifier.output)
     except ModuleNotFoundError as error:
         raise UserError(f"a learned score needs {error.name}; pip install 'ziggurat[calibrate]'") from None
     return with_deferral(folder, weights, rows.hashes)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.calibrate.candidates import SCORES, extended, families
+from ziggurat.calibrate.candidates import extended, families
 from ziggurat.calibrate.certify import Certified, certify, least_rows
 from ziggurat.calibrate.choose import TARGETS
 from ziggurat.calibrate.paths import Tried, path_of, starts, tried
@@ -27,9 +27,10 @@ from ziggurat.jobs.calibration_rows import CalibrationRows, calibration_rows
 from ziggurat.jobs.calibration_runs import Seen, seen
 from ziggurat.jobs.calibration_time import PredictedTime, best_batch_sizes, costs_of
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.question_calibration import FlopsTime, question_risk, question_rows, seen_questions
+from ziggurat.jobs.question_calibration import FlopsTime, question_rows, seen_questions
 from ziggurat.jobs.question_rows import answers_questions
-from ziggurat.policies.exits import SPAN_ENTROPY
+from ziggurat.jobs.refusals import refuse_but_classes
+from ziggurat.policies.outputs import Output
 from ziggurat.report.competition import Progress
 from ziggurat.report.plots import require_matplotlib
 
@@ -40,8 +41,8 @@ class Promise:
 
     targets: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(TARGETS))  # by point: largest loss
     confidence: float = 0.95  # of each point by itself
-    criterion: str = "accuracy"  # see ziggurat.calibrate.risks
-    scores: Sequence[str] = SCORES  # exit scores that are tried
+    criterion: str | None = None  # see ziggurat.calibrate.risks; None = the problem's default: of classes accuracy
+    scores: Sequence[str] | None = None  # exit scores that are tried; None = the problem's
     reference: str | None = None  # model folder that losses are counted from; None = the model itself at full depth
     max_layers: int | None = None  # after which every answer must have come, a cap on what an input can cost
 
@@ -73,10 +74,13 @@ def calibrate(
     _require_scipy()
     if answers_questions(model):
         return _calibrate_questions(model, source, promise, options, html, progress, tick)
-    risk = risk_by_name(promise.criterion)
     if html is not None:
         require_matplotlib()
     classifier = options.open(model)
+    if html is not None:
+        refuse_but_classes(classifier, model, "calibrate --html")
+    risk, scores = _asked(classifier, promise)
+    promise = replace(promise, criterion=risk.name, scores=scores)
     reference = None if promise.reference is None else _opened_reference(promise.reference, classifier, options)
     usable_rungs(classifier, promise)
     rows = calibration_rows(model, classifier, source, columns, risk)
@@ -89,7 +93,7 @@ def calibrate(
     paths = searched(classifier, order, time, promise)
     certified = {name: _certified(paths, witness, risk, target, promise) for name, target in promise.targets.items()}
     terms = Terms(
-        promise.criterion,
+        risk.name,
         promise.reference,
         time.key,
         always_full=promise.reference is None and usable_rungs(classifier, promise) == len(classifier.rungs),
@@ -97,11 +101,19 @@ def calibrate(
     )
     chosen = chosen_points(classifier, certified, order, witness, terms, options, tick)
     _write(model, classifier, chosen)
-    result = _summary(model, source, promise, rows, chosen, paths, time.key, options)
+    result = _summary(classifier, model, source, promise, rows, chosen, paths, time.key, options)
     if html is not None:
         write_picture(html, result, classifier, chosen, paths, order, witness, time)
         result["html"] = str(html)
     return result
+
+
+def _asked(model: Model, promise: Promise) -> tuple[Risk, Sequence[str]]:
+    """What may be lost, and the exit scores that are tried; UserError for what the model does not have."""
+    scores = promise.scores or model.output.tried
+    for score in scores:
+        model.output.refuse_score(score)
+    return risk_by_name(promise.criterion, model.output), scores
 
 
 def _calibrate_questions(
@@ -117,9 +129,9 @@ def _calibrate_questions(
     for option, given in (("--html", html), ("--reference", promise.reference)):
         if given is not None:
             raise UserError(f"{option}: not for models that answer questions; leave it out")
-    risk = question_risk(promise.criterion)
-    promise = replace(promise, scores=(SPAN_ENTROPY,), criterion=risk.name)
     answerer = options.open_questions(model)
+    risk, scores = _asked(answerer, promise)
+    promise = replace(promise, criterion=risk.name, scores=scores)
     usable_rungs(answerer, promise)
     rows = question_rows(model, answerer, source)
     _refuse_too_few(rows, promise, risk)
@@ -134,7 +146,7 @@ def _calibrate_questions(
         answerer, certified, order, witness, Terms(risk.name, None, None, always_full), options, tick
     )
     _write(model, answerer, chosen)
-    return _summary(model, source, promise, rows, chosen, paths, None, options)
+    return _summary(answerer, model, source, promise, rows, chosen, paths, None, options)
 
 
 def _require_scipy() -> None:
@@ -160,7 +172,7 @@ def searched(
     paths = []
     for strength, run in order.runs.items():
         losses = order.losses[strength]
-        for family in families(run.cut(usable), losses[:, :usable], saved[:usable], promise.scores, sizes):
+        for family in families(run.cut(usable), losses[:, :usable], saved[:usable], promise.scores or (), sizes):
             settings = (tried(extended(one, n_rungs), losses, time) for one in family)
             paths.append(path_of(settings, slowest))
     return [path for path in paths if path]
@@ -186,7 +198,8 @@ def _certified(
 
 def _opened_reference(model: str, classifier: AdaptiveClassifier, options: ModelOptions) -> AdaptiveClassifier:
     reference = options.open(model)
-    if reference.manifest.labels != classifier.manifest.labels or reference.manifest.pairs != classifier.manifest.pairs:
+    mine, theirs = ((one.labels, one.pairs, one.problem_type) for one in (classifier.manifest, reference.manifest))
+    if mine != theirs:
         raise UserError(f"{model}: answers another question than the model (other labels, or pairs); give its original")
     return reference
 
@@ -213,6 +226,7 @@ def _write(model: str, classifier: Model, chosen: Sequence[Chosen]) -> None:
 
 
 def _summary(
+    classifier: Model,
     model: str,
     source: str,
     promise: Promise,
@@ -233,8 +247,17 @@ def _summary(
         "settings": sum(len(path) for path in paths),
         "batch_size": options.batch_size,
         "profile": profile,
+        "note": surrogate_note(classifier.output, str(promise.criterion)),
+        "unit": classifier.output.unit,
         "points": [_entry(one) for one in chosen],
     }
+
+
+def surrogate_note(output: Output, criterion: str) -> str | None:
+    """What is promised where people measure something that is no mean of losses per row; None = the same."""
+    if output.surrogate is None:
+        return None
+    return f"{output.surrogate} is no mean of losses per row, so no bound holds for it; what is promised is {criterion}"
 
 
 def _entry(one: Chosen) -> dict[str, Any]:

@@ -25,6 +25,7 @@ def with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recip
         classifier.manifest.fingerprint,
         select.digest,
         recipe.exit_score,
+        output=classifier.output,
         temperatures=fit_temperatures(ladders[-1].every, select.classes) if recipe.temperatures else None,
         reference=float(classifier.manifest.training.get(REFERENCE, 0.0)),
     )

@@ -25,7 +25,8 @@ from ziggurat.jobs.opening import (
 )
 from ziggurat.jobs.question_evaluation import evaluate_questions
 from ziggurat.jobs.question_rows import answers_questions
-from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
+from ziggurat.report.measure import interleave, paired_ratio
+from ziggurat.report.problem_metrics import figures
 
 
 def evaluate(
@@ -33,7 +34,7 @@ def evaluate(
     source: str,
     operating_point: str = "balanced",
     threshold: float | None = None,
-    score: str = "entropy",
+    score: str | None = None,
     columns: Columns = DEFAULT_COLUMNS,
     options: ModelOptions = ModelOptions(),
     timed_texts: int = 512,
@@ -48,7 +49,7 @@ def evaluate(
         return evaluate_questions(model, source, operating_point, threshold, options, timed_texts // 4, progress)
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
-    rows = rows_to_measure(classifier, source, columns)
+    rows, output = rows_to_measure(classifier, source, columns), classifier.output
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     full_rule = rules.never(len(classifier.rungs))
     adaptive = classifier.run(encoded, rule, options.batch_size, progress)
@@ -57,10 +58,12 @@ def evaluate(
     return {
         "model": model,
         "data": source,
-        "operating_point": operating_point if threshold is None else f"{score} {threshold:g}",
+        "operating_point": operating_point if threshold is None else f"{rule.score} {threshold:g}",
         "promise": promise_of(classifier, operating_point, threshold),
         "n": len(rows),
-        **_accuracies(adaptive.predictions, full.predictions, rows.classes),
+        "problem": str(output.problem),
+        "unit": output.unit,
+        **figures(output, output.predictions(adaptive.logits), output.predictions(full.logits), rows.truth),
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
         "bops_ratio": _full_bops(classifier, encoded.lengths) / _bops(classifier, adaptive, rule),
         **_depths(classifier, adaptive),
@@ -72,19 +75,6 @@ def evaluate(
         "device": classifier.backend.device,
         "dtype": classifier.backend.dtype,
         "threads": classifier.backend.threads,
-    }
-
-
-def _accuracies(adaptive: np.ndarray, full: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Of class indices (n) each."""
-    right = adaptive == truth
-    low, high = accuracy_interval(int(right.sum()), len(truth))
-    return {
-        "accuracy": float(right.mean()),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "full_accuracy": float((full == truth).mean()),
-        "agreement": float((adaptive == full).mean()),
     }
 
 

@@ -18,9 +18,9 @@ from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.jobs.opening import ModelOptions, exit_rule
-from ziggurat.policies.exits import exit_score, softmax
+from ziggurat.jobs.prediction import said
+from ziggurat.policies.exits import exit_score
 from ziggurat.report.page import page
-from ziggurat.types import Label
 
 Json = dict[str, Any]
 
@@ -30,7 +30,7 @@ def explain(
     text: Text,
     operating_point: str = "balanced",
     threshold: float | None = None,
-    score: str = "entropy",
+    score: str | None = None,
     options: ModelOptions = ModelOptions(),
     html: Path | None = None,
 ) -> Json:
@@ -41,7 +41,7 @@ def explain(
     """
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
-    name = operating_point if threshold is None else f"{score} {threshold:g}"
+    name = operating_point if threshold is None else f"{rule.score} {threshold:g}"
     result = {"model": model, "operating_point": name} | explanation(classifier, text, rule)
     if html is not None:
         with whole_file(html) as path:
@@ -66,15 +66,15 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
     full_flops = int(classifier.full_flops(np.array([trace.read]))[0])
     return {
         "text": [speakable(side) for side in sides] if classifier.manifest.pairs else speakable(sides[0]),
-        **_said(labels, answer.probabilities),
+        **said(answer.label, answer.probabilities, labels),
         "layers": trace.layers,
         "of_layers": int(classifier.depths[-1]),
         "truncated": trace.truncated,
         "flops": trace.flops,
         "full_flops": full_flops,
         "flops_ratio": full_flops / trace.flops,
-        "full": _said(labels, full.probabilities),
-        "agrees": full.label == answer.label,
+        "full": said(full.label, full.probabilities, labels),
+        "agrees": classifier.output.same(full.label, answer.label),
         "score": rule.score,
         "larger_is_surer": exit_score(rule.score).larger_is_surer,
         "rungs": list(_rungs(classifier, rule, _said_by_rung(classifier, observed))),
@@ -90,13 +90,11 @@ def _check_kind(classifier: AdaptiveClassifier, text: Text) -> None:
         raise UserError("text: the model reads single texts; give one, in quotation marks on a command line")
 
 
-def _said(labels: tuple[Label, ...], probabilities: np.ndarray) -> Json:
-    """What is said of the classes: probabilities (n_classes) → the likeliest label and all shares."""
-    return {
-        "label": labels[int(probabilities.argmax())],
-        "probability": float(probabilities.max()),
-        "probabilities": {str(label): float(share) for label, share in zip(labels, probabilities, strict=True)},
-    }
+def _said(classifier: AdaptiveClassifier, logits: np.ndarray) -> Json:
+    """What a rung's logits (n_outputs) say."""
+    output, labels = classifier.output, classifier.manifest.labels
+    shares = None if output.probabilities is None else output.probabilities(logits)
+    return said(output.label(output.predictions(logits), labels), shares, labels)
 
 
 def _said_by_rung(classifier: AdaptiveClassifier, observed: Sequence[ObservedBackend]) -> list[tuple[int, np.ndarray]]:
@@ -114,11 +112,11 @@ def _rungs(classifier: AdaptiveClassifier, rule: ExitRule, said: list[tuple[int,
         yield {
             "layer": classifier.rungs[rung].layer,
             "rung": classifier.rungs[rung].name,
-            "score": float(rule.values(rung, history)[0]),
+            "score": _number(float(rule.values(rung, history)[0])),
             "threshold": _number(thresholds[rung]),
             "temperature": None if rule.temperatures is None else float(rule.temperatures[rung]),
             "leaves": bool(rule.leaves(rung, history, np.zeros(1, dtype=np.int64))[0]),
-            **_said(classifier.manifest.labels, softmax(logits)),
+            **_said(classifier, logits),
         }
 
 

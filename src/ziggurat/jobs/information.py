@@ -13,6 +13,7 @@ from ziggurat.encoder.flops import full_flops
 from ziggurat.encoder.folder import (
     CONFIG,
     ENCODER,
+    LABEL_RANGE,
     MANIFEST,
     WEIGHTS,
     Manifest,
@@ -25,6 +26,7 @@ from ziggurat.encoder.span_flops import span_full_flops
 from ziggurat.encoder.spec import read_spec
 from ziggurat.engine.choice import DTYPES, choose_engine
 from ziggurat.errors import UserError
+from ziggurat.policies.outputs import output_of
 
 _TYPICAL_LENGTH = 64  # tokens, for a FLOPs figure that needs no data
 
@@ -37,10 +39,12 @@ def info(model: str) -> dict[str, Any]:
         "model": str(folder),
         **_architecture(folder, manifest),
         "tiers": [_architecture(tier, read_manifest(tier)) for tier in tier_folders(folder, manifest)],
-        "labels": list(manifest.labels),
         "problem": str(manifest.problem_type),
+        "labels": list(manifest.labels),
         "spans": None if manifest.spans is None else dataclasses.asdict(manifest.spans),
         "no_answer": None if manifest.no_answer is None else list(manifest.no_answer),
+        "label_range": manifest.training.get(LABEL_RANGE),
+        "unit": output_of(manifest.problem_type, manifest.training.get(LABEL_RANGE)).unit,
         "pairs": manifest.pairs,
         "max_length": manifest.max_length,
         "heads": {"kind": manifest.head_kind, "after_layers": list(manifest.head_layers)},

@@ -45,9 +45,13 @@ class ModelOptions:
 
 
 def exit_rule(
-    classifier: AdaptiveClassifier, operating_point: str | OperatingPoint, threshold: float | None, score: str
+    classifier: AdaptiveClassifier, operating_point: str | OperatingPoint, threshold: float | None, score: str | None
 ) -> ExitRule:
-    """The rule that a call asks for: its own threshold if it gives one, else the operating point."""
+    """The rule that a call asks for: its own threshold if it gives one, else the operating point.
+
+    `score` None = the default of what the model answers.
+    """
+    score = classifier.output.scores[0] if score is None else score
     return classifier.rule_of(operating_point if threshold is None else classifier.rule(score, threshold))
 
 
@@ -84,7 +88,7 @@ def rows_to_measure(classifier: AdaptiveClassifier, source: str, columns: Column
     else:
         loaded = load(source, columns, labels_required=True)
         check_pairs(classifier, loaded)
-        rows = as_dataset(loaded, Role.TEST, names)
+        rows = as_dataset(loaded, Role.TEST, names, classifier.manifest.problem_type)
     return rows.require(Role.TEST)
 
 

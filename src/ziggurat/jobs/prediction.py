@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import load
 from ziggurat.engine.classifier import AdaptiveClassifier, Text
@@ -27,7 +29,7 @@ def predict(
     source: str | None = None,
     operating_point: str = "balanced",
     threshold: float | None = None,
-    score: str = "entropy",
+    score: str | None = None,
     columns: Columns = DEFAULT_COLUMNS,
     options: ModelOptions = ModelOptions(),
     out: Path | None = None,
@@ -92,11 +94,7 @@ def _results(texts: Sequence[Text], answers: list[Answer], labels: tuple[Label, 
         trace = answer.trace
         yield {
             "text": text if isinstance(text, str) else list(text),
-            "label": answer.label,
-            "probability": float(answer.probabilities.max()),
-            "probabilities": {
-                str(label): float(share) for label, share in zip(labels, answer.probabilities, strict=True)
-            },
+            **said(answer.label, answer.probabilities, labels),
             "layers": trace.layers,
             "tokens": trace.read,
             "tokens_left": trace.tokens[-1] if trace.tokens else trace.read,
@@ -104,3 +102,13 @@ def _results(texts: Sequence[Text], answers: list[Answer], labels: tuple[Label, 
             "microseconds": round(trace.microseconds, 1),
             "truncated": trace.truncated,
         }
+
+
+def said(label: Any, probabilities: np.ndarray | None, labels: tuple[Label, ...]) -> dict[str, Any]:
+    """The label as a label column would have it, and probabilities where there are some: a number has none."""
+    if probabilities is None:
+        return {"label": label}
+    shares = {str(name): float(share) for name, share in zip(labels, probabilities, strict=True)}
+    if isinstance(label, tuple):
+        return {"label": list(label), "probabilities": shares}
+    return {"label": label, "probability": float(probabilities.max()), "probabilities": shares}

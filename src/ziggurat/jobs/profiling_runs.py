@@ -19,6 +19,7 @@ from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import run
+from ziggurat.policies.exits import exit_score
 from ziggurat.policies.prune import Keep, TokenRule, above, top_count, top_share
 
 _ONE = "one"  # what a layer costs that has the first token alone of each text: told apart, and not kept
@@ -96,11 +97,13 @@ def ways_of(classifier: AdaptiveClassifier) -> list[Way]:
     full = {"call": 1, "layer": layers[-1] - 1, "last": 1}
     ways = [Way("full", rules.never(n_rungs), full)]
     if n_rungs > 1:
-        everything = replace(rules.never(n_rungs), thresholds=np.full(n_rungs - 1, -np.inf))  # asked, and nobody leaves
+        score = classifier.output.scores[0]
+        nobody = np.full(n_rungs - 1, -exit_score(score).everybody)  # asked, and nobody leaves
+        everything = replace(rules.never(n_rungs), score=score, thresholds=nobody)
         ways.append(Way("heads", everything, full | {"head": n_rungs - 1}))
         for rung in dict.fromkeys([0, n_rungs - 2]):
             counts = {"call": 1, "layer": layers[rung], "head": 1}
-            ways.append(Way(f"layer {layers[rung]}", rules.fixed_depth(rung, n_rungs), counts))
+            ways.append(Way(f"layer {layers[rung]}", rules.fixed_depth(rung, n_rungs, score), counts))
     if classifier.token_rule is None or layers[-1] == 1:
         return ways
     return ways + _pruning_ways(classifier, classifier.token_rule)

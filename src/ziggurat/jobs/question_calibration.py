@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.calibrate.candidates import Candidate
-from ziggurat.calibrate.risks import RISKS, Risk, graded_risk
+from ziggurat.calibrate.risks import Risk
 from ziggurat.calibrate.stored import StoredRun
 from ziggurat.data.squad import Questions, read_questions
 from ziggurat.data.tasks import Fractions, Role, content_hashes
@@ -26,18 +26,9 @@ from ziggurat.policies.prune import scaled
 from ziggurat.report.measure import interleave
 from ziggurat.report.squad_metrics import normalised
 
-CRITERIA = ("f1", "exact", "agreement")
 ENOUGH = 50  # questions that chose for the model: from here on they order the path, and all fresh ones certify
 _ORDERING = 3  # else one of so many fresh articles does
 _TIMED = 64  # questions, of which full depth's time gives the price of a FLOP
-
-
-def question_risk(criterion: str) -> Risk:
-    """The risk of a criterion; UserError for one that spans do not have. `accuracy` stands for F1."""
-    name = "f1" if criterion == "accuracy" else criterion
-    if name not in CRITERIA:
-        raise UserError(f"criterion {criterion!r}: not for questions; choose one of {', '.join(CRITERIA)}")
-    return RISKS[name] if name == "agreement" else graded_risk(name)
 
 
 def question_rows(model: str, answerer: QuestionAnswerer, source: str) -> CalibrationRows:
@@ -78,11 +69,12 @@ def seen_questions(answerer: QuestionAnswerer, rows: Questions, risk: Risk, batc
     scores = (
         codes
         if risk.name == "agreement"
-        else {strength: 1 - (mark.exact if risk.name == "exact" else mark.f1) for strength, mark in marks.items()}
+        else {strength: 1 - (mark.exact if risk.name == "exact-match" else mark.f1) for strength, mark in marks.items()}
     )
     full = scores[full_run(runs).pruning][:, -1]
     losses = {
-        strength: np.stack([risk.of(column, full) for column in each.T], axis=1) for strength, each in scores.items()
+        strength: np.stack([risk.of(column, full, full) for column in each.T], axis=1)
+        for strength, each in scores.items()
     }
     return Seen(rows, windows, runs, losses)
 

@@ -58,7 +58,15 @@ def add_question_points(folder: Path, select: Questions, recipe: Recipe, device:
     manifest = answerer.manifest
     manifest = replace(manifest, fingerprint=fingerprint(folder, manifest))
     reference = float(manifest.training.get(REFERENCE, 0.0))
-    points = choose_points(ladders, None, manifest.fingerprint, select.digest, recipe.exit_score, reference=reference)
+    points = choose_points(
+        ladders,
+        None,
+        manifest.fingerprint,
+        select.digest,
+        recipe.exit_score,
+        reference=reference,
+        output=answerer.output,
+    )
     manifest = replace(manifest, operating_points=points)
     write_manifest(manifest, folder)
     return manifest
@@ -69,7 +77,14 @@ def plain_f1(select: Questions, recipe: Recipe, model: AdaptiveModel, tokenizer:
     from ziggurat.engine.torch_backend import TorchSpanBackend
 
     manifest = Manifest(
-        SPAN_ENDS, True, tokenizer.max_length, model.head_kind, model.head_layers, fingerprint="", spans=recipe.spans
+        SPAN_ENDS,
+        True,
+        tokenizer.max_length,
+        model.head_kind,
+        model.head_layers,
+        fingerprint="",
+        spans=recipe.spans,
+        problem_type=model.problem,
     )
     device = next(model.parameters()).device.type
     answerer = QuestionAnswerer([Tier(TorchSpanBackend(model, device), manifest, tokenizer, model.spec)])

@@ -18,11 +18,9 @@ from ziggurat.types import Problem
 STAGES = ("regular", "guess", "soft", "hard", "heads", "joint")  # that know spans
 
 
-def asks_questions(source: str, problem: str | None = None) -> bool:
+def asks_questions(source: str, problem: Problem | None = None) -> bool:
     """Whether rows are questions about texts: as `problem` says, None = by the form of the file."""
-    if problem is not None and problem not in list(Problem):
-        raise UserError(f"--problem {problem!r}: not known; known: {', '.join(Problem)}")
-    return holds_questions(source) if problem is None else problem == Problem.QUESTION_ANSWERING
+    return holds_questions(source) if problem is None else problem is Problem.QUESTION_ANSWERING
 
 
 def answers_questions(model: str) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from ziggurat.encoder.folder import ENCODER, read_manifest, tier_folders
 from ziggurat.encoder.hub import local_folder
+from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
+from ziggurat.recipe import Recipe
+from ziggurat.types import Problem
 
 
 def refuse_small(model: str, command: str) -> None:
@@ -14,6 +17,30 @@ def refuse_small(model: str, command: str) -> None:
         raise UserError(
             f"{model}: a {manifest.kind} model alone has neither layers nor exits, which `ziggurat {command}` is "
             "about; give an encoder or a cascade (`ziggurat eval` measures a small model)"
+        )
+
+
+def refuse_other_problem(recipe: Recipe, problem: Problem | None) -> None:
+    """UserError for a recipe with parts that only know classes, where something else is asked."""
+    only_classes = {
+        "small models answer": recipe.small is not None,
+        "cascades answer": bool(recipe.tiers),
+        "temperatures are fitted": recipe.temperatures,
+        "a [search] of shares is made": recipe.search is not None,
+    }
+    wrong = [what for what, here in only_classes.items() if here]
+    if wrong and problem not in (None, Problem.SINGLE_LABEL):
+        raise UserError(
+            f"recipe {recipe.name!r}: {wrong[0]} for classes alone, not for {problem}; choose another recipe"
+        )
+
+
+def refuse_but_classes(classifier: AdaptiveClassifier, model: str, command: str) -> None:
+    """UserError for a model that answers with anything but one of its classes."""
+    if classifier.manifest.problem_type != Problem.SINGLE_LABEL:
+        raise UserError(
+            f"{model}: `ziggurat {command}` is about classes, and the model's problem is "
+            f"{classifier.manifest.problem_type}; `eval`, `calibrate` and `predict` know it"
         )
 
 

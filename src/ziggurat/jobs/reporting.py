@@ -21,6 +21,7 @@ from ziggurat.engine.runner import AllRungs, replay
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.jobs.opening import ModelOptions, data_and_split, exit_rule, rows_to_measure, seen_in_training
+from ziggurat.policies.outputs import CLASSES
 from ziggurat.report.analyses import Measured
 from ziggurat.report.columns import filled
 from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
@@ -35,12 +36,16 @@ class Exits:
 
     operating_point: str = "balanced"
     threshold: float | None = None
-    score: str = "entropy"
+    score: str | None = None  # None = entropy
 
     @property
     def name(self) -> str:
         """What notes and titles call them."""
-        return f"at {self.operating_point}" if self.threshold is None else f"{self.score} {self.threshold:g}"
+        return (
+            f"at {self.operating_point}"
+            if self.threshold is None
+            else f"{self.score or CLASSES.scores[0]} {self.threshold:g}"
+        )
 
 
 @dataclass(frozen=True, eq=False)

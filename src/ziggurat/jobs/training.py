@@ -15,7 +15,15 @@ from ziggurat.data.squad import Questions
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.encoder.folder import Manifest, check_fingerprint, checkpoint_labels, read_manifest, write_manifest
+from ziggurat.encoder.folder import (
+    LABEL_RANGE,
+    Manifest,
+    check_fingerprint,
+    checkpoint_labels,
+    checkpoint_problem,
+    read_manifest,
+    write_manifest,
+)
 from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
@@ -26,11 +34,13 @@ from ziggurat.jobs.length_search import searched_folder
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.question_choosing import add_question_points, plain_f1
 from ziggurat.jobs.question_rows import asks_questions, question_recipe, question_roles, require_spans
+from ziggurat.jobs.refusals import refuse_other_problem
 from ziggurat.jobs.small_training import train_small
 from ziggurat.jobs.teachers import refuse_other_task, refuse_untaught, with_checkpoint, with_teacher
 from ziggurat.policies.exits import exit_score
+from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import BACKBONE_STAGES, Recipe, load_recipe
-from ziggurat.types import Label
+from ziggurat.types import Label, Problem
 
 Roles = Mapping[Role, Dataset]
 QuestionRoles = Mapping[Role, Questions]
@@ -46,8 +56,9 @@ class TrainOptions:
     mixed_precision: bool = True
     certify: float | None = None  # share of the rows that is kept out for `calibrate`; None = as the recipe says
     keep_stages: bool = False  # also a model folder for each stage, in OUT.stages
-    problem: str | None = None  # a ziggurat.types.Problem; None = by the form of the file
     student: str | None = None  # encoder that the recipe's student starts from; None = as the recipe says
+    problem: Problem | None = None  # what the labels ask; None = what rows look like, or the checkpoint answers
+    label_range: tuple[float, float] | None = None  # of a regression; None = least and largest label of the rows
 
 
 def train_classifier(
@@ -70,6 +81,7 @@ def train_classifier(
     if asks_questions(source, options.problem):
         backbone = packaged_encoder() if model is None else local_folder(model)
         return _answer_questions(backbone, source, recipe, out, options, teacher)
+    refuse_other_problem(recipe, options.problem)
     if recipe.small is not None:
         return _make_small(source, recipe, out, options, model, teacher)
     if teacher is not None:
@@ -78,7 +90,8 @@ def train_classifier(
     backbone = packaged_encoder() if model is None else local_folder(model)
     if recipe.tiers:
         return _make_cascade(source, recipe, backbone, out, options)
-    return _make(backbone, recipe, read_roles(source, recipe, options.columns), out, options)
+    roles = read_roles(source, recipe, options.columns, problem=options.problem)
+    return _make(backbone, recipe, roles, out, options)
 
 
 def _taught(
@@ -92,7 +105,7 @@ def _taught(
     check_fingerprint(folder, manifest)
     # The built-in rows keep the roles that they had for the teacher: its test rows may not train a student.
     names = None if source == STDLIB_DOCS else manifest.labels
-    roles = read_roles(source, recipe, options.columns, names)
+    roles = read_roles(source, recipe, options.columns, names, Problem(manifest.problem_type))
     for rows in roles.values():
         refuse_other_task(teacher, manifest, rows, recipe)
     return _make(folder, recipe, roles, out, options)
@@ -121,7 +134,10 @@ def adapt_classifier(
         require_spans(folder)
         return _answer_questions(folder, source, recipe, out, options)
     names = checkpoint_labels(folder)
-    return _make(folder, recipe, read_roles(source, recipe, options.columns, names), out, options)
+    problem = checkpoint_problem(folder) if options.problem is None else options.problem
+    if problem is Problem.REGRESSION and len(names) > 1:
+        raise UserError(f"{checkpoint}: has {len(names)} outputs, and a regression has one; give another --problem")
+    return _make(folder, recipe, read_roles(source, recipe, options.columns, names, problem), out, options)
 
 
 def _answer_questions(
@@ -143,12 +159,18 @@ def _recipe(recipe: str | Recipe, options: TrainOptions) -> Recipe:
         raise UserError(f"--certify: {error}") from None
 
 
-def read_roles(source: str, recipe: Recipe, columns: Columns, names: tuple[Label, ...] | None = None) -> Roles:
+def read_roles(
+    source: str,
+    recipe: Recipe,
+    columns: Columns,
+    names: tuple[Label, ...] | None = None,
+    problem: Problem | None = None,
+) -> Roles:
     """Rows in their roles: the built-in data in its own, others as the recipe shares them out."""
     if source == STDLIB_DOCS and names is None:
         return load_builtin()
     fractions = Fractions(1 - recipe.select - recipe.certify, recipe.select, recipe.certify, 0.0)
-    return split_roles(load(source, columns, labels_required=names is None), fractions, names)
+    return split_roles(load(source, columns, labels_required=names is None), fractions, names, problem)
 
 
 def _make_small(
@@ -161,6 +183,7 @@ def _make_small(
         recipe, names = shared_like(recipe, folder, options), read_manifest(folder).labels
     tokenizer = folder or (packaged_encoder() if model is None else local_folder(model))
     roles = read_roles(source, recipe, options.columns, names)
+    refuse_other_problem(recipe, roles[Role.TRAIN].problem)
     return _summary(train_small(tokenizer, recipe, roles, out, folder, options.progress), roles, out)
 
 
@@ -181,6 +204,7 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     parts = out.with_name(out.name + ".tiers")
     last = parts / "last"
     roles = read_roles(source, recipe, options.columns)
+    refuse_other_problem(recipe, roles[Role.TRAIN].problem)
     if not last.exists():
         _make(backbone, replace(recipe, tiers=()), roles, last, options)
     folders = []
@@ -209,24 +233,15 @@ def _make(
     except ModuleNotFoundError as error:
         raise UserError(f"training needs {error.name}; pip install 'ziggurat[train]'") from None
     train_rows, select_rows = roles[Role.TRAIN], roles[Role.SELECT]
-    _refuse_early(recipe, select_rows)
+    _refuse_early(recipe, select_rows, options)
     work = out.with_name(out.name + ".training")
     made = work / "model"
     stages = out.with_name(out.name + ".stages")
     if options.keep_stages:
         refuse_full_folder(stages)
     grade = partial(plain_f1, select_rows, recipe) if isinstance(select_rows, Questions) else None
-    fit = Fit(
-        source,
-        recipe,
-        work,
-        made,
-        options.device,
-        options.progress,
-        options.mixed_precision,
-        options.keep_stages,
-        grade,
-    )
+    shared = options.device, options.progress, options.mixed_precision, options.keep_stages, options.label_range, grade
+    fit = Fit(source, recipe, work, made, *shared)
     if not fit_folder(fit, train_rows, select_rows):
         return {}  # another process of `accelerate launch` writes and reports
     if isinstance(select_rows, Dataset):
@@ -247,10 +262,15 @@ def _move(made: Path, out: Path) -> None:
     made.replace(out)
 
 
-def _refuse_early(recipe: Recipe, select: Dataset | Questions) -> None:
+def _refuse_early(recipe: Recipe, select: Dataset | Questions, options: TrainOptions) -> None:
     """UserError for what would otherwise be noticed when training is over and its operating points are chosen."""
-    exit_score(recipe.exit_score)
-    if recipe.temperatures and isinstance(select, Dataset) and select.labels is None:
+    refuse_other_problem(recipe, select.problem)
+    if options.label_range is not None and select.problem is not Problem.REGRESSION:
+        raise UserError(f"--label-range: is of a regression's numbers; {select.source} has {select.problem}")
+    if recipe.exit_score is not None:
+        exit_score(recipe.exit_score)
+        output_of(select.problem).refuse_score(recipe.exit_score)
+    if recipe.temperatures and select.labels is None:
         raise UserError(
             f"{select.source}: temperatures are fitted to labels and it has none; "
             f"label its rows, or set temperatures = false in recipe {recipe.name!r}"
@@ -258,8 +278,12 @@ def _refuse_early(recipe: Recipe, select: Dataset | Questions) -> None:
 
 
 def _add_operating_points(folder: Path, select: Dataset | Questions, recipe: Recipe, options: TrainOptions) -> Manifest:
+    """To the folder's manifest; before that a regression with exits learns how certain each rung is."""
     if isinstance(select, Questions):
         return add_question_points(folder, select, recipe, options.device, options.progress)
+    manifest = read_manifest(folder)
+    if manifest.problem_type == Problem.REGRESSION and manifest.head_layers and LABEL_RANGE in manifest.training:
+        learn_deferral(folder, select, ModelOptions(options.device), options.progress)
     classifier = AdaptiveClassifier.from_pretrained(folder, options.device)
     manifest = with_operating_points(classifier, select, recipe, options.progress)
     write_manifest(manifest, folder)
@@ -272,6 +296,7 @@ def _summary(manifest: Manifest, roles: Roles | QuestionRoles, out: Path) -> dic
         "out": str(out),
         "recipe": manifest.training["recipe"]["name"],
         "labels": list(manifest.labels),
+        "unit": output_of(manifest.problem_type, manifest.training.get(LABEL_RANGE)).unit,
         "rows": {str(role): len(rows) for role, rows in roles.items()},
         "operating_points": [point.to_dict() for point in manifest.operating_points],
     }

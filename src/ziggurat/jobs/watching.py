@@ -59,7 +59,10 @@ class WatchedClassifier:
         full = (
             self._classifier.predict([texts[row] for row in checked.tolist()], FULL, batch_size) if len(checked) else []
         )
-        differing = [answers[row].label != one.label for row, one in zip(checked.tolist(), full, strict=True)]
+        differing = [
+            self._classifier.output.apart(answers[row].label, one.label)
+            for row, one in zip(checked.tolist(), full, strict=True)
+        ]
         whole = self._classifier.full_flops(np.array([answer.trace.read for answer in answers], dtype=np.int64))
         costs = np.array([answer.trace.flops for answer in answers]) / np.maximum(whole, 1)
         self.monitor.add(np.minimum(costs, _DEAREST), np.array(differing, dtype=np.float64))

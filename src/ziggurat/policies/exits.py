@@ -83,6 +83,21 @@ def confident_in_a_row(history: np.ndarray, largest: float) -> np.ndarray:
     return _latest_in_a_row(_normalised_entropy(history) <= largest)
 
 
+def change(history: np.ndarray) -> np.ndarray:
+    """How far a regression's number is from that of the asked rung before it; infinite where there is none."""
+    if history.shape[1] < 2:
+        return np.full(len(history), np.inf)
+    numbers = history[:, -2:, 0].astype(np.float64)
+    return np.abs(numbers[:, 1] - numbers[:, 0])
+
+
+def label_entropy(history: np.ndarray) -> np.ndarray:
+    """The least sure label's entropy over ln 2, in [0, 1], each label being a yes or no of its own (sigmoid)."""
+    # The surest are the farthest from 0 on either side, so the least sure label is the nearest to it.
+    nearest = np.abs(history[:, -1].astype(np.float64)).min(axis=-1)
+    return _normalised_entropy(np.stack([nearest, np.zeros_like(nearest)], axis=-1))
+
+
 def _latest_in_a_row(holds: np.ndarray) -> np.ndarray:
     """How many entries at the end of each row are true: (n, k) bool → (n) float64."""
     return np.cumprod(holds[:, ::-1], axis=-1).sum(axis=-1).astype(np.float64)
@@ -95,11 +110,18 @@ class ExitScore:
     of: Callable[[np.ndarray], np.ndarray]
     larger_is_surer: bool
     first_count: int | None = None  # of a count: its largest value at the first asked rung; None = not a count
+    compares: bool = False  # with the asked rung before, so that nobody leaves at the first
+    always: float = 1.0  # a threshold at which everybody leaves: no entropy is above it, or other score below
 
     @property
-    def always(self) -> float:
-        """A threshold at which everybody leaves: no entropy is above 1, no other score below 0."""
-        return 0.0 if self.larger_is_surer else 1.0
+    def everybody(self) -> float:
+        """The threshold beyond all scores: everybody leaves."""
+        return -np.inf if self.larger_is_surer else np.inf
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether it reads rungs before the one that is asked: an exit at which nobody leaves may then be needed."""
+        return self.first_count is not None or self.compares
 
     def largest_count(self, n_asked: int) -> int | None:
         """The most that a count can be where it decides anything, with `n_asked` asked rungs; None = not a count.
@@ -111,10 +133,12 @@ class ExitScore:
 
 SCORES: Mapping[str, ExitScore] = {
     "entropy": ExitScore(entropy, larger_is_surer=False),
-    "max-probability": ExitScore(max_probability, larger_is_surer=True),
-    "margin": ExitScore(margin, larger_is_surer=True),
-    "agreement": ExitScore(agreement, larger_is_surer=True, first_count=0),
-    "agreement-in-a-row": ExitScore(agreement_in_a_row, larger_is_surer=True, first_count=0),
+    "max-probability": ExitScore(max_probability, larger_is_surer=True, always=0.0),
+    "margin": ExitScore(margin, larger_is_surer=True, always=0.0),
+    "agreement": ExitScore(agreement, larger_is_surer=True, first_count=0, always=0.0),
+    "agreement-in-a-row": ExitScore(agreement_in_a_row, larger_is_surer=True, first_count=0, always=0.0),
+    "change": ExitScore(change, larger_is_surer=False, compares=True, always=np.inf),
+    "label-entropy": ExitScore(label_entropy, larger_is_surer=False),
 }
 
 
@@ -136,13 +160,15 @@ def _top_entropy(n: str) -> ExitScore:
 def _confident_in_a_row(largest: str) -> ExitScore:
     if not 0 <= float(largest) <= 1:
         raise ValueError(largest)
-    return ExitScore(partial(confident_in_a_row, largest=float(largest)), larger_is_surer=True, first_count=1)
+    counted = partial(confident_in_a_row, largest=float(largest))
+    return ExitScore(counted, larger_is_surer=True, first_count=1, always=0.0)
 
 
 def unfitted() -> UserError:
     """What is wrong where the learned score is asked and the model has no weights for it."""
     return UserError(
-        f"exit score {LEARNED!r}: the model has none; build its cascade with `ziggurat cascade … --data FILE`"
+        f"exit score {LEARNED!r}: the model has none; build its cascade with `ziggurat cascade … --data FILE` (a "
+        "regression: train it with labels)"
     )
 
 
@@ -165,7 +191,7 @@ def exit_score(name: str) -> ExitScore:
     if name == SPAN_ENTROPY:
         return ExitScore(span_entropy, larger_is_surer=False)
     if name == LEARNED:
-        return ExitScore(_unfitted, larger_is_surer=True)
+        return ExitScore(_unfitted, larger_is_surer=True, always=0.0)
     known = ", ".join([*SCORES, LEARNED, *(f"{family}@{FAMILIES[family].parameter}" for family in FAMILIES)])
     first, _, number = name.partition("@")
     if first not in FAMILIES:

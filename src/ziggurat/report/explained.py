@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,7 +79,7 @@ def legible(text: str) -> str:
 
 def comparison(explanation: Explanation, rung: Mapping[str, Any]) -> str:
     """How the rung's score stood to its threshold: "0.41 > 0.30"; the score alone where there is no threshold."""
-    score, threshold = rung["score"], rung["threshold"]
+    score, threshold = math.nan if rung["score"] is None else float(rung["score"]), rung["threshold"]
     if threshold is None:
         return f"{score:.2f}"
     sign = {(True, True): ">=", (True, False): "<", (False, True): "<=", (False, False): ">"}
@@ -94,7 +95,9 @@ def decision(rung: Mapping[str, Any]) -> str:
 
 
 def likeliest(said: Mapping[str, Any]) -> str:
-    """The likeliest labels: "World 0.62, Business 0.30"."""
+    """The likeliest labels: "World 0.62, Business 0.30"; of a regression its number."""
+    if "probabilities" not in said:
+        return f"{said['label']:.4g}"
     ordered = sorted(said["probabilities"].items(), key=lambda item: -item[1])[:SHOWN_LABELS]
     return ", ".join(f"{legible(label)} {share:.2f}" for label, share in ordered)
 

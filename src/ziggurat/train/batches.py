@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ziggurat.data.labels import labelled
 from ziggurat.data.packing import PackedBatch, cumulate, place_in_sequence
 from ziggurat.data.tokenize import Encoded
 
-Example = tuple[np.ndarray, Any]
+Example = tuple[np.ndarray, np.ndarray]  # tokens (length, 2), label (…)
 
 
 @dataclass(frozen=True)
 class Examples(Dataset[Example]):
-    """Token ids with labels, -1 = unlabelled. Spans have two labels: the tokens with which they start and end."""
+    """Token ids with labels; spans have two, the tokens with which they start and end."""
 
     encoded: Encoded
-    labels: np.ndarray  # (n) or (n, 2) int64
+    labels: np.ndarray  # (n, …), see `ziggurat.data.labels`
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -32,16 +32,16 @@ class Examples(Dataset[Example]):
 
     def labelled(self) -> Examples:
         """Only the rows that have a label."""
-        keep = np.flatnonzero((self.labels >= 0).reshape(len(self), -1).all(axis=1))
+        keep = np.flatnonzero(labelled(self.labels))
         tokens = [self.encoded.tokens[row] for row in keep]
         return Examples(Encoded(tokens, self.encoded.truncated[keep]), self.labels[keep])
 
 
 def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Labels (n), of spans (2 n), then lengths and packed tokens. A Trainer takes the batch size from the first."""
+    """Labels (n, …) first, for a Trainer takes the batch size from the first entry; then packed tokens and lengths."""
     tokens = [tokens for tokens, _ in examples]
     return {
-        "labels": torch.from_numpy(np.array([label for _, label in examples]).reshape(-1)),
+        "labels": torch.from_numpy(np.stack([label for _, label in examples])),
         "lengths": torch.tensor([len(row) for row in tokens]),
         "states": torch.from_numpy(np.concatenate(tokens)),
     }

@@ -47,7 +47,7 @@ class Distil(Objective):
         losses = self._of_states(mine, theirs)
         if weight := self.stage.answer_weight:
             t, share = self.stage.logit_temperature, self.stage.label_weight
-            losses.append(weight * answers_loss(wanted, logits, labels, t, share))
+            losses.append(weight * answers_loss(wanted, logits, labels, t, share, self.criterion))
         return {"loss": torch.stack(losses).sum(), "logits": logits}
 
     def _of_states(self, mine: list[PackedBatch], theirs: list[PackedBatch]) -> list[Tensor]:

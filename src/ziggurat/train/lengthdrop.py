@@ -7,13 +7,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.policies.prune import without_repeats
 from ziggurat.recipe import StageConfig
 from ziggurat.train.batches import packed
-from ziggurat.train.losses import kl_divergence
 from ziggurat.train.objectives import Objective, Output
 
 
@@ -38,11 +36,11 @@ class LengthDrop(Objective):
         smallest = smallest_shares(self.model.spec.layers, self.stage.length_drop)
         every = [smallest, *self.drawn()] if self.training else [smallest]
         full = self.model.full_logits(batch).float()
-        losses, answers = [functional.cross_entropy(full, labels)], [full]
+        losses, answers = [self.criterion.loss(full, labels)], [full]
         for shares in every:
             rule = replace(self.model.token_rule, values=without_repeats(shares))
             answers.append(self.model.full_logits(batch, rule).float())
-            losses.append(kl_divergence(full, answers[-1]))
+            losses.append(self.criterion.distance(full, answers[-1], False))
         loss = torch.stack(losses).sum() / len(losses)
         return {"loss": loss} if self.training else {"loss": loss, "logits": torch.stack(answers, dim=1)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -29,9 +29,9 @@ from ziggurat.files import refusals_explained, whole_file
 from ziggurat.recipe import StageConfig
 from ziggurat.train.batches import Examples, collate
 from ziggurat.train.callbacks import Bar, Progress, StopAtStep, interrupts
+from ziggurat.train.criteria import Metric
 from ziggurat.train.objectives import Objective
 
-Metric = Callable[[np.ndarray, np.ndarray], float]  # logits (n, …), labels (n) → larger is better
 _FINISHED = "finished.safetensors"
 
 

@@ -8,37 +8,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ziggurat.train.criteria import CLASSES, Criterion
 
-def kl_divergence(teacher: Tensor, student: Tensor, reverse: bool = False) -> Tensor:
-    """KL(teacher ‖ student), mean over rows; both (n, n_classes) logits. The teacher gets no gradient.
 
-    `reverse` gives KL(student ‖ teacher), as MP eq. 3 and FastBERT's paper print it; FastBERT's code has the default.
+def softened(teacher: Tensor, student: Tensor, temperature: float, criterion: Criterion = CLASSES) -> Tensor:
+    """T² KL(teacher ‖ student) of logits (n, n_outputs) divided by the temperature T, mean over rows.
+
+    T² keeps the gradients' size whatever T is (Hinton et al. 2015). Of a regression, whose distance is the mean square,
+    T plays no part.
     """
-    p = functional.log_softmax(teacher.detach().float(), dim=-1)
-    q = functional.log_softmax(student.float(), dim=-1)
-    first, second = (q, p) if reverse else (p, q)
-    return functional.kl_div(second, first, reduction="batchmean", log_target=True)
-
-
-def softened_kl(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """T² KL(teacher ‖ student) of logits (n, n_classes) divided by the temperature T, mean over rows.
-
-    T² keeps the gradients' size whatever T is (Hinton et al. 2015).
-    """
-    return temperature**2 * kl_divergence(teacher.float() / temperature, student.float() / temperature)
+    return temperature**2 * criterion.distance(teacher.float() / temperature, student.float() / temperature, False)
 
 
 def answers_loss(
-    teacher: Tensor, student: Tensor, labels: Tensor, temperature: float = 1.0, label_weight: float = 0.0
+    teacher: Tensor,
+    student: Tensor,
+    labels: Tensor,
+    temperature: float = 1.0,
+    label_weight: float = 0.0,
+    criterion: Criterion = CLASSES,
 ) -> Tensor:
-    """What a student learns from its teacher's logits (n, n_classes) and from labels: (1 - w) x `softened_kl` + w x CE.
+    """What a student learns from its teacher's logits (n, n_outputs) and from labels: (1 - w) x `softened` + w x loss.
 
-    `labels` (n), where -1 = unlabelled leaves a row to the KL alone (Hinton et al. 2015; PKD with w = 1 - α).
+    Rows without a label are left to the teacher alone (Hinton et al. 2015; PKD with w = 1 - α).
     """
-    loss = (1 - label_weight) * softened_kl(teacher, student, temperature)
-    if label_weight and (labels >= 0).any():
-        loss = loss + label_weight * functional.cross_entropy(student.float(), labels, ignore_index=-1)
-    return loss
+    return criterion.blended(student, labels, softened(teacher, student, temperature, criterion), label_weight)
 
 
 def states_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
@@ -64,27 +58,30 @@ def patience_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tenso
     return states_loss(theirs, mine)
 
 
-def exits_loss(every: Sequence[Tensor], labels: Tensor, label_weight: float = 0.0, reverse_kl: bool = False) -> Tensor:
-    """Mean over the exits of their KL to the last rung (MP eq. 4, divided by L - 1), blended with cross-entropy.
+def exits_loss(
+    every: Sequence[Tensor],
+    labels: Tensor,
+    label_weight: float = 0.0,
+    reverse_kl: bool = False,
+    criterion: Criterion = CLASSES,
+) -> Tensor:
+    """Mean over the exits of their KL to the last rung (MP eq. 4, divided by L - 1), blended with the labels' loss.
 
-    `every` holds each rung's logits (n, n_classes), the last being the teacher; `labels` (n), where -1 = unlabelled
-    leaves a row to the KL alone.
+    `every` holds each rung's logits (n, n_outputs), the last being the teacher; rows without a label are left to the KL
+    alone. Of a regression the distance is the mean square in the place of the KL.
     """
     *exits, teacher = every
-    losses = [(1 - label_weight) * kl_divergence(teacher, student, reverse_kl) for student in exits]
-    if label_weight and (labels >= 0).any():
-        losses += [
-            label_weight * functional.cross_entropy(student.float(), labels, ignore_index=-1) for student in exits
-        ]
-    return torch.stack(losses).sum() / len(exits)
-
-
-def joint_loss(every: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Cross-entropy of every rung's logits (n, n_classes), the k-th weighing k, over the weights' sum (PABEE)."""
-    weights = range(1, len(every) + 1)
     losses = [
-        weight * functional.cross_entropy(logits.float(), labels) for weight, logits in zip(weights, every, strict=True)
+        criterion.blended(student, labels, criterion.distance(teacher, student, reverse_kl), label_weight)
+        for student in exits
     ]
+    return torch.stack(losses).mean()
+
+
+def joint_loss(every: Sequence[Tensor], labels: Tensor, criterion: Criterion = CLASSES) -> Tensor:
+    """The loss of every rung's logits (n, n_outputs), the k-th weighing k, over the weights' sum (PABEE)."""
+    weights = range(1, len(every) + 1)
+    losses = [weight * criterion.loss(logits.float(), labels) for weight, logits in zip(weights, every, strict=True)]
     return torch.stack(losses).sum() / sum(weights)
 
 
@@ -95,6 +92,7 @@ def distillation_loss(
     teacher_embeddings: Tensor,
     temperature: float = 1.0,
     embedding_weight: float = 1.0,
+    criterion: Criterion = CLASSES,
 ) -> Tensor:
     """What a pruned INT8 student learns from its float teacher (LTP 4.6): logits, and the embedding layer's output.
 
@@ -110,6 +108,6 @@ def distillation_loss(
     for name, (student, teacher) in pairs.items():
         if student.shape != teacher.shape:
             raise ValueError(f"{name} of student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ")
-    logits = softened_kl(teacher_logits, student_logits, temperature)
+    logits = softened(teacher_logits, student_logits, temperature, criterion)
     distance = functional.mse_loss(student_embeddings.float(), teacher_embeddings.detach().float())
     return logits + embedding_weight * distance

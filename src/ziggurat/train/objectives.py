@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.model import AdaptiveModel
@@ -13,7 +12,8 @@ from ziggurat.encoder.received import received_by_layer
 from ziggurat.encoder.soft import soft_logits
 from ziggurat.recipe import StageConfig
 from ziggurat.train.batches import packed
-from ziggurat.train.losses import distillation_loss, exits_loss, joint_loss, kl_divergence
+from ziggurat.train.criteria import CRITERIA
+from ziggurat.train.losses import distillation_loss, exits_loss, joint_loss
 
 Output = dict[str, Tensor]
 
@@ -27,6 +27,7 @@ class Objective(nn.Module):
     def __init__(self, model: AdaptiveModel, stage: StageConfig, teacher: AdaptiveModel | None = None) -> None:
         super().__init__()
         self.model = model
+        self.criterion = CRITERIA[model.problem]
         self.stage = stage
         self.progress = 0.0
         self.step = 0
@@ -40,21 +41,21 @@ class Objective(nn.Module):
         return teacher.to(device).full_logits(batch).float()
 
     def loss(self, logits: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
-        """Cross-entropy of logits (n, n_classes), blended with their KL to the teacher's where the stage says so."""
-        loss = functional.cross_entropy(logits, labels)
+        """The labels' loss of logits (n, n_outputs), blended with the distance to the teacher's if there is to be."""
+        loss = self.criterion.loss(logits, labels)
         share = self.stage.distillation
         if not share:
             return loss
-        return (1 - share) * loss + share * kl_divergence(self.taught(batch, logits.device), logits)
+        return (1 - share) * loss + share * self.criterion.distance(self.taught(batch, logits.device), logits, False)
 
 
 class Regular(Objective):
-    """Cross-entropy of the last rung, nothing pruned."""
+    """The loss of the last rung, nothing pruned: of classes cross-entropy, see `train.criteria`."""
 
     def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
         """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
         logits = self.model.full_logits(packed(states, lengths)).float()
-        return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+        return {"loss": self.criterion.loss(logits, labels), "logits": logits}
 
 
 class Soft(Objective):
@@ -65,7 +66,7 @@ class Soft(Objective):
         batch = packed(states, lengths)
         if not self.training:
             logits = self.model.full_logits(batch, self.model.token_rule).float()
-            return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+            return {"loss": self.criterion.loss(logits, labels), "logits": logits}
         logits, masks = soft_logits(self.model, batch, self.temperature, self.stage.fade_attention)
         left = torch.stack([mask.float().mean() for mask in masks]).mean()
         return {"loss": self.loss(logits.float(), labels, batch) + self.stage.regularisation * left}
@@ -89,19 +90,19 @@ class Hard(Objective):
 
 
 class Int8(Objective):
-    """Cross-entropy under INT8 (and pruning, if any), blended with logits and embeddings of the teacher (LTP 4.6)."""
+    """The labels' loss under INT8 (and pruning, if any), blended with the teacher's logits and embeddings (LTP 4.6)."""
 
     def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
         """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
         batch, rule = packed(states, lengths), self.model.token_rule
         embedded = self.model.embed(batch, rule)
         logits = self.model.logits_of(embedded, rule).float()
-        loss = functional.cross_entropy(logits, labels)
+        loss = self.criterion.loss(logits, labels)
         if share := self.stage.distillation:
             wanted = self.taught(batch, logits.device)
             with torch.no_grad():
                 read = self.teacher[0].embed(batch, rule)
-            taught = distillation_loss(logits, wanted, embedded.states, read.states)
+            taught = distillation_loss(logits, wanted, embedded.states, read.states, criterion=self.criterion)
             loss = (1 - share) * loss + share * taught
         return {"loss": loss, "logits": logits}
 
@@ -124,17 +125,18 @@ class Heads(Objective):
         batch = packed(states, lengths)
         every = self.model(batch, self.model.token_rule)
         wanted = self.taught(batch, every[-1].device) if self.stage.distillation else every[-1]
-        loss = exits_loss([*every[:-1], wanted], labels, self.stage.label_weight, self.stage.reverse_kl)
+        rungs = [*every[:-1], wanted]
+        loss = exits_loss(rungs, labels, self.stage.label_weight, self.stage.reverse_kl, self.criterion)
         return {"loss": loss, "logits": torch.stack(every, dim=1).float()}
 
 
 class Joint(Objective):
-    """Cross-entropy of all rungs at once, deeper ones weighing more (PABEE); tokens leave if the model prunes."""
+    """The loss of all rungs at once, deeper ones weighing more (PABEE); tokens leave if the model prunes."""
 
     def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
         """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
         every = self.model(packed(states, lengths), self.model.token_rule)
-        return {"loss": joint_loss(every, labels), "logits": torch.stack(every, dim=1).float()}
+        return {"loss": joint_loss(every, labels, self.criterion), "logits": torch.stack(every, dim=1).float()}
 
 
 class Guess(Objective):

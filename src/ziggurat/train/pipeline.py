@@ -14,23 +14,25 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import set_seed
 
-from ziggurat.data.squad import SPAN_ENDS, Questions
+from ziggurat.data.labels import labelled
+from ziggurat.data.squad import Questions
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import Encoded, TextTokenizer
 from ziggurat.data.windows import gold_tokens, windows_of
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model
 from ziggurat.encoder.devices import resolve_device
-from ziggurat.encoder.folder import MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
+from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
 from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.encoder.span_model import SPAN_HEAD
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
+from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import STUDENT_STAGES, Recipe
 from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_misfits
 from ziggurat.train.loop import Run
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 from ziggurat.train.students import make_student
+from ziggurat.types import Problem
 
 _IDENTITY = "run.json"
 STAGES_FOLDER = "stages"
@@ -48,6 +50,7 @@ class Fit:
     progress: bool = True
     mixed_precision: bool = True
     keep_stages: bool = False  # also a model folder for each stage, in `work`/stages
+    label_range: tuple[float, float] | None = None  # of a regression, as the user states it; None = as the rows have it
     grade: Callable[[AdaptiveModel, TextTokenizer], float] | None = None  # of the plain model, where labels cannot say
 
 
@@ -60,8 +63,6 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
     select.require(Role.SELECT)
     device = resolve_device(fit.device)
     state = PartialState(cpu=device.type == "cpu")
-    if isinstance(train, Questions) and state.num_processes > 1:
-        raise UserError(f"{train.source}: questions train in one process, not {state.num_processes}; leave out launch")
     if not (fit.made / MANIFEST).exists():
         set_seed(fit.recipe.seed)
         model = _start(fit, train)
@@ -74,18 +75,20 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         rows = _seen_rows(fit.source, train, select)
         examples = tuple(_examples(part, tokenizer, fit.recipe) for part in (train, select))
         reference: dict[str, float] = {}
+        output = output_of(train.problem, label_range(fit, train, select))
 
         def save(model: AdaptiveModel, stages: int, out: Path) -> None:
             if state.is_main_process and not out.exists():
                 manifest = _manifest(fit, model, train, max_length, stages)
-                save_model(model, replace(manifest, training={**manifest.training, **reference}), rows, fit.source, out)
+                notes = {**manifest.training, **reference, **_range_note(fit, train, select)}
+                save_model(model, replace(manifest, training=notes), rows, fit.source, out)
 
         def after(stages: int, model: AdaptiveModel) -> None:
             kind = fit.recipe.stages[stages - 1].kind
             if kind in PLAIN_STAGES and fit.grade is not None:
                 reference[REFERENCE] = fit.grade(model, tokenizer)
-            elif kind in PLAIN_STAGES and isinstance(select, Dataset) and select.labels is not None:
-                reference[REFERENCE] = full_accuracy(model, examples[1])
+            elif kind in PLAIN_STAGES and select.labels is not None:
+                reference[REFERENCE] = full_accuracy(model, examples[1], output)
             if fit.keep_stages:
                 save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{kind}")
 
@@ -126,16 +129,42 @@ def run_recipe(
     return model.eval().requires_grad_(False)
 
 
+def label_range(fit: Fit, *parts: Dataset | Questions) -> tuple[float, float] | None:
+    """The least and largest label of a regression: as the user states them, else those that train or choose.
+
+    None = it has no labels, or the model is none of numbers. UserError where there is but one number, or a label is
+    outside of what is stated.
+    """
+    known = [part.labels[labelled(part.labels)] for part in parts if part.labels is not None]
+    if parts[0].problem is not Problem.REGRESSION or not (known or fit.label_range):
+        return None
+    numbers = np.concatenate([*known, fit.label_range or ()])
+    low, high = float(numbers.min()), float(numbers.max())
+    if low == high:
+        raise UserError(f"{parts[0].source}: every label is {low:g}; a regression needs different numbers")
+    if fit.label_range is not None and (low, high) != fit.label_range:
+        stated = ",".join(f"{limit:g}" for limit in fit.label_range)
+        raise UserError(
+            f"{parts[0].source}: has labels from {low:g} to {high:g}; --label-range {stated} leaves some out"
+        )
+    return low, high
+
+
+def _range_note(fit: Fit, *parts: Dataset | Questions) -> dict[str, Any]:
+    found = label_range(fit, *parts)
+    return {} if found is None else {LABEL_RANGE: list(found)}
+
+
 def _start(fit: Fit, train: Dataset | Questions) -> AdaptiveModel:
     """The model before any stage; a student's teacher has neither exits nor pruning, the student has the recipe's."""
-    recipe = fit.recipe
-    if isinstance(train, Questions):
-        ends, places = len(SPAN_ENDS), recipe.head_layers
-        return load_hf(fit.source, ends, SPAN_HEAD, places, recipe.dropout, recipe.pruning, spans=True)
-    n_classes = len(train.label_names)
+    recipe, n_outputs = fit.recipe, len(train.label_names)
+    mean = 0.0
+    if train.problem is Problem.REGRESSION and train.labels is not None:
+        mean = float(np.nanmean(train.labels))
     if recipe.student is not None:
-        return load_hf(fit.source, n_classes, recipe.head_kind, (), recipe.dropout)
-    return load_hf(fit.source, n_classes, recipe.head_kind, recipe.head_layers, recipe.dropout, recipe.pruning)
+        return load_hf(fit.source, n_outputs, recipe.head_kind, (), recipe.dropout, problem=train.problem, start=mean)
+    places, pruning = recipe.head_layers, recipe.pruning
+    return load_hf(fit.source, n_outputs, recipe.head_kind, places, recipe.dropout, pruning, train.problem, mean)
 
 
 def _seen_rows(source: Path, train: Dataset | Questions, select: Dataset | Questions) -> np.ndarray:
@@ -158,8 +187,7 @@ def _examples(rows: Dataset | Questions, tokenizer: TextTokenizer, recipe: Recip
         nothing = np.full((len(windows.tokens), 2), -1)
         spans = nothing if rows.answers is None else gold_tokens(windows, rows.answers)
         return Examples(Encoded(windows.tokens, windows.cut[windows.owners]), spans)
-    labels = np.full(len(rows), -1) if rows.labels is None else rows.labels
-    return Examples(tokenizer.encode(rows.texts, rows.pairs), labels)
+    return Examples(tokenizer.encode(rows.texts, rows.pairs), rows.labels_or_none)
 
 
 def _tokenizer(fit: Fit, max_length: int) -> TextTokenizer:
@@ -185,12 +213,11 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset | Questions, max_le
     """What the folder is after so many stages: untrained heads and thresholds are not in it, nobody may ask them."""
     done = {stage.kind for stage in fit.recipe.stages[:stages]}
     pruned = not done <= UNPRUNED_STAGES or (fit.recipe.search is not None and stages == len(fit.recipe.stages))
-    asks = isinstance(train, Questions)
     return Manifest(
-        labels=SPAN_ENDS if asks else train.label_names,
-        pairs=asks or train.pairs is not None,
-        problem_type=model.problem,
-        spans=fit.recipe.spans if asks else None,
+        labels=train.label_names,
+        problem_type=str(train.problem),
+        pairs=train.pairs is not None,
+        spans=fit.recipe.spans if isinstance(train, Questions) else None,
         max_length=max_length,
         head_kind=model.head_kind,
         head_layers=model.head_layers if done & HEAD_STAGES else (),
@@ -213,6 +240,7 @@ def _identity(fit: Fit, train: Dataset | Questions, select: Dataset | Questions)
         "model": [str(fit.source.resolve()), read_manifest(fit.source).fingerprint if _is_ours(fit.source) else None],
         "recipe": dataclasses.asdict(fit.recipe),
         "data": [train.digest, select.digest],
+        "label range": None if fit.label_range is None else list(fit.label_range),
         "processes": PartialState().num_processes,
         "mixed precision": fit.mixed_precision,
     }

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
 import torch
 from torch import nn
 
 from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
+from ziggurat.policies.outputs import CLASSES, Output
 from ziggurat.policies.prune import PREDICTED
 from ziggurat.recipe import STUDENT_STAGES, PruningConfig, StageConfig
 from ziggurat.train.batches import Examples, collate, packed
+from ziggurat.train.criteria import CRITERIA, Metric
 from ziggurat.train.distil import Distil
 from ziggurat.train.lengthdrop import LengthDrop
 from ziggurat.train.loop import Keep, Run, fit
@@ -29,7 +30,7 @@ Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], Adaptive
 def regular(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
     """Plain fine-tuning of backbone and last classifier; the exit heads rest. The best accuracy on select is kept."""
     only_train(model, (model.encoder, model.classifier))
-    fit(Regular(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    fit(Regular(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(metric_of(model)))
     return model
 
 
@@ -55,9 +56,8 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
         start_vocabulary(model, train, run.device)
     only_train(model, (model.encoder, model.classifier, pruning))
     own_rates = {"pruning.values": stage.threshold_learning_rate, "pruning.vocabulary": stage.vocabulary_learning_rate}
-    fit(
-        Soft(model, stage, run.teacher), train.labelled(), select.labelled(), stage, run, Keep.last(accuracy), own_rates
-    )
+    keep = Keep.last(metric_of(model))
+    fit(Soft(model, stage, run.teacher), train.labelled(), select.labelled(), stage, run, keep, own_rates)
     return model
 
 
@@ -65,7 +65,7 @@ def hard(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     """Fine-tunes backbone and last classifier while tokens really leave; what leaves is decided by frozen numbers."""
     _check("hard", model)
     only_train(model, (model.encoder, model.classifier))
-    fit(Hard(model, stage, run.teacher), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    fit(Hard(model, stage, run.teacher), train.labelled(), select.labelled(), stage, run, Keep.best(metric_of(model)))
     return model
 
 
@@ -77,7 +77,9 @@ def lengthdrop(model: AdaptiveModel, train: Examples, select: Examples, stage: S
     """
     _check("lengthdrop", model)
     only_train(model, (model.encoder, model.classifier))
-    fit(LengthDrop(model, stage, run.seed), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    fit(
+        LengthDrop(model, stage, run.seed), train.labelled(), select.labelled(), stage, run, Keep.best(metric_of(model))
+    )
     return model
 
 
@@ -89,7 +91,7 @@ def int8(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     teacher = copy.deepcopy(model) if run.teacher is None else run.teacher
     simulate_int8(model)
     only_train(model, (model.encoder, model.classifier))
-    fit(Int8(model, stage, teacher), train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    fit(Int8(model, stage, teacher), train.labelled(), select.labelled(), stage, run, Keep.best(metric_of(model)))
     return model
 
 
@@ -123,7 +125,7 @@ def distil(model: AdaptiveModel, train: Examples, select: Examples, stage: Stage
     only_train(model, (model.encoder, model.classifier) if stage.answer_weight else (model.encoder,))
     module, labelled = Distil(model, stage, _teacher(run)), select.labelled()
     if stage.answer_weight and len(labelled):
-        fit(module, train, labelled, stage, run, Keep.best(accuracy))
+        fit(module, train, labelled, stage, run, Keep.best(metric_of(model)))
     else:
         fit(module, train, select, stage, run, Keep.lowest_loss())
     return model
@@ -133,7 +135,7 @@ def theseus(model: AdaptiveModel, train: Examples, select: Examples, stage: Stag
     """Trains a student's layers in the place of those of `run.teacher` (BERT-of-Theseus). The best accuracy is kept."""
     only_train(model, (model.encoder.layers,))
     module = Theseus(model, stage, run.seed, _teacher(run))
-    fit(module, train.labelled(), select.labelled(), stage, run, Keep.best(accuracy))
+    fit(module, train.labelled(), select.labelled(), stage, run, Keep.best(metric_of(model)))
     return model
 
 
@@ -168,25 +170,22 @@ def only_train(model: AdaptiveModel, parts: Iterable[nn.Module]) -> None:
         part.requires_grad_(True)
 
 
-def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows whose largest logit is the label's: (n, n_classes), (n).
-
-    Of several answers for each row, (n, any number, n_classes), the mean of their accuracies.
-    """
-    return float((labels == logits.argmax(axis=-1).T).mean())
+def metric_of(model: AdaptiveModel) -> Metric:
+    """What the best state on the select rows is the best in."""
+    return CRITERIA[model.problem].metric
 
 
 @torch.no_grad()
-def full_accuracy(model: AdaptiveModel, rows: Examples) -> float:
-    """Share of labelled rows that the last rung answers right, nothing pruned."""
+def full_accuracy(model: AdaptiveModel, rows: Examples, output: Output = CLASSES) -> float:
+    """Share of labelled rows that the last rung answers right, nothing pruned; of other outputs 1 - the mean loss."""
     rows = rows.labelled()
     model.eval()
-    right = 0
+    lost = 0.0
     for start in range(0, len(rows), _BATCH):
         batch = collate([rows[row] for row in range(start, min(start + _BATCH, len(rows)))])
-        logits = model.full_logits(packed(batch["states"], batch["lengths"]))
-        right += int((logits.argmax(dim=-1).cpu() == batch["labels"]).sum())
-    return right / len(rows)
+        logits = model.full_logits(packed(batch["states"], batch["lengths"])).float().cpu().numpy()
+        lost += float(output.loss(output.predictions(logits), batch["labels"].numpy()).sum())
+    return (len(rows) - lost) / len(rows)
 
 
 def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> None:

@@ -14,6 +14,7 @@ from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.spec import EncoderSpec, read_spec
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe, StudentConfig
+from ziggurat.types import Problem
 
 _EMBEDDINGS, _LAYERS, _CLASSIFIER = "encoder.embeddings.", "encoder.layers.", "classifier."
 
@@ -30,8 +31,11 @@ def make_student(teacher: AdaptiveModel, recipe: Recipe) -> AdaptiveModel:
     places = head_places(spec, recipe.head_layers)
     if recipe.student.checkpoint is not None:
         folder = local_folder(recipe.student.checkpoint)
-        return load_hf(folder, teacher.n_classes, recipe.head_kind, places, recipe.dropout, recipe.pruning)
-    student = AdaptiveModel(spec, teacher.n_classes, recipe.head_kind, places, recipe.pruning)
+        start = float(teacher.classifier.classes.bias.detach()[0]) if teacher.problem is Problem.REGRESSION else 0.0
+        return load_hf(
+            folder, teacher.n_classes, recipe.head_kind, places, recipe.dropout, recipe.pruning, teacher.problem, start
+        )
+    student = AdaptiveModel(spec, teacher.n_classes, recipe.head_kind, places, recipe.pruning, teacher.problem)
     layers = starting_layers(recipe.student.start, spec.layers, teacher.spec.layers)
     student.load_state_dict(starting_weights(teacher, spec, layers), strict=False)
     student.start_heads_from_pooler()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from torch import Tensor
-from torch.nn import functional
 
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.model import AdaptiveModel
@@ -32,7 +31,7 @@ class Theseus(Objective):
         """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
         replaced = self.drawn() if self.training else np.ones(self.model.spec.layers, dtype=bool)
         logits = self.chain(packed(states, lengths), replaced).float()
-        loss = functional.cross_entropy(logits, labels)
+        loss = self.criterion.loss(logits, labels)
         if self.training:
             # A draw may leave out any layer, or all: they take part with nothing, for a step wants a gradient of each.
             out = [self.model.encoder.layers[module] for module in np.flatnonzero(~replaced)]

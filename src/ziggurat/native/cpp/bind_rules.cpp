@@ -25,6 +25,8 @@ const std::map<std::string, ExitScore> SCORES = {
     {"top-entropy", ExitScore::top_entropy},
     {"confident-in-a-row", ExitScore::confident_in_a_row},
     {"learned", ExitScore::learned},
+    {"change", ExitScore::change},
+    {"label-entropy", ExitScore::label_entropy},
 };
 const std::map<std::string, Keep> KEEPS = {
     {"threshold", Keep::threshold}, {"share", Keep::share}, {"count", Keep::count}};
@@ -72,6 +74,7 @@ ExitRule OwnedExitRule::view() const {
 }
 
 void OwnedExitRule::check_classes(int n_classes) const {
+    refuse(n_classes < 2 && score == ExitScore::margin, "margin: needs at least 2 classes");
     refuse(score == ExitScore::learned && deferral_columns != 4 + n_classes,
            "deferral: must be (n_rungs - 1, 4 + n_classes)");
 }
@@ -82,8 +85,8 @@ Out<double> OwnedExitRule::values(int rung, const In<float>& history) const {
     std::vector<int> heard;
     for (int before = 0; before <= rung; ++before)
         if (rule.asked(before)) heard.push_back(before);
-    refuse(history.ndim() != 3 || history.shape(1) != heard.size() || history.shape(2) < 2,
-           "history: must be (n, asked rungs so far, at least 2 classes)");
+    refuse(history.ndim() != 3 || history.shape(1) != heard.size() || history.shape(2) < 1,
+           "history: must be (n, asked rungs so far, n_classes)");
     const size_t n = history.shape(0), n_classes = history.shape(2);
     check_classes(static_cast<int>(n_classes));
     auto found = filled<double>({n}, 0);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 namespace ziggurat {
@@ -88,7 +89,37 @@ double learned(double* logits, int n, const double* weights) {
     return 1 / (1 + std::exp(-said));
 }
 
-bool larger_is_surer(ExitScore score) { return score != ExitScore::entropy && score != ExitScore::top_entropy; }
+// The same of a regression's number: 1, itself, its square, and how far it is from the one before, with its square.
+double learned_number(const double* logits, int n_heard, const double* weights) {
+    const double said = logits[n_heard - 1], moved = n_heard < 2 ? 0 : std::abs(said - logits[n_heard - 2]);
+    const double sum =
+        weights[0] + weights[1] * said + weights[2] * said * said + weights[3] * moved + weights[4] * moved * moved;
+    return 1 / (1 + std::exp(-sum));
+}
+
+double change(const double* logits, int n_heard, int n_classes) {
+    if (n_heard < 2) return std::numeric_limits<double>::infinity();
+    const double* latest = logits + static_cast<int64_t>(n_heard - 1) * n_classes;
+    return std::abs(latest[0] - latest[-n_classes]);
+}
+
+double label_entropy(const double* logits, int n) {
+    double yes_and_no[2] = {std::numeric_limits<double>::infinity(), 0};
+    for (int i = 0; i < n; ++i) yes_and_no[0] = std::min(yes_and_no[0], std::abs(logits[i]));
+    return normalised_entropy(yes_and_no, 2);
+}
+
+bool larger_is_surer(ExitScore score) {
+    switch (score) {
+        case ExitScore::entropy:
+        case ExitScore::top_entropy:
+        case ExitScore::change:
+        case ExitScore::label_entropy:
+            return false;
+        default:
+            return true;
+    }
+}
 
 // Marks the `count` best tokens, earlier ones first among equals; the first token is the best of all.
 void keep_best(const float* scores, int n, double count, uint8_t* kept) {
@@ -127,8 +158,15 @@ double ExitRule::value(int rung, const float* said, const std::vector<int>& hear
             return top_entropy(latest, n_classes, static_cast<int>(parameter));
         case ExitScore::confident_in_a_row:
             return confident_in_a_row(logits.data(), n_heard, n_classes, parameter);
-        case ExitScore::learned:
-            return learned(latest, n_classes, deferral + static_cast<int64_t>(rung) * (4 + n_classes));
+        case ExitScore::learned: {
+            const double* weights = deferral + static_cast<int64_t>(rung) * (4 + n_classes);
+            return n_classes == 1 ? learned_number(logits.data(), n_heard, weights)
+                                  : learned(latest, n_classes, weights);
+        }
+        case ExitScore::change:
+            return change(logits.data(), n_heard, n_classes);
+        case ExitScore::label_entropy:
+            return label_entropy(latest, n_classes);
     }
     return 0;
 }

@@ -15,6 +15,8 @@ enum class ExitScore : uint8_t {
     top_entropy,         // of the `parameter` likeliest classes
     confident_in_a_row,  // rungs with an entropy of at most `parameter`
     learned,             // a logistic model with weights of each rung's own
+    change,              // of a regression's number since the asked rung before, infinite where there is none
+    label_entropy,       // of the least sure of labels that are yes or no each, over ln 2
 };
 
 struct ExitRule {

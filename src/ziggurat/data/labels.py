@@ -1,0 +1,186 @@
+"""What the labels of rows are: classes, sets of them, or numbers; and the arrays that everything after it reads.
+
+An array's dtype says what it holds: (n) int64 the index of a class, -1 = unlabelled; (n, n_labels) int8 which labels
+apply, 1 or 0, -1 throughout = unlabelled; (n) float64 a number, NaN = unlabelled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from ziggurat.data.sources import Cell, Rows
+from ziggurat.errors import UserError
+from ziggurat.types import Problem
+
+Names = tuple[int | str, ...]
+VALUE = "value"  # the name of a regression's one output
+SEPARATOR = "|"  # between the labels of a row where a cell can hold but one string; alone it says that none applies
+_SHOWN = 20
+
+
+def problem_of(rows: Rows, wanted: Problem | None = None) -> Problem:
+    """What the labels ask: `wanted`, else lists are labels that may all apply, fractions are a regression.
+
+    UserError where nobody can tell: numbers written as decimals, but all of them whole.
+    """
+    if wanted is not None:
+        return wanted
+    given = [label for label in rows.labels or () if label is not None]
+    if any(isinstance(label, tuple) for label in given):
+        return Problem.MULTI_LABEL
+    numbers = [label for label in given if isinstance(label, float)]
+    if not numbers:
+        return Problem.SINGLE_LABEL
+    if all(number.is_integer() for number in numbers):
+        raise UserError(
+            f"{rows.source}: labels are whole numbers written as decimals ({numbers[0]}); for amounts say "
+            f"--problem {Problem.REGRESSION}, for classes write integers or strings"
+        )
+    return Problem.REGRESSION
+
+
+def names_of(rows: Rows, problem: Problem) -> Names:
+    """What the outputs of a model for these rows are called: the labels that occur, integers by value, or `VALUE`.
+
+    UserError for labels of mixed types, or a single class.
+    """
+    if problem is Problem.REGRESSION:
+        _numbers(rows, (VALUE,))
+        return (VALUE,)
+    found = {name for label in _known(rows) for name in _NAMED[problem](rows, label)}
+    if len({type(name) for name in found}) > 1:
+        number, word = (min(str(x) for x in found if isinstance(x, kind)) for kind in (int, str))
+        raise UserError(f"{rows.source}: labels mix integers ({number}) and strings ({word!r}); use one kind")
+    if len(found) == 1 and problem is Problem.SINGLE_LABEL:
+        raise UserError(f"{rows.source}: every label is {found.pop()!r}; a classifier needs at least two classes")
+    return tuple(sorted(found))
+
+
+def label_array(rows: Rows, names: Names, problem: Problem) -> np.ndarray | None:
+    """The rows' labels as the array of their problem; None if no row has one.
+
+    1 and "1" are the same label: names that went through JSON keys or a CSV file come back as strings. UserError names
+    the row of a label that is unknown, or of another problem.
+    """
+    if rows.labels is None or all(label is None for label in rows.labels):
+        return None
+    return _ARRAYS[problem](rows, names)
+
+
+def labelled(labels: np.ndarray) -> np.ndarray:
+    """Which rows of a label array have one, (n) bool."""
+    if np.issubdtype(labels.dtype, np.floating):
+        return ~np.isnan(labels)
+    return labels.reshape(len(labels), -1)[:, 0] >= 0
+
+
+def unlabelled(n: int, n_names: int, problem: Problem) -> np.ndarray:
+    """The array of n rows without a label."""
+    if problem is Problem.REGRESSION:
+        return np.full(n, np.nan)
+    return np.full((n, n_names), -1, dtype=np.int8) if problem is Problem.MULTI_LABEL else np.full(n, -1)
+
+
+def label_keys(labels: np.ndarray) -> np.ndarray:
+    """One integer for each row's label, (n) int64: of a class its index, else a hash."""
+    if labels.ndim == 1 and not np.issubdtype(labels.dtype, np.floating):
+        return labels
+    rows = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in labels)
+    return np.array([int.from_bytes(digest, "little", signed=True) for digest in rows], dtype=np.int64)
+
+
+def _known(rows: Rows) -> Iterable[Cell]:
+    return (label for label in rows.labels or () if label is not None)
+
+
+def _place(rows: Rows, label: Cell) -> str:
+    return f"{rows.source}: row {(rows.labels or []).index(label) + 1}"
+
+
+def _class(rows: Rows, label: Cell) -> tuple[int | str, ...]:
+    """A class by itself; UserError for an amount or a list."""
+    if isinstance(label, tuple):
+        raise UserError(f"{_place(rows, label)}: a list of labels, but one class is wanted; write one")
+    if isinstance(label, float):
+        raise UserError(
+            f"{_place(rows, label)}: label {label} is an amount among classes; use one kind (classes are integers or "
+            f"strings; for amounts say --problem {Problem.REGRESSION})"
+        )
+    return (label,)
+
+
+def _set(rows: Rows, label: Cell) -> tuple[int | str, ...]:
+    """The labels that apply, each once; UserError for an amount, or a vector of zeros and ones."""
+    found: tuple[Any, ...] = label if isinstance(label, tuple) else (label,)
+    if isinstance(label, str):
+        found = tuple(name.strip() for name in label.split(SEPARATOR) if name.strip())
+    if any(isinstance(name, float) for name in found) or len(set(map(str, found))) < len(found):
+        raise UserError(
+            f"{_place(rows, label)}: {list(found)} is no list of labels; write the names of those that apply, each "
+            "once, and no vector"
+        )
+    return found
+
+
+def _index(names: Names) -> dict[str, int]:
+    return {str(name): place for place, name in enumerate(names)}
+
+
+def _unknown(rows: Rows, row: int, label: Any, names: Names) -> UserError:
+    known = ", ".join(map(repr, names[:_SHOWN])) + (", …" if len(names) > _SHOWN else "")
+    return UserError(f"{rows.source}: row {row + 1}: unknown label {label!r}; the known ones are {known}")
+
+
+def _classes(rows: Rows, names: Names) -> np.ndarray:
+    index = _index(names)
+    indices = np.full(len(rows), -1, dtype=np.int64)
+    for row, label in enumerate(rows.labels or ()):
+        if label is not None:
+            (name,) = _class(rows, label)
+            if str(name) not in index:
+                raise _unknown(rows, row, name, names)
+            indices[row] = index[str(name)]
+    return indices
+
+
+def _sets(rows: Rows, names: Names) -> np.ndarray:
+    index = _index(names)
+    table = np.full((len(rows), len(names)), -1, dtype=np.int8)
+    for row, label in enumerate(rows.labels or ()):
+        if label is not None:
+            table[row] = 0
+            for name in _set(rows, label):
+                if str(name) not in index:
+                    raise _unknown(rows, row, name, names)
+                table[row, index[str(name)]] = 1
+    return table
+
+
+def _numbers(rows: Rows, names: Names) -> np.ndarray:
+    values = np.full(len(rows), np.nan)
+    for row, label in enumerate(rows.labels or ()):
+        if label is not None:
+            try:
+                values[row] = float(label)  # type: ignore[arg-type]  # a tuple raises, as a word does
+            except (TypeError, ValueError):
+                values[row] = math.inf
+            if not math.isfinite(values[row]):
+                raise UserError(
+                    f"{rows.source}: row {row + 1}: label {label!r} is not a number, and a regression is asked for; "
+                    "write one, or choose another --problem"
+                )
+    return values
+
+
+_NAMED: Mapping[Problem, Callable[[Rows, Cell], Sequence[int | str]]] = MappingProxyType(
+    {Problem.SINGLE_LABEL: _class, Problem.MULTI_LABEL: _set}
+)
+_ARRAYS: Mapping[Problem, Callable[[Rows, Names], np.ndarray]] = MappingProxyType(
+    {Problem.SINGLE_LABEL: _classes, Problem.MULTI_LABEL: _sets, Problem.REGRESSION: _numbers}
+)
