@@ -25,6 +25,7 @@ from ziggurat.encoder.folder import (
     write_manifest,
 )
 from ziggurat.encoder.hub import local_folder, packaged_encoder
+from ziggurat.encoder.mapped import require_classifier
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
@@ -134,6 +135,7 @@ def adapt_classifier(
         require_spans(folder)
         return _answer_questions(folder, source, recipe, out, options)
     names = checkpoint_labels(folder)
+    require_classifier(folder)
     problem = checkpoint_problem(folder) if options.problem is None else options.problem
     if problem is Problem.REGRESSION and len(names) > 1:
         raise UserError(f"{checkpoint}: has {len(names)} outputs, and a regression has one; give another --problem")
