@@ -41,7 +41,7 @@ def _train_options(
         str | None,
         typer.Option(
             help="single_label_classification, multi_label_classification or regression (default: what the labels look "
-            "like, or what the checkpoint answers)."
+            "like, or what the checkpoint answers). Several labels are a list, or in a CSV cell a|b."
         ),
     ] = None,
     label_range: Annotated[
