@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from families import FAMILIES, family, shake, tokenizer_of
 
+from families import FAMILIES, family, shake, tokenizer_of
 from ziggurat import native
 from ziggurat.data.squad import SPAN_ENDS
 from ziggurat.encoder.checkpoint import load_hf, save_model

@@ -12,7 +12,7 @@ from conftest import LABELS, WORDS, save_checkpoint, tiny_bert
 from ziggurat import native
 from ziggurat.calibrate.risks import risks_of
 from ziggurat.cli.calibration import calibration_text
-from ziggurat.cli.text import evaluation_text, information_text, prediction_text
+from ziggurat.cli.text import bench_text, evaluation_text, information_text, prediction_text
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.folder import LABEL_RANGE, read_json, read_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
@@ -25,6 +25,7 @@ from ziggurat.jobs.calibration_rows import calibration_rows
 from ziggurat.jobs.calibration_runs import seen
 from ziggurat.jobs.cascading import build_cascade
 from ziggurat.jobs.certifying import Promise, calibrate
+from ziggurat.jobs.drawing import draw
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.explanation import explain
 from ziggurat.jobs.information import info
@@ -187,6 +188,16 @@ def test_answers_look_like_a_label_column(trained):
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
+def test_bench_times_it_beside_transformers_and_names_its_metric(trained, files, problem):
+    options = ModelOptions("cpu", threads=1, engine="torch")
+    made = bench(str(trained[problem]), str(files[problem]), (8,), (), timed_texts=8, repeats=1, options=options)
+    assert {row["metric"] for row in made} == {"pearson" if problem is Problem.REGRESSION else "micro_f1"}
+    assert all(row["quality"] == row[row["metric"]] and "accuracy" not in row for row in made)
+    shown = bench_text({"rows": made})
+    assert made[0]["metric"] in shown and "accuracy" not in shown
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
 def test_adapt_honours_what_the_checkpoint_says_and_leaves_its_answers(files, recipe, tmp_path, problem):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -230,7 +241,8 @@ def test_what_cannot_be_done_is_said_in_one_line(trained, files, recipe, tmp_pat
         (lambda: predict(stars, TEXTS, threshold=0.1, score="entropy"), "it can have: change, learned"),
         (lambda: calibrate(stars, rows, Promise({"a": 0.3}, criterion="accuracy")), "choose one of absolute-error"),
         (lambda: calibrate(stars, rows, Promise({"a": 0.3}, scores=("margin",))), "it can have: change"),
-        (lambda: bench(stars, rows), "`ziggurat bench` is about classes"),
+        (lambda: draw(stars, rows, tmp_path / "figure"), "`ziggurat bench --figure` is about classes"),
+        (lambda: calibrate(stars, rows, html=tmp_path / "page.html"), "`ziggurat calibrate --html` is about classes"),
         (lambda: build_cascade([stars, stars], tmp_path / "c"), "a cascade is of models that answer with one class"),
         (
             lambda: train_classifier(rows, tmp_path / "s", "static", None, QUIET),

@@ -70,7 +70,7 @@ def test_the_best_state_has_the_best_f1_or_the_least_squares():
 @pytest.mark.parametrize("problem", [Problem.REGRESSION, Problem.MULTI_LABEL])
 def test_stages_learn_it_pruned_and_unpruned(model, run, tmp_path, problem):
     train, select = examples(problem, 96, 1), examples(problem, 40, 2)
-    made = model_for(problem, model.spec, pruning=PruningConfig(final=0.3))
+    made = model_for(problem, model.spec, pruning=PruningConfig(final=0.3, vocabulary=0.9))
     stages = [("regular", regular, 3), ("soft", soft, 1), ("hard", hard, 1), ("heads", heads, 1), ("joint", joint, 1)]
     for kind, stage, epochs in stages:
         config = StageConfig(kind=kind, epochs=epochs, learning_rate=5e-3, batch_size=8, warmup=0.0, evaluations=1)

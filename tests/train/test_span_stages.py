@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from ziggurat.data.packing import pack
 from ziggurat.data.tokenize import Encoded
 from ziggurat.encoder.span_model import SpanModel
 from ziggurat.recipe import PruningConfig
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.stages import hard, heads, joint, regular, soft
+from ziggurat.train.vocabulary import hold
 
 START, END = 7, 8
 
@@ -112,3 +114,11 @@ def test_joint_trains_all_rungs(model, train_rows, select_rows, stage, run):
     before = weights(model)
     joint(model, train_rows, select_rows, dataclasses.replace(stage, kind="joint", epochs=1), run)
     assert changed(before, model) == {"encoder", "classifier", "exits"}
+
+
+def test_a_vocabulary_starts_from_what_spans_hang_on(model, train_rows, select_rows, stage, run):
+    regular(model, train_rows, select_rows, dataclasses.replace(stage, epochs=8), run)
+    held = hold(model, pack(train_rows.encoded.tokens))
+    ids = np.concatenate([tokens[:, 0] for tokens in train_rows.encoded.tokens])
+    by_id = np.array([held[ids == entry].mean() if (ids == entry).any() else 0.0 for entry in range(40)])
+    assert set(np.argsort(-by_id)[:2]) == {START, END}

@@ -145,9 +145,9 @@ def _answer_text(answer: dict[str, Any]) -> str:
 
 def bench_text(result: dict[str, Any]) -> str:
     """What `bench` shows."""
-    from ziggurat.report.tables import RESULT_COLUMNS, aligned
+    from ziggurat.report.tables import aligned, result_columns
 
-    return aligned(result["rows"], RESULT_COLUMNS).rstrip()
+    return aligned(result["rows"], result_columns(result["rows"])).rstrip()
 
 
 def competition_text(result: dict[str, Any]) -> str:

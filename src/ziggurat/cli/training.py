@@ -41,7 +41,7 @@ def _train_options(
         str | None,
         typer.Option(
             help="single_label_classification, multi_label_classification, regression or question_answering (default: "
-            "what the rows look like, or what the checkpoint answers)."
+            "what the rows look like, or what the checkpoint answers). Several labels are a list, or in a CSV cell a|b."
         ),
     ] = None,
     label_range: Annotated[

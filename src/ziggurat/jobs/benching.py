@@ -18,10 +18,12 @@ from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.jobs.refusals import refuse_but_classes, refuse_small
-from ziggurat.report.measure import Timing, interleave, paired_ratio, quality_fields, timing_fields
+from ziggurat.jobs.refusals import refuse_small
+from ziggurat.report.measure import Timing, flops_fields, interleave, paired_ratio, quality_fields, timing_fields
 from ziggurat.report.peers import TransformersPeer
+from ziggurat.report.problem_metrics import METRICS
 from ziggurat.report.rows import append_row, checked_row, provenance
+from ziggurat.types import Problem
 
 _BASELINE = "full depth"  # our packed engine without exits: every gain is over it
 
@@ -71,7 +73,6 @@ def bench(
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     refuse_small(model, "bench")  # which compares with transformers
     classifier = options.open(model)
-    refuse_but_classes(classifier, model, "bench")
     if points is None:
         points = [point.name for point in classifier.manifest.operating_points]
     for point in points:
@@ -114,7 +115,7 @@ def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[Sys
 
 
 def _quality(setting: Bench, point: str) -> dict[str, Any]:
-    """Accuracy and FLOPs of an operating point on all rows."""
+    """Accuracy, or of other answers the first figure of their problem, and FLOPs of an operating point on all rows."""
     classifier, rows = setting.classifier, setting.rows
     rule = classifier.rule_of(point)
     outcomes = classifier.run(setting.encoded, rule)
@@ -123,7 +124,12 @@ def _quality(setting: Bench, point: str) -> dict[str, Any]:
         spent = classifier.full_flops(lengths)
     else:
         spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
-    return quality_fields(outcomes.predictions == rows.classes, spent, classifier.full_flops(lengths))
+    full, output = classifier.full_flops(lengths), classifier.output
+    if output.problem is Problem.SINGLE_LABEL:
+        return quality_fields(outcomes.predictions == rows.classes, spent, full)
+    found = METRICS[output.problem](output.predictions(outcomes.logits), rows.truth)
+    metric = next(iter(found))
+    return {"n_accuracy": len(rows), "metric": metric, "quality": found[metric], **found, **flops_fields(spent, full)}
 
 
 def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Timing]) -> dict[str, Any]:

@@ -248,7 +248,7 @@ def _summary(
         "batch_size": options.batch_size,
         "profile": profile,
         "note": surrogate_note(classifier.output, str(promise.criterion)),
-        "unit": classifier.output.unit,
+        "unit": classifier.output.unit_of(promise.criterion),
         "points": [_entry(one) for one in chosen],
     }
 

@@ -25,7 +25,7 @@ from ziggurat.errors import UserError
 from ziggurat.jobs.competition_rows import Setting, quality, row_of_batches, row_of_singles
 from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample
 from ziggurat.jobs.peer_calibration import Calibration, calibration_of
-from ziggurat.jobs.refusals import refuse_small
+from ziggurat.jobs.refusals import refuse_but_classes, refuse_small
 from ziggurat.native import why_missing
 from ziggurat.report.competition import (
     Answer,
@@ -84,6 +84,7 @@ def compete(
     refuse_small(model, "bench --peers")
     ours = _opened_ours(model, options, rules.only)
     classifier = ours[0]
+    refuse_but_classes(classifier, model, "bench --peers")
     points = [point.name for point in classifier.manifest.operating_points] if points is None else points
     contestants = [_of_ours(one, point) for one in ours for point in (FULL, *points)]
     data = rows_to_measure(classifier, source, columns)

@@ -18,6 +18,7 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, replay
 from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure, sample
+from ziggurat.jobs.refusals import refuse_but_classes
 from ziggurat.report.curves import Point, fixed_depth, oracle, random_exit, right_answers, sweep
 from ziggurat.report.measure import accuracy_interval, interleave
 from ziggurat.report.plots import Panel, Series, accuracy_figure
@@ -52,6 +53,7 @@ def draw(
     own. Times are of `timed_texts` rows, accuracy and FLOPs of all.
     """
     classifier, batch_size = options.open(model), options.batch_size
+    refuse_but_classes(classifier, model, "bench --figure")
     rows = rows_to_measure(classifier, source, columns)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     every = classifier.every_rung(encoded, batch_size, tokens=classifier.token_rule)

@@ -50,6 +50,7 @@ def evaluate(
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     rows, output = rows_to_measure(classifier, source, columns), classifier.output
+    promise = promise_of(classifier, operating_point, threshold)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     full_rule = rules.never(len(classifier.rungs))
     adaptive = classifier.run(encoded, rule, options.batch_size, progress)
@@ -59,10 +60,10 @@ def evaluate(
         "model": model,
         "data": source,
         "operating_point": operating_point if threshold is None else f"{rule.score} {threshold:g}",
-        "promise": promise_of(classifier, operating_point, threshold),
+        "promise": promise,
         "n": len(rows),
         "problem": str(output.problem),
-        "unit": output.unit,
+        "unit": output.unit_of(None if promise is None else promise["criterion"]),
         **figures(output, output.predictions(adaptive.logits), output.predictions(full.logits), rows.truth),
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
         "bops_ratio": _full_bops(classifier, encoded.lengths) / _bops(classifier, adaptive, rule),

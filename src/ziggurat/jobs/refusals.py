@@ -40,7 +40,7 @@ def refuse_but_classes(classifier: AdaptiveClassifier, model: str, command: str)
     if classifier.manifest.problem_type != Problem.SINGLE_LABEL:
         raise UserError(
             f"{model}: `ziggurat {command}` is about classes, and the model's problem is "
-            f"{classifier.manifest.problem_type}; `eval`, `calibrate` and `predict` know it"
+            f"{classifier.manifest.problem_type}; `eval`, `bench`, `calibrate` and `predict` know it"
         )
 
 

@@ -21,6 +21,7 @@ from ziggurat.engine.runner import AllRungs, replay
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.jobs.opening import ModelOptions, data_and_split, exit_rule, rows_to_measure, seen_in_training
+from ziggurat.jobs.refusals import refuse_but_classes
 from ziggurat.policies.outputs import CLASSES
 from ziggurat.report.analyses import Measured
 from ziggurat.report.columns import filled
@@ -140,6 +141,7 @@ class Request:
                 refuse(model)
         for model, name in zip(self.models, names, strict=True):
             classifier = self.options.open(model)
+            refuse_but_classes(classifier, model, "report")
             rows = rows_to_measure(classifier, self.source, self.columns)
             encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
             yield Subject(name, model, classifier, rows, encoded, self.options.batch_size, self.progress)

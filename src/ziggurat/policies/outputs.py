@@ -53,6 +53,10 @@ class Output:
         """The loss that is meant unless another is asked for."""
         return next(iter(self.losses.values()))
 
+    def unit_of(self, criterion: str | None) -> str:
+        """What 100 times this loss is counted in; None = the default loss."""
+        return f"{self.unit}, squared" if criterion == "squared-error" else self.unit
+
     def apart(self, label: Any, other: Any) -> float:
         """What two models' labels of one input are apart, in [0, 1], as `differs` has it for predictions."""
         numbers = isinstance(label, float) and isinstance(other, float)

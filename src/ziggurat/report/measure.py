@@ -144,6 +144,13 @@ def quality_fields(right: np.ndarray, spent: np.ndarray, full: np.ndarray) -> di
         "accuracy": correct / n,
         "accuracy_low": low,
         "accuracy_high": high,
+        **flops_fields(spent, full),
+    }
+
+
+def flops_fields(spent: np.ndarray, full: np.ndarray) -> dict[str, float | int]:
+    """What a result row says of cost: FLOPs spent (n), FLOPs of the full model (n)."""
+    return {
         "gflops_mean": float(spent.mean() / 1e9),
         "flops_gain": float(full.sum() / spent.sum()),
     }

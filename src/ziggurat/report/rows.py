@@ -47,14 +47,21 @@ SCHEMA: Mapping[str, type] = {
 }
 
 
+# What stands in the place of accuracy where answers are no classes: a figure's name, as `ziggurat eval` has it.
+ACCURACY = ("accuracy", "accuracy_low", "accuracy_high")
+OF_OTHERS: Mapping[str, type] = {"metric": str, "quality": Real}
+
+
 def checked_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row, with a `warning` where fewer FLOPs took more time. ValueError names a missing key or a wrong value."""
-    for key, kind in SCHEMA.items():
+    others = "metric" in row
+    schema = {key: kind for key, kind in SCHEMA.items() if not (others and key in ACCURACY)}
+    for key, kind in {**schema, **(OF_OTHERS if others else {})}.items():
         if key not in row:
             raise ValueError(f"row of {row.get('what')!r}: key {key!r} is missing")
         if not isinstance(row[key], kind) or isinstance(row[key], bool):
             raise ValueError(f"row of {row.get('what')!r}: {key} must be {kind.__name__}, not {row[key]!r}")
-    if not 0 <= row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] <= 1:
+    if not others and not 0 <= row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] <= 1:
         raise ValueError(f"row of {row['what']!r}: accuracy must lie in its interval, as shares of 1")
     if row["flops_gain"] > 1.5 and row["time_gain"] < 1.0:
         warning = f"{row['flops_gain']:.2f}x fewer FLOPs but only {row['time_gain']:.2f}x the speed"

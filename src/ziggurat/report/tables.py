@@ -58,12 +58,23 @@ RESULT_COLUMNS = (
     Column("warning", "warning"),
 )
 
+METRIC_COLUMNS = (Column("metric", "metric"), Column("quality", "quality", "", ".4f"))  # where answers are no classes
+
 POINT_COLUMNS = (
     Column("label", "curve"),
     Column("threshold", "threshold", "", ".3f"),
     Column("accuracy", "accuracy", "", ".2%"),
     Column("cost_ratio", "FLOPs", "x fewer", ".2f"),
 )
+
+
+def result_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Of result rows: accuracy with its interval, or the metric of a problem without classes."""
+    if not any("metric" in row for row in rows):
+        return RESULT_COLUMNS
+    place = RESULT_COLUMNS.index(ACCURACY_COLUMNS[0])
+    rest = RESULT_COLUMNS[place + len(ACCURACY_COLUMNS) :]
+    return (*RESULT_COLUMNS[:place], *METRIC_COLUMNS, *rest)
 
 
 def markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:

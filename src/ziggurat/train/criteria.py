@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ziggurat.encoder.span_model import IMPOSSIBLE
 from ziggurat.types import Problem
 
 Metric = Callable[[np.ndarray, np.ndarray], float]  # logits (n, …, n_outputs), labels (n, …) → larger is better
@@ -23,6 +24,7 @@ class Criterion:
     loss: Callable[[Tensor, Tensor], Tensor]  # logits (n, n_outputs), labels of labelled rows → mean
     distance: Callable[[Tensor, Tensor, bool], Tensor]  # teacher and student (n, n_outputs), reversed → mean
     metric: Metric
+    lead: Callable[[Tensor], Tensor]  # logits (n, n_outputs) → (n): the part of them that is the answer
 
     def blended(self, logits: Tensor, labels: Tensor, taught: Tensor, label_weight: float) -> Tensor:
         """(1 - w) x `taught` + w x the loss of the rows that have a label; of a batch without any the former alone."""
@@ -104,12 +106,30 @@ def span_ends(logits: np.ndarray, labels: np.ndarray) -> float:
     return float((np.moveaxis(logits.argmax(axis=-1), 0, -2) == labels).mean())
 
 
+def _first_class(logits: Tensor) -> Tensor:
+    return logits.amax(dim=1) - logits.mean(dim=1)
+
+
+def _each_label(logits: Tensor) -> Tensor:
+    return logits.abs().sum(dim=1)
+
+
+def _number(logits: Tensor) -> Tensor:
+    return logits[:, 0]
+
+
+def _best_span(logits: Tensor) -> Tensor:
+    possible = (logits > IMPOSSIBLE / 2).to(logits.dtype)
+    mean = (logits * possible).sum(dim=2) / possible.sum(dim=2)
+    return (logits.amax(dim=2) - mean).sum(dim=1)
+
+
 CRITERIA: Mapping[Problem, Criterion] = MappingProxyType(
     {
-        Problem.SINGLE_LABEL: Criterion(functional.cross_entropy, kl_divergence, accuracy),
-        Problem.MULTI_LABEL: Criterion(_yes_or_no, binary_divergence, micro_f1),
-        Problem.REGRESSION: Criterion(_numbers, square_distance, negative_square),
-        Problem.QUESTION_ANSWERING: Criterion(_span_loss, span_divergence, span_ends),
+        Problem.SINGLE_LABEL: Criterion(functional.cross_entropy, kl_divergence, accuracy, _first_class),
+        Problem.MULTI_LABEL: Criterion(_yes_or_no, binary_divergence, micro_f1, _each_label),
+        Problem.REGRESSION: Criterion(_numbers, square_distance, negative_square, _number),
+        Problem.QUESTION_ANSWERING: Criterion(_span_loss, span_divergence, span_ends, _best_span),
     }
 )
 CLASSES = CRITERIA[Problem.SINGLE_LABEL]

@@ -8,6 +8,7 @@ import torch
 from ziggurat.data.packing import PackedBatch, pack
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.train.batches import Examples
+from ziggurat.train.criteria import CRITERIA
 
 _PRIOR = 3.0  # occurrences that every entry is taken to have had, twice as important as the mean: rare words are read
 _BATCH = 64
@@ -40,7 +41,8 @@ def start_vocabulary(model: AdaptiveModel, rows: Examples, device: torch.device)
 def hold(model: AdaptiveModel, batch: PackedBatch) -> np.ndarray:
     """How much each token holds the answer, (n_tokens) float64: the squared gradient of the logits' lead.
 
-    The gradient is that of the largest logit over the mean of all, by a weight on the token as input and as key of
+    The gradient is that of the largest logit over the mean of all (of several labels that of all their sizes, of a
+    regression that of its number, of spans both ends'), by a weight on the token as input and as key of
     every layer. Attention is no guide here: full stops and brackets receive much and say little.
     """
     alive = torch.ones(len(batch.positions), device=model.classifier.classes.weight.device, requires_grad=True)
@@ -49,9 +51,8 @@ def hold(model: AdaptiveModel, batch: PackedBatch) -> np.ndarray:
     for layer in model.encoder.layers:
         context, _ = layer.scored_context(states, active=alive)
         states = layer.finish(states, context)
-    logits = model.classifier(states)
-    lead = logits.amax(dim=1) - logits.mean(dim=1)
-    (gradient,) = torch.autograd.grad(lead.sum(), alive)
+    logits = model.answer(states, states.states, batch)
+    (gradient,) = torch.autograd.grad(CRITERIA[model.problem].lead(logits).sum(), alive)
     squares: np.ndarray = gradient.double().square().cpu().numpy()
     return squares
 
