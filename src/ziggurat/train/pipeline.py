@@ -64,6 +64,7 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
     device = resolve_device(fit.device)
     state = PartialState(cpu=device.type == "cpu")
     if not (fit.made / MANIFEST).exists():
+        limits = label_range(fit, train, select)
         set_seed(fit.recipe.seed)
         model = _start(fit, train)
         refuse_misfits(fit.recipe, model.spec)
@@ -74,21 +75,20 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
         rows = _seen_rows(fit.source, train, select)
         examples = tuple(_examples(part, tokenizer, fit.recipe) for part in (train, select))
-        reference: dict[str, float] = {}
-        output = output_of(train.problem, label_range(fit, train, select))
+        notes: dict[str, Any] = {} if limits is None else {LABEL_RANGE: list(limits)}
+        output = output_of(train.problem, limits)
 
         def save(model: AdaptiveModel, stages: int, out: Path) -> None:
             if state.is_main_process and not out.exists():
                 manifest = _manifest(fit, model, train, max_length, stages)
-                notes = {**manifest.training, **reference, **_range_note(fit, train, select)}
-                save_model(model, replace(manifest, training=notes), rows, fit.source, out)
+                save_model(model, replace(manifest, training={**manifest.training, **notes}), rows, fit.source, out)
 
         def after(stages: int, model: AdaptiveModel) -> None:
             kind = fit.recipe.stages[stages - 1].kind
             if kind in PLAIN_STAGES and fit.grade is not None:
-                reference[REFERENCE] = fit.grade(model, tokenizer)
+                notes[REFERENCE] = fit.grade(model, tokenizer)
             elif kind in PLAIN_STAGES and select.labels is not None:
-                reference[REFERENCE] = full_accuracy(model, examples[1], output)
+                notes[REFERENCE] = full_accuracy(model, examples[1], output)
             if fit.keep_stages:
                 save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{kind}")
 
@@ -132,12 +132,16 @@ def run_recipe(
 def label_range(fit: Fit, *parts: Dataset | Questions) -> tuple[float, float] | None:
     """The least and largest label of a regression: as the user states them, else those that train or choose.
 
-    None = it has no labels, or the model is none of numbers. UserError where there is but one number, or a label is
+    None = the model is none of numbers. UserError where nothing says the range, there is but one number, or a label is
     outside of what is stated.
     """
     known = [part.labels[labelled(part.labels)] for part in parts if part.labels is not None]
-    if parts[0].problem is not Problem.REGRESSION or not (known or fit.label_range):
+    if parts[0].problem is not Problem.REGRESSION:
         return None
+    if not known and fit.label_range is None:
+        raise UserError(
+            f"{parts[0].source}: no labels say how far a regression's numbers go; give --label-range LOW,HIGH"
+        )
     numbers = np.concatenate([*known, fit.label_range or ()])
     low, high = float(numbers.min()), float(numbers.max())
     if low == high:
@@ -148,11 +152,6 @@ def label_range(fit: Fit, *parts: Dataset | Questions) -> tuple[float, float] | 
             f"{parts[0].source}: has labels from {low:g} to {high:g}; --label-range {stated} leaves some out"
         )
     return low, high
-
-
-def _range_note(fit: Fit, *parts: Dataset | Questions) -> dict[str, Any]:
-    found = label_range(fit, *parts)
-    return {} if found is None else {LABEL_RANGE: list(found)}
 
 
 def _start(fit: Fit, train: Dataset | Questions) -> AdaptiveModel:
