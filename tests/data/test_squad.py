@@ -55,13 +55,15 @@ def test_rows_as_hugging_face_has_them_are_the_same_questions(tmp_path):
 def test_the_form_of_a_file_tells_questions_from_texts(tmp_path, rows_file):
     squad = write_squad(tmp_path / "squad.json", n_articles=1)
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"question": "bat", "context": "bat kit"}\n')
+    rows.write_text('{"question": "bat", "context": "bat kit", "answers": {"text": [], "answer_start": []}}\n')
     table = tmp_path / "rows.csv"
-    table.write_text("question,context\nbat,bat kit\n")
+    table.write_text("question,context,label\nbat,bat kit,1\n")
     plain = tmp_path / "list.json"
     plain.write_text('[{"text": "bat", "label": 1}]')
-    assert [holds_questions(str(one)) for one in (squad, rows, table)] == [True] * 3
-    assert [holds_questions(str(one)) for one in (plain, rows_file, tmp_path / "none.json", "hf:x@y")] == [False] * 4
+    assert [holds_questions(str(one)) for one in (squad, rows)] == [True] * 2
+    assert [holds_questions(str(one)) for one in (table, plain, rows_file, tmp_path / "none.json", "hf:x@y")] == [
+        False
+    ] * 5
 
 
 def test_questions_without_answers_can_be_asked_but_not_measured(tmp_path):

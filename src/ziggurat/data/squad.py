@@ -99,7 +99,7 @@ class Questions:
 
 
 def holds_questions(source: str) -> bool:
-    """Whether a file's form is SQuAD's: its JSON, or rows with a question and a context."""
+    """Whether a file's form is SQuAD's: its JSON, or rows with a question, a context and answers."""
     path = Path(source).expanduser()
     if not path.is_file() or path.suffix.lower() not in READERS:
         return False
@@ -108,8 +108,8 @@ def holds_questions(source: str) -> bool:
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         with path.open("rb") as file:
             first = next((line for line in file if line.strip()), b"{}")
-        return all(b'"%s"' % name.encode() in first for name in _COLUMNS)
-    return set(_COLUMNS) <= read_table(path).cells.keys()
+        return all(b'"%s"' % name.encode() in first for name in (*_COLUMNS, "answers"))
+    return {*_COLUMNS, "answers"} <= read_table(path).cells.keys()
 
 
 def read_questions(source: str, role: Role = Role.TEST, answers_required: bool = True) -> Questions:
@@ -122,8 +122,14 @@ def read_questions(source: str, role: Role = Role.TEST, answers_required: bool =
     path = Path(source).expanduser()
     if not path.is_file():
         raise UserError(f"{source}: no such file; give SQuAD's JSON or rows with {', '.join(_COLUMNS)} and answers")
-    content = _squad_json(path)
-    found = list(_of_rows(read_table(path)) if content is None else _of_squad(content, source))
+    return questions_in(path, source, role, answers_required)
+
+
+def questions_in(place: Path | Table, source: str, role: Role = Role.TEST, answers_required: bool = True) -> Questions:
+    """The questions of a file, or of rows that are read already; errors as `read_questions`, which name `source`."""
+    content = _squad_json(place) if isinstance(place, Path) else None
+    table = read_table(place) if isinstance(place, Path) and content is None else place
+    found = list(_of_rows(table) if isinstance(table, Table) else _of_squad(content or {}, source))
     if not found:
         raise UserError(f"{source}: no questions; put some into it")
     for one in found:
