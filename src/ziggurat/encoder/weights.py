@@ -11,7 +11,7 @@ from ziggurat.errors import UserError
 
 Tensors = Mapping[str, Any]  # numpy arrays or torch tensors
 
-POOLER = "classifier.dense."  # a masked-language-model checkpoint has none
+POOLER = "classifier.dense"  # and its LayerNorm: a masked-language-model checkpoint has none
 CLASSES = "classifier.classes."  # only a fine-tuned classifier has it
 
 

@@ -22,8 +22,13 @@ struct Spec {
     int hidden, layers, heads, intermediate, vocabulary, positions, segments;
     bool gelu_tanh;
     float epsilon;  // of every LayerNorm
+    bool norm_first, gated;
+    std::vector<float> rotary;  // base of each layer's rotary positions; empty = positions are embedded
+    std::vector<int> windows;   // how many places away tokens of each layer see; 0 or empty = all
+    bool mean_pooling;          // the classifier reads the mean of all tokens, not the first
 
     int width() const { return hidden / heads; }
+    int window(int layer) const { return windows.empty() ? 0 : windows[layer - 1]; }
 };
 
 // A learned LayerNorm, with its own copy of the numbers.
@@ -35,15 +40,21 @@ struct NormWeights {
 };
 
 struct Layer {
-    Packed qkv, out, up, down;
-    NormWeights attention_norm, output_norm;
-    std::vector<float> guess;  // (d + 1): weights and bias of the predicted token score; empty = it has none
+    Packed qkv, out, up,
+        down;  // gated: `up` has the outputs that are activated, then those that they are multiplied with
+    std::optional<NormWeights> attention_norm;  // the first layer of a model with norms first has none
+    NormWeights output_norm;
+    std::vector<float> guess;         // (d + 1): weights and bias of the predicted token score; empty = it has none
+    const float* rotation = nullptr;  // (positions, head width): cosines, then sines; null = positions are embedded
 };
 
 // What gives an answer after a layer. Presets of ziggurat.encoder.heads; which one it is shows in what is there.
 struct Head {
     std::optional<Packed> narrow, query, key_value, out;  // FastBERT alone
     std::optional<Packed> dense;                          // with tanh; all but the linear head
+    std::optional<NormWeights> norm;                      // of the states that it reads, where no layer ends with one
+    std::optional<NormWeights> dense_norm;                // behind `dense`
+    bool mean = false;                                    // reads the mean of all tokens, not the first
     Packed classes;
 };
 
@@ -54,6 +65,7 @@ struct Model {
     int n_classes;
     const float *word, *position, *segment;  // belong to the caller, who keeps them alive: they may be a mapped file
     NormWeights embedding_norm;
+    std::map<float, std::vector<float>> rotations;  // of each base, the tables that layers point to
     std::vector<Layer> layers;
     std::vector<int> rung_layers;  // 1 … L, rising; the last is L
     std::vector<Head> heads;       // one for each rung
