@@ -17,6 +17,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import numpy as np
 import pytest
 
+from families import shake
+
 LABELS = ("river", "stone", "tower")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = tuple(
@@ -52,16 +54,6 @@ def tiny_bert(**changes):
     model = BertForSequenceClassification(BertConfig(**settings | changes)).eval()
     shake(model)
     return model
-
-
-def shake(module) -> None:
-    """Moves every bias and LayerNorm weight away from its start."""
-    import torch
-
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.2 * torch.randn_like(parameter))
 
 
 def save_checkpoint(model, folder: Path) -> Path:

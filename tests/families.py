@@ -1,8 +1,8 @@
-"""Tiny random classifiers of every architecture, as transformers makes them, in folders with a tokenizer of their kind."""
+"""Tiny random classifiers of every architecture, made by transformers, in folders with a tokenizer of their kind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # name → transforme
     "xlm-roberta": ("XLMRoberta", {"type_vocab_size": 1}),
     "camembert": ("Camembert", {"type_vocab_size": 1}),
     "distilbert": ("DistilBert", {}),
-    "electra": ("Electra", {"embedding_size": 16}),
+    "electra": ("Electra", {"embedding_size": 16, "initializer_range": 0.3}),
     "electra-unprojected": ("Electra", {"embedding_size": 32}),
     "ernie-1": ("Ernie", {"hidden_act": "relu"}),
     "ernie-2": ("Ernie", {"use_task_id": True, "task_type_vocab_size": 3}),
@@ -59,8 +59,6 @@ def family(name: str, **changes: Any) -> Any:
     import torch
     import transformers
 
-    from conftest import shake
-
     classes, settings = FAMILIES[name]
     sizes = _DISTILBERT if name == "distilbert" else _SIZES
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
@@ -77,3 +75,38 @@ def save_family(name: str, folder: Path, **changes: Any) -> Path:
     family(name, **changes).save_pretrained(folder)
     tokenizer_of(name).save_pretrained(folder)
     return folder
+
+
+def shake(module: Any) -> None:
+    """Moves every bias and LayerNorm weight away from its start."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+
+
+def save_adaptive(name: str, folder: Path, pruning: Any = None, head_kind: str = "pooler", pairs: bool = False) -> Path:
+    """A finished model folder of this family in `folder`/model, a head after each layer but the last."""
+    import numpy as np
+    import torch
+
+    from ziggurat.encoder.checkpoint import load_hf, save_model
+    from ziggurat.encoder.folder import Manifest
+
+    source = save_family(name, folder / "source")
+    torch.manual_seed(1)
+    model = load_hf(source, len(LABELS), head_kind, None, pruning=pruning)
+    shake(model.exits)
+    manifest = Manifest(LABELS, pairs, model.spec.positions, head_kind, model.head_layers, "", pruning=pruning)
+    save_model(model, manifest, np.array([1], dtype=np.uint64), source, folder / "model")
+    return folder / "model"
+
+
+def random_texts(seed: int, lengths: Sequence[int]) -> list[str]:
+    """One text of so many words for each length, in the letters that all the tokenizers know."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    return [" ".join("".join(rng.choice(list(LETTERS), rng.integers(1, 7))) for _ in range(n)) + "," for n in lengths]

@@ -11,12 +11,11 @@ import pytest
 import torch
 
 import families
-from families import FAMILIES, LABELS, save_family
+from families import FAMILIES, LABELS, random_texts, save_adaptive, save_family
 from ziggurat.data.tokenize import TextTokenizer, pack_rows
 from ziggurat.encoder.architectures import ARCHITECTURES
-from ziggurat.encoder.checkpoint import load_hf, load_model, read_config, save_model
+from ziggurat.encoder.checkpoint import load_hf, load_model, read_config
 from ziggurat.encoder.flops import embedding_flops, full_flops, path_flops, rung_flops
-from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.weights import from_hf, to_hf
 from ziggurat.errors import UserError
@@ -32,24 +31,10 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def folders(checkpoints, tmp_path_factory) -> dict[str, Path]:
+def folders(tmp_path_factory) -> dict[str, Path]:
     """A model folder of each, with a head after each layer but the last. Shared."""
     root = tmp_path_factory.mktemp("models")
-    return {name: saved(source, root / name) for name, source in checkpoints.items()}
-
-
-def saved(source: Path, out: Path) -> Path:
-    torch.manual_seed(1)
-    model = load_hf(source, len(LABELS), "pooler", None)
-    manifest = Manifest(LABELS, False, model.spec.positions, "pooler", model.head_layers, "")
-    save_model(model, manifest, np.array([1], dtype=np.uint64), source, out)
-    return out
-
-
-def words(seed: int) -> list[str]:
-    rng = np.random.default_rng(seed)
-    letters = list(families.LETTERS)
-    return [" ".join("".join(rng.choice(letters, rng.integers(1, 7))) for _ in range(n)) + "," for n in LENGTHS]
+    return {name: save_adaptive(name, root / name) for name in FAMILIES}
 
 
 def theirs(folder: Path, texts, pairs=None) -> tuple[list[list[int]], torch.Tensor]:
@@ -80,8 +65,8 @@ def ours(folder: Path, texts, pairs=None) -> tuple[list[list[int]], torch.Tensor
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("pairs", [False, True])
 def test_tokens_and_logits_equal_transformers(checkpoints, name, pairs):
-    texts = words(0)
-    other = words(1)[::-1] if pairs else None
+    texts = random_texts(0, LENGTHS)
+    other = random_texts(1, LENGTHS)[::-1] if pairs else None
     (mine, logits), (expected, answers) = (run(checkpoints[name], texts, other) for run in (ours, theirs))
     assert max(map(len, expected)) == read_spec(read_config(checkpoints[name])).positions
     # Two equally long sides of a pair are cut from opposite ends by the two; what is fed to both is compared below.
@@ -114,7 +99,7 @@ def test_a_bare_encoder_gets_the_same_weights_but_a_fresh_classifier(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_saved_folder_answers_alike_here_and_in_transformers(checkpoints, folders, name):
-    texts = words(2)
+    texts = random_texts(2, LENGTHS)
     (ids, expected), (same, answers) = (theirs(where[name], texts) for where in (checkpoints, folders))
     assert same == ids and torch.equal(answers, expected)
     model, _ = load_model(folders[name])
@@ -130,7 +115,9 @@ def test_a_saved_folder_answers_alike_here_and_in_transformers(checkpoints, fold
 def test_every_weight_moves_an_answer_or_is_one_that_no_text_reads(checkpoints, name):
     """A gradient for each tensor: none of them is forgotten in the forward."""
     model = load_hf(checkpoints[name], len(LABELS), "linear", ())
-    encoded = TextTokenizer(checkpoints[name], model.spec.positions).encode(words(0), words(1))
+    encoded = TextTokenizer(checkpoints[name], model.spec.positions).encode(
+        random_texts(0, LENGTHS), random_texts(1, LENGTHS)
+    )
     model.full_logits(pack_rows(encoded, np.arange(len(encoded)))).square().sum().backward()
     for part, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, part
@@ -160,7 +147,7 @@ def test_only_a_projection_behind_the_embeddings_costs_flops(checkpoints):
 
 @pytest.mark.parametrize("model_type", ["deberta", "deberta-v2"])
 def test_deberta_is_refused_with_the_reason_and_what_works(model_type):
-    with pytest.raises(UserError, match="disentangled.*roberta.*electra") as refusal:
+    with pytest.raises(UserError, match=r"disentangled.*roberta.*electra") as refusal:
         read_spec({"model_type": model_type})
     assert "\n" not in str(refusal.value)
 
@@ -179,7 +166,7 @@ def test_positions_that_the_offset_uses_up_are_refused(checkpoints):
 @pytest.mark.parametrize("name", ["distilbert", "roberta"])
 def test_segment_ids_change_nothing_where_the_model_has_no_two_kinds(checkpoints, name):
     model = load_hf(checkpoints[name], len(LABELS), "linear", ()).eval()
-    encoded = TextTokenizer(checkpoints[name], model.spec.positions).encode(words(3))
+    encoded = TextTokenizer(checkpoints[name], model.spec.positions).encode(random_texts(3, LENGTHS))
     batch = pack_rows(encoded, np.arange(len(encoded)))
     with torch.no_grad():
         assert torch.equal(

@@ -14,7 +14,7 @@ kernels = _core.kernels
 
 SETS = kernels.names()
 DTYPES = ("f32", "bf16", "i8")
-FINISHES = ("none", "gelu", "gelu_tanh", "tanh")
+FINISHES = ("none", "gelu", "gelu_tanh", "tanh", "relu")
 LENGTHS = (1, 2, 3, 5, 6, 7, 8, 13, 16, 17, 33, 54, 64, 65, 130)
 repeatable = settings(derandomize=True, deadline=None, max_examples=25)
 every_set = pytest.mark.parametrize("name", SETS)
@@ -54,6 +54,8 @@ def finished(y: np.ndarray, finish: str) -> np.ndarray:
         return y * 0.5 * (1 + np.vectorize(math.erf)(y / math.sqrt(2)))
     if finish == "gelu_tanh":
         return y * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
+    if finish == "relu":
+        return np.maximum(y, 0)
     return np.tanh(y) if finish == "tanh" else y
 
 

@@ -2,8 +2,9 @@
 
 One convention for everything that Ziggurat prints: 2 x multiply-adds of the matrix products, real tokens only (special
 tokens included, padding never), attention products counted, exit heads and the final classifier counted, embeddings
-free but for a linear map behind them (ELECTRA). Elementwise work (softmax, LayerNorm, GELU, the entropy of an exit, the column sums of a pruning score) holds no
-matrix product and is not counted. The conventions of other papers are in `ziggurat.report.conventions`.
+free but for the linear map that widens some. Elementwise work (softmax, LayerNorm, GELU, the entropy of an exit, the
+column sums of a pruning score) holds no matrix product and is not counted. The conventions of other papers are in
+`ziggurat.report.conventions`.
 """
 
 from __future__ import annotations

@@ -20,8 +20,17 @@ const Kernels& kernels_for(const std::string& name) {
     throw std::invalid_argument("instruction set '" + name + "' is not available on this processor");
 }
 
+Finish activation_named(const std::string& name) {
+    if (name == "gelu") return Finish::gelu;
+    if (name == "gelu_tanh") return Finish::gelu_tanh;
+    if (name == "relu") return Finish::relu;
+    refuse(name != "tanh", "activation '" + name + "': must be gelu, gelu_tanh, relu or tanh");
+    return Finish::tanh;
+}
+
 Spec read_spec(const nb::dict& dict) {
     const auto whole = [&](const char* key) { return nb::cast<int>(dict[key]); };
+    const auto named = [&](const char* key) { return activation_named(nb::cast<std::string>(dict[key])); };
     return {whole("hidden"),
             whole("layers"),
             whole("heads"),
@@ -29,7 +38,11 @@ Spec read_spec(const nb::dict& dict) {
             whole("vocabulary"),
             whole("positions"),
             whole("segments"),
-            nb::cast<std::string>(dict["activation"]) == "gelu_tanh",
+            whole("position_offset"),
+            whole("embedding_width"),
+            whole("task_types"),
+            named("activation"),
+            named("head_activation"),
             nb::cast<float>(dict["layer_norm_eps"]),
             nb::cast<bool>(dict["norm_first"]),
             nb::cast<bool>(dict["gated"]),
@@ -58,7 +71,7 @@ Engine::Engine(const nb::dict& spec, const nb::dict& tensors, const std::vector<
         named[nb::cast<std::string>(name)] = tensor;
     }
     model_ = make_model(read_spec(spec), named, head_layers, dtype_named(dtype), kernels_for(instructions));
-    for (const char* kind : {"word", "position", "segment"}) {
+    for (const char* kind : {"word", "position"}) {
         const std::string name = "encoder.embeddings." + std::string(kind) + ".weight";
         if (tensors.contains(name.c_str())) kept_alive_.append(tensors[name.c_str()]);
     }
@@ -124,7 +137,7 @@ int Engine::check_ids(const In<int64_t>& ids, const In<int64_t>& positions) cons
     const int n = matrix_rows(ids, 2, "ids");
     check_positions(positions, n);
     check_range(ids.data(), n, 2, model_->spec.vocabulary, "token id");
-    if (model_->segment) check_range(ids.data() + 1, n, 2, model_->spec.segments, "segment id");
+    if (model_->spec.reads_segments()) check_range(ids.data() + 1, n, 2, model_->spec.segments, "segment id");
     return n;
 }
 

@@ -77,7 +77,8 @@ Finish finish_named(const std::string& name) {
     if (name == "none") return Finish::none;
     if (name == "gelu") return Finish::gelu;
     if (name == "gelu_tanh") return Finish::gelu_tanh;
-    demand(name == "tanh", "finish: none, gelu, gelu_tanh or tanh");
+    if (name == "relu") return Finish::relu;
+    demand(name == "tanh", "finish: none, gelu, gelu_tanh, tanh or relu");
     return Finish::tanh;
 }
 

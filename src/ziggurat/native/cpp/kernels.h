@@ -36,7 +36,7 @@ struct Packed {
     std::vector<int32_t> sums;  // i8: (out, rounded up), whatever the instruction set corrects its products with
 };
 
-enum class Finish : uint8_t { none, gelu, gelu_tanh, tanh };
+enum class Finish : uint8_t { none, gelu, gelu_tanh, tanh, relu };
 
 // LayerNorm: (x - mean) / sqrt(variance + epsilon) * gain + shift.
 struct Norm {

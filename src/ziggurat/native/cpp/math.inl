@@ -82,6 +82,7 @@ template <class S> void finish(Finish how, float* y, ptrdiff_t stride, int rows,
         if (how == Finish::gelu) apply<S>(y, columns, [](auto x) { return gelu<S>(x); });
         if (how == Finish::gelu_tanh) apply<S>(y, columns, [](auto x) { return gelu_tanh<S>(x); });
         if (how == Finish::tanh) apply<S>(y, columns, [](auto x) { return tanh<S>(x); });
+        if (how == Finish::relu) apply<S>(y, columns, [](auto x) { return S::max(S::set(0.f), x); });
     }
 }
 
@@ -97,6 +98,7 @@ template <class S> void gate(Finish how, float* y, ptrdiff_t stride, int rows, i
     for (int i = 0; i < rows; ++i, y += stride) {
         if (how == Finish::gelu) apply_gate<S>(y, y + columns, columns, [](auto x) { return gelu<S>(x); });
         if (how == Finish::gelu_tanh) apply_gate<S>(y, y + columns, columns, [](auto x) { return gelu_tanh<S>(x); });
+        if (how == Finish::relu) apply_gate<S>(y, y + columns, columns, [](auto x) { return S::max(S::set(0.f), x); });
     }
 }
 

@@ -1,5 +1,6 @@
 #include "model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -84,6 +85,22 @@ class Reader {
     const Kernels& kernels_;
 };
 
+// What is added to a token of each kind of segment: its own row, and the first of the tasks. A row of zeros where the
+// architecture has neither.
+std::vector<float> read_segments(const Reader& reader, const Spec& spec) {
+    const int e = spec.embedded();
+    std::vector<float> rows(static_cast<size_t>(std::max(spec.segments, 1)) * e, 0.f);
+    if (spec.segments) {
+        const float* own = reader.floats("encoder.embeddings.segment.weight", {spec.segments, e});
+        std::copy_n(own, rows.size(), rows.data());
+    }
+    if (spec.task_types) {
+        const float* task = reader.floats("encoder.embeddings.task.weight", {spec.task_types, e});
+        for (size_t i = 0; i < rows.size(); ++i) rows[i] += task[i % e];
+    }
+    return rows;
+}
+
 Layer read_layer(const Reader& reader, const Spec& spec, int layer) {
     const std::string prefix = "encoder.layers." + std::to_string(layer - 1) + ".";
     const int d = spec.hidden;
@@ -116,6 +133,7 @@ Head read_head(const Reader& reader, const Spec& spec, const std::string& name, 
         head.query = reader.linear(name + ".query", width, width, Dtype::f32);
         head.out = reader.linear(name + ".out", width, width, Dtype::f32);
     }
+    if (!head.narrow) head.activation = spec.head_activation;
     if (reader.has(name + ".dense.weight")) head.dense = reader.linear(name + ".dense", width, width, Dtype::f32);
     head.norm = reader.norm_if_there(name + ".norm", spec.hidden, spec.epsilon);
     head.dense_norm = reader.norm_if_there(name + ".dense_norm", width, spec.epsilon);
@@ -151,6 +169,8 @@ void check(const Spec& spec, const std::vector<int>& head_layers) {
         throw std::invalid_argument("spec: rotary positions need heads of an even width");
     for (const int size : {spec.hidden, spec.layers, spec.heads, spec.intermediate, spec.vocabulary, spec.positions})
         if (size < 1) throw std::invalid_argument("spec: every size must be at least 1");
+    for (const int size : {spec.segments, spec.position_offset, spec.embedding_width, spec.task_types})
+        if (size < 0) throw std::invalid_argument("spec: no size may be negative");
     if (spec.hidden % spec.heads) throw std::invalid_argument("spec: heads do not divide the width");
     int before = 0;
     for (const int layer : head_layers) {
@@ -166,20 +186,24 @@ std::unique_ptr<Model> make_model(const Spec& spec, const Tensors& tensors, cons
                                   Dtype dtype, const Kernels& kernels) {
     check(spec, head_layers);
     const Reader reader(tensors, dtype, kernels);
-    const int d = spec.hidden;
+    const int e = spec.embedded();
     const int n_classes = reader.rows("classifier.classes");
     auto model = std::make_unique<Model>();
     model->spec = spec;
     model->dtype = dtype;
     model->kernels = &kernels;
     model->n_classes = n_classes;
-    model->word = reader.floats("encoder.embeddings.word.weight", {spec.vocabulary, d});
-    model->position = model->segment = nullptr;
-    if (spec.rotary.empty()) {
-        model->position = reader.floats("encoder.embeddings.position.weight", {spec.positions, d});
-        model->segment = reader.floats("encoder.embeddings.segment.weight", {spec.segments, d});
+    model->word = reader.floats("encoder.embeddings.word.weight", {spec.vocabulary, e});
+    if (!spec.rotary.empty()) {
+        model->no_position.assign(e, 0.f);
+    } else {
+        const int64_t places = static_cast<int64_t>(spec.positions) + spec.position_offset;
+        model->position = reader.floats("encoder.embeddings.position.weight", {places, e}) +
+                          static_cast<ptrdiff_t>(spec.position_offset) * e;
     }
-    model->embedding_norm = reader.norm("encoder.embeddings.norm", d, spec.epsilon);
+    model->segment = read_segments(reader, spec);
+    model->embedding_norm = reader.norm("encoder.embeddings.norm", e, spec.epsilon);
+    if (spec.embedding_width) model->project = reader.linear("encoder.embeddings.project", spec.hidden, e, Dtype::f32);
     for (int layer = 1; layer <= spec.layers; ++layer) {
         model->layers.push_back(read_layer(reader, spec, layer));
         if (spec.rotary.empty()) continue;

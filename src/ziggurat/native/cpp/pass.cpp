@@ -49,29 +49,26 @@ void add(float* y, Rows rows, int d) {
 }  // namespace
 
 void Pass::embed(const int64_t* ids, const int64_t* positions, int n, float* states) {
-    const int d = model_.spec.hidden;
-    if (!model_.position) return embed_words(ids, n, states);
-    in_blocks(n, BLOCK, 3 * BLOCK * sizeof(int32_t), [&](int begin, int end, std::byte* scratch) {
-        auto* index = reinterpret_cast<int32_t*>(scratch);
+    const int d = model_.spec.hidden, e = model_.spec.embedded();
+    const bool reads_segments = model_.spec.reads_segments();
+    const auto* project = model_.project ? &*model_.project : nullptr;
+    const size_t operand = project ? round_up(kernels_.operand_size(*project, BLOCK), LINE) : 0;
+    const size_t narrow = project ? round_up(sizeof(float) * BLOCK * e, LINE) : 0;
+    in_blocks(n, BLOCK, operand + narrow + 3 * BLOCK * sizeof(int32_t), [&](int begin, int end, std::byte* scratch) {
+        auto* index = reinterpret_cast<int32_t*>(scratch + operand + narrow);
+        float* out = states + static_cast<ptrdiff_t>(begin) * d;
+        float* embedded = project ? reinterpret_cast<float*>(scratch + operand) : out;
         const int rows = end - begin;
         for (int i = 0; i < rows; ++i) {
             index[i] = static_cast<int32_t>(ids[2 * (begin + i)]);
             index[BLOCK + i] = static_cast<int32_t>(positions[begin + i]);
-            index[2 * BLOCK + i] = static_cast<int32_t>(ids[2 * (begin + i) + 1]);
+            index[2 * BLOCK + i] = reads_segments ? static_cast<int32_t>(ids[2 * (begin + i) + 1]) : 0;
         }
-        kernels_.embed({model_.word, d, index, rows}, {model_.position, d, index + BLOCK, rows},
-                       {model_.segment, d, index + 2 * BLOCK, rows}, d, model_.embedding_norm.view(),
-                       states + static_cast<ptrdiff_t>(begin) * d, d);
-    });
-}
-
-// The embeddings of a model whose positions and segments are not embedded.
-void Pass::embed_words(const int64_t* ids, int n, float* states) {
-    const int d = model_.spec.hidden;
-    in_blocks(n, BLOCK, 0, [&](int begin, int end, std::byte*) {
-        for (int i = begin; i < end; ++i)
-            normalise({model_.word + ids[2 * i] * d, d, nullptr, 1}, d, model_.embedding_norm.view(),
-                      states + static_cast<ptrdiff_t>(d) * i);
+        const Rows places = model_.position ? Rows{model_.position, e, index + BLOCK, rows}
+                                            : Rows{model_.no_position.data(), 0, nullptr, rows};
+        kernels_.embed({model_.word, e, index, rows}, places, {model_.segment.data(), e, index + 2 * BLOCK, rows}, e,
+                       model_.embedding_norm.view(), embedded, e);
+        if (project) linear(*project, {embedded, e, nullptr, rows}, out, d, Finish::none, scratch);
     });
 }
 
@@ -107,9 +104,9 @@ void Pass::finish(int layer, Rows states, Rows context, float* out) {
 // Rows (n, d) through both maps → y (n, d), which may be the rows' own memory; `inner` has room for the first map's outputs.
 void Pass::feed_forward(const Layer& weights, Rows rows, float* inner, float* y, void* operand) {
     const int wide = weights.up.out;
-    const Finish gelu = model_.spec.gelu_tanh ? Finish::gelu_tanh : Finish::gelu;
-    linear(weights.up, rows, inner, wide, model_.spec.gated ? Finish::none : gelu, operand);
-    if (model_.spec.gated) kernels_.gate(gelu, inner, wide, rows.n, wide / 2);
+    const Finish activation = model_.spec.activation;
+    linear(weights.up, rows, inner, wide, model_.spec.gated ? Finish::none : activation, operand);
+    if (model_.spec.gated) kernels_.gate(activation, inner, wide, rows.n, wide / 2);
     linear(weights.down, {inner, wide, nullptr, rows.n}, y, model_.spec.hidden, Finish::none, operand);
 }
 
@@ -219,7 +216,7 @@ void Pass::read_first(const Head& head, const float* states, const Edges& edges,
             read.data = other;
             then(*head.out, Finish::none);
         }
-        if (head.dense) then(*head.dense, Finish::tanh);
+        if (head.dense) then(*head.dense, head.activation);
         if (head.dense_norm) {
             float* dense = read.data == one ? one : other;
             kernels_.add_norm(dense, width, {nullptr, 0, nullptr, rows}, rows, width, head.dense_norm->view());

@@ -63,7 +63,6 @@ class Pass {
     void in_blocks(int n, int most, size_t scratch, const Block& block);
     void linear(const Packed& weights, Rows rows, float* y, ptrdiff_t stride, Finish finish, void* operand);
     void normalise(Rows rows, int d, const Norm& norm, float* y);
-    void embed_words(const int64_t* ids, int n, float* states);
     void project(int layer, Rows states, const int64_t* positions, int from, int to, float* qkv);
     const Span* seen(int layer, const int64_t* positions, const Edges& edges);
     void score(const float* received, const Span* seen, const Edges& edges, float* scores);

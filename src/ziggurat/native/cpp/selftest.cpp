@@ -97,7 +97,7 @@ bool agrees_with_scalar(const Kernels& candidate) {
     constexpr float TOLERANCE = 1e-5f;
     for (int rows : {1, 9})
         for (Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::i8})
-            for (Finish finish : {Finish::none, Finish::gelu, Finish::gelu_tanh, Finish::tanh}) {
+            for (Finish finish : {Finish::none, Finish::gelu, Finish::gelu_tanh, Finish::tanh, Finish::relu}) {
                 const float tolerance = dtype == Dtype::i8 && finish == Finish::none ? 0.f : TOLERANCE;
                 const Floats expected = linear(scalar, dtype, finish, rows);
                 if (!close(linear(candidate, dtype, finish, rows), expected, tolerance)) return false;
