@@ -19,7 +19,7 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # name → transforme
     "electra-unprojected": ("Electra", {"embedding_size": 32}),
     "ernie-1": ("Ernie", {"hidden_act": "relu"}),
     "ernie-2": ("Ernie", {"use_task_id": True, "task_type_vocab_size": 3}),
-    "modernbert": ("ModernBert", {"local_attention": 8}),
+    "modernbert": ("ModernBert", {"local_attention": 8, "initializer_range": 0.3}),
     "modernbert-mean": (  # all that its configuration can ask for
         "ModernBert",
         {
@@ -28,6 +28,7 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # name → transforme
             "classifier_pooling": "mean",
             "hidden_activation": "gelu_pytorch_tanh",
             "classifier_activation": "tanh",
+            "initializer_range": 0.3,
             **dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True),
         },
     ),
