@@ -129,7 +129,9 @@ def shake(module: Any) -> None:
                 parameter.add_(0.2 * torch.randn_like(parameter))
 
 
-def save_adaptive(name: str, folder: Path, pruning: Any = None, head_kind: str = "pooler", pairs: bool = False) -> Path:
+def save_adaptive(
+    name: str, folder: Path, pruning: Any = None, head_kind: str = "pooler", pairs: bool = False, **changes: Any
+) -> Path:
     """A finished model folder of this family in `folder`/model, a head after each layer but the last."""
     import numpy as np
     import torch
@@ -137,7 +139,7 @@ def save_adaptive(name: str, folder: Path, pruning: Any = None, head_kind: str =
     from ziggurat.encoder.checkpoint import load_hf, save_model
     from ziggurat.encoder.folder import Manifest
 
-    source = save_family(name, folder / "source")
+    source = save_family(name, folder / "source", **changes)
     torch.manual_seed(1)
     model = load_hf(source, len(LABELS), head_kind, None, pruning=pruning)
     shake(model.exits)

@@ -42,6 +42,12 @@ def student_spec(config: StudentConfig, teacher: EncoderSpec) -> EncoderSpec:
     """The student's architecture; UserError, with the fix, where it is larger than the teacher or splits a head."""
     hidden = teacher.hidden if config.hidden is None else config.hidden
     intermediate = teacher.intermediate if config.intermediate is None else config.intermediate
+    narrower = (hidden, intermediate) != (teacher.hidden, teacher.intermediate)
+    if teacher.rotary and config.checkpoint is None and (narrower or config.start != "first"):
+        raise UserError(
+            f"student: of a {teacher.model_type} only the first layers can be kept, as wide as they are (layers differ "
+            'in what they see, heads turn with positions); set start = "first" without sizes, or name a checkpoint'
+        )
     wanted = {"layers": config.layers, "hidden": hidden, "intermediate": intermediate}
     for name, size in wanted.items():
         most = getattr(teacher, name)
@@ -61,7 +67,9 @@ def student_spec(config: StudentConfig, teacher: EncoderSpec) -> EncoderSpec:
             f"student: hidden {hidden} is the width of the embeddings, which would need no projection; "
             f"set hidden = {hidden + teacher.heads}"
         )
-    spec = replace(teacher, layers=config.layers, hidden=hidden, intermediate=intermediate)
+    k = config.layers
+    per_layer = {"rotary": teacher.rotary[:k], "windows": teacher.windows[:k]}
+    spec = replace(teacher, layers=k, hidden=hidden, intermediate=intermediate, **per_layer)
     if config.checkpoint is not None:
         _refuse_other_sizes(config.checkpoint, spec)
     return spec

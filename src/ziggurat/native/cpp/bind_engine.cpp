@@ -151,6 +151,8 @@ void bind_engine(nb::module_& module) {
         .def_prop_ro("threads", &Engine::threads)
         .def_prop_ro("n_classes", &Engine::n_classes)
         .def_prop_ro("rung_layers", &Engine::rung_layers)
+        .def_prop_ro("workspace_bytes", &Engine::workspace_bytes,
+                     "Memory that calls use again and again; it only grows.")
         .def("embed", &Engine::embed, exact("ids"), exact("positions"))
         .def("context", &Engine::context, nb::arg("layer"), exact("states"), exact("positions"), exact("cu_seqlens"),
              nb::arg("scored"), nb::arg("from_others"))

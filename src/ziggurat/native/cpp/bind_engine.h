@@ -24,6 +24,7 @@ class Engine {
     int threads() const { return threads_; }
     int n_classes() const { return model_->n_classes; }
     std::vector<int> rung_layers() const { return model_->rung_layers; }
+    size_t workspace_bytes() const { return work_.bytes(); }
 
     // One step at a time.
     Out<float> embed(const In<int64_t>& ids, const In<int64_t>& positions);

@@ -18,6 +18,14 @@ inline int count(const Edges& edges) { return static_cast<int>(edges.size()) - 1
 struct Workspace {
     std::vector<Buffer> threads;  // scratch of each thread
     Buffer qkv, context, received, scores, narrow, states, seen, read;
+
+    size_t bytes() const {
+        size_t sum = 0;
+        for (const Buffer& buffer : threads) sum += buffer.bytes();
+        for (const Buffer* buffer : {&qkv, &context, &received, &scores, &narrow, &states, &seen, &read})
+            sum += buffer->bytes();
+        return sum;
+    }
 };
 
 constexpr int BLOCK = 48;  // rows that one thread takes at a time: what it makes of them stays in its cache
