@@ -50,11 +50,12 @@ _DISTILBERT = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64} | {
 def tokenizer_of(name: str) -> Any:
     """A transformers tokenizer of the family's kind: WordPiece, byte-level BPE or Unigram over the same few letters."""
     import transformers
+    from tokenizers.pre_tokenizers import ByteLevel
 
     if name == "roberta":
-        pieces = ["<s>", "<pad>", "</s>", "<unk>", *LETTERS, "Ġ", ",", "ba", "Ġba", "Ġki", "st", "<mask>"]
         merges = [("b", "a"), ("Ġ", "ba"), ("k", "i"), ("Ġ", "ki"), ("s", "t")]
-        pieces.insert(-1, "ki")
+        joined = [one + other for one, other in merges]
+        pieces = ["<s>", "<pad>", "</s>", "<unk>", *sorted(ByteLevel.alphabet()), *joined, "<mask>"]
         return transformers.RobertaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges)
     if name in ("xlm-roberta", "camembert"):
         special = ["<s>", "<pad>", "</s>", "<unk>"]

@@ -156,3 +156,14 @@ def test_a_tokenizer_without_a_first_special_token_is_refused(tmp_path: Path):
 def test_a_length_without_room_for_text_is_refused(tokenizer_folder):
     with pytest.raises(UserError, match="use 5 or more"):
         TextTokenizer(tokenizer_folder, 4)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [models.WordPiece({"a": 0, "[CLS]": 1, "[SEP]": 2}, unk_token="[UNK]"), models.Unigram([("a", -1.0)], None)],
+    ids=["WordPiece", "Unigram"],
+)
+def test_a_tokenizer_without_a_token_for_unknown_text_is_refused(tmp_path, model):
+    Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match="has no token for unknown text"):
+        TextTokenizer(tmp_path, 16)

@@ -20,6 +20,7 @@ from ziggurat.data.tables import first_line
 from ziggurat.errors import UserError
 
 CHUNK = 1024  # texts per call: an encoding takes far more memory than the two numbers per token that we keep
+RARE = "\U0002a6d6"  # an ideograph that hardly any vocabulary has
 UNSPEAKABLE = re.compile("[\x00\ud800-\udfff]")  # NUL and lone surrogates
 
 
@@ -144,6 +145,10 @@ class TextTokenizer:
             pieces += self._special(frame.blocks[side + 1])
         return pieces
 
+    def n_ids(self) -> int:
+        """How many ids there are at least: one more than the largest."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
     def piece_kinds(self) -> np.ndarray:
         """What each vocabulary entry is to a word, (vocabulary) uint8: see `data.pieces`."""
         kinds = piece_kinds(self._tokenizer)
@@ -210,6 +215,12 @@ def _load(path: Path) -> Any:
         raise UserError(f"{path}: not a readable tokenizer, save it again ({first_line(error)})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    try:
+        tokenizer.encode(RARE)
+    except Exception as error:
+        raise UserError(
+            f"{path}: has no token for unknown text; save it again with its special tokens ({first_line(error)})"
+        ) from error
     return tokenizer
 
 

@@ -27,7 +27,11 @@ from ziggurat.files import whole_folder
 from ziggurat.recipe import PruningConfig
 
 _OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+# Only the first is read here; the others are for transformers, of any version.
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"),
+)
 
 
 def load_hf(
@@ -130,10 +134,9 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{source}: no tokenizer that transformers can read ({str(error).splitlines()[0]})"
-            ) from None
+        except (OSError, ValueError, ImportError) as error:
+            said = str(error).strip().splitlines()[0]
+            raise UserError(f"{source}: no tokenizer that transformers can read ({said}); add tokenizer.json") from None
         # Where there is no vocabulary transformers makes one up, of special tokens alone: every word would be unknown.
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise UserError(f"{source}: no tokenizer; copy tokenizer.json or vocab.txt there, or save_pretrained it")

@@ -8,7 +8,7 @@ from pathlib import Path
 from ziggurat.errors import UserError
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_WANTED = ["*.json", "*.safetensors", "vocab.txt"]
+_WANTED = ["*.json", "*.safetensors", "vocab.txt", "merges.txt", "sentencepiece.bpe.model", "spiece.model"]
 
 
 def local_folder(model: str) -> Path:

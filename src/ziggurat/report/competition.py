@@ -90,7 +90,7 @@ def of_peer(peer: Peer, engine: str) -> Contestant:
     """A peer as a contestant."""
 
     def prepare(encoded: Encoded, batches: Batches) -> Answer:
-        feeds = [padded([encoded.tokens[row] for row in rows]) for rows in batches]
+        feeds = [padded([encoded.tokens[row] for row in rows], peer.inputs) for rows in batches]
         return lambda: in_call_order(peer.all_logits(feeds), batches)
 
     return Contestant(peer.name, engine, peer.dtype, prepare, streams=peer.streams)

@@ -17,7 +17,7 @@ from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-Feed = Mapping[str, np.ndarray]  # one padded batch: INPUTS → (n, longest) int64
+Feed = Mapping[str, np.ndarray]  # one padded batch: some of INPUTS → (n, longest) int64
 
 
 class Peer(Protocol):
@@ -25,6 +25,7 @@ class Peer(Protocol):
 
     name: str  # what tables call it
     dtype: str  # of its weights and activations: float32, bfloat16, int8
+    inputs: tuple[str, ...] = INPUTS  # what a batch holds
     streams: int = 1  # batches that it works on at once, sharing the threads
 
     def logits(self, batch: Feed) -> np.ndarray:
@@ -50,6 +51,11 @@ class PeerSetting:
     scratch: Path  # for exported graphs, for as long as the run lasts
     calibration: Sequence[np.ndarray] = ()  # texts (length, 2) that int8 peers may look at
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What an exported graph of this model takes: no segment ids where the architecture has none."""
+        return tuple(name for name in INPUTS if self.spec.segments or name != "token_type_ids")
+
 
 @dataclass(frozen=True)
 class PeerKind:
@@ -63,14 +69,14 @@ class PeerKind:
     calibrated: bool = False  # looks at `PeerSetting.calibration`
 
 
-def padded(tokens: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Texts of (length_i, 2) token and segment ids as one batch, filled up with zeros to the longest."""
+def padded(tokens: Sequence[np.ndarray], inputs: Sequence[str] = INPUTS) -> dict[str, np.ndarray]:
+    """Texts of (length_i, 2) token and segment ids as one batch of these `inputs`, zeros up to the longest."""
     longest = max(len(row) for row in tokens)
     grid = np.zeros((3, len(tokens), longest), dtype=np.int64)
     for place, row in enumerate(tokens):
         grid[:2, place, : len(row)] = row.T
         grid[2, place, : len(row)] = 1
-    return dict(zip(INPUTS, grid, strict=True))
+    return {name: part for name, part in zip(INPUTS, grid, strict=True) if name in inputs}
 
 
 class TransformersPeer(Peer):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.report.peers import INPUTS, PeerSetting, padded
+from ziggurat.report.peers import PeerSetting, padded
 
 _OPSET = 17  # the first with LayerNormalization as one node
 
@@ -29,15 +29,16 @@ def exported(setting: PeerSetting) -> Path:
     logging.disable_progress_bar()
     model = AutoModelForSequenceClassification.from_pretrained(setting.folder, attn_implementation="eager")
     model.eval()
-    example = padded([np.ones((5, 2), dtype=np.int64) * [[1, 0]], np.ones((3, 2), dtype=np.int64) * [[1, 0]]])
-    axes: dict[str, dict[int, str]] = {name: {0: "batch", 1: "length"} for name in INPUTS}
+    inputs = setting.inputs
+    example = padded([np.ones((length, 2), dtype=np.int64) * [[2, 0]] for length in (5, 3)], inputs)
+    axes: dict[str, dict[int, str]] = {name: {0: "batch", 1: "length"} for name in inputs}
     with warnings.catch_warnings(), torch.inference_mode():
         _expect_warnings(torch)
         torch.onnx.export(
-            _plain(torch, model),
-            tuple(torch.from_numpy(example[name]) for name in INPUTS),
+            _plain(torch, model, inputs),
+            tuple(torch.from_numpy(example[name]) for name in inputs),
             str(path),
-            input_names=list(INPUTS),
+            input_names=list(inputs),
             output_names=["logits"],
             dynamic_axes=axes | {"logits": {0: "batch"}},
             opset_version=_OPSET,
@@ -46,8 +47,8 @@ def exported(setting: PeerSetting) -> Path:
     return path
 
 
-def _plain(torch: Any, model: Any) -> Any:
-    """The model as a function of three tensors that returns one."""
+def _plain(torch: Any, model: Any, inputs: tuple[str, ...]) -> Any:
+    """The model as a function of these tensors that returns one."""
 
     class Logits(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -55,7 +56,7 @@ def _plain(torch: Any, model: Any) -> Any:
             self.model = model
 
         def forward(self, *tensors: Any) -> Any:
-            return self.model(**dict(zip(INPUTS, tensors, strict=True))).logits
+            return self.model(**dict(zip(inputs, tensors, strict=True))).logits
 
     return Logits().eval()
 

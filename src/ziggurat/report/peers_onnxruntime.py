@@ -22,7 +22,7 @@ class OnnxRuntimePeer(Peer):
         import onnxruntime
 
         graph = {"float32": exported, "int8": _quantised}[dtype](setting)
-        self.dtype = dtype
+        self.dtype, self.inputs = dtype, setting.inputs
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = setting.threads
         options.inter_op_num_threads = 1

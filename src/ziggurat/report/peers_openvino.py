@@ -24,7 +24,7 @@ class OpenVinoPeer(Peer):
     name = "OpenVINO"
 
     def __init__(self, dtype: str, setting: PeerSetting) -> None:
-        self.dtype = dtype
+        self.dtype, self.inputs = dtype, setting.inputs
         self._compiled = _compiled(dtype, setting, {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"})
         self._request = self._compiled.create_infer_request()
 
@@ -42,7 +42,7 @@ class OpenVinoStreamsPeer(Peer):
     def __init__(self, dtype: str, setting: PeerSetting) -> None:
         import openvino
 
-        self.dtype = dtype
+        self.dtype, self.inputs = dtype, setting.inputs
         self.streams = setting.threads
         properties = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(self.streams)}
         self._queue = openvino.AsyncInferQueue(_compiled(dtype, setting, properties), self.streams)
@@ -99,7 +99,7 @@ def _quantised(core: Any, setting: PeerSetting) -> Any:
     import openvino
 
     nncf.set_log_level(logging.ERROR)
-    feeds = [padded([text]) for text in setting.calibration[:CALIBRATION_TEXTS]]
+    feeds = [padded([text], setting.inputs) for text in setting.calibration[:CALIBRATION_TEXTS]]
     with redirect_stdout(io.StringIO()):  # its progress bars
         graph = nncf.quantize(
             core.read_model(str(exported(setting))),

@@ -63,6 +63,7 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
         _claim(fit.work, _identity(fit, train, select))
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
+        _refuse_foreign(tokenizer, model, fit.source)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
         rows = _seen_rows(fit.source, train, select)
         examples = _examples(train, tokenizer), _examples(select, tokenizer)
@@ -152,6 +153,15 @@ def _tokenizer(fit: Fit, max_length: int) -> TextTokenizer:
         copy_tokenizer(fit.source, fit.work)
     PartialState().wait_for_everyone()
     return TextTokenizer(fit.work, max_length)
+
+
+def _refuse_foreign(tokenizer: TextTokenizer, model: AdaptiveModel, source: Path) -> None:
+    """UserError for a tokenizer that has ids for which the model has no embedding."""
+    if tokenizer.n_ids() > model.spec.vocabulary:
+        raise UserError(
+            f"{source}: the tokenizer has ids up to {tokenizer.n_ids() - 1}, the model only {model.spec.vocabulary} "
+            "embeddings; give the model the tokenizer that it was trained with"
+        )
 
 
 def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, stages: int) -> Manifest:
