@@ -65,7 +65,7 @@ def test_an_adapted_checkpoint_answers_as_before(tmp_path, rows, name):
         assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", DIFFERENT)
+@pytest.mark.parametrize("name", [*DIFFERENT, "modernbert-mean"])
 def test_a_bare_encoder_is_trained_through_every_stage(tmp_path, rows, name):
     from families import family
 
