@@ -99,6 +99,19 @@ def test_a_narrower_student_is_an_ordinary_checkpoint_of_its_architecture(tmp_pa
     assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
 
 
+def test_a_student_of_modernberts_first_layers_is_an_ordinary_checkpoint(tmp_path, rows):
+    stages = tuple(StageConfig(kind, 1, 1e-3, batch_size=32) for kind in ("regular", "distil"))
+    recipe = replace(ADAPT, stages=stages, student=StudentConfig(2, intermediate=40), head_layers=())
+    checkpoint = save_family("modernbert-mean", tmp_path / "checkpoint")
+    train_classifier(str(rows), tmp_path / "model", recipe, str(checkpoint), QUIET)
+    texts, pairs = random_texts(3, (1, 2, 2, 1)), random_texts(4, (2, 1, 1, 2))
+    model = AdaptiveClassifier.from_pretrained(tmp_path / "model")
+    answers = model.predict(list(zip(texts, pairs, strict=True)), "full")
+    assert model.spec.windows == (3, 0)
+    expected = of_transformers(tmp_path / "model", texts, pairs)
+    assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
+
+
 def test_a_student_as_wide_as_the_embeddings_has_no_projection_and_is_refused(tmp_path, rows):
     recipe = replace(
         ADAPT,

@@ -42,11 +42,10 @@ def student_spec(config: StudentConfig, teacher: EncoderSpec) -> EncoderSpec:
     """The student's architecture; UserError, with the fix, where it is larger than the teacher or splits a head."""
     hidden = teacher.hidden if config.hidden is None else config.hidden
     intermediate = teacher.intermediate if config.intermediate is None else config.intermediate
-    narrower = (hidden, intermediate) != (teacher.hidden, teacher.intermediate)
-    if teacher.rotary and config.checkpoint is None and (narrower or config.start != "first"):
+    if teacher.rotary and config.checkpoint is None and (hidden != teacher.hidden or config.start != "first"):
         raise UserError(
             f"student: of a {teacher.model_type} only the first layers can be kept, as wide as they are (layers differ "
-            'in what they see, heads turn with positions); set start = "first" without sizes, or name a checkpoint'
+            'in what they see, heads turn with positions); set start = "first" without hidden, or name a checkpoint'
         )
     wanted = {"layers": config.layers, "hidden": hidden, "intermediate": intermediate}
     for name, size in wanted.items():
@@ -149,9 +148,10 @@ def _kept(wide: EncoderSpec, narrow: EncoderSpec) -> _Kept:
     states, inner = torch.arange(narrow.hidden), torch.arange(narrow.intermediate)
     heads = (torch.arange(wide.heads)[:, None] * wide.head_width + torch.arange(narrow.head_width)).flatten()
     joined = torch.cat([part * wide.hidden + heads for part in range(3)])  # queries, keys and values below each other
+    gated = torch.cat([part * wide.intermediate + inner for part in range(2 if wide.gated else 1)])
     embedded = None if wide.embedding_width else states  # where a linear map widens the embeddings they stay
     tables = dict.fromkeys(("word", "position", "segment", "task"), (None, embedded))
-    norms = dict.fromkeys(("attention_norm", "output_norm"), (states, None))
+    norms = dict.fromkeys(("attention_norm", "output_norm", "dense_norm"), (states, None))
     return {
         **tables,
         **norms,
@@ -160,7 +160,7 @@ def _kept(wide: EncoderSpec, narrow: EncoderSpec) -> _Kept:
         "classes": (None, states),
         "qkv": (joined, states),
         "out": (states, heads),
-        "up": (inner, states),
+        "up": (gated, states),
         "down": (states, inner),
         "dense": (states, states),
     }
