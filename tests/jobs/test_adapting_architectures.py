@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from families import FAMILIES, LABELS, random_texts, save_family, tokenizer_of
+from families import FAMILIES, LABELS, family, random_texts, save_family, tokenizer_of
 from ziggurat.data.tokenize import TextTokenizer
 from ziggurat.encoder.checkpoint import load_model
 from ziggurat.encoder.folder import read_manifest
@@ -67,8 +67,6 @@ def test_an_adapted_checkpoint_answers_as_before(tmp_path, rows, name):
 
 @pytest.mark.parametrize("name", [*DIFFERENT, "modernbert-mean"])
 def test_a_bare_encoder_is_trained_through_every_stage(tmp_path, rows, name):
-    from families import family
-
     family(name).base_model.save_pretrained(tmp_path / "bare")
     tokenizer_of(name).save_pretrained(tmp_path / "bare")
     train_classifier(str(rows), tmp_path / "model", PRUNED, str(tmp_path / "bare"), QUIET)
@@ -110,6 +108,22 @@ def test_a_student_of_modernberts_first_layers_is_an_ordinary_checkpoint(tmp_pat
     assert model.spec.windows == (3, 0)
     expected = of_transformers(tmp_path / "model", texts, pairs)
     assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("bert", "classifier.weight"),
+        ("roberta", "classifier.dense.weight"),
+        ("distilbert", "pre_classifier.weight"),
+        ("modernbert", "head.dense.weight"),
+    ],
+)
+def test_a_bare_encoder_cannot_be_adapted(tmp_path, rows, name, missing):
+    family(name).base_model.save_pretrained(tmp_path / "bare")
+    tokenizer_of(name).save_pretrained(tmp_path / "bare")
+    with pytest.raises(UserError, match=rf"has no '{missing}'; adapt takes a fine-tuned classifier"):
+        adapt_classifier(str(tmp_path / "bare"), str(rows), tmp_path / "model", ADAPT, QUIET)
 
 
 def test_a_student_as_wide_as_the_embeddings_has_no_projection_and_is_refused(tmp_path, rows):

@@ -150,6 +150,10 @@ def test_tensors_of_another_shape_or_type_are_refused(parts, name, spoil):
     "wrong",
     [
         {"spec": {"heads": 5}}, {"spec": {"layers": 5}}, {"spec": {"hidden": 0}}, {"spec": {"vocabulary": -1}},
+        {"spec": {"segments": 3}}, {"spec": {"segments": -1}}, {"spec": {"segments": 2**31 - 1}},
+        {"spec": {"position_offset": 1}}, {"spec": {"position_offset": -1}}, {"spec": {"position_offset": 2**31 - 1}},
+        {"spec": {"embedding_width": 16}}, {"spec": {"embedding_width": -1}}, {"spec": {"task_types": 2}},
+        {"spec": {"activation": "silu"}}, {"spec": {"head_activation": ""}}, {"spec": {"activation": None}},
         {"heads": [0]}, {"heads": [4]}, {"heads": [2, 1]}, {"heads": [1, 1]}, {"dtype": "int4"}, {"threads": 0},
         {"threads": 10**6},
     ],

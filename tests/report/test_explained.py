@@ -171,3 +171,16 @@ def test_a_tokens_colour_goes_from_early_to_late():
     tokens = [token("a", 0, i, i + 1, layer) for i, layer in enumerate([1, 2, 3, 4])]
     spans = [attributes for _, attributes in Elements(page(made("aaaa", tokens))).found if "style" in attributes][:4]
     assert [span["style"] for span in spans] == [f"--hue: {hue}" for hue in (0, 90, 180, 270)]
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "camembert"])
+def test_a_text_is_shown_as_it_is_whatever_the_tokenizer_makes_of_it(tmp_path, name):
+    from families import tokenizer_of
+    from ziggurat.data.tokenize import TextTokenizer
+
+    tokenizer_of(name).save_pretrained(tmp_path)
+    text = "barks, émile 한국 stone"
+    pieces = TextTokenizer(tmp_path, 64).pieces(text)
+    told = made(text, []) | {"tokens": [token(one.string, one.side, one.start, one.end) for one in pieces]}
+    first, *_, last = (stretch.string for stretch in stretches(told))
+    assert shown(told) == f"{first} {text} {last}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ziggurat.encoder.architectures import ARCHITECTURES
@@ -36,6 +36,14 @@ def from_hf(tensors: Tensors, spec: EncoderSpec, join: Callable[[Sequence[Any]],
         elif not name.startswith((POOLER, CLASSES)):
             raise UserError(f"the checkpoint has no tensor {missing[0]!r}; save it again with save_pretrained")
     return ours
+
+
+def missing_classifier(names: Collection[str], spec: EncoderSpec) -> list[str]:
+    """The HF tensors of the architecture's own classifier that are not among these names."""
+    named = canonical_names(dict.fromkeys(names), spec)
+    table = ARCHITECTURES[spec.model_type].table(spec)
+    wanted = (part for ours, parts in table.items() if ours.startswith((POOLER, CLASSES)) for part in parts)
+    return [part for part in wanted if part not in named]
 
 
 def to_hf(tensors: Tensors, spec: EncoderSpec) -> dict[str, Any]:

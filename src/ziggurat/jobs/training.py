@@ -15,6 +15,7 @@ from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, sp
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import Manifest, check_fingerprint, checkpoint_labels, read_manifest, write_manifest
 from ziggurat.encoder.hub import local_folder, packaged_encoder
+from ziggurat.encoder.mapped import require_classifier
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
@@ -109,6 +110,7 @@ def adapt_classifier(
         )
     folder = local_folder(checkpoint)
     names = checkpoint_labels(folder)
+    require_classifier(folder)
     return _make(folder, recipe, read_roles(source, recipe, options.columns, names), out, options)
 
 

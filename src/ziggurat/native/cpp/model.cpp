@@ -1,6 +1,5 @@
 #include "model.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -89,10 +88,10 @@ class Reader {
 // architecture has neither.
 std::vector<float> read_segments(const Reader& reader, const Spec& spec) {
     const int e = spec.embedded();
-    std::vector<float> rows(static_cast<size_t>(std::max(spec.segments, 1)) * e, 0.f);
+    std::vector<float> rows(e, 0.f);
     if (spec.segments) {
         const float* own = reader.floats("encoder.embeddings.segment.weight", {spec.segments, e});
-        std::copy_n(own, rows.size(), rows.data());
+        rows.assign(own, own + static_cast<ptrdiff_t>(spec.segments) * e);
     }
     if (spec.task_types) {
         const float* task = reader.floats("encoder.embeddings.task.weight", {spec.task_types, e});
