@@ -35,6 +35,8 @@ NEEDS_TORCH = {
     "encoder": {
         "attention",
         "linear",
+        "rotary",
+        "grid",
         "int8",
         "pruning",
         "received",

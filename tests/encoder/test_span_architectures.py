@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from families import FAMILIES, family, shake, tokenizer_of
+from families import FAMILIES, family, save_family, shake, tokenizer_of
 from ziggurat import native
 from ziggurat.data.squad import SPAN_ENDS
 from ziggurat.encoder.checkpoint import load_hf, save_model
@@ -15,6 +15,7 @@ from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.span_model import SPAN_HEAD
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import never
+from ziggurat.errors import UserError
 from ziggurat.recipe import SpanConfig
 from ziggurat.types import Problem
 
@@ -85,3 +86,9 @@ def test_an_answer_stands_in_its_context_where_it_says(saved):
     answerer = QuestionAnswerer.from_pretrained(saved[1], "cpu", threads=1)
     for answer, context in zip(answerer.predict(QUESTIONS, CONTEXTS, "full"), CONTEXTS, strict=True):
         assert answer.text and context[answer.start : answer.end] == answer.text
+
+
+def test_modernbert_is_refused_in_one_line(tmp_path):
+    name = next(name for name, (classes, _) in FAMILIES.items() if classes == "ModernBert")
+    with pytest.raises(UserError, match="questions are not supported yet"):
+        load_hf(save_family(name, tmp_path), 2, SPAN_HEAD, (), problem=Problem.QUESTION_ANSWERING)

@@ -133,8 +133,9 @@ class AdaptiveModel(nn.Module):
         return torch.cat([*states, live.states])[torch.from_numpy(order)]
 
     def start_heads_from_pooler(self) -> None:
-        """Copies the last rung's pooler into every exit that has one, as DeeBERT does."""
+        """Copies the last rung's pooler into every exit that has one, as DeeBERT does, and its norm into each."""
         for head in self.exits.values():
+            head.norm.load_state_dict(self.classifier.norm.state_dict())
             if isinstance(head, PoolerHead):
-                with torch.no_grad():
-                    head.dense.load_state_dict(self.classifier.dense.state_dict())
+                head.dense.load_state_dict(self.classifier.dense.state_dict())
+                head.dense_norm.load_state_dict(self.classifier.dense_norm.state_dict())

@@ -26,7 +26,7 @@ class SpanHead(LinearHead):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """(n_tokens, d) → (n_tokens, 2)."""
-        return self.classes(batch.states)
+        return self.classes(self.norm(batch.states))
 
 
 class SpanModel(AdaptiveModel):

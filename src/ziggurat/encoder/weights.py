@@ -13,7 +13,7 @@ from ziggurat.types import Problem
 
 Tensors = Mapping[str, Any]  # numpy arrays or torch tensors
 
-POOLER = "classifier.dense."  # a masked-language-model checkpoint has none
+POOLER = "classifier.dense"  # and its LayerNorm: a masked-language-model checkpoint has none
 CLASSES = "classifier.classes."  # only a fine-tuned classifier has it
 WITHOUT_SPANS = ("modernbert",)  # whose span head is more than a linear map
 SPANS = "qa_outputs."  # what a checkpoint for spans has in the place of both, whatever its architecture

@@ -82,7 +82,9 @@ class NativeBackend:
         prunes = tokens is not None and tokens.prunes(layer)
         scored = prunes and tokens is not None and tokens.score != PREDICTED
         from_others = tokens is not None and tokens.score == FROM_OTHERS
-        context, scores = self._core.context(layer, batch.states, batch.cu_seqlens, scored, from_others)
+        context, scores = self._core.context(
+            layer, batch.states, batch.positions, batch.cu_seqlens, scored, from_others
+        )
         if prunes and tokens is not None:
             if not scored:
                 scores = self._core.guess(layer, batch.states, batch.cu_seqlens)
