@@ -23,6 +23,8 @@ from ziggurat.jobs.opening import (
     sample,
     seen_in_training,
 )
+from ziggurat.jobs.question_evaluation import evaluate_questions
+from ziggurat.jobs.question_rows import answers_questions
 from ziggurat.report.measure import interleave, paired_ratio
 from ziggurat.report.problem_metrics import figures
 
@@ -43,9 +45,12 @@ def evaluate(
     Ratios are full over adaptive: larger is better. Times are the model's alone, without tokenisation; five rounds,
     medians. UserError for rows without labels or with labels that are not the model's.
     """
+    if answers_questions(model):
+        return evaluate_questions(model, source, operating_point, threshold, options, timed_texts // 4, progress)
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     rows, output = rows_to_measure(classifier, source, columns), classifier.output
+    promise = promise_of(classifier, operating_point, threshold)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     full_rule = rules.never(len(classifier.rungs))
     adaptive = classifier.run(encoded, rule, options.batch_size, progress)
@@ -55,10 +60,10 @@ def evaluate(
         "model": model,
         "data": source,
         "operating_point": operating_point if threshold is None else f"{rule.score} {threshold:g}",
-        "promise": promise_of(classifier, operating_point, threshold),
+        "promise": promise,
         "n": len(rows),
         "problem": str(output.problem),
-        "unit": output.unit,
+        "unit": output.unit_of(None if promise is None else promise["criterion"]),
         **figures(output, output.predictions(adaptive.logits), output.predictions(full.logits), rows.truth),
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
         "bops_ratio": _full_bops(classifier, encoded.lengths) / _bops(classifier, adaptive, rule),
