@@ -104,9 +104,19 @@ def test_who_fades_away_is_as_good_as_gone():
     assert torch.allclose(scores[keep], hard, atol=1e-5)
 
 
+def test_a_text_that_has_all_but_faded_away_gives_finite_gradients():
+    qkv, positions = inputs([40], 4)
+    active = torch.tensor([1.0, *[1e-40] * 39]).requires_grad_()
+    window = Window(positions, REACH)
+    context, scores = attend_and_score(qkv.requires_grad_(), np.array([40]), HEADS, active=active, window=window)
+    (context.sum() + scores.square().sum()).backward()
+    assert all(torch.isfinite(one).all() for one in (context, scores, qkv.grad, active.grad))
+
+
 @pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("soft", [False, True])
-def test_some_queries_at_a_time_answer_and_learn_as_all_at_once(monkeypatch, local, soft):
+@pytest.mark.parametrize("held", [0, 1 << 20])
+def test_some_queries_at_a_time_answer_and_learn_as_all_at_once(monkeypatch, local, soft, held):
     lengths = np.array([70, 66, 60, 2])
     upstream = torch.randn(198, WIDTH + 1, generator=torch.Generator().manual_seed(0))
 
@@ -120,6 +130,7 @@ def test_some_queries_at_a_time_answer_and_learn_as_all_at_once(monkeypatch, loc
 
     whole = once()
     monkeypatch.setattr(grid, "_PROBABILITIES", 3 * HEADS * 70 * 11)
+    monkeypatch.setattr(grid, "_HELD", held)
     monkeypatch.setattr(grid, "_LOCAL_ROWS", 7)
     for mine, expected in zip(once(), whole, strict=True):
         assert torch.allclose(mine, expected, atol=1e-5)

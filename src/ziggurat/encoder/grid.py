@@ -14,6 +14,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 _PROBABILITIES = 1 << 25  # that are written out at most at a time: 128 MiB of float32
+_HELD = 1 << 27  # that are kept for gradients of one call; where there are more they are computed again
 _LOCAL_ROWS = 256  # queries that share one range of keys in a local layer
 
 
@@ -35,6 +36,11 @@ class View:
     queries: slice
     keys: slice
     seen: Tensor | None
+
+    @property
+    def pairs(self) -> int:
+        """Queries x keys."""
+        return (self.queries.stop - self.queries.start) * (self.keys.stop - self.keys.start)
 
 
 @dataclass(frozen=True)
@@ -91,22 +97,22 @@ class Grid:
     def scored(self, n_heads: int, dropout: float, from_others: bool, soft: bool) -> tuple[Tensor, Tensor]:
         """The context (n_seqs, longest, d) and the scores (n_seqs, longest, 1).
 
-        Probabilities are written out, for as many queries at a time as `_PROBABILITIES` allows; where there are more
-        and somebody wants gradients, they are computed again for these.
+        Probabilities are written out, for as many queries at a time as `_PROBABILITIES` allows.
         """
         n_seqs, longest, _ = self.states.shape
         rows = max(1, _PROBABILITIES // (n_seqs * n_heads * longest))
         views = list(self.views(rows if self.window is None else min(rows, _LOCAL_ROWS)))
         weights = self._weights(soft)
         score = partial(self._score_view, n_heads=n_heads, dropout=dropout, from_others=from_others, soft=soft)
-        if len(views) > 1 and torch.is_grad_enabled():
+        if n_seqs * n_heads * sum(view.pairs for view in views) > _HELD and torch.is_grad_enabled():
             score = partial(checkpoint, score, use_reentrant=False)
         contexts, received, seen = zip(*(score(view, self.states, weights) for view in views), strict=True)
         total = sum(
             pad(part, (view.keys.start, longest - view.keys.stop)) for view, part in zip(views, received, strict=True)
         )
         if self.window is not None:
-            total = _mean_one(total / torch.cat(seen, dim=1), weights)
+            # Where a token and all that it sees have faded away there is nothing to share, nor to divide by.
+            total = _mean_one(total / torch.cat(seen, dim=1).clamp_min(1e-6), weights)
         return torch.cat(contexts, dim=1), total[:, :, None]
 
     def _weights(self, soft: bool) -> Tensor:
