@@ -19,7 +19,21 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # name → transforme
     "electra-unprojected": ("Electra", {"embedding_size": 32}),
     "ernie-1": ("Ernie", {"hidden_act": "relu"}),
     "ernie-2": ("Ernie", {"use_task_id": True, "task_type_vocab_size": 3}),
+    "modernbert": ("ModernBert", {"local_attention": 8, "initializer_range": 0.3}),
+    "modernbert-mean": (  # all that its configuration can ask for
+        "ModernBert",
+        {
+            "local_attention": 6,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "classifier_pooling": "mean",
+            "hidden_activation": "gelu_pytorch_tanh",
+            "classifier_activation": "tanh",
+            "initializer_range": 0.3,
+            **dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True),
+        },
+    ),
 }
+_MODERNBERT_IDS = {"bos_token_id": 2, "cls_token_id": 2, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
 _SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 3,
@@ -49,10 +63,38 @@ def tokenizer_of(name: str) -> Any:
         vocabulary = [*((piece, 0.0) for piece in special), *scored, ("<mask>", 0.0)]
         kind = transformers.XLMRobertaTokenizer if name == "xlm-roberta" else transformers.CamembertTokenizer
         return kind(vocab=vocabulary)
+    if name.startswith("modernbert"):
+        return _byte_level_with_brackets()
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ",", "ba", "ki", *LETTERS, *(f"##{one}" for one in LETTERS)]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     kind = transformers.DistilBertTokenizer if name == "distilbert" else transformers.BertTokenizer
     return kind(vocab=vocabulary)
+
+
+def _byte_level_with_brackets() -> Any:
+    """ModernBERT's kind: byte-level BPE as in RoBERTa, special tokens as in BERT."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
+    pieces = [*special.values(), *LETTERS, "Ġ", ",", "ba", "Ġba", "ki", "Ġki", "st"]
+    merges = [("b", "a"), ("Ġ", "ba"), ("k", "i"), ("Ġ", "ki"), ("s", "t")]
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", pieces.index("[CLS]")), ("[SEP]", pieces.index("[SEP]"))],
+    )
+    inputs = ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **special)
 
 
 def family(name: str, **changes: Any) -> Any:
@@ -63,7 +105,7 @@ def family(name: str, **changes: Any) -> Any:
     classes, settings = FAMILIES[name]
     sizes = _DISTILBERT if name == "distilbert" else _SIZES
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
-    vocabulary = {"vocab_size": len(tokenizer_of(name))}
+    vocabulary = {"vocab_size": len(tokenizer_of(name))} | (_MODERNBERT_IDS if name.startswith("modernbert") else {})
     config = getattr(transformers, f"{classes}Config")(**sizes | vocabulary | names | dict(settings) | changes)
     torch.manual_seed(0)
     model = getattr(transformers, f"{classes}ForSequenceClassification")(config).eval()
@@ -88,7 +130,9 @@ def shake(module: Any) -> None:
                 parameter.add_(0.2 * torch.randn_like(parameter))
 
 
-def save_adaptive(name: str, folder: Path, pruning: Any = None, head_kind: str = "pooler", pairs: bool = False) -> Path:
+def save_adaptive(
+    name: str, folder: Path, pruning: Any = None, head_kind: str = "pooler", pairs: bool = False, **changes: Any
+) -> Path:
     """A finished model folder of this family in `folder`/model, a head after each layer but the last."""
     import numpy as np
     import torch
@@ -96,7 +140,7 @@ def save_adaptive(name: str, folder: Path, pruning: Any = None, head_kind: str =
     from ziggurat.encoder.checkpoint import load_hf, save_model
     from ziggurat.encoder.folder import Manifest
 
-    source = save_family(name, folder / "source")
+    source = save_family(name, folder / "source", **changes)
     torch.manual_seed(1)
     model = load_hf(source, len(LABELS), head_kind, None, pruning=pruning)
     shake(model.exits)

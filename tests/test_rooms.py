@@ -35,6 +35,8 @@ NEEDS_TORCH = {
     "encoder": {
         "attention",
         "linear",
+        "rotary",
+        "grid",
         "int8",
         "pruning",
         "received",
@@ -42,6 +44,7 @@ NEEDS_TORCH = {
         "torch_encoder",
         "heads",
         "model",
+        "span_model",
         "devices",
         "checkpoint",
     },

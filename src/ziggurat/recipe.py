@@ -219,6 +219,23 @@ class StudentConfig:
 
 
 @dataclass(frozen=True)
+class SpanConfig:
+    """How questions about longer texts are read, in windows of question and context, and answered with spans."""
+
+    window: int = 384  # tokens of a window, special ones included; at most what the encoder reads
+    stride: int = 128  # context tokens that a window shares with the one before
+    question: int = 64  # tokens that are read of a question
+    answer: int = 30  # an answer's last token is at most so many behind its first
+
+    def __post_init__(self) -> None:
+        require(self.stride >= 0, "stride", self.stride, "at least 0")
+        require(self.question >= 1, "question", self.question, "at least 1")
+        require(self.answer >= 0, "answer", self.answer, "at least 0")
+        room = self.window - self.question - 3  # special tokens; an encoder may have more, see `data.windows`
+        require(self.stride < room, "stride", self.stride, f"less than the {room} context tokens of a window")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a model is made from a backbone and data."""
 
@@ -236,6 +253,7 @@ class Recipe:
     temperatures: bool = False  # fit a temperature per rung on the select rows
     seed: int = 0
     search: SearchConfig | None = None  # of shares, after all stages; None = pruning stays as the stages leave it
+    spans: SpanConfig = SpanConfig()  # of question answering
     small: SmallConfig | None = None  # instead of stages: a small model
     augment: AugmentConfig | None = None  # small models: copies of the train rows that the teacher answers too
     tiers: tuple[str, ...] = ()  # recipes of the first tiers of a cascade, which the stages' model then teaches

@@ -61,6 +61,20 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class SpanAnswer:
+    """One question's answer: a span of its context."""
+
+    text: str  # as it stands in the context; "" = the context does not answer the question
+    start: int  # its characters in the context: from here …
+    end: int  # … to before here
+    score: float  # start logit + end logit of the best span
+    null_score: float  # the same of there being no answer: the least of all windows
+    doubt: float  # normalised entropy of start or end, the larger, of the least sure window
+    windows: int  # in which the context was read
+    trace: Trace
+
+
+@dataclass(frozen=True)
 class Certificate:
     """What vouches for an operating point: the test that it passed, and what its speed was measured to be."""
 

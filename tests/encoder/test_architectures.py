@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import families
 from families import FAMILIES, LABELS, random_texts, save_adaptive, save_family
+from ziggurat.data.packing import pack
 from ziggurat.data.tokenize import TextTokenizer, pack_rows
 from ziggurat.encoder.architectures import ARCHITECTURES
 from ziggurat.encoder.checkpoint import load_hf, load_model, read_config
@@ -28,6 +31,15 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
     """A folder of each family as transformers saves it. Shared."""
     root = tmp_path_factory.mktemp("families")
     return {name: save_family(name, root / name) for name in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def both(checkpoints) -> dict[str, tuple]:
+    """Each family's model in transformers and ours of its folder. Shared."""
+    return {
+        name: (families.family(name), load_hf(folder, len(LABELS), "linear", ()).eval())
+        for name, folder in checkpoints.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +86,30 @@ def test_tokens_and_logits_equal_transformers(checkpoints, name, pairs):
     assert sum(same) >= len(texts) - (2 if pairs else 0)
     assert torch.allclose(logits[same], answers[same], atol=1e-5, rtol=1e-5)
     assert answers.std(dim=0).min() > 0.05
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    name=st.sampled_from(sorted(FAMILIES)),
+    lengths=st.lists(st.integers(2, 45), min_size=1, max_size=5),
+    seed=st.integers(0, 99),
+    extra=st.integers(0, 3),
+)
+def test_any_batch_of_ids_gives_the_logits_of_transformers(both, name, lengths, seed, extra):
+    model, mine = both[name]
+    config, rng = model.config, np.random.default_rng(seed)
+    kinds = config.to_dict().get("type_vocab_size", 0)
+    sequences = [np.stack([rng.integers(5, config.vocab_size, n), np.sort(rng.integers(0, 2, n))], 1) for n in lengths]
+    grid = np.full((len(lengths), max(lengths) + extra, 3), [config.pad_token_id, 0, 0])
+    for row, sequence in zip(grid, sequences, strict=True):
+        row[: len(sequence)] = np.c_[sequence, np.ones(len(sequence), dtype=int)]
+    ids, segments, mask = torch.from_numpy(grid[:, :48]).unbind(-1)
+    with torch.no_grad():
+        expected = model(ids, attention_mask=mask, **({"token_type_ids": segments} if kinds > 1 else {})).logits
+        together = mine.full_logits(pack(sequences))
+        alone = torch.cat([mine.full_logits(pack([sequence])) for sequence in sequences])
+    assert torch.allclose(together, expected, atol=1e-5, rtol=1e-5)
+    assert torch.allclose(together, alone, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -39,6 +39,17 @@ def test_missing_options_are_berts_defaults():
     assert read_spec(CONFIG).head_width == 32
 
 
+def test_fields_added_later_are_no_part_of_berts_fingerprint():
+    settings = read_spec(CONFIG).settings()
+    names = list(settings)
+    assert len(names) == 13 and names[0] == "model_type" and names[-1] == "initializer_range"
+    assert read_spec(CONFIG | {"model_type": "electra", "embedding_size": 128}).settings() == settings | {
+        "model_type": "electra",
+        "embedding_width": 128,
+        "head_activation": "gelu",
+    }
+
+
 def test_options_are_read():
     options = {
         "layer_norm_eps": 1e-5,

@@ -65,7 +65,7 @@ def test_an_adapted_checkpoint_answers_as_before(tmp_path, rows, name):
         assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", DIFFERENT)
+@pytest.mark.parametrize("name", [*DIFFERENT, "modernbert-mean"])
 def test_a_bare_encoder_is_trained_through_every_stage(tmp_path, rows, name):
     family(name).base_model.save_pretrained(tmp_path / "bare")
     tokenizer_of(name).save_pretrained(tmp_path / "bare")
@@ -97,9 +97,27 @@ def test_a_narrower_student_is_an_ordinary_checkpoint_of_its_architecture(tmp_pa
     assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
 
 
+def test_a_student_of_modernberts_first_layers_is_an_ordinary_checkpoint(tmp_path, rows):
+    stages = tuple(StageConfig(kind, 1, 1e-3, batch_size=32) for kind in ("regular", "distil"))
+    recipe = replace(ADAPT, stages=stages, student=StudentConfig(2, intermediate=40), head_layers=())
+    checkpoint = save_family("modernbert-mean", tmp_path / "checkpoint")
+    train_classifier(str(rows), tmp_path / "model", recipe, str(checkpoint), QUIET)
+    texts, pairs = random_texts(3, (1, 2, 2, 1)), random_texts(4, (2, 1, 1, 2))
+    model = AdaptiveClassifier.from_pretrained(tmp_path / "model")
+    answers = model.predict(list(zip(texts, pairs, strict=True)), "full")
+    assert model.spec.windows == (3, 0)
+    expected = of_transformers(tmp_path / "model", texts, pairs)
+    assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "missing"),
-    [("bert", "classifier.weight"), ("roberta", "classifier.dense.weight"), ("distilbert", "pre_classifier.weight")],
+    [
+        ("bert", "classifier.weight"),
+        ("roberta", "classifier.dense.weight"),
+        ("distilbert", "pre_classifier.weight"),
+        ("modernbert", "head.dense.weight"),
+    ],
 )
 def test_a_bare_encoder_cannot_be_adapted(tmp_path, rows, name, missing):
     family(name).base_model.save_pretrained(tmp_path / "bare")

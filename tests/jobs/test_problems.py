@@ -224,8 +224,9 @@ def test_numbers_from_unlabelled_rows_are_bounded_by_the_range_that_the_user_sta
     lines = [json.loads(line) for line in files[Problem.REGRESSION].read_text().splitlines()]
     bare.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in lines))
     heads_only.write_text(HEADS_ONLY)
-    with pytest.raises(UserError, match="--label-range"):
+    with pytest.raises(UserError, match="give --label-range"):
         adapt_classifier(str(checkpoint), str(bare), tmp_path / "a", str(heads_only), QUIET)
+    assert not list(tmp_path.glob("a*"))  # said before anything was trained
     stated = TrainOptions(device="cpu", progress=False, mixed_precision=False, label_range=(0.0, 5.0))
     adapt_classifier(str(checkpoint), str(bare), tmp_path / "b", str(heads_only), stated)
     assert read_manifest(tmp_path / "b").training[LABEL_RANGE] == [0.0, 5.0]
@@ -234,9 +235,12 @@ def test_numbers_from_unlabelled_rows_are_bounded_by_the_range_that_the_user_sta
 def test_what_cannot_be_done_is_said_in_one_line(trained, files, recipe, tmp_path, tiny_checkpoint):
     stars, tags = str(trained[Problem.REGRESSION]), str(trained[Problem.MULTI_LABEL])
     rows, sets = str(files[Problem.REGRESSION]), str(files[Problem.MULTI_LABEL])
+    high = tmp_path / "high.jsonl"
+    high.write_text("".join(f'{{"text": "bat {word}", "label": 9.5}}\n' for word in WORDS * 9))
     narrow = TrainOptions(device="cpu", progress=False, label_range=(0.0, 1.0))
     cases = [
         (lambda: evaluate(stars, sets), r"row 1: label .* is not a number"),
+        (lambda: calibrate(stars, str(high)), r"high.jsonl: label 9.5 is outside of the range"),
         (lambda: evaluate(tags, rows), r"row 1: .* is no list of labels"),
         (lambda: predict(stars, TEXTS, threshold=0.1, score="entropy"), "it can have: change, learned"),
         (lambda: calibrate(stars, rows, Promise({"a": 0.3}, criterion="accuracy")), "choose one of absolute-error"),

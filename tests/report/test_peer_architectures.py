@@ -21,7 +21,7 @@ from ziggurat.report.peers_open import KINDS, open_peers
 pytest.importorskip("onnxruntime")
 
 
-@pytest.mark.parametrize("name", ["roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("name", ["roberta", "distilbert", "electra", "modernbert"])
 def test_peers_in_float32_answer_as_the_torch_engine(tmp_path, name):
     folder = save_adaptive(name, tmp_path)
     encoded = TextTokenizer(folder, 40).encode(random_texts(0, (1, 9, 4, 30)), random_texts(1, (3, 2, 8, 1)))
@@ -36,4 +36,4 @@ def test_peers_in_float32_answer_as_the_torch_engine(tmp_path, name):
         answer = Entry(of_peer(peer, "x"), "as it comes", 3).prepared(encoded)()
         assert np.allclose(answer, expected, atol=1e-4), peer.name
         if peer.name != "transformers SDPA":
-            assert peer.inputs == (INPUTS if name != "distilbert" else ("input_ids", "attention_mask"))
+            assert peer.inputs == (INPUTS if name in ("roberta", "electra") else ("input_ids", "attention_mask"))

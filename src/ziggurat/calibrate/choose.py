@@ -29,6 +29,7 @@ class Ladder:
     every: np.ndarray  # (n, n_rungs, n_classes) logits
     cost: Callable[[ExitRule], np.ndarray]  # FLOPs of leaving at each rung, (n, n_rungs)
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
+    right: np.ndarray | None = None  # (n, n_rungs) in [0, 1]: how right each is, where labels cannot say (spans)
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,9 @@ def choose_points(
     minus their mean loss.
     """
     score = output.scores[0] if score is None else score
-    full = output.predictions(ladders[0].every[:, -1])
-    truth = full if labels is None else labels
-    loss = output.differs if labels is None else output.loss
-    whole = max(1 - float(loss(full, truth).mean()), reference)
-    walks = [_settings(ladder, score, temperatures, rights(ladder.every, output, loss, truth)) for ladder in ladders]
+    right = _graded(ladders, labels, output)
+    whole = max(float(right[0][:, -1].mean()), reference)
+    walks = [_settings(ladder, score, temperatures, mine) for ladder, mine in zip(ladders, right, strict=True)]
     written = None if temperatures is None else tuple(temperatures.tolist())
     points = []
     for name, target in targets.items():
@@ -77,6 +76,16 @@ def choose_points(
             OperatingPoint(name, score, chosen, fingerprint, target, None, data, written, pruning=best.pruning)
         )
     return tuple(points)
+
+
+def _graded(ladders: Sequence[Ladder], labels: np.ndarray | None, output: Output) -> list[np.ndarray]:
+    """How right the rungs of each ladder are, (n, n_rungs): as it says itself, else by its logits."""
+    known = [ladder.right for ladder in ladders if ladder.right is not None]
+    if len(known) == len(ladders):
+        return known
+    full = output.predictions(ladders[0].every[:, -1])
+    truth, loss = (full, output.differs) if labels is None else (labels, output.loss)
+    return [rights(ladder.every, output, loss, truth) for ladder in ladders]
 
 
 def rights(every: np.ndarray, output: Output, loss: Loss, truth: np.ndarray) -> np.ndarray:

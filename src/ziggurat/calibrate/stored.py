@@ -20,6 +20,7 @@ class StoredRun:
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
     deferral: np.ndarray | None = None  # the model's weights of the learned score, see `engine.rules.ExitRule`
     output: Output = CLASSES  # what the logits stand for
+    answers: np.ndarray | None = None  # (n, n_rungs) int64: equal numbers are equal answers; None = as the output says
 
     @property
     def n_rungs(self) -> int:
@@ -28,15 +29,17 @@ class StoredRun:
 
     def take(self, rows: np.ndarray) -> StoredRun:
         """Only these rows, (m) indices."""
-        return replace(self, every=self.every[rows], kept=self.kept[rows])
+        answers = None if self.answers is None else self.answers[rows]
+        return replace(self, every=self.every[rows], kept=self.kept[rows], answers=answers)
 
     def cut(self, rungs: int) -> StoredRun:
         """Only the first `rungs` rungs."""
-        return replace(self, every=self.every[:, :rungs])
+        answers = None if self.answers is None else self.answers[:, :rungs]
+        return replace(self, every=self.every[:, :rungs], answers=answers)
 
     def predictions(self) -> np.ndarray:
         """Of every rung, (n, n_rungs, …): class indices, or whatever the output's answers are."""
-        return self.output.predictions(self.every)
+        return self.output.predictions(self.every) if self.answers is None else self.answers
 
 
 @dataclass(frozen=True, eq=False)

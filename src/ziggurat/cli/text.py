@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ziggurat.cli.questions import answer_text, question_evaluation_text, reading_lines
+
 _LONGEST_TABLE = 40  # rows of a report's further tables that a terminal shows
 
 
@@ -73,6 +75,8 @@ def _pruning_text(pruning: dict[str, Any] | None) -> str:
 
 def evaluation_text(result: dict[str, Any]) -> str:
     """What `eval` shows."""
+    if result.get("problem") == "question_answering":
+        return question_evaluation_text(result)
     exits = ", ".join(f"{name}: {n}" for name, n in result["exit_histogram"].items())
     lines = [
         f"{result['model']} at {result['operating_point']} on {result['n']:,} rows of {result['data']}",
@@ -131,6 +135,9 @@ def prediction_text(result: dict[str, Any]) -> str:
         return f"{result['out']}: {result['n']:,} answers"
     lines = []
     for answer in result["answers"]:
+        if "answer" in answer:
+            lines.append(answer_text(answer))
+            continue
         text = answer["text"] if isinstance(answer["text"], str) else " | ".join(answer["text"])
         cut = ", cut" if answer["truncated"] else ""
         head = f"{_answer_text(answer)}\t{answer['layers']} layers, {answer['tokens']} tokens{cut}"
@@ -187,8 +194,7 @@ def information_text(result: dict[str, Any]) -> str:
     lines = [
         f"{result['model']}: {_architecture_text(result)}",
         *(f"  asks first {_architecture_text(tier)}" for tier in result["tiers"]),
-        f"  reads      {'pairs of texts' if result['pairs'] else 'texts'} of up to {result['max_length']} tokens",
-        f"  labels     {_labels_text(result)}",
+        *reading_lines(result, _labels_text(result)),
         f"  heads      {exits}",
         f"  pruning    {_pruning_text(result['pruning'])}{', layers in INT8' if result['int8'] else ''}",
         *_cost_lines(result["gflops_at_64_tokens"]),

@@ -41,8 +41,8 @@ def _train_options(
     problem: Annotated[
         str | None,
         typer.Option(
-            help="single_label_classification, multi_label_classification or regression (default: what the labels look "
-            "like, or what the checkpoint answers)."
+            help="single_label_classification, multi_label_classification, regression or question_answering (default: "
+            "what the rows look like, or what the checkpoint answers). Several labels are a list, or in a CSV cell a|b."
         ),
     ] = None,
     label_range: Annotated[
@@ -61,9 +61,8 @@ def problem_named(name: str | None) -> Problem | None:
     """The problem of --problem; UserError lists those that can be trained."""
     from ziggurat.types import Problem
 
-    known = [problem for problem in Problem if problem is not Problem.QUESTION_ANSWERING]
-    if name is not None and name not in known:
-        raise UserError(f"--problem {name!r} is not known; choose one of {', '.join(known)}")
+    if name is not None and name not in list(Problem):
+        raise UserError(f"--problem {name!r} is not known; choose one of {', '.join(Problem)}")
     return None if name is None else Problem(name)
 
 

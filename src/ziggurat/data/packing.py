@@ -85,6 +85,12 @@ def join(batches: Sequence[PackedBatch]) -> PackedBatch:
     return PackedBatch(states, cumulate(lengths), positions, rows, original)
 
 
+def slots_in(batch: PackedBatch, live: PackedBatch) -> np.ndarray:
+    """Where each token that is left of a batch of whole sequences stands in it: (n_tokens left) int64."""
+    slots: np.ndarray = np.repeat(batch.cu_seqlens[:-1], live.lengths) + live.positions
+    return slots
+
+
 def place_in_sequence(lengths: np.ndarray) -> np.ndarray:
     """0 … length_i - 1 for every sequence behind one another: (n_seqs) → (n_tokens)."""
     places: np.ndarray = np.arange(lengths.sum()) - np.repeat(cumulate(lengths)[:-1], lengths)

@@ -199,6 +199,11 @@ def as_dataset(rows: Rows, role: Role, label_names: Names, problem: Problem | st
     return Dataset(rows.texts, rows.pairs, labels, label_names, role, rows.source, Problem(problem))
 
 
+def content_hashes(texts: Sequence[str]) -> np.ndarray:
+    """Content hash of each text, (n) uint64; case and white space do not count."""
+    return _hash_rows(texts, None, purpose=b"row")
+
+
 def _places(rows: Rows, fractions: Fractions) -> np.ndarray:
     """Index into `Role` for each row, (n) int64: the interval of the fractions into which the row's hash falls."""
     edges = np.cumsum(astuple(fractions))

@@ -155,6 +155,15 @@ class TextTokenizer:
             pieces += self._special(frame.blocks[side + 1])
         return pieces
 
+    def frame(self, sides: int) -> Frame:
+        """The special tokens around a text (`sides` 1) or a pair (2)."""
+        return self._frames[sides - 1]
+
+    def encodings(self, texts: Sequence[str]) -> list[Any]:
+        """`ids` and `offsets` (characters) of each text, whole and without special tokens, as `tokenizers` has them."""
+        found: list[Any] = self._tokenizer.encode_batch(list(map(speakable, texts)), add_special_tokens=False)
+        return found
+
     def n_ids(self) -> int:
         """How many ids there are at least: one more than the largest."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1

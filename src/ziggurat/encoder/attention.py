@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import dropout as drop
-from torch.nn.functional import scaled_dot_product_attention
 
 from ziggurat.data.packing import cumulate, padded_slots
+from ziggurat.encoder.grid import Grid, Window
 
 # Sequences are grouped by length rounded up to this share of it: finer groups pad less but cost more calls.
 _GROUP_RATIO = 1.2
 
 
-def attend(qkv: Tensor, lengths: np.ndarray, n_heads: int, dropout: float = 0.0) -> Tensor:
+def attend(
+    qkv: Tensor, lengths: np.ndarray, n_heads: int, dropout: float = 0.0, window: Window | None = None
+) -> Tensor:
     """Softmax attention within each sequence.
 
     `qkv` (n_tokens, 3 d) holds queries, keys and values side by side; `lengths` (n_seqs) the tokens of each sequence.
     Returns the context (n_tokens, d), heads concatenated.
     """
-    (context,) = _in_groups(qkv, lengths, lambda grid: (grid.fused(n_heads, dropout),))
+    if window is not None and window.positions.max() <= window.reach:
+        window = None
+    (context,) = _in_groups(qkv, lengths, lambda grid: (grid.fused(n_heads, dropout),), window)
     return context
 
 
@@ -34,16 +37,23 @@ def attend_and_score(
     dropout: float = 0.0,
     from_others: bool = False,
     active: Tensor | None = None,
+    window: Window | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`attend`, and how much attention each token received: context (n_tokens, d), scores (n_tokens).
 
     The score is the column sum of the head-averaged probabilities over the sequence's queries, before dropout (LTP eq.
     3.7, MP eq. 7); its mean over a sequence's tokens is 1. `from_others` leaves out what a token gives to itself.
     `active` (n_tokens) in (0, 1] softly removes tokens: as keys by their logarithm, as queries by their weight.
+
+    With a window, tokens at the edges are seen by fewer queries, whose attention is spread over fewer tokens. There a
+    probability counts by the number of tokens that its query sees (1 = even attention), a token's score is the mean of
+    that over the queries that see it, and scores are scaled to mean 1, `from_others` too. Where all is in sight this is
+    the column sum.
     """
     soft = active is not None
     states = torch.cat([qkv, active[:, None]], dim=1) if soft else qkv
-    context, received = _in_groups(states, lengths, lambda grid: grid.scored(n_heads, dropout, from_others, soft))
+    call = partial(Grid.scored, n_heads=n_heads, dropout=dropout, from_others=from_others, soft=soft)
+    context, received = _in_groups(states, lengths, call, window)
     return context, received.squeeze(1)
 
 
@@ -54,9 +64,9 @@ def score_gap(qkv: Tensor, other: Tensor, lengths: np.ndarray, n_heads: int) -> 
     by the root of its own head width. The mean is over heads and all pairs of a sequence's tokens, of all sequences.
     """
 
-    def squares(grid: _Grid) -> tuple[Tensor]:
+    def squares(grid: Grid) -> tuple[Tensor]:
         sides = grid.states.split([qkv.shape[1], other.shape[1]], dim=-1)
-        one, two = (_Grid(side, grid.real).products(n_heads) for side in sides)
+        one, two = (Grid(side, grid.real, None).products(n_heads) for side in sides)
         gap = one - two if grid.real is None else (one - two).masked_fill(~grid.real[:, None, None, :], 0.0)
         return (gap.square().sum(dim=(1, 3)).unsqueeze(-1),)
 
@@ -77,68 +87,22 @@ def group_by_length(lengths: np.ndarray) -> list[np.ndarray]:
     return groups
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """Sequences of similar length, padded: states (n_seqs, longest, width), real (n_seqs, longest) or None = all."""
-
-    states: Tensor
-    real: Tensor | None
-
-    def heads(self, n_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys, values, each (n_seqs, n_heads, longest, head width)."""
-        n_seqs, longest, width = self.states.shape
-        parts = self.states[:, :, : width // 3 * 3].reshape(n_seqs, longest, 3, n_heads, -1).permute(2, 0, 3, 1, 4)
-        return parts[0], parts[1], parts[2]
-
-    def products(self, n_heads: int) -> Tensor:
-        """Scores before softmax, padding included: (n_seqs, n_heads, longest, longest)."""
-        query, key, _ = self.heads(n_heads)
-        return (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
-
-    def fused(self, n_heads: int, dropout: float) -> Tensor:
-        """The context by PyTorch's fused attention: (n_seqs, longest, d)."""
-        query, key, value = self.heads(n_heads)
-        mask = None if self.real is None else self.real[:, None, None, :]
-        context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-        return context.transpose(1, 2).flatten(2)
-
-    def scored(self, n_heads: int, dropout: float, from_others: bool, soft: bool) -> tuple[Tensor, Tensor]:
-        """The context (n_seqs, longest, d) and the scores (n_seqs, longest, 1). Probabilities are written out."""
-        value = self.heads(n_heads)[2]
-        products = self.products(n_heads)
-        if soft:
-            weights = self.states[:, :, -1]
-            products = products + weights.float().clamp_min(1e-30).log().to(products.dtype)[:, None, None, :]
-        if self.real is not None:
-            products = products.masked_fill(~self.real[:, None, None, :], float("-inf"))
-        shares = products.softmax(dim=-1)
-        mean = shares.mean(dim=1)
-        if from_others:
-            mean = mean - torch.diag_embed(mean.diagonal(dim1=1, dim2=2))
-        # Padding queries weigh nothing: where there are weights, those in the grid's padding are 0.
-        if not soft:
-            weights = mean.new_ones(mean.shape[:2]) if self.real is None else self.real.to(mean.dtype)
-        received = (weights[:, None, :] @ mean).transpose(1, 2)
-        context = (drop(shares, dropout) @ value if dropout else shares @ value).transpose(1, 2).flatten(2)
-        return context, received
+Call = Callable[[Grid], tuple[Tensor, ...]]
 
 
-Call = Callable[[_Grid], tuple[Tensor, ...]]
-
-
-def _in_groups(states: Tensor, lengths: np.ndarray, call: Call) -> tuple[Tensor, ...]:
+def _in_groups(states: Tensor, lengths: np.ndarray, call: Call, window: Window | None = None) -> tuple[Tensor, ...]:
     """`call` on padded groups of similar length: (n_tokens, width) → (n_tokens, width of each answer)."""
     if states.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         # Half precision gains nothing in products this small, and oneDNN would generate a kernel for each of them.
         with torch.autocast("cpu", enabled=False):
-            return _in_groups(states.float(), lengths, call)
+            return _in_groups(states.float(), lengths, call, window)
     groups = group_by_length(lengths)
     if len(groups) == 1:
-        return _on_grid(states, lengths, call)
+        return _on_grid(states, lengths, call, window)
     starts = cumulate(lengths)[:-1]
     tokens = [_tokens_of(starts[group], lengths[group]) for group in groups]
     pieces = [
-        _on_grid(states[torch.from_numpy(mine)], lengths[group], call)
+        _on_grid(states[torch.from_numpy(mine)], lengths[group], call, _of_tokens(window, mine))
         for mine, group in zip(tokens, groups, strict=True)
     ]
     order = torch.from_numpy(np.concatenate(tokens)).to(states.device)
@@ -151,14 +115,24 @@ def _tokens_of(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(lengths.sum()) + np.repeat(starts - cumulate(lengths)[:-1], lengths)
 
 
-def _on_grid(states: Tensor, lengths: np.ndarray, call: Call) -> tuple[Tensor, ...]:
+def _of_tokens(window: Window | None, tokens: np.ndarray) -> Window | None:
+    return None if window is None else Window(window.positions[tokens], window.reach)
+
+
+def _on_grid(states: Tensor, lengths: np.ndarray, call: Call, window: Window | None) -> tuple[Tensor, ...]:
     """`call` on sequences of similar length as one padded grid."""
     n_seqs, longest = len(lengths), int(lengths.max())
+    if window is not None:
+        # The last token's place for padding, too: then it sees somebody, and its answer, which nobody reads, is finite.
+        ends = cumulate(lengths)
+        slots = np.minimum(ends[:-1, None] + np.arange(longest), ends[1:, None] - 1)
+        window = Window(window.positions[slots], window.reach)
     if len(states) == n_seqs * longest:
-        return tuple(answer.flatten(0, 1) for answer in call(_Grid(states.view(n_seqs, longest, -1), None)))
+        answers = call(Grid(states.view(n_seqs, longest, -1), None, window))
+        return tuple(answer.flatten(0, 1) for answer in answers)
     slots = torch.from_numpy(padded_slots(lengths)).to(states.device)
     # Zeros and not empty memory: a masked key's value is multiplied by 0, and 0 x NaN is NaN.
     grid = states.new_zeros(n_seqs * longest, states.shape[1]).index_copy(0, slots, states)
     real = torch.from_numpy(np.arange(longest) < lengths[:, None]).to(states.device)
-    answers = call(_Grid(grid.view(n_seqs, longest, -1), real))
+    answers = call(Grid(grid.view(n_seqs, longest, -1), real, window))
     return tuple(answer.flatten(0, 1).index_select(0, slots) for answer in answers)

@@ -20,6 +20,7 @@ from ziggurat.encoder.architectures import ARCHITECTURES
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.span_model import SpanModel
 from ziggurat.encoder.spec import EncoderSpec, read_spec, with_sizes
 from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
 from ziggurat.errors import UserError
@@ -28,6 +29,7 @@ from ziggurat.recipe import PruningConfig
 from ziggurat.types import Problem
 
 _OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
+SPANS_TASK = "QuestionAnswering"  # what transformers calls it
 # Only the first is read here; the others are for transformers, of any version.
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -53,9 +55,9 @@ def load_hf(
     spec = read_spec(read_config(source))
     if dropout is not None:
         spec = replace(spec, dropout=dropout, attention_dropout=dropout)
-    model = AdaptiveModel(spec, n_classes, head_kind, head_places(spec, head_layers), pruning, problem)
+    model = _fresh(spec, n_classes, head_kind, head_places(spec, head_layers), pruning, problem)
     torch.nn.init.constant_(model.classifier.classes.bias, start)
-    tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat)
+    tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat, problem)
     if len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
     _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
@@ -63,6 +65,19 @@ def load_hf(
     for head in model.exits.values() if problem is Problem.REGRESSION else ():
         torch.nn.init.constant_(head.classes.bias, float(model.classifier.classes.bias.detach()[0]))
     return model
+
+
+def _fresh(
+    spec: EncoderSpec,
+    n_classes: int,
+    head_kind: str,
+    head_layers: Sequence[int],
+    pruning: PruningConfig | None,
+    problem: Problem,
+) -> AdaptiveModel:
+    if problem is Problem.QUESTION_ANSWERING:
+        return SpanModel(spec, head_layers, pruning)
+    return AdaptiveModel(spec, n_classes, head_kind, head_layers, pruning, problem)
 
 
 def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -80,10 +95,9 @@ def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
     manifest = layout.read_manifest(folder)
     spec = read_spec(read_config(folder))
     problem = Problem(manifest.problem_type)
-    model = AdaptiveModel(
-        spec, len(manifest.labels), manifest.head_kind, manifest.head_layers, manifest.pruning, problem
-    )
-    tensors = from_hf(_read_tensors(folder / layout.WEIGHTS), spec, torch.cat)
+    sizes = len(manifest.labels), manifest.head_kind, manifest.head_layers
+    model = _fresh(spec, *sizes, manifest.pruning, problem)
+    tensors = from_hf(_read_tensors(folder / layout.WEIGHTS), spec, torch.cat, problem)
     extras = _read_tensors(folder / layout.EXTRAS)
     ours = {name: tensor for name, tensor in extras.items() if name.startswith(_OURS)}
     _fill(model, tensors | ours, may_miss=(), source=folder)
@@ -100,7 +114,7 @@ def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarra
     as far as the manifest names them.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    named = {name: tensor.clone() for name, tensor in to_hf(tensors, model.spec).items()}
+    named = {name: tensor.clone() for name, tensor in to_hf(tensors, model.spec, model.problem).items()}
     ours = [f"{layout.HEAD_PREFIX}{layer}." for layer in manifest.head_layers]
     ours += [] if manifest.pruning is None else [layout.PRUNING_PREFIX]
     extras = {name: tensor for name, tensor in tensors.items() if name.startswith(tuple(ours))}
@@ -118,10 +132,14 @@ def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarra
 
 
 def classifier_config(config: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
-    """The `config.json` with which plain transformers loads the folder as a sequence classifier."""
+    """The `config.json` with which plain transformers loads the folder: a sequence classifier, or a model of spans."""
+    architecture = ARCHITECTURES[config["model_type"]]
+    if manifest.answers_spans:
+        named = {key: value for key, value in config.items() if key not in ("id2label", "label2id", "problem_type")}
+        return named | {"architectures": [architecture.hf_class(SPANS_TASK)], "dtype": "float32"}
     names = [str(label) for label in manifest.labels]
     return config | {
-        "architectures": [ARCHITECTURES[config["model_type"]].hf_class()],
+        "architectures": [architecture.hf_class()],
         "id2label": {str(index): name for index, name in enumerate(names)},
         "label2id": {name: index for index, name in enumerate(names)},
         "problem_type": str(manifest.problem_type),

@@ -24,23 +24,41 @@ FINAL = "pooler"  # the kind of head that a fine-tuned checkpoint ends with
 FLOAT_BITS = 16  # of weights and activations in what is not quantised, and in the baseline of LTP's relative BOPs
 
 
-def layer_flops(spec: EncoderSpec, n_before: Tokens, n_after: Tokens | None = None) -> Tokens:
-    """FLOPs of one encoder layer: 2 (2 d n_before² + 4 d² n_before + 2 d m n_after), m = the spec's `intermediate`.
+def layer_flops(spec: EncoderSpec, n_before: Tokens, n_after: Tokens | None = None, layer: int = 1) -> Tokens:
+    """FLOPs of encoder layer 1 … L: 2 (2 d n_before² + 4 d² n_before + 2 d m n_after), m = the spec's `intermediate`.
 
     `n_before` tokens take part in attention and its four projections, `n_after` (default: all) are left for the
     feed-forward layer: the accounting of LTP, so that figures compare, although a runner that prunes before the output
     projection does slightly less. Source: LTP's code; its `8 d²` is `2 d m` at m = 4 d.
+    A layer with a window has `pairs_seen` in place of n_before², a gated feed-forward layer 3 in place of 2 d m.
     """
     before = _wide(n_before)
-    flops: Tokens = 4 * spec.hidden * before * before + linear_flops(spec, before, n_after)
+    flops: Tokens = 4 * spec.hidden * pairs_seen(before, spec.window(layer)) + linear_flops(spec, before, n_after)
     return flops
 
 
+def pairs_seen(n_tokens: Tokens, window: int) -> Tokens:
+    """How many pairs of a query and a key it sees attention multiplies: n², or n (2 w + 1) - w (w + 1) with a window.
+
+    Of tokens side by side. Where pruning has left gaps they see less, so that this is the most that it can be: which
+    tokens are left is no part of an answer's trace.
+    """
+    n: Any = n_tokens
+    reach = np.minimum(n, window) if window else n
+    pairs = n * (2 * reach + 1) - reach * (reach + 1)
+    counted: Tokens = pairs if isinstance(n, np.ndarray) else int(pairs)
+    return counted
+
+
 def linear_flops(spec: EncoderSpec, n_before: Tokens, n_after: Tokens | None = None) -> Tokens:
-    """The part of `layer_flops` that INT8 makes cheaper, its linear maps: 2 (4 d² n_before + 2 d m n_after)."""
+    """The part of `layer_flops` that INT8 makes cheaper, its linear maps: 2 (4 d² n_before + 2 d m n_after).
+
+    A gated feed-forward layer has three maps and not two between its widths: 3 d m.
+    """
     before = _wide(n_before)
     after = before if n_after is None else _wide(n_after)
-    flops: Tokens = 8 * spec.hidden**2 * before + 4 * spec.hidden * spec.intermediate * after
+    maps = 3 if spec.gated else 2
+    flops: Tokens = 8 * spec.hidden**2 * before + 2 * maps * spec.hidden * spec.intermediate * after
     return flops
 
 
@@ -86,7 +104,8 @@ def path_flops(
     included; `final` says that the model's own classifier was. ValueError if `tokens` and `kept` differ in length.
     """
     kept = tokens if kept is None else kept
-    layers = sum(layer_flops(spec, before, after) for before, after in zip(tokens, kept, strict=True))
+    ways = zip(tokens, kept, strict=True)
+    layers = sum(layer_flops(spec, *way, layer) for layer, way in enumerate(ways, start=1))
     layers += embedding_flops(spec, tokens[0]) if tokens else 0
     heads = sum(head_flops(kind, spec, kept[layer - 1], n_classes) for layer in heads_at)
     return layers + heads + (head_flops(FINAL, spec, kept[-1], n_classes) if final else 0)
@@ -116,8 +135,8 @@ def path_bops(
 
 def full_flops(spec: EncoderSpec, n_classes: int, lengths: np.ndarray) -> np.ndarray:
     """FLOPs of the whole model without exits, the unit of every speed-up: `lengths` (n) → (n) int64."""
-    layers = embedding_flops(spec, lengths) + spec.layers * layer_flops(spec, lengths)
-    flops: np.ndarray = layers + head_flops(FINAL, spec, lengths, n_classes)
+    layers = sum(layer_flops(spec, lengths, layer=layer) for layer in range(1, spec.layers + 1))
+    flops: np.ndarray = embedding_flops(spec, lengths) + layers + head_flops(FINAL, spec, lengths, n_classes)
     return flops
 
 
@@ -146,7 +165,8 @@ def rung_flops(
         raise ValueError(f"asked has {len(asked)} entries for {len(layers)} rungs")
     passed = np.concatenate([[0], np.cumsum(asked[: len(layers) - 1], dtype=np.int64)])  # heads computed on the way
     kept = np.broadcast_to(tokens[:, None], (len(tokens), spec.layers + 1)) if tokens.ndim == 1 else tokens
-    per_layer = layer_flops(spec, kept[:, :-1], kept[:, 1:])
+    ways = ((kept[:, layer - 1], kept[:, layer], layer) for layer in range(1, spec.layers + 1))
+    per_layer = np.stack([layer_flops(spec, *way) for way in ways], axis=1)
     if guessed is not None:
         per_layer = per_layer + 2 * spec.hidden * kept[:, :-1] * np.asarray(guessed)
     head = head_flops(kind, spec, kept[:, layers], n_classes)

@@ -20,7 +20,7 @@ from ziggurat.data.labels import VALUE
 from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file, whole_folder
-from ziggurat.recipe import PruningConfig
+from ziggurat.recipe import PruningConfig, SpanConfig
 from ziggurat.types import Label, OperatingPoint, Problem
 
 FORMAT_VERSION = 1
@@ -57,6 +57,13 @@ class Manifest:
     kind: str = ENCODER  # or a small model without layers: static, bilstm
     tiers: tuple[str, ...] = ()  # sub-folders of the models that are asked first, from cheap to dear; none = no cascade
     problem_type: str = Problem.SINGLE_LABEL  # a ziggurat.types.Problem
+    spans: SpanConfig | None = None  # how questions are read and answered; None = a classifier
+    no_answer: tuple[float, ...] | None = None  # of questions, see `answers.Decoder`; None = there always is an answer
+
+    @property
+    def answers_spans(self) -> bool:
+        """Whether answers are spans of a text, and not labels."""
+        return self.problem_type == Problem.QUESTION_ANSWERING
 
     def operating_point(self, name: str) -> OperatingPoint:
         """The point of this name; UserError lists those that exist."""
@@ -207,6 +214,8 @@ def fingerprint(folder: Path, manifest: Manifest) -> str:
         settings.append(manifest.problem_type)
         if LABEL_RANGE in manifest.training:  # answers are clamped to it
             settings.append([float(limit) for limit in manifest.training[LABEL_RANGE]])
+    if manifest.spans is not None:
+        settings += [dataclasses.asdict(manifest.spans), manifest.no_answer]
     settings += [read_manifest(tier).fingerprint for tier in tier_folders(folder, manifest)]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name in (WEIGHTS, EXTRAS, TOKENIZER):

@@ -12,7 +12,7 @@ from ziggurat.data.packing import PackedBatch, padded_slots
 from ziggurat.encoder.flops import FASTBERT_WIDTH
 from ziggurat.encoder.linear import RowLinear
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.encoder.torch_encoder import ACTIVATIONS, first_tokens
+from ziggurat.encoder.torch_encoder import ACTIVATIONS, first_tokens, layer_norm, mean_tokens
 
 FASTBERT_HEADS = 2
 
@@ -25,6 +25,7 @@ class FastBertHead(nn.Module):
 
     def __init__(self, spec: EncoderSpec, n_classes: int) -> None:
         super().__init__()
+        self.norm = reading_norm(spec)
         self.narrow = RowLinear(spec.hidden, FASTBERT_WIDTH)
         self.query = nn.Linear(FASTBERT_WIDTH, FASTBERT_WIDTH)
         self.key_value = RowLinear(FASTBERT_WIDTH, 2 * FASTBERT_WIDTH)
@@ -34,7 +35,7 @@ class FastBertHead(nn.Module):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """(n_tokens, d) → (n_seqs, n_classes)."""
-        narrow = batch.with_states(torch.tanh(self.narrow(batch.states)))
+        narrow = batch.with_states(torch.tanh(self.narrow(self.norm(batch.states))))
         query = self.query(first_tokens(narrow))
         key, value = self.key_value(narrow.states).chunk(2, dim=-1)
         context = self.out(attend_first(query, key, value, batch.lengths, FASTBERT_HEADS))
@@ -44,19 +45,23 @@ class FastBertHead(nn.Module):
 class PoolerHead(nn.Module):
     """First token, d → d → classes (DeeBERT, PABEE); also the architecture's own classifier, the last rung.
 
-    Between the two tanh, or what the architecture's own classifier has.
+    Between the two tanh, or what the architecture's own classifier has; it may read the mean of all live tokens.
     """
 
     def __init__(self, spec: EncoderSpec, n_classes: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(spec.hidden, spec.hidden)
+        self.norm = reading_norm(spec)
+        self.pool = mean_tokens if spec.pooling == "mean" else first_tokens
+        self.dense = nn.Linear(spec.hidden, spec.hidden, spec.head_bias)
         self.activation = ACTIVATIONS[spec.head_activation]
+        self.dense_norm = layer_norm(spec) if spec.head_norm else nn.Identity()
         self.dropout = nn.Dropout(spec.dropout)
         self.classes = nn.Linear(spec.hidden, n_classes)
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """(n_tokens, d) → (n_seqs, n_classes)."""
-        return self.classes(self.dropout(self.activation(self.dense(first_tokens(batch)))))
+        pooled = self.pool(batch.with_states(self.norm(batch.states)))
+        return self.classes(self.dropout(self.dense_norm(self.activation(self.dense(pooled)))))
 
 
 class LinearHead(nn.Module):
@@ -64,14 +69,22 @@ class LinearHead(nn.Module):
 
     def __init__(self, spec: EncoderSpec, n_classes: int) -> None:
         super().__init__()
+        self.norm = reading_norm(spec)
         self.classes = nn.Linear(spec.hidden, n_classes)
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """(n_tokens, d) → (n_seqs, n_classes)."""
-        return self.classes(first_tokens(batch))
+        return self.classes(self.norm(first_tokens(batch)))
 
 
 HEADS: Mapping[str, type[nn.Module]] = {"fastbert": FastBertHead, "pooler": PoolerHead, "linear": LinearHead}
+
+
+def reading_norm(spec: EncoderSpec) -> nn.Module:
+    """What a head reads states through. Where no layer ends with a LayerNorm each head has its own, the classifier the
+    model's last one; exits start with a copy of it.
+    """
+    return layer_norm(spec) if spec.norm_first else nn.Identity()
 
 
 def attend_first(query: Tensor, key: Tensor, value: Tensor, lengths: np.ndarray, n_heads: int) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ziggurat.data.packing import PackedBatch
+from ziggurat.data.packing import PackedBatch, slots_in
 from ziggurat.encoder.heads import HEADS, PoolerHead
 from ziggurat.encoder.pruning import TokenPruning
 from ziggurat.encoder.spec import EncoderSpec
@@ -22,8 +23,11 @@ from ziggurat.types import Problem, Rung
 class AdaptiveModel(nn.Module):
     """Encoder, its own classifier (the last rung), one exit head for each layer in `head_layers` (1 … L - 1), pruning.
 
-    UserError for a `head_kind` that is not a key of `HEADS`.
+    UserError for a `head_kind` that is not a key of `exit_heads`.
     """
+
+    final_head: ClassVar[type[nn.Module]] = PoolerHead
+    exit_heads: ClassVar[Mapping[str, type[nn.Module]]] = HEADS
 
     def __init__(
         self,
@@ -35,16 +39,17 @@ class AdaptiveModel(nn.Module):
         problem: Problem = Problem.SINGLE_LABEL,
     ) -> None:
         super().__init__()
-        if head_kind not in HEADS:
-            raise UserError(f"head kind {head_kind!r} is not known; known: {', '.join(HEADS)}")
+        if head_kind not in self.exit_heads:
+            raise UserError(f"head kind {head_kind!r} is not known; known: {', '.join(self.exit_heads)}")
         self.spec = spec
         self.problem = problem
         self.n_classes = n_classes
         self.head_kind = head_kind
         self.head_layers = tuple(head_layers)
         self.encoder = Encoder(spec)
-        self.classifier = PoolerHead(spec, n_classes)
-        self.exits = nn.ModuleDict({str(layer): HEADS[head_kind](spec, n_classes) for layer in self.head_layers})
+        self.classifier = self.final_head(spec, n_classes)
+        head = self.exit_heads[head_kind]
+        self.exits = nn.ModuleDict({str(layer): head(spec, n_classes) for layer in self.head_layers})
         self.pruning = None if pruning is None else TokenPruning(pruning, spec)
         initialise(self, spec.initializer_range)
 
@@ -101,6 +106,10 @@ class AdaptiveModel(nn.Module):
             states = self.layer(layer, states, tokens)
         return self.classifier(states)
 
+    def answer(self, states: PackedBatch, restored: Tensor, batch: PackedBatch) -> Tensor:
+        """Logits of the last rung from the last layer's states (n_tokens, d), as they are and restored, of `batch`."""
+        return self.classifier(states)
+
     def restored_states(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
         """Token ids (n_tokens, 2) → the last state of every token of the input, (n_tokens, d), in the input's order.
 
@@ -115,22 +124,18 @@ class AdaptiveModel(nn.Module):
                 after = self.layer(layer, live, tokens)
             else:
                 after = live if read is None else live.take_tokens(read)
-            mine = _slots(batch, live)
-            gone = np.isin(mine, _slots(batch, after), invert=True)
+            mine = slots_in(batch, live)
+            gone = np.isin(mine, slots_in(batch, after), invert=True)
             slots.append(mine[gone])
             states.append(live.states[torch.from_numpy(np.flatnonzero(gone))])
             live = after
-        order = np.argsort(np.concatenate([*slots, _slots(batch, live)]))
+        order = np.argsort(np.concatenate([*slots, slots_in(batch, live)]))
         return torch.cat([*states, live.states])[torch.from_numpy(order)]
 
     def start_heads_from_pooler(self) -> None:
-        """Copies the last rung's pooler into every exit that has one, as DeeBERT does."""
+        """Copies the last rung's pooler into every exit that has one, as DeeBERT does, and its norm into each."""
         for head in self.exits.values():
+            head.norm.load_state_dict(self.classifier.norm.state_dict())
             if isinstance(head, PoolerHead):
-                with torch.no_grad():
-                    head.dense.load_state_dict(self.classifier.dense.state_dict())
-
-
-def _slots(batch: PackedBatch, live: PackedBatch) -> np.ndarray:
-    """Where each token that is left of a fresh batch stands in it: (n_tokens left) int64."""
-    return np.repeat(batch.cu_seqlens[:-1], live.lengths) + live.positions
+                head.dense.load_state_dict(self.classifier.dense.state_dict())
+                head.dense_norm.load_state_dict(self.classifier.dense_norm.state_dict())

@@ -7,6 +7,7 @@ from torch import Tensor
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.policies.prune import FROM_OTHERS, LTP_PADDED, PREDICTED
+from ziggurat.types import Problem
 
 
 def soft_logits(
@@ -17,13 +18,15 @@ def soft_logits(
     A layer's output is multiplied by the mask σ((score − θ)/T) after its LayerNorm. With `fade_attention` masks also
     multiply from layer to layer and fade a token as key and as query of the next attention, so that T → 0 ends in
     the hard forward; without, attention sees pruned tokens at full strength, as in the papers. The first mask returned
-    is that of the vocabulary where the model has one. ValueError if the model does not prune.
+    is that of the vocabulary where the model has one. Where answers are read off every token (spans), a token's state
+    is restored by as much as it faded, to what it was before. ValueError if the model does not prune.
     """
     pruning = model.pruning
     if pruning is None:
         raise ValueError("the model has no pruning to soften")
     score = pruning.config.score
     states = model.encoder.embeddings(batch)
+    restored, restores = states.states, model.problem == Problem.QUESTION_ANSWERING
     alive = states.states.new_ones(len(states.states))
     masks = []
     if pruning.config.vocabulary is not None:
@@ -41,8 +44,11 @@ def soft_logits(
             mask = pruning.soft_mask(layer, scores, batch, temperature)
             alive = alive * mask if fade_attention else mask
         masks.append(alive)
-        states = output.with_states(output.states * alive[:, None].to(output.states.dtype))
-    return model.classifier(states), masks
+        weight = alive[:, None].to(output.states.dtype)
+        if restores:
+            restored = restored + weight * (output.states - restored)
+        states = output.with_states(output.states * weight)
+    return model.answer(states, restored, batch), masks
 
 
 def regularisation_from_ltp(weight: float, n_layers: int, mean_length: float, padded: int = LTP_PADDED) -> float:

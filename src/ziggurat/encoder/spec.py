@@ -17,7 +17,10 @@ _MAY_BE_ZERO = ("segments", "position_offset", "embedding_width", "task_types")
 def with_sizes(config: Config, spec: EncoderSpec) -> dict[str, Any]:
     """A `config.json` with the spec's layers and widths; what it says besides stays."""
     sizes = ARCHITECTURES[spec.model_type].sizes
-    return dict(config) | {key: getattr(spec, name) for name, key in sizes.items()}
+    made = dict(config) | {key: getattr(spec, name) for name, key in sizes.items()}
+    if config.get("layer_types"):
+        made["layer_types"] = config["layer_types"][: spec.layers]  # of a student that keeps the first layers
+    return made
 
 
 def read_spec(config: Config) -> EncoderSpec:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.attention import attend, attend_and_score
+from ziggurat.encoder.grid import Window
 from ziggurat.encoder.linear import RowLinear
+from ziggurat.encoder.rotary import rotate
 from ziggurat.encoder.spec import EncoderSpec
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -23,17 +26,17 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class Embeddings(nn.Module):
-    """Word + position, + segment and task where the architecture has them; LayerNorm; a linear map to `hidden`."""
+    """Word, + position, segment and task where the architecture has them; LayerNorm; a linear map to `hidden`."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         width = spec.embedded
         self.position_offset, self.reads_segments = spec.position_offset, spec.segments > 1
         self.word = nn.Embedding(spec.vocabulary, width)
-        self.position = nn.Embedding(spec.positions + spec.position_offset, width)
+        self.position = None if spec.rotary else nn.Embedding(spec.positions + spec.position_offset, width)
         self.segment = nn.Embedding(spec.segments, width) if spec.segments else None
         self.task = nn.Embedding(spec.task_types, width) if spec.task_types else None
-        self.norm = nn.LayerNorm(width, spec.layer_norm_eps)
+        self.norm = layer_norm(spec, width)
         self.dropout = nn.Dropout(spec.dropout)
         self.project = RowLinear(width, spec.hidden) if spec.embedding_width else nn.Identity()
 
@@ -41,8 +44,9 @@ class Embeddings(nn.Module):
         """States (n_tokens, 2) of token and segment ids → (n_tokens, d)."""
         device = self.word.weight.device
         ids = torch.as_tensor(batch.states, device=device)
-        positions = torch.as_tensor(batch.positions, device=device)
-        states = self.word(ids[:, 0]) + self.position(positions + self.position_offset)
+        states = self.word(ids[:, 0])
+        if self.position is not None:
+            states = states + self.position(torch.as_tensor(batch.positions, device=device) + self.position_offset)
         if self.segment is not None:
             # One kind of segment is in every token, whatever ids a tokenizer made for BERT gives to a pair.
             states = states + (self.segment(ids[:, 1]) if self.reads_segments else self.segment.weight[0])
@@ -52,19 +56,24 @@ class Embeddings(nn.Module):
 
 
 class Layer(nn.Module):
-    """One post-norm Transformer layer: attention, then feed-forward, each with residual and LayerNorm."""
+    """One Transformer layer: attention, then feed-forward, each with a residual and a LayerNorm behind or before it."""
 
-    def __init__(self, spec: EncoderSpec) -> None:
+    def __init__(self, spec: EncoderSpec, layer: int = 1) -> None:
+        """`layer` (1 … L) finds what the spec says of each layer."""
         super().__init__()
+        self.norm_first, self.gated = spec.norm_first, spec.gated
+        self.window = spec.window(layer)
+        self.rotary_base = spec.rotary[layer - 1] if spec.rotary else None
         self.heads = spec.heads
         self.attention_dropout = spec.attention_dropout
         self.activation = ACTIVATIONS[spec.activation]
-        self.qkv = RowLinear(spec.hidden, 3 * spec.hidden)
-        self.out = RowLinear(spec.hidden, spec.hidden)
-        self.attention_norm = nn.LayerNorm(spec.hidden, spec.layer_norm_eps)
-        self.up = RowLinear(spec.hidden, spec.intermediate)
-        self.down = RowLinear(spec.intermediate, spec.hidden)
-        self.output_norm = nn.LayerNorm(spec.hidden, spec.layer_norm_eps)
+        self.qkv = RowLinear(spec.hidden, 3 * spec.hidden, spec.attention_bias)
+        self.out = RowLinear(spec.hidden, spec.hidden, spec.attention_bias)
+        # What enters the first layer comes out of the embeddings' LayerNorm.
+        self.attention_norm = nn.Identity() if spec.norm_first and layer == 1 else layer_norm(spec)
+        self.up = RowLinear(spec.hidden, spec.intermediate * (2 if spec.gated else 1), spec.feed_forward_bias)
+        self.down = RowLinear(spec.intermediate, spec.hidden, spec.feed_forward_bias)
+        self.output_norm = layer_norm(spec)
         self.dropout = nn.Dropout(spec.dropout)
 
     def forward(self, batch: PackedBatch) -> PackedBatch:
@@ -73,20 +82,38 @@ class Layer(nn.Module):
 
     def context(self, batch: PackedBatch) -> Tensor:
         """What attention mixes for each token, (n_tokens, d)."""
-        return attend(self.qkv(batch.states), batch.lengths, self.heads, self._dropout)
+        return attend(self.project(batch), batch.lengths, self.heads, self._dropout, self._sight(batch))
 
     def scored_context(
         self, batch: PackedBatch, from_others: bool = False, active: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The same, and how much attention each token received, (n_tokens); see `attend_and_score`."""
-        qkv = self.qkv(batch.states)
-        return attend_and_score(qkv, batch.lengths, self.heads, self._dropout, from_others, active)
+        qkv, sight = self.project(batch), self._sight(batch)
+        return attend_and_score(qkv, batch.lengths, self.heads, self._dropout, from_others, active, sight)
+
+    def project(self, batch: PackedBatch) -> Tensor:
+        """Queries, keys and values as attention compares and mixes them: states (n_tokens, d) → (n_tokens, 3 d)."""
+        qkv = self.qkv(self.attention_norm(batch.states) if self.norm_first else batch.states)
+        # A token keeps the position that it had in its text, whoever has left.
+        return qkv if self.rotary_base is None else rotate(qkv, batch.positions, self.heads, self.rotary_base)
 
     def finish(self, batch: PackedBatch, context: Tensor) -> PackedBatch:
         """The rest of the layer, token by token: the states that entered it and their context → (n_tokens, d)."""
-        states = self.attention_norm(batch.states + self.dropout(self.out(context)))
-        inner = self.activation(self.up(states))
-        return batch.with_states(self.output_norm(states + self.dropout(self.down(inner))))
+        states = batch.states + self.dropout(self.out(context))
+        if self.norm_first:
+            return batch.with_states(states + self.dropout(self.feed_forward(self.output_norm(states))))
+        states = self.attention_norm(states)
+        return batch.with_states(self.output_norm(states + self.dropout(self.feed_forward(states))))
+
+    def feed_forward(self, states: Tensor) -> Tensor:
+        """Both linear maps and what is between them: (n, d) → (n, d)."""
+        if not self.gated:
+            return self.down(self.activation(self.up(states)))
+        inner, gate = self.up(states).chunk(2, dim=-1)
+        return self.down(self.activation(inner) * gate)
+
+    def _sight(self, batch: PackedBatch) -> Window | None:
+        return Window(batch.positions, self.window) if self.window else None
 
     @property
     def _dropout(self) -> float:
@@ -99,7 +126,12 @@ class Encoder(nn.Module):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.embeddings = Embeddings(spec)
-        self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.layers))
+        self.layers = nn.ModuleList(Layer(spec, layer) for layer in range(1, spec.layers + 1))
+
+
+def layer_norm(spec: EncoderSpec, width: int | None = None) -> nn.LayerNorm:
+    """A LayerNorm as the architecture has them, as wide as its states unless `width` says otherwise."""
+    return nn.LayerNorm(width or spec.hidden, spec.layer_norm_eps, bias=spec.norm_bias)
 
 
 def first_tokens(batch: PackedBatch) -> Tensor:
@@ -107,11 +139,19 @@ def first_tokens(batch: PackedBatch) -> Tensor:
     return batch.states[torch.from_numpy(batch.cu_seqlens[:-1])]
 
 
+def mean_tokens(batch: PackedBatch) -> Tensor:
+    """The mean state of each sequence's tokens, (n_seqs, d)."""
+    owner = torch.from_numpy(np.repeat(np.arange(batch.n_seqs), batch.lengths)).to(batch.states.device)
+    sums = batch.states.new_zeros(batch.n_seqs, batch.states.shape[1]).index_add(0, owner, batch.states)
+    return sums / torch.from_numpy(batch.lengths).to(sums)[:, None]
+
+
 def initialise(module: nn.Module, std: float) -> None:
     """BERT's start for fresh weights: normal with this deviation, biases zero."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=std)
-            nn.init.zeros_(part.bias)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
         elif isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=std)

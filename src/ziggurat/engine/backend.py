@@ -49,3 +49,10 @@ class WholeForward(Backend, Protocol):
 
     def answer(self, batch: PackedBatch, rule: ExitRule) -> Answered | None:
         """Runs whole inputs, token ids (n_tokens, 2), to their answers; None for a rule that it does not know."""
+
+
+class SpanBackend(Backend, Protocol):
+    """A backend of spans: its `logits` are of every token, (n_tokens, 2) float32, start and end."""
+
+    def put_back(self, whole: PackedBatch, live: PackedBatch) -> None:
+        """Writes the states of the tokens that are left of a batch, (n_left, d), into those of all, (n_tokens, d)."""

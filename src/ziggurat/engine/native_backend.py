@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.data.packing import PackedBatch, join
+from ziggurat.data.packing import PackedBatch, join, slots_in
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.mapped import map_tensors
@@ -22,6 +22,7 @@ from ziggurat.native import core
 from ziggurat.policies.exits import LEARNED, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
+from ziggurat.types import Problem
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ class NativeBackend:
         prunes = tokens is not None and tokens.prunes(layer)
         scored = prunes and tokens is not None and tokens.score != PREDICTED
         from_others = tokens is not None and tokens.score == FROM_OTHERS
-        context, scores = self._core.context(layer, batch.states, batch.cu_seqlens, scored, from_others)
+        context, scores = self._core.context(
+            layer, batch.states, batch.positions, batch.cu_seqlens, scored, from_others
+        )
         if prunes and tokens is not None:
             if not scored:
                 scores = self._core.guess(layer, batch.states, batch.cu_seqlens)
@@ -151,6 +154,22 @@ class NativeBackend:
         return np.zeros((len(rule.asked) - 1, 4 + self.n_classes))  # nobody reads them
 
 
+class NativeSpanBackend(NativeBackend):
+    """A model of spans, layer by layer; implements `engine.backend.SpanBackend`.
+
+    Its heads are linear maps, which the compiled engine reads off each sequence's first token: here each token is one.
+    """
+
+    def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
+        """What rung `rung` says to each token, (n_tokens, 2) float32."""
+        said: np.ndarray = self._core.logits(rung, batch.states, np.arange(len(batch.states) + 1))
+        return said
+
+    def put_back(self, whole: PackedBatch, live: PackedBatch) -> None:
+        """Writes the states of some tokens into those of all."""
+        whole.states[slots_in(whole, live)] = live.states
+
+
 def _compiled_token_rule(kind: str, rule: TokenRule) -> Any:
     values = np.ascontiguousarray(rule.values, dtype=np.float64)
     return core().TokenRule(kind, rule.score, rule.scale, values, rule.vocabulary)
@@ -169,8 +188,10 @@ def load_backend(folder: Path, dtype: str, threads: int | None) -> NativeBackend
     """The backend of a model folder; UserError if a file is missing, broken or not of these weights."""
     manifest = layout.read_manifest(folder)
     spec = read_spec(layout.read_json(folder / layout.CONFIG, f"{folder}: no {layout.CONFIG}; copy the model again"))
-    tensors = from_hf(map_tensors(folder / layout.WEIGHTS), spec, np.concatenate) | map_tensors(folder / layout.EXTRAS)
+    named = map_tensors(folder / layout.WEIGHTS)
+    tensors = from_hf(named, spec, np.concatenate, Problem(manifest.problem_type)) | map_tensors(folder / layout.EXTRAS)
     for name in (layout.TRAINED_ROWS, layout.DEFERRAL):
         tensors.pop(name, None)
     layout.check_fingerprint(folder, manifest)
-    return NativeBackend(tensors, spec, manifest, "int8" if manifest.int8 else dtype, threads)
+    kind = NativeSpanBackend if manifest.answers_spans else NativeBackend
+    return kind(tensors, spec, manifest, "int8" if manifest.int8 else dtype, threads)

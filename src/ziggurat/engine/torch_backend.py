@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ziggurat.data.packing import PackedBatch
+from ziggurat.data.packing import PackedBatch, slots_in
 from ziggurat.encoder.checkpoint import load_model
 from ziggurat.encoder.devices import resolve_device
 from ziggurat.encoder.int8 import Int8Linear
 from ziggurat.encoder.linear import pad_rows
 from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.span_model import SpanModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule
 
@@ -61,11 +62,22 @@ class TorchBackend:
         return head(batch).float().cpu().numpy()
 
 
+class TorchSpanBackend(TorchBackend):
+    """A model of spans; implements `engine.backend.SpanBackend`."""
+
+    @torch.inference_mode()
+    def put_back(self, whole: PackedBatch, live: PackedBatch) -> None:
+        """Writes the states of some tokens into those of all."""
+        slots = torch.from_numpy(slots_in(whole, live)).to(whole.states.device)
+        whole.states[slots] = live.states
+
+
 def load_backend(folder: Path, device: str, dtype: str, threads: int | None) -> TorchBackend:
     """The backend of a model folder; `threads` None = as many as torch takes by itself."""
     if threads is not None:
         torch.set_num_threads(threads)
-    return TorchBackend(load_model(folder)[0], device, dtype)
+    model = load_model(folder)[0]
+    return (TorchSpanBackend if isinstance(model, SpanModel) else TorchBackend)(model, device, dtype)
 
 
 class _PrepackedLinear(nn.Module):
@@ -74,7 +86,7 @@ class _PrepackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 256)
-        self.bias = linear.bias.detach()
+        self.bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, states: Tensor) -> Tensor:
         """(n, d_in) → (n, d_out)."""

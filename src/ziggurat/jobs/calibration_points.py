@@ -14,6 +14,7 @@ from ziggurat.calibrate.paths import Tried
 from ziggurat.calibrate.risks import risks_of
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import replay
 from ziggurat.jobs.calibration_runs import Seen, full_run
@@ -23,6 +24,7 @@ from ziggurat.report.competition import Progress
 from ziggurat.report.measure import Timing, interleave, paired_ratio
 from ziggurat.types import Certificate, OperatingPoint
 
+Model = AdaptiveClassifier | QuestionAnswerer
 _TIMED = 512  # rows that a setting is timed on
 
 
@@ -48,13 +50,13 @@ class Terms:
 
     criterion: str
     reference: str | None
-    profile: str  # key
+    profile: str | None  # key; None = times were not predicted by a machine's profile
     always_full: bool  # full depth keeps every promise: losses are counted from it, and it may be used
     batch_sizes: tuple[int, ...] | None = None  # at which each tier of a cascade was fastest
 
 
 def chosen_points(
-    classifier: AdaptiveClassifier,
+    classifier: Model,
     certified: Mapping[str, Certified],
     order: Seen,
     witness: Seen,
@@ -71,7 +73,7 @@ def chosen_points(
     return [_chosen(classifier, name, one, witness, terms, timings, options) for name, one in certified.items()]
 
 
-def rule_of(classifier: AdaptiveClassifier, setting: Tried | None) -> ExitRule:
+def rule_of(classifier: Model, setting: Tried | None) -> ExitRule:
     """As the engine takes it; None = full depth."""
     if setting is None:
         return rules.never(len(classifier.rungs))
@@ -79,7 +81,7 @@ def rule_of(classifier: AdaptiveClassifier, setting: Tried | None) -> ExitRule:
 
 
 def _timed(
-    classifier: AdaptiveClassifier,
+    classifier: Model,
     settings: Mapping[str, Tried | None],
     order: Seen,
     options: ModelOptions,
@@ -93,12 +95,12 @@ def _timed(
         for name, setting in wanted.items()
     }
     timings = interleave(calls, progress=tick)
-    n = len(timed.tokens)
+    n = len(timed)
     return {name: Timing(tuple(run / n for run in timings[str(name)].runs)) for name in wanted}
 
 
 def _chosen(
-    classifier: AdaptiveClassifier,
+    classifier: Model,
     name: str,
     certified: Certified,
     witness: Seen,
@@ -134,7 +136,7 @@ def _why_none(certified: Certified, n: int) -> str:
 
 
 def _point(
-    classifier: AdaptiveClassifier,
+    classifier: Model,
     name: str,
     certified: Certified,
     setting: Tried | None,
@@ -182,9 +184,7 @@ def _point(
     )
 
 
-def _watched(
-    classifier: AdaptiveClassifier, setting: Tried | None, witness: Seen, confidence: float
-) -> tuple[float, float]:
+def _watched(classifier: Model, setting: Tried | None, witness: Seen, confidence: float) -> tuple[float, float]:
     """What production can watch without labels: how often answers differ from full depth's at most, and their cost."""
     if setting is None:
         return 0.0, 1.0
@@ -193,6 +193,6 @@ def _watched(
     rungs = replay(run.every, setting.rule(run.deferral))
     full = full_run(witness.runs).predictions()[:, -1]
     differing = risk.of(run.predictions()[everyone, rungs], full)
-    spent = classifier.flops(run.kept, rule_of(classifier, setting))[everyone, rungs]
-    whole = classifier.full_flops(witness.encoded.lengths)
+    spent = classifier.spent(witness.encoded, run.kept, rule_of(classifier, setting))[everyone, rungs]
+    whole = classifier.whole(witness.encoded)
     return upper_bound(risk, differing, confidence), float(spent.sum() / whole.sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +30,8 @@ _ORDERING = 3  # else one of so many fresh rows does
 class CalibrationRows:
     """Disjoint rows."""
 
-    order: Dataset  # learn the path of settings
-    certify: Dataset  # test it; in a fixed random order, as the betting bound needs
+    order: Any  # a Dataset or Questions: learn the path of settings
+    certify: Any  # likewise: test it; in a fixed random order, as the betting bound needs
     left_out: int  # rows of the source that trained the model, or chose for it and order nothing
     overlap: float = 0.0  # share of the certifying texts that are a part of one that trained, or have one as a part
 
@@ -47,6 +48,7 @@ def calibration_rows(
     rows = _builtin(classifier) if source == STDLIB_DOCS else _of_source(model, classifier, source, columns)
     if risk.needs_labels:
         _check_labels(rows.certify, risk)
+    _check_range(classifier, rows, risk)
     return rows
 
 
@@ -96,6 +98,16 @@ def _that_chose(classifier: AdaptiveClassifier, rows: Rows) -> np.ndarray:
 
 def _shuffled(rows: Dataset) -> Dataset:
     return rows.take(np.random.default_rng(0).permutation(len(rows)))
+
+
+def _check_range(classifier: AdaptiveClassifier, rows: CalibrationRows, risk: Risk) -> None:
+    """UserError, before anything is run, for a regression without a range that bounds losses, or a label outside."""
+    for part in (rows.order, rows.certify):
+        labels = part.truth if risk.needs_labels else part.labels_or_none[:0]
+        try:
+            classifier.output.loss(labels, labels)
+        except UserError as error:
+            raise UserError(f"{part.source}: {error}") from None
 
 
 def _check_labels(rows: Dataset, risk: Risk) -> None:

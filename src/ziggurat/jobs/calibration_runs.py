@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from ziggurat.calibrate.paths import Tried, losses_of
 from ziggurat.calibrate.risks import Risk
 from ziggurat.calibrate.stored import StoredRun
 from ziggurat.data.tasks import Dataset
-from ziggurat.data.tokenize import Encoded
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.jobs.choosing import pruning_strengths
@@ -23,8 +23,8 @@ from ziggurat.policies.prune import scaled
 class Seen:
     """Rows, and what all rungs said to them."""
 
-    rows: Dataset
-    encoded: Encoded
+    rows: Any  # a Dataset, or Questions
+    encoded: Any  # what the model reads of them: Encoded, or Windows
     runs: Mapping[float, StoredRun]  # by strength of pruning
     losses: Mapping[float, np.ndarray]  # (n, n_rungs) of leaving there, likewise
 

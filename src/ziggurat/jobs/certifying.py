@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.calibrate.candidates import extended, families
-from ziggurat.calibrate.certify import certify, least_rows
+from ziggurat.calibrate.certify import Certified, certify, least_rows
 from ziggurat.calibrate.choose import TARGETS
 from ziggurat.calibrate.paths import Tried, path_of, sequences, tried
 from ziggurat.calibrate.risks import Risk, risk_by_name
@@ -22,11 +22,13 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.calibration_picture import write_picture
-from ziggurat.jobs.calibration_points import Chosen, Terms, chosen_points
+from ziggurat.jobs.calibration_points import Chosen, Model, Terms, chosen_points
 from ziggurat.jobs.calibration_rows import CalibrationRows, calibration_rows
 from ziggurat.jobs.calibration_runs import Seen, seen
 from ziggurat.jobs.calibration_time import PredictedTime, best_batch_sizes, costs_of
 from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.question_calibration import FlopsTime, question_rows, seen_questions
+from ziggurat.jobs.question_rows import answers_questions
 from ziggurat.jobs.refusals import refuse_but_classes
 from ziggurat.jobs.task_metrics import uncertified
 from ziggurat.policies.outputs import Output
@@ -71,14 +73,14 @@ def calibrate(
     keeps a target, its point is full depth, and the result says how many rows would be needed.
     """
     _require_scipy()
+    if answers_questions(model):
+        return _calibrate_questions(model, source, promise, options, html, progress, tick)
     if html is not None:
         require_matplotlib()
     classifier = options.open(model)
     if html is not None:
         refuse_but_classes(classifier, model, "calibrate --html")
-    risk, scores = risk_by_name(promise.criterion, classifier.output), promise.scores or classifier.output.tried
-    for score in scores:
-        classifier.output.refuse_score(score)
+    risk, scores = _asked(classifier, promise)
     promise = replace(promise, criterion=risk.name, scores=scores)
     reference = None if promise.reference is None else _opened_reference(promise.reference, classifier, options)
     usable_rungs(classifier, promise)
@@ -90,11 +92,7 @@ def calibrate(
     costs = costs_of(classifier, order.encoded, options.batch_size, tick)
     time = PredictedTime(classifier, costs, order.encoded, order.runs, options.batch_size)
     paths = searched(classifier, order, time, promise)
-    tested = sequences(paths, promise.targets.values(), promise.confidence, len(witness.rows))
-    evidence = witness.evidence(risk)
-    certified = {
-        name: certify(tested[target], evidence, target, promise.confidence) for name, target in promise.targets.items()
-    }
+    certified = _certified(paths, witness, risk, promise)
     terms = Terms(
         risk.name,
         promise.reference,
@@ -112,6 +110,47 @@ def calibrate(
     return result
 
 
+def _asked(model: Model, promise: Promise) -> tuple[Risk, Sequence[str]]:
+    """What may be lost, and the exit scores that are tried; UserError for what the model does not have."""
+    scores = promise.scores or model.output.tried
+    for score in scores:
+        model.output.refuse_score(score)
+    return risk_by_name(promise.criterion, model.output), scores
+
+
+def _calibrate_questions(
+    model: str,
+    source: str,
+    promise: Promise,
+    options: ModelOptions,
+    html: Path | None,
+    progress: bool,
+    tick: Progress,
+) -> dict[str, Any]:
+    """The same for a model of spans; times are predicted from FLOPs, and what is chosen is timed as elsewhere."""
+    for option, given in (("--html", html), ("--reference", promise.reference)):
+        if given is not None:
+            raise UserError(f"{option}: not for models that answer questions; leave it out")
+    answerer = options.open_questions(model)
+    risk, scores = _asked(answerer, promise)
+    promise = replace(promise, criterion=risk.name, scores=scores)
+    usable_rungs(answerer, promise)
+    rows = question_rows(model, answerer, source)
+    _refuse_too_few(rows, promise, risk)
+    order, witness = (
+        seen_questions(answerer, part, risk, options.batch_size, progress) for part in (rows.order, rows.certify)
+    )
+    time = FlopsTime(answerer, order, options)
+    paths = searched(answerer, order, time, promise)
+    certified = _certified(paths, witness, risk, promise)
+    always_full = usable_rungs(answerer, promise) == len(answerer.rungs)
+    chosen = chosen_points(
+        answerer, certified, order, witness, Terms(risk.name, None, None, always_full), options, tick
+    )
+    _write(model, answerer, chosen)
+    return _summary(answerer, model, source, promise, rows, chosen, paths, None, options)
+
+
 def _require_scipy() -> None:
     try:
         importlib.import_module("scipy.stats")
@@ -120,7 +159,7 @@ def _require_scipy() -> None:
 
 
 def searched(
-    classifier: AdaptiveClassifier, order: Seen, time: PredictedTime, promise: Promise
+    classifier: Model, order: Seen, time: PredictedTime | FlopsTime, promise: Promise
 ) -> list[tuple[Tried, ...]]:
     """The paths of all families, at every strength of pruning, that have anything faster than full depth.
 
@@ -141,7 +180,7 @@ def searched(
     return [path for path in paths if path]
 
 
-def usable_rungs(classifier: AdaptiveClassifier, promise: Promise) -> int:
+def usable_rungs(classifier: Model, promise: Promise) -> int:
     """How many rungs are within the promise's cap; UserError if none is."""
     depths = classifier.depths.tolist()
     usable = sum(promise.max_layers is None or depth <= promise.max_layers for depth in depths)
@@ -150,6 +189,15 @@ def usable_rungs(classifier: AdaptiveClassifier, promise: Promise) -> int:
             f"--max-layers {promise.max_layers}: the first answer comes after layer {depths[0]}; allow that"
         )
     return usable
+
+
+def _certified(paths: Sequence[Sequence[Tried]], witness: Seen, risk: Risk, promise: Promise) -> dict[str, Certified]:
+    """What the witnesses certify of each target."""
+    tested = sequences(paths, promise.targets.values(), promise.confidence, len(witness.rows))
+    evidence = witness.evidence(risk)
+    return {
+        name: certify(tested[target], evidence, target, promise.confidence) for name, target in promise.targets.items()
+    }
 
 
 def _opened_reference(model: str, classifier: AdaptiveClassifier, options: ModelOptions) -> AdaptiveClassifier:
@@ -173,7 +221,7 @@ def _refuse_too_few(rows: CalibrationRows, promise: Promise, risk: Risk) -> None
     )
 
 
-def _write(model: str, classifier: AdaptiveClassifier, chosen: Sequence[Chosen]) -> None:
+def _write(model: str, classifier: Model, chosen: Sequence[Chosen]) -> None:
     """The points into the folder's manifest, in the place of those of the same name."""
     made = {one.name: one.point for one in chosen if one.point is not None}
     manifest = classifier.manifest
@@ -182,14 +230,14 @@ def _write(model: str, classifier: AdaptiveClassifier, chosen: Sequence[Chosen])
 
 
 def _summary(
-    classifier: AdaptiveClassifier,
+    classifier: Model,
     model: str,
     source: str,
     promise: Promise,
     rows: CalibrationRows,
     chosen: Sequence[Chosen],
     paths: Sequence[Sequence[Tried]],
-    profile: str,
+    profile: str | None,
     options: ModelOptions,
 ) -> dict[str, Any]:
     return {
@@ -204,7 +252,7 @@ def _summary(
         "batch_size": options.batch_size,
         "profile": profile,
         "note": surrogate_note(classifier.output, str(promise.criterion)),
-        "unit": classifier.output.unit,
+        "unit": classifier.output.unit_of(promise.criterion),
         "points": [_entry(one) for one in chosen],
     }
 

@@ -23,6 +23,8 @@ from ziggurat.jobs.opening import (
     sample,
     seen_in_training,
 )
+from ziggurat.jobs.question_evaluation import evaluate_questions
+from ziggurat.jobs.question_rows import answers_questions
 from ziggurat.jobs.task_metrics import beside_full, metrics_for
 from ziggurat.report.measure import interleave, paired_ratio
 from ziggurat.report.problem_metrics import figures
@@ -46,10 +48,13 @@ def evaluate(
     medians. `metrics` are measured beside accuracy, None = the task's. UserError for rows without labels or with
     labels that are not the model's.
     """
+    if answers_questions(model):
+        return evaluate_questions(model, source, operating_point, threshold, options, timed_texts // 4, progress)
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     names = metrics_for(classifier.manifest, source, metrics)
     rows, output = rows_to_measure(classifier, source, columns), classifier.output
+    promise = promise_of(classifier, operating_point, threshold)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     full_rule = rules.never(len(classifier.rungs))
     adaptive = classifier.run(encoded, rule, options.batch_size, progress)
@@ -60,10 +65,10 @@ def evaluate(
         "model": model,
         "data": source,
         "operating_point": operating_point if threshold is None else f"{rule.score} {threshold:g}",
-        "promise": promise_of(classifier, operating_point, threshold),
+        "promise": promise,
         "n": len(rows),
         "problem": str(output.problem),
-        "unit": output.unit,
+        "unit": output.unit_of(None if promise is None else promise["criterion"]),
         **figures(output, *predictions, rows.truth),
         "metrics": beside_full(classifier.manifest, source, names, *predictions, rows.truth),
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),

@@ -22,6 +22,7 @@ from ziggurat.encoder.folder import (
     tier_folders,
 )
 from ziggurat.encoder.hub import local_folder
+from ziggurat.encoder.span_flops import span_full_flops
 from ziggurat.encoder.spec import read_spec
 from ziggurat.engine.choice import DTYPES, choose_engine
 from ziggurat.errors import UserError
@@ -40,6 +41,8 @@ def info(model: str) -> dict[str, Any]:
         "tiers": [_architecture(tier, read_manifest(tier)) for tier in tier_folders(folder, manifest)],
         "problem": str(manifest.problem_type),
         "labels": list(manifest.labels),
+        "spans": None if manifest.spans is None else dataclasses.asdict(manifest.spans),
+        "no_answer": None if manifest.no_answer is None else list(manifest.no_answer),
         "label_range": manifest.training.get(LABEL_RANGE),
         "unit": output_of(manifest.problem_type, manifest.training.get(LABEL_RANGE)).unit,
         "pairs": manifest.pairs,
@@ -60,7 +63,10 @@ def _architecture(folder: Path, manifest: Manifest) -> dict[str, Any]:
     if manifest.kind != ENCODER:
         return {"architecture": manifest.kind, "layers": 0, "hidden": None, "gflops_at_64_tokens": None}
     spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
-    flops = full_flops(spec, len(manifest.labels), np.array([_TYPICAL_LENGTH]))[0]
+    length = np.array([_TYPICAL_LENGTH])
+    flops = (
+        span_full_flops(spec, length) if manifest.answers_spans else full_flops(spec, len(manifest.labels), length)
+    )[0]
     return {
         "architecture": spec.model_type,
         "layers": spec.layers,

@@ -12,12 +12,15 @@ import numpy as np
 from ziggurat.data.named import parse_source
 from ziggurat.data.named_rows import called_like
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows
+from ziggurat.data.squad import Questions
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Role, as_dataset, load, load_builtin
 from ziggurat.data.tokenize import Encoded
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.jobs.task_metrics import task_for
@@ -39,6 +42,10 @@ class ModelOptions:
         """Loads the model folder."""
         return AdaptiveClassifier.from_pretrained(model, self.device, self.dtype, self.threads, self.engine)
 
+    def open_questions(self, model: str) -> QuestionAnswerer:
+        """Loads a model folder that answers questions."""
+        return QuestionAnswerer.from_pretrained(model, self.device, self.dtype, self.threads, self.engine)
+
 
 def exit_rule(
     classifier: AdaptiveClassifier, operating_point: str | OperatingPoint, threshold: float | None, score: str | None
@@ -51,7 +58,7 @@ def exit_rule(
     return classifier.rule_of(operating_point if threshold is None else classifier.rule(score, threshold))
 
 
-def promise_of(classifier: AdaptiveClassifier, operating_point: str, threshold: float | None) -> dict[str, Any] | None:
+def promise_of(classifier: OpenedModel, operating_point: str, threshold: float | None) -> dict[str, Any] | None:
     """What an operating point promises, as JSON values; None for full depth, a threshold of the call, or no promise.
 
     `broken` says why the promise does not hold for this call, None where it does.
@@ -110,7 +117,7 @@ def check_pairs(classifier: AdaptiveClassifier, rows: Rows) -> None:
         )
 
 
-def seen_in_training(model: str, rows: Dataset) -> int:
+def seen_in_training(model: str, rows: Dataset | Questions) -> int:
     """How many of the rows trained the model or chose something for it: a result on them flatters."""
     return int(np.isin(rows.hashes, trained_rows(local_folder(model))).sum())
 

@@ -17,6 +17,8 @@ from ziggurat.engine.classifier import AdaptiveClassifier, Text
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.jobs.opening import ModelOptions, check_pairs, exit_rule, promise_of
+from ziggurat.jobs.question_prediction import predict_answers
+from ziggurat.jobs.question_rows import answers_questions
 from ziggurat.jobs.watching import WatchedClassifier, read_state, write_state
 from ziggurat.types import Answer, Label
 
@@ -38,6 +40,10 @@ def predict(
 
     `watch` is the file of a monitor's state, from call to call; its alarms are logged as warnings.
     """
+    if answers_questions(model):
+        if watch is not None:
+            raise UserError("--watch: not for models that answer questions; leave it out")
+        return predict_answers(model, texts, source, operating_point, threshold, options, out, progress)
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     promise = promise_of(classifier, operating_point, threshold)

@@ -6,12 +6,14 @@ import importlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ziggurat.data.named import task_of
 from ziggurat.data.named_rows import called_like
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.squad import Questions
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
 from ziggurat.encoder.cascade import write_cascade
@@ -33,6 +35,8 @@ from ziggurat.jobs.cascading import learn_deferral
 from ziggurat.jobs.choosing import with_operating_points
 from ziggurat.jobs.length_search import searched_folder
 from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.question_choosing import add_question_points, plain_f1
+from ziggurat.jobs.question_rows import asks_questions, question_recipe, question_roles, require_spans
 from ziggurat.jobs.refusals import refuse_other_problem
 from ziggurat.jobs.small_training import train_small
 from ziggurat.jobs.teachers import refuse_other_task, refuse_untaught, with_checkpoint, with_teacher
@@ -42,6 +46,7 @@ from ziggurat.recipe import BACKBONE_STAGES, Recipe, load_recipe
 from ziggurat.types import Label, Problem
 
 Roles = Mapping[Role, Dataset]
+QuestionRoles = Mapping[Role, Questions]
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class TrainOptions:
     certify: float | None = None  # share of the rows that is kept out for `calibrate`; None = as the recipe says
     keep_stages: bool = False  # also a model folder for each stage, in OUT.stages
     student: str | None = None  # encoder that the recipe's student starts from; None = as the recipe says
-    problem: Problem | None = None  # what the labels ask; None = what they look like, or what the checkpoint answers
+    problem: Problem | None = None  # what the labels ask; None = what rows look like, or the checkpoint answers
     label_range: tuple[float, float] | None = None  # of a regression; None = least and largest label of the rows
 
 
@@ -76,6 +81,9 @@ def train_classifier(
     out = Path(out)
     refuse_full_folder(out)
     recipe = _recipe(recipe, options)
+    if asks_questions(source, options.problem):
+        backbone = packaged_encoder() if model is None else local_folder(model)
+        return _answer_questions(backbone, source, recipe, out, options, teacher)
     refuse_other_problem(recipe, options.problem)
     if recipe.small is not None:
         return _make_small(source, recipe, out, options, model, teacher)
@@ -125,12 +133,22 @@ def adapt_classifier(
             f"recipe {recipe.name!r}: stage {changing[0]!r} would change the checkpoint; use `ziggurat train --model`"
         )
     folder = local_folder(checkpoint)
+    if asks_questions(source, options.problem):
+        require_spans(folder)
+        return _answer_questions(folder, source, recipe, out, options)
     names = checkpoint_labels(folder)
     require_classifier(folder)
     problem = checkpoint_problem(folder) if options.problem is None else options.problem
     if problem is Problem.REGRESSION and len(names) > 1:
         raise UserError(f"{checkpoint}: has {len(names)} outputs, and a regression has one; give another --problem")
     return _make(folder, recipe, read_roles(source, recipe, options.columns, names, problem), out, options)
+
+
+def _answer_questions(
+    backbone: Path, source: str, recipe: Recipe, out: Path, options: TrainOptions, teacher: str | None = None
+) -> dict[str, Any]:
+    recipe = question_recipe(recipe, teacher)
+    return _make(backbone, recipe, question_roles(source, recipe), out, options)
 
 
 def _recipe(recipe: str | Recipe, options: TrainOptions) -> Recipe:
@@ -211,7 +229,9 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     return _summary(manifest, roles, out)
 
 
-def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions) -> dict[str, Any]:
+def _make(
+    source: Path, recipe: Recipe, roles: Roles | QuestionRoles, out: Path, options: TrainOptions
+) -> dict[str, Any]:
     try:
         from ziggurat.train.pipeline import STAGES_FOLDER, Fit, fit_folder
 
@@ -226,11 +246,13 @@ def _make(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainO
     stages = out.with_name(out.name + ".stages")
     if options.keep_stages:
         refuse_full_folder(stages)
-    shared = options.device, options.progress, options.mixed_precision, options.keep_stages, options.label_range
+    grade = partial(plain_f1, select_rows, recipe) if isinstance(select_rows, Questions) else None
+    shared = options.device, options.progress, options.mixed_precision, options.keep_stages, options.label_range, grade
     fit = Fit(source, recipe, work, made, *shared)
     if not fit_folder(fit, train_rows, select_rows):
         return {}  # another process of `accelerate launch` writes and reports
-    made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
+    if isinstance(select_rows, Dataset):
+        made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
     for folder in sorted((work / STAGES_FOLDER).glob("*")):
         _add_operating_points(folder, select_rows, recipe, options)
     manifest = _add_operating_points(made, select_rows, recipe, options)
@@ -247,7 +269,7 @@ def _move(made: Path, out: Path) -> None:
     made.replace(out)
 
 
-def _refuse_early(recipe: Recipe, select: Dataset, options: TrainOptions) -> None:
+def _refuse_early(recipe: Recipe, select: Dataset | Questions, options: TrainOptions) -> None:
     """UserError for what would otherwise be noticed when training is over and its operating points are chosen."""
     refuse_other_problem(recipe, select.problem)
     if options.label_range is not None and select.problem is not Problem.REGRESSION:
@@ -262,8 +284,10 @@ def _refuse_early(recipe: Recipe, select: Dataset, options: TrainOptions) -> Non
         )
 
 
-def _add_operating_points(folder: Path, select: Dataset, recipe: Recipe, options: TrainOptions) -> Manifest:
+def _add_operating_points(folder: Path, select: Dataset | Questions, recipe: Recipe, options: TrainOptions) -> Manifest:
     """To the folder's manifest; before that a regression with exits learns how certain each rung is."""
+    if isinstance(select, Questions):
+        return add_question_points(folder, select, recipe, options.device, options.progress)
     manifest = read_manifest(folder)
     if manifest.problem_type == Problem.REGRESSION and manifest.head_layers and LABEL_RANGE in manifest.training:
         learn_deferral(folder, select, ModelOptions(options.device), options.progress)
@@ -273,7 +297,7 @@ def _add_operating_points(folder: Path, select: Dataset, recipe: Recipe, options
     return manifest
 
 
-def _summary(manifest: Manifest, roles: Roles, out: Path) -> dict[str, Any]:
+def _summary(manifest: Manifest, roles: Roles | QuestionRoles, out: Path) -> dict[str, Any]:
     searched = {key: manifest.training[key] for key in ("search", "copies") if manifest.training.get(key)}
     return searched | {
         "out": str(out),

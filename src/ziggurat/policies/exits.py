@@ -61,6 +61,11 @@ def margin(history: np.ndarray) -> np.ndarray:
     return ordered[:, -1] - ordered[:, -2]
 
 
+def span_entropy(history: np.ndarray) -> np.ndarray:
+    """Of spans, whose history holds the entropies of start and end (`policies.spans`): the larger, in [0, 1]."""
+    return history[:, -1].max(axis=-1).astype(np.float64)
+
+
 def agreement(history: np.ndarray) -> np.ndarray:
     """How many rungs so far predicted what the rung before them did; the count is never reset (S3 algorithm 2)."""
     predictions = history.argmax(axis=-1)
@@ -171,6 +176,7 @@ def _unfitted(history: np.ndarray) -> np.ndarray:
     raise unfitted()
 
 
+SPAN_ENTROPY = "span-entropy"  # the one score of question answering
 LEARNED = "learned"  # the score of `ziggurat.policies.defer`, whose weights are the model's
 FAMILIES: Mapping[str, ScoreFamily] = {
     "top-entropy": ScoreFamily("N", "a whole number of at least 2", _top_entropy),
@@ -182,6 +188,8 @@ def exit_score(name: str) -> ExitScore:
     """The score of this name, such as `entropy` or `top-entropy@5`; UserError lists those that there are."""
     if name in SCORES:
         return SCORES[name]
+    if name == SPAN_ENTROPY:
+        return ExitScore(span_entropy, larger_is_surer=False)
     if name == LEARNED:
         return ExitScore(_unfitted, larger_is_surer=True, always=0.0)
     known = ", ".join([*SCORES, LEARNED, *(f"{family}@{FAMILIES[family].parameter}" for family in FAMILIES)])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.errors import UserError
-from ziggurat.policies.exits import FAMILIES, LEARNED, softmax
+from ziggurat.policies.exits import FAMILIES, LEARNED, SPAN_ENTROPY, softmax
 from ziggurat.types import Label, Problem
 
 Range = tuple[float, float]
@@ -52,6 +52,10 @@ class Output:
     def loss(self) -> Loss:
         """The loss that is meant unless another is asked for."""
         return next(iter(self.losses.values()))
+
+    def unit_of(self, criterion: str | None) -> str:
+        """What 100 times this loss is counted in; None = the default loss."""
+        return f"{self.unit}, squared" if criterion == "squared-error" else self.unit
 
     def apart(self, label: Any, other: Any) -> float:
         """What two models' labels of one input are apart, in [0, 1], as `differs` has it for predictions."""
@@ -136,6 +140,32 @@ def _number(limits: Range | None) -> Output:
     )
 
 
+def _spans(_: Range | None) -> Output:
+    """Its predictions are numbers of answers for `differs`, and losses that were counted elsewhere for all others.
+
+    Answers come of windows and not of logits (`engine.span_runner`), and what they lose of their texts
+    (`report.squad_metrics`).
+    """
+    return Output(
+        Problem.QUESTION_ANSWERING,
+        predictions=_no_predictions,
+        probabilities=None,
+        label=lambda prediction, _: str(prediction),
+        losses={"f1": Loss(_counted), "exact-match": Loss(_counted)},
+        differs=Loss(_unequal, binary=True),
+        scores=(SPAN_ENTROPY,),
+        tried=(SPAN_ENTROPY,),
+    )
+
+
+def _no_predictions(logits: np.ndarray) -> np.ndarray:
+    raise ValueError("answers that are spans are not in the logits of a text alone")
+
+
+def _counted(losses: np.ndarray, _: np.ndarray) -> np.ndarray:
+    return losses
+
+
 def _unequal(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (predictions != labels).astype(np.float64)
 
@@ -178,6 +208,11 @@ def _absolute(limits: Range | None, predictions: np.ndarray, labels: np.ndarray)
 
 
 _OUTPUTS: Mapping[Problem, Callable[[Range | None], Output]] = MappingProxyType(
-    {Problem.SINGLE_LABEL: _classes, Problem.MULTI_LABEL: _labels, Problem.REGRESSION: _number}
+    {
+        Problem.SINGLE_LABEL: _classes,
+        Problem.MULTI_LABEL: _labels,
+        Problem.REGRESSION: _number,
+        Problem.QUESTION_ANSWERING: _spans,
+    }
 )
 CLASSES = output_of(Problem.SINGLE_LABEL)  # what most models have

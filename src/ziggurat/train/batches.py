@@ -14,12 +14,12 @@ from ziggurat.data.labels import labelled
 from ziggurat.data.packing import PackedBatch, cumulate, place_in_sequence
 from ziggurat.data.tokenize import Encoded
 
-Example = tuple[np.ndarray, np.ndarray]  # tokens (length, 2), label ()
+Example = tuple[np.ndarray, np.ndarray]  # tokens (length, 2), label (…)
 
 
 @dataclass(frozen=True)
 class Examples(Dataset[Example]):
-    """Token ids with labels."""
+    """Token ids with labels; spans have two, the tokens with which they start and end."""
 
     encoded: Encoded
     labels: np.ndarray  # (n, …), see `ziggurat.data.labels`

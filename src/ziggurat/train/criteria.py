@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ziggurat.encoder.span_model import IMPOSSIBLE
 from ziggurat.types import Problem
 
 Metric = Callable[[np.ndarray, np.ndarray], float]  # logits (n, …, n_outputs), labels (n, …) → larger is better
@@ -91,6 +92,20 @@ def _yes_or_no(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
 
+def _span_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+
+def span_divergence(teacher: Tensor, student: Tensor, reverse: bool = False) -> Tensor:
+    """KL(teacher ‖ student) of starts and of ends, mean over both and rows: logits (n, 2, positions) each."""
+    return kl_divergence(teacher.flatten(0, 1), student.flatten(0, 1), reverse)
+
+
+def span_ends(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Share of starts and ends that are found: (n, 2, positions), or (n, any number, 2, positions), and (n, 2)."""
+    return float((np.moveaxis(logits.argmax(axis=-1), 0, -2) == labels).mean())
+
+
 def _first_class(logits: Tensor) -> Tensor:
     return logits.amax(dim=1) - logits.mean(dim=1)
 
@@ -103,11 +118,18 @@ def _number(logits: Tensor) -> Tensor:
     return logits[:, 0]
 
 
+def _best_span(logits: Tensor) -> Tensor:
+    possible = (logits > IMPOSSIBLE / 2).to(logits.dtype)
+    mean = (logits * possible).sum(dim=2) / possible.sum(dim=2)
+    return (logits.amax(dim=2) - mean).sum(dim=1)
+
+
 CRITERIA: Mapping[Problem, Criterion] = MappingProxyType(
     {
         Problem.SINGLE_LABEL: Criterion(functional.cross_entropy, kl_divergence, accuracy, _first_class),
         Problem.MULTI_LABEL: Criterion(_yes_or_no, binary_divergence, micro_f1, _each_label),
         Problem.REGRESSION: Criterion(_numbers, square_distance, negative_square, _number),
+        Problem.QUESTION_ANSWERING: Criterion(_span_loss, span_divergence, span_ends, _best_span),
     }
 )
 CLASSES = CRITERIA[Problem.SINGLE_LABEL]

@@ -72,9 +72,9 @@ class Distil(Objective):
         [teacher] = self.teacher
         gaps = []
         for own, layer in enumerate(self.spread[1:]):
-            compared = self.model.encoder.layers[own].qkv(mine[own].states)
+            compared = self.model.encoder.layers[own].project(mine[own])
             with torch.no_grad():
-                wanted = teacher.encoder.layers[layer - 1].qkv(theirs[layer - 1].states)
+                wanted = teacher.encoder.layers[layer - 1].project(theirs[layer - 1])
             gaps.append(score_gap(compared, wanted, mine[own].lengths, self.model.spec.heads))
         return torch.stack(gaps).mean()
 

@@ -15,8 +15,10 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 
 from ziggurat.data.labels import labelled
+from ziggurat.data.squad import Questions
 from ziggurat.data.tasks import Dataset, Role
-from ziggurat.data.tokenize import TextTokenizer
+from ziggurat.data.tokenize import Encoded, TextTokenizer
+from ziggurat.data.windows import gold_tokens, windows_of
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model
 from ziggurat.encoder.devices import resolve_device
 from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
@@ -49,9 +51,10 @@ class Fit:
     mixed_precision: bool = True
     keep_stages: bool = False  # also a model folder for each stage, in `work`/stages
     label_range: tuple[float, float] | None = None  # of a regression, as the user states it; None = as the rows have it
+    grade: Callable[[AdaptiveModel, TextTokenizer], float] | None = None  # of the plain model, where labels cannot say
 
 
-def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
+def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions) -> bool:
     """Trains and saves; whether this process is the one that saved (with `accelerate launch`, one of several).
 
     UserError for rows of another role, a recipe that does not fit the model, or a `work` folder of another run.
@@ -61,6 +64,7 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
     device = resolve_device(fit.device)
     state = PartialState(cpu=device.type == "cpu")
     if not (fit.made / MANIFEST).exists():
+        limits = label_range(fit, train, select)
         set_seed(fit.recipe.seed)
         model = _start(fit, train)
         refuse_misfits(fit.recipe, model.spec)
@@ -70,20 +74,21 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
         tokenizer.check_fit(model.spec.vocabulary)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
         rows = _seen_rows(fit.source, train, select)
-        examples = _examples(train, tokenizer), _examples(select, tokenizer)
-        reference: dict[str, float] = {}
-        output = output_of(train.problem, label_range(fit, train, select))
+        examples = tuple(_examples(part, tokenizer, fit.recipe) for part in (train, select))
+        notes: dict[str, Any] = {} if limits is None else {LABEL_RANGE: list(limits)}
+        output = output_of(train.problem, limits)
 
         def save(model: AdaptiveModel, stages: int, out: Path) -> None:
             if state.is_main_process and not out.exists():
                 manifest = _manifest(fit, model, train, max_length, stages)
-                notes = {**manifest.training, **reference, **_range_note(fit, train, select)}
-                save_model(model, replace(manifest, training=notes), rows, fit.source, out)
+                save_model(model, replace(manifest, training={**manifest.training, **notes}), rows, fit.source, out)
 
         def after(stages: int, model: AdaptiveModel) -> None:
             kind = fit.recipe.stages[stages - 1].kind
-            if kind in PLAIN_STAGES and select.labels is not None:
-                reference[REFERENCE] = full_accuracy(model, examples[1], output)
+            if kind in PLAIN_STAGES and fit.grade is not None:
+                notes[REFERENCE] = fit.grade(model, tokenizer)
+            elif kind in PLAIN_STAGES and select.labels is not None:
+                notes[REFERENCE] = full_accuracy(model, examples[1], output)
             if fit.keep_stages:
                 save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{kind}")
 
@@ -124,15 +129,19 @@ def run_recipe(
     return model.eval().requires_grad_(False)
 
 
-def label_range(fit: Fit, *parts: Dataset) -> tuple[float, float] | None:
+def label_range(fit: Fit, *parts: Dataset | Questions) -> tuple[float, float] | None:
     """The least and largest label of a regression: as the user states them, else those that train or choose.
 
-    None = it has no labels, or the model is none of numbers. UserError where there is but one number, or a label is
+    None = the model is none of numbers. UserError where nothing says the range, there is but one number, or a label is
     outside of what is stated.
     """
     known = [part.labels[labelled(part.labels)] for part in parts if part.labels is not None]
-    if parts[0].problem is not Problem.REGRESSION or not (known or fit.label_range):
+    if parts[0].problem is not Problem.REGRESSION:
         return None
+    if not known and fit.label_range is None:
+        raise UserError(
+            f"{parts[0].source}: no labels say how far a regression's numbers go; give --label-range LOW,HIGH"
+        )
     numbers = np.concatenate([*known, fit.label_range or ()])
     low, high = float(numbers.min()), float(numbers.max())
     if low == high:
@@ -145,12 +154,7 @@ def label_range(fit: Fit, *parts: Dataset) -> tuple[float, float] | None:
     return low, high
 
 
-def _range_note(fit: Fit, *parts: Dataset) -> dict[str, Any]:
-    found = label_range(fit, *parts)
-    return {} if found is None else {LABEL_RANGE: list(found)}
-
-
-def _start(fit: Fit, train: Dataset) -> AdaptiveModel:
+def _start(fit: Fit, train: Dataset | Questions) -> AdaptiveModel:
     """The model before any stage; a student's teacher has neither exits nor pruning, the student has the recipe's."""
     recipe, n_outputs = fit.recipe, len(train.label_names)
     mean = 0.0
@@ -162,7 +166,7 @@ def _start(fit: Fit, train: Dataset) -> AdaptiveModel:
     return load_hf(fit.source, n_outputs, recipe.head_kind, places, recipe.dropout, pruning, train.problem, mean)
 
 
-def _seen_rows(source: Path, train: Dataset, select: Dataset) -> np.ndarray:
+def _seen_rows(source: Path, train: Dataset | Questions, select: Dataset | Questions) -> np.ndarray:
     """Content hashes (n) uint64 of all rows that trained or chose: here, and before, where `source` is ours.
 
     A student knows what its teacher was shown, so no promise may rest on that either.
@@ -176,7 +180,12 @@ def _is_ours(source: Path) -> bool:
     return (source / MANIFEST).exists()
 
 
-def _examples(rows: Dataset, tokenizer: TextTokenizer) -> Examples:
+def _examples(rows: Dataset | Questions, tokenizer: TextTokenizer, recipe: Recipe) -> Examples:
+    if isinstance(rows, Questions):
+        windows = windows_of(tokenizer, rows.texts, rows.contexts, recipe.spans)
+        nothing = np.full((len(windows.tokens), 2), -1)
+        spans = nothing if rows.answers is None else gold_tokens(windows, rows.answers)
+        return Examples(Encoded(windows.tokens, windows.cut[windows.owners]), spans)
     return Examples(tokenizer.encode(rows.texts, rows.pairs), rows.labels_or_none)
 
 
@@ -190,7 +199,7 @@ def _tokenizer(fit: Fit, max_length: int) -> TextTokenizer:
     return TextTokenizer(fit.work, max_length)
 
 
-def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, stages: int) -> Manifest:
+def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset | Questions, max_length: int, stages: int) -> Manifest:
     """What the folder is after so many stages: untrained heads and thresholds are not in it, nobody may ask them."""
     done = {stage.kind for stage in fit.recipe.stages[:stages]}
     pruned = not done <= UNPRUNED_STAGES or (fit.recipe.search is not None and stages == len(fit.recipe.stages))
@@ -198,6 +207,7 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, s
         labels=train.label_names,
         problem_type=str(train.problem),
         pairs=train.pairs is not None,
+        spans=fit.recipe.spans if isinstance(train, Questions) else None,
         max_length=max_length,
         head_kind=model.head_kind,
         head_layers=model.head_layers if done & HEAD_STAGES else (),
@@ -213,7 +223,7 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, s
     )
 
 
-def _identity(fit: Fit, train: Dataset, select: Dataset) -> dict[str, Any]:
+def _identity(fit: Fit, train: Dataset | Questions, select: Dataset | Questions) -> dict[str, Any]:
     """Whatever the result depends on, as JSON values."""
     return {
         # A teacher that was trained again in the same place is another.

@@ -46,6 +46,11 @@ def student_spec(config: StudentConfig, teacher: EncoderSpec) -> EncoderSpec:
     """The student's architecture; UserError, with the fix, where it is larger than the teacher or splits a head."""
     hidden = teacher.hidden if config.hidden is None else config.hidden
     intermediate = teacher.intermediate if config.intermediate is None else config.intermediate
+    if teacher.rotary and config.checkpoint is None and (hidden != teacher.hidden or config.start != "first"):
+        raise UserError(
+            f"student: of a {teacher.model_type} only the first layers can be kept, as wide as they are (layers differ "
+            'in what they see, heads turn with positions); set start = "first" without hidden, or name a checkpoint'
+        )
     wanted = {"layers": config.layers, "hidden": hidden, "intermediate": intermediate}
     for name, size in wanted.items():
         most = getattr(teacher, name)
@@ -65,7 +70,9 @@ def student_spec(config: StudentConfig, teacher: EncoderSpec) -> EncoderSpec:
             f"student: hidden {hidden} is the width of the embeddings, which would need no projection; "
             f"set hidden = {hidden + teacher.heads}"
         )
-    spec = replace(teacher, layers=config.layers, hidden=hidden, intermediate=intermediate)
+    k = config.layers
+    per_layer = {"rotary": teacher.rotary[:k], "windows": teacher.windows[:k]}
+    spec = replace(teacher, layers=k, hidden=hidden, intermediate=intermediate, **per_layer)
     if config.checkpoint is not None:
         _refuse_other_sizes(config.checkpoint, spec)
     return spec
@@ -145,9 +152,10 @@ def _kept(wide: EncoderSpec, narrow: EncoderSpec) -> _Kept:
     states, inner = torch.arange(narrow.hidden), torch.arange(narrow.intermediate)
     heads = (torch.arange(wide.heads)[:, None] * wide.head_width + torch.arange(narrow.head_width)).flatten()
     joined = torch.cat([part * wide.hidden + heads for part in range(3)])  # queries, keys and values below each other
+    gated = torch.cat([part * wide.intermediate + inner for part in range(2 if wide.gated else 1)])
     embedded = None if wide.embedding_width else states  # where a linear map widens the embeddings they stay
     tables = dict.fromkeys(("word", "position", "segment", "task"), (None, embedded))
-    norms = dict.fromkeys(("attention_norm", "output_norm"), (states, None))
+    norms = dict.fromkeys(("attention_norm", "output_norm", "dense_norm"), (states, None))
     return {
         **tables,
         **norms,
@@ -156,7 +164,7 @@ def _kept(wide: EncoderSpec, narrow: EncoderSpec) -> _Kept:
         "classes": (None, states),
         "qkv": (joined, states),
         "out": (states, heads),
-        "up": (inner, states),
+        "up": (gated, states),
         "down": (states, inner),
         "dense": (states, states),
     }

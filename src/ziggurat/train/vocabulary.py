@@ -42,7 +42,7 @@ def hold(model: AdaptiveModel, batch: PackedBatch) -> np.ndarray:
     """How much each token holds the answer, (n_tokens) float64: the squared gradient of the logits' lead.
 
     The gradient is that of the largest logit over the mean of all (of several labels that of all their sizes, of a
-    regression that of its number), by a weight on the token as input and as key of
+    regression that of its number, of spans both ends'), by a weight on the token as input and as key of
     every layer. Attention is no guide here: full stops and brackets receive much and say little.
     """
     alive = torch.ones(len(batch.positions), device=model.classifier.classes.weight.device, requires_grad=True)
@@ -51,7 +51,7 @@ def hold(model: AdaptiveModel, batch: PackedBatch) -> np.ndarray:
     for layer in model.encoder.layers:
         context, _ = layer.scored_context(states, active=alive)
         states = layer.finish(states, context)
-    logits = model.classifier(states)
+    logits = model.answer(states, states.states, batch)
     (gradient,) = torch.autograd.grad(CRITERIA[model.problem].lead(logits).sum(), alive)
     squares: np.ndarray = gradient.double().square().cpu().numpy()
     return squares

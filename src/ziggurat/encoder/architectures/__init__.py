@@ -9,6 +9,7 @@ from ziggurat.encoder.architectures.bert import BERT
 from ziggurat.encoder.architectures.distilbert import DISTILBERT
 from ziggurat.encoder.architectures.electra import ELECTRA
 from ziggurat.encoder.architectures.ernie import ERNIE
+from ziggurat.encoder.architectures.modernbert import MODERNBERT
 from ziggurat.encoder.architectures.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
 # `model_type` of a `config.json` → what it means
@@ -20,6 +21,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
     "ernie": ERNIE,
+    "modernbert": MODERNBERT,
 }
 
 _RELATIVE = (

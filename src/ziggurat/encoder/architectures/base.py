@@ -34,6 +34,16 @@ class EncoderSpec:
     embedding_width: int = 0  # of the embeddings, if a linear map takes them to `hidden`; 0 = they are that wide
     task_types: int = 0  # rows of a table of which every token reads the first
     head_activation: str = "tanh"  # of the dense layer in the architecture's own classifier; tanh, relu or gelu
+    head_norm: bool = False  # that dense layer ends with a LayerNorm
+    pooling: str = "first"  # which state that classifier reads: of the "first" token, or the "mean" of all
+    norm_first: bool = False  # LayerNorms before attention (not the first layer's) and feed-forward, and before heads
+    gated: bool = False  # the feed-forward layer multiplies what it activates with as many outputs that it does not
+    rotary: tuple[float, ...] = ()  # base of each layer's rotary positions; empty = positions are embedded
+    windows: tuple[int, ...] = ()  # how many places away each layer's tokens see; 0 or empty = the whole text
+    attention_bias: bool = True
+    feed_forward_bias: bool = True
+    norm_bias: bool = True
+    head_bias: bool = True  # of the dense layer in the architecture's own classifier
 
     @property
     def head_width(self) -> int:
@@ -44,6 +54,10 @@ class EncoderSpec:
     def embedded(self) -> int:
         """Width of the embeddings' tables."""
         return self.embedding_width or self.hidden
+
+    def window(self, layer: int) -> int:
+        """How many places away, on either side, tokens of layer 1 … L see; 0 = the whole text."""
+        return self.windows[layer - 1] if self.windows else 0
 
     def settings(self) -> dict[str, Any]:
         """All fields but those at their defaults: a field that is added does not change older models' fingerprints."""

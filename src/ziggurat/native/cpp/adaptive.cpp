@@ -47,6 +47,7 @@ void run_layer(Pass& pass, Live& live, int layer, const Rules& rules) {
     work.context.reserve(sizeof(float) * d * n);
     const auto* states = live.states.as<float>();
     auto* context = work.context.as<float>();
+    const int64_t* positions = live.positions.data();
     std::vector<int32_t> index;
     const bool prunes = rules.tokens.prunes(layer);
     if (prunes) {
@@ -54,11 +55,11 @@ void run_layer(Pass& pass, Live& live, int layer, const Rules& rules) {
         auto* scores = work.scores.as<float>();
         const bool predicted = rules.tokens.score == TokenScore::predicted;
         if (predicted) pass.guess(layer, states, live.edges, scores);
-        pass.context(layer, states, live.edges, context, predicted ? nullptr : scores,
+        pass.context(layer, states, positions, live.edges, context, predicted ? nullptr : scores,
                      rules.tokens.score == TokenScore::received_from_others);
         index = shorten(live, staying(live, layer, scores, rules));
     } else {
-        pass.context(layer, states, live.edges, context, nullptr, false);
+        pass.context(layer, states, positions, live.edges, context, nullptr, false);
     }
     const int left = live.edges.back();
     const int32_t* which = prunes ? index.data() : nullptr;
@@ -67,13 +68,13 @@ void run_layer(Pass& pass, Live& live, int layer, const Rules& rules) {
     std::swap(live.states, work.states);
 }
 
-// The last layer, where nobody reads more than the first token of each sequence.
+// The last layer of a model where nobody reads more than the first token of each sequence.
 void run_last(Pass& pass, Live& live) {
     Workspace& work = pass.workspace();
     const int layer = pass.model().spec.layers, n = count(live.edges), d = pass.model().spec.hidden;
     work.context.reserve(sizeof(float) * d * n);
     auto* context = work.context.as<float>();
-    pass.first_context(layer, live.states.as<float>(), live.edges, context);
+    pass.first_context(layer, live.states.as<float>(), live.positions.data(), live.edges, context);
     work.states.reserve(sizeof(float) * d * n);
     pass.finish(layer, {live.states.as<float>(), d, live.edges.data(), n}, {context, d, nullptr, n},
                 work.states.as<float>());
@@ -151,7 +152,7 @@ void advance(Pass& pass, Live& live, int first, int last, const Rules& rules, co
     for (size_t rung = 0; rung < model.rung_layers.size() && model.rung_layers[rung] < first; ++rung)
         if (rules.exits.asked(static_cast<int>(rung))) heard.push_back(static_cast<int>(rung));
     for (int layer = first; layer <= last && count(live.edges); ++layer) {
-        if (layer == model.spec.layers && !rules.tokens.prunes(layer)) {
+        if (layer == model.spec.layers && !rules.tokens.prunes(layer) && !model.spec.mean_pooling) {
             note_lengths(live, layer, model.spec.layers, outcomes);
             run_last(pass, live);
         } else {

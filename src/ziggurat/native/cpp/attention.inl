@@ -35,14 +35,20 @@ template <class S> struct Attend {
         return sizeof(float) * (2 * padded_n * padded_width + S::ROWS * (padded_width + padded_n + 16));
     }
 
-    // Calls `chunk(first lane, Number<vectors>)` for chunks of vectors that make up `lanes`, the widest first.
-    template <class Chunk> static void in_chunks(int lanes, Chunk chunk) {
-        int i = 0;
-        for (; i + S::VECTORS * S::WIDTH <= lanes; i += S::VECTORS * S::WIDTH) chunk(i, Number<S::VECTORS>{});
+    // Calls `chunk(first lane, Number<vectors>)` for chunks of vectors that make up `lanes`, the widest first; only for
+    // those that hold the lanes of `wanted`, and perhaps some before them. Returns which lanes that were.
+    template <class Chunk> static Span in_chunks(int lanes, Span wanted, Chunk chunk) {
+        constexpr int WIDEST = S::VECTORS * S::WIDTH;
+        const int all = lanes / WIDEST, before = wanted.from / WIDEST, start = (before < all ? before : all) * WIDEST;
+        int i = start;
+        for (; i < wanted.to && i + WIDEST <= lanes; i += WIDEST) chunk(i, Number<S::VECTORS>{});
         if constexpr (S::VECTORS > 2)
-            for (; i + 2 * S::WIDTH <= lanes; i += 2 * S::WIDTH) chunk(i, Number<2>{});
-        for (; i < lanes; i += S::WIDTH) chunk(i, Number<1>{});
+            for (; i < wanted.to && i + 2 * S::WIDTH <= lanes; i += 2 * S::WIDTH) chunk(i, Number<2>{});
+        for (; i < wanted.to; i += S::WIDTH) chunk(i, Number<1>{});
+        return {start, i};
     }
+
+    template <class Chunk> static void in_chunks(int lanes, Chunk chunk) { in_chunks(lanes, {0, lanes}, chunk); }
 
     static void pack_keys(const float* key, ptrdiff_t stride, const Plan& plan) {
         in_chunks(plan.padded_n, [&](int first, auto vectors) {
@@ -91,11 +97,12 @@ template <class S> struct Attend {
         }
     }
 
-    template <int R> static void score(const Plan& plan, F (&best)[R]) {
+    // Scores of R queries and the keys of `wanted`, and the best of each; returns which lanes of scores were written.
+    template <int R> static Span score(const Plan& plan, Span wanted, F (&best)[R]) {
         float beyond[S::WIDTH];  // added to the scores of the last vector
         for (int i = 0; i < S::WIDTH; ++i) beyond[i] = plan.padded_n - S::WIDTH + i < plan.n ? 0.f : NEVER;
         for (int r = 0; r < R; ++r) best[r] = S::set(NEVER);
-        in_chunks(plan.padded_n, [&](int first, auto vectors) {
+        return in_chunks(plan.padded_n, wanted, [&](int first, auto vectors) {
             constexpr int V = vectors.value;
             F totals[R][V];
             const F last = first + V * S::WIDTH == plan.padded_n ? S::load(beyond) : S::zero();
@@ -112,6 +119,15 @@ template <class S> struct Attend {
         });
     }
 
+    // Leaves of a query's scores only those of the tokens that it sees; returns the best of them.
+    static float hide(float* scores, Span lanes, Span seen) {
+        for (int j = lanes.from; j < seen.from; ++j) scores[j] = NEVER;
+        for (int j = seen.to; j < lanes.to; ++j) scores[j] = NEVER;
+        F best = S::set(NEVER);
+        for (int j = lanes.from; j < lanes.to; j += S::WIDTH) best = S::max(best, S::load(scores + j));
+        return S::greatest(best);
+    }
+
     // Scores become powers; returns 1 / their sum.
     static float exponentiate(float* scores, int lanes, float best) {
         const F most = S::set(best);
@@ -125,14 +141,17 @@ template <class S> struct Attend {
     }
 
     template <int R>
-    static void mix(const Plan& plan, const float (&inverse)[R], float* context, ptrdiff_t context_stride) {
+    static void mix(const Plan& plan, Span tokens, const float (&inverse)[R], float* context,
+                    ptrdiff_t context_stride) {
         in_chunks(plan.padded_width, [&](int first, auto vectors) {
             constexpr int V = vectors.value;
             F totals[R][V];
             for (int r = 0; r < R; ++r)
                 for (int v = 0; v < V; ++v) totals[r][v] = S::zero();
-            accumulate<S, P, R, V>(bytes_of(plan.scores), plan.score_stride * 4,
-                                   words_of(plan.values + static_cast<ptrdiff_t>(first) * plan.n), plan.n, totals);
+            const float* values = plan.values + static_cast<ptrdiff_t>(first) * plan.n +
+                                  static_cast<ptrdiff_t>(tokens.from) * V * S::WIDTH;
+            accumulate<S, P, R, V>(bytes_of(plan.scores + tokens.from), plan.score_stride * 4, words_of(values),
+                                   tokens.size(), totals);
             for (int r = 0; r < R; ++r)
                 for (int v = 0; v < V; ++v) {
                     const int column = first + v * S::WIDTH, left = plan.width - column;
@@ -142,11 +161,11 @@ template <class S> struct Attend {
         });
     }
 
-    template <int R> static void receive(const Plan& plan, const float (&inverse)[R], float* received) {
+    template <int R> static void receive(const Plan& plan, Span tokens, const float (&weights)[R], float* received) {
         F shares[R];
-        for (int r = 0; r < R; ++r) shares[r] = S::set(inverse[r]);
-        for (int j = 0; j < plan.n; j += S::WIDTH) {
-            const int left = plan.n - j < S::WIDTH ? plan.n - j : S::WIDTH;
+        for (int r = 0; r < R; ++r) shares[r] = S::set(weights[r]);
+        for (int j = tokens.from; j < tokens.to; j += S::WIDTH) {
+            const int left = tokens.to - j < S::WIDTH ? tokens.to - j : S::WIDTH;
             F total = load_up_to<S>(received + j, left);
             for (int r = 0; r < R; ++r)
                 total = S::fma(S::load(plan.scores + r * plan.score_stride + j), shares[r], total);
@@ -155,24 +174,30 @@ template <class S> struct Attend {
     }
 
     template <int R>
-    static void block(const Plan& plan, const float* query, ptrdiff_t stride, int first, float* context,
-                      ptrdiff_t context_stride, float* received, bool from_others) {
+    static void block(const Plan& plan, const float* query, ptrdiff_t stride, const Span* seen, int first,
+                      float* context, ptrdiff_t context_stride, float* received, bool from_others) {
         pack_queries<R>(query + first * stride, stride, plan);
         F best[R];
-        score<R>(plan, best);
+        const Span wanted = seen ? Span{seen[first].from, seen[first + R - 1].to} : Span{0, plan.n};
+        const Span lanes = score<R>(plan, wanted, best), tokens{lanes.from, lanes.to < plan.n ? lanes.to : plan.n};
         float inverse[R];
-        for (int r = 0; r < R; ++r)
-            inverse[r] = exponentiate(plan.scores + r * plan.score_stride, plan.padded_n, S::greatest(best[r]));
-        mix<R>(plan, inverse, context + first * context_stride, context_stride);
+        for (int r = 0; r < R; ++r) {
+            float* scores = plan.scores + r * plan.score_stride;
+            const float most = seen ? hide(scores, lanes, seen[first + r]) : S::greatest(best[r]);
+            inverse[r] = exponentiate(scores + lanes.from, lanes.size(), most);
+        }
+        mix<R>(plan, tokens, inverse, context + first * context_stride, context_stride);
         if (!received) return;
-        if (from_others)
-            for (int r = 0; r < R; ++r) plan.scores[r * plan.score_stride + first + r] = 0;
-        receive<R>(plan, inverse, received);
+        for (int r = 0; r < R; ++r) {
+            if (from_others) plan.scores[r * plan.score_stride + first + r] = 0;
+            if (seen) inverse[r] *= static_cast<float>(seen[first + r].size());
+        }
+        receive<R>(plan, tokens, inverse, received);
     }
 
     static void attend(const Attention& sequence, int head, float* context, ptrdiff_t context_stride, float* received,
                        bool from_others, void* scratch) {
-        using Block = void (*)(const Plan&, const float*, ptrdiff_t, int, float*, ptrdiff_t, float*, bool);
+        using Block = void (*)(const Plan&, const float*, ptrdiff_t, const Span*, int, float*, ptrdiff_t, float*, bool);
         static constexpr Block BLOCKS[] = {block<1>, block<2>, block<3>, block<4>, block<5>, block<6>};
         const Plan plan(sequence.n, sequence.width, scratch);
         const ptrdiff_t d = static_cast<ptrdiff_t>(sequence.heads) * sequence.width;
@@ -182,8 +207,8 @@ template <class S> struct Attend {
         if (received) std::memset(received, 0, sizeof(float) * sequence.n);
         for (int i = 0, n; i < sequence.n; i += n) {
             n = even_share(sequence.n - i, S::ROWS);
-            BLOCKS[n - 1](plan, query, sequence.stride, i, context + head * sequence.width, context_stride, received,
-                          from_others);
+            BLOCKS[n - 1](plan, query, sequence.stride, sequence.seen, i, context + head * sequence.width,
+                          context_stride, received, from_others);
         }
     }
 

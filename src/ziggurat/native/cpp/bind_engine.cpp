@@ -43,7 +43,12 @@ Spec read_spec(const nb::dict& dict) {
             whole("task_types"),
             named("activation"),
             named("head_activation"),
-            nb::cast<float>(dict["layer_norm_eps"])};
+            nb::cast<float>(dict["layer_norm_eps"]),
+            nb::cast<bool>(dict["norm_first"]),
+            nb::cast<bool>(dict["gated"]),
+            nb::cast<std::vector<float>>(dict["rotary"]),
+            nb::cast<std::vector<int>>(dict["windows"]),
+            nb::cast<std::string>(dict["pooling"]) == "mean"};
 }
 
 // An array of just this type, contiguous: nothing is converted, and no float becomes a token id.
@@ -66,8 +71,10 @@ Engine::Engine(const nb::dict& spec, const nb::dict& tensors, const std::vector<
         named[nb::cast<std::string>(name)] = tensor;
     }
     model_ = make_model(read_spec(spec), named, head_layers, dtype_named(dtype), kernels_for(instructions));
-    for (const char* kind : {"word", "position"})
-        kept_alive_.append(tensors[("encoder.embeddings." + std::string(kind) + ".weight").c_str()]);
+    for (const char* kind : {"word", "position"}) {
+        const std::string name = "encoder.embeddings." + std::string(kind) + ".weight";
+        if (tensors.contains(name.c_str())) kept_alive_.append(tensors[name.c_str()]);
+    }
 }
 
 Out<float> Engine::embed(const In<int64_t>& ids, const In<int64_t>& positions) {
@@ -77,15 +84,17 @@ Out<float> Engine::embed(const In<int64_t>& ids, const In<int64_t>& positions) {
     return states;
 }
 
-nb::tuple Engine::context(int layer, const In<float>& states, const In<int64_t>& cu_seqlens, bool scored,
-                          bool from_others) {
+nb::tuple Engine::context(int layer, const In<float>& states, const In<int64_t>& positions,
+                          const In<int64_t>& cu_seqlens, bool scored, bool from_others) {
     check_layer(layer);
     const int n = matrix_rows(states, width(), "states");
+    check_positions(positions, n);
     const Edges edges = edges_of(cu_seqlens, n);
     auto context = filled<float>({size_t(n), size_t(width())}, 0);
     auto scores = filled<float>({size_t(scored ? n : 0)}, 0);
     locked([&](Pass& pass) {
-        pass.context(layer, states.data(), edges, context.data(), scored ? scores.data() : nullptr, from_others);
+        pass.context(layer, states.data(), positions.data(), edges, context.data(), scored ? scores.data() : nullptr,
+                     from_others);
     });
     return nb::make_tuple(context, scores);
 }
@@ -119,12 +128,16 @@ Out<float> Engine::logits(int rung, const In<float>& states, const In<int64_t>& 
     return said;
 }
 
+void Engine::check_positions(const In<int64_t>& positions, int n) const {
+    check_length(positions, n, "positions");
+    check_range(positions.data(), n, 1, model_->spec.positions, "position");
+}
+
 int Engine::check_ids(const In<int64_t>& ids, const In<int64_t>& positions) const {
     const int n = matrix_rows(ids, 2, "ids");
-    check_length(positions, n, "positions");
+    check_positions(positions, n);
     check_range(ids.data(), n, 2, model_->spec.vocabulary, "token id");
     if (model_->spec.reads_segments()) check_range(ids.data() + 1, n, 2, model_->spec.segments, "segment id");
-    check_range(positions.data(), n, 1, model_->spec.positions, "position");
     return n;
 }
 
@@ -138,9 +151,11 @@ void bind_engine(nb::module_& module) {
         .def_prop_ro("threads", &Engine::threads)
         .def_prop_ro("n_classes", &Engine::n_classes)
         .def_prop_ro("rung_layers", &Engine::rung_layers)
+        .def_prop_ro("workspace_bytes", &Engine::workspace_bytes,
+                     "Memory that calls use again and again; it only grows.")
         .def("embed", &Engine::embed, exact("ids"), exact("positions"))
-        .def("context", &Engine::context, nb::arg("layer"), exact("states"), exact("cu_seqlens"), nb::arg("scored"),
-             nb::arg("from_others"))
+        .def("context", &Engine::context, nb::arg("layer"), exact("states"), exact("positions"), exact("cu_seqlens"),
+             nb::arg("scored"), nb::arg("from_others"))
         .def("finish", &Engine::finish, nb::arg("layer"), exact("states"), exact("context"))
         .def("guess", &Engine::guess, nb::arg("layer"), exact("states"), exact("cu_seqlens"))
         .def("logits", &Engine::logits, nb::arg("rung"), exact("states"), exact("cu_seqlens"))

@@ -24,10 +24,12 @@ class Engine {
     int threads() const { return threads_; }
     int n_classes() const { return model_->n_classes; }
     std::vector<int> rung_layers() const { return model_->rung_layers; }
+    size_t workspace_bytes() const { return work_.bytes(); }
 
     // One step at a time.
     Out<float> embed(const In<int64_t>& ids, const In<int64_t>& positions);
-    nb::tuple context(int layer, const In<float>& states, const In<int64_t>& cu_seqlens, bool scored, bool from_others);
+    nb::tuple context(int layer, const In<float>& states, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
+                      bool scored, bool from_others);
     Out<float> finish(int layer, const In<float>& states, const In<float>& context);
     Out<float> guess(int layer, const In<float>& states, const In<int64_t>& cu_seqlens);
     Out<float> logits(int rung, const In<float>& states, const In<int64_t>& cu_seqlens);
@@ -51,6 +53,7 @@ class Engine {
 
     int width() const { return model_->spec.hidden; }
     void check_layer(int layer) const { refuse(layer < 1 || layer > model_->spec.layers, "layer: must be 1 … L"); }
+    void check_positions(const In<int64_t>& positions, int n) const;
     int check_ids(const In<int64_t>& ids, const In<int64_t>& positions) const;
     void check_exits(const OwnedExitRule& rule, int n_seqs) const;
     void check_tokens(const OwnedTokenRule& rule) const;

@@ -84,7 +84,7 @@ nb::tuple Engine::resume(const In<float>& states, const In<int64_t>& positions, 
                          const OwnedTokenRule* tokens, int first, int last) {
     const int n = matrix_rows(states, width(), "states");
     const Edges edges = edges_of(cu_seqlens, n);
-    check_length(positions, n, "positions");
+    check_positions(positions, n);
     Results results(*this, count(edges));
     refuse(history.size() != results.history.size(), "history: must be (n_seqs, n_rungs, n_classes)");
     std::copy_n(history.data(), history.size(), results.history.data());

@@ -140,7 +140,7 @@ nb::tuple attend(const std::string& name, Matrix qkv, int heads, bool from_other
     const Kernels& set = set_named(name);
     demand(heads > 0 && qkv.shape(1) > 0 && qkv.shape(1) % (3 * heads) == 0, "qkv: three times heads times width");
     const int n = static_cast<int>(qkv.shape(0)), width = static_cast<int>(qkv.shape(1)) / (3 * heads);
-    const Attention sequence{qkv.data(), static_cast<ptrdiff_t>(qkv.shape(1)), n, heads, width};
+    const Attention sequence{qkv.data(), static_cast<ptrdiff_t>(qkv.shape(1)), n, heads, width, nullptr};
     nb::object context = new_matrix(n, heads * width), received = new_matrix(heads, n);
     auto contexts = nb::cast<Output>(context), shares = nb::cast<Output>(received);
     Buffer scratch(set.attend_scratch(n, width));
@@ -155,7 +155,7 @@ double attend_seconds(const std::string& name, Matrix qkv, int heads, bool score
     const Kernels& set = set_named(name);
     demand(heads > 0 && qkv.shape(1) > 0 && qkv.shape(1) % (3 * heads) == 0, "qkv: three times heads times width");
     const int n = static_cast<int>(qkv.shape(0)), width = static_cast<int>(qkv.shape(1)) / (3 * heads);
-    const Attention sequence{qkv.data(), static_cast<ptrdiff_t>(qkv.shape(1)), n, heads, width};
+    const Attention sequence{qkv.data(), static_cast<ptrdiff_t>(qkv.shape(1)), n, heads, width, nullptr};
     Buffer context(sizeof(float) * n * heads * width), received(sizeof(float) * n);
     Buffer scratch(set.attend_scratch(n, width));
     const double start = own_time();

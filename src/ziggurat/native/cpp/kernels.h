@@ -45,13 +45,21 @@ struct Norm {
     float epsilon;
 };
 
+// Tokens from … to - 1.
+struct Span {
+    int32_t from, to;
+
+    int size() const { return to - from; }
+};
+
 // One sequence's attention, one head of it.
 struct Attention {
     const float* qkv;  // row i: queries of all heads, then keys, then values; (n, 3 * heads * width)
     ptrdiff_t stride;  // floats from row to row
     int n;             // tokens
     int heads;
-    int width;  // of a head
+    int width;         // of a head
+    const Span* seen;  // (n): which tokens each sees; neither end ever falls. Null: every token sees all
 };
 
 struct Kernels {
@@ -82,12 +90,20 @@ struct Kernels {
     // y[i] = norm(word[i] + position[i] + segment[i]), d columns.
     void (*embed)(Rows word, Rows position, Rows segment, int d, const Norm& norm, float* y, ptrdiff_t stride);
 
+    // Rotary positions, in place: of each of so many rows `heads` heads of this (even) width that lie side by side. Columns j
+    // and width / 2 + j are turned by the angle whose cosine and sine are columns j and width / 2 + j of the row's table.
+    void (*rotate)(float* x, ptrdiff_t stride, Rows table, int heads, int width);
+
+    // y[i, j] = finish(y[i, j]) * y[i, columns + j] in place: a gated feed-forward layer's product.
+    void (*gate)(Finish how, float* y, ptrdiff_t stride, int rows, int columns);
+
     // Bytes of scratch that `attend` and `attend_first` want for sequences of up to n tokens and heads of this width.
     size_t (*attend_scratch)(int n, int width);
 
     // Softmax attention of head `head` within one sequence: context[i * context_stride + head * width + …] for its n tokens.
     // Unless `received` is null: received[j] = Σ over queries of the probability with which they attend to token j,
-    // without the token's own query if `from_others`. Queries are added in their order.
+    // without the token's own query if `from_others`; with `seen`, each probability times the number of tokens that its
+    // query sees. Queries are added in their order.
     void (*attend)(const Attention& sequence, int head, float* context, ptrdiff_t context_stride, float* received,
                    bool from_others, void* scratch);
 

@@ -70,6 +70,8 @@ template <class S> struct Set {
                 ziggurat::finish<S>,
                 add_norm<S>,
                 embed<S>,
+                rotate<S>,
+                gate<S>,
                 Attend<S>::scratch,
                 Attend<S>::attend,
                 Attend<S>::attend_first};

@@ -86,5 +86,39 @@ template <class S> void finish(Finish how, float* y, ptrdiff_t stride, int rows,
     }
 }
 
+template <class S, class Function> inline void apply_gate(float* y, const float* gate, int n, Function function) {
+    by_vectors<S>(
+        n, [&](int i) { S::store(y + i, S::mul(function(S::load(y + i)), S::load(gate + i))); },
+        [&](int i, int left) {
+            S::store_part(y + i, S::mul(function(S::load_part(y + i, left)), S::load_part(gate + i, left)), left);
+        });
+}
+
+template <class S> void gate(Finish how, float* y, ptrdiff_t stride, int rows, int columns) {
+    for (int i = 0; i < rows; ++i, y += stride) {
+        if (how == Finish::gelu) apply_gate<S>(y, y + columns, columns, [](auto x) { return gelu<S>(x); });
+        if (how == Finish::gelu_tanh) apply_gate<S>(y, y + columns, columns, [](auto x) { return gelu_tanh<S>(x); });
+        if (how == Finish::relu) apply_gate<S>(y, y + columns, columns, [](auto x) { return S::max(S::set(0.f), x); });
+    }
+}
+
+template <class S> void rotate(float* x, ptrdiff_t stride, Rows table, int heads, int width) {
+    using F = typename S::F;
+    const int half = width / 2;
+    for (int row = 0; row < table.n; ++row, x += stride) {
+        const float* angles = table[row];
+        for (int i = 0; i < half; i += S::WIDTH) {
+            const int n = half - i < S::WIDTH ? half - i : S::WIDTH;
+            const F cosine = load_up_to<S>(angles + i, n), sine = load_up_to<S>(angles + half + i, n);
+            for (int head = 0; head < heads; ++head) {
+                float *one = x + head * width + i, *other = one + half;
+                const F a = load_up_to<S>(one, n), b = load_up_to<S>(other, n);
+                store_up_to<S>(one, S::sub(S::mul(a, cosine), S::mul(b, sine)), n);
+                store_up_to<S>(other, S::fma(b, cosine, S::mul(a, sine)), n);
+            }
+        }
+    }
+}
+
 }  // namespace
 }  // namespace ziggurat

@@ -1,5 +1,6 @@
 #include "model.h"
 
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 
@@ -51,14 +52,22 @@ class Reader {
         return {data, data + n};
     }
 
+    // Without a bias where the model has none.
     Packed linear(const std::string& name, int out, int in, Dtype dtype) const {
-        return kernels_.pack(floats(name + ".weight", {out, in}), floats(name + ".bias", {out}), out, in, dtype);
+        const float* bias = has(name + ".bias") ? floats(name + ".bias", {out}) : nullptr;
+        return kernels_.pack(floats(name + ".weight", {out, in}), bias, out, in, dtype);
     }
 
     Packed linear(const std::string& name, int out, int in) const { return linear(name, out, in, dtype_); }
 
     NormWeights norm(const std::string& name, int d, float epsilon) const {
-        return {vector(name + ".weight", d), vector(name + ".bias", d), epsilon};
+        return {vector(name + ".weight", d), has(name + ".bias") ? vector(name + ".bias", d) : std::vector<float>(d),
+                epsilon};
+    }
+
+    std::optional<NormWeights> norm_if_there(const std::string& name, int d, float epsilon) const {
+        if (!has(name + ".weight")) return std::nullopt;
+        return norm(name, d, epsilon);
     }
 
     // Rows of a linear map: (out, in) → out.
@@ -96,11 +105,13 @@ Layer read_layer(const Reader& reader, const Spec& spec, int layer) {
     const int d = spec.hidden;
     Layer made{reader.linear(prefix + "qkv", 3 * d, d),
                reader.linear(prefix + "out", d, d),
-               reader.linear(prefix + "up", spec.intermediate, d),
+               reader.linear(prefix + "up", spec.gated ? 2 * spec.intermediate : spec.intermediate, d),
                reader.linear(prefix + "down", d, spec.intermediate),
-               reader.norm(prefix + "attention_norm", d, spec.epsilon),
+               {},
                reader.norm(prefix + "output_norm", d, spec.epsilon),
                {}};
+    const bool bare = spec.norm_first && layer == 1;  // its input comes out of the embeddings' LayerNorm
+    if (!bare) made.attention_norm = reader.norm(prefix + "attention_norm", d, spec.epsilon);
     const std::string guess = "pruning.guesses." + std::to_string(layer - 1);
     if (reader.has(guess + ".weight")) {
         const float* weight = reader.floats(guess + ".weight", {1, d});
@@ -123,11 +134,38 @@ Head read_head(const Reader& reader, const Spec& spec, const std::string& name, 
     }
     if (!head.narrow) head.activation = spec.head_activation;
     if (reader.has(name + ".dense.weight")) head.dense = reader.linear(name + ".dense", width, width, Dtype::f32);
+    head.norm = reader.norm_if_there(name + ".norm", spec.hidden, spec.epsilon);
+    head.dense_norm = reader.norm_if_there(name + ".dense_norm", width, spec.epsilon);
+    head.mean = spec.mean_pooling && head.dense && !head.narrow;
     head.classes = reader.linear(name + ".classes", n_classes, width, Dtype::f32);
     return head;
 }
 
+// For each position cosines, then sines, of the angles by which rotary positions of this base turn a head's columns. In
+// floats, as those who trained the models compute them: at position 8,191 a digit more would be another angle.
+std::vector<float> rotation(float base, int positions, int width) {
+    const int half = width / 2;
+    std::vector<float> table(static_cast<size_t>(positions) * width), frequencies(half);
+    for (int i = 0; i < half; ++i)
+        frequencies[i] = 1.f / std::pow(base, static_cast<float>(2 * i) / static_cast<float>(width));
+    for (int p = 0; p < positions; ++p)
+        for (int i = 0; i < half; ++i) {
+            const float angle = static_cast<float>(p) * frequencies[i];
+            table[static_cast<size_t>(p) * width + i] = std::cos(angle);
+            table[static_cast<size_t>(p) * width + half + i] = std::sin(angle);
+        }
+    return table;
+}
+
 void check(const Spec& spec, const std::vector<int>& head_layers) {
+    const auto layers = static_cast<size_t>(spec.layers);
+    for (const int window : spec.windows)
+        if (window < 0) throw std::invalid_argument("spec: a window is negative");
+    if ((!spec.rotary.empty() && spec.rotary.size() < layers) ||
+        (!spec.windows.empty() && spec.windows.size() < layers))
+        throw std::invalid_argument("spec: rotary bases and windows must be one for each layer");
+    if (!spec.rotary.empty() && spec.width() % 2)
+        throw std::invalid_argument("spec: rotary positions need heads of an even width");
     for (const int size : {spec.hidden, spec.layers, spec.heads, spec.intermediate, spec.vocabulary, spec.positions})
         if (size < 1) throw std::invalid_argument("spec: every size must be at least 1");
     for (const int size : {spec.segments, spec.position_offset, spec.embedding_width, spec.task_types})
@@ -155,13 +193,23 @@ std::unique_ptr<Model> make_model(const Spec& spec, const Tensors& tensors, cons
     model->kernels = &kernels;
     model->n_classes = n_classes;
     model->word = reader.floats("encoder.embeddings.word.weight", {spec.vocabulary, e});
-    const int64_t places = static_cast<int64_t>(spec.positions) + spec.position_offset;
-    model->position = reader.floats("encoder.embeddings.position.weight", {places, e}) +
-                      static_cast<ptrdiff_t>(spec.position_offset) * e;
+    if (!spec.rotary.empty()) {
+        model->no_position.assign(e, 0.f);
+    } else {
+        const int64_t places = static_cast<int64_t>(spec.positions) + spec.position_offset;
+        model->position = reader.floats("encoder.embeddings.position.weight", {places, e}) +
+                          static_cast<ptrdiff_t>(spec.position_offset) * e;
+    }
     model->segment = read_segments(reader, spec);
     model->embedding_norm = reader.norm("encoder.embeddings.norm", e, spec.epsilon);
     if (spec.embedding_width) model->project = reader.linear("encoder.embeddings.project", spec.hidden, e, Dtype::f32);
-    for (int layer = 1; layer <= spec.layers; ++layer) model->layers.push_back(read_layer(reader, spec, layer));
+    for (int layer = 1; layer <= spec.layers; ++layer) {
+        model->layers.push_back(read_layer(reader, spec, layer));
+        if (spec.rotary.empty()) continue;
+        std::vector<float>& table = model->rotations[spec.rotary[layer - 1]];
+        if (table.empty()) table = rotation(spec.rotary[layer - 1], spec.positions, spec.width());
+        model->layers.back().rotation = table.data();
+    }
     model->rung_layers = head_layers;
     for (const int layer : head_layers)
         model->heads.push_back(read_head(reader, spec, "exits." + std::to_string(layer), n_classes));

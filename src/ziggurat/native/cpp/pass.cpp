@@ -7,9 +7,7 @@ namespace ziggurat {
 
 namespace {
 
-constexpr int BLOCK = 48;  // rows that one thread takes at a time: what it makes of them stays in its cache
-constexpr int STEP = 6;    // rows that a kernel computes together
-constexpr int PAIRS = 64;  // (sequence, head) pairs that one thread takes at most at a time
+constexpr int STEP = 6;  // rows that a kernel computes together
 constexpr int FASTBERT_HEADS = 2;
 
 int rows_of_a_block(int n, int most, int threads) {
@@ -33,21 +31,22 @@ void Pass::linear(const Packed& weights, Rows rows, float* y, ptrdiff_t stride, 
     kernels_.multiply(weights, operand, rows.n, 0, weights.out, finish, y, stride);
 }
 
+void Pass::normalise(Rows rows, int d, const Norm& norm, float* y) {
+    for (int i = 0; i < rows.n; ++i) std::copy_n(rows[i], d, y + static_cast<ptrdiff_t>(d) * i);
+    kernels_.add_norm(y, d, {nullptr, 0, nullptr, rows.n}, rows.n, d, norm);
+}
+
 namespace {
 
-Rows part(Rows rows, int begin, int end) {
-    if (rows.index) return {rows.data, rows.stride, rows.index + begin, end - begin};
-    return {rows.data + rows.stride * begin, rows.stride, nullptr, end - begin};
+// y += rows, d columns.
+void add(float* y, Rows rows, int d) {
+    for (int i = 0; i < rows.n; ++i, y += d) {
+        const float* x = rows[i];
+        for (int j = 0; j < d; ++j) y[j] += x[j];
+    }
 }
 
 }  // namespace
-
-void Pass::project(const Packed& weights, Rows rows, int from, int to, float* y, ptrdiff_t stride) {
-    in_blocks(rows.n, BLOCK, kernels_.operand_size(weights, BLOCK), [&](int begin, int end, std::byte* operand) {
-        kernels_.prepare(weights, part(rows, begin, end), operand);
-        kernels_.multiply(weights, operand, end - begin, from, to, Finish::none, y + stride * begin, stride);
-    });
-}
 
 void Pass::embed(const int64_t* ids, const int64_t* positions, int n, float* states) {
     const int d = model_.spec.hidden, e = model_.spec.embedded();
@@ -65,87 +64,50 @@ void Pass::embed(const int64_t* ids, const int64_t* positions, int n, float* sta
             index[BLOCK + i] = static_cast<int32_t>(positions[begin + i]);
             index[2 * BLOCK + i] = reads_segments ? static_cast<int32_t>(ids[2 * (begin + i) + 1]) : 0;
         }
-        kernels_.embed({model_.word, e, index, rows}, {model_.position, e, index + BLOCK, rows},
-                       {model_.segment.data(), e, index + 2 * BLOCK, rows}, e, model_.embedding_norm.view(), embedded,
-                       e);
+        const Rows places = model_.position ? Rows{model_.position, e, index + BLOCK, rows}
+                                            : Rows{model_.no_position.data(), 0, nullptr, rows};
+        kernels_.embed({model_.word, e, index, rows}, places, {model_.segment.data(), e, index + 2 * BLOCK, rows}, e,
+                       model_.embedding_norm.view(), embedded, e);
         if (project) linear(*project, {embedded, e, nullptr, rows}, out, d, Finish::none, scratch);
-    });
-}
-
-void Pass::context(int layer, const float* states, const Edges& edges, float* context, float* scores,
-                   bool from_others) {
-    const Spec& spec = model_.spec;
-    const Layer& weights = model_.layers[layer - 1];
-    const int n = edges.back(), d = spec.hidden, pairs = count(edges) * spec.heads;
-    work_.qkv.reserve(sizeof(float) * 3 * d * n);
-    auto* qkv = work_.qkv.as<float>();
-    project(weights.qkv, {states, d, nullptr, n}, 0, 3 * d, qkv, 3 * d);
-    int longest = 0;
-    for (int i = 0; i < count(edges); ++i) longest = std::max(longest, edges[i + 1] - edges[i]);
-    float* received = nullptr;
-    if (scores) {
-        work_.received.reserve(sizeof(float) * spec.heads * n);
-        received = work_.received.as<float>();
-    }
-    const size_t scratch = kernels_.attend_scratch(longest, spec.width());
-    in_blocks(pairs, PAIRS, scratch, [&](int begin, int end, std::byte* mine) {
-        for (int pair = begin; pair < end; ++pair) {
-            const int first = edges[pair / spec.heads], head = pair % spec.heads;
-            const Attention sequence{qkv + static_cast<ptrdiff_t>(3) * d * first, 3 * d,
-                                     edges[pair / spec.heads + 1] - first, spec.heads, spec.width()};
-            float* column = received ? received + static_cast<ptrdiff_t>(n) * head + first : nullptr;
-            kernels_.attend(sequence, head, context + static_cast<ptrdiff_t>(d) * first, d, column, from_others, mine);
-        }
-    });
-    for (int token = 0; scores && token < n; ++token) {
-        float sum = 0;
-        for (int head = 0; head < spec.heads; ++head) sum += received[static_cast<ptrdiff_t>(n) * head + token];
-        scores[token] = sum / static_cast<float>(spec.heads);
-    }
-}
-
-void Pass::first_context(int layer, const float* states, const Edges& edges, float* context) {
-    const Spec& spec = model_.spec;
-    const Layer& weights = model_.layers[layer - 1];
-    const int n = edges.back(), d = spec.hidden, n_seqs = count(edges);
-    work_.qkv.reserve(sizeof(float) * 3 * d * n);
-    auto* qkv = work_.qkv.as<float>();
-    // Nobody reads the other tokens' queries; they can be left out where the columns fall into whole panels.
-    const int from = d % weights.qkv.panel ? 0 : d;
-    project(weights.qkv, {states, d, nullptr, n}, from, 3 * d, qkv, 3 * d);
-    work_.narrow.reserve(sizeof(float) * 3 * d * n_seqs);
-    auto* query = work_.narrow.as<float>();
-    project(weights.qkv, {states, d, edges.data(), n_seqs}, 0, from ? d : 3 * d, query, 3 * d);
-    int longest = 0;
-    for (int i = 0; i < n_seqs; ++i) longest = std::max(longest, edges[i + 1] - edges[i]);
-    in_blocks(n_seqs, PAIRS, kernels_.attend_scratch(longest, spec.width()), [&](int begin, int end, std::byte* mine) {
-        for (int i = begin; i < end; ++i)
-            kernels_.attend_first(query + static_cast<ptrdiff_t>(3) * d * i,
-                                  qkv + static_cast<ptrdiff_t>(3) * d * edges[i] + d, 3 * d, edges[i + 1] - edges[i],
-                                  spec.heads, spec.width(), context + static_cast<ptrdiff_t>(d) * i, mine);
     });
 }
 
 void Pass::finish(int layer, Rows states, Rows context, float* out) {
     const Layer& weights = model_.layers[layer - 1];
-    const int d = model_.spec.hidden, wide = model_.spec.intermediate;
+    const int d = model_.spec.hidden;
     const size_t operand =
         round_up(std::max({kernels_.operand_size(weights.out, BLOCK), kernels_.operand_size(weights.up, BLOCK),
                            kernels_.operand_size(weights.down, BLOCK)}),
                  LINE);
     const size_t middle = round_up(sizeof(float) * BLOCK * d, LINE);
-    in_blocks(states.n, BLOCK, operand + middle + sizeof(float) * BLOCK * wide,
+    const Norm output_norm = weights.output_norm.view();
+    in_blocks(states.n, BLOCK, operand + middle + sizeof(float) * BLOCK * weights.up.out,
               [&](int begin, int end, std::byte* scratch) {
                   auto* attended = reinterpret_cast<float*>(scratch + operand);
                   auto* inner = reinterpret_cast<float*>(scratch + operand + middle);
                   float* y = out + static_cast<ptrdiff_t>(d) * begin;
-                  const int rows = end - begin;
+                  const Rows mine = part(states, begin, end), after{attended, d, nullptr, end - begin};
                   linear(weights.out, part(context, begin, end), attended, d, Finish::none, scratch);
-                  kernels_.add_norm(attended, d, part(states, begin, end), rows, d, weights.attention_norm.view());
-                  linear(weights.up, {attended, d, nullptr, rows}, inner, wide, model_.spec.activation, scratch);
-                  linear(weights.down, {inner, wide, nullptr, rows}, y, d, Finish::none, scratch);
-                  kernels_.add_norm(y, d, {attended, d, nullptr, rows}, rows, d, weights.output_norm.view());
+                  if (model_.spec.norm_first) {
+                      add(attended, mine, d);
+                      normalise(after, d, output_norm, y);
+                      feed_forward(weights, {y, d, nullptr, after.n}, inner, y, scratch);
+                      add(y, after, d);
+                  } else {
+                      kernels_.add_norm(attended, d, mine, after.n, d, weights.attention_norm->view());
+                      feed_forward(weights, after, inner, y, scratch);
+                      kernels_.add_norm(y, d, after, after.n, d, output_norm);
+                  }
               });
+}
+
+// Rows (n, d) through both maps → y (n, d), which may be the rows' own memory; `inner` has room for the first map's outputs.
+void Pass::feed_forward(const Layer& weights, Rows rows, float* inner, float* y, void* operand) {
+    const int wide = weights.up.out;
+    const Finish activation = model_.spec.activation;
+    linear(weights.up, rows, inner, wide, model_.spec.gated ? Finish::none : activation, operand);
+    if (model_.spec.gated) kernels_.gate(activation, inner, wide, rows.n, wide / 2);
+    linear(weights.down, {inner, wide, nullptr, rows.n}, y, model_.spec.hidden, Finish::none, operand);
 }
 
 void Pass::guess(int layer, const float* states, const Edges& edges, float* scores) {
@@ -169,6 +131,7 @@ void Pass::guess(int layer, const float* states, const Edges& edges, float* scor
 
 void Pass::logits(int rung, const float* states, const Edges& edges, float* logits) {
     const Head& head = model_.heads[rung];
+    if (head.norm || head.mean) states = read(head, states, edges);
     if (!head.narrow) return read_first(head, states, edges, logits);
     const int n = edges.back(), width = head.narrow->out;
     work_.narrow.reserve(sizeof(float) * width * n);
@@ -176,6 +139,34 @@ void Pass::logits(int rung, const float* states, const Edges& edges, float* logi
     auto *narrow = work_.narrow.as<float>(), *key_value = work_.qkv.as<float>();
     read_tokens(head, states, n, narrow, key_value);
     read_first(head, narrow, edges, logits);
+}
+
+// States as a head with a norm of its own reads them: rows of (n, d), of which only those that it reads are written. A mean
+// stands in the row of its sequence's first token.
+const float* Pass::read(const Head& head, const float* states, const Edges& edges) {
+    const int d = model_.spec.hidden, n = edges.back(), n_seqs = count(edges);
+    const bool all = head.narrow || head.mean;
+    work_.read.reserve(sizeof(float) * d * n);
+    auto* made = work_.read.as<float>();
+    in_blocks(all ? n : n_seqs, BLOCK, 0, [&](int begin, int end, std::byte*) {
+        for (int i = begin; i < end; ++i) {
+            const ptrdiff_t row = static_cast<ptrdiff_t>(d) * (all ? i : edges[i]);
+            if (head.norm)
+                normalise({states + row, d, nullptr, 1}, d, head.norm->view(), made + row);
+            else
+                std::copy_n(states + row, d, made + row);
+        }
+    });
+    if (!head.mean) return made;
+    in_blocks(n_seqs, STEP, 0, [&](int begin, int end, std::byte*) {
+        for (int i = begin; i < end; ++i) {
+            float* mean = made + static_cast<ptrdiff_t>(d) * edges[i];
+            const int length = edges[i + 1] - edges[i];
+            for (int j = 1; j < length; ++j) add(mean, {mean + static_cast<ptrdiff_t>(d) * j, d, nullptr, 1}, d);
+            for (int j = 0; j < d; ++j) mean[j] /= static_cast<float>(length);
+        }
+    });
+    return made;
 }
 
 // What a FastBERT head computes for every token: states (n, d) → narrow (n, w), keys and values (n, 2 w).
@@ -226,6 +217,10 @@ void Pass::read_first(const Head& head, const float* states, const Edges& edges,
             then(*head.out, Finish::none);
         }
         if (head.dense) then(*head.dense, head.activation);
+        if (head.dense_norm) {
+            float* dense = read.data == one ? one : other;
+            kernels_.add_norm(dense, width, {nullptr, 0, nullptr, rows}, rows, width, head.dense_norm->view());
+        }
         linear(head.classes, read, logits + static_cast<ptrdiff_t>(n_classes) * begin, n_classes, Finish::none,
                scratch);
     });

@@ -17,8 +17,24 @@ inline int count(const Edges& edges) { return static_cast<int>(edges.size()) - 1
 // Memory that calls use again and again. It only grows.
 struct Workspace {
     std::vector<Buffer> threads;  // scratch of each thread
-    Buffer qkv, context, received, scores, narrow, states;
+    Buffer qkv, context, received, scores, narrow, states, seen, read;
+
+    size_t bytes() const {
+        size_t sum = 0;
+        for (const Buffer& buffer : threads) sum += buffer.bytes();
+        for (const Buffer* buffer : {&qkv, &context, &received, &scores, &narrow, &states, &seen, &read})
+            sum += buffer->bytes();
+        return sum;
+    }
 };
+
+constexpr int BLOCK = 48;  // rows that one thread takes at a time: what it makes of them stays in its cache
+
+// Rows begin … end - 1 of these.
+inline Rows part(Rows rows, int begin, int end) {
+    if (rows.index) return {rows.data, rows.stride, rows.index + begin, end - begin};
+    return {rows.data + rows.stride * begin, rows.stride, nullptr, end - begin};
+}
 
 class Pass {
   public:
@@ -31,12 +47,13 @@ class Pass {
     // Token and segment ids (n, 2) at positions (n) → states (n, d). Only ids that the model has.
     void embed(const int64_t* ids, const int64_t* positions, int n, float* states);
 
-    // What attention mixes for each token: states (n, d) → context (n, d), at layer 1 … L. Unless `scores` is null: how
-    // much attention each token received, (n), mean 1 over a sequence.
-    void context(int layer, const float* states, const Edges& edges, float* context, float* scores, bool from_others);
+    // What attention mixes for each token: states (n, d) of tokens that stood at positions (n) → context (n, d), at layer
+    // 1 … L. Unless `scores` is null: how much attention each token received, (n), mean 1 over a sequence.
+    void context(int layer, const float* states, const int64_t* positions, const Edges& edges, float* context,
+                 float* scores, bool from_others);
 
     // The same for the first token of each sequence alone: → context (n_seqs, d).
-    void first_context(int layer, const float* states, const Edges& edges, float* context);
+    void first_context(int layer, const float* states, const int64_t* positions, const Edges& edges, float* context);
 
     // The rest of the layer, token by token: states that entered it and their context (n, d) → out (n, d), not in place.
     void finish(int layer, Rows states, Rows context, float* out);
@@ -53,7 +70,12 @@ class Pass {
     // Calls `block` for ranges of n rows on all threads, each with so many bytes of scratch.
     void in_blocks(int n, int most, size_t scratch, const Block& block);
     void linear(const Packed& weights, Rows rows, float* y, ptrdiff_t stride, Finish finish, void* operand);
-    void project(const Packed& weights, Rows rows, int from, int to, float* y, ptrdiff_t stride);
+    void normalise(Rows rows, int d, const Norm& norm, float* y);
+    void project(int layer, Rows states, const int64_t* positions, int from, int to, float* qkv);
+    const Span* seen(int layer, const int64_t* positions, const Edges& edges);
+    void score(const float* received, const Span* seen, const Edges& edges, float* scores);
+    void feed_forward(const Layer& weights, Rows rows, float* inner, float* y, void* operand);
+    const float* read(const Head& head, const float* states, const Edges& edges);
     void read_tokens(const Head& head, const float* states, int n, float* narrow, float* key_value);
     void read_first(const Head& head, const float* states, const Edges& edges, float* logits);
 

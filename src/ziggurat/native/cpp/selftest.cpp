@@ -1,5 +1,6 @@
 // A processor is believed to run an instruction set when it reproduces the scalar answers: small problems of odd sizes,
 // every kernel and dtype, about a millisecond.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -41,15 +42,15 @@ Floats linear(const Kernels& set, Dtype dtype, Finish finish, int rows) {
 }
 
 // Context, then what was received.
-Floats attention(const Kernels& set, int n, int width) {
+Floats attention(const Kernels& set, int n, int width, const std::vector<Span>& seen = {}) {
     constexpr int heads = 2;
     const ptrdiff_t d = heads * width;
     const Floats qkv = noise(n * 3 * d, 4);
     Floats answers(n * d + heads * n);
     Buffer scratch(set.attend_scratch(n, width));
     for (int head = 0; head < heads; ++head)
-        set.attend({qkv.data(), 3 * d, n, heads, width}, head, answers.data(), d, answers.data() + n * d + head * n,
-                   head == 1, scratch.as<void>());
+        set.attend({qkv.data(), 3 * d, n, heads, width, seen.empty() ? nullptr : seen.data()}, head, answers.data(), d,
+                   answers.data() + n * d + head * n, head == 1, scratch.as<void>());
     return answers;
 }
 
@@ -73,6 +74,22 @@ Floats norms(const Kernels& set, int rows, int d) {
     return y;
 }
 
+Floats rotations_and_gates(const Kernels& set, int rows, int width) {
+    constexpr int heads = 2;
+    const Floats table = noise(rows * width, 11);
+    Floats x = noise(rows * heads * width, 12);
+    set.rotate(x.data(), heads * width, {table.data(), width, nullptr, rows}, heads, width);
+    for (Finish finish : {Finish::gelu, Finish::gelu_tanh}) set.gate(finish, x.data(), heads * width, rows, width);
+    return x;
+}
+
+// Each token sees the nine before it, itself and the nine behind it.
+std::vector<Span> windows(int n) {
+    std::vector<Span> seen;
+    for (int i = 0; i < n; ++i) seen.push_back({std::max(0, i - 9), std::min(n, i + 10)});
+    return seen;
+}
+
 }  // namespace
 
 bool agrees_with_scalar(const Kernels& candidate) {
@@ -85,8 +102,14 @@ bool agrees_with_scalar(const Kernels& candidate) {
                 const Floats expected = linear(scalar, dtype, finish, rows);
                 if (!close(linear(candidate, dtype, finish, rows), expected, tolerance)) return false;
             }
-    for (int width : {12, 32, 64})
+    const std::vector<Span> seen = windows(97);
+    for (int width : {12, 32, 64}) {
         if (!close(attention(candidate, 37, width), attention(scalar, 37, width), TOLERANCE)) return false;
+        if (!close(attention(candidate, 97, width, seen), attention(scalar, 97, width, seen), TOLERANCE)) return false;
+    }
+    for (int width : {10, 26, 64})
+        if (!close(rotations_and_gates(candidate, 3, width), rotations_and_gates(scalar, 3, width), TOLERANCE))
+            return false;
     return close(first_attention(candidate, 21, 20), first_attention(scalar, 21, 20), TOLERANCE) &&
            close(norms(candidate, 3, 83), norms(scalar, 3, 83), TOLERANCE);
 }

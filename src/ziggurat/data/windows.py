@@ -1,0 +1,146 @@
+"""Long texts in windows: each holds the question and a stretch of the context, and overlaps the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from ziggurat.data.packing import PackedBatch, cumulate, pack
+from ziggurat.data.squad import Gold
+from ziggurat.data.tokenize import TextTokenizer
+from ziggurat.errors import UserError
+from ziggurat.recipe import SpanConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """n questions in w ≥ n windows."""
+
+    tokens: list[np.ndarray]  # (w) arrays (length, 3) int64: token id, segment id, 1 = a span may start or end there
+    owners: np.ndarray  # (w) int64, rising: which question each window is of
+    first: np.ndarray  # (w) int64: where in the window its context begins
+    places: list[np.ndarray]  # (w) arrays (context tokens, 2) int64: their characters, from here … to before here
+    contexts: Sequence[str]  # (n)
+    cut: np.ndarray  # (n) bool: the question was longer than the model reads
+
+    def __len__(self) -> int:
+        return len(self.contexts)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each window, (w) int64."""
+        return np.array([len(tokens) for tokens in self.tokens], dtype=np.int64)
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """Question i owns windows edges[i] … edges[i + 1] - 1: (n + 1) int64."""
+        return cumulate(np.bincount(self.owners, minlength=len(self)))
+
+    @cached_property
+    def read(self) -> np.ndarray:
+        """Tokens of all of a question's windows, (n) int64."""
+        return np.add.reduceat(self.lengths, self.edges[:-1])
+
+    def take(self, rows: np.ndarray) -> Windows:
+        """Only these questions, (m) indices, in this order."""
+        mine = self.windows_of(rows)
+        counts = np.diff(self.edges)[rows]
+        return replace(
+            self,
+            tokens=[self.tokens[w] for w in mine],
+            owners=np.repeat(np.arange(len(rows)), counts),
+            first=self.first[mine],
+            places=[self.places[w] for w in mine],
+            contexts=[self.contexts[row] for row in rows],
+            cut=self.cut[rows],
+        )
+
+    def windows_of(self, rows: np.ndarray) -> np.ndarray:
+        """The windows of these questions, question by question."""
+        return np.concatenate([np.arange(self.edges[row], self.edges[row + 1]) for row in rows])
+
+    def pack(self, rows: np.ndarray) -> PackedBatch:
+        """All windows of these questions as one batch, whose `rows` are the windows."""
+        mine = self.windows_of(rows)
+        return pack([self.tokens[w] for w in mine], rows=mine)
+
+    def text(self, window: int, start: int, end: int) -> tuple[str, int, int]:
+        """What stands from token `start` to token `end` of a window: the text, and its characters in the context."""
+        first = self.first[window]
+        begin, stop = int(self.places[window][start - first, 0]), int(self.places[window][end - first, 1])
+        return self.contexts[self.owners[window]][begin:stop], begin, stop
+
+
+def windows_of(
+    tokenizer: TextTokenizer, questions: Sequence[str], contexts: Sequence[str], config: SpanConfig
+) -> Windows:
+    """N questions, each with its context, in windows of at most the tokenizer's `max_length` tokens.
+
+    Neighbours share `config.stride` context tokens. UserError names an empty question or context, or a stride that
+    leaves a window nothing new to read.
+    """
+    if len(questions) != len(contexts):
+        raise ValueError(f"{len(questions)} questions about {len(contexts)} contexts")
+    for what, texts in (("question", questions), ("context", contexts)):
+        for index, text in enumerate(texts):
+            if not isinstance(text, str) or not text.strip():
+                raise UserError(f"{what} number {index} is empty; remove it or give it words")
+    frame = tokenizer.frame(2)
+    least = tokenizer.max_length - frame.size - config.question
+    if config.stride >= least:
+        raise UserError(
+            f"stride {config.stride}: windows of {tokenizer.max_length} tokens have room for {max(least, 0)} of the "
+            f"context beside a question of {config.question}, and must overlap by less; lower stride or question"
+        )
+    asked = [encoding.ids for encoding in tokenizer.encodings(questions)]
+    distinct = list(dict.fromkeys(contexts))
+    known = dict(zip(distinct, tokenizer.encodings(distinct), strict=True))
+    owners, starts, sides, places = [], [], [], []
+    for row, (ids, context) in enumerate(zip(asked, contexts, strict=True)):
+        read, whole = ids[: config.question], known[context]
+        room = tokenizer.max_length - frame.size - len(read)
+        offsets = np.array(whole.offsets, dtype=np.int64).reshape(-1, 2)
+        for start in _starts(len(whole.ids), room, config.stride):
+            owners.append(row)
+            sides.append((read, whole.ids[start : start + room]))
+            starts.append(len(frame.blocks[0]) + len(read) + len(frame.blocks[1]))
+            places.append(offsets[start : start + room])
+    joined = [np.fromiter((i for one in sides for i in one[side]), dtype=np.int64) for side in (0, 1)]
+    tables = frame.around(joined, np.array([[len(one[side]) for one in sides] for side in (0, 1)]).reshape(2, -1))
+    tokens = [_marked(*one) for one in zip(tables, starts, map(len, places), strict=True)]
+    cut = np.array([len(ids) > config.question for ids in asked], dtype=bool)
+    return Windows(tokens, np.array(owners, dtype=np.int64), np.array(starts, dtype=np.int64), places, contexts, cut)
+
+
+def gold_tokens(windows: Windows, answers: Sequence[Sequence[Gold]]) -> np.ndarray:
+    """First and last token of each window's answer, (w, 2) int64: of the first one given, the shortest run around it.
+
+    0, 0 (the first token) where the window does not hold it whole, or there is none.
+    """
+    found = np.zeros((len(windows.tokens), 2), dtype=np.int64)
+    for window, (row, first) in enumerate(zip(windows.owners, windows.first, strict=True)):
+        places = windows.places[window]
+        if not answers[row] or not len(places):
+            continue
+        text, begin = answers[row][0]
+        stop = begin + len(text)
+        if places[0, 0] <= begin and stop <= places[-1, 1]:
+            start = int(np.searchsorted(places[:, 0], begin, side="right")) - 1
+            end = int(np.searchsorted(places[:, 1], stop, side="left"))
+            found[window] = first + start, first + max(start, end)
+    return found
+
+
+def _starts(n_tokens: int, room: int, stride: int) -> range:
+    """Where windows of `room` tokens begin, so that they hold all of n tokens and neighbours share `stride`."""
+    return range(0, max(1, n_tokens - stride), room - stride)
+
+
+def _marked(table: np.ndarray, first: int, n_context: int) -> np.ndarray:
+    """Ids (length, 2) with a column that is 1 for the first token, which means "no answer here", and the context."""
+    marks = np.zeros((len(table), 1), dtype=np.int64)
+    marks[0] = marks[first : first + n_context] = 1
+    return np.concatenate([table, marks], axis=1)

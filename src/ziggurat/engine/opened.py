@@ -1,0 +1,153 @@
+"""A model folder, open: its tiers, its rungs, and the rules under which it may be run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+
+from ziggurat.data.packing import cumulate
+from ziggurat.data.tokenize import limit_threads
+from ziggurat.encoder.folder import LABEL_RANGE, read_manifest, read_point
+from ziggurat.encoder.hub import local_folder
+from ziggurat.encoder.spec import EncoderSpec
+from ziggurat.engine import rules
+from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.tiers import Tier, open_tiers
+from ziggurat.errors import UserError
+from ziggurat.policies.outputs import Output, output_of
+from ziggurat.policies.prune import TokenRule, scaled
+from ziggurat.types import OperatingPoint, Problem, Rung
+
+BATCH = 32  # texts, where nobody says otherwise
+FULL = "full"  # the operating point that never leaves early; every model has it
+
+
+class OpenedModel:
+    """What classifiers and models of spans share."""
+
+    spans: ClassVar[bool] = False  # answers are spans of a text
+
+    def __init__(self, tiers: Sequence[Tier]) -> None:
+        """Models from cheap to dear, of a cascade several, else one. The last is "the model" in all that follows."""
+        self.tiers = tuple(tiers)
+        self.backend = tiers[-1].backend
+        self.manifest = tiers[-1].manifest
+        self.tokenizer = tiers[-1].tokenizer
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        device: str = "auto",
+        dtype: str = "float32",
+        threads: int | None = None,
+        engine: str = "auto",
+    ) -> Self:
+        """Loads a folder made by `ziggurat train`, `adapt` or `cascade`, or a hub name; UserError says what is wrong.
+
+        `device` is auto, cpu or cuda; `dtype` float32, bfloat16 or (compiled engine) int8; `threads` of the CPU, None =
+        all cores; `engine` native (compiled, CPUs), torch, or auto: native on CPUs where it is installed.
+        """
+        folder = local_folder(str(model))
+        if read_manifest(folder).answers_spans != cls.spans:
+            raise UserError(_other_problem(folder, cls.spans))
+        opened = cls(open_tiers(folder, device, dtype, threads, engine))
+        limit_threads(opened.backend.threads)
+        return opened
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Of the last tier's layers; UserError for a small model, which has none."""
+        if self.tiers[-1].spec is None:
+            raise UserError(f"a {self.manifest.kind} model has no layers to look into; give an encoder or a cascade")
+        return self.tiers[-1].spec
+
+    @cached_property
+    def output(self) -> Output:
+        """What its logits stand for."""
+        return output_of(self.manifest.problem_type, self.manifest.training.get(LABEL_RANGE))
+
+    @cached_property
+    def rungs(self) -> tuple[Rung, ...]:
+        """Where it can answer, from cheap to dear; the last is the full model."""
+        before = (tier.rungs(place) for place, tier in enumerate(self.tiers[:-1]))
+        return tuple(chain(*before, self.tiers[-1].rungs()))
+
+    @cached_property
+    def depths(self) -> np.ndarray:
+        """How many layers of all tiers have run at each rung, if every tier before was run to its end: (n_rungs)."""
+        before = cumulate(np.array([tier.backend.n_layers for tier in self.tiers]))[:-1]
+        return np.concatenate(
+            [start + np.array(tier.backend.rung_layers) for start, tier in zip(before, self.tiers, strict=True)]
+        )
+
+    @cached_property
+    def layer_columns(self) -> np.ndarray:
+        """Which columns of `kept` are tokens that a layer left, not those that a tier read: bool."""
+        return np.concatenate([np.arange(tier.columns) > 0 for tier in self.tiers])
+
+    def batch_sizes(self, operating_point: str | OperatingPoint | ExitRule) -> tuple[int, ...]:
+        """Texts per batch of each tier: those that the point was measured to be fastest with, else 32."""
+        point = operating_point
+        if isinstance(point, str) and point != FULL:
+            point = self.point(point)
+        measured = point.batch_sizes if isinstance(point, OperatingPoint) else None
+        return measured or (BATCH,) * len(self.tiers)
+
+    @property
+    def deferral(self) -> np.ndarray | None:
+        """Weights of the learned exit score, (n_rungs - 1, 4 + n_classes), None if it was not fitted."""
+        return self.tiers[-1].deferral
+
+    @property
+    def token_rule(self) -> TokenRule | None:
+        """The pruning that the model was trained for, None if it does not prune."""
+        return self.backend.token_rule
+
+    def rule(self, score: str, threshold: float | Sequence[float], prune: bool = True) -> ExitRule:
+        """A rule for one call: the same threshold at every rung, one number or one for each input.
+
+        The model's own pruning, if it has any, stays on unless `prune` is false.
+        """
+        rule = rules.shared(score, threshold, len(self.rungs))
+        return replace(rule, tokens=self.token_rule if prune else None, deferral=self.deferral)
+
+    def rule_of(self, operating_point: str | OperatingPoint | ExitRule) -> ExitRule:
+        """The exit rule that an argument of `predict` stands for; UserError if it is not this model's."""
+        if isinstance(operating_point, ExitRule):
+            rule = operating_point
+        elif operating_point == FULL:
+            rule = rules.never(len(self.rungs), self.output.scores[0])
+        else:
+            point = operating_point
+            if isinstance(point, str):
+                point = self.point(point)
+            if point.fingerprint != self.manifest.fingerprint:
+                raise UserError(f"operating point {point.name!r} was chosen for other weights; choose it again")
+            tokens = scaled(self.token_rule, point.pruning)
+            rule = replace(rules.of_point(point), tokens=tokens, deferral=self.deferral)
+        if rule.thresholds.shape[-1] != len(self.rungs) - 1:
+            raise UserError(f"exit rule: {rule.thresholds.shape[-1]} thresholds, the model needs {len(self.rungs) - 1}")
+        if any(rule.asked[:-1]):
+            self.output.refuse_score(rule.score)
+        rules.refuse_unreachable(rule)
+        return rule
+
+    def point(self, name: str) -> OperatingPoint:
+        """The model's operating point of this name, or one from a file (`….json`); UserError where there is none."""
+        return read_point(Path(name)) if name.endswith(".json") else self.manifest.operating_point(name)
+
+
+def _other_problem(folder: Path, spans: bool) -> str:
+    if spans:
+        return f"{folder}: a classifier, which has no spans to give; give a model of {Problem.QUESTION_ANSWERING}"
+    return (
+        f"{folder}: answers questions with spans of a text ({Problem.QUESTION_ANSWERING}), which this cannot run; "
+        "train, eval, predict, calibrate and info can"
+    )

@@ -1,0 +1,63 @@
+"""Question answering: which files and recipes are for it, and the roles of questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ziggurat.data.squad import Questions, holds_questions, read_questions, split_questions
+from ziggurat.data.tasks import Fractions, Role
+from ziggurat.encoder.folder import CONFIG, read_json, read_manifest
+from ziggurat.encoder.hub import local_folder
+from ziggurat.errors import UserError
+from ziggurat.policies.exits import SPAN_ENTROPY
+from ziggurat.recipe import Recipe
+from ziggurat.types import Problem
+
+STAGES = ("regular", "guess", "soft", "hard", "heads", "joint")  # that know spans
+
+
+def asks_questions(source: str, problem: Problem | None = None) -> bool:
+    """Whether rows are questions about texts: as `problem` says, None = by the form of the file."""
+    return holds_questions(source) if problem is None else problem is Problem.QUESTION_ANSWERING
+
+
+def answers_questions(model: str) -> bool:
+    """Whether a model folder answers with spans."""
+    return read_manifest(local_folder(model)).answers_spans
+
+
+def question_roles(source: str, recipe: Recipe) -> Mapping[Role, Questions]:
+    """Questions in the roles that a recipe wants, disjoint by article."""
+    fractions = Fractions(1 - recipe.select - recipe.certify, recipe.select, recipe.certify, 0.0)
+    return split_questions(read_questions(source, Role.TRAIN), fractions)
+
+
+def question_recipe(recipe: Recipe, teacher: str | None = None) -> Recipe:
+    """The recipe as it is for questions; UserError for what questions cannot have yet."""
+    unknown = [stage.kind for stage in recipe.stages if stage.kind not in STAGES]
+    extras = {
+        f"stage {unknown[0]!r}" if unknown else "": bool(unknown),
+        "--teacher": teacher is not None,
+        "[small]": recipe.small is not None,
+        "[search]": recipe.search is not None,
+        "tiers": bool(recipe.tiers),
+        "temperatures": recipe.temperatures,
+    }
+    for name, there in extras.items():
+        if there:
+            raise UserError(
+                f"recipe {recipe.name!r}: {name} is for classifiers; questions take recipes of the stages "
+                f"{', '.join(STAGES)}, such as full, ltp, early-exit and magic-pyramid"
+            )
+    return replace(recipe, max_length=recipe.spans.window, exit_score=SPAN_ENTROPY)
+
+
+def require_spans(folder: Path) -> None:
+    """UserError unless a checkpoint was fine-tuned for questions."""
+    config = read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained")
+    if not any(str(name).endswith("ForQuestionAnswering") for name in config.get("architectures") or ()):
+        raise UserError(
+            f"{folder}: not fine-tuned for questions (no …ForQuestionAnswering in {CONFIG}); use `ziggurat train`"
+        )

@@ -1,0 +1,140 @@
+// The attention of a layer: queries, keys and values, who sees whom, and what each token received.
+#include <algorithm>
+
+#include "pass.h"
+
+namespace ziggurat {
+
+namespace {
+
+constexpr int PAIRS = 64;  // (sequence, head) pairs that one thread takes at most at a time
+constexpr int LONG = 512;  // tokens from which on it takes them one by one
+
+int longest(const Edges& edges) {
+    int most = 0;
+    for (int i = 0; i < count(edges); ++i) most = std::max(most, edges[i + 1] - edges[i]);
+    return most;
+}
+
+}  // namespace
+
+// Columns from … to of queries, keys and values, multiples of d: states (n, d) → qkv (n, 3 d). `positions` has one for each
+// of the rows that `states` takes its own from.
+void Pass::project(int layer, Rows states, const int64_t* positions, int from, int to, float* qkv) {
+    const Layer& weights = model_.layers[layer - 1];
+    const int d = model_.spec.hidden, heads = model_.spec.heads, width = model_.spec.width();
+    const bool norm = model_.spec.norm_first && weights.attention_norm;
+    const size_t operand = round_up(kernels_.operand_size(weights.qkv, BLOCK), LINE);
+    const size_t normed = norm ? sizeof(float) * BLOCK * d : 0;
+    in_blocks(states.n, BLOCK, operand + normed + sizeof(int32_t) * BLOCK, [&](int begin, int end, std::byte* scratch) {
+        Rows rows = part(states, begin, end);
+        float* y = qkv + static_cast<ptrdiff_t>(3) * d * begin;
+        auto* index = reinterpret_cast<int32_t*>(scratch + operand + normed);
+        for (int i = 0; i < rows.n; ++i)
+            index[i] = static_cast<int32_t>(positions[rows.index ? rows.index[i] : begin + i]);
+        if (norm) {
+            auto* mine = reinterpret_cast<float*>(scratch + operand);
+            normalise(rows, d, weights.attention_norm->view(), mine);
+            rows = {mine, d, nullptr, rows.n};
+        }
+        kernels_.prepare(weights.qkv, rows, scratch);
+        kernels_.multiply(weights.qkv, scratch, rows.n, from, to, Finish::none, y, 3 * d);
+        if (weights.rotation)
+            kernels_.rotate(y + from, 3 * d, {weights.rotation, width, index, rows.n},
+                            (std::min(to, 2 * d) - from) / d * heads, width);
+    });
+}
+
+// Which of its sequence's tokens each token sees, in places of the sequence; null: all. Tokens that have left count for the
+// distance: a window is one of positions in the text.
+const Span* Pass::seen(int layer, const int64_t* positions, const Edges& edges) {
+    const int64_t window = model_.spec.window(layer);
+    if (!window) return nullptr;
+    work_.seen.reserve(sizeof(Span) * edges.back());
+    auto* seen = work_.seen.as<Span>();
+    for (int i = 0; i < count(edges); ++i) {
+        const int first = edges[i], n = edges[i + 1] - first;
+        Span span{0, 0};
+        for (int j = 0; j < n; ++j) {
+            const int64_t here = positions[first + j];
+            while (span.from < j && positions[first + span.from] < here - window) ++span.from;
+            while (span.to < n && (span.to <= j || positions[first + span.to] <= here + window)) ++span.to;
+            seen[first + j] = span;
+        }
+    }
+    return seen;
+}
+
+void Pass::context(int layer, const float* states, const int64_t* positions, const Edges& edges, float* context,
+                   float* scores, bool from_others) {
+    const Spec& spec = model_.spec;
+    const int n = edges.back(), d = spec.hidden, pairs = count(edges) * spec.heads, most = longest(edges);
+    work_.qkv.reserve(sizeof(float) * 3 * d * n);
+    auto* qkv = work_.qkv.as<float>();
+    project(layer, {states, d, nullptr, n}, positions, 0, 3 * d, qkv);
+    const Span* visible = seen(layer, positions, edges);
+    float* received = nullptr;
+    if (scores) {
+        work_.received.reserve(sizeof(float) * spec.heads * n);
+        received = work_.received.as<float>();
+    }
+    const size_t scratch = kernels_.attend_scratch(most, spec.width());
+    in_blocks(pairs, most < LONG ? PAIRS : 1, scratch, [&](int begin, int end, std::byte* mine) {
+        for (int pair = begin; pair < end; ++pair) {
+            const int first = edges[pair / spec.heads], head = pair % spec.heads;
+            const Attention sequence{qkv + static_cast<ptrdiff_t>(3) * d * first,
+                                     3 * d,
+                                     edges[pair / spec.heads + 1] - first,
+                                     spec.heads,
+                                     spec.width(),
+                                     visible ? visible + first : nullptr};
+            float* column = received ? received + static_cast<ptrdiff_t>(n) * head + first : nullptr;
+            kernels_.attend(sequence, head, context + static_cast<ptrdiff_t>(d) * first, d, column, from_others, mine);
+        }
+    });
+    if (scores) score(received, visible, edges, scores);
+}
+
+// Means over heads (heads, n) → (n). Where tokens see a window alone, those at the edges are seen by fewer queries, whose
+// attention is spread over fewer tokens: a probability counts by the number of tokens that its query sees (1 = even), and a
+// token's score is the mean over the queries that see it, scaled to mean 1. With all in sight that is the column sum.
+void Pass::score(const float* received, const Span* seen, const Edges& edges, float* scores) {
+    const int n = edges.back(), heads = model_.spec.heads;
+    for (int token = 0; token < n; ++token) {
+        float sum = 0;
+        for (int head = 0; head < heads; ++head) sum += received[static_cast<ptrdiff_t>(n) * head + token];
+        scores[token] = sum / static_cast<float>(heads);
+        if (seen) scores[token] /= static_cast<float>(seen[token].size());
+    }
+    for (int i = 0; seen && i < count(edges); ++i) {
+        double sum = 0;
+        for (int token = edges[i]; token < edges[i + 1]; ++token) sum += scores[token];
+        if (sum == 0) continue;  // one token that sees itself alone, and does not count itself
+        const auto scale = static_cast<float>((edges[i + 1] - edges[i]) / sum);
+        for (int token = edges[i]; token < edges[i + 1]; ++token) scores[token] *= scale;
+    }
+}
+
+void Pass::first_context(int layer, const float* states, const int64_t* positions, const Edges& edges, float* context) {
+    const Spec& spec = model_.spec;
+    const int n = edges.back(), d = spec.hidden, n_seqs = count(edges);
+    work_.qkv.reserve(sizeof(float) * 3 * d * n);
+    auto* qkv = work_.qkv.as<float>();
+    // Nobody reads the other tokens' queries; they can be left out where the columns fall into whole panels.
+    const int from = d % model_.layers[layer - 1].qkv.panel ? 0 : d;
+    project(layer, {states, d, nullptr, n}, positions, from, 3 * d, qkv);
+    work_.narrow.reserve(sizeof(float) * 3 * d * n_seqs);
+    auto* query = work_.narrow.as<float>();
+    project(layer, {states, d, edges.data(), n_seqs}, positions, 0, from ? d : 3 * d, query);
+    const Span* visible = seen(layer, positions, edges);
+    const size_t scratch = kernels_.attend_scratch(longest(edges), spec.width());
+    in_blocks(n_seqs, PAIRS, scratch, [&](int begin, int end, std::byte* mine) {
+        for (int i = begin; i < end; ++i)
+            kernels_.attend_first(query + static_cast<ptrdiff_t>(3) * d * i,
+                                  qkv + static_cast<ptrdiff_t>(3) * d * edges[i] + d, 3 * d,
+                                  visible ? visible[edges[i]].to : edges[i + 1] - edges[i], spec.heads, spec.width(),
+                                  context + static_cast<ptrdiff_t>(d) * i, mine);
+    });
+}
+
+}  // namespace ziggurat
