@@ -129,7 +129,9 @@ def searched(
     paths = []
     for strength, run in order.runs.items():
         losses = order.losses[strength]
-        for family in families(run.cut(usable), losses[:, :usable], saved[:usable], promise.scores or (), sizes):
+        for family in families(
+            run.cut(usable), losses[:, :usable], saved[:usable], promise.scores or classifier.output.tried, sizes
+        ):
             settings = (tried(extended(one, n_rungs), losses, time) for one in family)
             paths.append(path_of(settings, slowest))
     return [path for path in paths if path]
