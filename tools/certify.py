@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.calibrate.risks import risk_by_name
+from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.errors import UserError
 from ziggurat.jobs.calibration_runs import Seen, seen
 from ziggurat.jobs.calibration_time import PredictedTime, costs_of
-from ziggurat.jobs.certifying import Promise, calibrate, searched
+from ziggurat.jobs.certifying import calibrate
 from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure
+from ziggurat.jobs.promises import Promise, searched
 from ziggurat.report.rows import append_record, provenance
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("data", type=Path, help="folder with train.jsonl and test or validation.jsonl")
-    parser.add_argument("--criterion", default="accuracy")
+    parser.add_argument("--criterion")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--html", type=Path)
     parser.add_argument("--out", type=Path, default=Path("results/certified.jsonl"))
@@ -50,9 +51,8 @@ def rows_of(options: argparse.Namespace, test: str) -> Iterator[dict[str, Any]]:
     promise, how = Promise(criterion=options.criterion), ModelOptions(dtype=options.dtype)
     result = calibrate(options.model, str(options.data / "train.jsonl"), promise, options=how, html=options.html)
     classifier = how.open(options.model)
-    rows = seen(
-        classifier, rows_to_measure(classifier, test), risk_by_name(promise.criterion), None, how.batch_size, False
-    )
+    output, risk = classifier.output, risk_by_name(promise.criterion, classifier.output)
+    rows = seen(classifier, rows_to_measure(classifier, test), risk, None, how.batch_size, False)
     costs = costs_of(classifier, rows.encoded, how.batch_size)
     time = PredictedTime(classifier, costs, rows.encoded, rows.runs, how.batch_size)
     full, every = time.of_full_depth(len(classifier.rungs)), searched(classifier, rows, time, promise)
@@ -61,7 +61,8 @@ def rows_of(options: argparse.Namespace, test: str) -> Iterator[dict[str, Any]]:
         target, point = entry["target"], classifier.point(entry["name"])
         rule = classifier.rule_of(point)
         outcomes = classifier.run(rows.encoded, rule, how.batch_size)
-        lost = _lost(rows, outcomes.predictions, options.criterion)
+        predictions = output.predictions(outcomes.logits)
+        lost = _lost(rows, predictions, risk)
         fine = [one for path in every for one in path if one.loss <= target]
         oracle = min((one.seconds for one in fine), default=full)
         one_threshold = min((one.seconds for one in fine if _is_shared(one.thresholds)), default=full)
@@ -69,11 +70,11 @@ def rows_of(options: argparse.Namespace, test: str) -> Iterator[dict[str, Any]]:
         own = min(full, time.of(outcomes.rungs, rule.asked, strength))
         yield {
             "what": "certified point", "data": data, "split": split, "model": Path(options.model).name,
-            "point": entry["name"], "criterion": options.criterion, "target": target, "confidence": promise.confidence,
+            "point": entry["name"], "criterion": risk.name, "target": target, "confidence": promise.confidence,
             "rows_certify": result["rows"]["certify"], "rows_order": result["rows"]["order"],
             "rows_test": len(rows.rows), "settings_certified": entry["certified"],
             "loss_certifying": point.certificate.estimate, "loss_test": lost,
-            "accuracy_test": float((outcomes.predictions == rows.rows.classes).mean()),
+            "accuracy_test": 1 - float(output.loss(predictions, rows.rows.truth).mean()),
             "gain_measured": point.certificate.gain, "gain_low": point.certificate.gain_low,
             "gain_high": point.certificate.gain_high, "gain_predicted_test": full / own,
             "gain_oracle_test": full / oracle, "share_of_oracle": oracle / own,
@@ -88,9 +89,9 @@ def _is_shared(thresholds: np.ndarray) -> bool:
     return len(np.unique(thresholds[~np.isnan(thresholds)])) <= 1
 
 
-def _lost(rows: Seen, predictions: Any, criterion: str) -> float:
+def _lost(rows: Seen, predictions: Any, risk: Risk) -> float:
     full = rows.runs.get(0.0, next(iter(rows.runs.values()))).predictions()[:, -1]
-    return float(risk_by_name(criterion).of(predictions, full, rows.rows.classes).mean())
+    return float(risk.of(predictions, full, rows.rows.truth).mean())
 
 
 if __name__ == "__main__":

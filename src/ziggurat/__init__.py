@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from ziggurat.engine.classifier import AdaptiveClassifier
     from ziggurat.errors import UserError
     from ziggurat.jobs.cascading import build_cascade
-    from ziggurat.jobs.certifying import Promise, calibrate
+    from ziggurat.jobs.certifying import calibrate
+    from ziggurat.jobs.promises import Promise
     from ziggurat.jobs.training import adapt_classifier, train_classifier
     from ziggurat.types import Answer, OperatingPoint, Rung, Trace
 
@@ -32,7 +33,7 @@ _HOMES = {
     "AdaptiveClassifier": "ziggurat.engine.classifier",
     "Answer": "ziggurat.types",
     "OperatingPoint": "ziggurat.types",
-    "Promise": "ziggurat.jobs.certifying",
+    "Promise": "ziggurat.jobs.promises",
     "Rung": "ziggurat.types",
     "Trace": "ziggurat.types",
     "UserError": "ziggurat.errors",

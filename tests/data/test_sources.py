@@ -153,6 +153,13 @@ def test_class_indices_of_the_hub_become_their_names(hub, monkeypatch):
     assert asked == [("someone/reviews", "plain", "train"), ("reviews", None, "test")]
 
 
+def test_lists_of_class_indices_of_the_hub_become_their_names(hub, monkeypatch):
+    kinds = {"text": hub.Value("string"), "label": hub.Sequence(hub.ClassLabel(names=["calm", "glad", "sad"]))}
+    made = hub.Dataset.from_dict({"text": ["a", "b"], "label": [[2, 0], []]}, features=hub.Features(kinds))
+    monkeypatch.setattr(hub, "load_dataset", lambda *_args, **_options: made)
+    assert read_rows("hf:moods@train").labels == [("sad", "calm"), ()]
+
+
 def test_a_failure_of_the_hub_is_one_line(hub, monkeypatch):
     def load(*_args, **_options):
         raise ConnectionError("no route to host\nand a long story")

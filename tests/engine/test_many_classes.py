@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conftest import save_checkpoint, tiny_bert
 from ziggurat import native
 from ziggurat.calibrate.candidates import families
 from ziggurat.calibrate.stored import StoredRun
@@ -20,7 +19,7 @@ MANY = 1000
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(make_bert, make_checkpoint, tmp_path_factory):
     import torch
 
     from ziggurat.encoder.checkpoint import load_hf, save_model
@@ -28,8 +27,8 @@ def folder(tmp_path_factory):
 
     made = tmp_path_factory.mktemp("many")
     names = {index: f"class {index}" for index in range(MANY)}
-    bert = tiny_bert(id2label=names, label2id={name: index for index, name in names.items()})
-    source = save_checkpoint(bert, made / "source")
+    bert = make_bert(id2label=names, label2id={name: index for index, name in names.items()})
+    source = make_checkpoint(bert, made / "source")
     torch.manual_seed(1)
     model = load_hf(source, MANY, "fastbert", None)
     for head in model.exits.values():

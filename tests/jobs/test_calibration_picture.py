@@ -19,9 +19,10 @@ from ziggurat.jobs import calibration_picture, calibration_points, calibration_t
 from ziggurat.jobs.calibration_curves import band, mechanisms
 from ziggurat.jobs.calibration_points import rule_of
 from ziggurat.jobs.calibration_runs import full_run
-from ziggurat.jobs.certifying import Promise, calibrate
+from ziggurat.jobs.certifying import calibrate
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.profiling import conditions_of
+from ziggurat.jobs.promises import Promise
 from ziggurat.policies.outputs import CLASSES
 from ziggurat.recipe import PruningConfig
 from ziggurat.report.measure import Timing

@@ -19,12 +19,13 @@ from ziggurat.errors import UserError
 from ziggurat.jobs import calibration_points, calibration_time, certifying
 from ziggurat.jobs.calibration_time import PredictedTime, ProfiledCost, SmallCost, costs_of
 from ziggurat.jobs.cascading import build_cascade
-from ziggurat.jobs.certifying import Promise, calibrate
+from ziggurat.jobs.certifying import calibrate
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.explanation import explain
 from ziggurat.jobs.information import info
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
+from ziggurat.jobs.promises import Promise
 from ziggurat.jobs.small_training import Teacher, lesson_of
 from ziggurat.jobs.training import TrainOptions, train_classifier
 from ziggurat.recipe import Recipe, SmallConfig

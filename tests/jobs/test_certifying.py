@@ -18,13 +18,14 @@ from ziggurat.engine import rules
 from ziggurat.engine.runner import replay
 from ziggurat.errors import UserError
 from ziggurat.jobs import calibration_rows as rows_module
-from ziggurat.jobs import calibration_time, certifying
+from ziggurat.jobs import calibration_time, promises
 from ziggurat.jobs.calibration_rows import calibration_rows
 from ziggurat.jobs.calibration_runs import seen
 from ziggurat.jobs.calibration_time import PredictedTime, ProfiledCost
-from ziggurat.jobs.certifying import Promise, calibrate
+from ziggurat.jobs.certifying import calibrate
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.promises import Promise
 
 ENGINE = ModelOptions("cpu", engine="torch")
 LOOSE = Promise({"loose": 0.5}, criterion="agreement")  # what even a random model keeps
@@ -109,7 +110,7 @@ def test_where_nothing_passes_the_point_is_full_depth_and_says_how_many_rows_wou
     def most_daring(paths, targets, *_):
         return {target: [max(paths, key=lambda path: path[-1].loss)[-1:]] for target in targets}
 
-    monkeypatch.setattr(certifying, "sequences", most_daring)
+    monkeypatch.setattr(promises, "sequences", most_daring)
     result = calibrate(str(folder), str(rows_file), replace(LOOSE, targets={"bold": 0.05}), options=ENGINE)
     [entry] = result["points"]
     assert entry["certified"] == 0 and entry["tightest"] > 0.05

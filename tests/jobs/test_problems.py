@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from machines import made_up_profile
 
-from conftest import LABELS, WORDS, save_checkpoint, tiny_bert
 from ziggurat import native
 from ziggurat.calibrate.risks import risks_of
 from ziggurat.cli.calibration import calibration_text
@@ -24,19 +23,23 @@ from ziggurat.jobs.benching import bench
 from ziggurat.jobs.calibration_rows import calibration_rows
 from ziggurat.jobs.calibration_runs import seen
 from ziggurat.jobs.cascading import build_cascade
-from ziggurat.jobs.certifying import Promise, calibrate
+from ziggurat.jobs.certifying import calibrate
 from ziggurat.jobs.drawing import draw
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.explanation import explain
 from ziggurat.jobs.information import info
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
+from ziggurat.jobs.promises import Promise
 from ziggurat.jobs.training import TrainOptions, adapt_classifier, train_classifier
 from ziggurat.jobs.watching import WatchedClassifier
 from ziggurat.types import Problem
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 PROBLEMS = (Problem.REGRESSION, Problem.MULTI_LABEL)
+LABELS = ("river", "stone", "tower")
+# The words that the tiny tokenizer knows.
+WORDS = [a + b for a in ("ba", "ki", "lo", "mu", "ne", "po", "ra") for b in ("t", "n", "sh", "r", "ss", "lm", "nd")]
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
 HEADS_ONLY = """
 name = "h"
@@ -198,14 +201,16 @@ def test_bench_times_it_beside_transformers_and_names_its_metric(trained, files,
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_adapt_honours_what_the_checkpoint_says_and_leaves_its_answers(files, recipe, tmp_path, problem):
+def test_adapt_honours_what_the_checkpoint_says_and_leaves_its_answers(
+    make_bert, make_checkpoint, files, recipe, tmp_path, problem
+):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     changes = {"num_labels": 1, "id2label": {0: "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-    bert = tiny_bert(problem_type=problem, **(changes if problem is Problem.REGRESSION else {}))
+    bert = make_bert(problem_type=problem, **(changes if problem is Problem.REGRESSION else {}))
     if problem is Problem.REGRESSION:
         bert.config.problem_type = None  # one output is a regression, as for transformers
-    checkpoint, heads_only = save_checkpoint(bert, tmp_path / "checkpoint"), tmp_path / "heads.toml"
+    checkpoint, heads_only = make_checkpoint(bert, tmp_path / "checkpoint"), tmp_path / "heads.toml"
     heads_only.write_text(HEADS_ONLY)
     out = tmp_path / "model"
     adapt_classifier(str(checkpoint), str(files[problem]), out, str(heads_only), QUIET)
@@ -217,9 +222,11 @@ def test_adapt_honours_what_the_checkpoint_says_and_leaves_its_answers(files, re
     assert said == pytest.approx(before(**tokens).logits[0].detach().numpy(), abs=1e-4)
 
 
-def test_numbers_from_unlabelled_rows_are_bounded_by_the_range_that_the_user_states(tmp_path, files, recipe):
-    bert = tiny_bert(num_labels=1, id2label={0: "LABEL_0"}, label2id={"LABEL_0": 0})
-    checkpoint = save_checkpoint(bert, tmp_path / "checkpoint")
+def test_numbers_from_unlabelled_rows_are_bounded_by_the_range_that_the_user_states(
+    make_bert, make_checkpoint, tmp_path, files, recipe
+):
+    bert = make_bert(num_labels=1, id2label={0: "LABEL_0"}, label2id={"LABEL_0": 0})
+    checkpoint = make_checkpoint(bert, tmp_path / "checkpoint")
     bare, heads_only = tmp_path / "bare.jsonl", tmp_path / "heads.toml"
     lines = [json.loads(line) for line in files[Problem.REGRESSION].read_text().splitlines()]
     bare.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in lines))

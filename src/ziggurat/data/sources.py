@@ -99,9 +99,12 @@ def _read_hub(source: str, columns: Columns) -> Table:
         raise UserError(f"{source}: no split named; write hf:NAME@SPLIT or hf:NAME:CONFIG@SPLIT, as in hf:ag_news@test")
     dataset = hub_dataset(name, config or None, split, source, "check name and network")
     cells = {column: list(dataset[column]) for column in dataset.column_names}
-    classes = getattr(dataset.features.get(columns.label), "names", None)
+    label = dataset.features.get(columns.label)
+    classes, several = (getattr(kind, "names", None) for kind in (label, getattr(label, "feature", None)))
     if classes is not None:  # class indices; -1 is the hub's way to withhold a label
         cells[columns.label] = [None if i is None or i < 0 else classes[i] for i in cells[columns.label]]
+    elif several is not None:  # all classes that apply
+        cells[columns.label] = [None if some is None else [several[i] for i in some] for some in cells[columns.label]]
     return Table(source, "row", range(1, len(dataset) + 1), cells)
 
 

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ziggurat.calibrate.candidates import extended, families
-from ziggurat.calibrate.certify import Certified, certify, least_rows
-from ziggurat.calibrate.choose import TARGETS
-from ziggurat.calibrate.paths import Tried, path_of, sequences, tried
+from ziggurat.calibrate.paths import Tried
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.encoder.folder import write_manifest
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.calibration_picture import write_picture
 from ziggurat.jobs.calibration_points import Chosen, Model, Terms, chosen_points
 from ziggurat.jobs.calibration_rows import CalibrationRows, calibration_rows
-from ziggurat.jobs.calibration_runs import Seen, seen
+from ziggurat.jobs.calibration_runs import seen
 from ziggurat.jobs.calibration_time import PredictedTime, best_batch_sizes, costs_of
 from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.promises import Promise, certified, refuse_too_few, searched, usable_rungs
 from ziggurat.jobs.question_calibration import FlopsTime, question_rows, seen_questions
 from ziggurat.jobs.question_rows import answers_questions
 from ziggurat.jobs.refusals import refuse_but_classes
@@ -34,27 +29,6 @@ from ziggurat.jobs.task_metrics import uncertified
 from ziggurat.policies.outputs import Output
 from ziggurat.report.competition import Progress
 from ziggurat.report.plots import require_matplotlib
-
-
-@dataclass(frozen=True)
-class Promise:
-    """What the user asks for."""
-
-    targets: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(TARGETS))  # by point: largest loss
-    confidence: float = 0.95  # of each point by itself
-    criterion: str | None = None  # see ziggurat.calibrate.risks; None = the problem's default: of classes accuracy
-    scores: Sequence[str] | None = None  # exit scores that are tried; None = the problem's
-    reference: str | None = None  # model folder that losses are counted from; None = the model itself at full depth
-    max_layers: int | None = None  # after which every answer must have come, a cap on what an input can cost
-
-    def __post_init__(self) -> None:
-        for name, target in self.targets.items():
-            if not 0 <= target < 1 or (target == 0 and name != "exact"):
-                raise UserError(f"drop {target:g} of {name!r}: must be more than 0 and less than 1; 0.01 is one point")
-            if name == FULL:
-                raise UserError(f"operating point {FULL!r}: the name of full depth is taken; choose another")
-        if not 0 < self.confidence < 1:
-            raise UserError(f"confidence {self.confidence:g}: must be between 0 and 1, such as 0.95")
 
 
 def calibrate(
@@ -85,14 +59,14 @@ def calibrate(
     reference = None if promise.reference is None else _opened_reference(promise.reference, classifier, options)
     usable_rungs(classifier, promise)
     rows = calibration_rows(model, classifier, source, columns, risk)
-    _refuse_too_few(rows, promise, risk)
+    refuse_too_few(rows, promise, risk)
     order, witness = (
         seen(classifier, part, risk, reference, options.batch_size, progress) for part in (rows.order, rows.certify)
     )
     costs = costs_of(classifier, order.encoded, options.batch_size, tick)
     time = PredictedTime(classifier, costs, order.encoded, order.runs, options.batch_size)
     paths = searched(classifier, order, time, promise)
-    certified = _certified(paths, witness, risk, promise)
+    found = certified(paths, witness, risk, promise)
     terms = Terms(
         risk.name,
         promise.reference,
@@ -100,7 +74,7 @@ def calibrate(
         always_full=promise.reference is None and usable_rungs(classifier, promise) == len(classifier.rungs),
         batch_sizes=best_batch_sizes(classifier, order.encoded, tick) if len(classifier.tiers) > 1 else None,
     )
-    chosen = chosen_points(classifier, certified, order, witness, terms, options, tick)
+    chosen = chosen_points(classifier, found, order, witness, terms, options, tick)
     _write(model, classifier, chosen)
     result = _summary(classifier, model, source, promise, rows, chosen, paths, time.key, options)
     result["uncertified"] = uncertified(classifier.manifest, source, result["criterion"])
@@ -136,17 +110,15 @@ def _calibrate_questions(
     promise = replace(promise, criterion=risk.name, scores=scores)
     usable_rungs(answerer, promise)
     rows = question_rows(model, answerer, source)
-    _refuse_too_few(rows, promise, risk)
+    refuse_too_few(rows, promise, risk)
     order, witness = (
         seen_questions(answerer, part, risk, options.batch_size, progress) for part in (rows.order, rows.certify)
     )
     time = FlopsTime(answerer, order, options)
     paths = searched(answerer, order, time, promise)
-    certified = _certified(paths, witness, risk, promise)
+    found = certified(paths, witness, risk, promise)
     always_full = usable_rungs(answerer, promise) == len(answerer.rungs)
-    chosen = chosen_points(
-        answerer, certified, order, witness, Terms(risk.name, None, None, always_full), options, tick
-    )
+    chosen = chosen_points(answerer, found, order, witness, Terms(risk.name, None, None, always_full), options, tick)
     _write(model, answerer, chosen)
     return _summary(answerer, model, source, promise, rows, chosen, paths, None, options)
 
@@ -158,67 +130,12 @@ def _require_scipy() -> None:
         raise UserError(f"calibration needs {error.name}; pip install 'ziggurat[calibrate]'") from None
 
 
-def searched(
-    classifier: Model, order: Seen, time: PredictedTime | FlopsTime, promise: Promise
-) -> list[tuple[Tried, ...]]:
-    """The paths of all families, at every strength of pruning, that have anything faster than full depth.
-
-    Full depth of the model itself needs no test. Where losses are counted from another model, or answers must come
-    sooner, the slowest setting is on a path too.
-    """
-    n_rungs = len(classifier.rungs)
-    usable = usable_rungs(classifier, promise)
-    saved, sizes = time.saved, [tier.n_rungs for tier in classifier.tiers]
-    loses_nothing = promise.reference is None and usable == n_rungs
-    slowest = time.of_full_depth(n_rungs) if loses_nothing else np.inf
-    paths = []
-    for strength, run in order.runs.items():
-        losses = order.losses[strength]
-        for family in families(run.cut(usable), losses[:, :usable], saved[:usable], promise.scores or (), sizes):
-            settings = (tried(extended(one, n_rungs), losses, time) for one in family)
-            paths.append(path_of(settings, slowest))
-    return [path for path in paths if path]
-
-
-def usable_rungs(classifier: Model, promise: Promise) -> int:
-    """How many rungs are within the promise's cap; UserError if none is."""
-    depths = classifier.depths.tolist()
-    usable = sum(promise.max_layers is None or depth <= promise.max_layers for depth in depths)
-    if usable == 0:
-        raise UserError(
-            f"--max-layers {promise.max_layers}: the first answer comes after layer {depths[0]}; allow that"
-        )
-    return usable
-
-
-def _certified(paths: Sequence[Sequence[Tried]], witness: Seen, risk: Risk, promise: Promise) -> dict[str, Certified]:
-    """What the witnesses certify of each target."""
-    tested = sequences(paths, promise.targets.values(), promise.confidence, len(witness.rows))
-    evidence = witness.evidence(risk)
-    return {
-        name: certify(tested[target], evidence, target, promise.confidence) for name, target in promise.targets.items()
-    }
-
-
 def _opened_reference(model: str, classifier: AdaptiveClassifier, options: ModelOptions) -> AdaptiveClassifier:
     reference = options.open(model)
     mine, theirs = ((one.labels, one.pairs, one.problem_type) for one in (classifier.manifest, reference.manifest))
     if mine != theirs:
         raise UserError(f"{model}: answers another question than the model (other labels, or pairs); give its original")
     return reference
-
-
-def _refuse_too_few(rows: CalibrationRows, promise: Promise, risk: Risk) -> None:
-    """UserError where even rows without a single loss would certify none of the targets."""
-    wanted = [target for target in promise.targets.values() if target > 0]
-    n = len(rows.certify)
-    if not wanted or n >= least_rows(max(wanted), promise.confidence):
-        return
-    share = f"{100 * promise.confidence:g} %"
-    raise UserError(
-        f"{rows.certify.source}: {n:,} rows are left to certify with, and even without a mistake {max(wanted):g} needs "
-        f"{least_rows(max(wanted), promise.confidence):,} at {share} confidence; give more rows, or a larger --max-drop"
-    )
 
 
 def _write(model: str, classifier: Model, chosen: Sequence[Chosen]) -> None:
