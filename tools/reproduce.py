@@ -21,8 +21,9 @@ from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.choosing import select_ladders
+from ziggurat.jobs.fitting import TrainOptions, read_roles
 from ziggurat.jobs.opening import data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.jobs.training import TrainOptions, read_roles, train_classifier
+from ziggurat.jobs.training import train_classifier
 from ziggurat.recipe import Recipe, load_recipe
 from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
 from ziggurat.report.rows import append_row, provenance, read_rows_file
@@ -179,7 +180,8 @@ def reproduce(place: Place, methods: list[str]) -> None:
         rule = rules.never(1) if method == FULL else chosen_rule(model, full, recipe, place)
         runs = full if rule is None else model
         row = measure(method, runs, full, rules.never(1) if rule is None else rule, place)
-        append_row(place.rows, row | {"fell_back": rule is None, "exit_score": recipe.exit_score}, origin)
+        score = recipe.exit_score or model.output.scores[0]
+        append_row(place.rows, row | {"fell_back": rule is None, "exit_score": score}, origin)
 
 
 def main(arguments: list[str] | None = None) -> None:

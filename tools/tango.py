@@ -29,8 +29,9 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes
 from ziggurat.errors import UserError
 from ziggurat.jobs.choosing import select_ladders
+from ziggurat.jobs.fitting import TrainOptions, read_roles
 from ziggurat.jobs.opening import data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.jobs.training import TrainOptions, read_roles, train_classifier
+from ziggurat.jobs.training import train_classifier
 from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
 from ziggurat.report.rows import append_row, provenance, read_rows_file
 

@@ -14,7 +14,7 @@ def test_a_problem_has_the_name_that_transformers_gives_it():
     assert range_of("0,5") == (0.0, 5.0) and range_of("-1.5,2") == (-1.5, 2.0) and range_of(None) is None
 
 
-@pytest.mark.parametrize("name", ["multi-label", "question_answering", ""])
+@pytest.mark.parametrize("name", ["multi-label", "spans", ""])
 def test_another_problem_is_refused_with_those_that_can_be_trained(name):
     with pytest.raises(UserError, match="choose one of single_label_classification, multi_label_classification, regr"):
         problem_named(name)

@@ -22,12 +22,13 @@ from ziggurat.jobs.cascading import build_cascade
 from ziggurat.jobs.certifying import calibrate
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.explanation import explain
+from ziggurat.jobs.fitting import TrainOptions
 from ziggurat.jobs.information import info
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
 from ziggurat.jobs.promises import Promise
 from ziggurat.jobs.small_training import Teacher, lesson_of
-from ziggurat.jobs.training import TrainOptions, train_classifier
+from ziggurat.jobs.training import train_classifier
 from ziggurat.recipe import Recipe, SmallConfig
 from ziggurat.report.measure import Timing
 

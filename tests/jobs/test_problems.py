@@ -27,11 +27,12 @@ from ziggurat.jobs.certifying import calibrate
 from ziggurat.jobs.drawing import draw
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.explanation import explain
+from ziggurat.jobs.fitting import TrainOptions
 from ziggurat.jobs.information import info
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
 from ziggurat.jobs.promises import Promise
-from ziggurat.jobs.training import TrainOptions, adapt_classifier, train_classifier
+from ziggurat.jobs.training import adapt_classifier, train_classifier
 from ziggurat.jobs.watching import WatchedClassifier
 from ziggurat.types import Problem
 

@@ -63,7 +63,8 @@ def squad(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, squad, tiny_checkpoint):
     """A model folder from `ziggurat train`, every stage one epoch."""
-    from ziggurat.jobs.training import TrainOptions, train_classifier
+    from ziggurat.jobs.fitting import TrainOptions
+    from ziggurat.jobs.training import train_classifier
 
     work = tmp_path_factory.mktemp("questions")
     (work / "toy.toml").write_text(RECIPE + STAGES)

@@ -12,7 +12,8 @@ from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.choosing import with_operating_points
-from ziggurat.jobs.training import TrainOptions, adapt_classifier, train_classifier
+from ziggurat.jobs.fitting import TrainOptions
+from ziggurat.jobs.training import adapt_classifier, train_classifier
 from ziggurat.recipe import load_recipe
 from ziggurat.train import loop
 from ziggurat.train.pipeline import Fit, fit_folder

@@ -11,6 +11,7 @@ from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tasks import load
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
+from ziggurat.jobs import prediction
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
 from ziggurat.jobs.watching import WatchedClassifier, read_state, watch_of, write_state
@@ -113,6 +114,7 @@ def test_what_promises_nothing_or_another_state_is_refused(classifier, with_poin
 def test_predict_keeps_the_state_between_calls_and_warns(with_point, many, tmp_path, monkeypatch, caplog):
     model, path = with_point(0.95, 0.1), tmp_path / "state.json"
     monkeypatch.setattr(ModelOptions, "open", lambda self, folder: model)
+    monkeypatch.setattr(prediction, "answers_questions", lambda folder: False)
     predict("folder", many[:100], operating_point="eager", watch=path)
     assert read_state(path).cost.n == 100
     predict("folder", many[100:], operating_point="eager", watch=path)

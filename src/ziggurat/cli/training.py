@@ -25,8 +25,8 @@ from ziggurat.errors import UserError
 
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
+    from ziggurat.jobs.fitting import TrainOptions
     from ziggurat.jobs.opening import ModelOptions
-    from ziggurat.jobs.training import TrainOptions
     from ziggurat.types import Problem
 
 
@@ -51,7 +51,7 @@ def _train_options(
     ] = None,
 ) -> TrainOptions:
     """What both ways of training are told."""
-    from ziggurat.jobs.training import TrainOptions
+    from ziggurat.jobs.fitting import TrainOptions
 
     options = TrainOptions(columns, device, mixed_precision=mixed_precision, certify=certify)
     return replace(options, problem=problem_named(problem), label_range=range_of(label_range))

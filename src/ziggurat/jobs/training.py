@@ -2,66 +2,33 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ziggurat.data.named import task_of
-from ziggurat.data.named_rows import called_like
-from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.data.squad import Questions
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
-from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
+from ziggurat.data.tasks import Role
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import (
-    LABEL_RANGE,
-    Manifest,
     check_fingerprint,
     checkpoint_labels,
     checkpoint_problem,
     read_manifest,
-    write_manifest,
 )
 from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.encoder.mapped import require_classifier
-from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
 from ziggurat.jobs.cascading import learn_deferral
-from ziggurat.jobs.choosing import with_operating_points
-from ziggurat.jobs.length_search import searched_folder
+from ziggurat.jobs.fitting import TrainOptions, add_operating_points, fit_roles, put, read_roles, shared_like, summary
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.question_choosing import add_question_points, plain_f1
 from ziggurat.jobs.question_rows import asks_questions, question_recipe, question_roles, require_spans
 from ziggurat.jobs.refusals import refuse_other_problem
 from ziggurat.jobs.small_training import train_small
 from ziggurat.jobs.teachers import refuse_other_task, refuse_untaught, with_checkpoint, with_teacher
-from ziggurat.policies.exits import exit_score
-from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import BACKBONE_STAGES, Recipe, load_recipe
-from ziggurat.types import Label, Problem
-
-Roles = Mapping[Role, Dataset]
-QuestionRoles = Mapping[Role, Questions]
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What a training run may be told beside its recipe."""
-
-    columns: Columns = DEFAULT_COLUMNS
-    device: str = "auto"
-    progress: bool = True
-    mixed_precision: bool = True
-    certify: float | None = None  # share of the rows that is kept out for `calibrate`; None = as the recipe says
-    keep_stages: bool = False  # also a model folder for each stage, in OUT.stages
-    student: str | None = None  # encoder that the recipe's student starts from; None = as the recipe says
-    problem: Problem | None = None  # what the labels ask; None = what rows look like, or the checkpoint answers
-    label_range: tuple[float, float] | None = None  # of a regression; None = least and largest label of the rows
+from ziggurat.types import Problem
 
 
 def train_classifier(
@@ -94,7 +61,7 @@ def train_classifier(
     if recipe.tiers:
         return _make_cascade(source, recipe, backbone, out, options)
     roles = read_roles(source, recipe, options.columns, problem=options.problem)
-    return _make(backbone, recipe, roles, out, options)
+    return fit_roles(backbone, recipe, roles, out, options)
 
 
 def _taught(
@@ -111,7 +78,7 @@ def _taught(
     roles = read_roles(source, recipe, options.columns, names, Problem(manifest.problem_type))
     for rows in roles.values():
         refuse_other_task(teacher, manifest, rows, recipe)
-    return _make(folder, recipe, roles, out, options)
+    return fit_roles(folder, recipe, roles, out, options)
 
 
 def adapt_classifier(
@@ -141,14 +108,14 @@ def adapt_classifier(
     problem = checkpoint_problem(folder) if options.problem is None else options.problem
     if problem is Problem.REGRESSION and len(names) > 1:
         raise UserError(f"{checkpoint}: has {len(names)} outputs, and a regression has one; give another --problem")
-    return _make(folder, recipe, read_roles(source, recipe, options.columns, names, problem), out, options)
+    return fit_roles(folder, recipe, read_roles(source, recipe, options.columns, names, problem), out, options)
 
 
 def _answer_questions(
     backbone: Path, source: str, recipe: Recipe, out: Path, options: TrainOptions, teacher: str | None = None
 ) -> dict[str, Any]:
     recipe = question_recipe(recipe, teacher)
-    return _make(backbone, recipe, question_roles(source, recipe), out, options)
+    return fit_roles(backbone, recipe, question_roles(source, recipe), out, options)
 
 
 def _recipe(recipe: str | Recipe, options: TrainOptions) -> Recipe:
@@ -163,23 +130,6 @@ def _recipe(recipe: str | Recipe, options: TrainOptions) -> Recipe:
         raise UserError(f"--certify: {error}") from None
 
 
-def read_roles(
-    source: str,
-    recipe: Recipe,
-    columns: Columns,
-    names: tuple[Label, ...] | None = None,
-    problem: Problem | None = None,
-) -> Roles:
-    """Rows in their roles: the built-in data in its own, others as the recipe shares them out."""
-    if source == STDLIB_DOCS and names is None:
-        return load_builtin()
-    fractions = Fractions(1 - recipe.select - recipe.certify, recipe.select, recipe.certify, 0.0)
-    task = task_of(source)
-    problem = task.problem if problem is None and task is not None else problem
-    rows = load(source, columns, labels_required=names is None)
-    return split_roles(rows if names is None else called_like(rows, names), fractions, names, problem)
-
-
 def _make_small(
     source: str, recipe: Recipe, out: Path, options: TrainOptions, model: str | None, teacher: str | None
 ) -> dict[str, Any]:
@@ -191,16 +141,7 @@ def _make_small(
     tokenizer = folder or (packaged_encoder() if model is None else local_folder(model))
     roles = read_roles(source, recipe, options.columns, names)
     refuse_other_problem(recipe, roles[Role.TRAIN].problem)
-    return _summary(train_small(tokenizer, recipe, roles, out, folder, options.progress), roles, out)
-
-
-def shared_like(recipe: Recipe, teacher: Path, options: TrainOptions) -> Recipe:
-    """The recipe with the teacher's shares of rows, so that what it never saw stays unseen; --certify goes first."""
-    theirs = read_manifest(teacher).training.get("recipe")
-    if not isinstance(theirs, Mapping):
-        return recipe
-    certify = float(theirs["certify"]) if options.certify is None else options.certify
-    return replace(recipe, select=float(theirs["select"]), certify=certify)
+    return summary(train_small(tokenizer, recipe, roles, out, folder, options.progress), roles, out)
 
 
 def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, options: TrainOptions) -> dict[str, Any]:
@@ -213,7 +154,7 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     roles = read_roles(source, recipe, options.columns)
     refuse_other_problem(recipe, roles[Role.TRAIN].problem)
     if not last.exists():
-        _make(backbone, replace(recipe, tiers=()), roles, last, options)
+        fit_roles(backbone, replace(recipe, tiers=()), roles, last, options)
     folders = []
     for place, name in enumerate(recipe.tiers, start=1):
         folders.append(parts / f"{place}-{name}")
@@ -223,87 +164,7 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     shutil.rmtree(whole, ignore_errors=True)
     write_cascade([*folders, last], whole)
     learn_deferral(whole, roles[Role.SELECT], ModelOptions(options.device), options.progress)
-    manifest = _add_operating_points(whole, roles[Role.SELECT], recipe, options)
-    _move(whole, out)
+    manifest = add_operating_points(whole, roles[Role.SELECT], recipe, options)
+    put(whole, out)
     shutil.rmtree(parts)
-    return _summary(manifest, roles, out)
-
-
-def _make(
-    source: Path, recipe: Recipe, roles: Roles | QuestionRoles, out: Path, options: TrainOptions
-) -> dict[str, Any]:
-    try:
-        from ziggurat.train.pipeline import STAGES_FOLDER, Fit, fit_folder
-
-        if recipe.temperatures:
-            importlib.import_module("scipy.optimize")
-    except ModuleNotFoundError as error:
-        raise UserError(f"training needs {error.name}; pip install 'ziggurat[train]'") from None
-    train_rows, select_rows = roles[Role.TRAIN], roles[Role.SELECT]
-    _refuse_early(recipe, select_rows, options)
-    work = out.with_name(out.name + ".training")
-    made = work / "model"
-    stages = out.with_name(out.name + ".stages")
-    if options.keep_stages:
-        refuse_full_folder(stages)
-    grade = partial(plain_f1, select_rows, recipe) if isinstance(select_rows, Questions) else None
-    shared = options.device, options.progress, options.mixed_precision, options.keep_stages, options.label_range, grade
-    fit = Fit(source, recipe, work, made, *shared)
-    if not fit_folder(fit, train_rows, select_rows):
-        return {}  # another process of `accelerate launch` writes and reports
-    if isinstance(select_rows, Dataset):
-        made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
-    for folder in sorted((work / STAGES_FOLDER).glob("*")):
-        _add_operating_points(folder, select_rows, recipe, options)
-    manifest = _add_operating_points(made, select_rows, recipe, options)
-    if options.keep_stages:
-        _move(work / STAGES_FOLDER, stages)
-    _move(made, out)
-    shutil.rmtree(work)
-    return _summary(manifest, roles, out)
-
-
-def _move(made: Path, out: Path) -> None:
-    if out.is_dir():
-        out.rmdir()
-    made.replace(out)
-
-
-def _refuse_early(recipe: Recipe, select: Dataset | Questions, options: TrainOptions) -> None:
-    """UserError for what would otherwise be noticed when training is over and its operating points are chosen."""
-    refuse_other_problem(recipe, select.problem)
-    if options.label_range is not None and select.problem is not Problem.REGRESSION:
-        raise UserError(f"--label-range: is of a regression's numbers; {select.source} has {select.problem}")
-    if recipe.exit_score is not None:
-        exit_score(recipe.exit_score)
-        output_of(select.problem).refuse_score(recipe.exit_score)
-    if recipe.temperatures and select.labels is None:
-        raise UserError(
-            f"{select.source}: temperatures are fitted to labels and it has none; "
-            f"label its rows, or set temperatures = false in recipe {recipe.name!r}"
-        )
-
-
-def _add_operating_points(folder: Path, select: Dataset | Questions, recipe: Recipe, options: TrainOptions) -> Manifest:
-    """To the folder's manifest; before that a regression with exits learns how certain each rung is."""
-    if isinstance(select, Questions):
-        return add_question_points(folder, select, recipe, options.device, options.progress)
-    manifest = read_manifest(folder)
-    if manifest.problem_type == Problem.REGRESSION and manifest.head_layers and LABEL_RANGE in manifest.training:
-        learn_deferral(folder, select, ModelOptions(options.device), options.progress)
-    classifier = AdaptiveClassifier.from_pretrained(folder, options.device)
-    manifest = with_operating_points(classifier, select, recipe, options.progress)
-    write_manifest(manifest, folder)
-    return manifest
-
-
-def _summary(manifest: Manifest, roles: Roles | QuestionRoles, out: Path) -> dict[str, Any]:
-    searched = {key: manifest.training[key] for key in ("search", "copies") if manifest.training.get(key)}
-    return searched | {
-        "out": str(out),
-        "recipe": manifest.training["recipe"]["name"],
-        "labels": list(manifest.labels),
-        "unit": output_of(manifest.problem_type, manifest.training.get(LABEL_RANGE)).unit,
-        "rows": {str(role): len(rows) for role, rows in roles.items()},
-        "operating_points": [point.to_dict() for point in manifest.operating_points],
-    }
+    return summary(manifest, roles, out)
