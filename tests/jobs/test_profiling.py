@@ -11,7 +11,7 @@ from ziggurat.encoder.cascade import write_cascade
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs import profiling
+from ziggurat.jobs import profile_checks, profiling
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.profile_checks import (
     PredictionError,
@@ -32,6 +32,7 @@ from ziggurat.jobs.profiling import (
 )
 from ziggurat.jobs.profiling_runs import Shape, costs_of, length_grid, shapes_of, token_grid, ways_of
 from ziggurat.recipe import PruningConfig
+from ziggurat.report.measure import Timing
 
 QUICK = Effort(rounds=1, seconds_per_call=0.0, longest_call=0.0)
 PARTS = ("call", "layer", "last", "head", "attention", "rest")
@@ -158,11 +159,12 @@ def measurements(classifier, profile, monkeypatch):
     """The list to which every measurement is added; each gives the same profile."""
     made = []
 
-    def measure(*args):
-        made.append(args)
-        return profile
+    def measure(classifier, beside, *_):
+        made.append(beside)
+        return profile, {name: Timing((2.0, 1.0, 3.0)) for name in beside}
 
-    monkeypatch.setattr(profiling, "profile_engine", measure)
+    monkeypatch.setattr(profiling, "profile_beside", measure)
+    monkeypatch.setattr(profile_checks, "profile_beside", measure)
     return made
 
 
@@ -225,8 +227,8 @@ def test_batches_are_numbered_as_they_are_run(classifier, texts):
 
 
 def test_held_out_texts_are_no_longer_than_the_model_reads(classifier):
-    for _, encoded, _ in held_out(classifier):
-        assert encoded.lengths.max() <= 24
+    for case in held_out(classifier):
+        assert case.encoded.lengths.max() <= 24
 
 
 def test_the_measured_time_is_the_median_and_the_error_relative(classifier, profile, texts):
@@ -250,6 +252,7 @@ def test_bench_profile_measures_anew_and_tells_of_shapes_and_data(
     assert {error["point"] for error in result["errors"]} == {"full", "balanced", "fast"}
     ours = [error for error in result["errors"] if error["what"] == str(rows_file)]
     assert [(error["batch"], error["n_texts"]) for error in ours] == [(1, 6)] * 3 + [(4, 6)] * 3
+    assert {error["measured"] for error in result["errors"]} == {2.0}
     bench_profile(str(model_folder), options=options, points=[], rounds=1)
     assert len(measurements) == 2
     with pytest.raises(UserError, match="at least 1"):

@@ -21,10 +21,10 @@ from ziggurat.engine.runner import Outcomes
 from ziggurat.engine.scheduler import by_length
 from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, check_pairs, sample
-from ziggurat.jobs.profiling import Effort, measured_profile, profile_file
+from ziggurat.jobs.profiling import Effort, keep_profile, profile_beside, profile_file
 from ziggurat.jobs.profiling_runs import random_tokens
 from ziggurat.jobs.refusals import refuse_cascade, refuse_small
-from ziggurat.report.measure import Clock, interleave
+from ziggurat.report.measure import Clock, Timing, interleave
 
 # Texts and mean tokens of batches that are on no grid; their lengths lie between half and one and a half times that.
 HELD_OUT = ((1, 21), (1, 54), (3, 37), (8, 54), (11, 90), (32, 20), (32, 54))
@@ -66,21 +66,45 @@ def prediction_error(
     clock: Clock = time.perf_counter,
 ) -> list[PredictionError]:
     """For each rule by name: what the profile predicts for these texts, like lengths together, and what they take."""
-    calls = {name: partial(classifier.run, encoded, rule, batch_size) for name, rule in rules.items()}
-    timings = interleave(calls, rounds, progress=progress, clock=clock)
-    return [
-        PredictionError(
-            what,
-            name,
-            batch_size,
-            len(encoded.tokens),
-            _predicted(profile, calls[name](), rules[name], encoded.lengths, batch_size),
-            timing.p50,
-            min(timing.runs),
-            max(timing.runs),
-        )
-        for name, timing in timings.items()
-    ]
+    case = Case(what, encoded, batch_size)
+    timings = interleave(case.calls(classifier, rules), rounds, progress=progress, clock=clock)
+    return case.errors(profile, classifier, rules, timings)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Texts in batches of a size."""
+
+    what: str
+    encoded: Encoded
+    batch_size: int
+
+    def calls(self, classifier: AdaptiveClassifier, rules: Mapping[str, ExitRule]) -> dict[str, Callable[[], Outcomes]]:
+        """Answering the texts under each rule, by what progress calls it."""
+        return {
+            self._name(name): partial(classifier.run, self.encoded, rule, self.batch_size)
+            for name, rule in rules.items()
+        }
+
+    def errors(
+        self,
+        profile: Profile,
+        classifier: AdaptiveClassifier,
+        rules: Mapping[str, ExitRule],
+        timings: Mapping[str, Timing],
+    ) -> list[PredictionError]:
+        """One for each rule, from the timings of the calls."""
+        found = []
+        for name, rule in rules.items():
+            timing, outcomes = timings[self._name(name)], classifier.run(self.encoded, rule, self.batch_size)
+            predicted = _predicted(profile, outcomes, rule, self.encoded.lengths, self.batch_size)
+            size = self.batch_size, len(self.encoded.tokens)
+            least, most = min(timing.runs), max(timing.runs)
+            found.append(PredictionError(self.what, name, *size, predicted, timing.p50, least, most))
+        return found
+
+    def _name(self, rule: str) -> str:
+        return f"{self.what}, {rule}, batch {self.batch_size}, {len(self.encoded.tokens)} texts"
 
 
 def _predicted(profile: Profile, outcomes: Outcomes, rule: ExitRule, lengths: np.ndarray, batch_size: int) -> float:
@@ -98,15 +122,16 @@ def batch_numbers(lengths: np.ndarray, batch_size: int) -> np.ndarray:
     return numbers
 
 
-def held_out(classifier: AdaptiveClassifier) -> list[tuple[str, Encoded, int]]:
-    """Name, random texts and batch size of shapes that no profile measures."""
+def held_out(classifier: AdaptiveClassifier) -> list[Case]:
+    """Random texts in shapes that no profile measures."""
     found = []
     for n_texts, mean in HELD_OUT:
         rng = np.random.default_rng([n_texts, mean])
         lengths = rng.integers(mean // 2, mean * 3 // 2 + 1, n_texts * _BATCHES)
         lengths = np.clip(lengths, 1, classifier.manifest.max_length)
         tokens = random_tokens(rng, lengths, classifier.spec.vocabulary)
-        found.append((f"random texts of about {mean} tokens", Encoded(tokens, np.zeros(len(tokens), bool)), n_texts))
+        encoded = Encoded(tokens, np.zeros(len(tokens), bool))
+        found.append(Case(f"random texts of about {mean} tokens", encoded, n_texts))
     return found
 
 
@@ -124,6 +149,7 @@ def bench_profile(
 ) -> dict[str, Any]:
     """Measures and keeps the profile; errors on held-out shapes and on at most `texts` texts of the source, if any.
 
+    What is predicted is timed in the same `rounds` (as the effort's rounds are here) as what predicts it.
     At full depth and at each operating point (`points` None: all that the model has). Labels are not needed.
     UserError for a batch size below 1, a small model alone, or a cascade.
     """
@@ -138,13 +164,11 @@ def bench_profile(
     cases = held_out(classifier)
     if source is not None:
         encoded = _encoded(classifier, source, columns, texts)
-        cases += [(source, encoded, size) for size in batch_sizes]
-    profile = measured_profile(classifier, progress, effort)
-    errors = [
-        error
-        for what, encoded, size in cases
-        for error in prediction_error(profile, classifier, encoded, rules, size, what, rounds, progress)
-    ]
+        cases += [Case(source, encoded, size) for size in batch_sizes]
+    calls = {name: call for case in cases for name, call in case.calls(classifier, rules).items()}
+    profile, timings = profile_beside(classifier, calls, progress, dataclasses.replace(effort, rounds=rounds))
+    keep_profile(profile, classifier)
+    errors = [error for case in cases for error in case.errors(profile, classifier, rules, timings)]
     return {
         "model": model,
         "profile": str(profile_file(classifier)),

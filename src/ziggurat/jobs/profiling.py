@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -32,7 +32,7 @@ from ziggurat.jobs.profiling_runs import (
     ways_of,
 )
 from ziggurat.policies.prune import KINDS, TokenRule
-from ziggurat.report.measure import Clock, interleave
+from ziggurat.report.measure import Clock, Timing, interleave
 from ziggurat.report.rows import cpu_name, n_cores
 
 _CACHE = "ZIGGURAT_CACHE"
@@ -59,6 +59,17 @@ def profile_engine(
 
     `progress` gets the name of each call that has ended.
     """
+    return profile_beside(classifier, {}, progress, effort, clock)[0]
+
+
+def profile_beside(
+    classifier: AdaptiveClassifier,
+    beside: Mapping[str, Callable[[], object]],
+    progress: Callable[[str], None] | None = None,
+    effort: Effort = Effort(),
+    clock: Clock = time.perf_counter,
+) -> tuple[Profile, dict[str, Timing]]:
+    """The same, and timings of other calls in the same rounds: a machine's speed drifts within minutes."""
     lengths = length_grid(classifier.manifest.max_length)
     tokens = _tokens(classifier, effort, clock)
     ways = ways_of(classifier)
@@ -69,12 +80,13 @@ def profile_engine(
         for way in ways:
             name = f"{shape.tokens} tokens in texts of {shape.length}, {way.name}"
             calls[name] = call_of(classifier, shape, way, repeats[shape])
-    timings = list(interleave(calls, effort.rounds, progress=progress, clock=clock).values())
-    runs = np.array([timing.runs for timing in timings]).reshape(len(repeats), len(ways), -1)
+    timings = interleave({**calls, **beside}, effort.rounds, progress=progress, clock=clock)
+    runs = np.array([timings[name].runs for name in calls]).reshape(len(repeats), len(ways), -1)
     seconds = {shape: typical(of.T) / repeats[shape] for shape, of in zip(repeats, runs, strict=True)}
     costs = costs_of(classifier.spec, ways, seconds, tokens, lengths)
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    return Profile(conditions_of(classifier), date, tuple(tokens), tuple(lengths), costs)
+    profile = Profile(conditions_of(classifier), date, tuple(tokens), tuple(lengths), costs)
+    return profile, {name: timings[name] for name in beside}
 
 
 def conditions_of(classifier: AdaptiveClassifier) -> Conditions:
@@ -145,9 +157,14 @@ def measured_profile(
 ) -> Profile:
     """Measures, and keeps the profile in its file, whatever was there."""
     profile = profile_engine(classifier, progress, effort)
+    keep_profile(profile, classifier)
+    return profile
+
+
+def keep_profile(profile: Profile, classifier: AdaptiveClassifier) -> None:
+    """Writes the file of this classifier's profile, whatever was there."""
     with whole_file(profile_file(classifier)) as path:
         path.write_text(json.dumps(profile.to_dict()) + "\n", "utf-8")
-    return profile
 
 
 def stored_profile(
