@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 CPP := src/ziggurat/native/cpp
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test native sanitize lint format readme reproduce tango guarantee bench clean
+.PHONY: demo test native sanitize lint format readme reproduce tango tasks guarantee bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo native  ## train on the built-in data, show a table and a figure
@@ -75,6 +75,10 @@ tango: DATA ?= mrpc yelp_polarity ag_news sst2
 tango: .venv/dev native  ## cascades: TangoBERT's tables in our terms, rows in results/, tables in docs/
 	$(BIN)/python tools/tango.py $(addprefix $(DATA_FOLDER)/,$(DATA))
 	$(BIN)/python tools/tango_table.py
+
+tasks: .venv/dev native  ## pruning and exits for similarity scores and questions, rows in results/, tables in docs/
+	$(BIN)/python tools/tasks.py $(DATA_FOLDER)/stsb $(DATA_FOLDER)/xquad_en
+	$(BIN)/python tools/tasks_table.py
 
 guarantee: .venv/dev  ## 1,000 times: certify an operating point on a pool of known risk; fails where promises do
 	OMP_NUM_THREADS=1 $(BIN)/python tools/guarantee.py --out results/guarantee.jsonl

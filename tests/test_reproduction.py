@@ -297,3 +297,24 @@ def test_the_cascades_table_has_a_line_for_each_method(cascades):
     assert {line.count("|") for line in lines} == {10, 7}
     page = (tango_table.PAGE).read_text("utf-8")
     assert tango_table.BEGIN in page and tango_table.END in page
+
+
+def test_scores_and_questions_are_trained_by_what_is_shipped_and_shown_setting_by_setting():
+    import tasks
+    import tasks_table
+
+    for data in tasks.PLAIN:
+        plain, pyramid = tasks.recipes(data)
+        assert [stage.kind for stage in plain.stages] == ["regular"]
+        assert [stage.kind for stage in pyramid.stages] == ["soft", "hard", "heads"]
+        assert pyramid.pruning.vocabulary is None
+    row = {"what": "full", "data": "stsb", "split": "test", "n": 1379, "dtype": "float32", "pearson": 0.8512,
+           "spearman": 0.8498, "mean_layers": 6.0, "flops_gain": 1.0, "time_gain": 0.98}  # fmt: skip
+    spans = row | {"data": "xquad_en", "exact_match": 0.2, "f1": 0.3}
+    del spans["pearson"], spans["spearman"]
+    text = tasks_table.tables([row, row | {"what": "ltp", "flops_gain": 2.5}, spans])
+    assert "### `stsb` (1,379 test rows, float32)" in text
+    assert "| ltp | 0.8512 | 0.8498 | 6.00 | 2.50 | 0.98 |" in text
+    assert "| full | 0.2000 | 0.3000 | 6.00 | 1.00 | 0.98 |" in text
+    page = (tasks_table.PAGE).read_text("utf-8")
+    assert tasks_table.BEGIN in page and tasks_table.END in page
