@@ -1,0 +1,41 @@
+"""How well a machine's profile predicts times: `bench --profile` on held-out shapes and a data set, as result rows.
+
+python tools/predictions.py MODEL FILE [--dtype int8] [--out results/predictions.jsonl]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ziggurat.errors import UserError
+from ziggurat.jobs.opening import ModelOptions, data_and_split
+from ziggurat.jobs.profile_checks import bench_profile
+from ziggurat.report.rows import append_record, provenance
+
+
+def main() -> None:
+    """Measures, then appends a row for each shape and operating point."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("data", help="texts")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--out", type=Path, default=Path("results/predictions.jsonl"))
+    options = parser.parse_args()
+    origin = provenance()
+    result = bench_profile(options.model, options.data, options=ModelOptions(dtype=options.dtype))
+    conditions = {name: result["conditions"][name] for name in ("engine", "instructions", "dtype", "threads")}
+    for error in result["errors"]:
+        texts = "/".join(data_and_split(options.data)) if error["what"] == options.data else error["what"]
+        row = {**error, "what": "predicted time", "texts": texts, "model": Path(options.model).name, **conditions}
+        append_record(options.out, origin | row)
+        sys.stdout.write(f"{texts:<36}{error['point']:<10}{error['batch']:>3}{error['error']:>+8.1%}\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.stderr.write(f"predictions: {error}\n")
+        sys.exit(2)
