@@ -142,9 +142,8 @@ def trial(pool: Pool, risk: Risk, n: int, runs: int, test: Test, seed: int = 1) 
         # With replacement: the rows are then independent draws from the pool, and not a little better than that.
         order, certify = np.random.default_rng((seed, n, run)).integers(0, len(losses), (2, n))
         learned = learned_paths(losses[order], pool.costs[order])
-        paths = sequences(learned, (target / 2, target), 1 - LEVEL, n)[
-            target
-        ]  # beside a stricter one, as users have it
+        # Beside a stricter target, as users have it.
+        paths = sequences(learned, (target / 2, target), 1 - LEVEL, n)[target]
         found = [certified_setting(risk, path, losses[certify], test, target, LEVEL / len(paths)) for path in paths]
         chosen.append(min((one for one in found if one is not None), key=lambda one: pool.cost[one], default=None))
     speeds = [1.0 if one is None else 1 / pool.cost[one] for one in chosen]

@@ -21,7 +21,7 @@ from ziggurat.jobs.fitting import TrainOptions
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.training import train_classifier
 from ziggurat.recipe import Recipe, load_recipe
-from ziggurat.report.rows import append_record, provenance
+from ziggurat.report.rows import append_record, provenance, read_rows_file
 from ziggurat.types import OperatingPoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,9 +47,16 @@ def recipes(data: str) -> tuple[Recipe, Recipe]:
     return plain, replace(small, stages=stages, head_kind=heads, pruning=replace(small.pruning, vocabulary=None))
 
 
+def _file(data: Path, split: str) -> Path:
+    for path in (data / f"{split}.jsonl", data / f"{split}.json"):
+        if path.exists():
+            return path
+    raise UserError(f"{data}: no {split}.jsonl or {split}.json; name a folder that has one")
+
+
 def trained(data: Path, runs: Path) -> tuple[Path, Path]:
     """Folders of both models, trained unless they are there."""
-    train = next(file for suffix in ("jsonl", "json") if (file := data / f"train.{suffix}").exists())
+    train = _file(data, "train")
     plain, pyramid = (runs / data.name / name for name in ("full-0", "magic-pyramid-0"))
     for out, recipe, start in zip((plain, pyramid), recipes(data.name), (None, str(plain)), strict=True):
         if not out.exists():
@@ -59,7 +66,7 @@ def trained(data: Path, runs: Path) -> tuple[Path, Path]:
 
 def measured(data: Path, plain: Path, pyramid: Path, dtype: str) -> Iterator[dict[str, Any]]:
     """One row for each setting, on the test rows."""
-    test = str(next(file for suffix in ("jsonl", "json") if (file := data / f"test.{suffix}").exists()))
+    test = str(_file(data, "test"))
     manifest = read_manifest(pyramid)
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / "pruning.json"
@@ -96,6 +103,9 @@ def main() -> None:
         for data in options.data:
             if data.name not in PLAIN:
                 raise UserError(f"{data}: no recipe for this name; known: {', '.join(PLAIN)}")
+            done = read_rows_file(options.rows) if options.rows.exists() else []
+            if any((row["data"], row["dtype"]) == (data.name, options.dtype) for row in done):
+                continue
             origin = provenance()
             for row in measured(data, *trained(data, options.runs), options.dtype):
                 append_record(options.rows, origin | row)

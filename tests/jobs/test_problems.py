@@ -173,7 +173,7 @@ def test_what_is_measured_is_what_people_know(trained, files):
     assert stars["pearson"] == stars["full_pearson"] > 0.5 and stars["spearman"] > 0.5
     assert stars["agreement"] == pytest.approx(1, abs=1e-6) and "pearson" in evaluation_text(stars)
     tags = evaluate(str(trained[Problem.MULTI_LABEL]), str(files[Problem.MULTI_LABEL]), "full", timed_texts=8)
-    assert tags["micro_f1"] > 0.6 and tags["macro_f1"] > 0.6 and "subset accuracy" in evaluation_text(tags)
+    assert tags["f1_micro"] > 0.6 and tags["f1_macro"] > 0.6 and "subset accuracy" in evaluation_text(tags)
     assert "accuracy" not in stars
 
 
@@ -195,7 +195,7 @@ def test_answers_look_like_a_label_column(trained):
 def test_bench_times_it_beside_transformers_and_names_its_metric(trained, files, problem):
     options = ModelOptions("cpu", threads=1, engine="torch")
     made = bench(str(trained[problem]), str(files[problem]), (8,), (), timed_texts=8, repeats=1, options=options)
-    assert {row["metric"] for row in made} == {"pearson" if problem is Problem.REGRESSION else "micro_f1"}
+    assert {row["metric"] for row in made} == {"pearson" if problem is Problem.REGRESSION else "f1_micro"}
     assert all(row["quality"] == row[row["metric"]] and "accuracy" not in row for row in made)
     shown = bench_text({"rows": made})
     assert made[0]["metric"] in shown and "accuracy" not in shown

@@ -104,9 +104,9 @@ def test_rows_that_training_kept_out_calibrate_and_the_report_says_what_stands_f
     folder, engine = copied(trained), ModelOptions("cpu", engine="torch")
     result = calibrate(str(folder), f"task:glue/cola@train:{cola}", Promise({"loose": 0.5}), options=engine)
     assert result["rows"]["left_out"] > 200 and result["rows"]["certify"] > 15
-    assert "glue/cola is judged by mcc" in result["uncertified"] and "'accuracy'" in result["uncertified"]
-    assert result["uncertified"] in calibration_text(result).splitlines()
-    assert calibrate(str(folder), str(_plain(cola, folder)), Promise({"loose": 0.5}), options=engine)["uncertified"]
+    assert "glue/cola is judged by mcc" in result["note"] and "'accuracy'" in result["note"]
+    assert result["note"] in calibration_text(result).splitlines()
+    assert calibrate(str(folder), str(_plain(cola, folder)), Promise({"loose": 0.5}), options=engine)["note"]
 
 
 def _plain(cola, folder):

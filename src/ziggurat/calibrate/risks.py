@@ -45,8 +45,8 @@ class Risk:
 def bounded_difference(losses: np.ndarray, full_losses: np.ndarray) -> np.ndarray:
     """What is lost against the full model, (n) float64 in [-1, 1], of losses (n) and full_losses (n) in [0, 1].
 
-    The caller divides an error by the largest that can occur. ValueError for a
-    loss outside of [0, 1] or NaN: clipping it would bound another risk than the one that was asked for.
+    The caller divides an error by the largest that can occur. ValueError for a loss outside of [0, 1] or NaN: clipping
+    it would bound another risk than the one that was asked for.
     """
     pair = np.asarray(losses, dtype=np.float64), np.asarray(full_losses, dtype=np.float64)
     if pair[0].shape != pair[1].shape:

@@ -45,7 +45,8 @@ def calibrate(
         str | None,
         typer.Option(
             help="What may be lost: accuracy (of several labels hamming or subset-accuracy, of a number absolute-error "
-            "or squared-error); agreement with full depth (needs no labels); harm (wrong where full depth is right)."
+            "or squared-error, of questions f1 or exact-match); agreement with full depth (needs no labels); harm "
+            "(wrong where full depth is right)."
         ),
     ] = None,
     scores: Annotated[
@@ -103,7 +104,7 @@ def calibration_text(result: dict[str, Any]) -> str:
         f"{rows['certify']:,} rows certify at {share} confidence, {rows['order']:,} others chose what to test"
         + (f"; {rows['left_out']:,} that the model was trained on are left out" if rows["left_out"] else ""),
         f"losses: {result['criterion']}, against {against}; times: {result['batch_size']} texts a batch, model only",
-        *[line for line in [result["uncertified"] or result["note"]] if line],
+        *([result["note"]] if result["note"] else []),
         "",
     ]
     lines += [_point_text(entry, result["unit"]) for entry in result["points"]]

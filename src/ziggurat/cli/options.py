@@ -35,7 +35,7 @@ Score = Annotated[
     typer.Option(
         help="Exit score of --threshold: entropy (default), max-probability, margin, agreement, agreement-in-a-row, "
         "top-entropy@N (of the N likeliest classes), confident-in-a-row@H (rungs with entropy <= H); of several "
-        "labels label-entropy; of a number change (since the rung before) or learned."
+        "labels label-entropy; of a number change (since the rung before) or learned; of questions span-entropy."
     ),
 ]
 TextColumn = Annotated[str, typer.Option(help="Column with the text.")]

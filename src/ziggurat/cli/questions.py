@@ -22,7 +22,8 @@ def question_evaluation_text(result: dict[str, Any]) -> str:
         f"  exits       {exits}",
     ]
     if "f1_unanswerable" in result:
-        parts = f"{100 * result['f1_answerable']:.2f}, without one {100 * result['f1_unanswerable']:.2f}"
+        known = result["f1_answerable"]
+        parts = f"{'–' if known is None else f'{100 * known:.2f}'}, without one {100 * result['f1_unanswerable']:.2f}"
         lines.insert(3, f"  F1 of questions with an answer {parts}")
     if promise := result["promise"]:
         terms = f"at most {100 * promise['target']:g} points of {promise['criterion']} lost, with "

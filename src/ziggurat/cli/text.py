@@ -113,7 +113,7 @@ def _metric_lines(metrics: dict[str, float | None]) -> list[str]:
     ]
 
 
-_FIGURES = ("micro_f1", "macro_f1", "subset_accuracy", "pearson", "spearman", "mean_squared_error")
+_FIGURES = ("f1_micro", "f1_macro", "subset_accuracy", "pearson", "spearman", "mean_squared_error")
 
 
 def _quality_lines(result: dict[str, Any]) -> list[str]:

@@ -154,9 +154,8 @@ def split_roles(
     The role comes from the content alone: the same text (up to case and white space) gets the same role in whatever
     file and order it comes, so roles stay disjoint when rows are added. `label_names` defaults to those of the data
     set, else to the sorted distinct labels, `problem` to what they look like. Among labelled rows, unlabelled ones
-    train, unless the same text is held
-    out with a label; then they are left out. Rows without any label are shared out like others if `label_names` says
-    what the classes are.
+    train, unless the same text is held out with a label; then they are left out. Rows without any label are shared out
+    like others if `label_names` says what the classes are.
 
     Raises:
         UserError: no labels, one class only, labels of mixed types, an unknown label, or a role that gets no rows.

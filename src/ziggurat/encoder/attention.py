@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,13 +102,36 @@ def _in_groups(states: Tensor, lengths: np.ndarray, call: Call, window: Window |
         return _on_grid(states, lengths, call, window)
     starts = cumulate(lengths)[:-1]
     tokens = [_tokens_of(starts[group], lengths[group]) for group in groups]
+    order = np.concatenate(tokens)
+    sizes = [len(mine) for mine in tokens]
     pieces = [
-        _on_grid(states[torch.from_numpy(mine)], lengths[group], call, _of_tokens(window, mine))
-        for mine, group in zip(tokens, groups, strict=True)
+        _on_grid(part, lengths[group], call, _of_tokens(window, mine))
+        for part, group, mine in zip(_reordered(states, order).split(sizes), groups, tokens, strict=True)
     ]
-    order = torch.from_numpy(np.concatenate(tokens)).to(states.device)
-    answers = [torch.cat(parts) for parts in zip(*pieces, strict=True)]
-    return tuple(torch.empty_like(answer).index_copy(0, order, answer) for answer in answers)
+    back = np.argsort(order)
+    return tuple(_reordered(torch.cat(parts), back) for parts in zip(*pieces, strict=True))
+
+
+class _Reordered(torch.autograd.Function):
+    """Rows in another order. Autograd's own gradient of a selection starts from zeros for every row, for each group."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, order: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return rows.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (back,) = ctx.saved_tensors
+        return gradient.index_select(0, back), None, None
+
+
+def _reordered(rows: Tensor, order: np.ndarray) -> Tensor:
+    """Row i of the answer is row order[i]; `order` (n) has each row once."""
+    if (order[1:] > order[:-1]).all():
+        return rows
+    there, back = (torch.from_numpy(places).to(rows.device) for places in (order, np.argsort(order)))
+    return _Reordered.apply(rows, there, back)
 
 
 def _tokens_of(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -77,7 +77,6 @@ def calibrate(
     chosen = chosen_points(classifier, found, order, witness, terms, options, tick)
     _write(model, classifier, chosen)
     result = _summary(classifier, model, source, promise, rows, chosen, paths, time.key, options)
-    result["uncertified"] = uncertified(classifier.manifest, source, result["criterion"])
     if html is not None:
         write_picture(html, result, classifier, chosen, paths, order, witness, time)
         result["html"] = str(html)
@@ -168,7 +167,8 @@ def _summary(
         "settings": sum(len(path) for path in paths),
         "batch_size": options.batch_size,
         "profile": profile,
-        "note": surrogate_note(classifier.output, str(promise.criterion)),
+        "note": uncertified(classifier.manifest, source, str(promise.criterion))
+        or surrogate_note(classifier.output, str(promise.criterion)),
         "unit": classifier.output.unit_of(promise.criterion),
         "points": [_entry(one) for one in chosen],
     }

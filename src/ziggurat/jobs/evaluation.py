@@ -8,25 +8,26 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.data.tokenize import Encoded
 from ziggurat.encoder.flops import FLOAT_BITS, bit_operations, path_bops
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes
 from ziggurat.engine.tiers import Tier, places
+from ziggurat.errors import UserError
 from ziggurat.jobs.opening import (
     ModelOptions,
+    beside_full_depth,
     exit_rule,
     promise_of,
     rows_to_measure,
     sample,
     seen_in_training,
+    tokens_left,
 )
 from ziggurat.jobs.question_evaluation import evaluate_questions
 from ziggurat.jobs.question_rows import answers_questions
 from ziggurat.jobs.task_metrics import beside_full, metrics_for
-from ziggurat.report.measure import interleave, paired_ratio
 from ziggurat.report.problem_metrics import figures
 
 
@@ -49,7 +50,9 @@ def evaluate(
     labels that are not the model's.
     """
     if answers_questions(model):
-        return evaluate_questions(model, source, operating_point, threshold, options, timed_texts // 4, progress)
+        if metrics is not None:
+            raise UserError("--metric: questions are measured by exact match and F1 alone; leave it out")
+        return evaluate_questions(model, source, operating_point, threshold, options, timed_texts // 4, progress, score)
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     names = metrics_for(classifier.manifest, source, metrics)
@@ -60,6 +63,7 @@ def evaluate(
     adaptive = classifier.run(encoded, rule, options.batch_size, progress)
     full = classifier.run(encoded, full_rule, options.batch_size, progress)
     predictions = output.predictions(adaptive.logits), output.predictions(full.logits)
+    timed = encoded.take(sample(len(rows), timed_texts))
     spent = classifier.flops(adaptive.kept, rule)[np.arange(len(rows)), adaptive.rungs]
     return {
         "model": model,
@@ -74,8 +78,8 @@ def evaluate(
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
         "bops_ratio": _full_bops(classifier, encoded.lengths) / _bops(classifier, adaptive, rule),
         **_depths(classifier, adaptive),
-        "tokens_left": _tokens_left(adaptive.kept[:, places(classifier.tiers)[-1].columns], encoded.lengths),
-        **_times(classifier, encoded.take(sample(len(rows), timed_texts)), rule, full_rule, options.batch_size),
+        "tokens_left": tokens_left(adaptive.kept[:, places(classifier.tiers)[-1].columns], encoded.lengths),
+        **beside_full_depth(classifier, timed, (rule, full_rule), options.batch_size, "texts"),
         "truncated": int(encoded.truncated.sum()),
         "seen_in_training": seen_in_training(model, rows),
         "batch_size": options.batch_size,
@@ -93,32 +97,6 @@ def _depths(classifier: AdaptiveClassifier, outcomes: Outcomes) -> dict[str, Any
         "mean_layers": float((outcomes.kept[:, classifier.layer_columns] > 0).sum(axis=1).mean()),
         "exit_histogram": {rung.name: int((rungs == index).sum()) for index, rung in enumerate(classifier.rungs)},
     }
-
-
-def _times(
-    classifier: AdaptiveClassifier, timed: Encoded, rule: ExitRule, full_rule: ExitRule, batch_size: int
-) -> dict[str, float]:
-    timings = interleave(
-        {
-            "adaptive": lambda: classifier.run(timed, rule, batch_size),
-            "full": lambda: classifier.run(timed, full_rule, batch_size),
-        }
-    )
-    speedup = paired_ratio(timings["full"], timings["adaptive"])
-    return {
-        "texts_per_second": len(timed.tokens) / timings["adaptive"].p50,
-        "full_texts_per_second": len(timed.tokens) / timings["full"].p50,
-        "time_ratio": speedup.median,
-        "time_ratio_low": speedup.low,
-        "time_ratio_high": speedup.high,
-    }
-
-
-def _tokens_left(kept: np.ndarray, lengths: np.ndarray) -> list[float]:
-    """Share of tokens that are read, then that each layer leaves, of texts that come so far: kept (n, L + 1), (n)."""
-    came = kept > 0
-    whole = (came * lengths[:, None]).sum(axis=0)
-    return [float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of]
 
 
 def _full_bops(classifier: AdaptiveClassifier, lengths: np.ndarray) -> int:

@@ -24,6 +24,7 @@ from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.jobs.task_metrics import task_for
+from ziggurat.report.measure import interleave, paired_ratio
 from ziggurat.types import OperatingPoint
 
 
@@ -48,7 +49,7 @@ class ModelOptions:
 
 
 def exit_rule(
-    classifier: AdaptiveClassifier, operating_point: str | OperatingPoint, threshold: float | None, score: str | None
+    classifier: OpenedModel, operating_point: str | OperatingPoint, threshold: float | None, score: str | None
 ) -> ExitRule:
     """The rule that a call asks for: its own threshold if it gives one, else the operating point.
 
@@ -139,3 +140,37 @@ def lengths_summary(encoded: Encoded) -> Mapping[str, Any]:
 def sample(n: int, size: int) -> np.ndarray:
     """Indices of at most `size` rows of n, spread evenly, in their order: the same rows in every run."""
     return np.unique(np.linspace(0, n - 1, min(n, size)).round().astype(np.int64))
+
+
+def beside_full_depth(
+    model: AdaptiveClassifier | QuestionAnswerer,
+    timed: Any,
+    both: tuple[ExitRule, ExitRule],
+    batch_size: int,
+    unit: str,
+) -> dict[str, float]:
+    """Speed of answering what the model reads under a rule, and under that of full depth, interleaved; five rounds.
+
+    `unit` is what is counted a second: texts or questions.
+    """
+    adaptive, full = both
+    timings = interleave(
+        {
+            "adaptive": lambda: model.run(timed, adaptive, batch_size),
+            "full": lambda: model.run(timed, full, batch_size),
+        }
+    )
+    speedup = paired_ratio(timings["full"], timings["adaptive"])
+    return {
+        f"{unit}_per_second": len(timed) / timings["adaptive"].p50,
+        f"full_{unit}_per_second": len(timed) / timings["full"].p50,
+        "time_ratio": speedup.median,
+        "time_ratio_low": speedup.low,
+        "time_ratio_high": speedup.high,
+    }
+
+
+def tokens_left(kept: np.ndarray, lengths: np.ndarray) -> list[float]:
+    """Share of tokens that are read, then that each layer leaves, of inputs that come so far: kept (n, L + 1), (n)."""
+    whole = ((kept > 0) * lengths[:, None]).sum(axis=0)
+    return [float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of]

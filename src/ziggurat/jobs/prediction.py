@@ -43,7 +43,7 @@ def predict(
     if answers_questions(model):
         if watch is not None:
             raise UserError("--watch: not for models that answer questions; leave it out")
-        return predict_answers(model, texts, source, operating_point, threshold, options, out, progress)
+        return predict_answers(model, texts, source, operating_point, threshold, options, out, progress, score)
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     promise = promise_of(classifier, operating_point, threshold)

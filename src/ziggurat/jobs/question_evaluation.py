@@ -11,13 +11,19 @@ from ziggurat.data.tasks import Role
 from ziggurat.data.windows import Windows
 from ziggurat.engine import rules
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.span_runner import SpanOutcomes
-from ziggurat.jobs.opening import ModelOptions, promise_of, sample, seen_in_training
-from ziggurat.policies.exits import SPAN_ENTROPY
-from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
+from ziggurat.jobs.opening import (
+    ModelOptions,
+    beside_full_depth,
+    exit_rule,
+    promise_of,
+    sample,
+    seen_in_training,
+    tokens_left,
+)
+from ziggurat.report.measure import accuracy_interval
 from ziggurat.report.squad_metrics import grades, normalised
-from ziggurat.types import OperatingPoint, Problem
+from ziggurat.types import Problem
 
 
 def evaluate_questions(
@@ -28,6 +34,7 @@ def evaluate_questions(
     options: ModelOptions = ModelOptions(),
     timed_questions: int = 128,
     progress: bool = False,
+    score: str | None = None,
 ) -> dict[str, Any]:
     """Answers all questions adaptively and at full depth, and times both on some of them, interleaved.
 
@@ -35,17 +42,18 @@ def evaluate_questions(
     medians. EM and F1 are those of SQuAD's official scripts. UserError for questions without answers.
     """
     answerer = options.open_questions(model)
-    rule = question_rule(answerer, operating_point, threshold)
+    rule = exit_rule(answerer, operating_point, threshold, score)
     rows = read_questions(source, Role.TEST)
     windows = answerer.encode(rows.texts, rows.contexts)
     full_rule = rules.never(len(answerer.rungs))
     adaptive, full = (answerer.run(windows, one, options.batch_size, progress) for one in (rule, full_rule))
     spent = answerer.spent(windows, adaptive.kept, rule)[np.arange(len(rows)), adaptive.rungs]
+    timed = windows.take(sample(len(rows), timed_questions))
     return {
         "model": model,
         "data": source,
         "problem": str(Problem.QUESTION_ANSWERING),
-        "operating_point": operating_point if threshold is None else f"{SPAN_ENTROPY} {threshold:g}",
+        "operating_point": operating_point if threshold is None else f"{rule.score} {threshold:g}",
         "promise": promise_of(answerer, operating_point, threshold),
         "n": len(rows),
         "windows": len(windows.tokens),
@@ -55,8 +63,8 @@ def evaluate_questions(
         "exit_histogram": {
             rung.name: int((adaptive.rungs == index).sum()) for index, rung in enumerate(answerer.rungs)
         },
-        "tokens_left": _tokens_left(adaptive.kept, windows.lengths),
-        **_times(answerer, windows.take(sample(len(rows), timed_questions)), rule, full_rule, options.batch_size),
+        "tokens_left": tokens_left(adaptive.kept, windows.lengths),
+        **beside_full_depth(answerer, timed, (rule, full_rule), options.batch_size, "questions"),
         "truncated": int(windows.cut.sum()),
         "seen_in_training": seen_in_training(model, rows),
         "batch_size": options.batch_size,
@@ -66,22 +74,15 @@ def evaluate_questions(
     }
 
 
-def question_rule(
-    answerer: QuestionAnswerer, operating_point: str | OperatingPoint, threshold: float | None
-) -> ExitRule:
-    """The rule that a call asks for: its own threshold of the entropy of spans, else the operating point."""
-    return answerer.rule_of(operating_point if threshold is None else answerer.rule(SPAN_ENTROPY, threshold))
-
-
 def _grades(
     answerer: QuestionAnswerer, windows: Windows, adaptive: SpanOutcomes, full: SpanOutcomes, rows: Questions
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     golds = [[text for text, _ in some] for some in rows.golds]
     mine, whole = ([text for text, _, _ in answerer.texts(windows, one.spans, one.rungs)] for one in (adaptive, full))
     (exact, f1), (full_exact, full_f1) = (grades(texts, golds) for texts in (mine, whole))
     low, high = accuracy_interval(int(exact.sum()), len(rows))
     same = [normalised(one) == normalised(other) for one, other in zip(mine, whole, strict=True)]
-    found = {
+    found: dict[str, float | None] = {
         "exact_match": float(exact.mean()),
         "exact_match_low": low,
         "exact_match_high": high,
@@ -92,31 +93,6 @@ def _grades(
     }
     answerable = np.array([bool(some) for some in golds])
     if not answerable.all():
-        found |= {"f1_answerable": float(f1[answerable].mean()) if answerable.any() else float("nan")}
+        found |= {"f1_answerable": float(f1[answerable].mean()) if answerable.any() else None}
         found |= {"f1_unanswerable": float(f1[~answerable].mean())}
     return found
-
-
-def _tokens_left(kept: np.ndarray, lengths: np.ndarray) -> list[float]:
-    """Share of tokens that are read, then that each layer leaves, of windows that come so far: kept (w, L + 1), (w)."""
-    whole = ((kept > 0) * lengths[:, None]).sum(axis=0)
-    return [float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of]
-
-
-def _times(
-    answerer: QuestionAnswerer, timed: Windows, rule: ExitRule, full_rule: ExitRule, batch_size: int
-) -> dict[str, float]:
-    timings = interleave(
-        {
-            "adaptive": lambda: answerer.run(timed, rule, batch_size),
-            "full": lambda: answerer.run(timed, full_rule, batch_size),
-        }
-    )
-    speedup = paired_ratio(timings["full"], timings["adaptive"])
-    return {
-        "questions_per_second": len(timed) / timings["adaptive"].p50,
-        "full_questions_per_second": len(timed) / timings["full"].p50,
-        "time_ratio": speedup.median,
-        "time_ratio_low": speedup.low,
-        "time_ratio_high": speedup.high,
-    }

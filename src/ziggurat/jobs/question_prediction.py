@@ -13,8 +13,7 @@ from ziggurat.data.tasks import Role
 from ziggurat.engine.classifier import Text
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
-from ziggurat.jobs.opening import ModelOptions, promise_of
-from ziggurat.jobs.question_evaluation import question_rule
+from ziggurat.jobs.opening import ModelOptions, exit_rule, promise_of
 from ziggurat.types import SpanAnswer
 
 
@@ -27,10 +26,11 @@ def predict_answers(
     options: ModelOptions = ModelOptions(),
     out: Path | None = None,
     progress: bool = False,
+    score: str | None = None,
 ) -> list[dict[str, Any]]:
     """Answers given (question, context) pairs, or the questions of a file, in their order; with `out` also as JSONL."""
     answerer = options.open_questions(model)
-    rule = question_rule(answerer, operating_point, threshold)
+    rule = exit_rule(answerer, operating_point, threshold, score)
     promise = promise_of(answerer, operating_point, threshold)
     if promise is not None and promise["broken"]:
         logging.getLogger(__name__).warning(promise["broken"])

@@ -35,8 +35,8 @@ def _of_sets(predictions: np.ndarray, truth: np.ndarray) -> Figures:
     """F1 over all labels together, and the mean of each label's; a label that is neither said nor true counts as 0."""
     true = truth > 0
     return {
-        "micro_f1": float(f1_micro(predictions, true)),
-        "macro_f1": float(f1_macro(predictions, true)),
+        "f1_micro": float(f1_micro(predictions, true)),
+        "f1_macro": float(f1_macro(predictions, true)),
         "subset_accuracy": float(accuracy(predictions, true)),
         "hamming_loss": float((predictions != true).mean()),
     }
