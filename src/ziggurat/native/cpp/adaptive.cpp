@@ -2,24 +2,46 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace ziggurat {
 
 namespace {
 
-// Which tokens stay, in order; `edges` and `positions` become those of the shorter sequences.
-std::vector<int32_t> shorten(Live& live, const std::vector<uint8_t>& kept) {
+constexpr int CHUNK = 384;  // tokens
+
+// Some of the sequences on their way, whose queries, keys and values the caches hold at once.
+struct Chunk {
+    int first, end;  // sequences
+    int token;       // where the first of them begins
+    Edges edges;     // of these alone, from 0
+};
+
+// Calls `run` for chunks of whole sequences that make up all of `edges`.
+template <class Run> void in_chunks(const Edges& edges, const Run& run) {
+    for (int first = 0, end; first < count(edges); first = end) {
+        Chunk chunk{first, 0, edges[first], {0}};
+        for (end = first; end < count(edges) && (end == first || edges[end + 1] - chunk.token <= CHUNK); ++end)
+            chunk.edges.push_back(edges[end + 1] - chunk.token);
+        chunk.end = end;
+        run(chunk);
+    }
+}
+
+// Which tokens stay, in order, with their places in the chunk; `edges` and `positions` are those of the sequences before and
+// get the shorter ones behind.
+std::vector<int32_t> shorten(const Edges& chunk, const std::vector<uint8_t>& kept, const int64_t* from, Edges& edges,
+                             std::vector<int64_t>& positions) {
     std::vector<int32_t> index;
     index.reserve(kept.size());
-    Edges edges{0};
-    for (int i = 0; i < count(live.edges); ++i) {
-        for (int token = live.edges[i]; token < live.edges[i + 1]; ++token)
-            if (kept[token]) index.push_back(token);
-        edges.push_back(static_cast<int32_t>(index.size()));
+    for (int i = 0; i < count(chunk); ++i) {
+        for (int token = chunk[i]; token < chunk[i + 1]; ++token) {
+            if (!kept[token]) continue;
+            index.push_back(token);
+            positions.push_back(from[token]);
+        }
+        edges.push_back(static_cast<int32_t>(positions.size()));
     }
-    for (size_t i = 0; i < index.size(); ++i) live.positions[i] = live.positions[index[i]];
-    live.positions.resize(index.size());
-    live.edges = std::move(edges);
     return index;
 }
 
@@ -30,51 +52,69 @@ void note_lengths(const Live& live, int layer, int n_layers, const Outcomes& out
 }
 
 // Which tokens a layer leaves, from the scores of those that entered it.
-std::vector<uint8_t> staying(const Live& live, int layer, const float* scores, const Rules& rules) {
-    std::vector<uint8_t> kept(live.edges.back());
-    for (int i = 0; i < count(live.edges); ++i) {
-        const int first = live.edges[i];
-        rules.tokens.stays(layer, scores + first, live.edges[i + 1] - first, rules.original[live.sequences[i]],
-                           &kept[first]);
+std::vector<uint8_t> staying(const Live& live, const Chunk& chunk, int layer, const float* scores, const Rules& rules) {
+    std::vector<uint8_t> kept(chunk.edges.back());
+    for (int i = chunk.first; i < chunk.end; ++i) {
+        const int first = live.edges[i] - chunk.token, n = live.edges[i + 1] - live.edges[i];
+        rules.tokens.stays(layer, scores + first, n, rules.original[live.sequences[i]], &kept[first]);
     }
     return kept;
+}
+
+// Scores and context of a chunk at a layer that prunes.
+void score(Pass& pass, int layer, const float* states, const int64_t* positions, const Edges& edges, float* context,
+           float* scores, TokenScore kind) {
+    const bool predicted = kind == TokenScore::predicted;
+    if (predicted) pass.guess(layer, states, edges, scores);
+    pass.context(layer, states, positions, edges, context, predicted ? nullptr : scores,
+                 kind == TokenScore::received_from_others);
 }
 
 // One layer, pruned or not.
 void run_layer(Pass& pass, Live& live, int layer, const Rules& rules) {
     Workspace& work = pass.workspace();
-    const int n = live.edges.back(), d = pass.model().spec.hidden;
-    work.context.reserve(sizeof(float) * d * n);
-    const auto* states = live.states.as<float>();
-    auto* context = work.context.as<float>();
-    const int64_t* positions = live.positions.data();
-    std::vector<int32_t> index;
+    const ptrdiff_t d = pass.model().spec.hidden;
     const bool prunes = rules.tokens.prunes(layer);
-    if (prunes) {
+    work.states.reserve(sizeof(float) * d * live.edges.back());
+    Edges edges{0};
+    std::vector<int64_t> positions;
+    in_chunks(live.edges, [&](const Chunk& chunk) {
+        const int n = chunk.edges.back(), done = prunes ? edges.back() : chunk.token;
+        work.context.reserve(sizeof(float) * d * n);
+        const float* states = live.states.as<float>() + d * chunk.token;
+        auto* context = work.context.as<float>();
+        float* out = work.states.as<float>() + d * done;
+        const int64_t* places = live.positions.data() + chunk.token;
+        if (!prunes) {
+            pass.context(layer, states, places, chunk.edges, context, nullptr, false);
+            pass.finish(layer, {states, d, nullptr, n}, {context, d, nullptr, n}, out);
+            return;
+        }
         work.scores.reserve(sizeof(float) * n);
         auto* scores = work.scores.as<float>();
-        const bool predicted = rules.tokens.score == TokenScore::predicted;
-        if (predicted) pass.guess(layer, states, live.edges, scores);
-        pass.context(layer, states, positions, live.edges, context, predicted ? nullptr : scores,
-                     rules.tokens.score == TokenScore::received_from_others);
-        index = shorten(live, staying(live, layer, scores, rules));
-    } else {
-        pass.context(layer, states, positions, live.edges, context, nullptr, false);
+        score(pass, layer, states, places, chunk.edges, context, scores, rules.tokens.score);
+        const auto index = shorten(chunk.edges, staying(live, chunk, layer, scores, rules), places, edges, positions);
+        const int left = static_cast<int>(index.size());
+        pass.finish(layer, {states, d, index.data(), left}, {context, d, index.data(), left}, out);
+    });
+    if (prunes) {
+        live.edges = std::move(edges);
+        live.positions = std::move(positions);
     }
-    const int left = live.edges.back();
-    const int32_t* which = prunes ? index.data() : nullptr;
-    work.states.reserve(sizeof(float) * d * left);
-    pass.finish(layer, {states, d, which, left}, {context, d, which, left}, work.states.as<float>());
     std::swap(live.states, work.states);
 }
 
 // The last layer of a model where nobody reads more than the first token of each sequence.
 void run_last(Pass& pass, Live& live) {
     Workspace& work = pass.workspace();
-    const int layer = pass.model().spec.layers, n = count(live.edges), d = pass.model().spec.hidden;
+    const int layer = pass.model().spec.layers, n = count(live.edges);
+    const ptrdiff_t d = pass.model().spec.hidden;
     work.context.reserve(sizeof(float) * d * n);
     auto* context = work.context.as<float>();
-    pass.first_context(layer, live.states.as<float>(), live.positions.data(), live.edges, context);
+    in_chunks(live.edges, [&](const Chunk& chunk) {
+        pass.first_context(layer, live.states.as<float>() + d * chunk.token, live.positions.data() + chunk.token,
+                           chunk.edges, context + d * chunk.first);
+    });
     work.states.reserve(sizeof(float) * d * n);
     pass.finish(layer, {live.states.as<float>(), d, live.edges.data(), n}, {context, d, nullptr, n},
                 work.states.as<float>());
@@ -128,14 +168,17 @@ void ask(Pass& pass, Live& live, int rung, const std::vector<int>& heard, const 
 
 Live start(Pass& pass, const int64_t* ids, const int64_t* positions, const Edges& edges, const Rules& rules,
            const Outcomes& outcomes) {
-    Live live{{}, edges, {positions, positions + edges.back()}, {}};
+    Live live{std::move(pass.workspace().live), edges, {positions, positions + edges.back()}, {}};
     for (int i = 0; i < count(edges); ++i) live.sequences.push_back(i);
     std::vector<int64_t> read;
     if (rules.tokens.keep != Keep::all && rules.tokens.vocabulary) {
         std::vector<uint8_t> kept(edges.back());
         for (int token = 0; token < edges.back(); ++token) kept[token] = rules.tokens.vocabulary[ids[2 * token]];
         for (int i = 0; i < count(edges); ++i) kept[edges[i]] = 1;
-        for (const int32_t token : shorten(live, kept)) read.insert(read.end(), {ids[2 * token], ids[2 * token + 1]});
+        live.edges = {0};
+        live.positions.clear();
+        for (const int32_t token : shorten(edges, kept, positions, live.edges, live.positions))
+            read.insert(read.end(), {ids[2 * token], ids[2 * token + 1]});
         ids = read.data();
     }
     const int n = live.edges.back();
@@ -165,6 +208,7 @@ void advance(Pass& pass, Live& live, int first, int last, const Rules& rules, co
         heard.push_back(rung);
         ask(pass, live, rung, heard, rules, outcomes, begun);
     }
+    if (!count(live.edges)) pass.workspace().live = std::move(live.states);
 }
 
 }  // namespace ziggurat

@@ -10,9 +10,10 @@ namespace {
 constexpr int STEP = 6;  // rows that a kernel computes together
 constexpr int FASTBERT_HEADS = 2;
 
+// As even as possible for all threads, at most `most`.
 int rows_of_a_block(int n, int most, int threads) {
-    const int share = (n + threads - 1) / threads;
-    return std::clamp(static_cast<int>(round_up(share, STEP)), 1, most);
+    const int blocks = static_cast<int>(round_up(std::max(1, (n + most - 1) / most), threads));
+    return std::max(1, (n + blocks - 1) / blocks);
 }
 
 }  // namespace

@@ -18,11 +18,12 @@ inline int count(const Edges& edges) { return static_cast<int>(edges.size()) - 1
 struct Workspace {
     std::vector<Buffer> threads;  // scratch of each thread
     Buffer qkv, context, received, scores, narrow, states, seen, read;
+    Buffer live;  // of a call that is over, for the next one: memory that is new costs more to touch than to fill
 
     size_t bytes() const {
         size_t sum = 0;
         for (const Buffer& buffer : threads) sum += buffer.bytes();
-        for (const Buffer* buffer : {&qkv, &context, &received, &scores, &narrow, &states, &seen, &read})
+        for (const Buffer* buffer : {&qkv, &context, &received, &scores, &narrow, &states, &seen, &read, &live})
             sum += buffer->bytes();
         return sum;
     }

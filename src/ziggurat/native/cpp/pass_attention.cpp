@@ -7,7 +7,7 @@ namespace ziggurat {
 
 namespace {
 
-constexpr int PAIRS = 64;  // (sequence, head) pairs that one thread takes at most at a time
+constexpr int PAIRS = 12;  // (sequence, head) pairs that one thread takes at most at a time: lengths differ
 constexpr int LONG = 512;  // tokens from which on it takes them one by one
 
 int longest(const Edges& edges) {
