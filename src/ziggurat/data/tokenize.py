@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
 
-from ziggurat.data.packing import PackedBatch, cumulate, pack, place_in_sequence
+from ziggurat.data.packing import PackedBatch, cumulate, pack
 from ziggurat.data.pieces import SPECIAL, mask_id, no_words, piece_kinds
 from ziggurat.data.tables import first_line
 from ziggurat.errors import UserError
@@ -73,26 +73,47 @@ class Frame:
     blocks: list[np.ndarray]  # (sides + 1) arrays of (any number, 2): before the first side, …, after the last
     segments: list[int]  # (sides): the segment id of each side's own tokens
 
-    @property
+    @cached_property
     def size(self) -> int:
         """How many special tokens there are."""
         return sum(map(len, self.blocks))
 
-    def around(self, sides: Sequence[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
-        """Each side's ids, of n texts behind one another, and their lengths (sides, n) → n arrays (length_i, 2)."""
+    def around(self, sides: Sequence[Sequence[Sequence[int]]]) -> list[np.ndarray]:
+        """Token ids of n texts, for each side → n arrays (length_i, 2)."""
+        lengths = np.array([[len(ids) for ids in side] for side in sides], dtype=np.int64)
         edges = cumulate(lengths.sum(axis=0) + self.size)
         table = np.empty((edges[-1], 2), dtype=np.int64)
-        place = edges[:-1].copy()  # where the next part of each text begins
-        for ids, mine, segment, block in zip(
-            [*sides, None], [*lengths, 0], [*self.segments, 0], self.blocks, strict=True
-        ):
-            table[place[:, None] + np.arange(len(block))] = block
-            place += len(block)
-            if ids is not None:
-                where = np.repeat(place, mine) + place_in_sequence(mine)
-                table[where, 0], table[where, 1] = ids, segment
-                place += mine
+        parts: list[Iterable[Sequence[int]]] = [repeat(self._specials[0])]  # of each text in turn
+        for side, special in zip(sides, self._specials[1:], strict=True):
+            parts += [side, repeat(special)]
+        ids = chain.from_iterable(chain.from_iterable(zip(*parts, strict=False)))
+        table[:, 0] = np.fromiter(ids, dtype=np.int64, count=len(table))
+        table[:, 1] = self._segments_of(lengths)
         return [table[start:stop] for start, stop in pairwise(edges.tolist())]
+
+    @cached_property
+    def _specials(self) -> list[list[int]]:
+        """Each block's token ids."""
+        return [block[:, 0].tolist() for block in self.blocks]
+
+    @cached_property
+    def _pattern(self) -> tuple[np.ndarray, np.ndarray]:
+        """Segments of a text's parts (special tokens one by one, each side whole), and which parts are sides."""
+        segments = [self.blocks[0][:, 1]]
+        for side, block in zip(self.segments, self.blocks[1:], strict=True):
+            segments += [np.array([side]), block[:, 1]]
+        before = np.cumsum(list(map(len, segments)))
+        return np.concatenate(segments), before[:-1:2]
+
+    def _segments_of(self, lengths: np.ndarray) -> np.ndarray | int:
+        """Segment ids of texts behind one another, of lengths (sides, n): (n_tokens), or one for all."""
+        segments, own = self._pattern
+        if not segments.any():
+            return 0
+        n = lengths.shape[1]
+        counts = np.ones((n, len(segments)), dtype=np.int64)
+        counts[:, own] = lengths.T
+        return np.repeat(np.tile(segments, n), counts.ravel())
 
 
 class TextTokenizer:
@@ -138,7 +159,7 @@ class TextTokenizer:
             sides = [self._encodings(column[start : start + CHUNK]) for column in columns]
             lengths = np.array([[len(encoding) for encoding in side] for side in sides])
             kept = _fit(lengths, room)
-            tokens += frame.around([_ids(side, most) for side, most in zip(sides, kept, strict=True)], kept)
+            tokens += frame.around([_ids(side, most) for side, most in zip(sides, kept.tolist(), strict=True)])
             truncated.append(lengths.sum(axis=0) > room)
         return Encoded(tokens, np.concatenate(truncated), texts, pairs)
 
@@ -210,10 +231,9 @@ def pack_rows(encoded: Encoded, indices: np.ndarray) -> PackedBatch:
     return pack([encoded.tokens[i] for i in indices], rows=np.asarray(indices, dtype=np.int64))
 
 
-def _ids(encodings: Sequence[Any], most: np.ndarray) -> np.ndarray:
-    """The first `most` (n) token ids of each, behind one another."""
-    cut = (encoding.ids[:length] for encoding, length in zip(encodings, most.tolist(), strict=True))
-    return np.fromiter(chain.from_iterable(cut), dtype=np.int64, count=int(most.sum()))
+def _ids(encodings: Sequence[Any], most: Sequence[int]) -> list[list[int]]:
+    """The first `most` (n) token ids of each."""
+    return [encoding.ids[:length] for encoding, length in zip(encodings, most, strict=True)]
 
 
 def _fit(lengths: np.ndarray, room: int) -> np.ndarray:
