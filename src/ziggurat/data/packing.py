@@ -62,7 +62,8 @@ class PackedBatch:
 
 def cumulate(lengths: np.ndarray) -> np.ndarray:
     """`cu_seqlens` of these lengths: (n_seqs) → (n_seqs + 1), starting with 0."""
-    offsets: np.ndarray = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
@@ -72,7 +73,8 @@ def pack(sequences: Sequence[np.ndarray], rows: np.ndarray | None = None) -> Pac
     if not len(lengths) or lengths.min() < 1:
         raise ValueError("a batch needs at least one sequence and every sequence at least one token")
     rows = np.arange(len(lengths)) if rows is None else rows
-    return PackedBatch(np.concatenate(sequences), cumulate(lengths), place_in_sequence(lengths), rows, lengths)
+    states, cu_seqlens = np.concatenate(sequences), cumulate(lengths)
+    return PackedBatch(states, cu_seqlens, _places(cu_seqlens, lengths), rows, lengths)
 
 
 def join(batches: Sequence[PackedBatch]) -> PackedBatch:
@@ -93,7 +95,11 @@ def slots_in(batch: PackedBatch, live: PackedBatch) -> np.ndarray:
 
 def place_in_sequence(lengths: np.ndarray) -> np.ndarray:
     """0 … length_i - 1 for every sequence behind one another: (n_seqs) → (n_tokens)."""
-    places: np.ndarray = np.arange(lengths.sum()) - np.repeat(cumulate(lengths)[:-1], lengths)
+    return _places(cumulate(lengths), lengths)
+
+
+def _places(cu_seqlens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    places: np.ndarray = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
     return places
 
 

@@ -7,14 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
 
-from ziggurat.data.packing import PackedBatch, cumulate, pack, place_in_sequence
+from ziggurat.data.frames import Frame, frame_of
+from ziggurat.data.packing import PackedBatch, pack
 from ziggurat.data.pieces import SPECIAL, mask_id, no_words, piece_kinds
 from ziggurat.data.tables import first_line
 from ziggurat.errors import UserError
@@ -66,35 +66,6 @@ class Piece:
     end: int = 0  # … to before here; of a special token both are 0
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """The special tokens around a text, or around and between the two texts of a pair."""
-
-    blocks: list[np.ndarray]  # (sides + 1) arrays of (any number, 2): before the first side, …, after the last
-    segments: list[int]  # (sides): the segment id of each side's own tokens
-
-    @property
-    def size(self) -> int:
-        """How many special tokens there are."""
-        return sum(map(len, self.blocks))
-
-    def around(self, sides: Sequence[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
-        """Each side's ids, of n texts behind one another, and their lengths (sides, n) → n arrays (length_i, 2)."""
-        edges = cumulate(lengths.sum(axis=0) + self.size)
-        table = np.empty((edges[-1], 2), dtype=np.int64)
-        place = edges[:-1].copy()  # where the next part of each text begins
-        for ids, mine, segment, block in zip(
-            [*sides, None], [*lengths, 0], [*self.segments, 0], self.blocks, strict=True
-        ):
-            table[place[:, None] + np.arange(len(block))] = block
-            place += len(block)
-            if ids is not None:
-                where = np.repeat(place, mine) + place_in_sequence(mine)
-                table[where, 0], table[where, 1] = ids, segment
-                place += mine
-        return [table[start:stop] for start, stop in pairwise(edges.tolist())]
-
-
 class TextTokenizer:
     """The `tokenizer.json` of a model folder; its own truncation and padding settings are ignored.
 
@@ -107,7 +78,7 @@ class TextTokenizer:
         path = self._path = folder / "tokenizer.json"
         self.max_length = max_length
         self._tokenizer = _load(path)
-        self._frames = [_frame(self._tokenizer, path, sides) for sides in (1, 2)]
+        self._frames = [frame_of(self._tokenizer, path, sides) for sides in (1, 2)]
         shortest = max(frame.size + sides for sides, frame in enumerate(self._frames, start=1))
         if max_length < shortest:
             raise UserError(f"max_length {max_length} leaves no room for text; use {shortest} or more")
@@ -138,7 +109,7 @@ class TextTokenizer:
             sides = [self._encodings(column[start : start + CHUNK]) for column in columns]
             lengths = np.array([[len(encoding) for encoding in side] for side in sides])
             kept = _fit(lengths, room)
-            tokens += frame.around([_ids(side, most) for side, most in zip(sides, kept, strict=True)], kept)
+            tokens += frame.around([_ids(side, most) for side, most in zip(sides, kept.tolist(), strict=True)])
             truncated.append(lengths.sum(axis=0) > room)
         return Encoded(tokens, np.concatenate(truncated), texts, pairs)
 
@@ -210,10 +181,9 @@ def pack_rows(encoded: Encoded, indices: np.ndarray) -> PackedBatch:
     return pack([encoded.tokens[i] for i in indices], rows=np.asarray(indices, dtype=np.int64))
 
 
-def _ids(encodings: Sequence[Any], most: np.ndarray) -> np.ndarray:
-    """The first `most` (n) token ids of each, behind one another."""
-    cut = (encoding.ids[:length] for encoding, length in zip(encodings, most.tolist(), strict=True))
-    return np.fromiter(chain.from_iterable(cut), dtype=np.int64, count=int(most.sum()))
+def _ids(encodings: Sequence[Any], most: Sequence[int]) -> list[list[int]]:
+    """The first `most` (n) token ids of each."""
+    return [encoding.ids[:length] for encoding, length in zip(encodings, most, strict=True)]
 
 
 def _fit(lengths: np.ndarray, room: int) -> np.ndarray:
@@ -241,16 +211,3 @@ def _load(path: Path) -> Any:
             f"{path}: has no token for unknown text; save it again with its special tokens ({first_line(error)})"
         ) from error
     return tokenizer
-
-
-def _frame(tokenizer: Any, path: Path, sides: int) -> Frame:
-    """What the tokenizer puts around a text (`sides` 1) or a pair (2), read off an example."""
-    example = tokenizer.encode(*["a"] * sides)
-    table = np.array([example.ids, example.type_ids], dtype=np.int64).T
-    owners = example.sequence_ids  # per token: which side it comes from, None = special
-    if any(side not in owners for side in range(sides)) or owners[0] is not None:
-        raise UserError(f"{path}: puts no special token before the text, which a classifier reads; use a BERT-like one")
-    starts = [owners.index(side) for side in range(sides)]
-    ends = [len(owners) - owners[::-1].index(side) for side in range(sides)]
-    blocks = [table[end:start] for end, start in zip([0, *ends], [*starts, len(owners)], strict=True)]
-    return Frame(blocks, [int(table[start, 1]) for start in starts])

@@ -108,8 +108,7 @@ def windows_of(
             sides.append((read, whole.ids[start : start + room]))
             starts.append(len(frame.blocks[0]) + len(read) + len(frame.blocks[1]))
             places.append(offsets[start : start + room])
-    joined = [np.fromiter((i for one in sides for i in one[side]), dtype=np.int64) for side in (0, 1)]
-    tables = frame.around(joined, np.array([[len(one[side]) for one in sides] for side in (0, 1)]).reshape(2, -1))
+    tables = frame.around([[one[side] for one in sides] for side in (0, 1)])
     tokens = [_marked(*one) for one in zip(tables, starts, map(len, places), strict=True)]
     cut = np.array([len(ids) > config.question for ids in asked], dtype=bool)
     return Windows(tokens, np.array(owners, dtype=np.int64), np.array(starts, dtype=np.int64), places, contexts, cut)

@@ -10,6 +10,7 @@ column sums of a pruning score) holds no matrix product and is not counted. The 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -158,23 +159,30 @@ def rung_flops(
     rung's own cost holds its own head in any case, for without it there is no answer: all False gives the cost of going
     straight to a rung. ValueError unless `rung_layers` rises to the spec's last layer.
     """
-    layers = np.asarray(rung_layers, dtype=np.int64)
-    if not len(layers) or layers[0] < 1 or (np.diff(layers) < 1).any() or layers[-1] != spec.layers:
+    layers = list(rung_layers)
+    if not layers or layers[-1] != spec.layers or any(after <= before for before, after in pairwise([0, *layers])):
         raise ValueError(f"rung_layers must rise from 1 or more to {spec.layers}, not {list(rung_layers)}")
     if len(asked) not in (len(layers) - 1, len(layers)):
         raise ValueError(f"asked has {len(asked)} entries for {len(layers)} rungs")
-    passed = np.concatenate([[0], np.cumsum(asked[: len(layers) - 1], dtype=np.int64)])  # heads computed on the way
     kept = np.broadcast_to(tokens[:, None], (len(tokens), spec.layers + 1)) if tokens.ndim == 1 else tokens
-    ways = ((kept[:, layer - 1], kept[:, layer], layer) for layer in range(1, spec.layers + 1))
-    per_layer = np.stack([layer_flops(spec, *way) for way in ways], axis=1)
+    per_layer = _each_layer(spec, kept[:, :-1], kept[:, 1:])
     if guessed is not None:
         per_layer = per_layer + 2 * spec.hidden * kept[:, :-1] * np.asarray(guessed)
-    head = head_flops(kind, spec, kept[:, layers], n_classes)
-    flops: np.ndarray = embedding_flops(spec, kept[:, :1]) + per_layer.cumsum(axis=1)[:, layers - 1]
-    flops[:, 1:] += (head * np.diff(passed, append=passed[-1])).cumsum(axis=1)[:, :-1]
-    flops[:, :-1] += head[:, :-1]
+    head = head_flops(kind, spec, kept[:, layers[:-1]], n_classes)
+    flops: np.ndarray = per_layer.cumsum(axis=1)[:, [layer - 1 for layer in layers]]
+    flops += embedding_flops(spec, kept[:, :1])
+    flops[:, 1:] += (head * np.asarray(asked[: len(layers) - 1], dtype=np.int64)).cumsum(axis=1)  # passed on the way
+    flops[:, :-1] += head
     flops[:, -1] += head_flops(FINAL, spec, kept[:, -1], n_classes)
     return flops
+
+
+def _each_layer(spec: EncoderSpec, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """`layer_flops` of layers 1 … L: tokens (n, L) before and after → (n, L)."""
+    if not spec.windows:  # then all cost alike
+        return layer_flops(spec, before, after)
+    ways = zip(before.T, after.T, strict=True)
+    return np.stack([layer_flops(spec, *way, layer) for layer, way in enumerate(ways, start=1)], axis=1)
 
 
 def _wide(n: Tokens) -> Tokens:

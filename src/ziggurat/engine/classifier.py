@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 
 import numpy as np
 
@@ -62,23 +63,23 @@ class AdaptiveClassifier(OpenedModel):
 
     def answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> list[Answer]:
         """Outcomes of inputs under a rule, as what `predict` returns."""
+        output, names = self.output, self.manifest.labels
         flops = self.flops(outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
-        predictions = self.output.predictions(outcomes.logits)
-        shares = None if self.output.probabilities is None else self.output.probabilities(outcomes.logits)
+        predictions = output.predictions(outcomes.logits)
+        shares = repeat(None) if output.probabilities is None else output.probabilities(outcomes.logits)
+        # As Python's own numbers all at once: one by one that takes longer than a small model's answer.
+        traces = zip(
+            outcomes.rungs.tolist(),
+            encoded.lengths.tolist(),
+            (tuple(filter(None, counts)) for counts in outcomes.kept[:, self.layer_columns].tolist()),
+            flops.tolist(),
+            (outcomes.seconds * 1e6).tolist(),
+            encoded.truncated.tolist(),
+            strict=True,
+        )
         return [
-            Answer(
-                label=self.output.label(predictions[row], self.manifest.labels),
-                probabilities=None if shares is None else shares[row],
-                trace=Trace(
-                    rung=int(outcomes.rungs[row]),
-                    read=int(encoded.lengths[row]),
-                    tokens=tuple(int(count) for count in outcomes.kept[row, self.layer_columns] if count),
-                    flops=int(flops[row]),
-                    microseconds=float(outcomes.seconds[row] * 1e6),
-                    truncated=bool(encoded.truncated[row]),
-                ),
-            )
-            for row in range(len(encoded))
+            Answer(output.label(prediction, names), share, Trace(*trace))
+            for prediction, share, trace in zip(predictions, shares, traces, strict=False)
         ]
 
     def encode(self, texts: Sequence[Text]) -> Encoded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class ExitRule:
         if not (np.isfinite(self.temperatures) & (self.temperatures > 0)).all():
             raise UserError("exit rule: a temperature must be a finite number above 0; fit them again")
 
-    @property
+    @cached_property
     def asked(self) -> tuple[bool, ...]:
         """Which rungs are asked; the last always is."""
         return (*(~np.isnan(np.atleast_2d(self.thresholds)).all(axis=0)).tolist(), True)
