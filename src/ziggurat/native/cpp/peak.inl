@@ -6,17 +6,18 @@ namespace {
 // `rounds` times one product in each of these chains, all in registers. `product` takes the chain's last value as a factor
 // too: of products that do not depend on it, the compiler would make one before the loop.
 template <class S, class Product> double chained(int rounds, float* memory, const Product& product) {
-    constexpr int CHAINS = 12;  // as many as units have products under way, and AVX2 has registers for
+    // More than the units have under way at once; AVX-512 has 32 registers, the others 16.
+    constexpr int CHAINS = S::WIDTH == 16 ? 24 : 12;
     typename S::F chains[CHAINS];
     const auto factor = S::load(memory);
-#pragma GCC unroll 12  // everywhere: an array with a variable index would be written to memory
+#pragma GCC unroll 24  // everywhere: an array with a variable index would be written to memory
     for (int i = 0; i < CHAINS; ++i) chains[i] = S::add(factor, S::set(static_cast<float>(i + 1)));
 #pragma GCC unroll 1
     for (int round = 0; round < rounds; ++round)
-#pragma GCC unroll 12
+#pragma GCC unroll 24
         for (int i = 0; i < CHAINS; ++i) chains[i] = product(chains[i], factor);
     auto sum = S::zero();
-#pragma GCC unroll 12
+#pragma GCC unroll 24
     for (int i = 0; i < CHAINS; ++i) sum = S::add(sum, chains[i]);
     S::store(memory, sum);
     return static_cast<double>(rounds) * CHAINS * S::WIDTH;
