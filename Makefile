@@ -86,8 +86,10 @@ guarantee: .venv/dev  ## 1,000 times: certify an operating point on a pool of kn
 # `make bench MODEL=runs/news DATA=news/test.jsonl`; without them the demo model, trained where it is not there yet.
 MODEL ?= runs/demo/model
 bench: DATA ?= stdlib-docs
-bench: .venv/bench native $(MODEL)  ## our engine beside transformers, ONNX Runtime and OpenVINO; adds rows to results/peers.jsonl
+bench: .venv/bench native $(MODEL)  ## beside transformers, ONNX Runtime and OpenVINO, and by itself: rows in results/, tables in docs/
 	$(BIN)/ziggurat bench $(MODEL) --data $(DATA) --peers --out results/peers.jsonl
+	$(BIN)/python tools/bench_engine.py $(MODEL) $(DATA)
+	$(BIN)/python tools/performance_tables.py
 
 runs/demo/model: | .venv/bench
 	$(BIN)/ziggurat train --train stdlib-docs --recipe demo --out $@

@@ -184,8 +184,11 @@ def token_rule(config: PruningConfig | None, tensors: dict[str, np.ndarray]) -> 
     return TokenRule(KINDS[config.kind], values, config.score, config.scale, read)
 
 
-def load_backend(folder: Path, dtype: str, threads: int | None) -> NativeBackend:
-    """The backend of a model folder; UserError if a file is missing, broken or not of these weights."""
+def load_backend(folder: Path, dtype: str, threads: int | None, instructions: str = "") -> NativeBackend:
+    """The backend of a model folder, with `instructions` as `NativeBackend` has them.
+
+    UserError if a file is missing, broken or not of these weights.
+    """
     manifest = layout.read_manifest(folder)
     spec = read_spec(layout.read_json(folder / layout.CONFIG, f"{folder}: no {layout.CONFIG}; copy the model again"))
     named = map_tensors(folder / layout.WEIGHTS)
@@ -194,4 +197,4 @@ def load_backend(folder: Path, dtype: str, threads: int | None) -> NativeBackend
         tensors.pop(name, None)
     layout.check_fingerprint(folder, manifest)
     kind = NativeSpanBackend if manifest.answers_spans else NativeBackend
-    return kind(tensors, spec, manifest, "int8" if manifest.int8 else dtype, threads)
+    return kind(tensors, spec, manifest, "int8" if manifest.int8 else dtype, threads, instructions)

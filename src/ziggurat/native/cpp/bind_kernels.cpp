@@ -7,8 +7,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <time.h>
-
 #include <algorithm>
 #include <optional>
 #include <stdexcept>
@@ -57,13 +55,6 @@ nb::object new_matrix(size_t rows, size_t columns) {
     auto* data = new float[rows * columns]();
     nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
     return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(data, {rows, columns}, owner));
-}
-
-// What this thread has computed for, in seconds: others on the machine do not count.
-double own_time() {
-    timespec now;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
 Dtype dtype_named(const std::string& name) {
@@ -235,10 +226,12 @@ void bind_kernels(nb::module_& parent) {
              nb::arg("index").none() = nb::none())
         .def("into", &PackedLinear::into, nb::arg("y"), nb::arg("x"), nb::arg("finish"), nb::arg("start"),
              nb::arg("stop"), nb::arg("index").none() = nb::none())
-        .def("seconds", &PackedLinear::seconds, nb::arg("x"), nb::arg("finish"), nb::arg("repeats"));
+        .def("seconds", &PackedLinear::seconds, nb::call_guard<nb::gil_scoped_release>(), nb::arg("x"),
+             nb::arg("finish"), nb::arg("repeats"));
+    bind_peak(module);
     module.def("attend", &attend, nb::arg("name"), nb::arg("qkv"), nb::arg("heads"), nb::arg("from_others") = false);
-    module.def("attend_seconds", &attend_seconds, nb::arg("name"), nb::arg("qkv"), nb::arg("heads"), nb::arg("scored"),
-               nb::arg("repeats"));
+    module.def("attend_seconds", &attend_seconds, nb::call_guard<nb::gil_scoped_release>(), nb::arg("name"),
+               nb::arg("qkv"), nb::arg("heads"), nb::arg("scored"), nb::arg("repeats"));
     module.def("attend_first", &attend_first, nb::arg("name"), nb::arg("query"), nb::arg("key_value"),
                nb::arg("heads"));
     module.def("add_norm", &add_norm, nb::arg("name"), nb::arg("y"), nb::arg("residual").none(), nb::arg("gain"),

@@ -111,6 +111,10 @@ struct Kernels {
     // `stride` floats, (n, 2 * heads * width) → context (heads * width).
     void (*attend_first)(const float* query, const float* key_value, ptrdiff_t stride, int n, int heads, int width,
                          float* context, void* scratch);
+
+    // For measurements: `rounds` times some products of vectors, in registers alone → how many additions and multiplications
+    // that was. `memory` holds 16 zeros and is written to.
+    double (*peak)(Dtype dtype, int rounds, float* memory);
 };
 
 // The fastest that this processor can run comes first; "scalar" is always there, and last.

@@ -26,6 +26,7 @@ inline int even_share(int left, int most) {
 #include "linear.inl"
 #include "norm.inl"
 #include "attention.inl"
+#include "peak.inl"
 
 namespace ziggurat {
 namespace {
@@ -74,7 +75,8 @@ template <class S> struct Set {
                 gate<S>,
                 Attend<S>::scratch,
                 Attend<S>::attend,
-                Attend<S>::attend_first};
+                Attend<S>::attend_first,
+                peak<S>};
     }
 };
 
