@@ -165,15 +165,21 @@ def rung_flops(
         raise ValueError(f"asked has {len(asked)} entries for {len(layers)} rungs")
     passed = np.concatenate([[0], np.cumsum(asked[: len(layers) - 1], dtype=np.int64)])  # heads computed on the way
     kept = np.broadcast_to(tokens[:, None], (len(tokens), spec.layers + 1)) if tokens.ndim == 1 else tokens
+    head = head_flops(kind, spec, kept[:, layers], n_classes)
+    flops: np.ndarray = embedding_flops(spec, kept[:, :1]) + passed_flops(spec, kept, guessed)[:, layers - 1]
+    flops[:, 1:] += (head * np.diff(passed, append=passed[-1])).cumsum(axis=1)[:, :-1]
+    flops[:, :-1] += head[:, :-1]
+    flops[:, -1] += head_flops(FINAL, spec, kept[:, -1], n_classes)
+    return flops
+
+
+def passed_flops(spec: EncoderSpec, kept: np.ndarray, guessed: Sequence[bool] | None = None) -> np.ndarray:
+    """FLOPs of layers 1 to each, nothing before and after them: kept (n, L + 1) and `guessed` as above → (n, L)."""
     ways = ((kept[:, layer - 1], kept[:, layer], layer) for layer in range(1, spec.layers + 1))
     per_layer = np.stack([layer_flops(spec, *way) for way in ways], axis=1)
     if guessed is not None:
         per_layer = per_layer + 2 * spec.hidden * kept[:, :-1] * np.asarray(guessed)
-    head = head_flops(kind, spec, kept[:, layers], n_classes)
-    flops: np.ndarray = embedding_flops(spec, kept[:, :1]) + per_layer.cumsum(axis=1)[:, layers - 1]
-    flops[:, 1:] += (head * np.diff(passed, append=passed[-1])).cumsum(axis=1)[:, :-1]
-    flops[:, :-1] += head[:, :-1]
-    flops[:, -1] += head_flops(FINAL, spec, kept[:, -1], n_classes)
+    flops: np.ndarray = per_layer.cumsum(axis=1)
     return flops
 
 
