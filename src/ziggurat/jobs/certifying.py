@@ -53,7 +53,7 @@ def calibrate(
         require_matplotlib()
     classifier = options.open(model)
     if html is not None:
-        refuse_but_classes(classifier, model, "calibrate --html")
+        refuse_but_classes(model, "calibrate --html")
     risk, scores = _asked(classifier, promise)
     promise = replace(promise, criterion=risk.name, scores=scores)
     reference = None if promise.reference is None else _opened_reference(promise.reference, classifier, options)

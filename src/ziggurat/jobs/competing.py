@@ -84,7 +84,7 @@ def compete(
     refuse_small(model, "bench --peers")
     ours = _opened_ours(model, options, rules.only)
     classifier = ours[0]
-    refuse_but_classes(classifier, model, "bench --peers")
+    refuse_but_classes(model, "bench --peers")
     points = [point.name for point in classifier.manifest.operating_points] if points is None else points
     contestants = [_of_ours(one, point) for one in ours for point in (FULL, *points)]
     data = rows_to_measure(classifier, source, columns)

@@ -53,7 +53,7 @@ def draw(
     own. Times are of `timed_texts` rows, accuracy and FLOPs of all.
     """
     classifier, batch_size = options.open(model), options.batch_size
-    refuse_but_classes(classifier, model, "bench --figure")
+    refuse_but_classes(model, "bench --figure")
     rows = rows_to_measure(classifier, source, columns)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     every = classifier.every_rung(encoded, batch_size, tokens=classifier.token_rule)

@@ -48,7 +48,7 @@ class ModelOptions:
 
 
 def exit_rule(
-    classifier: AdaptiveClassifier, operating_point: str | OperatingPoint, threshold: float | None, score: str | None
+    classifier: OpenedModel, operating_point: str | OperatingPoint, threshold: float | None, score: str | None
 ) -> ExitRule:
     """The rule that a call asks for: its own threshold if it gives one, else the operating point.
 
