@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from toy_questions import save_span_folder, squad_content, tiny_qa, write_squad
+from toy_questions import WORDS, save_span_folder, squad_content, tiny_qa, write_squad
+from ziggurat import native
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.cli import main
 from ziggurat.data.squad import read_questions
@@ -17,6 +18,7 @@ from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import load_recipe
 from ziggurat.types import Problem
 
+ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
 RECIPE = """
 name = "toy"
 description = "For tests."
@@ -136,6 +138,73 @@ def test_info_says_how_questions_are_read(trained, capsys):
     assert "contexts in windows of 24 that share 5" in out and "or says that there is none" in out
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bench_times_full_depth_and_points_beside_transformers(trained, squad, capsys, engine):
+    arguments = ["bench", trained, "--data", squad, "--device", "cpu", "--threads", 1, "--engine", engine]
+    more = ["--batch", 8, "--texts", 40, "--repeats", 1, "--points", "fast"]
+    code, out, err = command(capsys, *arguments, *more, "--json")
+    assert code == 0, err
+    rows = {row["what"]: row for row in json.loads(out)["rows"]}
+    assert set(rows) == {
+        "transformers SDPA, as it comes",
+        "transformers SDPA, sorted",
+        "ziggurat full depth",
+        "ziggurat fast",
+    }
+    code, out, _ = command(capsys, "eval", trained, "--data", squad, "--operating-point", "fast", "--json")
+    known = json.loads(out)
+    for what, before in (("ziggurat fast", ""), ("ziggurat full depth", "full_")):
+        assert rows[what]["exact_match"] == pytest.approx(known[f"{before}exact_match"])
+        assert rows[what]["f1"] == rows[what]["quality"] == pytest.approx(known[f"{before}f1"])
+    assert all(row["n_texts"] == 10 and row["n_accuracy"] == 360 and row["metric"] == "f1" for row in rows.values())
+    assert rows["ziggurat fast"]["flops_gain"] == pytest.approx(known["flops_ratio"])
+    assert rows["ziggurat full depth"]["time_gain"] == rows["ziggurat full depth"]["flops_gain"] == 1
+    code, out, _ = command(capsys, *arguments, *more)
+    assert code == 0 and "exact match" in out and "accuracy" not in out
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("threshold", [0.97, 0.0])
+def test_explain_tells_the_way_of_the_answer_that_predict_gives(trained, capsys, tmp_path, engine, threshold):
+    question, context = "bat kin", " ".join(WORDS * 2)
+    more = ["--threshold", threshold, "--device", "cpu", "--threads", 1, "--engine", engine]
+    code, out, err = command(
+        capsys, "explain", trained, question, context, *more, "--json", "--html", tmp_path / "a.html"
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    code, out, _ = command(capsys, "predict", trained, question, "--text-pair", context, *more, "--json")
+    [answer] = json.loads(out)["answers"]
+    assert (told["label"], told["start"], told["end"]) == (answer["answer"], answer["start"], answer["end"])
+    assert (told["layers"], told["flops"], told["windows"]["of"]) == (
+        answer["layers"],
+        answer["flops"],
+        answer["windows"],
+    )
+    assert told["windows"]["of"] > 1 and told["rungs"][-1]["label"] == told["label"]
+    assert [rung["leaves"] for rung in told["rungs"]] == [False] * (len(told["rungs"]) - 1) + [True]
+    assert told["rungs"][-1]["layer"] == told["layers"]
+    assert told["rungs"][-1]["score"] == pytest.approx(answer["doubt"], abs=1e-6)
+    shown = told["text"][1]
+    assert shown == context[told["windows"]["start"] : told["windows"]["end"]]
+    for token in told["tokens"]:
+        if token["side"] is not None:
+            assert told["text"][token["side"]][token["start"] : token["end"]].startswith(token["piece"].strip("#")[:1])
+    assert len(told["tokens"]) <= 24
+    assert threshold or any(token["left_at"] is not None for token in told["tokens"])
+    for token in told["tokens"]:
+        assert token["left_at"] is None or token["left_at"] <= told["layers"]
+    assert "window" in (tmp_path / "a.html").read_text()
+    code, out, _ = command(capsys, "explain", trained, question, context, *more)
+    assert code == 0 and f"of {answer['windows']}, characters" in out and "span-entropy" in out
+
+
+def test_explain_of_no_answer_and_of_a_question_alone(trained, capsys):
+    code, out, _ = command(capsys, "explain", trained, "bat", "\u200b", "--operating-point", "full")
+    assert code == 0 and "(no answer)" in out
+    assert "give the text as a second one" in fails(capsys, "explain", trained, "bat")
+
+
 @pytest.mark.parametrize("criterion", ["f1", "exact-match", "agreement"])
 def test_calibrate_certifies_with_questions_about_articles_that_it_has_not_seen(
     trained, capsys, copied, tmp_path, criterion
@@ -165,12 +234,20 @@ def test_calibrate_wants_contexts_that_the_model_has_not_seen(trained, capsys, t
 
 
 @pytest.mark.parametrize(
-    "arguments", [("bench",), ("report", "tradeoff"), ("calibrate", "--html", "x.html"), ("predict", "--watch", "x")]
+    "arguments",
+    [
+        ("bench", "--peers"),
+        ("bench", "--figure", "x"),
+        ("bench", "--profile"),
+        ("report", "thresholds", "--out", "x"),
+        ("calibrate", "--html", "x.html"),
+        ("predict", "--watch", "x"),
+    ],
 )
 def test_what_questions_do_not_have_is_refused_in_one_line(trained, squad, capsys, arguments):
     name, *more = arguments
     if name == "report":
-        arguments = ["report", more[0], trained, "--data", squad]
+        arguments = ["report", more[0], trained, "--data", squad, *more[1:]]
     else:
         arguments = [name, trained, "--data", squad, *more]
     code, out, err = command(capsys, *arguments)
