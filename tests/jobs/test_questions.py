@@ -6,14 +6,18 @@ import sys
 import numpy as np
 import pytest
 
+from families import FAMILIES, family, tokenizer_of
 from toy_questions import WORDS, save_span_folder, squad_content, tiny_qa, write_squad
 from ziggurat import native
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.cli import main
 from ziggurat.data.squad import read_questions
 from ziggurat.encoder.folder import read_manifest, trained_rows
+from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.errors import UserError
+from ziggurat.jobs.fitting import TrainOptions
 from ziggurat.jobs.question_rows import question_recipe
+from ziggurat.jobs.training import train_classifier
 from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import load_recipe
 from ziggurat.types import Problem
@@ -65,8 +69,6 @@ def squad(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, squad, tiny_checkpoint):
     """A model folder from `ziggurat train`, every stage one epoch."""
-    from ziggurat.jobs.fitting import TrainOptions
-    from ziggurat.jobs.training import train_classifier
 
     work = tmp_path_factory.mktemp("questions")
     (work / "toy.toml").write_text(RECIPE + STAGES)
@@ -285,6 +287,33 @@ def test_adapt_takes_a_checkpoint_for_questions_and_no_other(squad, capsys, tmp_
     before, after = ((path / "model.safetensors").read_bytes() for path in (checkpoint, tmp_path / "out"))
     assert len(before) == len(after)
     assert "not fine-tuned for questions" in fails(capsys, "adapt", tiny_checkpoint, "--out", tmp_path / "no", *more)
+
+
+@pytest.mark.parametrize("name", ["modernbert", "modernbert-mean", "roberta", "electra"])
+def test_a_checkpoint_of_any_architecture_goes_through_every_stage_to_both_engines(tmp_path, name):
+    import torch
+    import transformers
+
+    config = family(name).config
+    config.num_labels = 2
+    torch.manual_seed(0)
+    getattr(transformers, f"{FAMILIES[name][0]}ForQuestionAnswering")(config).save_pretrained(tmp_path / "qa")
+    tokenizer_of(name).save_pretrained(tmp_path / "qa")
+    (tmp_path / "toy.toml").write_text(RECIPE + STAGES)
+    rows = read_questions(str(write_squad(tmp_path / "squad.json", n_articles=40)))
+    options = TrainOptions(device="cpu", progress=False)
+    train_classifier(rows.source, tmp_path / "model", str(tmp_path / "toy.toml"), str(tmp_path / "qa"), options)
+    theirs, *others = (
+        QuestionAnswerer.from_pretrained(tmp_path / "model", "cpu", threads=1, engine=engine) for engine in ENGINES
+    )
+    windows = theirs.encode(rows.texts[:12], rows.contexts[:12])
+    rule = theirs.rule("span-entropy", 0.0)
+    expected = theirs.run(windows, rule)
+    assert expected.kept[:, -1].sum() < expected.kept[:, 0].sum()
+    for one in others:
+        outcomes = one.run(windows, rule)
+        assert np.array_equal(outcomes.kept, expected.kept)
+        assert np.abs(outcomes.spans.scores - expected.spans.scores).max() < 1e-3
 
 
 def test_an_answer_that_is_not_in_its_context_stops_training_with_one_line(capsys, tmp_path):
