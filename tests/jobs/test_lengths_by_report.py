@@ -7,7 +7,8 @@ import pytest
 
 from ziggurat.jobs.by_length import lengths
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.reporting import FULL_DEPTH, Exits, Request
+from ziggurat.jobs.reporting import Request
+from ziggurat.jobs.settings import FULL_DEPTH, Exits
 from ziggurat.native import why_missing
 
 WORDS = ("bat", "kin", "losh", "mur", "ness", "polm")

@@ -168,6 +168,22 @@ def test_a_certified_point_keeps_its_promise_on_what_it_was_tested_with(trained,
     assert watched is None or len(watched.predict(TEXTS)) == len(TEXTS)
 
 
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_calibrations_page_is_about_numbers_and_sets_too(trained, files, copied, tmp_path, problem):
+    folder, page = copied(trained[problem]), tmp_path / "page.html"
+    options = ModelOptions("cpu", threads=1, engine="torch")
+    result = calibrate(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options, html=page)
+    assert result["problem"] == problem and result["html"] == str(page)
+    words = page.read_text()
+    said = "of the labels&#x27; range more than full depth" if problem is Problem.REGRESSION else "of all labels wrong"
+    assert said in words and "The inputs that cost most" in words
+    assert ("error gained" if problem is Problem.REGRESSION else "labels made wrong (%)") in words
+    if result["points"][0]["note"] is None:  # the clock decides whether the point is faster
+        assert "would have corrected" in words
+        scores = ("change", "learned") if problem is Problem.REGRESSION else ("label-entropy",)
+        assert any(f"equal size by {score} after" in words for score in scores)
+
+
 def test_what_is_measured_is_what_people_know(trained, files):
     stars = evaluate(str(trained[Problem.REGRESSION]), str(files[Problem.REGRESSION]), "full", timed_texts=8)
     assert stars["pearson"] == stars["full_pearson"] > 0.5 and stars["spearman"] > 0.5
@@ -254,7 +270,6 @@ def test_what_cannot_be_done_is_said_in_one_line(trained, files, recipe, tmp_pat
         (lambda: calibrate(stars, rows, Promise({"a": 0.3}, criterion="accuracy")), "choose one of absolute-error"),
         (lambda: calibrate(stars, rows, Promise({"a": 0.3}, scores=("margin",))), "it can have: change"),
         (lambda: draw(stars, rows, tmp_path / "figure"), "`ziggurat bench --figure` is about classes"),
-        (lambda: calibrate(stars, rows, html=tmp_path / "page.html"), "`ziggurat calibrate --html` is about classes"),
         (lambda: build_cascade([stars, stars], tmp_path / "c"), "a cascade is of models that answer with one class"),
         (
             lambda: train_classifier(rows, tmp_path / "s", "static", None, QUIET),

@@ -6,17 +6,23 @@ import sys
 import numpy as np
 import pytest
 
-from toy_questions import save_span_folder, squad_content, tiny_qa, write_squad
+from families import FAMILIES, family, tokenizer_of
+from toy_questions import WORDS, save_span_folder, squad_content, tiny_qa, write_squad
+from ziggurat import native
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.cli import main
 from ziggurat.data.squad import read_questions
 from ziggurat.encoder.folder import read_manifest, trained_rows
+from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.errors import UserError
+from ziggurat.jobs.fitting import TrainOptions
 from ziggurat.jobs.question_rows import question_recipe
+from ziggurat.jobs.training import train_classifier
 from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import load_recipe
 from ziggurat.types import Problem
 
+ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
 RECIPE = """
 name = "toy"
 description = "For tests."
@@ -63,8 +69,6 @@ def squad(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, squad, tiny_checkpoint):
     """A model folder from `ziggurat train`, every stage one epoch."""
-    from ziggurat.jobs.fitting import TrainOptions
-    from ziggurat.jobs.training import train_classifier
 
     work = tmp_path_factory.mktemp("questions")
     (work / "toy.toml").write_text(RECIPE + STAGES)
@@ -136,6 +140,73 @@ def test_info_says_how_questions_are_read(trained, capsys):
     assert "contexts in windows of 24 that share 5" in out and "or says that there is none" in out
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bench_times_full_depth_and_points_beside_transformers(trained, squad, capsys, engine):
+    arguments = ["bench", trained, "--data", squad, "--device", "cpu", "--threads", 1, "--engine", engine]
+    more = ["--batch", 8, "--texts", 40, "--repeats", 1, "--points", "fast"]
+    code, out, err = command(capsys, *arguments, *more, "--json")
+    assert code == 0, err
+    rows = {row["what"]: row for row in json.loads(out)["rows"]}
+    assert set(rows) == {
+        "transformers SDPA, as it comes",
+        "transformers SDPA, sorted",
+        "ziggurat full depth",
+        "ziggurat fast",
+    }
+    code, out, _ = command(capsys, "eval", trained, "--data", squad, "--operating-point", "fast", "--json")
+    known = json.loads(out)
+    for what, before in (("ziggurat fast", ""), ("ziggurat full depth", "full_")):
+        assert rows[what]["exact_match"] == pytest.approx(known[f"{before}exact_match"])
+        assert rows[what]["f1"] == rows[what]["quality"] == pytest.approx(known[f"{before}f1"])
+    assert all(row["n_texts"] == 10 and row["n_accuracy"] == 360 and row["metric"] == "f1" for row in rows.values())
+    assert rows["ziggurat fast"]["flops_gain"] == pytest.approx(known["flops_ratio"])
+    assert rows["ziggurat full depth"]["time_gain"] == rows["ziggurat full depth"]["flops_gain"] == 1
+    code, out, _ = command(capsys, *arguments, *more)
+    assert code == 0 and "exact match" in out and "accuracy" not in out
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("threshold", [0.97, 0.0])
+def test_explain_tells_the_way_of_the_answer_that_predict_gives(trained, capsys, tmp_path, engine, threshold):
+    question, context = "bat kin", " ".join(WORDS * 2)
+    more = ["--threshold", threshold, "--device", "cpu", "--threads", 1, "--engine", engine]
+    code, out, err = command(
+        capsys, "explain", trained, question, context, *more, "--json", "--html", tmp_path / "a.html"
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    code, out, _ = command(capsys, "predict", trained, question, "--text-pair", context, *more, "--json")
+    [answer] = json.loads(out)["answers"]
+    assert (told["label"], told["start"], told["end"]) == (answer["answer"], answer["start"], answer["end"])
+    assert (told["layers"], told["flops"], told["windows"]["of"]) == (
+        answer["layers"],
+        answer["flops"],
+        answer["windows"],
+    )
+    assert told["windows"]["of"] > 1 and told["rungs"][-1]["label"] == told["label"]
+    assert [rung["leaves"] for rung in told["rungs"]] == [False] * (len(told["rungs"]) - 1) + [True]
+    assert told["rungs"][-1]["layer"] == told["layers"]
+    assert told["rungs"][-1]["score"] == pytest.approx(answer["doubt"], abs=1e-6)
+    shown = told["text"][1]
+    assert shown == context[told["windows"]["start"] : told["windows"]["end"]]
+    for token in told["tokens"]:
+        if token["side"] is not None:
+            assert told["text"][token["side"]][token["start"] : token["end"]].startswith(token["piece"].strip("#")[:1])
+    assert len(told["tokens"]) <= 24
+    assert threshold or any(token["left_at"] is not None for token in told["tokens"])
+    for token in told["tokens"]:
+        assert token["left_at"] is None or token["left_at"] <= told["layers"]
+    assert "window" in (tmp_path / "a.html").read_text()
+    code, out, _ = command(capsys, "explain", trained, question, context, *more)
+    assert code == 0 and f"of {answer['windows']}, characters" in out and "span-entropy" in out
+
+
+def test_explain_of_no_answer_and_of_a_question_alone(trained, capsys):
+    code, out, _ = command(capsys, "explain", trained, "bat", "\u200b", "--operating-point", "full")
+    assert code == 0 and "(no answer)" in out
+    assert "give the text as a second one" in fails(capsys, "explain", trained, "bat")
+
+
 @pytest.mark.parametrize("criterion", ["f1", "exact-match", "agreement"])
 def test_calibrate_certifies_with_questions_about_articles_that_it_has_not_seen(
     trained, capsys, copied, tmp_path, criterion
@@ -165,12 +236,20 @@ def test_calibrate_wants_contexts_that_the_model_has_not_seen(trained, capsys, t
 
 
 @pytest.mark.parametrize(
-    "arguments", [("bench",), ("report", "tradeoff"), ("calibrate", "--html", "x.html"), ("predict", "--watch", "x")]
+    "arguments",
+    [
+        ("bench", "--peers"),
+        ("bench", "--figure", "x"),
+        ("bench", "--profile"),
+        ("report", "thresholds", "--out", "x"),
+        ("calibrate", "--html", "x.html"),
+        ("predict", "--watch", "x"),
+    ],
 )
 def test_what_questions_do_not_have_is_refused_in_one_line(trained, squad, capsys, arguments):
     name, *more = arguments
     if name == "report":
-        arguments = ["report", more[0], trained, "--data", squad]
+        arguments = ["report", more[0], trained, "--data", squad, *more[1:]]
     else:
         arguments = [name, trained, "--data", squad, *more]
     code, out, err = command(capsys, *arguments)
@@ -208,6 +287,33 @@ def test_adapt_takes_a_checkpoint_for_questions_and_no_other(squad, capsys, tmp_
     before, after = ((path / "model.safetensors").read_bytes() for path in (checkpoint, tmp_path / "out"))
     assert len(before) == len(after)
     assert "not fine-tuned for questions" in fails(capsys, "adapt", tiny_checkpoint, "--out", tmp_path / "no", *more)
+
+
+@pytest.mark.parametrize("name", ["modernbert", "modernbert-mean", "roberta", "electra"])
+def test_a_checkpoint_of_any_architecture_goes_through_every_stage_to_both_engines(tmp_path, name):
+    import torch
+    import transformers
+
+    config = family(name).config
+    config.num_labels = 2
+    torch.manual_seed(0)
+    getattr(transformers, f"{FAMILIES[name][0]}ForQuestionAnswering")(config).save_pretrained(tmp_path / "qa")
+    tokenizer_of(name).save_pretrained(tmp_path / "qa")
+    (tmp_path / "toy.toml").write_text(RECIPE + STAGES)
+    rows = read_questions(str(write_squad(tmp_path / "squad.json", n_articles=40)))
+    options = TrainOptions(device="cpu", progress=False)
+    train_classifier(rows.source, tmp_path / "model", str(tmp_path / "toy.toml"), str(tmp_path / "qa"), options)
+    theirs, *others = (
+        QuestionAnswerer.from_pretrained(tmp_path / "model", "cpu", threads=1, engine=engine) for engine in ENGINES
+    )
+    windows = theirs.encode(rows.texts[:12], rows.contexts[:12])
+    rule = theirs.rule("span-entropy", 0.0)
+    expected = theirs.run(windows, rule)
+    assert expected.kept[:, -1].sum() < expected.kept[:, 0].sum()
+    for one in others:
+        outcomes = one.run(windows, rule)
+        assert np.array_equal(outcomes.kept, expected.kept)
+        assert np.abs(outcomes.spans.scores - expected.spans.scores).max() < 1e-3
 
 
 def test_an_answer_that_is_not_in_its_context_stops_training_with_one_line(capsys, tmp_path):

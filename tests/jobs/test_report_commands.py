@@ -16,7 +16,8 @@ from ziggurat.jobs.by_length import lengths, quantiles
 from ziggurat.jobs.comparing import methods
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.reporting import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, Request
+from ziggurat.jobs.reporting import Request
+from ziggurat.jobs.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
 
 EDGES = (5, 9)
 AT = Exits(threshold=0.6)

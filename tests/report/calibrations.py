@@ -83,7 +83,8 @@ def picture(*spots: Spot, labels: bool = True, settings: int = 12) -> Picture:
     ms = np.geomspace(1.9, 0.22, settings)
     loss = np.linspace(0, 0.1, settings) ** 2
     costly = [
-        Costly(SCRIPT, 60 + i, 33, "layer 6", 4.25 - i / 10, "rock", "roll" if labels else None) for i in range(10)
+        Costly(SCRIPT, 60 + i, 33, "layer 6", 4.25 - i / 10, "rock", "roll" if labels else None, labels)
+        for i in range(10)
     ]
     return Picture(
         rungs=("layer 2", "layer 4", "layer 6"),

@@ -64,7 +64,8 @@ def test_deciles_count_what_full_depth_would_have_changed(n, seed, values):
     rng = np.random.default_rng(seed)
     doubt, early = rng.integers(0, values, n).astype(float), rng.random(n) < 0.5
     answers, full, labels = rng.integers(0, 3, (3, n))
-    groups = deciles(doubt, early, answers, full, labels)
+    lost = (answers != labels).astype(float) - (full != labels)
+    groups = deciles(doubt, early, answers != full, lost)
     order = sorted(range(n), key=lambda row: -doubt[row])
     counts = np.zeros((4, 10))
     for place, row in enumerate(order):
@@ -76,9 +77,8 @@ def test_deciles_count_what_full_depth_would_have_changed(n, seed, values):
     found = np.stack([groups.early, groups.differs, groups.corrected, groups.added])
     assert found == pytest.approx(counts / n)
     # What is corrected less what is added is the accuracy that leaving early lost.
-    lost = (full == labels).mean() - (answers == labels).mean()
-    assert groups.corrected.sum() - groups.added.sum() == pytest.approx(lost)
-    unlabelled = deciles(doubt, early, answers, full, None)
+    assert groups.corrected.sum() - groups.added.sum() == pytest.approx(lost.mean())
+    unlabelled = deciles(doubt, early, answers != full, None)
     assert unlabelled.corrected is None and unlabelled.added is None
     assert unlabelled.differs == pytest.approx(groups.differs)
 

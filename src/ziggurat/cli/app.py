@@ -143,7 +143,8 @@ def explain(
     model: Model,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="Text to explain.")],
     pair: Annotated[
-        str | None, typer.Argument(metavar="[TEXT]", help="Second text, for a model that reads pairs.")
+        str | None,
+        typer.Argument(metavar="[TEXT]", help="Second text, for a model that reads pairs; the one asked about."),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write an HTML page.")] = None,
     *,

@@ -26,7 +26,8 @@ from ziggurat.cli.text import report_text
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
     from ziggurat.jobs.opening import ModelOptions
-    from ziggurat.jobs.reporting import Exits, Request
+    from ziggurat.jobs.reporting import Request
+    from ziggurat.jobs.settings import Exits
 
 report_app = typer.Typer(
     help="Analyses of models on labelled rows: tables and figures in a folder.", no_args_is_help=True
@@ -69,7 +70,7 @@ def _request_of_one(
 @assembled(chosen=exit_options)
 def _exits(chosen: ExitOptions) -> Exits:
     """Where texts leave in an analysis."""
-    from ziggurat.jobs.reporting import Exits
+    from ziggurat.jobs.settings import Exits
 
     return Exits(*chosen)
 

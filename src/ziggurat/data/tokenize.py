@@ -135,6 +135,10 @@ class TextTokenizer:
         found: list[Any] = self._tokenizer.encode_batch(list(map(speakable, texts)), add_special_tokens=False)
         return found
 
+    def strings(self, ids: np.ndarray) -> list[str]:
+        """The vocabulary's entries of token ids (n)."""
+        return [self._tokenizer.id_to_token(int(token)) for token in ids]
+
     def n_ids(self) -> int:
         """How many ids there are at least: one more than the largest."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
@@ -155,7 +159,7 @@ class TextTokenizer:
         return mask_id(self._tokenizer)
 
     def _special(self, block: np.ndarray) -> list[Piece]:
-        return [Piece(self._tokenizer.id_to_token(int(token))) for token in block[:, 0]]
+        return [Piece(string) for string in self.strings(block[:, 0])]
 
     def _encodings(self, texts: Sequence[str]) -> list[Any]:
         """What the library makes of a few texts, without special tokens."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from ziggurat.data.packing import PackedBatch, cumulate, pack
 from ziggurat.data.squad import Gold
-from ziggurat.data.tokenize import TextTokenizer
+from ziggurat.data.tokenize import Piece, TextTokenizer
 from ziggurat.errors import UserError
 from ziggurat.recipe import SpanConfig
 
@@ -131,6 +131,19 @@ def gold_tokens(windows: Windows, answers: Sequence[Sequence[Gold]]) -> np.ndarr
             end = int(np.searchsorted(places[:, 1], stop, side="left"))
             found[window] = first + start, first + max(start, end)
     return found
+
+
+def window_pieces(tokenizer: TextTokenizer, windows: Windows, window: int, question: str, begin: int) -> list[Piece]:
+    """The tokens of one window as people read them: side 0 the question, 1 the context from `begin` on."""
+    ids, first, places = windows.tokens[window][:, 0], int(windows.first[window]), windows.places[window]
+    pieces = [Piece(string) for string in tokenizer.strings(ids)]
+    before = len(tokenizer.frame(2).blocks[0])
+    read = first - before - len(tokenizer.frame(2).blocks[1])
+    asked = tokenizer.encodings([question])[0].offsets[:read]
+    for side, start, offsets in ((0, before, asked), (1, first, (places - begin).tolist())):
+        for place, (here, there) in enumerate(offsets, start=start):
+            pieces[place] = Piece(pieces[place].string, side, here, there)
+    return pieces
 
 
 def _starts(n_tokens: int, room: int, stride: int) -> range:

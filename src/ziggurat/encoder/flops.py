@@ -165,15 +165,22 @@ def rung_flops(
     if len(asked) not in (len(layers) - 1, len(layers)):
         raise ValueError(f"asked has {len(asked)} entries for {len(layers)} rungs")
     kept = np.broadcast_to(tokens[:, None], (len(tokens), spec.layers + 1)) if tokens.ndim == 1 else tokens
-    per_layer = _each_layer(spec, kept[:, :-1], kept[:, 1:])
-    if guessed is not None:
-        per_layer = per_layer + 2 * spec.hidden * kept[:, :-1] * np.asarray(guessed)
     head = head_flops(kind, spec, kept[:, layers[:-1]], n_classes)
-    flops: np.ndarray = per_layer.cumsum(axis=1)[:, [layer - 1 for layer in layers]]
-    flops += embedding_flops(spec, kept[:, :1])
+    flops: np.ndarray = (
+        embedding_flops(spec, kept[:, :1]) + passed_flops(spec, kept, guessed)[:, [layer - 1 for layer in layers]]
+    )
     flops[:, 1:] += (head * np.asarray(asked[: len(layers) - 1], dtype=np.int64)).cumsum(axis=1)  # passed on the way
     flops[:, :-1] += head
     flops[:, -1] += head_flops(FINAL, spec, kept[:, -1], n_classes)
+    return flops
+
+
+def passed_flops(spec: EncoderSpec, kept: np.ndarray, guessed: Sequence[bool] | None = None) -> np.ndarray:
+    """FLOPs of layers 1 to each, nothing before and after them: kept (n, L + 1) and `guessed` as above → (n, L)."""
+    per_layer = _each_layer(spec, kept[:, :-1], kept[:, 1:])
+    if guessed is not None:
+        per_layer = per_layer + 2 * spec.hidden * kept[:, :-1] * np.asarray(guessed)
+    flops: np.ndarray = per_layer.cumsum(axis=1)
     return flops
 
 

@@ -26,7 +26,6 @@ class AdaptiveModel(nn.Module):
     UserError for a `head_kind` that is not a key of `exit_heads`.
     """
 
-    final_head: ClassVar[type[nn.Module]] = PoolerHead
     exit_heads: ClassVar[Mapping[str, type[nn.Module]]] = HEADS
 
     def __init__(
@@ -52,6 +51,11 @@ class AdaptiveModel(nn.Module):
         self.exits = nn.ModuleDict({str(layer): head(spec, n_classes) for layer in self.head_layers})
         self.pruning = None if pruning is None else TokenPruning(pruning, spec)
         initialise(self, spec.initializer_range)
+
+    @staticmethod
+    def final_head(spec: EncoderSpec, n_classes: int) -> nn.Module:
+        """The architecture's own classifier, fresh."""
+        return PoolerHead(spec, n_classes)
 
     @property
     def rungs(self) -> tuple[Rung, ...]:

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ziggurat.encoder.flops import layer_flops
+from ziggurat.encoder.architectures import ARCHITECTURES
+from ziggurat.encoder.flops import embedding_flops, passed_flops
 from ziggurat.encoder.spec import EncoderSpec
 
 
 def span_head_flops(spec: EncoderSpec, lengths: np.ndarray) -> np.ndarray:
-    """Of one span head, d → 2 on every token: lengths (n) → (n) int64."""
+    """Of one exit's span head, d → 2 on every token: lengths (n) → (n) int64."""
     flops: np.ndarray = 4 * spec.hidden * lengths.astype(np.int64)
     return flops
 
 
 def span_full_flops(spec: EncoderSpec, lengths: np.ndarray) -> np.ndarray:
     """Of the whole model without exits and pruning: lengths (n) → (n) int64."""
-    flops: np.ndarray = spec.layers * layer_flops(spec, lengths) + span_head_flops(spec, lengths)
+    kept = np.repeat(lengths[:, None], spec.layers + 1, axis=1)
+    flops: np.ndarray = span_rung_flops(spec, lengths, kept, (spec.layers,), ())[:, 0]
     return flops
 
 
@@ -32,12 +34,13 @@ def span_rung_flops(
 ) -> np.ndarray:
     """FLOPs of leaving at each rung: (n, n_rungs) int64.
 
-    `lengths` (n) before any pruning, `kept` (n, L + 1), `asked` and `guessed` as in `flops.rung_flops`.
+    `lengths` (n) before any pruning, `kept` (n, L + 1), `asked` and `guessed` as in `flops.rung_flops`. Tokens that are
+    not read are embedded none the less. The last rung's head maps d → d before where the architecture's own does.
     """
-    per_layer = layer_flops(spec, kept[:, :-1], kept[:, 1:])
-    if guessed is not None:
-        per_layer = per_layer + 2 * spec.hidden * kept[:, :-1] * np.asarray(guessed)
-    layers = per_layer.cumsum(axis=1)[:, np.asarray(rung_layers) - 1]
+    layers = passed_flops(spec, kept, guessed)[:, np.asarray(rung_layers) - 1]
     passed = np.concatenate([[0], np.cumsum(asked[: len(rung_layers) - 1], dtype=np.int64)])
-    flops: np.ndarray = layers + span_head_flops(spec, lengths)[:, None] * (passed + 1)
+    heads = span_head_flops(spec, lengths)[:, None] * (passed + 1)
+    flops: np.ndarray = embedding_flops(spec, lengths)[:, None] + layers + heads
+    if ARCHITECTURES[spec.model_type].dense_spans:
+        flops[:, -1] += 2 * spec.hidden**2 * lengths.astype(np.int64)
     return flops

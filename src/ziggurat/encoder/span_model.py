@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ziggurat.data.packing import PackedBatch, slots_in
-from ziggurat.encoder.heads import LinearHead
+from ziggurat.encoder.architectures import ARCHITECTURES
+from ziggurat.encoder.heads import LinearHead, PoolerHead
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.policies.prune import TokenRule
@@ -29,6 +30,19 @@ class SpanHead(LinearHead):
         return self.classes(self.norm(batch.states))
 
 
+class DenseSpanHead(PoolerHead):
+    """Every token, d → d → 2: the architecture's own classifier, which reads one token after the other (ModernBERT)."""
+
+    def __init__(self, spec: EncoderSpec, n_outputs: int) -> None:
+        super().__init__(spec, n_outputs)
+        self.pool = every_token
+
+
+def every_token(batch: PackedBatch) -> Tensor:
+    """The states as they are, (n_tokens, d)."""
+    return batch.states
+
+
 class SpanModel(AdaptiveModel):
     """`AdaptiveModel` for spans. Heads read the restored states: a token that left keeps the last state it had.
 
@@ -36,11 +50,15 @@ class SpanModel(AdaptiveModel):
     for each sequence, of its start and its end: (n_seqs, 2, positions of the encoder), `IMPOSSIBLE` where none may be.
     """
 
-    final_head: ClassVar[type[nn.Module]] = SpanHead
     exit_heads: ClassVar[Mapping[str, type[nn.Module]]] = {SPAN_HEAD: SpanHead}
 
     def __init__(self, spec: EncoderSpec, head_layers: Sequence[int], pruning: PruningConfig | None = None) -> None:
         super().__init__(spec, 2, SPAN_HEAD, head_layers, pruning, Problem.QUESTION_ANSWERING)
+
+    @staticmethod
+    def final_head(spec: EncoderSpec, n_classes: int) -> nn.Module:
+        """The architecture's own span head, fresh."""
+        return (DenseSpanHead if ARCHITECTURES[spec.model_type].dense_spans else SpanHead)(spec, n_classes)
 
     def forward(self, batch: PackedBatch, tokens: TokenRule | None = None) -> list[Tensor]:
         """Ids (n_tokens, 3) → logits of every rung, each (n_seqs, 2, positions)."""

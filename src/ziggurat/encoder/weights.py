@@ -15,17 +15,15 @@ Tensors = Mapping[str, Any]  # numpy arrays or torch tensors
 
 POOLER = "classifier.dense"  # and its LayerNorm: a masked-language-model checkpoint has none
 CLASSES = "classifier.classes."  # only a fine-tuned classifier has it
-WITHOUT_SPANS = ("modernbert",)  # whose span head is more than a linear map
-SPANS = "qa_outputs."  # what a checkpoint for spans has in the place of both, whatever its architecture
+SPANS = "qa_outputs."  # what a checkpoint for spans has in the place of both, unless its spans are dense
 
 
 def table_of(spec: EncoderSpec, problem: Problem) -> Table:
     """The architecture's table for a classifier, or for a model of spans."""
-    table = ARCHITECTURES[spec.model_type].table(spec)
-    if problem is not Problem.QUESTION_ANSWERING:
+    architecture = ARCHITECTURES[spec.model_type]
+    table = architecture.table(spec)
+    if problem is not Problem.QUESTION_ANSWERING or architecture.dense_spans:
         return table
-    if spec.model_type in WITHOUT_SPANS:
-        raise UserError(f"model_type {spec.model_type!r}: questions are not supported yet; take a BERT-like encoder")
     shared = {name: parts for name, parts in table.items() if not name.startswith("classifier.")}
     return shared | {f"{CLASSES}{kind}": (f"{SPANS}{kind}",) for kind in ("weight", "bias")}
 

@@ -14,18 +14,8 @@ from ziggurat.engine import rules
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.jobs.refusals import refuse_cascade, refuse_small
-from ziggurat.jobs.reporting import (
-    BOTH,
-    EXITS,
-    FULL_DEPTH,
-    PRUNING,
-    Exits,
-    Request,
-    Subject,
-    caveats,
-    exits_replayed,
-    write_report,
-)
+from ziggurat.jobs.reporting import Request, Subject, caveats, exits_replayed, write_report
+from ziggurat.jobs.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
 from ziggurat.report.analyses import (
     Measured,
     bucket_names,

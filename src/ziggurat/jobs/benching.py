@@ -13,11 +13,16 @@ import numpy as np
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import Dataset
 from ziggurat.data.tokenize import Encoded
+from ziggurat.data.windows import Windows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.jobs.question_benching import Judge, Runner, question_parts
+from ziggurat.jobs.question_rows import answers_questions
 from ziggurat.jobs.refusals import refuse_small
 from ziggurat.jobs.task_metrics import metrics_for, task_measures
 from ziggurat.report.measure import Timing, flops_fields, interleave, paired_ratio, quality_fields, timing_fields
@@ -31,14 +36,14 @@ _BASELINE = "full depth"  # our packed engine without exits: every gain is over 
 
 @dataclass(frozen=True)
 class Bench:
-    """One comparison: which model, texts and batch size."""
+    """One comparison: which model, and on what it is timed and judged."""
 
     model: str
     source: str
-    classifier: AdaptiveClassifier
-    rows: Dataset  # all rows, for accuracy
-    encoded: Encoded
-    timed: Encoded  # those that are timed
+    opened: OpenedModel
+    timed: Encoded | Windows  # what is timed
+    run: Runner  # answers it, in batches of this size
+    quality: Judge  # how good an operating point is on all rows, and what it costs
     peer: TransformersPeer
 
 
@@ -67,23 +72,27 @@ def bench(
     """Result rows for transformers padded (as it comes; sorted), our full depth packed, and each operating point.
 
     `points` None: all that the model has. Accuracy and FLOPs are those of all rows; times those of `timed_texts` of
-    them, the model's alone. At batch 1 rows carry latencies too. With `out` every row is appended to that file.
+    them, the model's alone; of questions a quarter as many are timed, and batches count windows. At batch 1 rows carry
+    latencies too. With `out` every row is appended to that file.
     UserError for a batch size below 1, or a small model alone.
     """
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     refuse_small(model, "bench")  # which compares with transformers
-    classifier = options.open(model)
+    spans = answers_questions(model)
+    opened = options.open_questions(model) if spans else options.open(model)
     if points is None:
-        points = [point.name for point in classifier.manifest.operating_points]
+        points = [point.name for point in opened.manifest.operating_points]
     for point in points:
-        classifier.rule_of(point)
-    rows = rows_to_measure(classifier, source, columns)
-    encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
-    timed = encoded.take(sample(len(rows), timed_texts))
-    peer = TransformersPeer(local_folder(model), classifier.backend.device)
-    setting = Bench(model, source, classifier, rows, encoded, timed, peer)
-    quality = {point: _quality(setting, point) for point in (FULL, *points)}
+        opened.rule_of(point)
+    timed: Encoded | Windows
+    if isinstance(opened, QuestionAnswerer):
+        timed, run, judge = question_parts(opened, source, timed_texts // 4)
+    else:
+        timed, run, judge = _parts(opened, source, columns, timed_texts)
+    peer = TransformersPeer(local_folder(model), opened.backend.device, spans=spans)
+    setting = Bench(model, source, opened, timed, run, judge, peer)
+    quality = {point: setting.quality(point) for point in (FULL, *points)}
     origin = provenance()
     results = []
     for batch_size in batch_sizes:
@@ -96,7 +105,7 @@ def bench(
 
 
 def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[System]:
-    classifier, timed, peer = setting.classifier, setting.timed, setting.peer
+    opened, timed, peer = setting.opened, setting.timed, setting.peer
     orders = {
         "as it comes": list(in_order(np.arange(len(timed.tokens)), batch_size)),
         "sorted": list(by_length(timed.lengths, batch_size)),
@@ -108,27 +117,37 @@ def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[Sys
         call = partial(peer.run, peer.prepare(timed, batches))
         systems.append(System(f"transformers SDPA, {padding}", padding, call, FULL))
     for point in (FULL, *points):
-        rule = classifier.rule_of(point)
         what = _BASELINE if point == FULL else point
-        run = partial(classifier.run, timed, rule, batch_size)
+        run = partial(setting.run, opened.rule_of(point), batch_size)
         systems.append(System(f"ziggurat {what}", "packed", run, point))
     return systems
 
 
-def _quality(setting: Bench, point: str) -> dict[str, Any]:
+def _parts(
+    classifier: AdaptiveClassifier, source: str, columns: Columns, timed_texts: int
+) -> tuple[Encoded, Runner, Judge]:
+    """What is timed, how it is run, how good a point is."""
+    rows = rows_to_measure(classifier, source, columns)
+    encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
+    timed = encoded.take(sample(len(rows), timed_texts))
+    return timed, partial(classifier.run, timed), partial(_quality, classifier, source, rows, encoded)
+
+
+def _quality(
+    classifier: AdaptiveClassifier, source: str, rows: Dataset, encoded: Encoded, point: str
+) -> dict[str, Any]:
     """Accuracy, or of other answers the first figure of their problem, and FLOPs of an operating point on all rows."""
-    classifier, rows = setting.classifier, setting.rows
     rule = classifier.rule_of(point)
-    outcomes = classifier.run(setting.encoded, rule)
-    lengths = setting.encoded.lengths
+    outcomes = classifier.run(encoded, rule)
+    lengths = encoded.lengths
     if point == FULL:
         spent = classifier.full_flops(lengths)
     else:
         spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     full, output = classifier.full_flops(lengths), classifier.output
-    names = metrics_for(classifier.manifest, setting.source)
+    names = metrics_for(classifier.manifest, source)
     answers = output.predictions(outcomes.logits)
-    own = task_measures(classifier.manifest, setting.source, names, answers, rows.truth)
+    own = task_measures(classifier.manifest, source, names, answers, rows.truth)
     if output.problem is Problem.SINGLE_LABEL:
         return own | quality_fields(answers == rows.classes, spent, full)
     found = METRICS[output.problem](answers, rows.truth)
@@ -139,7 +158,7 @@ def _quality(setting: Bench, point: str) -> dict[str, Any]:
 
 def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Timing]) -> dict[str, Any]:
     timing = timings[system.what]
-    n = len(setting.timed.tokens)
+    n, backend = len(setting.timed), setting.opened.backend
     data, split = data_and_split(setting.source)
     gain = paired_ratio(timings[f"ziggurat {_BASELINE}"], timing)
     return {
@@ -147,10 +166,10 @@ def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Tim
         "data": data,
         "split": split,
         "model": Path(setting.model).name,
-        "device": setting.classifier.backend.device,
-        "threads": setting.classifier.backend.threads,
+        "device": backend.device,
+        "threads": backend.threads,
         "batch": batch_size,
-        "dtype": setting.classifier.backend.dtype,
+        "dtype": backend.dtype,
         "padding": system.padding,
         "timed": "model",
         **timing_fields(timing, n, gain),

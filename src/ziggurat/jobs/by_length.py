@@ -18,13 +18,16 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.jobs.analyses import EDGES, accuracy_series, check_edges
 from ziggurat.jobs.opening import sample
+from ziggurat.jobs.question_subject import QuestionSubject
 from ziggurat.jobs.refusals import refuse_small
-from ziggurat.jobs.reporting import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, Request, Subject, caveats, write_report
+from ziggurat.jobs.reporting import Request, Subject, caveats, write_report
+from ziggurat.jobs.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
 from ziggurat.report.analyses import bucket_names, buckets, quantile_names, span, summary
 from ziggurat.report.measure import interleave, paired_ratio
 from ziggurat.report.plots import Panel, Series
 
 QUARTILES = (0.25, 0.5, 0.75)
+AnySubject = Subject | QuestionSubject
 # Colours tell models apart only while there are few of them.
 _LINES: Mapping[str, str] = {FULL_DEPTH: "-.", EXITS: "--", PRUNING: ":", BOTH: "-"}
 Tick = Callable[[str], None]
@@ -40,13 +43,14 @@ def lengths(
 ) -> dict[str, Any]:
     """Accuracy and savings by input length, with and without pruning and exits (MP Figure 1).
 
+    Of answers that are no classes, their figures: F1 and exact match by the length of the context, Pearson and so on.
     With `timed_texts`, at most so many texts of each bucket are timed: full depth and every setting, interleaved.
     """
     check_edges(edges)
     rows: list[dict[str, Any]] = []
     notes = []
-    for subject in request.subjects(partial(refuse_small, command="report lengths")):
-        groups = buckets(subject.encoded.lengths, edges)
+    for subject in request.of_any_problem(partial(refuse_small, command="report lengths")):
+        groups = buckets(subject.lengths, edges)
         mine = _grouped(subject, subject.settings(exits), groups, "bucket", bucket_names(edges))
         if timed_texts is not None:
             times = [
@@ -56,11 +60,8 @@ def lengths(
             mine = [{**row, **times[row["group"]].get(row["setting"], {})} for row in mine]
         rows += mine
         notes += caveats(subject)
-    notes.append(
-        f"Lengths are tokens as the model reads them, special ones included. Exits: {exits.name}. Ratios are full "
-        "depth of the same texts over spent."
-    )
-    panels = [_panel(rows, "flops_ratio", "FLOPs of full depth over spent (x)", percent=False), _accuracy_panel(rows)]
+    notes.append(f"{_lengths_note(rows)} Exits: {exits.name}. Ratios are full depth of the same texts over spent.")
+    panels = [_panel(rows, "flops_ratio", "FLOPs of full depth over spent (x)", percent=False), _quality_panel(rows)]
     if timed_texts is not None:
         notes.append(_timing_note(request, timed_texts, repeats))
         panels.insert(1, _panel(rows, "time_ratio", "time of full depth over spent (x)", percent=False))
@@ -73,13 +74,15 @@ def quantiles(request: Request, shares: Sequence[float] = QUARTILES, exits: Exit
         raise UserError("--quantiles: must rise between 0 and 1, such as 0.25,0.5,0.75")
     rows: list[dict[str, Any]] = []
     notes = []
-    for subject in request.subjects(partial(refuse_small, command="report quantiles")):
-        edges = np.quantile(subject.encoded.lengths, shares)
-        groups = buckets(subject.encoded.lengths, edges.tolist())
+    for subject in request.of_any_problem(partial(refuse_small, command="report quantiles")):
+        edges = np.quantile(subject.lengths, shares)
+        groups = buckets(subject.lengths, edges.tolist())
         rows += _grouped(subject, subject.settings(exits), groups, "quantile", quantile_names(shares))
-        notes += [*caveats(subject), _training_note(subject, request)]
-    notes.append(f"Quantiles are of these rows' lengths in tokens, special ones included. Exits: {exits.name}.")
-    panels = [_panel(rows, "relative_flops", "FLOPs of full depth's (%)"), _accuracy_panel(rows)]
+        notes += caveats(subject)
+        if isinstance(subject, Subject):
+            notes.append(_training_note(subject, request))
+    notes.append(f"Quantiles are of these rows' lengths. {_lengths_note(rows)} Exits: {exits.name}.")
+    panels = [_panel(rows, "relative_flops", "FLOPs of full depth's (%)"), _quality_panel(rows)]
     return write_report(request.out, "quantiles", f"Quantiles of length: {request.data}", rows, notes, panels)
 
 
@@ -93,7 +96,8 @@ def trained_lengths(subject: Subject, request: Request) -> np.ndarray | None:
     if not source or (source != STDLIB_DOCS and not Path(source).expanduser().exists()):
         return None  # rows of a hub are not downloaded for a note
     try:
-        rows = as_dataset(load(source, request.columns), Role.TRAIN, subject.classifier.manifest.labels)
+        manifest = subject.classifier.manifest
+        rows = as_dataset(load(source, request.columns), Role.TRAIN, manifest.labels, manifest.problem_type)
     except UserError:
         return None
     used = np.flatnonzero(np.isin(rows.hashes, trained_rows(local_folder(subject.model))))
@@ -114,7 +118,7 @@ def _training_note(subject: Subject, request: Request) -> str:
 
 
 def _grouped(
-    subject: Subject, settings: Mapping[str, ExitRule], groups: np.ndarray, key: str, names: Sequence[str]
+    subject: AnySubject, settings: Mapping[str, ExitRule], groups: np.ndarray, key: str, names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A row for each setting and group; `group` is its index, `key` its name."""
     rows = []
@@ -123,34 +127,35 @@ def _grouped(
         for index, name in enumerate(names):
             chosen = groups == index
             place = {"model": subject.name, "setting": setting, "group": index, key: name}
-            rows.append(
-                {**place, "span": span(subject.encoded.lengths[chosen]), **summary(measured, subject.full, chosen)}
-            )
+            rows.append({**place, "span": span(subject.lengths[chosen]), **summary(measured, subject.full, chosen)})
     return rows
 
 
 def _times(
-    subject: Subject, exits: Exits, members: np.ndarray, size: int, repeats: int, progress: Tick | None
+    subject: AnySubject, exits: Exits, members: np.ndarray, size: int, repeats: int, progress: Tick | None
 ) -> dict[str, dict[str, float]]:
     """Each setting's time for the same texts, those of one bucket, and full depth's over it."""
     if not len(members):
         return {}
-    encoded = subject.encoded.take(members[sample(len(members), size)])
-    calls = {
-        setting: partial(subject.classifier.run, encoded, rule, subject.batch_size)
-        for setting, rule in subject.settings(exits).items()
-    }
+    timed = members[sample(len(members), size)]
+    calls = {setting: subject.run(timed, rule) for setting, rule in subject.settings(exits).items()}
     timings = interleave(calls, repeats, progress=progress)
     ratios = {setting: paired_ratio(timings[FULL_DEPTH], timing) for setting, timing in timings.items()}
     return {
         setting: {
-            "milliseconds_per_text": 1e3 * timings[setting].p50 / len(encoded),
+            "milliseconds_per_text": 1e3 * timings[setting].p50 / len(timed),
             "time_ratio": ratio.median,
             "time_ratio_low": ratio.low,
             "time_ratio_high": ratio.high,
         }
         for setting, ratio in ratios.items()
     }
+
+
+def _lengths_note(rows: Sequence[dict[str, Any]]) -> str:
+    if any("exact_match" in row for row in rows):
+        return "Lengths are tokens of contexts; the mean of tokens is of all windows, questions included."
+    return "Lengths are tokens as the model reads them, special ones included."
 
 
 def _timing_note(request: Request, timed_texts: int, repeats: int) -> str:
@@ -169,7 +174,10 @@ def _panel(rows: Sequence[dict[str, Any]], key: str, ylabel: str, percent: bool 
     return Panel("tokens, mean of the group", series, log_x=False, ylabel=ylabel, percent=percent)
 
 
-def _accuracy_panel(rows: Sequence[dict[str, Any]]) -> Panel:
+def _quality_panel(rows: Sequence[dict[str, Any]]) -> Panel:
+    """Accuracy, or what stands in its place."""
+    if found := next((row["metric"] for row in rows if "metric" in row), None):
+        return _panel(rows, "quality", found.replace("_", " "), percent=False)
     series = [
         replace(accuracy_series(label, _tokens(mine), mine), line=_LINES[mine[0]["setting"]])
         for label, mine in _curves(rows).items()

@@ -11,6 +11,7 @@ import numpy as np
 from ziggurat.calibrate.paths import Tried
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.calibrate.stored import doubts
+from ziggurat.data.labels import labelled
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.tiers import places
@@ -29,8 +30,10 @@ from ziggurat.jobs.calibration_points import Chosen, rule_of
 from ziggurat.jobs.calibration_runs import Seen, full_run
 from ziggurat.jobs.calibration_time import PredictedTime
 from ziggurat.policies.exits import exit_score
+from ziggurat.policies.outputs import Output
 from ziggurat.report.calibration_data import Costly, Picture, Spot, costliest, deciles, exit_shares, tokens_left
 from ziggurat.report.calibration_page import page
+from ziggurat.types import Problem
 
 _COSTLY = 10
 
@@ -93,15 +96,31 @@ def picture(
     )
 
 
+def _labels(rows: Seen) -> np.ndarray | None:
+    """Of all rows, (n, …); None = some have none."""
+    labels: np.ndarray | None = rows.rows.labels
+    return labels if labels is not None and labelled(labels).all() else None
+
+
 def _accuracy(predictions: np.ndarray, rows: Seen) -> float | None:
-    return None if rows.rows.labels is None else float((predictions == rows.rows.labels).mean())
+    """None of rows without labels, or where answers are no classes."""
+    labels = _labels(rows)
+    if labels is None or rows.rows.problem is not Problem.SINGLE_LABEL:
+        return None
+    return float((predictions == labels).mean())
+
+
+def _lost(output: Output, answers: np.ndarray, full: np.ndarray, rows: Seen) -> np.ndarray | None:
+    """How much more than full depth's answers are off the labels, (n); None = no labels."""
+    labels = _labels(rows)
+    return None if labels is None else output.loss(answers, labels) - output.loss(full, labels)
 
 
 def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifier, witness: Seen) -> list[Spot]:
     """A point's part of the page; none for full depth."""
     if one.setting is None or one.certificate is None:
         return []
-    run, rungs = witness.runs[one.setting.pruning], rungs_of(one.setting, witness)
+    run, rungs, output = witness.runs[one.setting.pruning], rungs_of(one.setting, witness), classifier.output
     answers = run.predictions()[np.arange(len(rungs)), rungs]
     lost = witness.losses_of(one.setting)
     low, high = band(risk_by_name(result["criterion"], classifier.output), lost, result["confidence"])
@@ -118,7 +137,9 @@ def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifie
         accuracy=_accuracy(answers, witness),
         exits=exit_shares(rungs, run.n_rungs),
         tokens=tokens_left(*_of_last_tier(classifier, run.kept, rungs, rule_of(classifier, one.setting))),
-        deciles=deciles(unsure, rungs < run.n_rungs - 1, answers, full, witness.rows.labels),
+        deciles=deciles(
+            unsure, rungs < run.n_rungs - 1, output.differs(answers, full), _lost(output, answers, full, witness)
+        ),
         sorted_by=sorted_by,
     )
     return [spot]
@@ -138,10 +159,12 @@ def _doubt(setting: Tried, classifier: AdaptiveClassifier, rows: Seen) -> tuple[
     All rows come by there; scores of other rungs could not be ranked together. A count cannot differ there yet, so the
     largest probability stands for it.
     """
-    first = setting.asked.index(True)
+    asked = tuple(int(rung) for rung in np.flatnonzero(setting.asked))
     score = "max-probability" if exit_score(setting.score).first_count is not None else setting.score
-    known = doubts(rows.runs[setting.pruning], score, (first,))
-    return known.values[:, 0], f"{score} after {classifier.rungs[first].name}"
+    # A change is known from the second on, up to which nobody can have left.
+    exits = asked[: 2 if exit_score(score).compares else 1]
+    known = doubts(rows.runs[setting.pruning], score, exits)
+    return known.values[:, -1], f"{score} after {classifier.rungs[exits[-1]].name}"
 
 
 def _costly(
@@ -165,9 +188,11 @@ def _costly(
 
 
 def _input(
-    classifier: AdaptiveClassifier, rows: Seen, row: int, rung: int, kept: np.ndarray, flops: int, answer: int
+    classifier: AdaptiveClassifier, rows: Seen, row: int, rung: int, kept: np.ndarray, flops: int, answer: Any
 ) -> Costly:
-    data, labels = rows.rows, classifier.manifest.labels
+    data, output, labels = rows.rows, classifier.output, _labels(rows)
+    label = None if labels is None else labels[row : row + 1]
+    wrong = label is not None and output.differs.binary and bool(output.loss(np.asarray(answer)[None], label)[0] > 0)
     pair = "" if data.pairs is None else f" ‖ {data.pairs[row]}"
     return Costly(
         text=data.texts[row] + pair,
@@ -175,6 +200,15 @@ def _input(
         kept=int(kept[kept > 0][-1]),
         rung=classifier.rungs[rung].name,
         gflops=float(flops / 1e9),
-        answer=str(labels[int(answer)]),
-        label=None if data.labels is None else str(labels[int(data.labels[row])]),
+        answer=_shown(classifier, answer),
+        label=None if label is None else _shown(classifier, label[0] if label.ndim == 1 else label[0] > 0),
+        wrong=wrong,
     )
+
+
+def _shown(classifier: AdaptiveClassifier, prediction: Any) -> str:
+    """A class, all labels that apply, or a number, as people read them."""
+    label = classifier.output.label(prediction, classifier.manifest.labels)
+    if isinstance(label, float):
+        return f"{label:.4g}"
+    return (", ".join(map(str, label)) or "none") if isinstance(label, tuple) else str(label)

@@ -24,7 +24,6 @@ from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.promises import Promise, certified, refuse_too_few, searched, usable_rungs
 from ziggurat.jobs.question_calibration import FlopsTime, question_rows, seen_questions
 from ziggurat.jobs.question_rows import answers_questions
-from ziggurat.jobs.refusals import refuse_but_classes
 from ziggurat.jobs.task_metrics import uncertified
 from ziggurat.policies.outputs import Output
 from ziggurat.report.competition import Progress
@@ -52,8 +51,6 @@ def calibrate(
     if html is not None:
         require_matplotlib()
     classifier = options.open(model)
-    if html is not None:
-        refuse_but_classes(classifier, model, "calibrate --html")
     risk, scores = _asked(classifier, promise)
     promise = replace(promise, criterion=risk.name, scores=scores)
     reference = None if promise.reference is None else _opened_reference(promise.reference, classifier, options)
@@ -159,6 +156,7 @@ def _summary(
     return {
         "model": model,
         "data": source,
+        "problem": str(classifier.output.problem),
         "criterion": promise.criterion,
         "confidence": promise.confidence,
         "reference": promise.reference,

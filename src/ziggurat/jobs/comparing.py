@@ -15,7 +15,8 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.jobs.analyses import accuracy_series
 from ziggurat.jobs.opening import sample
-from ziggurat.jobs.reporting import FULL_DEPTH, PRUNING, Request, Subject, caveats, write_report
+from ziggurat.jobs.reporting import Request, Subject, caveats, write_report
+from ziggurat.jobs.settings import FULL_DEPTH, PRUNING
 from ziggurat.report.analyses import summary
 from ziggurat.report.measure import interleave, paired_ratio
 from ziggurat.report.plots import Panel, Series

@@ -82,9 +82,9 @@ def compete(
     if not rules.batch_sizes or min(*rules.batch_sizes, rules.timed_texts, rules.search_texts, rules.repeats) < 1:
         raise UserError("batch sizes, texts and rounds must each be at least 1")
     refuse_small(model, "bench --peers")
+    refuse_but_classes(model, "bench --peers")
     ours = _opened_ours(model, options, rules.only)
     classifier = ours[0]
-    refuse_but_classes(classifier, model, "bench --peers")
     points = [point.name for point in classifier.manifest.operating_points] if points is None else points
     contestants = [_of_ours(one, point) for one in ours for point in (FULL, *points)]
     data = rows_to_measure(classifier, source, columns)

@@ -52,8 +52,8 @@ def draw(
     Controls that leave at a given rung compute the heads on their way, as the adaptive model must; fixed depth only its
     own. Times are of `timed_texts` rows, accuracy and FLOPs of all.
     """
+    refuse_but_classes(model, "bench --figure")
     classifier, batch_size = options.open(model), options.batch_size
-    refuse_but_classes(classifier, model, "bench --figure")
     rows = rows_to_measure(classifier, source, columns)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     every = classifier.every_rung(encoded, batch_size, tokens=classifier.token_rule)

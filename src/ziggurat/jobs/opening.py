@@ -16,6 +16,7 @@ from ziggurat.data.squad import Questions
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Role, as_dataset, load, load_builtin
 from ziggurat.data.tokenize import Encoded
+from ziggurat.data.windows import Windows
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
@@ -131,7 +132,7 @@ def data_and_split(source: str) -> tuple[str, str]:
     return (path.resolve().parent.name, path.stem) if path.exists() else (source, str(Role.TEST))
 
 
-def lengths_summary(encoded: Encoded) -> Mapping[str, Any]:
+def lengths_summary(encoded: Encoded | Windows) -> Mapping[str, Any]:
     """What a result row says about its texts."""
     lengths = encoded.lengths
     return {"tokens_mean": float(lengths.mean()), "tokens_p99": float(np.percentile(lengths, 99))}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ziggurat.encoder.folder import ENCODER, read_manifest, tier_folders
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe
 from ziggurat.types import Problem
@@ -35,12 +34,13 @@ def refuse_other_problem(recipe: Recipe, problem: Problem | None) -> None:
         )
 
 
-def refuse_but_classes(classifier: AdaptiveClassifier, model: str, command: str) -> None:
+def refuse_but_classes(model: str, command: str) -> None:
     """UserError for a model that answers with anything but one of its classes."""
-    if classifier.manifest.problem_type != Problem.SINGLE_LABEL:
+    problem = read_manifest(local_folder(model)).problem_type
+    if problem != Problem.SINGLE_LABEL:
         raise UserError(
-            f"{model}: `ziggurat {command}` is about classes, and the model's problem is "
-            f"{classifier.manifest.problem_type}; `eval`, `bench`, `calibrate` and `predict` know it"
+            f"{model}: `ziggurat {command}` is about classes, and the model's problem is {problem}; `eval`, `bench`, "
+            "`calibrate`, `explain`, `report lengths` and `predict` know it"
         )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +20,17 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, replay
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
-from ziggurat.jobs.opening import ModelOptions, data_and_split, exit_rule, rows_to_measure, seen_in_training
+from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure, seen_in_training
+from ziggurat.jobs.question_rows import answers_questions
+from ziggurat.jobs.question_subject import QuestionSubject, question_subject
 from ziggurat.jobs.refusals import refuse_but_classes
-from ziggurat.policies.outputs import CLASSES
+from ziggurat.jobs.settings import Exits, settings_of
 from ziggurat.report.analyses import Measured
 from ziggurat.report.columns import filled
 from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
+from ziggurat.report.problem_metrics import METRICS
 from ziggurat.report.tables import csv_text, markdown
-
-FULL_DEPTH, EXITS, PRUNING, BOTH = "full depth", "exits", "pruning", "exits and pruning"
-
-
-@dataclass(frozen=True)
-class Exits:
-    """Which exits an analysis is of: the model's operating point, or one threshold for all models."""
-
-    operating_point: str = "balanced"
-    threshold: float | None = None
-    score: str | None = None  # None = entropy
-
-    @property
-    def name(self) -> str:
-        """What notes and titles call them."""
-        return (
-            f"at {self.operating_point}"
-            if self.threshold is None
-            else f"{self.score or CLASSES.scores[0]} {self.threshold:g}"
-        )
+from ziggurat.types import Problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +49,21 @@ class Subject:
     def n_rungs(self) -> int:
         """Places where it can answer."""
         return len(self.classifier.rungs)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens that it reads of each row, (n)."""
+        return self.encoded.lengths
+
+    @property
+    def cut(self) -> np.ndarray:
+        """Which rows it does not read whole, (n) bool."""
+        return self.encoded.truncated
+
+    @property
+    def most(self) -> int:
+        """Tokens that it reads of a row at most."""
+        return self.classifier.manifest.max_length
 
     @cached_property
     def unpruned(self) -> AllRungs:
@@ -89,13 +88,12 @@ class Subject:
         return exits_replayed(self, self.unpruned if rule.tokens is None else self.pruned, rule)
 
     def settings(self, exits: Exits) -> Mapping[str, ExitRule]:
-        """The model in full, and with each of the two ways to save that it has: alone, and together."""
-        never, tokens = rules.never(self.n_rungs), self.classifier.token_rule
-        rule = exit_rule(self.classifier, exits.operating_point, exits.threshold, exits.score)
-        found = {FULL_DEPTH: never, EXITS: replace(rule, tokens=None)}
-        if tokens is not None:
-            found |= {PRUNING: replace(never, tokens=tokens), BOTH: replace(rule, tokens=tokens)}
-        return found
+        """As `settings_of`."""
+        return settings_of(self.classifier, exits)
+
+    def run(self, rows: np.ndarray, rule: ExitRule) -> Callable[[], object]:
+        """What is timed: a rule on these rows, (m) indices."""
+        return partial(self.classifier.run, self.encoded.take(rows), rule, self.batch_size)
 
 
 def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measured:
@@ -103,13 +101,16 @@ def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measure
     classifier, everyone = subject.classifier, np.arange(len(subject.rows))
     rungs = replay(every.logits, rule)
     kept = classifier.ran(every.kept, rungs, rule)
-    predictions = every.logits[everyone, rungs].argmax(axis=1)
+    output, truth = classifier.output, subject.rows.truth
+    predictions = output.predictions(every.logits[everyone, rungs])
+    found = METRICS[output.problem]
     return Measured(
         predictions,
-        predictions == subject.rows.classes,
+        (predictions == truth.astype(predictions.dtype)).reshape(len(truth), -1).all(axis=1),
         (kept[:, classifier.layer_columns] > 0).sum(axis=1),
         kept,
         classifier.flops(every.kept, rule)[everyone, rungs],
+        None if output.problem is Problem.SINGLE_LABEL else lambda chosen: found(predictions[chosen], truth[chosen]),
     )
 
 
@@ -126,6 +127,12 @@ class Request:
     progress: bool = False
 
     def subjects(self, *refusals: Callable[[str], None]) -> Iterator[Subject]:
+        """The models of an analysis that is about classes, as `of_any_problem`; UserError for another one."""
+        for subject in self.of_any_problem(partial(refuse_but_classes, command="report"), *refusals):
+            assert isinstance(subject, Subject)
+            yield subject
+
+    def of_any_problem(self, *refusals: Callable[[str], None]) -> Iterator[Subject | QuestionSubject]:
         """One model after the other, opened when its turn comes; UserError where names do not tell them apart.
 
         `refusals` get every model before the first is opened, and raise a UserError for one that will not do.
@@ -140,8 +147,10 @@ class Request:
             for model in self.models:
                 refuse(model)
         for model, name in zip(self.models, names, strict=True):
+            if answers_questions(model):
+                yield question_subject(name, model, self.source, self.options, self.progress)
+                continue
             classifier = self.options.open(model)
-            refuse_but_classes(classifier, model, "report")
             rows = rows_to_measure(classifier, self.source, self.columns)
             encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
             yield Subject(name, model, classifier, rows, encoded, self.options.batch_size, self.progress)
@@ -152,7 +161,7 @@ class Request:
         return " ".join(data_and_split(self.source))
 
 
-def caveats(subject: Subject) -> list[str]:
+def caveats(subject: Subject | QuestionSubject) -> list[str]:
     """What a reader of the subject's figures must know: rows that trained it, texts that it did not read whole."""
     notes, n = [], len(subject.rows)
     if seen := seen_in_training(subject.model, subject.rows):
@@ -160,9 +169,8 @@ def caveats(subject: Subject) -> list[str]:
             f"Warning: {seen:,} of the {n:,} rows trained {subject.name} or chose something for it; "
             "its accuracy flatters."
         )
-    if cut := int(subject.encoded.truncated.sum()):
-        most = subject.classifier.manifest.max_length
-        notes.append(f"{cut:,} of the {n:,} texts are longer than the {most} tokens that {subject.name} reads.")
+    if cut := int(subject.cut.sum()):
+        notes.append(f"{cut:,} of the {n:,} texts are longer than the {subject.most} tokens that {subject.name} reads.")
     return notes
 
 

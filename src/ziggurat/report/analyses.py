@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
@@ -13,6 +13,7 @@ import numpy as np
 from ziggurat.report.measure import accuracy_interval
 
 QUARTILES = (("q25", 0.25), ("median", 0.5), ("q75", 0.75))
+Judge = Callable[[np.ndarray], Mapping[str, float]]  # rows (n, bool) → figures, the most important one first
 _Z = 1.96  # standard deviations on either side that hold 95 %
 
 
@@ -20,34 +21,42 @@ _Z = 1.96  # standard deviations on either side that hold 95 %
 class Measured:
     """What one setting of a model made of each of n rows."""
 
-    predictions: np.ndarray  # (n) int64, class indices
-    right: np.ndarray  # (n) bool
+    predictions: np.ndarray  # (n) int64, class indices; of other problems what their answers are
+    right: np.ndarray  # (n) bool, the label itself
     layers: np.ndarray  # (n) int64, encoder layers that ran
     kept: np.ndarray  # (n, L + 1) int64: tokens that entered layer 1, then those that each layer left; 0 = did not run
     flops: np.ndarray  # (n) int64, spent
+    judge: Judge | None = None  # how good answers are that are no classes; None = accuracy
+
+    def figures(self, rows: np.ndarray) -> Mapping[str, float]:
+        """How good the answers are to the rows where `rows` (n, bool) is true, of which there are some."""
+        if self.judge is not None:
+            return self.judge(rows)
+        correct, n = int(self.right[rows].sum()), int(rows.sum())
+        low, high = accuracy_interval(correct, n)
+        return {"accuracy": correct / n, "accuracy_low": low, "accuracy_high": high}
 
 
 def summary(measured: Measured, full: Measured, rows: np.ndarray | None = None) -> dict[str, Any]:
     """Quality and cost beside the full model, over the rows where `rows` (n, bool) is true (default: all of them).
 
-    Ratios are ratios of sums. Of no rows nothing is said but that there are none.
+    Figures of the full model have "full_" before their names, and of the first one there is the change. Ratios are
+    ratios of sums. Of no rows nothing is said but that there are none.
     """
     chosen = np.ones(len(measured.right), dtype=bool) if rows is None else rows
     n = int(chosen.sum())
     if n == 0:
         return {"n": 0}
-    correct = int(measured.right[chosen].sum())
-    low, high = accuracy_interval(correct, n)
-    full_accuracy = float(full.right[chosen].mean())
+    mine, theirs = measured.figures(chosen), full.figures(chosen)
+    first = next(iter(mine))
     spent, whole = measured.flops[chosen].sum(), full.flops[chosen].sum()
     return {
         "n": n,
         "tokens_mean": float(measured.kept[chosen].max(axis=1).mean()),  # of a cascade, the tier that read most
-        "accuracy": correct / n,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "full_accuracy": full_accuracy,
-        "accuracy_change": correct / n - full_accuracy,
+        **mine,
+        **{f"full_{name}": value for name, value in theirs.items() if not name.endswith(("_low", "_high"))},
+        f"{first}_change": mine[first] - theirs[first],
+        **({} if measured.judge is None else {"metric": first, "quality": mine[first], "full_quality": theirs[first]}),
         "flops_ratio": float(whole / spent),
         "relative_flops": float(spent / whole),
         "gflops_mean": float(spent / n / 1e9),

@@ -34,7 +34,7 @@ class Deciles:
 
     early: np.ndarray  # answered before full depth
     differs: np.ndarray  # answered otherwise than full depth
-    corrected: np.ndarray | None  # wrong, and full depth is right; None = no labels
+    corrected: np.ndarray | None  # wrong (or by how much), and full depth is right; None = no labels
     added: np.ndarray | None  # right, and full depth is wrong
 
 
@@ -67,6 +67,7 @@ class Costly:
     gflops: float
     answer: str
     label: str | None
+    wrong: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,21 +121,19 @@ def tokens_left(kept: np.ndarray, layers: np.ndarray) -> TokensLeft:
     return TokensLeft(kept[:, 1:].sum(axis=0) / read, (kept[:, 1:] * running).sum(axis=0) / read)
 
 
-def deciles(
-    doubt: np.ndarray, early: np.ndarray, answers: np.ndarray, full: np.ndarray, labels: np.ndarray | None
-) -> Deciles:
+def deciles(doubt: np.ndarray, early: np.ndarray, differs: np.ndarray, lost: np.ndarray | None) -> Deciles:
     """Where answers and full depth's part, by how unsure the model is: TangoBERT's Figure 4 for any rung.
 
-    `doubt` (n): larger is less sure, equal ones keep their order; `early` (n, bool): answered before full depth; the
-    answers, full depth's and labels (n) are class indices. The groups' sizes differ by one row at most.
+    `doubt` (n): larger is less sure, equal ones keep their order; `early` (n, bool): answered before full depth;
+    `differs` (n): how far the answer is from full depth's, of classes 0 or 1; `lost` (n) in [-1, 1]: how much more than
+    full depth's it is off the label, None = no labels. The groups' sizes differ by one row at most.
     """
     group = decile_of(doubt)
-    right, full_right = (None, None) if labels is None else (answers == labels, full == labels)
     return Deciles(
         early=per_decile(early, group),
-        differs=per_decile(answers != full, group),
-        corrected=None if right is None or full_right is None else per_decile(~right & full_right, group),
-        added=None if right is None or full_right is None else per_decile(right & ~full_right, group),
+        differs=per_decile(differs, group),
+        corrected=None if lost is None else per_decile(np.maximum(lost, 0), group),
+        added=None if lost is None else per_decile(np.maximum(-lost, 0), group),
     )
 
 
@@ -146,8 +145,8 @@ def decile_of(doubt: np.ndarray) -> np.ndarray:
 
 
 def per_decile(which: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Rows where `which` (n, bool) holds in each tenth, as shares of all n rows: (10)."""
-    counted: np.ndarray = np.bincount(group[which], minlength=DECILES) / len(group)
+    """Rows where `which` (n, bool or shares) holds in each tenth, as shares of all n rows: (10)."""
+    counted: np.ndarray = np.bincount(group, weights=which, minlength=DECILES) / len(group)
     return counted
 
 

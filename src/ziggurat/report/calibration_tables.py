@@ -96,14 +96,13 @@ def costly_table(picture: Picture) -> str:
 
 def _costly_row(one: Costly, labelled: bool) -> list[str]:
     text = one.text if len(one.text) <= _LONGEST else one.text[:_LONGEST] + " …"
-    wrong = one.label is not None and one.label != one.answer
     return [
         f'<span class="excerpt">{escape(text)}</span>',
         str(one.read),
         str(one.kept),
         one.rung,
         f"{one.gflops:.3g}",
-        f'<span class="wrong">{escape(one.answer)}</span>' if wrong else escape(one.answer),
+        f'<span class="wrong">{escape(one.answer)}</span>' if one.wrong else escape(one.answer),
         *([escape(str(one.label))] if labelled else []),
     ]
 

@@ -5,16 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ziggurat.types import Problem
+
 # By criterion: {} is how much, and against what.
 _PROMISES: Mapping[str, str] = {
     "accuracy": "loses at most {} of accuracy against {}",
     "agreement": "answers at most {} of texts otherwise than {}",
     "harm": "gets at most {} of texts wrong that are right with {}",
+    "hamming": "gets at most {} of all labels wrong beyond those of {}",
+    "subset-accuracy": "gets at most {} of texts not wholly right beyond those of {}",
+    "absolute-error": "errs by at most {} of the labels' range more than {}",
+    "squared-error": "has a squared error of at most {} of the squared range of labels above that of {}",
 }
 _AXES: Mapping[str, str] = {
     "accuracy": "accuracy lost (points)",
     "agreement": "answers that differ (%)",
     "harm": "answers made wrong (%)",
+    "hamming": "labels made wrong (%)",
+    "subset-accuracy": "texts no longer wholly right (%)",
+    "absolute-error": "error gained (% of the labels' range)",
+    "squared-error": "squared error gained (% of the squared range)",
+}
+_SHARES: Mapping[str, str] = {  # the same two of numbers and of sets, where an answer is more than right or wrong
+    "agreement": "answers by at most {} otherwise than {}, on average",
+    "harm": "loses at most {} on texts that lose anything, against {}, on average over all",
 }
 
 
@@ -37,6 +51,8 @@ def unit(criterion: str) -> str:
 def bound(result: Mapping[str, Any], target: float) -> str:
     """What a point of this target may lose: "loses at most 1 point of accuracy against full depth"."""
     promise = _PROMISES.get(result["criterion"], "has a loss of at most {} against {}")
+    if result.get("problem", Problem.SINGLE_LABEL) != Problem.SINGLE_LABEL:
+        promise = _SHARES.get(result["criterion"], promise)
     return promise.format(amount(result["criterion"], target), against(result))
 
 

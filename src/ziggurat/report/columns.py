@@ -23,6 +23,20 @@ _TIME = (
 )
 
 
+# How good answers are that are no classes; "full depth" is of the first of these that there is.
+_FIGURES = (
+    Column("f1", "F1", "", ".2%"),
+    Column("exact_match", "exact match", "", ".2%"),
+    Column("pearson", "Pearson", "", ".4f"),
+    Column("spearman", "Spearman", "", ".4f"),
+    Column("mean_absolute_error", "error", "mean absolute", ".4g"),
+    Column("micro_f1", "micro F1", "", ".2%"),
+    Column("macro_f1", "macro F1", "", ".2%"),
+    Column("subset_accuracy", "all labels right", "", ".2%"),
+    Column("full_quality", "full depth", "", ".4f"),
+)
+
+
 def _quartiles(name: str, header: str, form: str) -> tuple[Column, ...]:
     return (
         Column(f"{name}_median", f"{header}, median", "", form),
@@ -52,6 +66,7 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         _TOKENS,
         *ACCURACY_COLUMNS,
         _FULL,
+        *_FIGURES,
         _FLOPS,
         _MILLISECONDS,
         *_TIME,
@@ -65,6 +80,7 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         _N,
         *ACCURACY_COLUMNS,
         _FULL,
+        *_FIGURES,
         Column("accuracy_change", "change", "", "+.2%"),
         Column("relative_flops", "FLOPs", "of full depth", ".2%"),
         _LAYERS,

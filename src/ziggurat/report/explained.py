@@ -95,8 +95,10 @@ def decision(rung: Mapping[str, Any]) -> str:
 
 
 def likeliest(said: Mapping[str, Any]) -> str:
-    """The likeliest labels: "World 0.62, Business 0.30"; of a regression its number."""
+    """The likeliest labels: "World 0.62, Business 0.30"; of a regression its number, of a question its answer."""
     if "probabilities" not in said:
+        if isinstance(said["label"], str):
+            return legible(said["label"]) or "(no answer)"
         return f"{said['label']:.4g}"
     ordered = sorted(said["probabilities"].items(), key=lambda item: -item[1])[:SHOWN_LABELS]
     return ", ".join(f"{legible(label)} {share:.2f}" for label, share in ordered)
@@ -109,6 +111,10 @@ def facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
     change = f"{ratio:.2f}x fewer" if ratio >= 1 else f"{1 / ratio:.2f}x more"
     agreement = "the same answer" if explanation["agrees"] else "another answer"
     yield "answer", likeliest(explanation)
+    if "windows" in explanation:
+        shown = explanation["windows"]
+        place = f"characters {shown['start']}-{shown['end']} of the text"
+        yield "window", f"{shown['shown']} of {shown['of']}, {place}; a rung's score is that of the least sure window"
     yield "layers", f"{explanation['layers']} of {explanation['of_layers']} ran, at {explanation['operating_point']}"
     yield "tokens", f"{total - sum(gone.values())} of {total} stayed" + "; the text was cut" * explanation["truncated"]
     if explanation["pruning"] is not None:

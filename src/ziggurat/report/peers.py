@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ziggurat.data.tokenize import Encoded
+from ziggurat.data.windows import Windows
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError
 
@@ -70,11 +71,11 @@ class PeerKind:
 
 
 def padded(tokens: Sequence[np.ndarray], inputs: Sequence[str] = INPUTS) -> dict[str, np.ndarray]:
-    """Texts of (length_i, 2) token and segment ids as one batch of these `inputs`, zeros up to the longest."""
+    """Texts of (length_i, 2 …) token and segment ids as one batch of these `inputs`, zeros up to the longest."""
     longest = max(len(row) for row in tokens)
     grid = np.zeros((3, len(tokens), longest), dtype=np.int64)
     for place, row in enumerate(tokens):
-        grid[:2, place, : len(row)] = row.T
+        grid[:2, place, : len(row)] = row[:, :2].T
         grid[2, place, : len(row)] = 1
     return {name: part for name, part in zip(INPUTS, grid, strict=True) if name in inputs}
 
@@ -84,10 +85,10 @@ class TransformersPeer(Peer):
 
     name = "transformers SDPA"
 
-    def __init__(self, folder: Path, device: str = "cpu", dtype: str = "float32") -> None:
+    def __init__(self, folder: Path, device: str = "cpu", dtype: str = "float32", spans: bool = False) -> None:
         try:
             import torch
-            from transformers import AutoModelForSequenceClassification
+            from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
             from transformers.utils import logging
         except ModuleNotFoundError as error:
             raise UserError(f"the comparison needs {error.name}; pip install 'ziggurat[train]'") from None
@@ -96,21 +97,29 @@ class TransformersPeer(Peer):
         self.dtype = dtype
         self.device = torch.device("cpu" if device == "cpu" else "cuda")
         kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
-        model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa", dtype=kind)
+        classes = AutoModelForQuestionAnswering if spans else AutoModelForSequenceClassification
+        model = classes.from_pretrained(folder, attn_implementation="sdpa", dtype=kind)
+        self._spans = spans
         self.model = model.eval().to(self.device)
 
     def logits(self, batch: Feed) -> np.ndarray:
-        """(n, n_classes) float32 of one padded batch."""
+        """(n, n_classes) float32 of one padded batch; of spans (n x longest, 2)."""
         return self.run([self._tensors(batch)])
 
-    def prepare(self, encoded: Encoded, batches: Iterable[np.ndarray]) -> list[dict[str, Any]]:
+    def prepare(self, encoded: Encoded | Windows, batches: Iterable[np.ndarray]) -> list[dict[str, Any]]:
         """Padded tensors of each batch of indices, made beforehand: padding is not on the peer's clock."""
         return [self._tensors(padded([encoded.tokens[row] for row in rows])) for rows in batches]
 
     def run(self, prepared: Iterable[dict[str, Any]]) -> np.ndarray:
-        """Logits of all batches behind one another, (n, n_classes) float32."""
+        """Logits of all batches behind one another, as `logits`."""
         with self._torch.inference_mode():
-            return np.concatenate([self.model(**batch).logits.float().cpu().numpy() for batch in prepared])
+            said = [self._logits(self.model(**batch)).float().cpu().numpy() for batch in prepared]
+        return np.concatenate(said)
+
+    def _logits(self, output: Any) -> Any:
+        if not self._spans:
+            return output.logits
+        return self._torch.stack([output.start_logits, output.end_logits], dim=-1).flatten(0, 1)
 
     def _tensors(self, batch: Feed) -> dict[str, Any]:
         return {name: self._torch.from_numpy(part).to(self.device) for name, part in batch.items()}

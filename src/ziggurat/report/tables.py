@@ -61,6 +61,7 @@ RESULT_COLUMNS = (
 )
 
 METRIC_COLUMNS = (Column("metric", "metric"), Column("quality", "quality", "", ".4f"))  # where answers are no classes
+_EXACT = Column("exact_match", "exact match", "", ".4f")
 
 POINT_COLUMNS = (
     Column("label", "curve"),
@@ -79,7 +80,8 @@ def result_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     place = RESULT_COLUMNS.index(ACCURACY_COLUMNS[0])
     rest = RESULT_COLUMNS[place + len(ACCURACY_COLUMNS) :]
     quality = METRIC_COLUMNS if any("metric" in row for row in rows) else ACCURACY_COLUMNS
-    return (*RESULT_COLUMNS[:place], *quality, *measured, *rest)
+    spans = (_EXACT,) if any("exact_match" in row for row in rows) else ()
+    return (*RESULT_COLUMNS[:place], *quality, *spans, *measured, *rest)
 
 
 def markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:

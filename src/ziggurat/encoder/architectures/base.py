@@ -74,6 +74,7 @@ class Architecture:
     sizes: Mapping[str, str]  # a student's own sizes → where `config.json` says them
     read: Callable[[Config], EncoderSpec]
     table: Callable[[EncoderSpec], Table]
+    dense_spans: bool = False  # spans are read by all of the classifier, of each token, and not by a map `qa_outputs`
 
     def hf_class(self, task: str = "SequenceClassification") -> str:
         """The class of transformers that loads a saved folder, for `architectures` in its `config.json`."""

@@ -93,4 +93,4 @@ def table(spec: EncoderSpec) -> Table:
 
 
 SIZES = {"layers": "num_hidden_layers", "hidden": "hidden_size", "intermediate": "intermediate_size"}
-MODERNBERT = Architecture("ModernBert", "model.", SIZES, read, table)
+MODERNBERT = Architecture("ModernBert", "model.", SIZES, read, table, dense_spans=True)

@@ -186,15 +186,17 @@ void Pass::read_tokens(const Head& head, const float* states, int n, float* narr
 // What a head computes once for a sequence, from the rows of its first token (and, in a FastBERT head, all keys and values).
 void Pass::read_first(const Head& head, const float* states, const Edges& edges, float* logits) {
     const int width = head.classes.in, n_classes = model_.n_classes;
-    size_t operand = kernels_.operand_size(head.classes, STEP);
+    // Where every token is a sequence, as in spans, there are many rows: more of them share what is read of the weights.
+    const int most = head.query ? STEP : BLOCK;
+    size_t operand = kernels_.operand_size(head.classes, most);
     for (const auto* weights : {&head.query, &head.out, &head.dense})
-        if (*weights) operand = std::max(operand, kernels_.operand_size(**weights, STEP));
+        if (*weights) operand = std::max(operand, kernels_.operand_size(**weights, most));
     operand = round_up(operand, LINE);
     int longest = 0;
     for (int i = 0; i < count(edges); ++i) longest = std::max(longest, edges[i + 1] - edges[i]);
-    const size_t values = round_up(sizeof(float) * STEP * width, LINE);
+    const size_t values = round_up(sizeof(float) * most * width, LINE);
     const size_t attention = kernels_.attend_scratch(longest, std::max(width / FASTBERT_HEADS, 1));
-    in_blocks(count(edges), STEP, operand + 2 * values + attention, [&](int begin, int end, std::byte* scratch) {
+    in_blocks(count(edges), most, operand + 2 * values + attention, [&](int begin, int end, std::byte* scratch) {
         auto *one = reinterpret_cast<float*>(scratch + operand),
              *other = reinterpret_cast<float*>(scratch + operand + values);
         const int rows = end - begin;
