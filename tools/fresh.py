@@ -1,7 +1,7 @@
 """One text at a time by engines that have just been loaded: shapes that nobody has prepared for, then the same again.
 
-An engine that prepares itself for each length answers a text slowly when it first meets one of that length. Texts come in
-their order, one after the other; engines take turns by passes, for one's idle threads would slow another's next text.
+An engine that prepares itself for each length answers a text slowly when it first meets one of that length. Texts come
+in their order, one after the other; engines take turns by passes, for one's idle threads would slow another's next text.
 """
 
 from __future__ import annotations

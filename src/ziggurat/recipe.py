@@ -249,6 +249,7 @@ class Recipe:
     dropout: float | None = None  # share of activations dropped in training; None = what the checkpoint says
     select: float = 0.1  # share of the rows that chooses epochs and thresholds
     certify: float = 0.1  # share of the rows that is kept out of everything until `ziggurat calibrate`
+    grouped: bool = True  # rows that share text (phrases of one sentence) are shared out together
     exit_score: str | None = None  # of the operating points, see ziggurat.policies.exits; None = the problem's default
     temperatures: bool = False  # fit a temperature per rung on the select rows
     seed: int = 0

@@ -34,6 +34,7 @@ from ziggurat.report.measure import Timing
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ENGINE = ModelOptions("cpu")
+SHARES = Fractions(0.7, 0.1, 0.2, 0.0)  # a tenth of 240 rows would certify by luck alone
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,8 @@ def no_clock(monkeypatch):
 @pytest.fixture(scope="module")
 def teacher(rows_file, tiny_recipe, tiny_checkpoint, tmp_path_factory):
     out = tmp_path_factory.mktemp("teacher") / "model"
-    train_classifier(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
+    shares = dataclasses.replace(QUIET, certify=SHARES.certify)
+    train_classifier(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), shares)
     return out
 
 
@@ -65,7 +67,7 @@ def test_a_static_model_says_what_its_teacher_says(taught, teacher, rows_file):
 
 def test_it_has_seen_its_own_rows_and_its_teachers(taught, teacher, rows_file):
     out, summary = taught
-    roles, seen = split_roles(load(str(rows_file)), Fractions()), trained_rows(out)
+    roles, seen = split_roles(load(str(rows_file)), SHARES), trained_rows(out)
     assert np.isin(trained_rows(teacher), seen).all()
     assert np.isin(roles[Role.TRAIN].hashes, seen).all() and np.isin(roles[Role.SELECT].hashes, seen).all()
     assert not np.isin(roles[Role.CERTIFY].hashes, seen).any()
@@ -76,7 +78,7 @@ def test_it_has_seen_its_own_rows_and_its_teachers(taught, teacher, rows_file):
 
 def test_without_a_teacher_labels_are_learned(rows_file, tiny_checkpoint, tmp_path):
     train_classifier(str(rows_file), tmp_path / "m", "static", str(tiny_checkpoint), QUIET)
-    rows = split_roles(load(str(rows_file)), Fractions())[Role.CERTIFY]
+    rows = split_roles(load(str(rows_file)), SHARES)[Role.CERTIFY]
     answers = AdaptiveClassifier.from_pretrained(tmp_path / "m").predict(rows.texts)
     assert np.mean([a.label == rows.label_names[i] for a, i in zip(answers, rows.labels, strict=True)]) > 0.8
 
@@ -91,7 +93,7 @@ def test_rows_without_labels_need_a_teacher(rows_file, model_folder, tiny_checkp
 
 
 def test_labels_have_their_share_where_there_are_any(rows_file, teacher):
-    roles = split_roles(load(str(rows_file)), Fractions())
+    roles = split_roles(load(str(rows_file)), SHARES)
     rows, select = roles[Role.TRAIN], roles[Role.SELECT]
     some = dataclasses.replace(rows, labels=np.where(np.arange(len(rows)) % 2, rows.labels, -1))
     opened = Teacher(teacher, AdaptiveClassifier.from_pretrained(teacher, "cpu"))
@@ -187,7 +189,7 @@ def test_the_tango_recipe_builds_a_cascade_from_rows(rows_file, tiny_recipe, tin
     assert [tier.manifest.kind for tier in classifier.tiers] == ["static", "encoder"]
     assert [point["name"] for point in made["operating_points"]] == ["exact", "balanced", "fast"]
     assert not (tmp_path / "out.tiers").exists()
-    rows = split_roles(load(str(rows_file)), Fractions())[Role.CERTIFY]
+    rows = split_roles(load(str(rows_file)), SHARES)[Role.CERTIFY]
     answers = classifier.predict(rows.texts, "fast")
     assert np.mean([a.label == rows.label_names[i] for a, i in zip(answers, rows.labels, strict=True)]) > 0.7
     assert sum(answer.trace.rung == 0 for answer in answers) > 0

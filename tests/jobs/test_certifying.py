@@ -12,7 +12,7 @@ from machines import made_up_profile
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.cli.calibration import calibration_text
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.data.tasks import Role, as_dataset, load
+from ziggurat.data.tasks import Fractions, Role, as_dataset, load, split_roles
 from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest, write_point
 from ziggurat.engine import rules
 from ziggurat.engine.runner import replay
@@ -158,11 +158,9 @@ def test_agreement_needs_no_labels_and_accuracy_does(folder, rows_file, tmp_path
 
 def test_rows_that_trained_the_model_are_left_out_and_those_that_chose_order_the_path(folder, rows_file, monkeypatch):
     classifier = ENGINE.open(str(folder))
-    recipe = {"recipe": {"select": 0.3, "certify": 0.3}}
+    recipe = {"recipe": {"select": 0.3, "certify": 0.3, "grouped": True}}
     classifier.manifest = replace(classifier.manifest, training=recipe)
     everything = load(str(rows_file))
-    from ziggurat.data.tasks import Fractions, Role, split_roles
-
     roles = split_roles(everything, Fractions(0.4, 0.3, 0.3, 0.0))
     used = np.concatenate([roles[Role.TRAIN].hashes, roles[Role.SELECT].hashes])
     monkeypatch.setattr(rows_module, "trained_rows", lambda path: used)
@@ -285,3 +283,41 @@ def test_texts_that_are_parts_of_trained_ones_are_counted_and_told(folder, tmp_p
     result = calibrate(str(folder), str(path), LOOSE, options=ENGINE)
     assert result["overlap"] == (1.0 if parts else 0.0)
     assert ("warning: 100% of the certifying texts are parts" in calibration_text(result)) == parts
+
+
+def stories(folder_of, n: int = 60) -> str:
+    """A file of rows of which every four are one sentence and phrases of it; where it is."""
+    rng, lines = np.random.default_rng(3), []
+    for number in range(n):
+        words = [f"own{number}", *rng.choice(["bat", "kin", "lot", "mur", "nesh", "pond", "rass"], 11)]
+        label = ("river", "stone", "tower")[number % 3]
+        parts = (words, words[:6], words[:4], words[:1])
+        lines += [json.dumps({"text": " ".join(part), "label": label}) for part in parts]
+    path = folder_of / "stories.jsonl"
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+@pytest.mark.parametrize("grouped", [True, False, None])
+def test_rows_that_share_text_order_or_certify_together(folder, tmp_path, monkeypatch, grouped):
+    classifier, source = ENGINE.open(str(folder)), stories(tmp_path)
+    shares = {"select": 0.3, "certify": 0.3} | ({} if grouped is None else {"grouped": grouped})
+    classifier.manifest = replace(classifier.manifest, training={"recipe": shares})
+    everything = load(source)
+    roles = split_roles(everything, Fractions(0.4, 0.3, 0.3, 0.0), grouped=bool(grouped))
+    used = np.concatenate([roles[Role.TRAIN].hashes, roles[Role.SELECT].hashes])
+    monkeypatch.setattr(rows_module, "trained_rows", lambda path: used)
+    monkeypatch.setattr(rows_module, "ENOUGH", 20)
+    found = calibration_rows(str(folder), classifier, source, DEFAULT_COLUMNS, RISKS["accuracy"])
+    assert set(found.order.texts) == set(roles[Role.SELECT].texts)  # as the folder's rows were shared out
+    assert (found.overlap > 0.3) == (not grouped)
+    monkeypatch.setattr(rows_module, "trained_rows", lambda path: used[:0])
+    found = calibration_rows(str(folder), classifier, source, DEFAULT_COLUMNS, RISKS["accuracy"])
+    first = [{text.split()[0] for text in part.texts} for part in (found.order, found.certify)]
+    assert not first[0] & first[1] and found.groups == len(first[1])
+
+
+def test_how_many_groups_certify_is_told_where_rows_share_text(folder, rows_file, tmp_path):
+    result = calibrate(str(folder), stories(tmp_path), LOOSE, options=ENGINE)
+    assert f"rows are {result['groups']:,} by the text that they share" in calibration_text(result)
+    assert "by the text" not in calibration_text(calibrate(str(folder), str(rows_file), LOOSE, options=ENGINE))

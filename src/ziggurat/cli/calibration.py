@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ziggurat.jobs.opening import ModelOptions
 
 
+_APART = 0.5  # groups of certifying rows per row, below which people are told
 _MUCH = 0.1  # share of texts that are parts of trained ones, from which on people are told
 
 
@@ -108,10 +109,19 @@ def calibration_text(result: dict[str, Any]) -> str:
         "",
     ]
     lines += [_point_text(entry, result["unit"]) for entry in result["points"]]
+    if 0 < result["groups"] < _APART * rows["certify"]:
+        lines += ["", _groups_text(rows["certify"], result["groups"])]
     if result["overlap"] > _MUCH:
         lines += ["", _overlap_text(result["overlap"])]
     lines += ["", "Use one with --operating-point NAME in predict, eval and bench."]
     return "\n".join([*lines, *([f"report  {result['html']}"] if "html" in result else [])])
+
+
+def _groups_text(rows: int, groups: int) -> str:
+    return (
+        f"note: the {rows:,} certifying rows are {groups:,} by the text that they share, and are counted as if each "
+        "were\ndrawn alone: the confidence is less than it says. More texts that share none make up for it."
+    )
 
 
 def _overlap_text(overlap: float) -> str:

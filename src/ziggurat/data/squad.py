@@ -89,7 +89,7 @@ class Questions:
 
     def has_role(self, fractions: Fractions, role: Role) -> np.ndarray:
         """Which questions `split_questions` gives this role, (n) bool."""
-        return has_role(Rows(self.articles, None, None, self.source), fractions, role)
+        return has_role(Rows(self.articles, None, None, self.source), fractions, role, grouped=False)
 
     def require(self, *roles: Role) -> Questions:
         """Itself if its role is one of `roles`, else a UserError that says why these are the wrong ones."""

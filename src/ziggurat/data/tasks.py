@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ziggurat.data.groups import stand_ins
 from ziggurat.data.labels import Names, label_array, label_keys, labelled, names_of, problem_of, unlabelled
 from ziggurat.data.named import parse_source
 from ziggurat.data.named_rows import task_rows
@@ -108,6 +109,12 @@ class Dataset:
         return _hash_rows(self.texts, self.pairs, purpose=b"row")
 
     @cached_property
+    def group_hashes(self) -> np.ndarray:
+        """Content hash of the row that stands for each row and all that share text with it, (n) uint64."""
+        found: np.ndarray = self.hashes[stand_ins(self.texts, self.pairs, self.hashes)]
+        return found
+
+    @cached_property
     def digest(self) -> str:
         """Hash of the whole set, labels included: 32 hex digits that do not depend on the order of the rows."""
         labels = np.full(len(self), -1) if self.labels is None else label_keys(self.labels)
@@ -140,7 +147,7 @@ def load(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool 
 
 def load_builtin() -> dict[Role, Dataset]:
     """The built-in data set in its fixed roles."""
-    return split_roles(stdlib_docs(), STDLIB_FRACTIONS)
+    return split_roles(stdlib_docs(), STDLIB_FRACTIONS, grouped=False)
 
 
 def split_roles(
@@ -148,14 +155,16 @@ def split_roles(
     fractions: Fractions = Fractions(),
     label_names: Names | None = None,
     problem: Problem | None = None,
+    grouped: bool = True,
 ) -> dict[Role, Dataset]:
     """One data set for each role whose fraction is above 0.
 
-    The role comes from the content alone: the same text (up to case and white space) gets the same role in whatever
-    file and order it comes, so roles stay disjoint when rows are added. `label_names` defaults to those of the data
-    set, else to the sorted distinct labels, `problem` to what they look like. Among labelled rows, unlabelled ones
-    train, unless the same text is held out with a label; then they are left out. Rows without any label are shared out
-    like others if `label_names` says what the classes are.
+    The role comes from the content alone, up to case and white space, in whatever order rows come: of a row that
+    shares no text with others from its own, so that it is the same in every file; of rows that do from the longest of
+    their group (`groups.stand_ins`), so that none certifies what a part of it has trained. Not `grouped`: each from its
+    own. `label_names` defaults to those of the data set, else to the sorted distinct labels, `problem` to what they
+    look like. Among labelled rows, unlabelled ones train, unless their group is held out with a label; then they are
+    left out. Rows without any label are shared out like others if `label_names` says what the classes are.
 
     Raises:
         UserError: no labels, one class only, labels of mixed types, an unknown label, or a role that gets no rows.
@@ -166,23 +175,25 @@ def split_roles(
     if labels is None and label_names is None:
         raise UserError(f"{rows.source}: no labels; add a label column or name the right one")
     everything = Dataset(rows.texts, rows.pairs, labels, names, Role.TRAIN, rows.source, problem)
-    places = _places(rows, fractions)
+    standing = stand_ins(rows.texts, rows.pairs, everything.hashes) if grouped else np.arange(len(rows))
+    groups, places = everything.hashes[standing], _places(rows, fractions)[standing]
     bare = np.zeros(len(rows), dtype=bool) if labels is None else ~labelled(labels)
-    withheld = bare & (places != 0) & np.isin(everything.hashes, everything.hashes[~bare])
+    withheld = bare & (places != 0) & np.isin(groups, groups[~bare])
     places[bare] = 0  # 0 = train, the first role
     sets = {}
     for place, (role, fraction) in enumerate(zip(Role, astuple(fractions), strict=True)):
         here = (places == place) & ~withheld
         if fraction > 0 and not (here & ~bare).any():
-            raise _too_few(rows, role, fraction)
+            raise _too_few(rows, role, fraction, len(np.unique(groups)))
         if here.any():
             sets[role] = replace(everything.take(np.flatnonzero(here)), role=role)
     return sets
 
 
-def has_role(rows: Rows, fractions: Fractions, role: Role) -> np.ndarray:
+def has_role(rows: Rows, fractions: Fractions, role: Role, grouped: bool = True) -> np.ndarray:
     """Which rows `split_roles` would give this role if all were labelled, (n) bool."""
-    return _places(rows, fractions) == list(Role).index(role)
+    found = _places(rows, fractions) == list(Role).index(role)
+    return found[stand_ins(rows.texts, rows.pairs, _hash_rows(rows.texts, rows.pairs, b"row"))] if grouped else found
 
 
 def as_dataset(rows: Rows, role: Role, label_names: Names, problem: Problem | str = Problem.SINGLE_LABEL) -> Dataset:
@@ -229,10 +240,11 @@ def _hash(text: str, purpose: bytes) -> int:
     return int.from_bytes(state.digest(), "little")
 
 
-def _too_few(rows: Rows, role: Role, fraction: float) -> UserError:
-    """A role without rows; with 5 / fraction distinct rows that happens less than once in a hundred times (e^-5)."""
+def _too_few(rows: Rows, role: Role, fraction: float, groups: int) -> UserError:
+    """A role without rows; with 5 / fraction groups of rows that happens less than once in a hundred times (e^-5)."""
     needed = math.ceil(5 / fraction)
+    shared = f" that are {groups} by the text they share" if groups < len(rows) else ""
     return UserError(
-        f"{rows.source}: no {role} rows: {len(rows)} rows are too few for a fraction of {fraction:g}; "
+        f"{rows.source}: no {role} rows: {len(rows)} rows{shared} are too few for a fraction of {fraction:g}; "
         f"use about {needed} different labelled rows or more"
     )

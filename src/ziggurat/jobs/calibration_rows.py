@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class CalibrationRows:
     order: Any  # a Dataset or Questions: learn the path of settings
     certify: Any  # likewise: test it; in a fixed random order, as the betting bound needs
     left_out: int  # rows of the source that trained the model, or chose for it and order nothing
+    groups: int = 0  # of the certifying rows, by the text that they share; 0 = not counted
     overlap: float = 0.0  # share of the certifying texts that are a part of one that trained, or have one as a part
 
 
@@ -49,7 +50,7 @@ def calibration_rows(
     if risk.needs_labels:
         _check_labels(rows.certify, risk)
     _check_range(classifier, rows, risk)
-    return rows
+    return replace(rows, groups=len(np.unique(rows.certify.group_hashes)))
 
 
 def _builtin(classifier: AdaptiveClassifier) -> CalibrationRows:
@@ -72,14 +73,15 @@ def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns:
     chose = np.flatnonzero(seen & _that_chose(classifier, loaded))
     overlap = _overlap(fresh, everything.take(np.flatnonzero(seen)))
     if len(chose) >= ENOUGH:
-        return CalibrationRows(_shuffled(everything.take(chose)), fresh, int(seen.sum()) - len(chose), overlap)
-    ordering = fresh.hashes % _ORDERING == 0  # by content: a text that is there twice is on one side
+        return CalibrationRows(_shuffled(everything.take(chose)), fresh, int(seen.sum()) - len(chose), overlap=overlap)
+    groups = fresh.group_hashes  # what shares text with a row that ordered the path may not certify it
+    ordering = groups % _ORDERING == 0
     if ordering.sum() > MOST_ORDERING:
-        ordering &= fresh.hashes <= np.sort(fresh.hashes[ordering])[MOST_ORDERING - 1]
+        ordering &= groups <= np.sort(groups[ordering])[MOST_ORDERING - 1]
     if ordering.all() or not ordering.any():
         raise UserError(f"{source}: {len(fresh)} rows that the model has not seen; calibration needs some hundred")
     order, certify = (fresh.take(np.flatnonzero(chosen)) for chosen in (ordering, ~ordering))
-    return CalibrationRows(order, certify, int(seen.sum()), overlap)
+    return CalibrationRows(order, certify, int(seen.sum()), overlap=overlap)
 
 
 def _overlap(fresh: Dataset, seen: Dataset) -> float:
@@ -93,7 +95,8 @@ def _that_chose(classifier: AdaptiveClassifier, rows: Rows) -> np.ndarray:
     if not isinstance(recipe, Mapping):  # the folder does not say how its rows were shared out
         return np.zeros(len(rows), dtype=bool)
     select, certify = float(recipe["select"]), float(recipe["certify"])
-    return has_role(rows, Fractions(1 - select - certify, select, certify, 0.0), Role.SELECT)
+    grouped = bool(recipe.get("grouped", False))  # older folders shared rows out one by one
+    return has_role(rows, Fractions(1 - select - certify, select, certify, 0.0), Role.SELECT, grouped)
 
 
 def _shuffled(rows: Dataset) -> Dataset:

@@ -161,6 +161,7 @@ def _summary(
         "confidence": promise.confidence,
         "reference": promise.reference,
         "rows": {"order": len(rows.order), "certify": len(rows.certify), "left_out": rows.left_out},
+        "groups": rows.groups,
         "overlap": rows.overlap,
         "settings": sum(len(path) for path in paths),
         "batch_size": options.batch_size,

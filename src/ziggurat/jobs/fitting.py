@@ -64,7 +64,8 @@ def read_roles(
     task = task_of(source)
     problem = task.problem if problem is None and task is not None else problem
     rows = load(source, columns, labels_required=names is None)
-    return split_roles(rows if names is None else called_like(rows, names), fractions, names, problem)
+    named = rows if names is None else called_like(rows, names)
+    return split_roles(named, fractions, names, problem, recipe.grouped)
 
 
 def shared_like(recipe: Recipe, teacher: Path, options: TrainOptions) -> Recipe:
@@ -73,7 +74,8 @@ def shared_like(recipe: Recipe, teacher: Path, options: TrainOptions) -> Recipe:
     if not isinstance(theirs, Mapping):
         return recipe
     certify = float(theirs["certify"]) if options.certify is None else options.certify
-    return replace(recipe, select=float(theirs["select"]), certify=certify)
+    grouped = bool(theirs.get("grouped", False))  # older folders shared rows out one by one
+    return replace(recipe, select=float(theirs["select"]), certify=certify, grouped=grouped)
 
 
 def fit_roles(

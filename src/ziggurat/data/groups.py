@@ -1,0 +1,166 @@
+"""Rows that share text: phrases of one sentence, one story under two headlines, pairs with a text in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ziggurat.data.overlap import LEAST
+
+_LONG = 8  # words: from here on texts of one to two times so many words are looked at together
+_MOST = 0.02  # of the rows: what more have in common is nobody's, and no group gets larger
+_FEW = 100  # rows that a group may always have
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no word is lost among the high powers
+_BITS = 26  # of a run's hash, looked up before the whole hash is: 64 MiB
+
+
+def stand_ins(texts: Sequence[str], pairs: Sequence[str] | None, hashes: np.ndarray) -> np.ndarray:
+    """The row that stands for each row's group, (n) int64: its longest; a row that shares no text is its own.
+
+    Two rows are in one group if a text of one is a run of words of a text of the other, or has more than half of its
+    words in such a run: 3 to 8 of them, 16, 32 and so on. A text of fewer words goes with one row that has it and joins
+    no others (none where rows are pairs). Case does not count, words are what stands between spaces. Runs that many
+    rows have join none, and no group is larger than 2 % of the rows (or 100): what is found last, the shortest, then
+    joins no more. With the `hashes` of the rows' contents, (n) uint64, the result depends on contents alone, not on
+    their order.
+    """
+    _, first, back, counts = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
+    sides = [texts] if pairs is None else [texts, pairs]
+    words = _Words([side[i] for i in first for side in sides], len(sides))
+    groups = _Groups(counts, max(_FEW, int(_MOST * len(hashes))))
+    found = [*_sharing(words, counts, groups.most)]
+    short = _short(words, counts, groups.most) if pairs is None else []
+    for joined in (*reversed(found), *short):
+        groups.join(joined)
+    return first[_longest(groups.roots(), words.per_row(len(first)))[back]]
+
+
+class _Words:
+    """Texts as numbers of words behind one another; each row has the same number of texts."""
+
+    def __init__(self, texts: Sequence[str], sides: int) -> None:
+        vocabulary: dict[str, int] = {}
+        counted: list[int] = []
+        numbers = (vocabulary.setdefault(word, len(vocabulary) + 1) for word in _words(texts, counted))
+        self.numbers = np.fromiter(numbers, dtype=np.uint64)
+        lengths = np.array(counted, dtype=np.int32)
+        self.rows = np.repeat(np.arange(len(texts), dtype=np.int32) // sides, lengths)
+        self.lengths = np.repeat(lengths, lengths)  # of the text that each word is of
+        ends = np.repeat(np.cumsum(lengths, dtype=np.int64), lengths)
+        self.left = (ends - np.arange(len(ends))).astype(np.int32)  # words to the text's end
+        self.longest = int(lengths.max(initial=0))
+
+    def runs(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Run lengths 1, 2, …, 8, 16, 32, … with the hashes of the runs that start at each word, across texts, too."""
+        hashes, length, power = self.numbers, 1, _BASE
+        while length <= self.longest:
+            yield length, hashes
+            if length < _LONG:
+                hashes, length = hashes[:-1] * _BASE + self.numbers[length:], length + 1
+            else:
+                power = np.uint64(pow(int(_BASE), length, 2**64))
+                hashes, length = hashes[:-length] * power + hashes[length:], 2 * length
+
+    def per_row(self, n_rows: int) -> np.ndarray:
+        """The number of words of each row, (n_rows) int64."""
+        return np.bincount(self.rows, minlength=n_rows)
+
+
+def _words(texts: Sequence[str], counted: list[int]) -> Iterator[str]:
+    """The words of all texts, text by text, never all at once; `counted` gets how many each has."""
+    for text in texts:
+        words = text.casefold().split()
+        counted.append(len(words))
+        yield from words
+
+
+@dataclass(frozen=True)
+class _Owners:
+    """Rows that have a run, run by run."""
+
+    runs: np.ndarray  # (m) int64, ascending
+    rows: np.ndarray  # (m) int64
+    whole: np.ndarray  # (m) bool, the run is most of a text of the row
+
+
+def _sharing(words: _Words, counts: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """Pairs of rows (m, 2) that share a run which is most of a text of one of them; longer runs later."""
+    for length, hashes in words.runs():
+        if length >= LEAST:
+            owners = _owners(words, length, hashes, counts, most)
+            same = owners.runs[1:] == owners.runs[:-1]
+            joined = np.stack([owners.rows[:-1][same], owners.rows[1:][same]], axis=1)
+            yield np.unique(joined, axis=0)
+
+
+def _short(words: _Words, counts: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """For texts of fewer words than a run has that joins: one row, of a longer text, that each is a part of."""
+    for length, hashes in words.runs():
+        if length >= LEAST:
+            return
+        owners = _owners(words, length, hashes, counts, most)
+        longer = np.flatnonzero(~owners.whole)
+        runs, place = np.unique(owners.runs[longer], return_index=True)
+        found = np.flatnonzero(owners.whole & np.isin(owners.runs, runs))
+        hosts = owners.rows[longer[place[np.searchsorted(runs, owners.runs[found])]]]
+        yield np.stack([hosts, owners.rows[found]], axis=1)
+
+
+def _owners(words: _Words, length: int, hashes: np.ndarray, counts: np.ndarray, most: int) -> _Owners:
+    """Who has the runs of so many words that are most of a text, without runs that too many rows have."""
+    starts = np.flatnonzero(words.left[: len(hashes)] >= length)
+    below = length + 1 if length < _LONG else 2 * length
+    whole = words.lengths[starts] < below
+    known = np.unique(hashes[starts[whole]])
+    shift = np.uint64(64 - _BITS)
+    likely = np.zeros(2**_BITS, dtype=bool)
+    likely[known >> shift] = True
+    perhaps = likely[hashes[starts] >> shift]
+    starts, whole = starts[perhaps], whole[perhaps]
+    run = np.minimum(np.searchsorted(known, hashes[starts]), max(len(known) - 1, 0))
+    hit = np.flatnonzero(known[run] == hashes[starts])
+    n = len(counts)
+    rows, where = np.unique(run[hit] * n + words.rows[starts[hit]], return_index=True)
+    run, rows, whole = rows // n, rows % n, whole[hit[where]]
+    few = np.bincount(run, weights=counts[rows], minlength=len(known))[run] <= most
+    return _Owners(run[few], rows[few], whole[few])
+
+
+class _Groups:
+    """Disjoint sets of rows that are joined pair by pair, none of them larger than `most`."""
+
+    def __init__(self, counts: np.ndarray, most: int) -> None:
+        self.most = most
+        self._sizes = counts.tolist()
+        self._parents = list(range(len(counts)))
+
+    def join(self, pairs: np.ndarray) -> None:
+        """One pair (m, 2) after the other; those whose groups would be too large together are left apart."""
+        sizes, parents = self._sizes, self._parents
+        for one, other in pairs.tolist():
+            a, b = self._root(one), self._root(other)
+            if a != b and sizes[a] + sizes[b] <= self.most:
+                a, b = (a, b) if sizes[a] >= sizes[b] else (b, a)
+                parents[b] = a
+                sizes[a] += sizes[b]
+
+    def roots(self) -> np.ndarray:
+        """A number for each row, (n) int64, the same for those of one group."""
+        return np.array([self._root(row) for row in range(len(self._parents))], dtype=np.int64)
+
+    def _root(self, row: int) -> int:
+        parents = self._parents
+        while parents[row] != row:
+            parents[row] = row = parents[parents[row]]
+        return row
+
+
+def _longest(groups: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """For each row the longest of its group, the first of those that are equally long, (n) int64."""
+    order = np.lexsort((-lengths, groups))
+    _, first, back = np.unique(groups[order], return_index=True, return_inverse=True)
+    found = np.empty_like(order)
+    found[order] = order[first[back]]
+    return found
