@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from cold import cold_starts, memories
+from fresh import fresh_engines
 from roofline import roofline
 from saved import acting_rules, flops_gains
 
@@ -213,6 +214,7 @@ RACES: dict[str, Callable[[Setting], Iterator[dict[str, Any]]]] = {
     "savings": savings,
     "cold_start": _cold,
     "memory": lambda setting: memories(setting.model, setting.threads, 3),
+    "fresh": lambda setting: fresh_engines(setting.model, setting.source, setting.threads, setting.encoded, 3),
     "avx2": without_avx512,
     "roofline": lambda setting: roofline(setting.threads, setting.rounds),
 }

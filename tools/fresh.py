@@ -1,7 +1,7 @@
 """One text at a time by engines that have just been loaded: shapes that nobody has prepared for, then the same again.
 
 An engine that prepares itself for each length answers a text slowly when it first meets one of that length. Texts come
-in their order, one after the other; engines take turns by passes, for one's idle threads would slow another's next text.
+in their order, one after the other; engines take turns by passes, for idle threads of one would slow the next text.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ziggurat.report.peers_open import KINDS, open_peers
 from ziggurat.report.peers_openvino import CALIBRATION_TEXTS
 
 PASSES = ("first", "second")
+OURS = "ziggurat"
 Answer = Callable[[Encoded], object]  # one text's logits
 
 
@@ -43,14 +44,20 @@ def fresh_engines(model: str, source: str, threads: int, encoded: Encoded, loads
                     seconds[name][each] = [_timed(partial(answer, one)) for one in ones]
             for name, both in seconds.items():
                 found.setdefault(name, []).append(both)
+    medians = {name: 1e3 * np.median(np.array(loaded), axis=2) for name, loaded in found.items()}  # (loads, passes)
     for name, loaded in found.items():
         for each, which in enumerate(PASSES):
-            p50 = [1e3 * float(np.median(both[each])) for both in loaded]
+            p50, of_theirs = medians[name][:, each], medians[OURS][:, each] / medians[name][:, each]
             yield {
                 "race": "fresh", "what": name, "dtype": "int8", "batch": 1, "pass": which, "rounds": loads,
-                "milliseconds_p50": float(np.median(p50)), "low": min(p50), "high": max(p50),
-                "milliseconds_p95": float(np.median([1e3 * np.quantile(both[each], 0.95) for both in loaded])),
+                "milliseconds_p50": _listed(p50), "of_theirs": _listed(of_theirs),
+                "milliseconds_p95": _listed(1e3 * np.quantile(np.array(loaded)[:, each], 0.95, axis=1)),
             }  # fmt: skip
+
+
+def _listed(values: np.ndarray) -> list[float]:
+    """Median, least and most."""
+    return [float(np.median(values)), float(values.min()), float(values.max())]
 
 
 def _opened(model: str, source: str, threads: int, scratch: Path) -> dict[str, Answer]:
@@ -59,7 +66,7 @@ def _opened(model: str, source: str, threads: int, scratch: Path) -> dict[str, A
     texts = ours.tokenizer.encode(calibration.rows.texts, calibration.rows.pairs).tokens
     setting = PeerSetting(local_folder(model), ours.spec, threads, scratch, texts)
     peers, _ = open_peers([kind for kind in KINDS if kind.dtype == "int8"], setting)
-    engines: dict[str, Answer] = {"ziggurat": partial(_ours, ours)}
+    engines: dict[str, Answer] = {OURS: partial(_ours, ours)}
     for peer in peers:
         if peer.streams == 1:
             engines[peer.name] = lambda one, peer=peer: peer.logits(padded(one.tokens, peer.inputs))
