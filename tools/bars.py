@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 Row = dict[str, Any]
@@ -136,6 +137,7 @@ def _own(rows: Sequence[Row]) -> list[Bar]:
         for acts in ("exits", "exits and pruning")
     ]  # fmt: skip
     fresh = race("fresh", max, "of_theirs", lambda row: (row["what"], row["pass"]) == ("OpenVINO", "first"))
+    narrow = partial(race, "answers", pick=lambda row: row["dtype"] == "int8")
     many = race("roofline", min, "tops", lambda row: row["what"] == "linear i8" and row["rows"] >= MANY_ROWS)
     counted = race("savings", min, "efficiency")
     return [
@@ -145,6 +147,10 @@ def _own(rows: Sequence[Row]) -> list[Bar]:
         *saved,
         bar("the same over FLOPs as papers count them, with all of full depth's last layer", None, True, "", 2, counted,
             "efficiency"),
+        bar("accuracy lost in int8, worst operating point", 0.3, False, " points", 2, narrow(max, "points_lost"),
+            "points_lost"),
+        bar("same answer at the same rung in int8 as in float32, worst operating point", 98, True, " %", 1,
+            narrow(min, "same_decision"), "same_decision"),
         bar("cold start, the slower dtype", 0.5, False, " s", 2, race("cold start", max, "seconds"), "seconds"),
         bar("memory above the weights, 32 x 128 tokens", 64, False, " MiB", 1, race("memory", max, "growth"), "growth"),
         bar(f"int8 products of {MANY_ROWS} rows and more, slowest shape", 0.85 * PEAK_TOPS, True, " TOP/s", 2, many,
@@ -170,5 +176,5 @@ def _where(row: Row) -> str:
     """Which of several systems it is."""
     if row["race"] == "roofline":
         return f"{row['d_in']} x {row['d_out']}, {row['rows']} rows"
-    name = f"`{row['what']}`, " if row["race"] == "savings" else ""
+    name = f"`{row['what']}`, " if row["race"] in ("savings", "answers") else ""
     return f"{name}{row['dtype']}" + (f", batch {row['batch']}" if row["race"] in ("savings", "never acting") else "")

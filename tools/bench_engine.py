@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from cold import cold_starts, memories
+from dtypes import answers_by_dtype
 from fresh import fresh_engines
 from roofline import roofline
 from saved import acting_rules, flops_gains
@@ -212,6 +213,7 @@ def _cold(setting: Setting) -> Iterator[dict[str, Any]]:
 RACES: dict[str, Callable[[Setting], Iterator[dict[str, Any]]]] = {
     "never_acting": never_acting,
     "savings": savings,
+    "answers": lambda setting: answers_by_dtype(setting.model, setting.source, setting.threads, setting.dtypes),
     "cold_start": _cold,
     "memory": lambda setting: memories(setting.model, setting.threads, 3),
     "fresh": lambda setting: fresh_engines(setting.model, setting.source, setting.threads, setting.encoded, 3),
