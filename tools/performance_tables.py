@@ -38,10 +38,10 @@ def latest_run(rows: Sequence[Row]) -> list[Row]:
 
 
 def latest_races(rows: Sequence[Row]) -> list[Row]:
-    """Of each race those of its last run, of the last row's model and processor."""
-    mine = [row for row in rows if _run(row)[1:] == _run(rows[-1])[1:]]
-    last = {row["race"]: row["date"] for row in mine}
-    return [row for row in mine if row["date"] == last[row["race"]]]
+    """Of each race and model those of its last run, on the last row's processor."""
+    mine = [row for row in rows if row["cpu"] == rows[-1]["cpu"]]
+    last = {(row["race"], row["model"]): row["date"] for row in mine}
+    return [row for row in mine if row["date"] == last[row["race"], row["model"]]]
 
 
 def latest_shapes(rows: Sequence[Row]) -> list[Row]:
@@ -59,7 +59,8 @@ def bars_table(peers: Sequence[Row], engine: Sequence[Row]) -> str:
     if not peers and not engine:
         return NOTHING
     lines = [bar.line for bar in bars(peers, engine)]
-    parts = [said(rows[0], name) for rows, name in ((peers, "Beside peers"), (engine, "The engine alone")) if rows]
+    parts = [said(peers[0], "Beside peers")] if peers else []
+    parts += [said(mine[0], "The engine alone") for _, mine in _grouped(engine, "model")]
     return "\n".join(["| measure | bar | measured |", "|---|---|---|", *lines]) + "\n\n" + "\n".join(parts) + "\n"
 
 
@@ -116,7 +117,8 @@ def engine_tables(rows: Sequence[Row]) -> str:
     if saved := by_race.get("savings"):
         head = ["point", "dtype", "batch", "time saved", "FLOPs saved", "the one over the other", "over FLOPs computed"]
         lines = [
-            [f"`{row['what']}` ({row['acts']})", row["dtype"], str(row["batch"]), f"{row['time_gain'][0]:.2f}x",
+            [f"`{row['what']}` ({row['acts']}){_whose(row, saved)}", row["dtype"], str(row["batch"]),
+             f"{row['time_gain'][0]:.2f}x",
              f"{row['flops_gain']:.2f}x", f"{row['efficiency'][0]:.2f}", f"{row['efficiency_computed'][0]:.2f}"]
             for row in saved
         ]  # fmt: skip
@@ -124,6 +126,11 @@ def engine_tables(rows: Sequence[Row]) -> str:
     if roof := by_race.get("roofline"):
         parts.append(_roof(roof))
     return "\n".join(parts) or NOTHING
+
+
+def _whose(row: Row, rows: Sequence[Row]) -> str:
+    """The model's name, where there are several."""
+    return f", `{row['model']}`" if len({one["model"] for one in rows}) > 1 else ""
 
 
 def _roof(rows: Sequence[Row]) -> str:
