@@ -168,7 +168,7 @@ def test_without_labels_the_page_is_whole_and_runs_no_text(calibrated, plain, un
 
 def test_where_nothing_is_certified_the_page_is_of_full_depth(calibrated, plain, rows_file):
     _, text, picture, (_, classifier, _, _, _, witness, _) = calibrated(
-        plain, rows_file, "accuracy", (("tight", 0.019),)
+        plain, rows_file, "accuracy", (("tight", 0.018),)
     )
     assert picture.spots == () and picture.costly_at == "full depth"
     assert "Nothing faster than full depth is promised" in text

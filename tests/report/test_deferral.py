@@ -99,8 +99,8 @@ def test_errors_by_tenth_add_up_and_are_those_of_a_calibrations_page(n, seed):
     found = list(errors_by_decile(confidence, right))
     assert [row["decile"] for row in found] == list(range(1, 11))
     assert sum(row["n"] for row in found) == n
-    # Class 1 is right, class 0 wrong.
-    page = deciles(-confidence, np.zeros(n, dtype=bool), *right.T.astype(int), np.ones(n, dtype=int))
+    first, last = right.T.astype(int)
+    page = deciles(-confidence, np.zeros(n, dtype=bool), first != last, last - first)
     assert [row["corrected"] for row in found] == pytest.approx(page.corrected)
     assert [row["introduced"] for row in found] == pytest.approx(page.added)
     assert sum(row["both_wrong"] for row in found) == pytest.approx((~right).all(axis=1).mean())

@@ -30,8 +30,8 @@ _FIGURES = (
     Column("pearson", "Pearson", "", ".4f"),
     Column("spearman", "Spearman", "", ".4f"),
     Column("mean_absolute_error", "error", "mean absolute", ".4g"),
-    Column("micro_f1", "micro F1", "", ".2%"),
-    Column("macro_f1", "macro F1", "", ".2%"),
+    Column("f1_micro", "micro F1", "", ".2%"),
+    Column("f1_macro", "macro F1", "", ".2%"),
     Column("subset_accuracy", "all labels right", "", ".2%"),
     Column("full_quality", "full depth", "", ".4f"),
 )
