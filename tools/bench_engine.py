@@ -34,6 +34,7 @@ from ziggurat.engine.native_backend import load_backend
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes, run
 from ziggurat.engine.scheduler import by_length, in_order
+from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
 from ziggurat.native import core
 from ziggurat.policies.exits import exit_score
@@ -223,4 +224,8 @@ RACES: dict[str, Callable[[Setting], Iterator[dict[str, Any]]]] = {
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.stderr.write(f"bench_engine: {error}\n")
+        sys.exit(2)
