@@ -32,21 +32,26 @@ def flops_gains(
 ) -> tuple[float, float]:
     """Full depth's FLOPs over the rule's: as they are counted everywhere, and as the engine computes them.
 
-    It computes an unpruned last layer for first tokens alone, in full depth too.
+    It computes the last layer for first tokens alone, in full depth too; where that layer prunes, scores for all.
     """
     rows = np.arange(len(lengths))
     spent = classifier.flops(outcomes.kept, rule)[rows, outcomes.rungs]
     full, spec = classifier.full_flops(lengths), classifier.spec
     unread = 0 if spec.pooling == "mean" else not_computed(spec, lengths)
-    at_last = 0 if spec.pooling == "mean" else not_computed(spec, outcomes.kept[:, -1])
-    if rule.tokens is not None and rule.tokens.prunes(spec.layers):
-        at_last = 0
+    tokens, entered, left = rule.tokens, outcomes.kept[:, -2], outcomes.kept[:, -1]
+    scored = tokens is not None and tokens.prunes(spec.layers)
+    at_last = 0 if spec.pooling == "mean" else not_computed(spec, entered, left, scored)
     spared = np.where(outcomes.rungs == len(classifier.rungs) - 1, at_last, 0)
     return float(full.sum() / spent.sum()), float((full - unread).sum() / (spent - spared).sum())
 
 
-def not_computed(spec: EncoderSpec, n: np.ndarray) -> np.ndarray:
-    """FLOPs of a last layer of n tokens that are for other tokens than the first; keys and values are for it."""
+def not_computed(spec: EncoderSpec, n: np.ndarray, left: np.ndarray | None = None, scored: bool = False) -> np.ndarray:
+    """FLOPs of a last layer that n tokens enter, `left` after its attention (None = all), for others than the first.
+
+    Keys and values are for the first token; of all queries and their products with keys so are scores.
+    """
     d, maps = spec.hidden, 3 if spec.gated else 2
     first = 4 * d * d * n + 4 * d * d + 4 * d * n + 2 * maps * d * spec.intermediate
-    return np.where(n > 0, layer_flops(spec, n, n, spec.layers) - first, 0)
+    scores = 2 * d * d * (n - 1) + 2 * d * n * n if scored else 0
+    counted = layer_flops(spec, n, n if left is None else left, spec.layers)
+    return np.where(n > 0, counted - first - scores, 0)

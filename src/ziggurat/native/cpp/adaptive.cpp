@@ -45,10 +45,13 @@ std::vector<int32_t> shorten(const Edges& chunk, const std::vector<uint8_t>& kep
     return index;
 }
 
+int64_t& kept_of(const Live& live, int i, int layer, int n_layers, const Outcomes& outcomes) {
+    return outcomes.kept[static_cast<int64_t>(live.sequences[i]) * (n_layers + 1) + layer];
+}
+
 void note_lengths(const Live& live, int layer, int n_layers, const Outcomes& outcomes) {
     for (int i = 0; i < count(live.edges); ++i)
-        outcomes.kept[static_cast<int64_t>(live.sequences[i]) * (n_layers + 1) + layer] =
-            live.edges[i + 1] - live.edges[i];
+        kept_of(live, i, layer, n_layers, outcomes) = live.edges[i + 1] - live.edges[i];
 }
 
 // Which tokens a layer leaves, from the scores of those that entered it.
@@ -61,13 +64,16 @@ std::vector<uint8_t> staying(const Live& live, const Chunk& chunk, int layer, co
     return kept;
 }
 
-// Scores and context of a chunk at a layer that prunes.
+// Scores and context of a chunk at a layer that prunes; of first tokens alone, as `context` (n_seqs, d), for a last layer.
 void score(Pass& pass, int layer, const float* states, const int64_t* positions, const Edges& edges, float* context,
-           float* scores, TokenScore kind) {
-    const bool predicted = kind == TokenScore::predicted;
+           float* scores, TokenScore kind, bool first) {
+    const bool predicted = kind == TokenScore::predicted, from_others = kind == TokenScore::received_from_others;
     if (predicted) pass.guess(layer, states, edges, scores);
-    pass.context(layer, states, positions, edges, context, predicted ? nullptr : scores,
-                 kind == TokenScore::received_from_others);
+    float* received = predicted ? nullptr : scores;
+    if (first)
+        pass.first_context(layer, states, positions, edges, context, received, from_others);
+    else
+        pass.context(layer, states, positions, edges, context, received, from_others);
 }
 
 // One layer, pruned or not.
@@ -92,7 +98,7 @@ void run_layer(Pass& pass, Live& live, int layer, const Rules& rules) {
         }
         work.scores.reserve(sizeof(float) * n);
         auto* scores = work.scores.as<float>();
-        score(pass, layer, states, places, chunk.edges, context, scores, rules.tokens.score);
+        score(pass, layer, states, places, chunk.edges, context, scores, rules.tokens.score, false);
         const auto index = shorten(chunk.edges, staying(live, chunk, layer, scores, rules), places, edges, positions);
         const int left = static_cast<int>(index.size());
         pass.finish(layer, {states, d, index.data(), left}, {context, d, index.data(), left}, out);
@@ -104,16 +110,29 @@ void run_layer(Pass& pass, Live& live, int layer, const Rules& rules) {
     std::swap(live.states, work.states);
 }
 
-// The last layer of a model where nobody reads more than the first token of each sequence.
-void run_last(Pass& pass, Live& live) {
+// The last layer of a model where nobody reads more than the first token of each sequence. What a rule would prune is
+// counted, and changes no answer.
+void run_last(Pass& pass, Live& live, const Rules& rules, const Outcomes& outcomes) {
     Workspace& work = pass.workspace();
     const int layer = pass.model().spec.layers, n = count(live.edges);
     const ptrdiff_t d = pass.model().spec.hidden;
+    note_lengths(live, layer, layer, outcomes);
     work.context.reserve(sizeof(float) * d * n);
     auto* context = work.context.as<float>();
     in_chunks(live.edges, [&](const Chunk& chunk) {
-        pass.first_context(layer, live.states.as<float>() + d * chunk.token, live.positions.data() + chunk.token,
-                           chunk.edges, context + d * chunk.first);
+        const float* states = live.states.as<float>() + d * chunk.token;
+        const int64_t* positions = live.positions.data() + chunk.token;
+        float* to = context + d * chunk.first;
+        if (!rules.tokens.prunes(layer))
+            return pass.first_context(layer, states, positions, chunk.edges, to, nullptr, false);
+        work.scores.reserve(sizeof(float) * chunk.edges.back());
+        auto* scores = work.scores.as<float>();
+        score(pass, layer, states, positions, chunk.edges, to, scores, rules.tokens.score, true);
+        const auto kept = staying(live, chunk, layer, scores, rules);
+        for (int i = chunk.first; i < chunk.end; ++i) {
+            const auto begin = kept.begin() + live.edges[i] - chunk.token;
+            kept_of(live, i, layer, layer, outcomes) = std::count(begin, begin + live.edges[i + 1] - live.edges[i], 1);
+        }
     });
     work.states.reserve(sizeof(float) * d * n);
     pass.finish(layer, {live.states.as<float>(), d, live.edges.data(), n}, {context, d, nullptr, n},
@@ -195,9 +214,8 @@ void advance(Pass& pass, Live& live, int first, int last, const Rules& rules, co
     for (size_t rung = 0; rung < model.rung_layers.size() && model.rung_layers[rung] < first; ++rung)
         if (rules.exits.asked(static_cast<int>(rung))) heard.push_back(static_cast<int>(rung));
     for (int layer = first; layer <= last && count(live.edges); ++layer) {
-        if (layer == model.spec.layers && !rules.tokens.prunes(layer) && !model.spec.mean_pooling) {
-            note_lengths(live, layer, model.spec.layers, outcomes);
-            run_last(pass, live);
+        if (layer == model.spec.layers && !model.spec.mean_pooling) {
+            run_last(pass, live, rules, outcomes);
         } else {
             run_layer(pass, live, layer, rules);
             note_lengths(live, layer, model.spec.layers, outcomes);

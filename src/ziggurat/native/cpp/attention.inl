@@ -186,7 +186,7 @@ template <class S> struct Attend {
             const float most = seen ? hide(scores, lanes, seen[first + r]) : S::greatest(best[r]);
             inverse[r] = exponentiate(scores + lanes.from, lanes.size(), most);
         }
-        mix<R>(plan, tokens, inverse, context + first * context_stride, context_stride);
+        if (context) mix<R>(plan, tokens, inverse, context + first * context_stride, context_stride);
         if (!received) return;
         for (int r = 0; r < R; ++r) {
             if (from_others) plan.scores[r * plan.score_stride + first + r] = 0;
@@ -203,12 +203,15 @@ template <class S> struct Attend {
         const ptrdiff_t d = static_cast<ptrdiff_t>(sequence.heads) * sequence.width;
         const float* query = sequence.qkv + static_cast<ptrdiff_t>(head) * sequence.width;
         pack_keys(query + d, sequence.stride, plan);
-        pack_values(query + 2 * d, sequence.stride, plan);
+        if (context) {
+            pack_values(query + 2 * d, sequence.stride, plan);
+            context += head * sequence.width;
+        }
         if (received) std::memset(received, 0, sizeof(float) * sequence.n);
         for (int i = 0, n; i < sequence.n; i += n) {
             n = even_share(sequence.n - i, S::ROWS);
-            BLOCKS[n - 1](plan, query, sequence.stride, sequence.seen, i, context + head * sequence.width,
-                          context_stride, received, from_others);
+            BLOCKS[n - 1](plan, query, sequence.stride, sequence.seen, i, context, context_stride, received,
+                          from_others);
         }
     }
 

@@ -100,7 +100,8 @@ struct Kernels {
     // Bytes of scratch that `attend` and `attend_first` want for sequences of up to n tokens and heads of this width.
     size_t (*attend_scratch)(int n, int width);
 
-    // Softmax attention of head `head` within one sequence: context[i * context_stride + head * width + …] for its n tokens.
+    // Softmax attention of head `head` within one sequence: context[i * context_stride + head * width + …] for its n tokens,
+    // unless `context` is null.
     // Unless `received` is null: received[j] = Σ over queries of the probability with which they attend to token j,
     // without the token's own query if `from_others`; with `seen`, each probability times the number of tokens that its
     // query sees. Queries are added in their order.

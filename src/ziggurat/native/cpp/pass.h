@@ -53,8 +53,9 @@ class Pass {
     void context(int layer, const float* states, const int64_t* positions, const Edges& edges, float* context,
                  float* scores, bool from_others);
 
-    // The same for the first token of each sequence alone: → context (n_seqs, d).
-    void first_context(int layer, const float* states, const int64_t* positions, const Edges& edges, float* context);
+    // The same for the first token of each sequence alone: → context (n_seqs, d). Scores are again of all tokens.
+    void first_context(int layer, const float* states, const int64_t* positions, const Edges& edges, float* context,
+                       float* scores, bool from_others);
 
     // The rest of the layer, token by token: states that entered it and their context (n, d) → out (n, d), not in place.
     void finish(int layer, Rows states, Rows context, float* out);
@@ -74,6 +75,9 @@ class Pass {
     void normalise(Rows rows, int d, const Norm& norm, float* y);
     void project(int layer, Rows states, const int64_t* positions, int from, int to, float* qkv);
     const Span* seen(int layer, const int64_t* positions, const Edges& edges);
+    void attend(const float* qkv, const Span* seen, const Edges& edges, float* context, float* scores,
+                bool from_others);
+    void attend_first(const float* query, const float* qkv, const Span* seen, const Edges& edges, float* context);
     void score(const float* received, const Span* seen, const Edges& edges, float* scores);
     void feed_forward(const Layer& weights, Rows rows, float* inner, float* y, void* operand);
     const float* read(const Head& head, const float* states, const Edges& edges);

@@ -67,12 +67,38 @@ const Span* Pass::seen(int layer, const int64_t* positions, const Edges& edges) 
 
 void Pass::context(int layer, const float* states, const int64_t* positions, const Edges& edges, float* context,
                    float* scores, bool from_others) {
-    const Spec& spec = model_.spec;
-    const int n = edges.back(), d = spec.hidden, pairs = count(edges) * spec.heads, most = longest(edges);
+    const int n = edges.back(), d = model_.spec.hidden;
     work_.qkv.reserve(sizeof(float) * 3 * d * n);
     auto* qkv = work_.qkv.as<float>();
     project(layer, {states, d, nullptr, n}, positions, 0, 3 * d, qkv);
+    attend(qkv, seen(layer, positions, edges), edges, context, scores, from_others);
+}
+
+void Pass::first_context(int layer, const float* states, const int64_t* positions, const Edges& edges, float* context,
+                         float* scores, bool from_others) {
+    const int n = edges.back(), d = model_.spec.hidden, n_seqs = count(edges);
+    work_.qkv.reserve(sizeof(float) * 3 * d * n);
+    auto* qkv = work_.qkv.as<float>();
     const Span* visible = seen(layer, positions, edges);
+    // Without scores nobody reads the other tokens' queries; they can be left out where columns fall into whole panels.
+    const int from = scores || d % model_.layers[layer - 1].qkv.panel ? 0 : d;
+    project(layer, {states, d, nullptr, n}, positions, from, 3 * d, qkv);
+    work_.narrow.reserve(sizeof(float) * 3 * d * n_seqs);
+    auto* query = work_.narrow.as<float>();
+    if (from)
+        project(layer, {states, d, edges.data(), n_seqs}, positions, 0, d, query);
+    else
+        for (int i = 0; i < n_seqs; ++i)
+            std::copy_n(qkv + static_cast<ptrdiff_t>(3) * d * edges[i], d, query + static_cast<ptrdiff_t>(3) * d * i);
+    attend_first(query, qkv, visible, edges, context);
+    if (scores) attend(qkv, visible, edges, nullptr, scores, from_others);
+}
+
+// Attention of all tokens; context or scores may be null.
+void Pass::attend(const float* qkv, const Span* seen, const Edges& edges, float* context, float* scores,
+                  bool from_others) {
+    const Spec& spec = model_.spec;
+    const int n = edges.back(), d = spec.hidden, pairs = count(edges) * spec.heads, most = longest(edges);
     float* received = nullptr;
     if (scores) {
         work_.received.reserve(sizeof(float) * spec.heads * n);
@@ -87,12 +113,26 @@ void Pass::context(int layer, const float* states, const int64_t* positions, con
                                      edges[pair / spec.heads + 1] - first,
                                      spec.heads,
                                      spec.width(),
-                                     visible ? visible + first : nullptr};
+                                     seen ? seen + first : nullptr};
+            float* to = context ? context + static_cast<ptrdiff_t>(d) * first : nullptr;
             float* column = received ? received + static_cast<ptrdiff_t>(n) * head + first : nullptr;
-            kernels_.attend(sequence, head, context + static_cast<ptrdiff_t>(d) * first, d, column, from_others, mine);
+            kernels_.attend(sequence, head, to, d, column, from_others, mine);
         }
     });
-    if (scores) score(received, visible, edges, scores);
+    if (scores) score(received, seen, edges, scores);
+}
+
+// Attention of first tokens alone, whose queries (n_seqs, d) lie 3 d floats apart.
+void Pass::attend_first(const float* query, const float* qkv, const Span* seen, const Edges& edges, float* context) {
+    const Spec& spec = model_.spec;
+    const ptrdiff_t d = spec.hidden;
+    in_blocks(count(edges), PAIRS, kernels_.attend_scratch(longest(edges), spec.width()),
+              [&](int begin, int end, std::byte* mine) {
+                  for (int i = begin; i < end; ++i)
+                      kernels_.attend_first(query + 3 * d * i, qkv + 3 * d * edges[i] + d, 3 * d,
+                                            seen ? seen[edges[i]].to : edges[i + 1] - edges[i], spec.heads,
+                                            spec.width(), context + d * i, mine);
+              });
 }
 
 // Means over heads (heads, n) → (n). Where tokens see a window alone, those at the edges are seen by fewer queries, whose
@@ -113,28 +153,6 @@ void Pass::score(const float* received, const Span* seen, const Edges& edges, fl
         const auto scale = static_cast<float>((edges[i + 1] - edges[i]) / sum);
         for (int token = edges[i]; token < edges[i + 1]; ++token) scores[token] *= scale;
     }
-}
-
-void Pass::first_context(int layer, const float* states, const int64_t* positions, const Edges& edges, float* context) {
-    const Spec& spec = model_.spec;
-    const int n = edges.back(), d = spec.hidden, n_seqs = count(edges);
-    work_.qkv.reserve(sizeof(float) * 3 * d * n);
-    auto* qkv = work_.qkv.as<float>();
-    // Nobody reads the other tokens' queries; they can be left out where the columns fall into whole panels.
-    const int from = d % model_.layers[layer - 1].qkv.panel ? 0 : d;
-    project(layer, {states, d, nullptr, n}, positions, from, 3 * d, qkv);
-    work_.narrow.reserve(sizeof(float) * 3 * d * n_seqs);
-    auto* query = work_.narrow.as<float>();
-    project(layer, {states, d, edges.data(), n_seqs}, positions, 0, from ? d : 3 * d, query);
-    const Span* visible = seen(layer, positions, edges);
-    const size_t scratch = kernels_.attend_scratch(longest(edges), spec.width());
-    in_blocks(n_seqs, PAIRS, scratch, [&](int begin, int end, std::byte* mine) {
-        for (int i = begin; i < end; ++i)
-            kernels_.attend_first(query + static_cast<ptrdiff_t>(3) * d * i,
-                                  qkv + static_cast<ptrdiff_t>(3) * d * edges[i] + d, 3 * d,
-                                  visible ? visible[edges[i]].to : edges[i + 1] - edges[i], spec.heads, spec.width(),
-                                  context + static_cast<ptrdiff_t>(d) * i, mine);
-    });
 }
 
 }  // namespace ziggurat
