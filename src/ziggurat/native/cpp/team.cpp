@@ -12,8 +12,8 @@ namespace ziggurat {
 namespace {
 
 // How long a worker looks out for the next round before it sleeps. A layer has several rounds, a few dozen microseconds
-// apart; waking a sleeper costs as much.
-constexpr auto PATIENCE = std::chrono::microseconds(50);
+// apart, and the caller's Python between two batches takes a few hundred; waking a sleeper costs fifty and more.
+constexpr auto PATIENCE = std::chrono::microseconds(300);
 constexpr int GLANCES = 64;  // between two looks at the clock
 
 void breathe() {
@@ -44,17 +44,18 @@ void Team::run(int n_tasks, const Task& task) {
     }
     task_ = &task;
     n_tasks_ = n_tasks;
-    next_.store(0, std::memory_order_relaxed);
-    idle_.store(0, std::memory_order_relaxed);
-    {
-        // Under the lock, so that no worker goes to sleep between its last look at the round and this change.
-        std::lock_guard<std::mutex> lock(mutex_);
-        round_.fetch_add(1, std::memory_order_release);
+    done_.store(0, std::memory_order_relaxed);
+    const uint64_t number = (round_.load(std::memory_order_relaxed) >> 32) + 1;
+    round_.store(number << 32 | static_cast<uint32_t>(n_tasks));
+    if (sleepers_.load()) {
+        // Under the lock, so that no worker goes to sleep between its last look at the round and this call.
+        const std::lock_guard<std::mutex> lock(mutex_);
+        wake_.notify_all();
     }
-    wake_.notify_all();
-    take(0);
-    const int others = static_cast<int>(workers_.size());
-    for (int glance = 0; idle_.load(std::memory_order_acquire) < others; ++glance) {
+    while (take(0)) {
+    }
+    // Nobody waits for those who found nothing to do: they may still be waking up.
+    for (int glance = 0; done_.load(std::memory_order_acquire) < n_tasks; ++glance) {
         // A worker that has no core of its own gets ours.
         if (glance < 4096)
             breathe();
@@ -63,25 +64,32 @@ void Team::run(int n_tasks, const Task& task) {
     }
 }
 
-void Team::take(int thread) {
-    for (int i = next_.fetch_add(1); i < n_tasks_; i = next_.fetch_add(1)) (*task_)(i, thread);
+// Takes a task that is left and does it; whether there was one.
+bool Team::take(int thread) {
+    uint64_t round = round_.load(std::memory_order_acquire);
+    do {
+        if (!static_cast<uint32_t>(round)) return false;
+    } while (!round_.compare_exchange_weak(round, round - 1, std::memory_order_acq_rel));
+    // The round cannot end before this task is done, so what it is about stays as it is.
+    (*task_)(n_tasks_ - static_cast<int>(static_cast<uint32_t>(round)), thread);
+    done_.fetch_add(1, std::memory_order_release);
+    return true;
 }
 
 void Team::work(int thread) {
-    unsigned seen = 0;
-    for (;;) {
+    const auto left = [&] { return static_cast<uint32_t>(round_.load()) != 0 || stop_; };
+    while (!stop_) {
+        if (take(thread)) continue;
         const auto until = std::chrono::steady_clock::now() + PATIENCE;
-        while (round_.load(std::memory_order_acquire) == seen && !stop_ && std::chrono::steady_clock::now() < until)
-            for (int glance = 0; glance < GLANCES && round_.load(std::memory_order_relaxed) == seen; ++glance)
+        while (!left() && std::chrono::steady_clock::now() < until)
+            for (int glance = 0; glance < GLANCES && !static_cast<uint32_t>(round_.load(std::memory_order_relaxed));
+                 ++glance)
                 breathe();
-        if (round_.load(std::memory_order_acquire) == seen) {
-            std::unique_lock<std::mutex> lock(mutex_);
-            wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen || stop_; });
-        }
-        if (stop_) return;
-        seen = round_.load(std::memory_order_acquire);
-        take(thread);
-        idle_.fetch_add(1, std::memory_order_release);
+        if (left()) continue;
+        std::unique_lock<std::mutex> lock(mutex_);
+        ++sleepers_;
+        wake_.wait(lock, left);
+        --sleepers_;
     }
 }
 

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -28,15 +29,17 @@ class Team {
 
   private:
     void work(int thread);
-    void take(int thread);
+    bool take(int thread);
 
     std::vector<std::thread> workers_;
     std::mutex mutex_;
     std::condition_variable wake_;
-    std::atomic<unsigned> round_{0};  // grows with every `run`; a worker that sees a new number takes part
     std::atomic<bool> stop_{false};
-    std::atomic<int> next_{0};  // the first task that nobody has taken
-    std::atomic<int> idle_{0};  // workers that are done with this round
+    // The number of this round above, how many of its tasks nobody has taken below. Both change at once, so that a worker
+    // who comes late takes no task of a round that it did not see begin.
+    std::atomic<uint64_t> round_{0};
+    std::atomic<int> sleepers_{0};
+    std::atomic<int> done_{0};  // tasks of this round
     const Task* task_ = nullptr;
     int n_tasks_ = 0;
 };
