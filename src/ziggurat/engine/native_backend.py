@@ -70,6 +70,7 @@ class NativeBackend:
         self.n_classes = int(self._core.n_classes)
         self.rung_layers = tuple(self._core.rung_layers)
         self.token_rule = token_rule(manifest.pruning, tensors)
+        self._latest: tuple[ExitRule | None, tuple[Any, Any] | None] = (None, None)
 
     def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
         """Token and segment ids (n_tokens, 2) → token states (n_tokens, d) of the tokens that the rule reads."""
@@ -131,6 +132,14 @@ class NativeBackend:
 
     def _rules(self, rule: ExitRule, rows: np.ndarray) -> tuple[Any, Any] | None:
         """The compiled engine's exit and pruning rules; None if it does not know this one."""
+        if rule.thresholds.ndim == 1:  # the same for every batch: not made again for each
+            latest = self._latest
+            if latest[0] is not rule:  # read and set at once: other threads may call with another rule
+                latest = self._latest = rule, self._compiled(rule, rule.thresholds[None])
+            return latest[1]
+        return self._compiled(rule, rule.thresholds[rows])
+
+    def _compiled(self, rule: ExitRule, thresholds: np.ndarray) -> tuple[Any, Any] | None:
         tokens = None
         if rule.tokens is not None:
             kinds = [name for name, keep in KINDS.items() if keep is rule.tokens.keep]
@@ -138,7 +147,6 @@ class NativeBackend:
                 return None
             tokens = _compiled_token_rule(kinds[0], rule.tokens)
         name, _, parameter = rule.score.partition("@")
-        thresholds = rule.thresholds[None] if rule.thresholds.ndim == 1 else rule.thresholds[rows]
         thresholds = np.ascontiguousarray(thresholds)
         weights = self._deferral(rule)
         return core().ExitRule(name, float(parameter or 0), thresholds, rule.temperatures, weights), tokens
