@@ -58,7 +58,7 @@ def profile_engine(
     effort: Effort = Effort(),
     clock: Clock = time.perf_counter,
 ) -> Profile:
-    """Times the engine in a grid of batch shapes, all of them in turn, and solves for the parts; about a minute.
+    """Times the engine in a grid of batch shapes, all of them in turn, and solves for the parts: a minute or two.
 
     `progress` gets the name of each call that has ended.
     """
