@@ -166,7 +166,7 @@ def bench_profile(
     if source is not None:
         encoded = _encoded(classifier, source, columns, texts)
         cases += [Case(source, encoded, size) for size in batch_sizes]
-    calls = {name: call for case in cases for name, call in case.calls(classifier, rules).items()}
+    calls = [case.calls(classifier, rules) for case in cases]
     profile, timings = profile_beside(classifier, calls, progress, dataclasses.replace(effort, rounds=rounds))
     keep_profile(profile, classifier)
     errors = [error for case in cases for error in case.errors(profile, classifier, rules, timings)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from math import ceil
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.jobs.profiling_runs import (
+    Call,
     Shape,
     Way,
     call_of,
@@ -35,6 +37,7 @@ from ziggurat.policies.prune import KINDS, TokenRule
 from ziggurat.report.measure import Clock, Timing, interleave
 from ziggurat.report.rows import cpu_name, n_cores
 
+_Group = Mapping[str, Callable[[], object]]  # calls by name, timed one after the other
 _CACHE = "ZIGGURAT_CACHE"
 _MOST_REPEATS = 100
 _LEAST_TOKENS = 192  # however slow the machine
@@ -55,38 +58,39 @@ def profile_engine(
     effort: Effort = Effort(),
     clock: Clock = time.perf_counter,
 ) -> Profile:
-    """Times the engine in a grid of batch shapes, all of them in turn, and solves for the parts; about a minute.
+    """Times the engine in a grid of batch shapes, all of them in turn, and solves for the parts: a minute or two.
 
     `progress` gets the name of each call that has ended.
     """
-    return profile_beside(classifier, {}, progress, effort, clock)[0]
+    return profile_beside(classifier, [], progress, effort, clock)[0]
 
 
 def profile_beside(
     classifier: AdaptiveClassifier,
-    beside: Mapping[str, Callable[[], object]],
+    beside: Sequence[_Group],
     progress: Callable[[str], None] | None = None,
     effort: Effort = Effort(),
     clock: Clock = time.perf_counter,
 ) -> tuple[Profile, dict[str, Timing]]:
-    """The same, and timings of other calls in the same rounds: a machine's speed drifts within minutes."""
+    """The same, and timings of groups of other calls in between: a machine's speed drifts within seconds."""
     lengths = length_grid(classifier.manifest.max_length)
     tokens = _tokens(classifier, effort, clock)
     ways = ways_of(classifier)
-    repeats, calls = {}, {}
+    repeats: dict[Shape, int] = {}
+    calls: dict[Shape, dict[str, Call]] = {}
     for shape in shapes_of(tokens, lengths):
         once = _seconds(classifier, shape, ways[0], clock)
         repeats[shape] = max(1, min(_MOST_REPEATS, ceil(effort.seconds_per_call / max(once, 1e-9))))
-        for way in ways:
-            name = f"{shape.tokens} tokens in texts of {shape.length}, {way.name}"
-            calls[name] = call_of(classifier, shape, way, repeats[shape])
-    timings = interleave({**calls, **beside}, effort.rounds, progress=progress, clock=clock)
-    runs = np.array([timings[name].runs for name in calls]).reshape(len(repeats), len(ways), -1)
-    seconds = {shape: typical(of.T) / repeats[shape] for shape, of in zip(repeats, runs, strict=True)}
+        calls[shape] = _calls(classifier, shape, ways, repeats[shape])
+    timings = interleave(_spread(list(calls.values()), beside), effort.rounds, progress=progress, clock=clock)
+    seconds = {}
+    for shape, named in calls.items():
+        runs = np.array([timings[name].runs for name in list(named)[1::2]])
+        seconds[shape] = typical(runs.T) / repeats[shape]
     costs = costs_of(classifier.spec, ways, seconds, tokens, lengths)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     profile = Profile(conditions_of(classifier), date, tuple(tokens), tuple(lengths), costs)
-    return profile, {name: timings[name] for name in beside}
+    return profile, {name: timings[name] for group in beside for name in group}
 
 
 def conditions_of(classifier: AdaptiveClassifier) -> Conditions:
@@ -188,6 +192,26 @@ def _tokens(classifier: AdaptiveClassifier, effort: Effort, clock: Clock) -> Seq
         if n >= _LEAST_TOKENS and _seconds(classifier, Shape(n, 8), full, clock) > effort.longest_call:
             break
     return taken
+
+
+def _calls(classifier: AdaptiveClassifier, shape: Shape, ways: Sequence[Way], repeats: int) -> dict[str, Call]:
+    """By name, for each way two calls that follow each other: one on other texts, which is not counted, and the call.
+
+    The first ten or so batches of a call are slow, whatever their depth. In a data set they are lost among many; a call
+    of a few milliseconds that leaves early would be mostly them.
+    """
+    calls = {}
+    for way in ways:
+        name = f"{shape.tokens} tokens in texts of {shape.length}, {way.name}"
+        calls[f"{name}, to settle"] = call_of(classifier, shape, way, repeats, seed=1)
+        calls[name] = call_of(classifier, shape, way, repeats)
+    return calls
+
+
+def _spread(some: Sequence[_Group], others: Sequence[_Group]) -> dict[str, Callable[[], object]]:
+    """Both sequences in their order and as evenly mixed as can be; no group is divided."""
+    places = [((i + 0.5) / len(groups), group) for groups in (some, others) for i, group in enumerate(groups)]
+    return {name: call for _, group in sorted(places, key=itemgetter(0)) for name, call in group.items()}
 
 
 def _seconds(classifier: AdaptiveClassifier, shape: Shape, way: Way, clock: Clock) -> float:

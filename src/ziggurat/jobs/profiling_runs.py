@@ -26,7 +26,6 @@ _ONE = "one"  # what a layer costs that has the first token alone of each text: 
 PARTS = (*(field.name for field in dataclasses.fields(Costs)), _ONE)
 BASE = 8  # effective length whose column has every T: the shortest of ordinary texts
 _MIDDLE = 192  # tokens at which every column is measured, besides one text alone and the grid's end
-_DIFFERENT = 4  # batches of a shape, run in turn
 _KERNEL_ROWS, _KERNEL_BLOCKS = 6, 8  # of the compiled engine: see `token_grid`
 
 
@@ -150,7 +149,6 @@ class Call:
     classifier: AdaptiveClassifier
     encoded: Encoded
     n_texts: int  # of a batch
-    repeats: int  # batches
     rule: ExitRule
 
     def __call__(self) -> None:
@@ -158,18 +156,16 @@ class Call:
         run(self.classifier.backend, self._batches(), self.rule, len(self.encoded.tokens))
 
     def _batches(self) -> Iterator[PackedBatch]:
-        different = len(self.encoded.tokens) // self.n_texts
-        for repeat in range(self.repeats):
-            yield pack_rows(self.encoded, np.arange(self.n_texts) + repeat % different * self.n_texts)
+        for first in range(0, len(self.encoded.tokens), self.n_texts):
+            yield pack_rows(self.encoded, first + np.arange(self.n_texts))
 
 
-def call_of(classifier: AdaptiveClassifier, shape: Shape, way: Way, repeats: int) -> Call:
-    """A call of a shape with random tokens, the same ones every time."""
-    rng = np.random.default_rng([shape.tokens, shape.length])
+def call_of(classifier: AdaptiveClassifier, shape: Shape, way: Way, repeats: int, seed: int = 0) -> Call:
+    """A call of `repeats` batches of random texts, none twice, as in a data set; the same ones for the same `seed`."""
+    rng = np.random.default_rng([shape.tokens, shape.length, seed])
     lengths = np.ones_like(shape.lengths) if way.one_token else shape.lengths
-    all_lengths = np.tile(lengths, min(repeats, _DIFFERENT))
-    tokens = random_tokens(rng, all_lengths, classifier.spec.vocabulary)
-    return Call(classifier, Encoded(tokens, np.zeros(len(tokens), bool)), len(lengths), repeats, way.rule)
+    tokens = random_tokens(rng, np.tile(lengths, repeats), classifier.spec.vocabulary)
+    return Call(classifier, Encoded(tokens, np.zeros(len(tokens), bool)), len(lengths), way.rule)
 
 
 def random_tokens(rng: np.random.Generator, lengths: np.ndarray, vocabulary: int) -> list[np.ndarray]:
