@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bars import Row, bars
+from bars import OPENVINO, Row, bars
 from markers import between
 
 from ziggurat.report.rows import read_rows_file
@@ -15,13 +15,20 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 PAGE = ROOT / "docs" / "performance.md"
 NOTHING = "Not measured yet.\n"
-SECTIONS = ("bars", "peers", "engine", "shapes")
+SECTIONS = ("bars", "peers", "others", "engine", "shapes")
 
 
 def written(page: str, peers: Sequence[Row], engine: Sequence[Row], shapes: Sequence[Row]) -> str:
     """The page with all tables between their markers."""
-    peers, engine = latest_run(peers), latest_races(engine)
-    texts = (bars_table(peers, engine), peers_table(peers), engine_tables(engine), shapes_tables(latest_shapes(shapes)))
+    engine = latest_races(engine)
+    peers, others = latest_run(peers, {row["model"] for row in engine}), latest_of_others(peers, engine)
+    texts = (
+        bars_table(peers, engine),
+        peers_table(peers),
+        others_table(others),
+        engine_tables(engine),
+        shapes_tables(latest_shapes(shapes)),
+    )
     for name, text in zip(SECTIONS, texts, strict=True):
         page = between(page, *markers(name), text)
     return page
@@ -32,9 +39,17 @@ def markers(name: str) -> tuple[str, str]:
     return f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->\n"
 
 
-def latest_run(rows: Sequence[Row]) -> list[Row]:
-    """Those of the run that was written last: its rows share their date, model and processor."""
-    return [row for row in rows if _run(row) == _run(rows[-1])]
+def latest_run(rows: Sequence[Row], models: Collection[str] = ()) -> list[Row]:
+    """Those of the run that was written last, of these models where any are named: they share date, model and CPU."""
+    mine = [row for row in rows if not models or row["model"] in models]
+    return [row for row in mine if _run(row) == _run(mine[-1])]
+
+
+def latest_of_others(rows: Sequence[Row], engine: Sequence[Row]) -> list[list[Row]]:
+    """The last run of each model that the engine's own races do not know, cascades above all; on their processor."""
+    known = {row["model"] for row in engine}
+    mine = [row for row in rows if row["model"] not in known and engine and row["cpu"] == engine[-1]["cpu"]]
+    return [latest_run(mine, {model}) for model in dict.fromkeys(row["model"] for row in mine)]
 
 
 def latest_races(rows: Sequence[Row]) -> list[Row]:
@@ -102,6 +117,34 @@ def peers_table(rows: Sequence[Row]) -> str:
 
 def _gain(row: Row | None, peer: str) -> str:
     return "" if row is None or peer not in row.get("over", {}) else f"{row['over'][peer][0]:.2f}x"
+
+
+def others_table(runs: Iterable[Sequence[Row]]) -> str:
+    """Each run's points: the fastest of our dtypes and orders over OpenVINO int8 sorted, by each clock."""
+    lines, about = [], []
+    for rows in runs:
+        full = next(row for row in rows if row["what"] == "ziggurat full depth")
+        about.append(said(rows[0], "Beside peers"))
+        for (what,), group in _grouped([row for row in rows if not row["peer"] and row is not full], "what"):
+            if what == full["what"]:
+                continue
+            best = [_fastest(group, timed, single) for timed in ("model", "process") for single in (False, True)]
+            lost = [100 * (full["accuracy"] - row["accuracy"]) for row in group]
+            lines.append([f"`{rows[0]['model']}`, {what.removeprefix('ziggurat ')}", f"{max(lost):+.2f}", *best])
+    if not lines:
+        return NOTHING
+    head = ["model and point", "points lost", "model only", "one text", "from strings", "one text from strings"]
+    return _table(head, lines) + "\n" + "\n".join(about) + "\n"
+
+
+def _fastest(rows: Iterable[Row], timed: str, single: bool) -> str:
+    """Of the rows by this clock: how often OpenVINO's speed, median, least and most."""
+    mine = [row for row in rows if row["timed"] == timed and ("latency_ms_p50" in row) == single]
+    gains = [row["over"][OPENVINO] for row in mine if OPENVINO in row.get("over", {})]
+    if not gains:
+        return ""
+    median, low, high = max(gains)
+    return f"{median:.1f}x ({low:.1f} to {high:.1f})"
 
 
 def engine_tables(rows: Sequence[Row]) -> str:
