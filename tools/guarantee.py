@@ -3,8 +3,9 @@
 A pool of rows stands for the world, so each setting's true risk is known. Again and again rows are drawn from it, a
 path of settings is learned on some, tested on others, and the cheapest certified one is taken. The share of runs in
 which its true risk exceeds the target must be no more than the promise allows, and with a deliberately wrong bound it
-must be more: else the trial proves nothing. The same for the monitor's false alarms (`alarms.py`). The exit code is 1
-where any of it fails.
+must be more: else the trial proves nothing. Once more where the rows that certify are drawn in groups of rows much
+alike: counted by group they must keep the promise, and counted as if each were drawn alone break it. The same for the
+monitor's false alarms (`alarms.py`). The exit code is 1 where any of it fails.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import alarms
 import numpy as np
 
 from ziggurat.calibrate.bounds import p_values
+from ziggurat.calibrate.grouping import Groups, groups_of, per_draw
 from ziggurat.calibrate.paths import Tried, path_of, sequences
 from ziggurat.calibrate.risks import RISKS, Risk
 from ziggurat.calibrate.testing import fixed_sequence
@@ -33,8 +35,11 @@ THRESHOLDS = 24
 ASKED = ((0, 1, 2, 3, 4), (1, 3))  # sets of rungs whose heads are asked
 TARGET, LEVEL = 0.01, 0.05
 SIZES = (500, 1500, 5000)  # rows to certify with; as many again to learn the path
+GROUP, ALIKE = 5, 0.8  # rows of a group, mean; share of them that are one and the same
 TESTED_AT_ONCE = 16
 Test = Callable[[Risk, np.ndarray, float, float], np.ndarray]  # risk, losses (n, m), target, level → p-values (m)
+# Rows (n) of the pool, drawn one by one → those that certify, (n), and how they are counted.
+Draw = Callable[[np.random.Generator, np.ndarray, int], tuple[np.ndarray, Groups | None]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Outcome:
     risk: str
     n: int
     test: str
+    drawn: str  # how the rows that certify were, and how they are counted
     runs: int
     broken: float  # share of runs in which the true risk exceeds the target
     allowed: float  # share that chance makes exceed 5 % once in a thousand trials
@@ -119,6 +125,26 @@ def empirical_mean(_: Risk, losses: np.ndarray, target: float, level: float) -> 
     return np.where(losses.mean(axis=0) <= target, 0.0, 1.0)
 
 
+def one_by_one(_: np.random.Generator, rows: np.ndarray, size: int) -> tuple[np.ndarray, Groups | None]:
+    """As they are."""
+    return rows, None
+
+
+def in_groups(draws: np.random.Generator, rows: np.ndarray, size: int) -> tuple[np.ndarray, Groups | None]:
+    """As many, in groups of GROUP on average of which most rows are the same; one loss counts for each group."""
+    n = len(rows)
+    keys = np.repeat(draws.integers(0, 2**63, n).astype(np.uint64), draws.geometric(1 / GROUP, n))[:n]
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    alike = np.where(draws.random(n) < ALIKE, rows[first[group]], draws.integers(0, size, n))
+    order = draws.permutation(n)
+    return alike[order], groups_of(keys[order])
+
+
+def groups_unseen(draws: np.random.Generator, rows: np.ndarray, size: int) -> tuple[np.ndarray, Groups | None]:
+    """The wrong count: rows drawn in groups, as if each were drawn by itself."""
+    return in_groups(draws, rows, size)[0], None
+
+
 def certified_setting(
     risk: Risk, path: Sequence[Tried], losses: np.ndarray, test: Test, target: float, level: float
 ) -> int | None:
@@ -130,8 +156,8 @@ def certified_setting(
     return places[certified - 1] if certified else None
 
 
-def trial(pool: Pool, risk: Risk, n: int, runs: int, test: Test, seed: int = 1) -> Outcome:
-    """All runs of one risk, size and test."""
+def trial(pool: Pool, risk: Risk, n: int, runs: int, test: Test, seed: int = 1, draw: Draw = one_by_one) -> Outcome:
+    """All runs of one risk, size, test and way to draw."""
     from scipy.special import bdtrik  # not scipy.stats: that takes seconds to import
 
     losses, true = pool.losses[risk.name], pool.risks[risk.name]
@@ -140,17 +166,21 @@ def trial(pool: Pool, risk: Risk, n: int, runs: int, test: Test, seed: int = 1) 
     chosen: list[int | None] = []
     for run in range(runs):
         # With replacement: the rows are then independent draws from the pool, and not a little better than that.
-        order, certify = np.random.default_rng((seed, n, run)).integers(0, len(losses), (2, n))
+        draws = np.random.default_rng((seed, n, run))
+        order, certify = draws.integers(0, len(losses), (2, n))
+        certify, groups = draw(draws, certify, len(losses))
+        lost = per_draw(losses[certify].astype(np.float64), groups, risk)
         learned = learned_paths(losses[order], pool.costs[order])
         # Beside a stricter target, as users have it.
-        paths = sequences(learned, (target / 2, target), 1 - LEVEL, n)[target]
-        found = [certified_setting(risk, path, losses[certify], test, target, LEVEL / len(paths)) for path in paths]
+        paths = sequences(learned, (target / 2, target), 1 - LEVEL, len(lost))[target]
+        found = [certified_setting(risk, path, lost, test, target, LEVEL / len(paths)) for path in paths]
         chosen.append(min((one for one in found if one is not None), key=lambda one: pool.cost[one], default=None))
     speeds = [1.0 if one is None else 1 / pool.cost[one] for one in chosen]
     return Outcome(
         risk=risk.name,
         n=n,
         test=test.__name__,
+        drawn=draw.__name__,
         runs=runs,
         broken=float(np.mean([one is not None and true[one] > target for one in chosen])),
         allowed=float(np.ceil(bdtrik(0.999, runs, LEVEL)) / runs),
@@ -161,18 +191,19 @@ def trial(pool: Pool, risk: Risk, n: int, runs: int, test: Test, seed: int = 1) 
 
 
 def proven(outcomes: list[Outcome]) -> bool:
-    """Whether the right test kept every promise, and the wrong one broke it for each risk at some size."""
-    right = [one.kept for one in outcomes if one.test == p_values.__name__]
-    wrong = {one.risk for one in outcomes if one.test == empirical_mean.__name__ and not one.kept}
-    return bool(right) and all(right) and wrong == {one.risk for one in outcomes}
+    """Whether the right test and count kept every promise, and each wrong one broke it for each risk at some size."""
+    bad = {"test": empirical_mean.__name__, "drawn": groups_unseen.__name__}
+    right = [one.kept for one in outcomes if all(getattr(one, key) != name for key, name in bad.items())]
+    broken = [{one.risk for one in outcomes if getattr(one, key) == name and not one.kept} for key, name in bad.items()]
+    return bool(right) and all(right) and all(one == {other.risk for other in outcomes} for one in broken)
 
 
 def table(outcomes: list[Outcome]) -> str:
     """One line per trial."""
     shares = f"{'broken':>8}{'allowed':>9}{'none':>7}{'speed / oracle':>16}"
-    lines = [f"{'risk':<10}{'target':>8}{'rows':>6}  {'test':<15}{shares}"]
+    lines = [f"{'risk':<10}{'target':>8}{'rows':>6}  {'test':<15}{'drawn':<14}{shares}"]
     for one in outcomes:
-        what = f"{one.risk:<10}{one.target:>8.4f}{one.n:>6}  {one.test:<15}"
+        what = f"{one.risk:<10}{one.target:>8.4f}{one.n:>6}  {one.test:<15}{one.drawn:<14}"
         shares = f"{one.broken:>8.1%}{one.allowed:>9.1%}{one.none:>7.1%}{one.speed:>16.1%}"
         lines.append(what + shares + ("" if one.kept else "   promise broken"))
     return "\n".join(lines) + "\n"
@@ -189,9 +220,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="file of result rows to append the outcomes to")
     options = parser.parse_args(arguments)
     pool = make_pool()
+    cases = [(p_values, one_by_one), (empirical_mean, one_by_one), (p_values, in_groups), (p_values, groups_unseen)]
     outcomes = [
-        trial(pool, risk, n, options.runs, test, options.seed)
-        for test in (p_values, empirical_mean)
+        trial(pool, risk, n, options.runs, test, options.seed, draw)
+        for test, draw in cases
         for risk in RISKS.values()
         for n in options.rows
     ]

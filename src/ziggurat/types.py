@@ -79,7 +79,7 @@ class Certificate:
     """What vouches for an operating point: the test that it passed, and what its speed was measured to be."""
 
     criterion: str  # which risk, see ziggurat.calibrate.risks
-    estimate: float  # mean loss on the certifying rows
+    estimate: float  # mean loss on the certifying rows, of each group one where they were drawn in groups
     rows: int  # that certified it
     data: str  # their content hash
     engine: str  # with which their answers were computed; it holds for no other dtype
@@ -98,6 +98,7 @@ class Certificate:
     )
     flops: float  # mean, as a share of full depth's
     reference: str | None = None  # model that losses are counted from; None = the model itself at full depth
+    groups: int | None = None  # that the rows were drawn in, by the text that they share; None = one by one
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ziggurat.calibrate.risks import RISKS
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import guarantee
 from alarms import Alarms
-from guarantee import empirical_mean, make_pool, proven, table, trial
+from guarantee import empirical_mean, groups_unseen, in_groups, make_pool, proven, table, trial
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,20 @@ def outcomes(pool):
     cases = [("accuracy", 500, 300), ("agreement", 1500, 1000), ("harm", 1500, 300)]
     tests = (p_values, empirical_mean)
     return [trial(pool, RISKS[name], n, runs, test) for name, n, runs in cases for test in tests]
+
+
+@pytest.fixture(scope="module")
+def grouped(pool):
+    """300 resplits each of 5,000 rows that come about five at a time, much alike."""
+    draws = (in_groups, groups_unseen)
+    return [trial(pool, RISKS[name], 5000, 300, p_values, draw=draw) for name in RISKS for draw in draws]
+
+
+def test_rows_that_come_in_groups_keep_the_promise_counted_by_group_and_break_it_counted_one_by_one(grouped):
+    for counted, alone in zip(grouped[::2], grouped[1::2], strict=True):
+        assert (counted.drawn, alone.drawn) == ("in_groups", "groups_unseen")
+        assert counted.broken <= counted.allowed and counted.none < 0.1 and counted.speed > 0.6, counted
+        assert alone.broken > 1.5 * alone.allowed, alone
 
 
 def test_a_certified_point_breaks_its_promise_in_at_most_five_of_a_hundred_runs(outcomes):
@@ -47,13 +61,16 @@ def test_a_wrong_bound_fails_the_same_trial(outcomes):
         assert one.broken > 2 * one.allowed, one
 
 
-def test_the_verdict_needs_both(outcomes):
-    assert proven(outcomes)
-    assert not proven([one for one in outcomes if one.test == "p_values"])
-    assert not proven([replace(one, broken=0.1) if one.test == "p_values" else one for one in outcomes])
-    assert not proven([replace(one, broken=0.05) if one.risk == "harm" else one for one in outcomes])
+def test_the_verdict_needs_all_of_them(outcomes, grouped):
+    every = [*outcomes, *grouped]
+    assert proven(every)
+    assert not proven(outcomes)
+    assert not proven([one for one in every if one.test == "p_values"])
+    assert not proven([replace(one, broken=0.1) if one.test == "p_values" else one for one in every])
+    assert not proven([replace(one, broken=0.1) if one.drawn == "in_groups" else one for one in every])
+    assert not proven([replace(one, broken=0.05) if one.risk == "harm" else one for one in every])
     assert not proven([])
-    assert table(outcomes).count("promise broken") == 3
+    assert table(every).count("promise broken") == 6
 
 
 def test_the_pool_is_a_world_worth_certifying_in(pool):
@@ -69,10 +86,10 @@ def test_the_command_prints_outcomes_and_its_exit_code_is_the_verdict(pool, monk
     monkeypatch.setattr(guarantee, "make_pool", lambda: pool)
     kinds = [Alarms("risk", 10, 0.0, 0.1, 0.0, 100.0, 200.0), Alarms("peeking", 10, 0.3, 0.1, None, None, None)]
     monkeypatch.setattr(guarantee.alarms, "all_streams", lambda streams, seed: kinds)
-    arguments = ["--runs", "60", "--rows", "500"]
+    arguments = ["--runs", "60", "--rows", "1500"]
     assert guarantee.main([*arguments, "--json"]) == 0
     outcomes = json.loads(capsys.readouterr().out)
-    assert [one["risk"] for one in outcomes if "risk" in one] == 2 * list(RISKS)
+    assert [one["risk"] for one in outcomes if "risk" in one] == 4 * list(RISKS)
     assert [one["stream"] for one in outcomes if "stream" in one] == ["risk", "peeking"]
     kinds.reverse()
     assert guarantee.main([*arguments, "--json"]) == 1

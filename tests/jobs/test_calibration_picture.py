@@ -28,6 +28,7 @@ from ziggurat.recipe import PruningConfig
 from ziggurat.report.measure import Timing
 
 CPU = ModelOptions(device="cpu", threads=1)
+ALONE = {"recipe": {"select": 0.1, "certify": 0.1, "grouped": False}}  # each row counts, whatever text it shares
 LOOSE = (("tight", 0.02), ("loose", 0.7))  # of answers that may differ: a model of random weights is never sure
 
 
@@ -72,14 +73,14 @@ def calibrated(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(make_folder):
-    """A model that has no training behind it, and so has seen no row."""
-    return make_folder(training={})
+    """A model that has seen none of the rows."""
+    return make_folder(training=ALONE)
 
 
 @pytest.fixture(scope="module")
 def pruned(make_folder):
     """The same with pruning."""
-    return make_folder(training={}, pruning=PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0), vocabulary=0.9))
+    return make_folder(training=ALONE, pruning=PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0), vocabulary=0.9))
 
 
 @pytest.fixture(scope="module")

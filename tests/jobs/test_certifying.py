@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from machines import made_up_profile
 
+from ziggurat.calibrate.grouping import per_draw
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.cli.calibration import calibration_text
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
@@ -43,6 +44,14 @@ def folder(copied, model_folder):
 
 
 @pytest.fixture
+def row_by_row(folder):
+    """A model whose recipe says that rows which share text are as good as drawn alone."""
+    recipe = {"select": 0.1, "certify": 0.1, "grouped": False}
+    write_manifest(replace(read_manifest(folder), training={"recipe": recipe}), folder)
+    return folder
+
+
+@pytest.fixture
 def certified(folder, rows_file):
     return folder, calibrate(str(folder), str(rows_file), LOOSE, options=ENGINE)
 
@@ -73,7 +82,7 @@ def test_the_engine_does_with_the_point_what_was_replayed(certified, rows_file):
     outcomes = classifier.run(witness.encoded, rule)
     assert outcomes.rungs.tolist() == replay(witness.runs[1.0].every, rule).tolist()
     full = classifier.run(witness.encoded, rules.never(4)).predictions
-    lost = float((outcomes.predictions != full).mean())
+    lost = per_draw((outcomes.predictions != full).astype(float), parts.drawn, RISKS["agreement"]).mean()
     assert lost == pytest.approx(result["points"][0]["point"]["certificate"]["estimate"])
 
 
@@ -114,7 +123,7 @@ def test_where_nothing_passes_the_point_is_full_depth_and_says_how_many_rows_wou
     result = calibrate(str(folder), str(rows_file), replace(LOOSE, targets={"bold": 0.05}), options=ENGINE)
     [entry] = result["points"]
     assert entry["certified"] == 0 and entry["tightest"] > 0.05
-    assert f"{result['rows']['certify']} rows do not certify 5 points" in entry["note"]
+    assert f"{result['rows']['certify']} rows in {result['groups']} groups do not certify 5 points" in entry["note"]
     point = read_manifest(folder).operating_point("bold")
     assert set(point.thresholds) == {None} and point.pruning == 0 and point.certificate.estimate == 0
 
@@ -126,7 +135,8 @@ def test_exact_is_full_depth_unless_something_is_proved_to_lose_nothing(folder, 
     assert loose["certificate"]["criterion"] == "accuracy"
 
 
-def test_a_cap_on_layers_is_part_of_the_promise(folder, rows_file):
+def test_a_cap_on_layers_is_part_of_the_promise(row_by_row, rows_file):
+    folder = row_by_row
     promise = Promise({"capped": 0.9}, max_layers=2)
     calibrate(str(folder), str(rows_file), promise, options=ENGINE)
     classifier = ENGINE.open(str(folder))
@@ -317,7 +327,35 @@ def test_rows_that_share_text_order_or_certify_together(folder, tmp_path, monkey
     assert not first[0] & first[1] and found.groups == len(first[1])
 
 
-def test_how_many_groups_certify_is_told_where_rows_share_text(folder, rows_file, tmp_path):
+def test_what_shares_text_is_one_draw_and_the_point_and_its_reader_are_told_how_many_there_are(folder, tmp_path):
     result = calibrate(str(folder), stories(tmp_path), LOOSE, options=ENGINE)
+    rows, groups = result["rows"]["certify"], result["groups"]
+    assert result["grouped"] and rows == 4 * groups
+    assert f"{rows:,} rows in {groups:,} groups certify" in calibration_text(result)
+    assert "a mean over groups" in calibration_text(result)
+    proof = read_manifest(folder).operating_point("loose").certificate
+    assert (proof.rows, proof.groups) == (rows, groups)
+    assert proof.estimate * groups == pytest.approx(round(proof.estimate * groups))  # of each group one row
+    evaluated = evaluate(str(folder), stories(tmp_path), "loose", options=ENGINE, timed_texts=8)
+    assert evaluated["promise"]["groups"] == groups
+    few = f"{rows} rows in {groups} groups by the text that they share are left"
+    refuses(folder, stories(tmp_path), Promise({"bold": 0.05}), few)  # as rows they would be enough
+
+
+def test_rows_that_share_text_are_counted_one_by_one_where_the_recipe_says_so_and_that_is_told(row_by_row, tmp_path):
+    result = calibrate(str(row_by_row), stories(tmp_path), LOOSE, options=ENGINE)
+    assert not result["grouped"] and result["groups"] < result["rows"]["certify"]
     assert f"rows are {result['groups']:,} by the text that they share" in calibration_text(result)
-    assert "by the text" not in calibration_text(calibrate(str(folder), str(rows_file), LOOSE, options=ENGINE))
+    assert read_manifest(row_by_row).operating_point("loose").certificate.groups is None
+
+
+def test_rows_that_share_nothing_are_certified_one_by_one(folder, tmp_path):
+    path = tmp_path / "alone.jsonl"
+    names = ("river", "stone", "tower")
+    path.write_text(
+        "".join(json.dumps({"text": f"bat{n} kin{n} lot{n}", "label": names[n % 3]}) + "\n" for n in range(240))
+    )
+    result = calibrate(str(folder), str(path), LOOSE, options=ENGINE)
+    assert result["groups"] == result["rows"]["certify"] and not result["grouped"]
+    assert "group" not in calibration_text(result)
+    assert read_manifest(folder).operating_point("loose").certificate.groups is None

@@ -105,6 +105,46 @@ def test_a_second_tier_may_ask_whether_it_agrees_with_the_first(request_of, long
     assert np.interp(went_on, x, accuracy) == pytest.approx(exact, abs=0.01)
 
 
+def test_each_tier_of_a_longer_chain_is_held_against_the_next_and_not_against_the_last(request_of, long_cascade):
+    result = deferral(request_of(long_cascade))
+    (subject,) = request_of(long_cascade).subjects()
+    steps, ends = part(result, "steps"), (3, 4, 8)  # rungs: four of the first tier, one, four
+    said = [subject.classifier.run(subject.encoded, fixed_depth(end, 9)).predictions for end in ends[:2]]
+    said.append(subject.classifier.run(subject.encoded, subject.classifier.rule_of("full")).predictions)
+    right = [predictions == subject.rows.classes for predictions in said]
+    names = ["tier 1 (encoder)", "tier 2 (static)", "tier 3 (encoder)"]
+    for number in (1, 2):
+        mine = [row for row in steps if row["step"] == number]
+        assert [row["decile"] for row in mine] == list(range(1, 11)) and sum(row["n"] for row in mine) == 240
+        assert {(row["tier"], row["next_tier"]) for row in mine} == {(names[number - 1], names[number])}
+        before, after = right[number - 1], right[number]
+        assert sum(row["corrected"] for row in mine) == pytest.approx((~before & after).mean())
+        assert sum(row["introduced"] for row in mine) == pytest.approx((before & ~after).mean())
+        for key, one in (("accuracy", before), ("next_accuracy", after)):
+            assert sum(row[key] * row["n"] for row in mine) == pytest.approx(one.sum())
+    assert (~right[0] & right[1]).mean() != pytest.approx((~right[0] & right[2]).mean())  # or nothing is shown
+    assert part(deferral(request_of(long_cascade), 2), "steps") == steps  # --tier is the routers'
+
+
+def test_a_longer_chains_steps_are_told_apart_in_tables_figure_and_notes(request_of, long_cascade):
+    result = deferral(request_of(long_cascade))
+    assert [one["name"] for one in result["parts"]] == ["steps", "curves"]
+    files = {Path(file).name: Path(file).read_text("utf-8") for file in result["files"] if not file.endswith("png")}
+    table = list(csv.DictReader(files["deferral-steps.csv"].splitlines()))
+    assert [row["step"] for row in table] == ["1"] * 10 + ["2"] * 10
+    assert {row["next tier"] for row in table} == {"tier 2 (static)", "tier 3 (encoder)"}
+    assert all(f"next: {name}" in files["deferral.svg"] for name in ("tier 2 (static)", "tier 3 (encoder)"))
+    assert "next corrects" in files["deferral.svg"] and "last corrects" not in files["deferral.md"]
+    assert "tier 2 (static): tier 3 (encoder) corrects" in files["deferral.md"]
+
+
+def test_a_chain_of_two_has_one_step_and_needs_no_name_for_it(request_of, cascade_folder, pruned_folder):
+    for folder in (cascade_folder, pruned_folder):  # a model's exits are held against its last rung
+        errors = part(deferral(request_of(folder)), "errors")
+        assert len(errors) == 10 and not {"step", "tier", "next_tier"} & set(errors[0])
+        assert "last_accuracy" in errors[0]
+
+
 def test_a_model_with_exits_counts_rungs(request_of, pruned_folder):
     result = deferral(request_of(pruned_folder), 2)
     assert "layer 2" in result["title"] and "agreement" in [row["router"] for row in result["rows"]]

@@ -52,6 +52,8 @@ def result(*points: dict, criterion: str = "accuracy", reference: str | None = N
         "confidence": 0.95,
         "reference": reference,
         "rows": {"order": 3000, "certify": 1450, "left_out": 7},
+        "groups": 1450,
+        "grouped": False,
         "settings": 12345,
         "batch_size": 32,
         "profile": "k",

@@ -104,6 +104,15 @@ def test_legend_names_each_label_once_and_covers_no_data(monkeypatch, tmp_path):
         assert not legend.get_window_extent().overlaps(axes.get_window_extent())
 
 
+def test_many_panels_stand_in_rows_of_three_at_most(monkeypatch, tmp_path):
+    for count, rows, columns in ((3, 1, 3), (4, 2, 2), (5, 2, 3), (7, 3, 3)):
+        figure = drawn(monkeypatch, tmp_path, (3 * some_panels())[:count])
+        grid = figure.axes[0].get_subplotspec().get_gridspec()
+        assert (len(figure.axes), grid.nrows, grid.ncols) == (count, rows, columns)
+        boxes = [axes.get_tightbbox() for axes in figure.axes]
+        assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
+
+
 def test_a_label_has_one_colour_in_all_panels(monkeypatch, tmp_path):
     colours = {}
     for axes in drawn(monkeypatch, tmp_path, some_panels()).axes:

@@ -14,6 +14,7 @@ from itertools import chain
 import numpy as np
 
 from ziggurat.calibrate.bounds import p_value, rows_needed, upper_bound
+from ziggurat.calibrate.grouping import Groups, per_draw
 from ziggurat.calibrate.paths import Tried, losses_along
 from ziggurat.calibrate.risks import Risk
 from ziggurat.calibrate.stored import StoredRun
@@ -27,21 +28,28 @@ class Evidence:
     runs: Mapping[float, StoredRun]  # by strength of pruning
     losses: Mapping[float, np.ndarray]  # (n, n_rungs), likewise
     risk: Risk
+    groups: Groups | None = None  # that the rows were drawn in; None = each was drawn by itself
 
     def losses_along(self, path: Sequence[Tried]) -> Iterator[np.ndarray]:
-        """Loss of each row, (n), under each setting of a path."""
-        return losses_along(path, self.runs, self.losses)
+        """Loss of each draw, (n) or (n_groups), under each setting of a path."""
+        for losses in losses_along(path, self.runs, self.losses):
+            yield per_draw(losses, self.groups, self.risk)
 
     def losses_of(self, setting: Tried) -> np.ndarray:
-        """Of one setting, (n)."""
+        """Of one setting, likewise."""
         return next(self.losses_along([setting]))
+
+    @property
+    def rows_per_draw(self) -> float:
+        """Mean size of a group."""
+        return 1.0 if self.groups is None else len(self.groups.rows) / len(self.groups)
 
 
 @dataclass(frozen=True, eq=False)
 class Certified:
     """What can be promised for one target."""
 
-    target: float  # largest mean loss
+    target: float  # largest mean loss, over groups where rows were drawn in groups
     confidence: float
     settings: tuple[Tried, ...]  # certified, from slow to fast; none = only full depth keeps the promise
     tightest: float | None  # what is certified of a path's first setting, where none keeps the target
@@ -64,7 +72,7 @@ def certify(paths: Sequence[Sequence[Tried]], evidence: Evidence, target: float,
     if settings or not paths:
         return Certified(target, confidence, tuple(settings), None, None)
     first = [evidence.losses_of(path[0]) for path in paths]
-    needed = [
+    draws = [
         rows_needed(evidence.risk, float(losses.mean()), float(losses.var()), target, 1 - level) for losses in first
     ]
     return Certified(
@@ -72,7 +80,7 @@ def certify(paths: Sequence[Sequence[Tried]], evidence: Evidence, target: float,
         confidence,
         (),
         tightest=min(upper_bound(evidence.risk, losses, 1 - level) for losses in first),
-        rows_needed=min((n for n in needed if n is not None), default=None),
+        rows_needed=min((int(np.ceil(n * evidence.rows_per_draw)) for n in draws if n is not None), default=None),
     )
 
 
@@ -82,5 +90,5 @@ def _p_values(path: Sequence[Tried], evidence: Evidence, target: float, level: f
 
 
 def least_rows(target: float, confidence: float) -> int:
-    """How many rows certify `target` if none of them shows a loss: below, no 0/1 risk can be certified at all."""
+    """How many draws certify `target` if none of them shows a loss: below, no 0/1 risk can be certified at all."""
     return int(np.ceil(np.log(1 - confidence) / np.log1p(-target)))

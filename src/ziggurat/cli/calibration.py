@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from ziggurat.jobs.opening import ModelOptions
 
 
-_APART = 0.5  # groups of certifying rows per row, below which people are told
+_FEWER = 0.95  # groups of certifying rows per row, below which people are told what they count for
+_APART = 0.5  # the same where groups are not counted
+_GROUPED = (
+    "note: rows that share text are one group, and a group counts once, with the mean of its rows: what is promised\n"
+    "is a mean over groups. More rows of the same groups certify hardly more; other groups do."
+)
 _MUCH = 0.1  # share of texts that are parts of trained ones, from which on people are told
 
 
@@ -101,20 +106,37 @@ def calibration_text(result: dict[str, Any]) -> str:
     """What `calibrate` shows."""
     rows, share = result["rows"], f"{100 * result['confidence']:g} %"
     against = "the model at full depth" if result["reference"] is None else result["reference"]
+    certifying = rows_text({"rows": rows["certify"], "groups": result["groups"] if result["grouped"] else None})
     lines = [
-        f"{rows['certify']:,} rows certify at {share} confidence, {rows['order']:,} others chose what to test"
+        f"{certifying} certify at {share} confidence, {rows['order']:,} others chose what to test"
         + (f"; {rows['left_out']:,} that the model was trained on are left out" if rows["left_out"] else ""),
         f"losses: {result['criterion']}, against {against}; times: {result['batch_size']} texts a batch, model only",
         *([result["note"]] if result["note"] else []),
         "",
     ]
     lines += [_point_text(entry, result["unit"]) for entry in result["points"]]
-    if 0 < result["groups"] < _APART * rows["certify"]:
-        lines += ["", _groups_text(rows["certify"], result["groups"])]
+    if 0 < result["groups"] < (_FEWER if result["grouped"] else _APART) * rows["certify"]:
+        lines += ["", _GROUPED if result["grouped"] else _groups_text(rows["certify"], result["groups"])]
     if result["overlap"] > _MUCH:
         lines += ["", _overlap_text(result["overlap"])]
     lines += ["", "Use one with --operating-point NAME in predict, eval and bench."]
     return "\n".join([*lines, *([f"report  {result['html']}"] if "html" in result else [])])
+
+
+def promise_text(point: Mapping[str, Any]) -> str:
+    """What vouches for an operating point."""
+    proof = point["certificate"]
+    if proof is None:
+        return "chosen, not certified; see `ziggurat calibrate`"
+    return (
+        f"{proof['criterion']}, {100 * point['confidence']:g} % by {rows_text(proof)}, {proof['gain']:.2f}x "
+        f"in {proof['dtype']}, batch {proof['batch_size']}"
+    )
+
+
+def rows_text(proof: Mapping[str, Any]) -> str:
+    """What certified: rows, and the groups that they were drawn in."""
+    return f"{proof['rows']:,} rows" + ("" if proof["groups"] is None else f" in {proof['groups']:,} groups")
 
 
 def _groups_text(rows: int, groups: int) -> str:

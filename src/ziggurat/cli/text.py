@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ziggurat.cli.calibration import promise_text, rows_text
 from ziggurat.cli.questions import answer_text, question_evaluation_text, reading_lines
 
 _LONGEST_TABLE = 40  # rows of a report's further tables that a terminal shows
@@ -53,17 +54,7 @@ def _point_text(point: dict[str, Any], unit: str) -> str:
     limits = "-".join(dict.fromkeys(f"{limit:.4g}" for limit in (min(asked), max(asked)))) if asked else ""
     exits = f"{point['score']} {limits}" if asked else "full depth"
     strength = {0: ", nothing pruned", 1: ""}.get(point["pruning"], f", pruning x {point['pruning']:g}")
-    return f"{exits}{strength}, to lose at most {100 * point['target']:g} {unit} ({_promise_text(point)})"
-
-
-def _promise_text(point: dict[str, Any]) -> str:
-    proof = point["certificate"]
-    if proof is None:
-        return "chosen, not certified; see `ziggurat calibrate`"
-    return (
-        f"{proof['criterion']}, {100 * point['confidence']:g} % by {proof['rows']:,} rows, {proof['gain']:.2f}x "
-        f"in {proof['dtype']}, batch {proof['batch_size']}"
-    )
+    return f"{exits}{strength}, to lose at most {100 * point['target']:g} {unit} ({promise_text(point)})"
 
 
 def _pruning_text(pruning: dict[str, Any] | None) -> str:
@@ -90,7 +81,7 @@ def evaluation_text(result: dict[str, Any]) -> str:
     ]
     if promise := result["promise"]:
         terms = f"at most {100 * promise['target']:g} {result['unit']} of {promise['criterion']} lost, with "
-        terms += f"{100 * promise['confidence']:g} % confidence by {promise['rows']:,} rows"
+        terms += f"{100 * promise['confidence']:g} % confidence by {rows_text(promise)}"
         lines.append(f"  promise    {terms}" if promise["broken"] is None else f"  warning: {promise['broken']}")
     if min(result["tokens_left"]) < 1:
         shares = ", ".join(f"{share:.0%}" for share in result["tokens_left"])

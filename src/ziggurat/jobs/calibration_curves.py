@@ -42,7 +42,7 @@ def band(risk: Risk, losses: np.ndarray, confidence: float) -> tuple[float, floa
 
 def frontier_curve(settings: Sequence[Tried], witness: Seen, risk: Risk, confidence: float) -> Curve:
     """Predicted time, and loss on the rows that certify."""
-    losses = [witness.losses_of(setting) for setting in settings]
+    losses = list(witness.evidence(risk).losses_along(settings))
     bounds = np.array([band(risk, lost, confidence) for lost in losses]).reshape(-1, 2)
     means = np.array([lost.mean() for lost in losses])
     return Curve(np.array([1e3 * one.seconds for one in settings]), means, bounds[:, 0], bounds[:, 1])
@@ -78,7 +78,7 @@ def mechanisms(
     n: int,
     full_seconds: float,
 ) -> Iterator[Mechanism]:
-    """Full depth, and the fastest setting of each kind that n rows are expected to certify for the target."""
+    """Full depth, and the fastest setting of each kind that n draws are expected to certify for the target."""
     yield Mechanism(FULL_DEPTH, 1e3 * full_seconds)
     prunable, n_exits = classifier.token_rule is not None, len(classifier.rungs) - 1
     every, net = list(chain.from_iterable(paths)), net_loss(paths)  # as the paths were chosen
@@ -89,7 +89,7 @@ def mechanisms(
             yield Mechanism(name, None, "the model has no exits")
         else:
             mine = [one for one in every if _kind(one, prunable) == (prunes, leaves)]
-            yield _mechanism(classifier, name, mine, target, lambda one: one.hoped_for(n, confidence, net), n)
+            yield _mechanism(classifier, name, mine, target, lambda one: one.hoped_for(n, confidence, net))
 
 
 def _kind(setting: Tried, prunable: bool) -> tuple[bool, bool]:
@@ -103,7 +103,6 @@ def _mechanism(
     settings: Sequence[Tried],
     target: float,
     hoped_for: Callable[[Tried], float],
-    n: int,
 ) -> Mechanism:
     fine = [one for one in settings if hoped_for(one) <= target]
     if fine:
@@ -114,4 +113,4 @@ def _mechanism(
     if not settings:
         return Mechanism(name, None, "no setting is predicted to be faster than full depth on this machine")
     least = min(map(hoped_for, settings))
-    return Mechanism(name, None, f"would lose too much: {100 * least:.2f} is the least that {n:,} rows might certify")
+    return Mechanism(name, None, f"would lose too much: {100 * least:.2f} is the least that might be certified")

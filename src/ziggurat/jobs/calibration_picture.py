@@ -89,7 +89,7 @@ def picture(
         random=random_curve(front, order, witness, time),
         oracle=oracle_curve(order, witness, time),
         spots=tuple(spot for one in chosen for spot in _spots(one, result, classifier, witness)),
-        mechanisms=tuple(mechanisms(classifier, paths, target, sure, len(witness.rows), full_seconds)),
+        mechanisms=tuple(mechanisms(classifier, paths, target, sure, witness.draws, full_seconds)),
         costly_at=costly_at,
         mean_gflops=mean,
         costly=costly,
@@ -122,8 +122,9 @@ def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifie
         return []
     run, rungs, output = witness.runs[one.setting.pruning], rungs_of(one.setting, witness), classifier.output
     answers = run.predictions()[np.arange(len(rungs)), rungs]
-    lost = witness.losses_of(one.setting)
-    low, high = band(risk_by_name(result["criterion"], classifier.output), lost, result["confidence"])
+    risk = risk_by_name(result["criterion"], classifier.output)
+    lost = witness.evidence(risk).losses_of(one.setting)
+    low, high = band(risk, lost, result["confidence"])
     unsure, sorted_by = _doubt(one.setting, classifier, witness)
     full = full_run(witness.runs).predictions()[:, -1]
     spot = Spot(

@@ -114,14 +114,14 @@ def _chosen(
         slower = paired_ratio(timings[name], timings[None]).median
         setting, note = None, f"the fastest certified setting took {slower:.2f}x full depth's time when it ran"
     elif setting is None:
-        note = _why_none(certified, len(witness.rows))
+        note = _why_none(certified, witness)
     if setting is None and not terms.always_full:
         return Chosen(name, certified, None, None, note)
     point = _point(classifier, name, certified, setting, witness, terms, timings, options)
     return Chosen(name, certified, setting, point, note)
 
 
-def _why_none(certified: Certified, n: int) -> str:
+def _why_none(certified: Certified, witness: Seen) -> str:
     if certified.tightest is None:
         return "nothing is faster than full depth on this machine"
     needed = (
@@ -129,9 +129,10 @@ def _why_none(certified: Certified, n: int) -> str:
         if certified.rows_needed is None
         else f"about {certified.rows_needed:,} rows like these might"
     )
+    groups = "" if witness.groups is None else f" in {witness.draws:,} groups"
     return (
-        f"{n:,} rows do not certify {100 * certified.target:g} points for anything faster ({needed}); they certify "
-        f"{100 * certified.tightest:.2f}"
+        f"{len(witness.rows):,} rows{groups} do not certify {100 * certified.target:g} points for anything faster "
+        f"({needed}); they certify {100 * certified.tightest:.2f}"
     )
 
 
@@ -149,9 +150,10 @@ def _point(
     full, own = timings[None], timings[name if setting is not None else None]
     gain = paired_ratio(full, own)
     differs, flops = _watched(classifier, setting, witness, certified.confidence)
+    evidence = witness.evidence(risks_of(classifier.output)[terms.criterion])
     certificate = Certificate(
         criterion=terms.criterion,
-        estimate=0.0 if setting is None else float(witness.losses_of(setting).mean()),
+        estimate=0.0 if setting is None else float(evidence.losses_of(setting).mean()),
         rows=len(witness.rows),
         data=witness.rows.digest,
         engine=backend.engine,
@@ -168,6 +170,7 @@ def _point(
         differs=differs,
         flops=flops,
         reference=terms.reference,
+        groups=None if witness.groups is None else witness.draws,
     )
     thresholds: Sequence[float | None] = [None if np.isnan(t) else float(t) for t in rule.thresholds]
     return OperatingPoint(
@@ -195,4 +198,4 @@ def _watched(classifier: Model, setting: Tried | None, witness: Seen, confidence
     differing = risk.of(run.predictions()[everyone, rungs], full)
     spent = classifier.spent(witness.encoded, run.kept, rule_of(classifier, setting))[everyone, rungs]
     whole = classifier.whole(witness.encoded)
-    return upper_bound(risk, differing, confidence), float(spent.sum() / whole.sum())
+    return upper_bound(risk, witness.per_draw(differing, risk), confidence), float(spent.sum() / whole.sum())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ziggurat.calibrate.grouping import Groups, groups_of
 from ziggurat.calibrate.risks import Risk
 from ziggurat.data.overlap import overlapping
 from ziggurat.data.sources import Columns, Rows
@@ -34,6 +35,7 @@ class CalibrationRows:
     certify: Any  # likewise: test it; in a fixed random order, as the betting bound needs
     left_out: int  # rows of the source that trained the model, or chose for it and order nothing
     groups: int = 0  # of the certifying rows, by the text that they share; 0 = not counted
+    drawn: Groups | None = None  # these, as a test counts them; None = it counts each row by itself
     overlap: float = 0.0  # share of the certifying texts that are a part of one that trained, or have one as a part
 
 
@@ -50,7 +52,15 @@ def calibration_rows(
     if risk.needs_labels:
         _check_labels(rows.certify, risk)
     _check_range(classifier, rows, risk)
-    return replace(rows, groups=len(np.unique(rows.certify.group_hashes)))
+    shared = rows.certify.group_hashes
+    drawn = groups_of(shared) if _in_groups(classifier) else None
+    return replace(rows, groups=len(np.unique(shared)), drawn=drawn)
+
+
+def _in_groups(classifier: AdaptiveClassifier) -> bool:
+    """Whether rows that share text are one draw: unless the model's recipe says `grouped = false`."""
+    recipe = classifier.manifest.training.get("recipe")
+    return not isinstance(recipe, Mapping) or bool(recipe.get("grouped", True))
 
 
 def _builtin(classifier: AdaptiveClassifier) -> CalibrationRows:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.calibrate.certify import Evidence
-from ziggurat.calibrate.paths import Tried, losses_of
+from ziggurat.calibrate.grouping import Groups, per_draw
 from ziggurat.calibrate.risks import Risk
 from ziggurat.calibrate.stored import StoredRun
 from ziggurat.data.tasks import Dataset
@@ -27,14 +27,20 @@ class Seen:
     encoded: Any  # what the model reads of them: Encoded, or Windows
     runs: Mapping[float, StoredRun]  # by strength of pruning
     losses: Mapping[float, np.ndarray]  # (n, n_rungs) of leaving there, likewise
+    groups: Groups | None = None  # that the rows were drawn in; None = each was drawn by itself
+
+    @property
+    def draws(self) -> int:
+        """How many independent ones the rows are."""
+        return len(self.rows) if self.groups is None else len(self.groups)
 
     def evidence(self, risk: Risk) -> Evidence:
         """For `certify`."""
-        return Evidence(self.runs, self.losses, risk)
+        return Evidence(self.runs, self.losses, risk, self.groups)
 
-    def losses_of(self, setting: Tried) -> np.ndarray:
-        """Loss of each row, (n)."""
-        return losses_of(setting, self.runs, self.losses)
+    def per_draw(self, losses: np.ndarray, risk: Risk) -> np.ndarray:
+        """Losses of rows, (n), as a bound takes them: (draws)."""
+        return per_draw(losses, self.groups, risk)
 
 
 def seen(

@@ -60,6 +60,7 @@ def calibrate(
     order, witness = (
         seen(classifier, part, risk, reference, options.batch_size, progress) for part in (rows.order, rows.certify)
     )
+    witness = replace(witness, groups=rows.drawn)
     costs = costs_of(classifier, order.encoded, options.batch_size, tick)
     time = PredictedTime(classifier, costs, order.encoded, order.runs, options.batch_size)
     paths = searched(classifier, order, time, promise)
@@ -162,6 +163,7 @@ def _summary(
         "reference": promise.reference,
         "rows": {"order": len(rows.order), "certify": len(rows.certify), "left_out": rows.left_out},
         "groups": rows.groups,
+        "grouped": rows.drawn is not None,
         "overlap": rows.overlap,
         "settings": sum(len(path) for path in paths),
         "batch_size": options.batch_size,

@@ -1,9 +1,10 @@
-"""`report deferral`: who should go on from a cascade's first tier, and what the last one makes of it (TangoBERT)."""
+"""`report deferral`: who should go on from a cascade's tier, and what the tiers behind make of it (TangoBERT)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,12 @@ TARGETS = {"99": 0.99, "98": 0.98}  # of the last rung's accuracy: Tango's opera
 AGREEMENT, RANDOM, ORACLE = "agreement", "random", "oracle"
 _LEVEL = "#888888"  # of level lines
 _LINES = {RANDOM: "-.", ORACLE: ":"}
-_ERRORS = {"corrected": "last corrects", "introduced": "last spoils", "both_wrong": "both wrong"}
+_ERRORS = {"corrected": "corrects", "introduced": "spoils"}  # what the answer behind a stop does to its own
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Where a text may stay."""
+    """Where a text may stay, or the last rung."""
 
     name: str  # "tier 1 (static)", "layer 2"
     rung: int
@@ -42,48 +43,59 @@ def deferral(request: Request, tier: int = 1) -> dict[str, Any]:
     """Routers at the end of a tier (from 1; without tiers a rung) against the last rung, without token pruning there.
 
     Each deferral score, the random router and the oracle: accuracy and FLOPs by the share that is escalated, and what
-    they come to; errors by tenth of the margin. UserError for a model without tiers and exits, or another tier.
+    they come to; errors by tenth of the margin, in a cascade of three tiers or more at every step from a tier to the
+    next. UserError for a model without tiers and exits, or another tier.
     """
     (subject,) = request.subjects()
     stop = stop_at(subject.classifier, subject.model, tier)
-    right = right_answers(subject.unpruned.logits, subject.rows.classes)[:, [stop.rung, -1]]
+    steps = steps_from(subject.classifier, stop)
+    every = right_answers(subject.unpruned.logits, subject.rows.classes)
+    right = every[:, [stop.rung, -1]]
     run = StoredRun(subject.unpruned.logits, subject.unpruned.kept, 0.0, subject.classifier.deferral)
     routes = _routes(subject.classifier, run, stop, right)
-    confidence = -doubts(run, "margin", (stop.rung,)).values[:, 0]
-    errors = [{"model": subject.name, **row} for row in errors_by_decile(confidence, right)]
+    errors = _errors(subject.name, run, every, steps)
     full = float(subject.classifier.full_flops(subject.encoded.lengths).mean())
     last = float(right[:, 1].mean())
     curves = [row for name, one in routes.items() for row in _curve(subject, name, one, full)]
-    parts = [
-        Part("errors", f"Errors by confidence of {stop.name}", errors),
-        Part("curves", "Accuracy and FLOPs by share escalated", curves),
-    ]
+    parts = [_error_table(stop, errors), Part("curves", "Accuracy and FLOPs by share escalated", curves)]
     title = f"Deferral at {stop.name}: {subject.name}, {request.data}"
-    panels = [*_curve_panels(curves, last), _error_panel(stop, errors)]
+    panels = [*_curve_panels(curves, last), *_error_panels(steps, errors)]
     rows = [
         {"model": subject.name, "router": name, **_summary(one, routes, last, full)} for name, one in routes.items()
     ]
-    return write_report(request.out, "deferral", title, rows, _notes(subject, stop, last), panels, parts)
+    notes = [*_notes(subject, stop, last), *(_step_notes(steps, errors) if len(steps) > 1 else [])]
+    return write_report(request.out, "deferral", title, rows, notes, panels, parts)
 
 
 def stop_at(classifier: AdaptiveClassifier, model: str, tier: int) -> Stop:
     """The end of a cascade's tier, or a model's rung, counted from 1; UserError where there is no such, or none."""
-    tiers = places(classifier.tiers)
-    cascade = len(tiers) > 1
-    ends = [place.rungs.stop - 1 for place in tiers] if cascade else list(range(len(classifier.rungs)))
-    most = len(ends) - 1
+    found = _stops(classifier)
+    most = len(found) - 1
     if not most:
         raise UserError(
             f"{model}: nothing is escalated, for it has neither tiers nor exits; give a cascade (`ziggurat cascade`) "
             "or a model with exits"
         )
     if not 1 <= tier <= most:
-        what = "tiers of a cascade" if cascade else "exits of a model"
+        what = "tiers of a cascade" if len(classifier.tiers) > 1 else "exits of a model"
         raise UserError(f"--tier {tier}: the {what} before the last rung count from 1, and {model} has {most}")
-    rung = ends[tier - 1]
-    kind = tiers[tier - 1].tier.manifest.kind if cascade else ""
-    name = f"tier {tier} ({kind})" if cascade else classifier.rungs[rung].name
-    return Stop(name, rung, ends[tier - 2] if tier > 1 else None)
+    return found[tier - 1]
+
+
+def steps_from(classifier: AdaptiveClassifier, stop: Stop) -> list[tuple[Stop, Stop]]:
+    """What errors are counted between: each tier of a cascade and the next; of a model a rung and the last."""
+    found = _stops(classifier)
+    return list(pairwise(found)) if len(classifier.tiers) > 1 else [(stop, found[-1])]
+
+
+def _stops(classifier: AdaptiveClassifier) -> list[Stop]:
+    """The ends of all tiers of a cascade, all rungs of a model."""
+    if len(classifier.tiers) == 1:
+        return [Stop(one.name, rung, rung - 1 if rung else None) for rung, one in enumerate(classifier.rungs)]
+    tiers = places(classifier.tiers)
+    ends = [place.rungs.stop - 1 for place in tiers]
+    names = [f"tier {number} ({one.tier.manifest.kind})" for number, one in enumerate(tiers, start=1)]
+    return [Stop(*one) for one in zip(names, ends, (None, *ends[:-1]), strict=True)]
 
 
 def _routes(classifier: AdaptiveClassifier, run: StoredRun, stop: Stop, right: np.ndarray) -> Mapping[str, Route]:
@@ -167,10 +179,45 @@ def _curve_panels(curves: Sequence[dict[str, Any]], last: float) -> list[Panel]:
     return panels
 
 
-def _error_panel(stop: Stop, errors: Sequence[dict[str, Any]]) -> Panel:
-    tenths = [row["decile"] for row in errors]
-    series = [
-        Series(label, tenths, [row[key] for row in errors], marker=marker)
-        for (key, label), marker in zip(_ERRORS.items(), "o^s", strict=True)
-    ]
-    return Panel(f"tenth by margin of {stop.name}, surest last", series, log_x=False, ylabel="of all texts (%)")
+def _errors(name: str, run: StoredRun, right: np.ndarray, steps: Sequence[tuple[Stop, Stop]]) -> list[dict[str, Any]]:
+    """Ten rows for each step, of all texts; `right` (n, n_rungs, bool)."""
+    rows = []
+    for number, (stop, after) in enumerate(steps, start=1):
+        confidence = -doubts(run, "margin", (stop.rung,)).values[:, 0]
+        where = {"step": number, "tier": stop.name, "next_tier": after.name} if len(steps) > 1 else {}
+        found = errors_by_decile(confidence, right[:, [stop.rung, after.rung]])
+        rows += [{"model": name, **where, **row} for row in found]
+    return rows
+
+
+def _error_table(stop: Stop, errors: Sequence[dict[str, Any]]) -> Part:
+    """Of one step, or of several: then the answer behind is the next tier's, which need not be the last."""
+    if "step" not in errors[0]:
+        return Part("errors", f"Errors by confidence of {stop.name}", errors)
+    renamed = [{("next_accuracy" if key == "last_accuracy" else key): row[key] for key in row} for row in errors]
+    return Part("steps", "Errors of each step, by confidence of its tier", renamed)
+
+
+def _step_notes(steps: Sequence[tuple[Stop, Stop]], errors: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "A step's errors are of all texts, whether or not they would reach its tier; corrected ones and spoilt ones:"
+    for number, (stop, after) in enumerate(steps, start=1):
+        mine = [row for row in errors if row["step"] == number]
+        corrected, introduced = (sum(row[key] for row in mine) for key in _ERRORS)
+        yield f"{stop.name}: {after.name} corrects {corrected:.2%} of all texts and spoils {introduced:.2%}."
+
+
+def _error_panels(steps: Sequence[tuple[Stop, Stop]], errors: Sequence[dict[str, Any]]) -> Iterator[Panel]:
+    """One panel for each step, all with the same axis."""
+    several = len(steps) > 1
+    behind = "next" if several else "last"
+    labels = {key: f"{behind} {what}" for key, what in _ERRORS.items()} | {"both_wrong": "both wrong"}
+    highest = 1.05 * max(row[key] for row in errors for key in labels) or 0.01
+    for number, (stop, after) in enumerate(steps, start=1):
+        mine = [row for row in errors if row.get("step", 1) == number]
+        series = [
+            Series(label, [row["decile"] for row in mine], [row[key] for row in mine], marker=marker)
+            for (key, label), marker in zip(labels.items(), "o^s", strict=True)
+        ]
+        xlabel = f"tenth by margin of {stop.name}, surest last" + (f"\nnext: {after.name}" if several else "")
+        y_range = (-highest / 20, highest) if several else None
+        yield Panel(xlabel, series, log_x=False, ylabel="of all texts (%)", y_range=y_range)

@@ -79,6 +79,7 @@ def promise_of(classifier: OpenedModel, operating_point: str, threshold: float |
         "confidence": point.confidence,
         "criterion": proof.criterion,
         "rows": proof.rows,
+        "groups": proof.groups,
         "broken": broken,
     }
 

@@ -69,7 +69,7 @@ def searched(
 
 def certified(paths: Sequence[Sequence[Tried]], witness: Seen, risk: Risk, promise: Promise) -> dict[str, Certified]:
     """What rows that decided nothing certify, for each of the promise's targets."""
-    tested = sequences(paths, promise.targets.values(), promise.confidence, len(witness.rows))
+    tested = sequences(paths, promise.targets.values(), promise.confidence, witness.draws)
     evidence = witness.evidence(risk)
     return {
         name: certify(tested[target], evidence, target, promise.confidence) for name, target in promise.targets.items()
@@ -90,11 +90,13 @@ def usable_rungs(classifier: Model, promise: Promise) -> int:
 def refuse_too_few(rows: CalibrationRows, promise: Promise, risk: Risk) -> None:
     """UserError where even rows without a single loss would certify none of the targets."""
     wanted = [target for target in promise.targets.values() if target > 0]
-    n = len(rows.certify)
+    n = len(rows.certify) if rows.drawn is None else len(rows.drawn)
     if not wanted or n >= least_rows(max(wanted), promise.confidence):
         return
     share = f"{100 * promise.confidence:g} %"
+    groups, of = ("", "") if rows.drawn is None else (f" in {n:,} groups by the text that they share", " groups")
     raise UserError(
-        f"{rows.certify.source}: {n:,} rows are left to certify with, and even without a mistake {max(wanted):g} needs "
-        f"{least_rows(max(wanted), promise.confidence):,} at {share} confidence; give more rows, or a larger --max-drop"
+        f"{rows.certify.source}: {len(rows.certify):,} rows{groups} are left to certify with, and even without a "
+        f"mistake {max(wanted):g} needs {least_rows(max(wanted), promise.confidence):,}{of} at {share} confidence; "
+        "give more, or a larger --max-drop"
     )

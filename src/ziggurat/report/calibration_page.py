@@ -67,9 +67,10 @@ def _top(result: Mapping[str, Any]) -> str:
 
 def _origin(result: Mapping[str, Any]) -> str:
     rows, made = result["rows"], [one["point"] for one in result["points"] if one["point"] is not None]
+    groups = f" in {result['groups']:,} groups by the text that they share" if result["grouped"] else ""
     text = (
-        f"Model {result['model']}, data {result['data']}: {rows['certify']:,} rows certify, {rows['order']:,} others "
-        f"chose what to test out of {result['settings']:,} settings."
+        f"Model {result['model']}, data {result['data']}: {rows['certify']:,} rows{groups} certify, "
+        f"{rows['order']:,} others chose what to test out of {result['settings']:,} settings."
     )
     if made:
         on = made[0]["certificate"]

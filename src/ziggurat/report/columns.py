@@ -11,6 +11,12 @@ _SETTING = Column("setting", "setting")
 _ROUTER = Column("router", "router")
 _THRESHOLD = Column("threshold", "τ", "", ".3g")
 _N = Column("n", "texts", "", ",")
+_TENTH = (
+    Column("decile", "tenth", "1 = least sure"),
+    _N,
+    Column("confidence_low", "margin from", "", ".3f"),
+    Column("confidence_high", "to", "", ".3f"),
+)
 _TOKENS = Column("tokens_mean", "tokens", "mean", ".1f")
 _FULL = Column("full_accuracy", "full depth", "", ".2%")
 _FLOPS = Column("flops_ratio", "FLOPs", "x fewer", ".2f")
@@ -144,15 +150,24 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
 PART_COLUMNS: Mapping[str, Sequence[Column]] = {
     "deferral-errors": (
         _MODEL,
-        Column("decile", "tenth", "1 = least sure"),
-        _N,
-        Column("confidence_low", "margin from", "", ".3f"),
-        Column("confidence_high", "to", "", ".3f"),
+        *_TENTH,
         Column("corrected", "last corrects", "of all texts", ".2%"),
         Column("introduced", "last spoils", "of all texts", ".2%"),
         Column("both_wrong", "both wrong", "of all texts", ".2%"),
         Column("accuracy", "accuracy", "first", ".1%"),
         Column("last_accuracy", "accuracy", "last", ".1%"),
+    ),
+    "deferral-steps": (
+        _MODEL,
+        Column("step", "step"),
+        Column("tier", "tier"),
+        Column("next_tier", "next tier"),
+        *_TENTH,
+        Column("corrected", "next corrects", "of all texts", ".2%"),
+        Column("introduced", "next spoils", "of all texts", ".2%"),
+        Column("both_wrong", "both wrong", "of all texts", ".2%"),
+        Column("accuracy", "accuracy", "tier", ".1%"),
+        Column("next_accuracy", "accuracy", "next tier", ".1%"),
     ),
     "deferral-curves": (
         _MODEL,

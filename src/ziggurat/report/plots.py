@@ -1,9 +1,10 @@
-"""Accuracy against cost as a figure: panels side by side, one legend under them, PNG and SVG."""
+"""Accuracy against cost as a figure: panels side by side, at most three in a row, one legend below, PNG and SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ziggurat.files import whole_file
 # Okabe and Ito's palette: distinct for colour-blind readers too. Yellow is left out, it vanishes on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 NOTE_COLOUR = "#333333"
+ABREAST = 3  # panels in a row, at most: more are too small to read where the figure is as wide as a page
 NARROW_TICKS = (
     1.0,
     1.5,
@@ -57,7 +59,7 @@ class Panel:
 
 
 def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Path, Path]:
-    """Draw `panels` side by side and write `out`.png and `out`.svg; returns both paths.
+    """Draw `panels` side by side, many in several rows, and write `out`.png and `out`.svg; returns both paths.
 
     The same data gives the same SVG, byte for byte, under one version of matplotlib. Each file appears whole or not at
     all. UserError where matplotlib is not installed or the folder cannot be written to; ValueError without panels.
@@ -72,11 +74,13 @@ def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Pat
     paths = base.with_name(base.name + ".png"), base.with_name(base.name + ".svg")
     with rc_context({"svg.hashsalt": "ziggurat", "font.size": 10.0}):
         # A Figure of its own, not pyplot's: nothing global is opened, and no display is asked for.
-        figure = Figure(figsize=(5.2 * len(panels) + 0.6, 4.8), layout="constrained")
+        rows = ceil(len(panels) / ABREAST)
+        columns = ceil(len(panels) / rows)
+        figure = Figure(figsize=(5.2 * columns + 0.6, 4.6 * rows + 0.2), layout="constrained")
         figure.suptitle(title, fontsize=11)
         colours = _colours(panels)
-        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            _draw_panel(axes, panel, colours)
+        for place, panel in enumerate(panels, start=1):
+            _draw_panel(figure.add_subplot(rows, columns, place), panel, colours)
         _draw_legend(figure)
         for path, metadata in zip(paths, ({"Software": None}, {"Date": None}), strict=True):
             with whole_file(path) as temporary:
@@ -155,5 +159,5 @@ def _draw_legend(figure: Any) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
-        columns = min(len(handles), 3 * len(figure.axes))
+        columns = min(len(handles), 3 * figure.axes[0].get_subplotspec().get_gridspec().ncols)
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
