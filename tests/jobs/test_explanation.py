@@ -41,7 +41,8 @@ def test_the_answer_and_its_way_are_those_of_predict(classifier, text, threshold
     (answer,) = classifier.predict([text], rule)
     trace = answer.trace
     assert told["label"] == answer.label
-    assert list(told["probabilities"].values()) == answer.probabilities.tolist()
+    # Layer by layer a last layer is computed for all tokens, in one call for first tokens alone: the same to rounding.
+    assert list(told["probabilities"].values()) == pytest.approx(answer.probabilities.tolist(), abs=1e-6)
     assert (told["layers"], told["flops"], told["truncated"]) == (trace.layers, trace.flops, trace.truncated)
     assert len(told["tokens"]) == trace.read
     live = [sum(t["left_at"] is None or t["left_at"] > layer for t in told["tokens"]) for layer in range(5)]
