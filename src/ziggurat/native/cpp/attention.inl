@@ -104,18 +104,15 @@ template <class S> struct Attend {
         for (int r = 0; r < R; ++r) best[r] = S::set(NEVER);
         return in_chunks(plan.padded_n, wanted, [&](int first, auto vectors) {
             constexpr int V = vectors.value;
-            F totals[R][V];
             const F last = first + V * S::WIDTH == plan.padded_n ? S::load(beyond) : S::zero();
-            for (int r = 0; r < R; ++r)
-                for (int v = 0; v < V; ++v) totals[r][v] = v + 1 < V ? S::zero() : last;
-            accumulate<S, P, R, V>(bytes_of(plan.queries), plan.query_stride * 4,
-                                   words_of(plan.keys + static_cast<ptrdiff_t>(first) * plan.width), plan.width,
-                                   totals);
-            for (int r = 0; r < R; ++r)
-                for (int v = 0; v < V; ++v) {
-                    best[r] = S::max(best[r], totals[r][v]);
-                    S::store(plan.scores + r * plan.score_stride + first + v * S::WIDTH, totals[r][v]);
-                }
+            accumulate<S, P, R, V>(
+                bytes_of(plan.queries), plan.query_stride * 4,
+                words_of(plan.keys + static_cast<ptrdiff_t>(first) * plan.width), plan.width,
+                [&](int, int v) { return v + 1 < V ? S::zero() : last; },
+                [&](int r, int v, F total) {
+                    best[r] = S::max(best[r], total);
+                    S::store(plan.scores + r * plan.score_stride + first + v * S::WIDTH, total);
+                });
         });
     }
 
@@ -145,19 +142,16 @@ template <class S> struct Attend {
                     ptrdiff_t context_stride) {
         in_chunks(plan.padded_width, [&](int first, auto vectors) {
             constexpr int V = vectors.value;
-            F totals[R][V];
-            for (int r = 0; r < R; ++r)
-                for (int v = 0; v < V; ++v) totals[r][v] = S::zero();
             const float* values = plan.values + static_cast<ptrdiff_t>(first) * plan.n +
                                   static_cast<ptrdiff_t>(tokens.from) * V * S::WIDTH;
-            accumulate<S, P, R, V>(bytes_of(plan.scores + tokens.from), plan.score_stride * 4, words_of(values),
-                                   tokens.size(), totals);
-            for (int r = 0; r < R; ++r)
-                for (int v = 0; v < V; ++v) {
+            accumulate<S, P, R, V>(
+                bytes_of(plan.scores + tokens.from), plan.score_stride * 4, words_of(values), tokens.size(),
+                [](int, int) { return S::zero(); },
+                [&](int r, int v, F total) {
                     const int column = first + v * S::WIDTH, left = plan.width - column;
-                    const F answer = S::mul(totals[r][v], S::set(inverse[r]));
+                    const F answer = S::mul(total, S::set(inverse[r]));
                     store_up_to<S>(context + r * context_stride + column, answer, left < S::WIDTH ? left : S::WIDTH);
-                }
+                });
         });
     }
 

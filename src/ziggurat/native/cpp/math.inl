@@ -3,21 +3,24 @@
 namespace ziggurat {
 namespace {
 
-// 2^t to 1.5e-7 of itself, for t < 127.5; below -126 it stays at 2^-126, which no sum that holds a 1 can tell from 0.
-template <class S> inline typename S::F exp2(typename S::F t) {
+// 2^t to 1.5e-7 of itself, for -126 <= t < 127.5.
+template <class S> inline typename S::F exp2_within(typename S::F t) {
     using F = typename S::F;
-    // Adding 1.5 * 2^23 rounds to whole numbers; 127 more, and the lowest bits are the exponent of a float.
-    const F magic = S::set(12582912.f + 127.f);
-    t = S::max(S::set(-126.f), t);
+    // Adding 1.5 * 2^23 rounds to whole numbers; what is added to them stands in the lowest bits.
+    const F magic = S::set(12582912.f);
     const F shifted = S::add(t, magic);
-    const F power = S::as_float(S::template left<23>(S::as_int(shifted)));
     const F rest = S::sub(t, S::sub(shifted, magic));
     F p = S::fma(S::set(0.001326472731307149f), rest, S::set(0.009671512991189957f));
     p = S::fma(p, rest, S::set(0.05550733581185341f));
     p = S::fma(p, rest, S::set(0.24022242426872253f));
     p = S::fma(p, rest, S::set(0.6931470036506653f));
-    return S::mul(S::fma(p, rest, S::set(1.f)), power);
+    p = S::fma(p, rest, S::set(1.f));
+    // Times 2 to the power of the whole number, by adding that to the exponent: multipliers have enough to do.
+    return S::as_float(S::addi(S::as_int(p), S::template left<23>(S::as_int(shifted))));
 }
+
+// 2^t for t < 127.5; below -126 it stays at 2^-126, which no sum that holds a 1 can tell from 0.
+template <class S> inline typename S::F exp2(typename S::F t) { return exp2_within<S>(S::max(S::set(-126.f), t)); }
 
 constexpr float LOG2_E = 1.4426950408889634f;
 
@@ -31,7 +34,8 @@ template <class S> inline typename S::F gelu(typename S::F x) {
     p = S::fma(p, t, S::set(-0.45883432030677795f));
     p = S::fma(p, t, S::set(-1.151177167892456f));
     p = S::fma(p, t, S::set(-0.9999963045120239f));
-    return S::sub(S::max(x, S::zero()), S::mul(t, exp2<S>(p)));
+    const F positive = S::as_float(S::maxi(S::as_int(x), S::as_int(S::zero())));
+    return S::sub(positive, S::mul(t, exp2_within<S>(p)));
 }
 
 // x / (1 + exp(-2 √(2/π) (x + 0.044715 x³)))
@@ -71,19 +75,20 @@ template <class S, class Whole, class Part> inline void by_vectors(int n, Whole 
     if (i < n) part(i, n - i);
 }
 
-template <class S, class Function> inline void apply(float* y, int n, Function function) {
-    by_vectors<S>(
-        n, [&](int i) { S::store(y + i, function(S::load(y + i))); },
-        [&](int i, int left) { S::store_part(y + i, function(S::load_part(y + i, left)), left); });
+template <class S, class Function>
+inline void apply(float* y, ptrdiff_t stride, int rows, int columns, Function function) {
+    for (int row = 0; row < rows; ++row, y += stride)
+        by_vectors<S>(
+            columns, [&](int i) { S::store(y + i, function(S::load(y + i))); },
+            [&](int i, int left) { S::store_part(y + i, function(S::load_part(y + i, left)), left); });
 }
 
 template <class S> void finish(Finish how, float* y, ptrdiff_t stride, int rows, int columns) {
-    for (int i = 0; i < rows; ++i, y += stride) {
-        if (how == Finish::gelu) apply<S>(y, columns, [](auto x) { return gelu<S>(x); });
-        if (how == Finish::gelu_tanh) apply<S>(y, columns, [](auto x) { return gelu_tanh<S>(x); });
-        if (how == Finish::tanh) apply<S>(y, columns, [](auto x) { return tanh<S>(x); });
-        if (how == Finish::relu) apply<S>(y, columns, [](auto x) { return S::max(S::set(0.f), x); });
-    }
+    const auto all = [&](auto function) { apply<S>(y, stride, rows, columns, function); };
+    if (how == Finish::gelu) all([](auto x) { return gelu<S>(x); });
+    if (how == Finish::gelu_tanh) all([](auto x) { return gelu_tanh<S>(x); });
+    if (how == Finish::tanh) all([](auto x) { return tanh<S>(x); });
+    if (how == Finish::relu) all([](auto x) { return S::max(S::set(0.f), x); });
 }
 
 template <class S, class Function> inline void apply_gate(float* y, const float* gate, int n, Function function) {

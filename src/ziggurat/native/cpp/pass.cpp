@@ -18,18 +18,30 @@ int rows_of_a_block(int n, int most, int threads) {
 
 }  // namespace
 
-void Pass::in_blocks(int n, int most, size_t scratch, const Block& block) {
+void Pass::in_blocks(int n, int few, int most, size_t scratch, const Block& block) {
     work_.threads.resize(team_.size());
     for (Buffer& buffer : work_.threads) buffer.reserve(scratch);
-    const int size = rows_of_a_block(n, most, team_.size());
+    const int size = n <= few ? std::max(1, n) : rows_of_a_block(n, most, team_.size());
+    alone_ = n <= size;
     team_.run((n + size - 1) / size, [&](int task, int thread) {
         block(task * size, std::min(n, (task + 1) * size), work_.threads[thread].as<std::byte>());
     });
 }
 
-void Pass::linear(const Packed& weights, Rows rows, float* y, ptrdiff_t stride, Finish finish, void* operand) {
+void Pass::linear(const Packed& weights, Rows rows, float* y, ptrdiff_t stride, Finish finish, void* operand, int from,
+                  int to) {
     kernels_.prepare(weights, rows, operand);
-    kernels_.multiply(weights, operand, rows.n, 0, weights.out, finish, y, stride);
+    if (!alone_) return kernels_.multiply(weights, operand, rows.n, from, to, finish, y, stride);
+    const int panels = (to - from + weights.panel - 1) / weights.panel, threads = team_.size();
+    const int share = (panels + threads - 1) / threads * weights.panel;
+    team_.run((to - from + share - 1) / share, [&](int task, int) {
+        const int begin = from + task * share;
+        kernels_.multiply(weights, operand, rows.n, begin, std::min(to, begin + share), finish, y, stride);
+    });
+}
+
+void Pass::linear(const Packed& weights, Rows rows, float* y, ptrdiff_t stride, Finish finish, void* operand) {
+    linear(weights, rows, y, stride, finish, operand, 0, weights.out);
 }
 
 void Pass::normalise(Rows rows, int d, const Norm& norm, float* y) {
@@ -55,22 +67,23 @@ void Pass::embed(const int64_t* ids, const int64_t* positions, int n, float* sta
     const auto* project = model_.project ? &*model_.project : nullptr;
     const size_t operand = project ? round_up(kernels_.operand_size(*project, BLOCK), LINE) : 0;
     const size_t narrow = project ? round_up(sizeof(float) * BLOCK * e, LINE) : 0;
-    in_blocks(n, BLOCK, operand + narrow + 3 * BLOCK * sizeof(int32_t), [&](int begin, int end, std::byte* scratch) {
-        auto* index = reinterpret_cast<int32_t*>(scratch + operand + narrow);
-        float* out = states + static_cast<ptrdiff_t>(begin) * d;
-        float* embedded = project ? reinterpret_cast<float*>(scratch + operand) : out;
-        const int rows = end - begin;
-        for (int i = 0; i < rows; ++i) {
-            index[i] = static_cast<int32_t>(ids[2 * (begin + i)]);
-            index[BLOCK + i] = static_cast<int32_t>(positions[begin + i]);
-            index[2 * BLOCK + i] = reads_segments ? static_cast<int32_t>(ids[2 * (begin + i) + 1]) : 0;
-        }
-        const Rows places = model_.position ? Rows{model_.position, e, index + BLOCK, rows}
-                                            : Rows{model_.no_position.data(), 0, nullptr, rows};
-        kernels_.embed({model_.word, e, index, rows}, places, {model_.segment.data(), e, index + 2 * BLOCK, rows}, e,
-                       model_.embedding_norm.view(), embedded, e);
-        if (project) linear(*project, {embedded, e, nullptr, rows}, out, d, Finish::none, scratch);
-    });
+    in_blocks(
+        n, FEW, BLOCK, operand + narrow + 3 * BLOCK * sizeof(int32_t), [&](int begin, int end, std::byte* scratch) {
+            auto* index = reinterpret_cast<int32_t*>(scratch + operand + narrow);
+            float* out = states + static_cast<ptrdiff_t>(begin) * d;
+            float* embedded = project ? reinterpret_cast<float*>(scratch + operand) : out;
+            const int rows = end - begin;
+            for (int i = 0; i < rows; ++i) {
+                index[i] = static_cast<int32_t>(ids[2 * (begin + i)]);
+                index[BLOCK + i] = static_cast<int32_t>(positions[begin + i]);
+                index[2 * BLOCK + i] = reads_segments ? static_cast<int32_t>(ids[2 * (begin + i) + 1]) : 0;
+            }
+            const Rows places = model_.position ? Rows{model_.position, e, index + BLOCK, rows}
+                                                : Rows{model_.no_position.data(), 0, nullptr, rows};
+            kernels_.embed({model_.word, e, index, rows}, places, {model_.segment.data(), e, index + 2 * BLOCK, rows},
+                           e, model_.embedding_norm.view(), embedded, e);
+            if (project) linear(*project, {embedded, e, nullptr, rows}, out, d, Finish::none, scratch);
+        });
 }
 
 void Pass::finish(int layer, Rows states, Rows context, float* out) {
@@ -82,7 +95,7 @@ void Pass::finish(int layer, Rows states, Rows context, float* out) {
                  LINE);
     const size_t middle = round_up(sizeof(float) * BLOCK * d, LINE);
     const Norm output_norm = weights.output_norm.view();
-    in_blocks(states.n, BLOCK, operand + middle + sizeof(float) * BLOCK * weights.up.out,
+    in_blocks(states.n, FEW, BLOCK, operand + middle + sizeof(float) * BLOCK * weights.up.out,
               [&](int begin, int end, std::byte* scratch) {
                   auto* attended = reinterpret_cast<float*>(scratch + operand);
                   auto* inner = reinterpret_cast<float*>(scratch + operand + middle);
@@ -149,7 +162,7 @@ const float* Pass::read(const Head& head, const float* states, const Edges& edge
     const bool all = head.narrow || head.mean;
     work_.read.reserve(sizeof(float) * d * n);
     auto* made = work_.read.as<float>();
-    in_blocks(all ? n : n_seqs, BLOCK, 0, [&](int begin, int end, std::byte*) {
+    in_blocks(all ? n : n_seqs, 0, BLOCK, 0, [&](int begin, int end, std::byte*) {
         for (int i = begin; i < end; ++i) {
             const ptrdiff_t row = static_cast<ptrdiff_t>(d) * (all ? i : edges[i]);
             if (head.norm)
@@ -159,7 +172,7 @@ const float* Pass::read(const Head& head, const float* states, const Edges& edge
         }
     });
     if (!head.mean) return made;
-    in_blocks(n_seqs, STEP, 0, [&](int begin, int end, std::byte*) {
+    in_blocks(n_seqs, 0, STEP, 0, [&](int begin, int end, std::byte*) {
         for (int i = begin; i < end; ++i) {
             float* mean = made + static_cast<ptrdiff_t>(d) * edges[i];
             const int length = edges[i + 1] - edges[i];
@@ -175,7 +188,7 @@ void Pass::read_tokens(const Head& head, const float* states, int n, float* narr
     const int d = model_.spec.hidden, width = head.narrow->out;
     const size_t operand =
         std::max(kernels_.operand_size(*head.narrow, BLOCK), kernels_.operand_size(*head.key_value, BLOCK));
-    in_blocks(n, BLOCK, operand, [&](int begin, int end, std::byte* scratch) {
+    in_blocks(n, FEW, BLOCK, operand, [&](int begin, int end, std::byte* scratch) {
         float* mine = narrow + static_cast<ptrdiff_t>(width) * begin;
         linear(*head.narrow, part({states, d, nullptr, n}, begin, end), mine, width, Finish::tanh, scratch);
         linear(*head.key_value, {mine, width, nullptr, end - begin},
@@ -187,7 +200,7 @@ void Pass::read_tokens(const Head& head, const float* states, int n, float* narr
 void Pass::read_first(const Head& head, const float* states, const Edges& edges, float* logits) {
     const int width = head.classes.in, n_classes = model_.n_classes;
     // Where every token is a sequence, as in spans, there are many rows: more of them share what is read of the weights.
-    const int most = head.query ? STEP : BLOCK;
+    const int most = head.query ? STEP : BLOCK, few = head.query ? 0 : FEW;
     size_t operand = kernels_.operand_size(head.classes, most);
     for (const auto* weights : {&head.query, &head.out, &head.dense})
         if (*weights) operand = std::max(operand, kernels_.operand_size(**weights, most));
@@ -196,7 +209,7 @@ void Pass::read_first(const Head& head, const float* states, const Edges& edges,
     for (int i = 0; i < count(edges); ++i) longest = std::max(longest, edges[i + 1] - edges[i]);
     const size_t values = round_up(sizeof(float) * most * width, LINE);
     const size_t attention = kernels_.attend_scratch(longest, std::max(width / FASTBERT_HEADS, 1));
-    in_blocks(count(edges), most, operand + 2 * values + attention, [&](int begin, int end, std::byte* scratch) {
+    in_blocks(count(edges), few, most, operand + 2 * values + attention, [&](int begin, int end, std::byte* scratch) {
         auto *one = reinterpret_cast<float*>(scratch + operand),
              *other = reinterpret_cast<float*>(scratch + operand + values);
         const int rows = end - begin;

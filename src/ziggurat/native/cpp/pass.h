@@ -30,6 +30,9 @@ struct Workspace {
 };
 
 constexpr int BLOCK = 48;  // rows that one thread takes at a time: what it makes of them stays in its cache
+// Up to so many rows are not divided; threads divide the columns of each linear map. To read the weights takes longer than
+// so few rows' products, and each thread then reads its own part alone.
+constexpr int FEW = 12;
 
 // Rows begin … end - 1 of these.
 inline Rows part(Rows rows, int begin, int end) {
@@ -68,8 +71,11 @@ class Pass {
   private:
     using Block = std::function<void(int begin, int end, std::byte* scratch)>;
 
-    // Calls `block` for ranges of n rows on all threads, each with so many bytes of scratch.
-    void in_blocks(int n, int most, size_t scratch, const Block& block);
+    // Calls `block` for ranges of n rows on all threads, each with so many bytes of scratch; up to `few` rows are one range.
+    void in_blocks(int n, int few, int most, size_t scratch, const Block& block);
+    // Within a block: y = finish(W rows + b), columns from … to, whole panels. A block that is the only one has all threads.
+    void linear(const Packed& weights, Rows rows, float* y, ptrdiff_t stride, Finish finish, void* operand, int from,
+                int to);
     void linear(const Packed& weights, Rows rows, float* y, ptrdiff_t stride, Finish finish, void* operand);
     void normalise(Rows rows, int d, const Norm& norm, float* y);
     void project(int layer, Rows states, const int64_t* positions, int from, int to, float* qkv);
@@ -84,6 +90,7 @@ class Pass {
     const Kernels& kernels_;
     Team& team_;
     Workspace& work_;
+    bool alone_ = false;  // whether all rows are in one block, so that the other threads have nothing to do
 };
 
 }  // namespace ziggurat

@@ -26,23 +26,23 @@ void Pass::project(int layer, Rows states, const int64_t* positions, int from, i
     const bool norm = model_.spec.norm_first && weights.attention_norm;
     const size_t operand = round_up(kernels_.operand_size(weights.qkv, BLOCK), LINE);
     const size_t normed = norm ? sizeof(float) * BLOCK * d : 0;
-    in_blocks(states.n, BLOCK, operand + normed + sizeof(int32_t) * BLOCK, [&](int begin, int end, std::byte* scratch) {
-        Rows rows = part(states, begin, end);
-        float* y = qkv + static_cast<ptrdiff_t>(3) * d * begin;
-        auto* index = reinterpret_cast<int32_t*>(scratch + operand + normed);
-        for (int i = 0; i < rows.n; ++i)
-            index[i] = static_cast<int32_t>(positions[rows.index ? rows.index[i] : begin + i]);
-        if (norm) {
-            auto* mine = reinterpret_cast<float*>(scratch + operand);
-            normalise(rows, d, weights.attention_norm->view(), mine);
-            rows = {mine, d, nullptr, rows.n};
-        }
-        kernels_.prepare(weights.qkv, rows, scratch);
-        kernels_.multiply(weights.qkv, scratch, rows.n, from, to, Finish::none, y, 3 * d);
-        if (weights.rotation)
-            kernels_.rotate(y + from, 3 * d, {weights.rotation, width, index, rows.n},
-                            (std::min(to, 2 * d) - from) / d * heads, width);
-    });
+    in_blocks(states.n, FEW, BLOCK, operand + normed + sizeof(int32_t) * BLOCK,
+              [&](int begin, int end, std::byte* scratch) {
+                  Rows rows = part(states, begin, end);
+                  float* y = qkv + static_cast<ptrdiff_t>(3) * d * begin;
+                  auto* index = reinterpret_cast<int32_t*>(scratch + operand + normed);
+                  for (int i = 0; i < rows.n; ++i)
+                      index[i] = static_cast<int32_t>(positions[rows.index ? rows.index[i] : begin + i]);
+                  if (norm) {
+                      auto* mine = reinterpret_cast<float*>(scratch + operand);
+                      normalise(rows, d, weights.attention_norm->view(), mine);
+                      rows = {mine, d, nullptr, rows.n};
+                  }
+                  linear(weights.qkv, rows, y, 3 * d, Finish::none, scratch, from, to);
+                  if (weights.rotation)
+                      kernels_.rotate(y + from, 3 * d, {weights.rotation, width, index, rows.n},
+                                      (std::min(to, 2 * d) - from) / d * heads, width);
+              });
 }
 
 // Which of its sequence's tokens each token sees, in places of the sequence; null: all. Tokens that have left count for the
@@ -79,7 +79,7 @@ void Pass::context(int layer, const float* states, const int64_t* positions, con
         received = work_.received.as<float>();
     }
     const size_t scratch = kernels_.attend_scratch(most, spec.width());
-    in_blocks(pairs, most < LONG ? PAIRS : 1, scratch, [&](int begin, int end, std::byte* mine) {
+    in_blocks(pairs, 0, most < LONG ? PAIRS : 1, scratch, [&](int begin, int end, std::byte* mine) {
         for (int pair = begin; pair < end; ++pair) {
             const int first = edges[pair / spec.heads], head = pair % spec.heads;
             const Attention sequence{qkv + static_cast<ptrdiff_t>(3) * d * first,
@@ -128,7 +128,7 @@ void Pass::first_context(int layer, const float* states, const int64_t* position
     project(layer, {states, d, edges.data(), n_seqs}, positions, 0, from ? d : 3 * d, query);
     const Span* visible = seen(layer, positions, edges);
     const size_t scratch = kernels_.attend_scratch(longest(edges), spec.width());
-    in_blocks(n_seqs, PAIRS, scratch, [&](int begin, int end, std::byte* mine) {
+    in_blocks(n_seqs, 0, PAIRS, scratch, [&](int begin, int end, std::byte* mine) {
         for (int i = begin; i < end; ++i)
             kernels_.attend_first(query + static_cast<ptrdiff_t>(3) * d * i,
                                   qkv + static_cast<ptrdiff_t>(3) * d * edges[i] + d, 3 * d,

@@ -32,11 +32,14 @@ template <class S> struct FloatProduct {
     template <int STEP> static F weights(const uint32_t* words) { return S::as_float(S::loadi(words)); }
     static F add(F total, F input, F weights) { return S::fma(input, weights, total); }
 
-    static F start(const Packed&, int) { return S::zero(); }
+    // Of a panel that begins at this column; its columns count from there.
+    FloatProduct(const Packed& packed, int column) : bias_(packed.bias.data() + column) {}
+    F start(int) const { return S::zero(); }
     static F scale(const std::byte*, size_t) { return S::zero(); }
-    static F answer(F total, F, const Packed& packed, int column) {
-        return S::add(total, S::load(packed.bias.data() + column));
-    }
+    F answer(F total, F, int column) const { return S::add(total, S::load(bias_ + column)); }
+
+  private:
+    const float* bias_;
 };
 
 // To the nearest bf16, halves to even, as floats.
@@ -53,6 +56,7 @@ template <class S> struct WideProduct : FloatProduct<S> {
     static constexpr int GROUP = 2;
     static constexpr int STEPS = 2;
     static constexpr int ROWS = S::ROWS - 1;  // taking words apart needs registers too
+    using FloatProduct<S>::FloatProduct;
 
     static size_t record(int in) { return record_bytes(sizeof(float) * round_up(in + 1, S::WIDTH)); }
 
@@ -77,6 +81,7 @@ template <class S> struct PairProduct : FloatProduct<S> {
     using I = typename S::I;
     static constexpr int GROUP = 2;
     static constexpr int STEPS = 1;
+    using FloatProduct<S>::FloatProduct;
 
     static size_t record(int in) { return record_bytes(sizeof(uint16_t) * round_up(in, S::WIDTH)); }
 
@@ -120,12 +125,17 @@ template <class S> struct CodeProduct {
     // The largest absolute value / 127; 1 where that is too small to divide by, NaN where a value is not finite. Compared
     // as whole numbers, floats without their signs keep their order, and NaN comes last.
     static float scale_of(const float* x, int in) {
-        I most = S::seti(0);
-        const auto see = [&](F v) { most = S::maxi(most, S::as_int(S::abs(v))); };
-        by_vectors<S>(
-            in, [&](int i) { see(S::load(x + i)); }, [&](int i, int left) { see(S::load_part(x + i, left)); });
+        constexpr int CHAINS = 4;
+        I most[CHAINS] = {S::seti(0), S::seti(0), S::seti(0), S::seti(0)};
+        const auto see = [&](int chain, F v) { most[chain] = S::maxi(most[chain], S::as_int(S::abs(v))); };
+        int i = 0;
+        for (; i + CHAINS * S::WIDTH <= in; i += CHAINS * S::WIDTH)
+#pragma GCC unroll 8
+            for (int j = 0; j < CHAINS; ++j) see(j, S::load(x + i + j * S::WIDTH));
+        for (; i < in; i += S::WIDTH) see(0, load_up_to<S>(x + i, in - i < S::WIDTH ? in - i : S::WIDTH));
+        most[0] = S::maxi(S::maxi(most[0], most[1]), S::maxi(most[2], most[3]));
         int32_t lanes[S::WIDTH], bits = 0;
-        S::store(reinterpret_cast<float*>(lanes), S::as_float(most));
+        S::store(reinterpret_cast<float*>(lanes), S::as_float(most[0]));
         for (int32_t lane : lanes) bits = lane > bits ? lane : bits;
         if (bits >= 0x7f800000) return __builtin_nanf("");
         float largest;
@@ -137,14 +147,22 @@ template <class S> struct CodeProduct {
     template <int STEP> static I weights(const uint32_t* words) { return S::loadi(words); }
     static I add(I total, I input, I weights) { return S::dot(total, input, weights); }
 
-    static I start(const Packed& packed, int column) { return S::loadi(packed.sums.data() + column); }
+    CodeProduct(const Packed& packed, int column)
+        : bias_(packed.bias.data() + column),
+          scales_(packed.scales.data() + column),
+          sums_(packed.sums.data() + column) {}
+    I start(int column) const { return S::loadi(sums_ + column); }
     static F scale(const std::byte* record, size_t bytes) {
         return S::as_float(S::word(record + bytes - sizeof(float)));
     }
-    static F answer(I total, F scale, const Packed& packed, int column) {
-        const F product = S::mul(S::mul(S::to_float(total), scale), S::load(packed.scales.data() + column));
-        return S::add(product, S::load(packed.bias.data() + column));
+    F answer(I total, F scale, int column) const {
+        const F product = S::mul(S::mul(S::to_float(total), scale), S::load(scales_ + column));
+        return S::add(product, S::load(bias_ + column));
     }
+
+  private:
+    const float *bias_, *scales_;
+    const int32_t* sums_;
 };
 
 }  // namespace

@@ -37,24 +37,23 @@ Team::~Team() {
     for (std::thread& worker : workers_) worker.join();
 }
 
+// A round is over when its tasks are, whether or not all workers have noticed it: one that is asleep, or whose core somebody
+// else has, holds nobody up. Whoever comes late takes tasks of whichever round it finds.
 void Team::run(int n_tasks, const Task& task) {
     if (workers_.empty() || n_tasks <= 1) {
         for (int i = 0; i < n_tasks; ++i) task(i, 0);
         return;
     }
     task_ = &task;
-    n_tasks_ = n_tasks;
-    next_.store(0, std::memory_order_relaxed);
-    idle_.store(0, std::memory_order_relaxed);
+    done_.store(0, std::memory_order_relaxed);
     {
-        // Under the lock, so that no worker goes to sleep between its last look at the round and this change.
+        // Under the lock, so that no worker goes to sleep between its last look and this change.
         std::lock_guard<std::mutex> lock(mutex_);
-        round_.fetch_add(1, std::memory_order_release);
+        left_.store(n_tasks, std::memory_order_release);
     }
     wake_.notify_all();
     take(0);
-    const int others = static_cast<int>(workers_.size());
-    for (int glance = 0; idle_.load(std::memory_order_acquire) < others; ++glance) {
+    for (int glance = 0; done_.load(std::memory_order_acquire) < n_tasks; ++glance) {
         // A worker that has no core of its own gets ours.
         if (glance < 4096)
             breathe();
@@ -64,24 +63,25 @@ void Team::run(int n_tasks, const Task& task) {
 }
 
 void Team::take(int thread) {
-    for (int i = next_.fetch_add(1); i < n_tasks_; i = next_.fetch_add(1)) (*task_)(i, thread);
+    for (int i = left_.fetch_sub(1, std::memory_order_acquire); i > 0;
+         i = left_.fetch_sub(1, std::memory_order_acquire)) {
+        (*task_)(i - 1, thread);
+        done_.fetch_add(1, std::memory_order_release);
+    }
 }
 
 void Team::work(int thread) {
-    unsigned seen = 0;
-    for (;;) {
+    while (!stop_) {
         const auto until = std::chrono::steady_clock::now() + PATIENCE;
-        while (round_.load(std::memory_order_acquire) == seen && !stop_ && std::chrono::steady_clock::now() < until)
-            for (int glance = 0; glance < GLANCES && round_.load(std::memory_order_relaxed) == seen; ++glance)
-                breathe();
-        if (round_.load(std::memory_order_acquire) == seen) {
-            std::unique_lock<std::mutex> lock(mutex_);
-            wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen || stop_; });
+        while (left_.load(std::memory_order_relaxed) <= 0 && !stop_ && std::chrono::steady_clock::now() < until)
+            for (int glance = 0; glance < GLANCES && left_.load(std::memory_order_relaxed) <= 0; ++glance) breathe();
+        if (left_.load(std::memory_order_relaxed) > 0) {
+            take(thread);
+            continue;
         }
-        if (stop_) return;
-        seen = round_.load(std::memory_order_acquire);
-        take(thread);
-        idle_.fetch_add(1, std::memory_order_release);
+        // Woken for a round that others have finished by now, it looks out for the next.
+        std::unique_lock<std::mutex> lock(mutex_);
+        if (left_.load(std::memory_order_relaxed) <= 0 && !stop_) wake_.wait(lock);
     }
 }
 

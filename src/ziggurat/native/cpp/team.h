@@ -33,12 +33,10 @@ class Team {
     std::vector<std::thread> workers_;
     std::mutex mutex_;
     std::condition_variable wake_;
-    std::atomic<unsigned> round_{0};  // grows with every `run`; a worker that sees a new number takes part
+    std::atomic<int> left_{0};  // tasks that nobody has taken; none: 0 or less
+    std::atomic<int> done_{0};  // tasks of this round that are over
     std::atomic<bool> stop_{false};
-    std::atomic<int> next_{0};  // the first task that nobody has taken
-    std::atomic<int> idle_{0};  // workers that are done with this round
     const Task* task_ = nullptr;
-    int n_tasks_ = 0;
 };
 
 }  // namespace ziggurat
