@@ -309,7 +309,7 @@ def test_scores_and_questions_are_trained_by_what_is_shipped_and_shown_setting_b
         assert [stage.kind for stage in found[tasks.PYRAMID].stages] == ["soft", "hard", "heads"]
         assert found[tasks.PYRAMID].pruning.vocabulary is None
     top = found[tasks.TOP]  # questions come last
-    assert [stage.kind for stage in top.stages] == ["guess", "hard", "heads"] and top.head_kind == "linear"
+    assert [stage.kind for stage in top.stages] == ["guess", "heads"] and top.head_kind == "linear"
     assert (top.pruning.kind, top.pruning.score) == ("share", "predicted")
     row = {"what": "full", "data": "stsb", "split": "test", "n": 1379, "dtype": "float32", "pearson": 0.8512,
            "spearman": 0.8498, "mean_layers": 6.0, "flops_gain": 1.0, "time_gain": 0.98}  # fmt: skip

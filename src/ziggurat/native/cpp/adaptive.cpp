@@ -84,6 +84,7 @@ void run_layer(Pass& pass, Live& live, int layer, const Rules& rules) {
     work.states.reserve(sizeof(float) * d * live.edges.back());
     Edges edges{0};
     std::vector<int64_t> positions;
+    if (prunes) positions.reserve(live.positions.size());
     in_chunks(live.edges, [&](const Chunk& chunk) {
         const int n = chunk.edges.back(), done = prunes ? edges.back() : chunk.token;
         work.context.reserve(sizeof(float) * d * n);

@@ -140,10 +140,13 @@ void Pass::attend_first(const float* query, const float* qkv, const Span* seen, 
 // token's score is the mean over the queries that see it, scaled to mean 1. With all in sight that is the column sum.
 void Pass::score(const float* received, const Span* seen, const Edges& edges, float* scores) {
     const int n = edges.back(), heads = model_.spec.heads;
+    std::copy_n(received, n, scores);
+    for (int head = 1; head < heads; ++head) {
+        received += n;
+        for (int token = 0; token < n; ++token) scores[token] += received[token];
+    }
     for (int token = 0; token < n; ++token) {
-        float sum = 0;
-        for (int head = 0; head < heads; ++head) sum += received[static_cast<ptrdiff_t>(n) * head + token];
-        scores[token] = sum / static_cast<float>(heads);
+        scores[token] /= static_cast<float>(heads);
         if (seen) scores[token] /= static_cast<float>(seen[token].size());
     }
     for (int i = 0; seen && i < count(edges); ++i) {
