@@ -1,8 +1,9 @@
 """Pruning and exits where answers are no classes: similarity scores (stsb) and spans (xquad_en). `make tasks` calls it.
 
 A plain model first; from it one that prunes and has exits (Magic Pyramid's stages), and for questions another whose
-tokens leave by what layers 2 to 4 guess that later ones attend to (after ToP), the encoder left as it is. Reported on test rows: the plain
-model, pruning alone (no exit is asked), and the operating points that select rows chose. What is finished stays.
+tokens leave by what layers 2 to 4 guess that later ones attend to (after ToP), the encoder left as it is. Reported on
+test rows: the plain model, pruning alone (no exit is asked), and the operating points that select rows chose. What is
+finished stays.
 """
 
 from __future__ import annotations
