@@ -1,9 +1,7 @@
 """Pruning and exits where answers are no classes: similarity scores (stsb) and spans (xquad_en). `make tasks` calls it.
 
-A plain model first; from it one that prunes and has exits (Magic Pyramid's stages), and for questions another whose
-tokens leave by what layers 2 to 4 guess that later ones attend to (after ToP), the encoder left as it is. Reported on
-test rows: the plain model, pruning alone (no exit is asked), and the operating points that select rows chose. What is
-finished stays.
+A plain model first; from it one that prunes and has exits (Magic Pyramid's stages). Reported on test rows: the plain
+model, pruning alone (LTP: no exit is asked), and the operating points that select rows chose. What is finished stays.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.fitting import TrainOptions
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.training import train_classifier
-from ziggurat.recipe import Recipe, StageConfig, load_recipe
+from ziggurat.recipe import Recipe, load_recipe
 from ziggurat.report.rows import append_record, provenance, read_rows_file
 from ziggurat.types import OperatingPoint
 
@@ -37,31 +35,16 @@ BEHIND: Mapping[str, Mapping[str, Any]] = {
     "hard": {"epochs": 2.0, "learning_rate": 5e-5},
     "heads": {"epochs": 2.0},
 }
-GUESSED: Mapping[str, Mapping[str, Any]] = {
-    "guess": {"epochs": 12.0, "learning_rate": 1e-2, "batch_size": 16},
-    "heads": {"epochs": 2.0},
-}
-SHARES = (None, 0.8, 0.6, 0.48, None, None)  # of the tokens that stay where they are guessed at; by select rows
-FULL, PYRAMID, TOP = "full-0", "magic-pyramid-0", "top-0"  # folders
 MEASURES = ("pearson", "spearman", "exact_match", "f1")
 
 
-def recipes(data: str) -> dict[str, Recipe]:
-    """By folder: of the plain model, and of those that start from it."""
-    plain, small, top = load_recipe("full"), load_recipe("magic-pyramid-small"), load_recipe("top")
+def recipes(data: str) -> tuple[Recipe, Recipe]:
+    """Of the plain model, and of the one that starts from it."""
+    plain, small = load_recipe("full"), load_recipe("magic-pyramid-small")
     plain = replace(plain, stages=tuple(replace(stage, **PLAIN[data]) for stage in plain.stages))
+    stages = tuple(replace(stage, **BEHIND[stage.kind]) for stage in small.stages if stage.kind in BEHIND)
     heads = "linear" if data == "xquad_en" else small.head_kind
-    small = replace(small, head_kind=heads, pruning=replace(small.pruning, vocabulary=None))
-    found = {FULL: plain, PYRAMID: replace(small, stages=_behind(small, BEHIND))}
-    if data == "xquad_en":
-        pruning = replace(top.pruning, kind="share", per_layer=SHARES)
-        stages = (*_behind(top, GUESSED), *_behind(small, GUESSED))
-        found[TOP] = replace(small, stages=stages, pruning=pruning)
-    return found
-
-
-def _behind(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> tuple[StageConfig, ...]:
-    return tuple(replace(stage, **changes[stage.kind]) for stage in recipe.stages if stage.kind in changes)
+    return plain, replace(small, stages=stages, head_kind=heads, pruning=replace(small.pruning, vocabulary=None))
 
 
 def _file(data: Path, split: str) -> Path:
@@ -71,43 +54,34 @@ def _file(data: Path, split: str) -> Path:
     raise UserError(f"{data}: no {split}.jsonl or {split}.json; name a folder that has one")
 
 
-def trained(data: Path, runs: Path) -> dict[str, Path]:
-    """Folders of all models, trained unless they are there."""
+def trained(data: Path, runs: Path) -> tuple[Path, Path]:
+    """Folders of both models, trained unless they are there."""
     train = _file(data, "train")
-    folders = {name: runs / data.name / name for name in recipes(data.name)}
-    for name, recipe in recipes(data.name).items():
-        if not folders[name].exists():
-            start = None if name == FULL else str(folders[FULL])
-            train_classifier(str(train), folders[name], recipe, start, TrainOptions())
-    return folders
+    plain, pyramid = (runs / data.name / name for name in ("full-0", "magic-pyramid-0"))
+    for out, recipe, start in zip((plain, pyramid), recipes(data.name), (None, str(plain)), strict=True):
+        if not out.exists():
+            train_classifier(str(train), out, recipe, start, TrainOptions())
+    return plain, pyramid
 
 
-def measured(data: Path, folders: Mapping[str, Path], dtype: str) -> Iterator[dict[str, Any]]:
+def measured(data: Path, plain: Path, pyramid: Path, dtype: str) -> Iterator[dict[str, Any]]:
     """One row for each setting, on the test rows."""
     test = str(_file(data, "test"))
-    yield _row("full", data, evaluate(str(folders[FULL]), test, "full", options=ModelOptions(dtype=dtype)), dtype)
-    for folder, alone in ((PYRAMID, "ltp"), (TOP, "top")):
-        if folder not in folders:
-            continue
-        manifest, model = read_manifest(folders[folder]), str(folders[folder])
-        with tempfile.TemporaryDirectory() as scratch:
-            pruning = Path(scratch) / "pruning.json"
-            write_point(_pruning_alone(manifest), pruning)
-            with_exits = "magic-pyramid" if folder == PYRAMID else "magic-pyramid by top"
-            settings = [(alone, str(pruning))]
-            settings += [(f"{with_exits} {point.name}", point.name) for point in manifest.operating_points]
-            for what, point in settings:
-                yield _row(what, data, evaluate(model, test, point, options=ModelOptions(dtype=dtype)), dtype)
-
-
-def _row(what: str, data: Path, found: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    return {
-        "what": what, "data": data.name, "split": "test", "n": found["n"], "dtype": dtype,
-        **{name: found[name] for name in MEASURES if name in found},
-        "flops_gain": found["flops_ratio"], "time_gain": found["time_ratio"],
-        "time_gain_low": found["time_ratio_low"], "time_gain_high": found["time_ratio_high"],
-        "mean_layers": found["mean_layers"],
-    }  # fmt: skip
+    manifest = read_manifest(pyramid)
+    with tempfile.TemporaryDirectory() as folder:
+        alone = Path(folder) / "pruning.json"
+        write_point(_pruning_alone(manifest), alone)
+        settings = [("full", plain, "full"), ("ltp", pyramid, str(alone))]
+        settings += [(f"magic-pyramid {point.name}", pyramid, point.name) for point in manifest.operating_points]
+        for what, model, point in settings:
+            found = evaluate(str(model), test, point, options=ModelOptions(dtype=dtype))
+            yield {
+                "what": what, "data": data.name, "split": "test", "n": found["n"], "dtype": dtype,
+                **{name: found[name] for name in MEASURES if name in found},
+                "flops_gain": found["flops_ratio"], "time_gain": found["time_ratio"],
+                "time_gain_low": found["time_ratio_low"], "time_gain_high": found["time_ratio_high"],
+                "mean_layers": found["mean_layers"],
+            }  # fmt: skip
 
 
 def _pruning_alone(manifest: Manifest) -> OperatingPoint:
@@ -133,7 +107,7 @@ def main() -> None:
             if any((row["data"], row["dtype"]) == (data.name, options.dtype) for row in done):
                 continue
             origin = provenance()
-            for row in measured(data, trained(data, options.runs), options.dtype):
+            for row in measured(data, *trained(data, options.runs), options.dtype):
                 append_record(options.rows, origin | row)
     except UserError as error:
         sys.stderr.write(f"tasks: {error}\n")
