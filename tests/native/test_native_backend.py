@@ -162,6 +162,19 @@ def test_an_answer_is_the_same_to_the_bit_whatever_its_batch_mates_and_threads(f
     check()
 
 
+@pytest.mark.parametrize("score", prune.SCORES)
+def test_pruning_at_the_last_layer_is_counted_and_changes_no_bit_of_an_answer(folders, ragged_tokens, score):
+    backend, n = load_backend(folders["predicted"], "float32", 2), len(ragged_tokens)
+    at_last = TokenRule(prune.above, np.array([np.nan] * 3 + [1.0]), score)
+    whole, pruned = (
+        run(backend, [pack(ragged_tokens)], replace(never(N_RUNGS), tokens=tokens), n) for tokens in (None, at_last)
+    )
+    assert np.array_equal(pruned.logits, whole.logits)
+    slow = load_torch(folders["predicted"], "cpu", "float32", 1)
+    counted = run(slow, [pack(ragged_tokens)], replace(never(N_RUNGS), tokens=at_last), n).kept
+    assert np.array_equal(pruned.kept, counted) and pruned.kept[:, 4].sum() < whole.kept[:, 4].sum()
+
+
 def test_a_rule_of_the_users_own_runs_step_by_step(backend, ragged_tokens):
     halves = one_by_one(lambda layer, scores, original: np.arange(len(scores)) < original / (layer + 1))
     rule = replace(never(N_RUNGS), tokens=TokenRule(halves, np.arange(1.0, 5.0)))

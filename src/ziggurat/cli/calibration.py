@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _FEWER = 0.95  # groups of certifying rows per row, below which people are told what they count for
 _APART = 0.5  # the same where groups are not counted
 _GROUPED = (
-    "note: rows that share text are one group, and a group counts once, with the mean of its rows: what is promised\n"
+    "note: rows that share text are one group, and a group counts once, however many its rows: what is promised\n"
     "is a mean over groups. More rows of the same groups certify hardly more; other groups do."
 )
 _MUCH = 0.1  # share of texts that are parts of trained ones, from which on people are told
