@@ -38,13 +38,14 @@ def launch(rows_file, tiny_checkpoint, tmp_path):
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
         # Without --multi_gpu, accelerate starts several processes on CPUs only through MPI.
         launch += ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        launch += ["--main_process_port", "0"]  # a free one: tests run side by side
         command = ["-m", "ziggurat", "train", "--train", rows_file, "--model", tiny_checkpoint, "--recipe", recipe]
         command += ["--out", tmp_path / "model", "--device", "cpu", "--json"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         result = subprocess.run(
             [str(part) for part in launch + command], capture_output=True, text=True, env=environment, timeout=300
         )
-        assert result.returncode == 0, result.stderr[-2000:]
+        assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
 
     return run

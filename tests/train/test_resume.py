@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from accelerate import PartialState
 
 from ziggurat.errors import UserError
 from ziggurat.train import loop
@@ -80,3 +81,20 @@ def test_a_finished_stage_is_loaded_and_not_trained_again(model, train_rows, sel
     monkeypatch.setattr(loop, "Trainer", None)
     assert same(heads(start, train_rows, select_rows, stage, run), done)
     assert not list(run.folder.glob("checkpoint-*"))
+
+
+def test_no_checkpoint_is_dropped_while_another_process_still_writes_to_it(
+    model, train_rows, select_rows, stage, run, monkeypatch
+):
+    written = []
+
+    class Late(PartialState):
+        def wait_for_everyone(self):
+            if not written:
+                written.append(next(run.folder.glob("checkpoint-*")) / "rng_state_1.pth")
+                written[0].touch()
+            super().wait_for_everyone()
+
+    monkeypatch.setattr(loop, "PartialState", Late)
+    regular(model, train_rows, select_rows, stage, run)
+    assert written and not list(run.folder.glob("checkpoint-*"))

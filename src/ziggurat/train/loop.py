@@ -122,6 +122,7 @@ def fit(
 def _finish(module: nn.Module, finished: Path) -> None:
     """Keeps the weights and drops the checkpoints; one process does, the others wait."""
     state = PartialState()
+    state.wait_for_everyone()  # each process writes its own part of the last checkpoint
     if state.is_main_process:
         with whole_file(finished) as path:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, path)
