@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,11 +15,11 @@ from ziggurat.policies.prune import TokenRule
 
 @dataclass(frozen=True)
 class Answered:
-    """What became of each sequence of a batch, in the batch's order."""
+    """What became of each sequence of a call, in its order."""
 
     logits: np.ndarray  # (n_seqs, n_classes) float32, of the rung that answered; NaN = none has
     rungs: np.ndarray  # (n_seqs) int64, -1 = none has answered yet
-    seconds: np.ndarray  # (n_seqs) float64, from the start of the call to the answer
+    seconds: np.ndarray  # (n_seqs) float64, from the start of its batch to the answer
     kept: np.ndarray  # (n_seqs, L + 1) int64, as in `runner.Outcomes`
 
 
@@ -47,8 +48,11 @@ class Backend(Protocol):
 class WholeForward(Backend, Protocol):
     """A backend that also runs the whole adaptive forward itself, decisions included, and faster than step by step."""
 
-    def answer(self, batch: PackedBatch, rule: ExitRule) -> Answered | None:
-        """Runs whole inputs, token ids (n_tokens, 2), to their answers; None for a rule that it does not know."""
+    def answer(self, batches: Sequence[PackedBatch], rule: ExitRule) -> Answered | None:
+        """Runs whole inputs, token ids (n_tokens, 2), to their answers, in the order of the batches.
+
+        None for a rule that it does not know.
+        """
 
 
 class SpanBackend(Backend, Protocol):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ziggurat.data.packing import PackedBatch, join, slots_in
+from ziggurat.data.packing import PackedBatch, cumulate, join, slots_in
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.mapped import map_tensors
@@ -99,15 +100,19 @@ class NativeBackend:
         said: np.ndarray = self._core.logits(rung, batch.states, batch.cu_seqlens)
         return said
 
-    def answer(self, batch: PackedBatch, rule: ExitRule) -> Answered | None:
-        """Runs whole inputs to their answers in one call; None for a rule that only Python knows."""
+    def answer(self, batches: Sequence[PackedBatch], rule: ExitRule) -> Answered | None:
+        """Runs whole inputs to their answers in one call; None for a rule that only Python knows.
+
+        What is left of a batch after exits and pruning waits for what is left of the next, so that no layer runs for a
+        few tokens, nor for more than the largest batch has.
+        """
+        batch = batches[0] if len(batches) == 1 else join(batches)
         known = self._rules(rule, batch.rows)
         if known is None:
             return None
-        logits, rungs, seconds, kept, _, _ = self._core.run(
-            batch.states, batch.positions, batch.cu_seqlens, batch.original, *known, self.n_layers
-        )
-        return Answered(logits, rungs, seconds, kept)
+        edges = cumulate(np.array([one.n_seqs for one in batches]))
+        where = batch.states, batch.positions, batch.cu_seqlens, batch.original
+        return Answered(*self._core.answer(*where, edges, *known))
 
     def begin(self, batch: PackedBatch) -> Underway:
         """Token ids (n_tokens, 2) of inputs that have not started."""

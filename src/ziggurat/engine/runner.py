@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from ziggurat.data.packing import PackedBatch
 from ziggurat.engine.backend import Answered, Backend
 from ziggurat.engine.rules import ExitRule
 from ziggurat.policies.prune import TokenRule
+
+TOGETHER = 1 << 14  # tokens of a call: few calls end with few of them, and an interrupt is never far
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,42 @@ def nothing_yet(n_inputs: int, n_classes: int, n_columns: int) -> Outcomes:
     )
 
 
-def run(backend: Backend, batches: Iterable[PackedBatch], rule: ExitRule, n_inputs: int) -> Outcomes:
-    """Answers every input of `batches`, whose `rows` index the call's n_inputs inputs and are all there once."""
+def run(
+    backend: Backend, batches: Iterable[PackedBatch], rule: ExitRule, n_inputs: int, together: int = TOGETHER
+) -> Outcomes:
+    """Answers every input of `batches`, whose `rows` index the call's n_inputs inputs and are all there once.
+
+    A backend that runs the whole forward itself gets several batches in one call, of about so many tokens `together`;
+    a batch of one text always comes alone, for whoever asks for that wants its answer first.
+    """
     outcomes = nothing_yet(n_inputs, backend.n_classes, backend.n_layers + 1)
     # Not isinstance with the protocol, which looks for every method and takes longer than a small model's answer.
-    answer: Callable[[PackedBatch, ExitRule], Answered | None] | None = getattr(backend, "answer", None)
-    for batch in batches:
-        answered = None if answer is None else answer(batch, rule)
+    answer: Callable[[Sequence[PackedBatch], ExitRule], Answered | None] | None = getattr(backend, "answer", None)
+    for some in _in_calls(batches, 0 if answer is None else together):
+        answered = None if answer is None else answer(some, rule)
         if answered is None:
-            nothing_heard = np.empty((batch.n_seqs, 0, backend.n_classes), dtype=np.float32)
-            run_batch(backend, batch, rule, outcomes, 0, nothing_heard)
+            for batch in some:
+                nothing_heard = np.empty((batch.n_seqs, 0, backend.n_classes), dtype=np.float32)
+                run_batch(backend, batch, rule, outcomes, 0, nothing_heard)
         else:
-            outcomes.logits[batch.rows], outcomes.rungs[batch.rows] = answered.logits, answered.rungs
-            outcomes.seconds[batch.rows], outcomes.kept[batch.rows] = answered.seconds, answered.kept
+            rows = some[0].rows if len(some) == 1 else np.concatenate([batch.rows for batch in some])
+            outcomes.logits[rows], outcomes.rungs[rows] = answered.logits, answered.rungs
+            outcomes.seconds[rows], outcomes.kept[rows] = answered.seconds, answered.kept
     return outcomes
+
+
+def _in_calls(batches: Iterable[PackedBatch], together: int) -> Iterator[list[PackedBatch]]:
+    """Batches in their order, as many in each call as have so many tokens together; one at least."""
+    call: list[PackedBatch] = []
+    tokens = 0
+    for batch in batches:
+        call.append(batch)
+        tokens += len(batch.positions)
+        if tokens >= together or batch.n_seqs == 1:
+            yield call
+            call, tokens = [], 0
+    if call:
+        yield call
 
 
 def run_batch(

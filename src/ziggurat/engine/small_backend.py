@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ziggurat.data.packing import PackedBatch
+from ziggurat.data.packing import PackedBatch, join
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.small import load_small
 from ziggurat.encoder.static_tier import StaticTier
@@ -48,9 +48,10 @@ class SmallBackend:
         """What the model says to each sequence, (n_seqs, n_classes) float32."""
         return self._scorer.logits(batch.states, batch.cu_seqlens)
 
-    def answer(self, batch: PackedBatch, rule: ExitRule) -> Answered:
+    def answer(self, batches: Sequence[PackedBatch], rule: ExitRule) -> Answered:
         """All answers at once; the only rung answers everything."""
         start = time.perf_counter()
+        batch = batches[0] if len(batches) == 1 else join(batches)
         logits = self.logits(0, batch)
         seconds = np.full(batch.n_seqs, time.perf_counter() - start)
         return Answered(logits, np.zeros(batch.n_seqs, dtype=np.int64), seconds, batch.lengths[:, None])

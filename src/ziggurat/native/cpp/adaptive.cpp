@@ -186,10 +186,10 @@ void ask(Pass& pass, Live& live, int rung, const std::vector<int>& heard, const 
 
 }  // namespace
 
-Live start(Pass& pass, const int64_t* ids, const int64_t* positions, const Edges& edges, const Rules& rules,
+Live start(Pass& pass, const int64_t* ids, const int64_t* positions, const Edges& edges, int first, const Rules& rules,
            const Outcomes& outcomes) {
-    Live live{std::move(pass.workspace().live), edges, {positions, positions + edges.back()}, {}};
-    for (int i = 0; i < count(edges); ++i) live.sequences.push_back(i);
+    Live live{pass.workspace().take(), edges, {positions, positions + edges.back()}, {}};
+    for (int i = 0; i < count(edges); ++i) live.sequences.push_back(first + i);
     std::vector<int64_t> read;
     if (rules.tokens.keep != Keep::all && rules.tokens.vocabulary) {
         std::vector<uint8_t> kept(edges.back());
@@ -208,26 +208,27 @@ Live start(Pass& pass, const int64_t* ids, const int64_t* positions, const Edges
     return live;
 }
 
+void step(Pass& pass, Live& live, int layer, const Rules& rules, const Outcomes& outcomes,
+          std::chrono::steady_clock::time_point begun) {
+    const Model& model = pass.model();
+    if (layer == model.spec.layers && !model.spec.mean_pooling) {
+        run_last(pass, live, rules, outcomes);
+    } else {
+        run_layer(pass, live, layer, rules);
+        note_lengths(live, layer, model.spec.layers, outcomes);
+    }
+    std::vector<int> heard;
+    for (size_t rung = 0; rung < model.rung_layers.size() && model.rung_layers[rung] <= layer; ++rung)
+        if (rules.exits.asked(static_cast<int>(rung))) heard.push_back(static_cast<int>(rung));
+    if (!heard.empty() && model.rung_layers[heard.back()] == layer)
+        ask(pass, live, heard.back(), heard, rules, outcomes, begun);
+}
+
 void advance(Pass& pass, Live& live, int first, int last, const Rules& rules, const Outcomes& outcomes,
              std::chrono::steady_clock::time_point begun) {
-    const Model& model = pass.model();
-    std::vector<int> heard;
-    for (size_t rung = 0; rung < model.rung_layers.size() && model.rung_layers[rung] < first; ++rung)
-        if (rules.exits.asked(static_cast<int>(rung))) heard.push_back(static_cast<int>(rung));
-    for (int layer = first; layer <= last && count(live.edges); ++layer) {
-        if (layer == model.spec.layers && !model.spec.mean_pooling) {
-            run_last(pass, live, rules, outcomes);
-        } else {
-            run_layer(pass, live, layer, rules);
-            note_lengths(live, layer, model.spec.layers, outcomes);
-        }
-        const auto found = std::find(model.rung_layers.begin(), model.rung_layers.end(), layer);
-        const int rung = static_cast<int>(found - model.rung_layers.begin());
-        if (found == model.rung_layers.end() || !rules.exits.asked(rung)) continue;
-        heard.push_back(rung);
-        ask(pass, live, rung, heard, rules, outcomes, begun);
-    }
-    if (!count(live.edges)) pass.workspace().live = std::move(live.states);
+    for (int layer = first; layer <= last && count(live.edges); ++layer)
+        step(pass, live, layer, rules, outcomes, begun);
+    if (!count(live.edges)) pass.workspace().give_back(std::move(live.states));
 }
 
 }  // namespace ziggurat

@@ -51,13 +51,15 @@ template <class T> void check_length(const In<T>& array, int64_t n, const char* 
            std::string(name) + ": must have one axis of " + std::to_string(n));
 }
 
-// cu_seqlens (n_seqs + 1) of n tokens: from 0 to n, at least one token for each sequence.
-inline Edges edges_of(const In<int64_t>& cu_seqlens, int n) {
-    refuse(cu_seqlens.ndim() != 1 || cu_seqlens.shape(0) < 2, "cu_seqlens: must have one axis of at least 2");
-    const int64_t *begin = cu_seqlens.data(), *end = begin + cu_seqlens.shape(0);
-    refuse(begin[0] != 0 || end[-1] != n, "cu_seqlens: must go from 0 to the number of tokens");
+// cu_seqlens (n_seqs + 1) of n tokens, or whatever else parts n things in order: from 0 to n, at least one in each part.
+inline Edges edges_of(const In<int64_t>& edges, int n, const std::string& name = "cu_seqlens",
+                      const std::string& thing = "token") {
+    refuse(edges.ndim() != 1 || edges.shape(0) < 2, name + ": must have one axis of at least 2");
+    const int64_t *begin = edges.data(), *end = begin + edges.shape(0);
+    refuse(begin[0] != 0 || end[-1] != n, name + ": must go from 0 to the number of " + thing + "s");
     for (const int64_t* edge = begin + 1; edge < end; ++edge)
-        refuse(edge[0] <= edge[-1] || edge[0] > n, "cu_seqlens: every sequence needs at least one token");
+        if (edge[0] <= edge[-1] || edge[0] > n)
+            refuse(true, name + ": no part may be empty, each needs at least one " + thing);
     return {begin, end};
 }
 

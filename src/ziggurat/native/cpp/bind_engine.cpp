@@ -159,6 +159,8 @@ void bind_engine(nb::module_& module) {
         .def("finish", &Engine::finish, nb::arg("layer"), exact("states"), exact("context"))
         .def("guess", &Engine::guess, nb::arg("layer"), exact("states"), exact("cu_seqlens"))
         .def("logits", &Engine::logits, nb::arg("rung"), exact("states"), exact("cu_seqlens"))
+        .def("answer", &Engine::answer, exact("ids"), exact("positions"), exact("cu_seqlens"), exact("original"),
+             exact("batches"), nb::arg("exits"), nb::arg("tokens").none())
         .def("run", &Engine::run, exact("ids"), exact("positions"), exact("cu_seqlens"), exact("original"),
              nb::arg("exits"), nb::arg("tokens").none(), nb::arg("last"))
         .def("resume", &Engine::resume, exact("states"), exact("positions"), exact("cu_seqlens"), exact("original"),

@@ -34,7 +34,12 @@ class Engine {
     Out<float> guess(int layer, const In<float>& states, const In<int64_t>& cu_seqlens);
     Out<float> logits(int rung, const In<float>& states, const In<int64_t>& cu_seqlens);
 
-    // Whole inputs from their ids through layers 1 … last.
+    // Whole inputs from their ids to their answers, in batches: edges (n_batches + 1) among the sequences.
+    nb::tuple answer(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
+                     const In<int64_t>& original, const In<int64_t>& batches, const OwnedExitRule& exits,
+                     const OwnedTokenRule* tokens);
+
+    // The same as one batch through layers 1 … last.
     nb::tuple run(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
                   const In<int64_t>& original, const OwnedExitRule& exits, const OwnedTokenRule* tokens, int last);
 
@@ -46,9 +51,12 @@ class Engine {
   private:
     struct Results;
 
+    template <class Go>
+    void travel(const Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
+                const OwnedTokenRule* tokens, const Go& go);
     template <class Begin>
-    nb::tuple travel(Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
-                     const OwnedTokenRule* tokens, int first, int last, const Begin& begin);
+    nb::tuple part_of_the_way(Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
+                              const OwnedTokenRule* tokens, int first, int last, const Begin& begin);
     nb::tuple left(const Live& live) const;
 
     int width() const { return model_->spec.hidden; }

@@ -1,8 +1,9 @@
-// Whole inputs through layers and exits: `Engine.run` and `Engine.resume`.
+// Whole inputs through layers and exits: `Engine.answer`, `Engine.run` and `Engine.resume`.
 #include <algorithm>
 #include <chrono>
 #include <limits>
 
+#include "batches.h"
 #include "bind_engine.h"
 
 namespace ziggurat {
@@ -38,18 +39,24 @@ void Engine::check_tokens(const OwnedTokenRule& rule) const {
     refuse(rule.score == TokenScore::predicted && model_->layers[0].guess.empty(), "the model has no guesses");
 }
 
-template <class Begin>
-nb::tuple Engine::travel(Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
-                         const OwnedTokenRule* tokens, int first, int last, const Begin& begin) {
-    const auto begun = std::chrono::steady_clock::now();
-    const int n = static_cast<int>(results.rungs.shape(0)), layers = model_->spec.layers;
-    refuse(first < 1 || last < first || last > layers, "layers: must be 1 <= first <= last <= L");
+template <class Go>
+void Engine::travel(const Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
+                    const OwnedTokenRule* tokens, const Go& go) {
+    const int n = static_cast<int>(results.rungs.shape(0));
     check_length(original, n, "original");
     check_exits(exits, n);
     if (tokens) check_tokens(*tokens);
     const Rules rules{tokens ? tokens->view() : TokenRule{}, exits.view(), original.data()};
+    locked([&](Pass& pass) { go(pass, rules); });
+}
+
+template <class Begin>
+nb::tuple Engine::part_of_the_way(Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
+                                  const OwnedTokenRule* tokens, int first, int last, const Begin& begin) {
+    const auto begun = std::chrono::steady_clock::now();
+    refuse(first < 1 || last < first || last > model_->spec.layers, "layers: must be 1 <= first <= last <= L");
     Live live;
-    locked([&](Pass& pass) {
+    travel(results, original, exits, tokens, [&](Pass& pass, const Rules& rules) {
         live = begin(pass, rules);
         advance(pass, live, first, last, rules, results.view(), begun);
     });
@@ -74,9 +81,21 @@ nb::tuple Engine::run(const In<int64_t>& ids, const In<int64_t>& positions, cons
                       const In<int64_t>& original, const OwnedExitRule& exits, const OwnedTokenRule* tokens, int last) {
     const Edges edges = edges_of(cu_seqlens, check_ids(ids, positions));
     Results results(*this, count(edges));
-    return travel(results, original, exits, tokens, 1, last, [&](Pass& pass, const Rules& rules) {
-        return start(pass, ids.data(), positions.data(), edges, rules, results.view());
+    return part_of_the_way(results, original, exits, tokens, 1, last, [&](Pass& pass, const Rules& rules) {
+        return start(pass, ids.data(), positions.data(), edges, 0, rules, results.view());
     });
+}
+
+nb::tuple Engine::answer(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
+                         const In<int64_t>& original, const In<int64_t>& batches, const OwnedExitRule& exits,
+                         const OwnedTokenRule* tokens) {
+    const Edges edges = edges_of(cu_seqlens, check_ids(ids, positions));
+    const Edges of_batches = edges_of(batches, count(edges), "batches", "sequence");
+    Results results(*this, count(edges));
+    travel(results, original, exits, tokens, [&](Pass& pass, const Rules& rules) {
+        answer_batches(pass, ids.data(), positions.data(), edges, of_batches, rules, results.view());
+    });
+    return nb::make_tuple(results.logits, results.rungs, results.seconds, results.kept);
 }
 
 nb::tuple Engine::resume(const In<float>& states, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
@@ -88,7 +107,7 @@ nb::tuple Engine::resume(const In<float>& states, const In<int64_t>& positions, 
     Results results(*this, count(edges));
     refuse(history.size() != results.history.size(), "history: must be (n_seqs, n_rungs, n_classes)");
     std::copy_n(history.data(), history.size(), results.history.data());
-    return travel(results, original, exits, tokens, first, last, [&](Pass&, const Rules&) {
+    return part_of_the_way(results, original, exits, tokens, first, last, [&](Pass&, const Rules&) {
         Live live{Buffer(states.size() * sizeof(float)), edges, {positions.data(), positions.data() + n}, {}};
         std::copy_n(states.data(), states.size(), live.states.as<float>());
         for (int i = 0; i < count(edges); ++i) live.sequences.push_back(i);

@@ -18,12 +18,25 @@ inline int count(const Edges& edges) { return static_cast<int>(edges.size()) - 1
 struct Workspace {
     std::vector<Buffer> threads;  // scratch of each thread
     Buffer qkv, context, received, scores, narrow, states, seen, read;
-    Buffer live;  // of a call that is over, for the next one: memory that is new costs more to touch than to fill
+    std::vector<Buffer> spare;  // states of batches that are done: memory that is new costs more to touch than to fill
+
+    // A spare buffer, or an empty one.
+    Buffer take() {
+        if (spare.empty()) return {};
+        Buffer buffer = std::move(spare.back());
+        spare.pop_back();
+        return buffer;
+    }
+
+    void give_back(Buffer&& buffer) {
+        if (buffer.bytes()) spare.push_back(std::move(buffer));
+    }
 
     size_t bytes() const {
         size_t sum = 0;
-        for (const Buffer& buffer : threads) sum += buffer.bytes();
-        for (const Buffer* buffer : {&qkv, &context, &received, &scores, &narrow, &states, &seen, &read, &live})
+        for (const auto* buffers : {&threads, &spare})
+            for (const Buffer& buffer : *buffers) sum += buffer.bytes();
+        for (const Buffer* buffer : {&qkv, &context, &received, &scores, &narrow, &states, &seen, &read})
             sum += buffer->bytes();
         return sum;
     }
