@@ -83,7 +83,7 @@ def test_tokenizer_and_engine_together_keep_to_the_threads(folder, texts, monkey
     busy = watch(classifier, monkeypatch)
     classifier.predict(texts, classifier.rule("entropy", 0.3), batch_size=3)
     list(classifier.stream([texts[:7], texts[7:]], classifier.rule("entropy", 0.3)))
-    assert busy.calls.count("tokenizer") >= 5 and busy.calls.count("engine") >= 5
+    assert busy.calls.count("tokenizer") >= 5 and busy.calls.count("engine") >= 3
     assert busy.most == threads
     assert threading.active_count() == before
 

@@ -75,6 +75,31 @@ def test_layers_after_the_last_exit_are_not_run():
     assert backend.layers_run == [(1, 3, 9)]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "together", "calls"),
+    [
+        ([3, 3, 3, 2], 12, [[3, 3], [3, 2]]),  # texts of two tokens
+        ([3, 3, 3, 2], 0, [[3], [3], [3], [2]]),
+        ([3, 3, 1], 100, [[3, 3, 1]]),
+        ([1, 1, 1], 100, [[1], [1], [1]]),
+    ],
+)
+def test_a_call_is_of_about_so_many_tokens_and_one_text_comes_alone(sizes, together, calls):
+    class Whole(ScriptedBackend):
+        def answer(self, batches, rule):
+            seen.append([batch.n_seqs for batch in batches])
+
+    seen = []
+    n = sum(sizes)
+    edges = np.cumsum([0, *sizes])
+    inputs = scripted_inputs([2] * n)
+    batches = [
+        pack(inputs[a:b], rows=np.arange(a, b)) for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+    ]
+    assert answered(run(Whole(np.zeros((n, 1, 2)), (1,)), batches, never(1), n, together))
+    assert seen == calls
+
+
 def test_a_call_without_inputs_has_no_outcomes():
     backend = ScriptedBackend(np.zeros((1, 2, 2)), (1, 2))
     outcomes = run(backend, [], never(2), 0)

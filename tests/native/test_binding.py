@@ -108,6 +108,18 @@ def test_only_edges_that_rise_from_0_to_n_are_taken(engine, edges):
             engine.run(ids, positions, cu_seqlens, original, EXITS, None, 4)
 
 
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(edges=st.lists(st.integers(-2, 5), max_size=5))
+def test_only_batches_that_divide_all_sequences_are_taken(engine, edges):
+    fits = len(edges) > 1 and edges[0] == 0 and edges[-1] == 4 and all(np.diff(edges) > 0)
+    given = *inputs((8, 3, 1, 5)), np.array(edges, dtype=np.int64), EXITS, None
+    if fits:
+        assert (engine.answer(*given)[1] >= 0).all()
+    else:
+        with pytest.raises(ValueError, match="batches: "):
+            engine.answer(*given)
+
+
 def test_arrays_that_are_not_contiguous_are_refused(engine):
     ids, positions, cu_seqlens, original = inputs((3, 5))
     wide = np.zeros((len(ids), 4), dtype=np.int64)

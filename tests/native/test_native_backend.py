@@ -162,6 +162,35 @@ def test_an_answer_is_the_same_to_the_bit_whatever_its_batch_mates_and_threads(f
     check()
 
 
+@pytest.mark.parametrize("name", ["none", *RULES])
+def test_leftovers_that_run_together_are_answered_as_if_each_batch_ran_alone(folders, ragged_tokens, name):
+    backend, n = load_backend(folders[name], "int8", 2), len(ragged_tokens)
+    order = np.argsort([-len(tokens) for tokens in ragged_tokens], kind="stable")
+
+    @settings(derandomize=True, deadline=None, max_examples=10)
+    @given(size=st.integers(2, 7), threshold=st.floats(0.2, 0.9), falling=st.booleans())
+    def check(size, threshold, falling):
+        rule = replace(shared("entropy", threshold, N_RUNGS), tokens=backend.token_rule)
+        batches = in_batches(ragged_tokens, order if falling else order[::-1], size)
+        alone, together = (run(backend, batches, rule, n, tokens) for tokens in (0, 1 << 20))
+        for field in ("logits", "rungs", "kept"):
+            assert np.array_equal(getattr(together, field), getattr(alone, field))
+        assert (together.seconds > 0).all()
+
+    check()
+
+
+def test_those_who_wait_take_at_most_a_batch_for_each_layer(folders, ragged_tokens):
+    backend = load_backend(folders["threshold"], "float32", 2)
+    rule = replace(shared("entropy", 0.5, N_RUNGS), tokens=backend.token_rule)
+    n, batches = len(ragged_tokens), in_batches(ragged_tokens, np.arange(len(ragged_tokens)), 5)
+    run(backend, batches, rule, n, 0)
+    alone = backend._core.workspace_bytes
+    run(backend, batches * 40, rule, n, 1 << 20)
+    states = max(len(batch.positions) for batch in batches) * backend.embed(batches[0]).states[0].nbytes
+    assert alone < backend._core.workspace_bytes <= alone + backend.n_layers * states
+
+
 @pytest.mark.parametrize("score", prune.SCORES)
 def test_pruning_at_the_last_layer_is_counted_and_changes_no_bit_of_an_answer(folders, ragged_tokens, score):
     backend, n = load_backend(folders["predicted"], "float32", 2), len(ragged_tokens)

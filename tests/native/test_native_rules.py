@@ -143,6 +143,6 @@ def test_where_it_is_not_asked_its_weights_are_not_missed(backends, ragged_token
 
 def test_the_learned_score_takes_one_call(backends, ragged_tokens):
     rule = replace(shared("learned", 0.5, 4), deferral=weights_for(4, 3, 0))
-    assert backends[0].answer(pack(ragged_tokens), rule) is not None
+    assert backends[0].answer([pack(ragged_tokens)], rule) is not None
     with pytest.raises(ValueError, match="deferral"):
-        backends[0].answer(pack(ragged_tokens), replace(rule, deferral=weights_for(4, 2, 0)))
+        backends[0].answer([pack(ragged_tokens)], replace(rule, deferral=weights_for(4, 2, 0)))

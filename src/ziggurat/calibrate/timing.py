@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ziggurat.calibrate.joining import leaders, moved
 from ziggurat.config import from_mapping
 from ziggurat.errors import UserError
 
@@ -154,7 +155,7 @@ def predicted_batches(
     batch_of: np.ndarray,
     pruned: Sequence[bool] | None = None,
 ) -> np.ndarray:
-    """Seconds of each batch, (n_batches) in the order of their numbers.
+    """Seconds of each batch, (n_batches) in the order of their numbers; those of joined leftovers at the first of them.
 
     Row i is in batch `batch_of[i]` and leaves at rung `rungs[i]`; `kept` (n, L + 1) are the tokens that enter layer 1
     and those that each layer leaves, as in `engine.runner.Outcomes` or `AllRungs`: what stands behind a row's rung is
@@ -173,6 +174,9 @@ def predicted_batches(
     costs = _Batches(profile, batch_of)
     before = costs.sums(entering)
     after = costs.sums(leaving) if prunes.any() else before
+    if profile.conditions.engine == "native" and not costs.single:
+        leading = leaders(before[0])
+        before, after = ((moved(sums[0], leading), moved(sums[1], leading)) for sums in (before, after))
     whole, last = np.flatnonzero(~prunes[:-1]), layers - 1
     total = costs.seconds("call", before, [0]) + costs.seconds("layer", before, whole)
     total += costs.seconds("attention", before, np.flatnonzero(prunes))
@@ -190,12 +194,12 @@ class _Batches:
         self._order = None if (np.diff(batch_of) >= 0).all() else np.argsort(batch_of, kind="stable")
         ordered = batch_of if self._order is None else batch_of[self._order]
         self._starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1))
-        self._single = len(self._starts) == len(batch_of)
+        self.single = len(self._starts) == len(batch_of)
 
     def sums(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of each row and layer (n, L) → Σn and Σn² of each batch and layer, both (n_batches, L)."""
         tokens = tokens if self._order is None else tokens[self._order]
-        if self._single:
+        if self.single:
             return tokens, tokens  # Σn² is never looked at
         return np.add.reduceat(tokens, self._starts, axis=0), np.add.reduceat(tokens * tokens, self._starts, axis=0)
 
@@ -204,7 +208,7 @@ class _Batches:
         if not len(layers):
             return np.zeros(len(self._starts))
         tokens, squares = sums[0][:, layers], sums[1][:, layers]
-        if not self._single:
+        if not self.single:
             return self._profile.seconds(part, tokens, squares).sum(axis=1)
         # One text at a time: few different lengths, so each is looked up once.
         lengths = np.arange(int(tokens.max()) + 1)

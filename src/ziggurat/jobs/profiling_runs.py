@@ -152,8 +152,8 @@ class Call:
     rule: ExitRule
 
     def __call__(self) -> None:
-        """Runs the batches."""
-        run(self.classifier.backend, self._batches(), self.rule, len(self.encoded.tokens))
+        """Runs the batches, each by itself: what one leaves does not run with what another does."""
+        run(self.classifier.backend, self._batches(), self.rule, len(self.encoded.tokens), together=0)
 
     def _batches(self) -> Iterator[PackedBatch]:
         for first in range(0, len(self.encoded.tokens), self.n_texts):
