@@ -37,6 +37,8 @@ METHODS = (
     "manual-thresholds",
     "spatten",
     "lat",
+    "top",
+    "stop-words",
     "early-exit",
     "s3-entropy",
     "s3-count",
@@ -44,8 +46,8 @@ METHODS = (
     "pabee",
     "magic-pyramid",
 )
-LARGE = {"regular": 3, "soft": 1, "hard": 3, "heads": 2, "lengthdrop": 2, "joint": 3}
-SMALL = {"regular": 10, "soft": 10, "hard": 5, "heads": 5, "lengthdrop": 5, "joint": 10}
+LARGE = {"regular": 3, "guess": 1, "soft": 1, "hard": 3, "heads": 2, "lengthdrop": 2, "joint": 3}
+SMALL = {"regular": 10, "guess": 5, "soft": 10, "hard": 5, "heads": 5, "lengthdrop": 5, "joint": 10}
 EPOCHS = {"ag_news": LARGE, "yelp_polarity": LARGE, "sst2": LARGE, "mrpc": SMALL, "rte": SMALL}
 DROP = 0.01  # accuracy on select rows that a method may lose
 BATCH, TIMED = 32, 256

@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from markers import between
+from reproduce import METHODS
 
 from ziggurat.report.rows import read_rows_file
 
@@ -23,13 +24,17 @@ PRINTED = {
     "mrpc": {"ltp": (84.8, 1.48), "early-exit": (84.3, 2.13), "magic-pyramid": (83.8, 2.77)},
     "rte": {"ltp": (67.8, 1.50), "early-exit": (67.6, 1.33), "magic-pyramid": (67.5, 1.72)},
 }  # fmt: skip
-NAMES = {"early-exit": "FastBERT (early-exit)", "magic-pyramid": "Magic Pyramid"}
+NAMES = {
+    "ltp": "LTP", "manual-thresholds": "manual thresholds", "spatten": "SpAtten", "lat": "LAT", "top": "ToP's scores",
+    "early-exit": "FastBERT (early-exit)", "s3-entropy": "S3, entropy", "s3-count": "S3, count", "deebert": "DeeBERT",
+    "pabee": "PABEE", "magic-pyramid": "Magic Pyramid",
+}  # fmt: skip
 HEAD = "| method | accuracy | 95 % | GFLOPs | lost (points) | FLOPs (x) | time (x) | MP paper: accuracy, FLOPs (x) |"
 RULE = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
-    """One table per data set and one line per method, in the order of the rows; several seeds become their mean."""
+    """One table per data set and one line per method, in the order of METHODS; several seeds become their mean."""
     grouped: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         grouped[row["data"]][row["what"]].append(row)
@@ -41,7 +46,8 @@ def _table(data: str, methods: dict[str, list[dict[str, Any]]]) -> str:
     seeds = max(len(rows) for rows in methods.values())
     head = f"### `{data}` ({first['n_accuracy']:,} {first['split']} texts, {first['tokens_mean']:.0f} tokens on average"
     lines = [f"{head}{', mean of ' + str(seeds) + ' seeds' if seeds > 1 else ''})", "", HEAD, RULE]
-    lines += [_line(name, rows, PRINTED.get(data, {}).get(name)) for name, rows in methods.items()]
+    named = sorted(methods.items(), key=lambda item: METHODS.index(item[0]))
+    lines += [_line(name, rows, PRINTED.get(data, {}).get(name)) for name, rows in named]
     return "\n".join([*lines, ""])
 
 
