@@ -217,7 +217,7 @@ def test_several_seeds_become_their_mean_and_the_title_says_how_many():
     rows = [measured("ltp", accuracy=accuracy, flops_gain=gain) for accuracy, gain in ((0.4, 1.0), (0.5, 2.0))]
     text = reproduction_table.tables(rows)
     assert "on average, mean of 2 seeds)" in text
-    assert lines_of(text) == ["| ltp | 45.00 | 40.0 to 50.0 | 1.250 | 25.00 | 1.50 | 1.50 | 67.8, 1.50 |"]
+    assert lines_of(text) == ["| LTP | 45.00 | 40.0 to 50.0 | 1.250 | 25.00 | 1.50 | 1.50 | 67.8, 1.50 |"]
 
 
 def test_a_method_that_fell_back_at_every_seed_says_so():
@@ -230,7 +230,7 @@ def test_a_method_that_fell_back_at_every_seed_says_so():
 def test_each_data_set_has_its_own_table_and_its_own_printed_figures():
     text = reproduction_table.tables([measured("ltp"), measured("ltp", "mrpc"), measured("ltp", "sst2")])
     assert text.count("### `") == text.count(reproduction_table.HEAD) == 3
-    assert [line.split("|")[-2].strip() for line in lines_of(text) if line.startswith("| ltp")] == [
+    assert [line.split("|")[-2].strip() for line in lines_of(text) if line.startswith("| LTP")] == [
         "67.8, 1.50",
         "84.8, 1.48",
         "",

@@ -24,7 +24,7 @@ def results_section() -> str:
     cascade = [row | {"what": "ziggurat, static tier in front"} for row in fast]
     n = rows[0]["n_accuracy"]
     how = (
-        "Texts a second from token ids, and from strings: peers sorted and at their best batch size, ours as texts come. "
+        "Texts a second from token ids and from strings: peers sorted, at their best batch size, ours as texts come. "
         f"Accuracy of {n:,} test texts. `fast` was chosen on select rows; the cascade, of another run, is certified to "
         "lose at most one point."
     )

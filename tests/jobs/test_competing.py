@@ -165,3 +165,9 @@ def test_a_cascades_answers_do_not_depend_on_how_the_texts_come(short_cascade, r
 def test_a_small_model_alone_has_no_peers(static_folder, rows_file):
     with pytest.raises(UserError, match=r"a static model alone has .* which `ziggurat bench --peers`"):
         compete(str(static_folder), str(rows_file), QUICK)
+
+
+def test_points_that_run_full_depth_do_not_run_twice(classifier, monkeypatch):
+    rules = {"balanced": classifier.rule_of("full"), "fast": classifier.rule("entropy", 0.3)}
+    monkeypatch.setattr(classifier, "rule_of", rules.__getitem__)
+    assert competing._acting(classifier) == ["fast"]

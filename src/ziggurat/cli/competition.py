@@ -30,7 +30,7 @@ CalibrationData = Annotated[
     str | None,
     typer.Option(help="With --peers: texts for int8 peers (default: the model's training rows, or some of --data)."),
 ]
-Scored = Annotated[int | None, typer.Option(help="With --peers: how many texts accuracy is of (default: all).")]
+Scored = Annotated[int | None, typer.Option(help="With --peers: how many texts accuracy is of (default: 2000).")]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class CompetitionOptions:
         rules = Rules(
             batch_sizes=sizes or BATCH_SIZES,
             timed_texts=texts,
-            scored_texts=self.scored,
+            scored_texts=Rules.scored_texts if self.scored is None else self.scored,
             repeats=repeats,
             only=words(self.only or ""),
             calibration=self.calibration,

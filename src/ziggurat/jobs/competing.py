@@ -56,7 +56,7 @@ class Rules:
     batch_sizes: Sequence[int] = BATCH_SIZES  # that the search tries
     timed_texts: int = 512
     search_texts: int = 128  # of them, for the search
-    scored_texts: int | None = None  # for accuracy; None = all
+    scored_texts: int = 2000  # for accuracy, at most
     repeats: int = 5
     only: Sequence[str] = ()  # parts of names, such as "openvino" or "int8"; our first engine is always in
     calibration: str | None = None  # source of texts for int8 peers
@@ -74,18 +74,21 @@ def compete(
 ) -> dict[str, Any]:
     """Result rows of all that can run here: model alone and from strings, at the best batch size and one by one.
 
+    `points` None: the model's operating points, but those that run full depth.
+
     `options.dtype` and `options.engine` play no part: all of ours that run here compete.
     UserError for a GPU, a small model alone, or a batch size or number below 1.
     """
     if options.device not in ("auto", "cpu"):
         raise UserError(f"device {options.device!r}: the peers run on the CPU; give --device cpu")
-    if not rules.batch_sizes or min(*rules.batch_sizes, rules.timed_texts, rules.search_texts, rules.repeats) < 1:
+    numbers = (*rules.batch_sizes, rules.timed_texts, rules.search_texts, rules.scored_texts, rules.repeats)
+    if not rules.batch_sizes or min(numbers) < 1:
         raise UserError("batch sizes, texts and rounds must each be at least 1")
     refuse_small(model, "bench --peers")
     refuse_but_classes(model, "bench --peers")
     ours = _opened_ours(model, options, rules.only)
     classifier = ours[0]
-    points = [point.name for point in classifier.manifest.operating_points] if points is None else points
+    points = _acting(classifier) if points is None else points
     contestants = [_of_ours(one, point) for one in ours for point in (FULL, *points)]
     data = rows_to_measure(classifier, source, columns)
     kinds = [kind for kind in KINDS if _is_wanted(f"{kind.name} {kind.dtype}", rules.only)]
@@ -107,6 +110,12 @@ def compete(
         "left_out": [dataclasses.asdict(one) for one in left_out],
         "calibration": None if calibration is None else calibration.origin,
     }
+
+
+def _acting(classifier: AdaptiveClassifier) -> list[str]:
+    """Operating points under which something may leave: the others are full depth, which is measured anyway."""
+    found = {point.name: classifier.rule_of(point) for point in classifier.manifest.operating_points}
+    return [name for name, rule in found.items() if any(rule.asked[:-1]) or rule.tokens is not None]
 
 
 def _is_wanted(name: str, only: Sequence[str]) -> bool:
@@ -187,7 +196,7 @@ def _setting(
     rules: Rules,
     calibration: Calibration | None,
 ) -> Setting:
-    scored = data.take(sample(len(data), rules.scored_texts or len(data)))
+    scored = data.take(sample(len(data), rules.scored_texts))
     timed_rows = scored.take(sample(len(scored), rules.timed_texts))
     timed = classifier.tokenizer.encode(timed_rows.texts, timed_rows.pairs)
     encoded = classifier.tokenizer.encode(scored.texts, scored.pairs)
