@@ -155,6 +155,15 @@ def test_bench_runs_a_whole_cascade_and_its_full_depth_is_the_last_tier(copied, 
     assert whole["accuracy"] == by_system["transformers SDPA, sorted"]["accuracy"] == judged["full_accuracy"]
 
 
+def test_beside_another_precision_transformers_has_its_own_name_and_accuracy(model_folder, rows_file):
+    half = dataclasses.replace(CPU, dtype="bfloat16")
+    rows = bench(str(model_folder), str(rows_file), (8,), ("balanced",), options=half, timed_texts=4, repeats=1)
+    assert [row["dtype"] for row in rows] == ["float32"] * 2 + ["bfloat16"] * 2
+    exact, halved = (evaluate(str(model_folder), str(rows_file), "full", options=one) for one in (CPU, half))
+    assert {row["accuracy"] for row in rows[:2]} == {exact["accuracy"]}
+    assert rows[2]["accuracy"] == halved["accuracy"]
+
+
 def test_bench_refuses_a_small_model_alone(static_folder, rows_file):
     with pytest.raises(UserError, match="a static model alone has neither layers nor exits, which `ziggurat bench`"):
         bench(str(static_folder), str(rows_file), options=CPU)

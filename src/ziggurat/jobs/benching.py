@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from ziggurat.report.rows import append_row, checked_row, provenance
 from ziggurat.types import Problem
 
 _BASELINE = "full depth"  # our packed engine without exits: every gain is over it
+_PEER = "transformers"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,6 @@ class Bench:
     opened: OpenedModel
     timed: Encoded | Windows  # what is timed
     run: Runner  # answers it, in batches of this size
-    quality: Judge  # how good an operating point is on all rows, and what it costs
     peer: TransformersPeer
 
 
@@ -53,8 +53,9 @@ class System:
 
     what: str
     padding: str
+    dtype: str
     call: Callable[[], object]
-    point: str  # the operating point whose accuracy and FLOPs are its own
+    point: str  # the operating point whose accuracy and FLOPs are its own, or _PEER
 
 
 def bench(
@@ -85,14 +86,15 @@ def bench(
         points = [point.name for point in opened.manifest.operating_points]
     for point in points:
         opened.rule_of(point)
-    timed: Encoded | Windows
-    if isinstance(opened, QuestionAnswerer):
-        timed, run, judge = question_parts(opened, source, timed_texts // 4)
-    else:
-        timed, run, judge = _parts(opened, source, columns, timed_texts)
+    timed, run, judge = _parts(opened, source, columns, timed_texts)
     peer = TransformersPeer(local_folder(model), opened.backend.device, spans=spans)
-    setting = Bench(model, source, opened, timed, run, judge, peer)
-    quality = {point: setting.quality(point) for point in (FULL, *points)}
+    setting = Bench(model, source, opened, timed, run, peer)
+    quality = {point: judge(point) for point in (FULL, *points)}
+    quality[_PEER] = quality[FULL]
+    if opened.backend.dtype != peer.dtype:  # transformers' answers are those of full depth in its own precision
+        same = replace(options, dtype=peer.dtype)
+        exact = same.open_questions(model) if spans else same.open(model)
+        quality[_PEER] = _parts(exact, source, columns, timed_texts)[2](FULL)
     origin = provenance()
     results = []
     for batch_size in batch_sizes:
@@ -115,18 +117,20 @@ def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[Sys
         if batch_size == 1 and padding == "sorted":
             continue  # one text at a time is never padded
         call = partial(peer.run, peer.prepare(timed, batches))
-        systems.append(System(f"transformers SDPA, {padding}", padding, call, FULL))
+        systems.append(System(f"transformers SDPA, {padding}", padding, peer.dtype, call, _PEER))
     for point in (FULL, *points):
         what = _BASELINE if point == FULL else point
         run = partial(setting.run, opened.rule_of(point), batch_size)
-        systems.append(System(f"ziggurat {what}", "packed", run, point))
+        systems.append(System(f"ziggurat {what}", "packed", opened.backend.dtype, run, point))
     return systems
 
 
 def _parts(
-    classifier: AdaptiveClassifier, source: str, columns: Columns, timed_texts: int
-) -> tuple[Encoded, Runner, Judge]:
+    classifier: AdaptiveClassifier | QuestionAnswerer, source: str, columns: Columns, timed_texts: int
+) -> tuple[Encoded | Windows, Runner, Judge]:
     """What is timed, how it is run, how good a point is."""
+    if isinstance(classifier, QuestionAnswerer):
+        return question_parts(classifier, source, timed_texts // 4)
     rows = rows_to_measure(classifier, source, columns)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     timed = encoded.take(sample(len(rows), timed_texts))
@@ -169,7 +173,7 @@ def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Tim
         "device": backend.device,
         "threads": backend.threads,
         "batch": batch_size,
-        "dtype": backend.dtype,
+        "dtype": system.dtype,
         "padding": system.padding,
         "timed": "model",
         **timing_fields(timing, n, gain),
