@@ -59,13 +59,13 @@ def measured(layers: int, options: argparse.Namespace) -> Iterator[dict[str, Any
     with tempfile.TemporaryDirectory() as scratch:
         folder = random_model(Path(scratch) / "model", layers)
         draws = np.random.default_rng(0)
-        ours = {
+        opened = {
             f"ziggurat {dtype}": ModelOptions("cpu", dtype, options.threads, engine="native").open(str(folder))
             for dtype in ("float32", "int8")
         }
-        first = next(iter(ours.values()))
+        first = next(iter(opened.values()))
         setting = PeerSetting(
-            folder, first.spec, first.backend.threads, Path(scratch), [_text(draws, n) for n in (16, 64, 128) * 10]
+            folder, first.spec, first.backend.threads, Path(scratch), [text_of(draws, n) for n in (16, 64, 128) * 10]
         )
         wanted = [kind for kind in KINDS if kind.name in PEERS and kind.dtype != "bfloat16"]
         peers, left_out = open_peers(wanted, setting)
@@ -74,8 +74,8 @@ def measured(layers: int, options: argparse.Namespace) -> Iterator[dict[str, Any
         alone = {f"{peer.name} {peer.dtype}": peer for peer in peers if peer.streams == 1}
         for length in options.lengths:
             for batch in (1, max(2, TOKENS // length)):
-                texts = [_text(draws, length) for _ in range(batch)]
-                calls = {name: _ours(classifier, texts) for name, classifier in ours.items()}
+                texts = [text_of(draws, length) for _ in range(batch)]
+                calls = {name: ours(classifier, texts) for name, classifier in opened.items()}
                 calls |= {name: partial(peer.logits, padded(texts)) for name, peer in alone.items()}
                 timings = interleave(calls, options.rounds, warmup=3)
                 for name, timing in timings.items():
@@ -89,38 +89,40 @@ def measured(layers: int, options: argparse.Namespace) -> Iterator[dict[str, Any
                     }  # fmt: skip
 
 
-def _ours(classifier: AdaptiveClassifier, texts: Sequence[np.ndarray]) -> Any:
+def ours(classifier: AdaptiveClassifier, texts: Sequence[np.ndarray]) -> Any:
+    """A call that answers these texts as one batch."""
     encoded = Encoded(list(texts), np.zeros(len(texts), dtype=bool))
     rows, rule = np.arange(len(texts)), rules.never(1)
     return lambda: run(classifier.backend, [pack_rows(encoded, rows)], rule, len(texts)).logits
 
 
-def _text(draws: np.random.Generator, length: int) -> np.ndarray:
+def text_of(draws: np.random.Generator, length: int) -> np.ndarray:
     """Token and segment ids (length, 2)."""
     return np.stack([draws.integers(1000, VOCABULARY, length), np.zeros(length, dtype=np.int64)], axis=1)
 
 
-def random_model(folder: Path, layers: int) -> Path:
-    """A model folder without exits, weights as BERT starts."""
+def random_model(folder: Path, layers: int, family: str = "Bert") -> Path:
+    """A model folder without exits, weights as they start; `family` as transformers' classes begin."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+    import transformers
 
     from ziggurat.encoder.checkpoint import load_hf, save_model
 
     hidden, heads, intermediate = SHAPES[layers]
     torch.manual_seed(0)
-    config = BertConfig(
+    inner = "hidden_dim" if family == "DistilBert" else "intermediate_size"
+    config = getattr(transformers, f"{family}Config")(
         vocab_size=VOCABULARY,
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        intermediate_size=intermediate,
+        **{inner: intermediate},
         id2label={label: str(label) for label in range(CLASSES)},
     )
     checkpoint = folder.with_name("checkpoint")
-    BertForSequenceClassification(config).save_pretrained(checkpoint)
+    getattr(transformers, f"{family}ForSequenceClassification")(config).save_pretrained(checkpoint)
     words = {piece: place for place, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])}
-    BertTokenizer(vocab=words, model_max_length=512).save_pretrained(checkpoint)
+    transformers.BertTokenizer(vocab=words, model_max_length=512).save_pretrained(checkpoint)
     model = load_hf(checkpoint, CLASSES, "fastbert", ())
     manifest = Manifest(tuple(range(CLASSES)), False, 512, "fastbert", (), "")
     save_model(model, manifest, np.array([1], dtype=np.uint64), checkpoint, folder)
