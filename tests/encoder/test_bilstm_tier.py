@@ -72,7 +72,7 @@ def test_it_says_what_torch_says(lengths, width, state, hidden, n_classes, seed)
     tier, texts = make_tier(width, state, hidden, n_classes, seed), make_texts(lengths, seed)
     said = tier.logits(*texts)
     assert said.dtype == np.float32 and said.shape == (len(lengths), n_classes)
-    np.testing.assert_allclose(said, torch_logits(tier, *texts), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(said, torch_logits(tier, *texts), rtol=1e-4, atol=1e-4)  # float32, 40 steps in a row
 
 
 def test_it_says_what_torch_says_at_its_full_size():
