@@ -54,6 +54,7 @@ def test_every_shipped_recipe_loads_and_says_what_it_is():
         "early-exit",
         "ltp",
         "magic-pyramid",
+        "magic-pyramid-shares",
         "spatten",
         "lat",
         "power",

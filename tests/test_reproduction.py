@@ -109,10 +109,20 @@ def test_the_others_start_from_the_full_model_and_not_from_the_encoder_again(mad
 
 
 def select_rows(made):
-    return split_roles(load(made.place.train), Fractions(0.6, 0.3, 0.1, 0.0))[Role.SELECT]
+    """All rows that trained nothing."""
+    return split_roles(load(made.place.train), Fractions(0.6, 0.4, 0.0, 0.0))[Role.SELECT]
 
 
-def test_settings_are_chosen_on_select_rows_alone(made, tmp_path, monkeypatch):
+def test_small_sets_take_the_recipe_that_is_made_for_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "load_recipe", load_recipe)  # the fixture above has another
+    pruning = {
+        data: reproduce.recipe_of("magic-pyramid", reproduce.Place(tmp_path / data, tmp_path, 0)).pruning
+        for data in ("mrpc", "ag_news")
+    }
+    assert pruning["mrpc"].vocabulary is None and pruning["ag_news"].vocabulary == 0.7
+
+
+def test_settings_are_chosen_on_rows_that_trained_nothing_and_no_test_row(made, tmp_path, monkeypatch):
     seen, ladders = [], reproduce.select_ladders
 
     def watched(classifier, rows, factors=None):
@@ -178,7 +188,7 @@ def test_missing_data_is_one_line_before_anything_trains(files, says, made, tmp_
 @pytest.mark.parametrize("method", reproduce.METHODS)
 def test_every_method_has_epochs_for_all_its_stages_and_only_full_trains_the_start(method, data, tmp_path):
     recipe = reproduce.recipe_of(method, reproduce.Place(tmp_path / data, tmp_path, 3))
-    expected = reproduce.SMALL if data in ("mrpc", "rte") else reproduce.LARGE
+    expected = reproduce.EPOCHS.get(data, reproduce.LARGE)
     kinds = [stage.kind for stage in recipe.stages]
     assert kinds and ("regular" in kinds) == (method == "full")
     assert [stage.epochs for stage in recipe.stages] == [expected[kind] for kind in kinds]
@@ -256,11 +266,13 @@ def test_the_page_in_docs_has_the_markers():
 def cascades(made):
     """The rows of the cascades over what the fixture above left behind."""
     import tango
+    import tango_rows
 
     rows = made.place.runs.parent / "cascades.jsonl"
-    arguments = [str(made.place.data), "--runs", str(made.place.runs), "--rows", str(rows)]
+    arguments = [str(made.place.data), "--runs", str(made.place.runs), "--rows", str(rows), "--students", "truncated"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tango, "TIMED", {1: 8, 32: 16})
+        patch.setattr(tango_rows, "TIMED", tango.TIMED)
         tango.main(arguments)
         before = rows.read_text()
         tango.main(arguments)  # what is there is not done again
@@ -275,7 +287,7 @@ def test_a_cascades_rows_are_complete_and_of_the_rows_that_chose_nothing(cascade
     found = {(row["what"], row["share"], row["batch"]) for row in cascades}
     assert len(found) == len(cascades)
     ladders = {"early-exit", "static > early-exit", "static > full", "static > magic-pyramid", "magic-pyramid"}
-    assert {row["what"] for row in cascades} == {"static alone", "random", "oracle", *ladders}
+    assert {row["what"] for row in cascades} == {"static alone", "truncated alone", "random", "oracle", *ladders}
     assert {share for _, share, _ in found} == {None, 0.99, 0.98} and {batch for *_, batch in found} == {1, 32}
 
 
@@ -292,7 +304,7 @@ def test_the_cascades_table_has_a_line_for_each_method(cascades):
     text = tango_table.tables(cascades)
     assert text.count("### Cascades on `tiny` (60 test texts") == 1
     assert text.count("| static > early-exit ") == 3  # both shares on one line, then throughput at each
-    assert "| oracle |" in text and "| static alone |" in text
+    assert "| oracle |" in text and "| static alone |" in text and "| truncated alone |" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {10, 7}
     page = (tango_table.PAGE).read_text("utf-8")

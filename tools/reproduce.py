@@ -1,7 +1,8 @@
 """Trains and measures every method that the papers compare on one data set, from nothing. `make reproduce` calls it.
 
-Each method starts from the same fine-tuned model, takes its epochs from MP Table 2, is set to the cheapest setting that
-stays within one point of that model on select rows, and is reported on the test rows. What is finished stays.
+Each method starts from the same fine-tuned model, takes its epochs after MP Table 2, is set to the cheapest setting
+that stays within one point of that model on rows that trained nothing, and is reported on the test rows. What is
+finished stays.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from ziggurat.calibrate.choose import choose_points
 from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.data.tasks import Role
+from ziggurat.data.tasks import Dataset, Role
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
@@ -45,11 +46,19 @@ METHODS = (
     "deebert",
     "pabee",
     "magic-pyramid",
+    "magic-pyramid-shares",
 )
 LARGE = {"regular": 3, "guess": 1, "soft": 1, "hard": 3, "heads": 2, "lengthdrop": 2, "joint": 3}
 SMALL = {"regular": 10, "guess": 5, "soft": 10, "hard": 5, "heads": 5, "lengthdrop": 5, "joint": 10}
-EPOCHS = {"ag_news": LARGE, "yelp_polarity": LARGE, "sst2": LARGE, "mrpc": SMALL, "rte": SMALL}
-DROP = 0.01  # accuracy on select rows that a method may lose
+LARGER = {"regular": 2, "guess": 1, "soft": 1, "hard": 1, "heads": 1, "lengthdrop": 1, "joint": 2}
+EPOCHS = {
+    "ag_news": LARGE,
+    "yelp_polarity": LARGE | {"heads": 5},  # 4,484 rows: few for exit heads, whose epochs are cheap
+    "sst2": LARGER,
+    "mrpc": SMALL,
+    "rte": SMALL,
+}
+DROP = 0.01  # accuracy on `choosing_rows` that a method may lose
 BATCH, TIMED = 32, 256
 
 
@@ -95,8 +104,8 @@ class Place:
 
 def recipe_of(method: str, place: Place) -> Recipe:
     """The shipped recipe with the data set's epochs; without `regular` where a method starts from the full model."""
-    recipe = load_recipe(method)
     epochs = EPOCHS.get(place.name, LARGE)
+    recipe = load_recipe("magic-pyramid-small" if (method, epochs) == ("magic-pyramid", SMALL) else method)
     stages = tuple(
         replace(stage, epochs=float(epochs[stage.kind]))
         for stage in recipe.stages
@@ -115,11 +124,22 @@ def trained(method: str, place: Place) -> AdaptiveClassifier:
     return AdaptiveClassifier.from_pretrained(out)
 
 
+def choosing_rows(recipe: Recipe, place: Place) -> Dataset:
+    """The rows on which settings are chosen: all that trained nothing.
+
+    Half of them, the recipe's select rows, have chosen checkpoints. The best of twenty on 400 rows is lucky there, the
+    full model most of all, and methods were held to that luck. The other half, which the recipe keeps for `ziggurat
+    calibrate`, has chosen nothing before.
+    """
+    whole = replace(recipe, select=recipe.select + recipe.certify, certify=0.0)
+    return read_roles(place.train, whole, DEFAULT_COLUMNS)[Role.SELECT]
+
+
 def chosen_rule(
     method: AdaptiveClassifier, full: AdaptiveClassifier, recipe: Recipe, place: Place
 ) -> rules.ExitRule | None:
-    """The cheapest setting within DROP of the full model on the select rows; None if that is the full model itself."""
-    select = read_roles(place.train, recipe, DEFAULT_COLUMNS)[Role.SELECT]
+    """The cheapest setting within DROP of the full model on `choosing_rows`; None if that is the full model itself."""
+    select = choosing_rows(recipe, place)
     [whole] = select_ladders(full, select, (1.0,))
     factors = (1.0,) if method.token_rule is None else None
     own = select_ladders(method, select, factors)

@@ -24,9 +24,9 @@ THROUGHPUT = "| method | accuracy | texts/s, batch 1 | texts/s, batch 32 | last 
 
 def tables(rows: Sequence[dict[str, Any]]) -> str:
     """For each data set Tango's Table 2, speed-ups at two shares of the accuracy, and its Table 3, throughput."""
-    data = dict.fromkeys((row["data"], tuple(row["small"])) for row in rows)
+    data = dict.fromkeys((row["data"], tuple(row["small"])) for row in rows if row["small"])
     parts = [
-        _of_data(name, [row for row in rows if row["data"] == name and tuple(row["small"]) == small])
+        _of_data(name, [row for row in rows if row["data"] == name and tuple(row["small"]) in (small, ())])
         for name, small in data
     ]
     return "\n".join(parts)

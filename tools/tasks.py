@@ -31,7 +31,7 @@ PLAIN: Mapping[str, Mapping[str, Any]] = {
     "xquad_en": {"epochs": 8.0, "batch_size": 16, "learning_rate": 2e-4},
 }
 BEHIND: Mapping[str, Mapping[str, Any]] = {
-    "soft": {"epochs": 2.0, "learning_rate": 5e-5},
+    "soft": {"epochs": 2.0, "learning_rate": 5e-5, "regularisation": 0.3},
     "hard": {"epochs": 2.0, "learning_rate": 5e-5},
     "heads": {"epochs": 2.0},
 }
@@ -44,7 +44,7 @@ def recipes(data: str) -> tuple[Recipe, Recipe]:
     plain = replace(plain, stages=tuple(replace(stage, **PLAIN[data]) for stage in plain.stages))
     stages = tuple(replace(stage, **BEHIND[stage.kind]) for stage in small.stages if stage.kind in BEHIND)
     heads = "linear" if data == "xquad_en" else small.head_kind
-    return plain, replace(small, stages=stages, head_kind=heads, pruning=replace(small.pruning, vocabulary=None))
+    return plain, replace(small, stages=stages, head_kind=heads)
 
 
 def _file(data: Path, split: str) -> Path:
