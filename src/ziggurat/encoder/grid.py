@@ -9,9 +9,10 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import dropout as drop
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
+
+from ziggurat.encoder.dropout import drop
 
 _PROBABILITIES = 1 << 25  # that are written out at most at a time: 128 MiB of float32
 _HELD = 1 << 27  # that are kept for gradients of one call; where there are more they are computed again
@@ -90,7 +91,7 @@ class Grid:
         for view in self.views(rows):
             mask = None if view.seen is None else view.seen[:, None]
             mine = query[:, :, view.queries], key[:, :, view.keys], value[:, :, view.keys]
-            contexts.append(scaled_dot_product_attention(*mine, attn_mask=mask, dropout_p=dropout))
+            contexts.append(_mixed(*mine, mask, dropout))
         context = contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=2)
         return context.transpose(1, 2).flatten(2)
 
@@ -155,6 +156,17 @@ class Grid:
         received = (counts[:, None, :].to(mean.dtype) @ mean).squeeze(1)
         context = (drop(shares, dropout) @ value if dropout else shares @ value).transpose(1, 2).flatten(2)
         return context, received, seen
+
+
+def _mixed(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Softmax attention, (n_seqs, n_heads, queries, head width); `mask` says which keys are seen."""
+    if not dropout or query.device.type != "cpu":
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    # On a CPU torch writes the shares out as well where there is dropout.
+    products = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+    if mask is not None:
+        products = products.masked_fill(~mask, float("-inf"))
+    return drop(products.softmax(dim=-1), dropout) @ value
 
 
 def _mean_one(scores: Tensor, weights: Tensor) -> Tensor:

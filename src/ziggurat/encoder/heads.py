@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ziggurat.data.packing import PackedBatch, padded_slots
+from ziggurat.encoder.dropout import Dropout
 from ziggurat.encoder.flops import FASTBERT_WIDTH
 from ziggurat.encoder.linear import RowLinear
 from ziggurat.encoder.spec import EncoderSpec
@@ -55,7 +56,7 @@ class PoolerHead(nn.Module):
         self.dense = nn.Linear(spec.hidden, spec.hidden, spec.head_bias)
         self.activation = ACTIVATIONS[spec.head_activation]
         self.dense_norm = layer_norm(spec) if spec.head_norm else nn.Identity()
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.classes = nn.Linear(spec.hidden, n_classes)
 
     def forward(self, batch: PackedBatch) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.attention import attend, attend_and_score
+from ziggurat.encoder.dropout import Dropout
 from ziggurat.encoder.grid import Window
 from ziggurat.encoder.linear import RowLinear
 from ziggurat.encoder.rotary import rotate
@@ -37,7 +38,7 @@ class Embeddings(nn.Module):
         self.segment = nn.Embedding(spec.segments, width) if spec.segments else None
         self.task = nn.Embedding(spec.task_types, width) if spec.task_types else None
         self.norm = layer_norm(spec, width)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.project = RowLinear(width, spec.hidden) if spec.embedding_width else nn.Identity()
 
     def forward(self, batch: PackedBatch) -> PackedBatch:
@@ -74,7 +75,7 @@ class Layer(nn.Module):
         self.up = RowLinear(spec.hidden, spec.intermediate * (2 if spec.gated else 1), spec.feed_forward_bias)
         self.down = RowLinear(spec.intermediate, spec.hidden, spec.feed_forward_bias)
         self.output_norm = layer_norm(spec)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
 
     def forward(self, batch: PackedBatch) -> PackedBatch:
         """States (n_tokens, d) → (n_tokens, d)."""
