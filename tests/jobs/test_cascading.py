@@ -184,7 +184,10 @@ def test_the_tango_recipe_builds_a_cascade_from_rows(rows_file, tiny_recipe, tin
     recipe = tmp_path / "tango.toml"
     recipe.write_text('tiers = ["static"]\ntemperatures = true\n' + tiny_recipe.read_text())
     out = tmp_path / "out"
-    made = train_classifier(str(rows_file), out, str(recipe), str(tiny_checkpoint), QUIET)
+    options = dataclasses.replace(QUIET, keep_stages=True)
+    made = train_classifier(str(rows_file), out, str(recipe), str(tiny_checkpoint), options)
+    kept = sorted(path.name for path in (tmp_path / "out.stages").iterdir())
+    assert kept == ["1-regular", "2-heads"]
     classifier = AdaptiveClassifier.from_pretrained(out)
     assert [tier.manifest.kind for tier in classifier.tiers] == ["static", "encoder"]
     assert [point["name"] for point in made["operating_points"]] == ["exact", "balanced", "fast"]

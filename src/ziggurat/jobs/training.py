@@ -150,7 +150,9 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     All of them are in OUT.tiers until the cascade is there; what is finished stays, so that a stopped run goes on.
     """
     parts = out.with_name(out.name + ".tiers")
-    last = parts / "last"
+    last, stages = parts / "last", out.with_name(out.name + ".stages")
+    if options.keep_stages:
+        refuse_full_folder(stages)
     roles = read_roles(source, recipe, options.columns)
     refuse_other_problem(recipe, roles[Role.TRAIN].problem)
     if not last.exists():
@@ -159,12 +161,14 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     for place, name in enumerate(recipe.tiers, start=1):
         folders.append(parts / f"{place}-{name}")
         if not folders[-1].exists():
-            train_classifier(source, folders[-1], name, None, options, str(last))
+            train_classifier(source, folders[-1], name, None, replace(options, keep_stages=False), str(last))
     whole = parts / "cascade"
     shutil.rmtree(whole, ignore_errors=True)
     write_cascade([*folders, last], whole)
     learn_deferral(whole, roles[Role.SELECT], ModelOptions(options.device), options.progress)
     manifest = add_operating_points(whole, roles[Role.SELECT], recipe, options)
     put(whole, out)
+    if options.keep_stages:
+        put(last.with_name("last.stages"), stages)
     shutil.rmtree(parts)
     return summary(manifest, roles, out)
