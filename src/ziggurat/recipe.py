@@ -34,7 +34,6 @@ class StageConfig:
     epochs: float  # passes over the train rows
     learning_rate: float  # peak of the linear schedule
     batch_size: int = 32  # rows per process and step
-    cloze: int = 0  # of question answering: learns from so many made questions per sentence of the contexts instead
     accumulate: int = 1  # steps per update of the weights
     warmup: float = 0.1  # share of the updates during which the rate rises
     weight_decay: float = 0.01  # AdamW, not on biases and LayerNorms
@@ -66,7 +65,6 @@ class StageConfig:
         require(self.epochs > 0, "epochs", self.epochs, "more than 0")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        require(self.cloze >= 0, "cloze", self.cloze, "at least 0")
         require(self.accumulate >= 1, "accumulate", self.accumulate, "at least 1")
         require(0 <= self.warmup < 1, "warmup", self.warmup, "in [0, 1)")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")

@@ -100,39 +100,6 @@ def test_transformers_loads_the_folder_with_no_tensor_missing_or_left_over(train
     assert not notes["missing_keys"] and not notes["unexpected_keys"]
 
 
-def test_a_stage_learns_from_cloze_questions_where_the_recipe_says_so(squad, tiny_checkpoint, tmp_path, monkeypatch):
-    from ziggurat.train import pipeline
-
-    learned, stage_of = [], pipeline.stage_of
-
-    def watched(kind):
-        def stage(model, train, select, config, run):
-            learned.append(len(train))
-            return stage_of(kind)(model, train, select, config, run)
-
-        return stage
-
-    monkeypatch.setattr(pipeline, "stage_of", watched)
-    stage = '\n[[stages]]\nkind = "regular"\nepochs = 0.1\nlearning_rate = 1e-3\nevaluations = 1\n'
-    (tmp_path / "toy.toml").write_text(RECIPE.split("[pruning]")[0] + stage + "cloze = 7\n" + stage)
-    options = TrainOptions(device="cpu", progress=False)
-    train_classifier(str(squad), tmp_path / "model", str(tmp_path / "toy.toml"), str(tiny_checkpoint), options)
-    made, written = learned
-    assert made > 2 * written > 0
-
-
-def test_cloze_questions_are_refused_where_there_is_nothing_to_make_them_of(rows_file, tiny_checkpoint, tmp_path):
-    stage = '\n[[stages]]\nkind = "regular"\nepochs = 1\nlearning_rate = 1e-3\ncloze = 7\n'
-    (tmp_path / "toy.toml").write_text(RECIPE.split("[pruning]")[0] + stage)
-    mute = {"title": "a", "paragraphs": [{"context": "of the", "qas": [{"id": "1", "question": "?", "answers": []}]}]}
-    articles = [mute | {"title": f"article {number}"} for number in range(60)]
-    (tmp_path / "mute.json").write_text(json.dumps({"version": "toy", "data": articles}))
-    options = TrainOptions(device="cpu", progress=False)
-    for source, says in (rows_file, "cloze questions need contexts"), (tmp_path / "mute.json", "no sentence of its"):
-        with pytest.raises(UserError, match=says):
-            train_classifier(str(source), tmp_path / "model", str(tmp_path / "toy.toml"), str(tiny_checkpoint), options)
-
-
 @pytest.mark.parametrize("engine", ["torch", "auto"])
 def test_eval_says_em_f1_flops_and_time(trained, squad, capsys, engine):
     arguments = ["eval", trained, "--data", squad, "--device", "cpu", "--threads", 1, "--engine", engine]

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from accelerate.utils import set_seed
 from ziggurat.data.labels import labelled
 from ziggurat.data.squad import Questions
 from ziggurat.data.tasks import Dataset, Role
-from ziggurat.data.tokenize import TextTokenizer
+from ziggurat.data.tokenize import Encoded, TextTokenizer
+from ziggurat.data.windows import gold_tokens, windows_of
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model
 from ziggurat.encoder.devices import resolve_device
 from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
@@ -29,7 +29,6 @@ from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import STUDENT_STAGES, Recipe
 from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_misfits
-from ziggurat.train.encoding import clozes_of, examples_of
 from ziggurat.train.loop import Run
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 from ziggurat.train.students import make_student
@@ -69,15 +68,13 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         set_seed(fit.recipe.seed)
         model = _start(fit, train)
         refuse_misfits(fit.recipe, model.spec)
-        made = clozes_of(train, fit.recipe)
         _claim(fit.work, _identity(fit, train, select))
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
         tokenizer.check_fit(model.spec.vocabulary)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
         rows = _seen_rows(fit.source, train, select)
-        examples = tuple(examples_of(part, tokenizer, fit.recipe) for part in (train, select))
-        clozes = {count: examples_of(part, tokenizer, fit.recipe) for count, part in made.items()}
+        examples = tuple(_examples(part, tokenizer, fit.recipe) for part in (train, select))
         notes: dict[str, Any] = {} if limits is None else {LABEL_RANGE: list(limits)}
         output = output_of(train.problem, limits)
 
@@ -95,7 +92,7 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
             if fit.keep_stages:
                 save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{kind}")
 
-        save(run_recipe(model, fit.recipe, *examples, run, after, clozes), len(fit.recipe.stages), fit.made)
+        save(run_recipe(model, fit.recipe, *examples, run, after), len(fit.recipe.stages), fit.made)
     state.wait_for_everyone()
     return bool(state.is_main_process)
 
@@ -107,13 +104,11 @@ def run_recipe(
     select: Examples,
     run: Run,
     after: Callable[[int, AdaptiveModel], None] = lambda stages, model: None,
-    clozes: Mapping[int, Examples] = MappingProxyType({}),
 ) -> AdaptiveModel:
     """The model after every stage of the recipe; `run.folder` gets one folder per stage and makes the run resumable.
 
-    `after(stages, model)` is called when so many stages are done. `clozes` are what stages with this `cloze` learn
-    from. At the first stage that trains a student the model so far becomes the teacher, and a student takes its place;
-    stages behind it that distil learn from that student.
+    `after(stages, model)` is called when so many stages are done. At the first stage that trains a student the model so
+    far becomes the teacher, and a student takes its place; stages behind it that distil learn from that student.
     """
     stages = [(config, stage_of(config.kind)) for config in recipe.stages]
     distils = any(config.distillation > 0 for config in recipe.stages)
@@ -127,7 +122,7 @@ def run_recipe(
         if trains_student and teacher is None:
             model, teacher = make_student(model, recipe), model
         mine = replace(run, folder=folder, seed=recipe.seed + number, teacher=teacher if trains_student else plain)
-        model = stage(model, clozes.get(config.cloze, train), select, config, mine)
+        model = stage(model, train, select, config, mine)
         if distils and config.kind in PLAIN_STAGES:
             plain = copy.deepcopy(model)
         after(number, model)
@@ -183,6 +178,15 @@ def _seen_rows(source: Path, train: Dataset | Questions, select: Dataset | Quest
 
 def _is_ours(source: Path) -> bool:
     return (source / MANIFEST).exists()
+
+
+def _examples(rows: Dataset | Questions, tokenizer: TextTokenizer, recipe: Recipe) -> Examples:
+    if isinstance(rows, Questions):
+        windows = windows_of(tokenizer, rows.texts, rows.contexts, recipe.spans)
+        nothing = np.full((len(windows.tokens), 2), -1)
+        spans = nothing if rows.answers is None else gold_tokens(windows, rows.answers)
+        return Examples(Encoded(windows.tokens, windows.cut[windows.owners]), spans)
+    return Examples(tokenizer.encode(rows.texts, rows.pairs), rows.labels_or_none)
 
 
 def _tokenizer(fit: Fit, max_length: int) -> TextTokenizer:
