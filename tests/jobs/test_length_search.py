@@ -27,7 +27,7 @@ SEARCH = SearchConfig(iterations=2, population=4, mutations=3, crossovers=3, max
 def quick(name, **changes):
     """A shipped recipe that takes seconds: its own stages and rule, more haste."""
     recipe = load_recipe(name)
-    stages = tuple(dataclasses.replace(stage, epochs=6, learning_rate=3e-3) for stage in recipe.stages)
+    stages = tuple(dataclasses.replace(stage, epochs=4, learning_rate=3e-3) for stage in recipe.stages)
     return dataclasses.replace(recipe, stages=stages, max_length=24, grouped=False, **changes)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from ziggurat.cli.calibration import promise_text, rows_text
 from ziggurat.cli.questions import answer_text, question_evaluation_text, reading_lines
 
+_UNLEARNED = 0.05  # accuracy lost to pruning on select rows that is no price but a mishap
 _LONGEST_TABLE = 40  # rows of a report's further tables that a terminal shows
 
 
@@ -17,7 +18,7 @@ def training_text(result: dict[str, Any]) -> str:
         f"\n  {point['name']:<9} {_point_text(point, result['unit'])}" for point in result["operating_points"]
     )
     head = f"{result['out']}: trained with recipe {result['recipe']} ({rows} rows)"
-    learned = f"{_search_text(result.get('search'))}{_copies_text(result.get('copies'))}"
+    learned = f"{_search_text(result.get('search'))}{_copies_text(result.get('copies'))}{_pruned_text(result)}"
     return f"{head}{learned}\noperating points, chosen on the select rows:{points}"
 
 
@@ -27,6 +28,18 @@ def _copies_text(copies: dict[str, Any] | None) -> str:
     return (
         f"\nlearned from {copies['copies']:,} changed copies too, made at {copies['per_second']:,} per second "
         f"({copies['dropped']:,} alike and dropped)"
+    )
+
+
+def _pruned_text(result: dict[str, Any]) -> str:
+    """A warning where pruning has unlearned what the model could."""
+    before, after = result.get("regular_accuracy"), result.get("pruned_accuracy")
+    if before is None or after is None or after > before - _UNLEARNED:
+        return ""
+    return (
+        f"\nwarning: pruning as it was trained is right on {after:.1%} of the select rows, the plain model on "
+        f"{before:.1%}: too much leaves. Lower `regularisation` or the epochs of stage soft; for pairs and phrases "
+        "leave `vocabulary` out (as magic-pyramid-small) or fix the shares (magic-pyramid-shares)"
     )
 
 

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ziggurat.calibrate.choose import Ladder, choose_points
+from ziggurat.calibrate.choose import Ladder, choose_points, rights
 from ziggurat.calibrate.temperature import fit_temperatures
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import Encoded
-from ziggurat.encoder.folder import REFERENCE, Manifest
+from ziggurat.encoder.folder import PRUNED, REFERENCE, Manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.policies.prune import TokenRule, above, scaled
 from ziggurat.recipe import Recipe
@@ -29,7 +29,11 @@ def with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recip
         temperatures=fit_temperatures(ladders[-1].every, select.classes) if recipe.temperatures else None,
         reference=float(classifier.manifest.training.get(REFERENCE, 0.0)),
     )
-    return dataclasses.replace(classifier.manifest, operating_points=points)
+    training = dict(classifier.manifest.training)
+    if classifier.token_rule is not None and select.labels is not None:
+        right = rights(ladders[-1].every, classifier.output, classifier.output.loss, select.labels)
+        training[PRUNED] = float(right[:, -1].mean())
+    return dataclasses.replace(classifier.manifest, operating_points=points, training=training)
 
 
 def select_ladders(

@@ -16,7 +16,7 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.squad import Questions
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
-from ziggurat.encoder.folder import LABEL_RANGE, Manifest, read_manifest, write_manifest
+from ziggurat.encoder.folder import LABEL_RANGE, PRUNED, REFERENCE, Manifest, read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
@@ -150,8 +150,8 @@ def add_operating_points(folder: Path, select: Dataset | Questions, recipe: Reci
 
 def summary(manifest: Manifest, roles: Roles | QuestionRoles, out: Path) -> dict[str, Any]:
     """What was done, as JSON values."""
-    searched = {key: manifest.training[key] for key in ("search", "copies") if manifest.training.get(key)}
-    return searched | {
+    told = ("search", "copies", REFERENCE, PRUNED)
+    return {key: manifest.training[key] for key in told if manifest.training.get(key)} | {
         "out": str(out),
         "recipe": manifest.training["recipe"]["name"],
         "labels": list(manifest.labels),
