@@ -34,6 +34,7 @@ FRONT_DOOR = {"__init__", "__main__"}
 NEEDS_TORCH = {
     "encoder": {
         "attention",
+        "dropout",
         "linear",
         "rotary",
         "grid",
