@@ -37,7 +37,7 @@ def _pruned_text(result: dict[str, Any]) -> str:
     if before is None or after is None or after > before - _UNLEARNED:
         return ""
     return (
-        f"\nwarning: pruning as it was trained is right on {after:.1%} of the select rows, the plain model on "
+        f"\nwarning: pruning as it was trained reaches {after:.1%} on the select rows, the plain model had "
         f"{before:.1%}: too much leaves. Lower `regularisation` or the epochs of stage soft; for pairs and phrases "
         "leave `vocabulary` out (as magic-pyramid-small) or fix the shares (magic-pyramid-shares)"
     )

@@ -64,7 +64,7 @@ class Grid:
     def products(self, n_heads: int) -> Tensor:
         """Scores before softmax, padding included: (n_seqs, n_heads, longest, longest)."""
         query, key, _ = self.heads(n_heads)
-        return (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+        return _products(query, key)
 
     def views(self, rows: int) -> Iterator[View]:
         """All queries, at most `rows` at a time."""
@@ -138,7 +138,7 @@ class Grid:
         """Context (n_seqs, queries, d), what keys receive (n_seqs, keys), what queries see (n_seqs, queries)."""
         query, key, value = Grid(states, self.real, self.window).heads(n_heads)
         query, key, value = query[:, :, view.queries], key[:, :, view.keys], value[:, :, view.keys]
-        products = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+        products = _products(query, key)
         keys = weights[:, view.keys]
         if soft:
             products = products + keys.float().clamp_min(1e-30).log().to(products.dtype)[:, None, None, :]
@@ -158,12 +158,16 @@ class Grid:
         return context, received, seen
 
 
+def _products(query: Tensor, key: Tensor) -> Tensor:
+    return (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+
+
 def _mixed(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     """Softmax attention, (n_seqs, n_heads, queries, head width); `mask` says which keys are seen."""
     if not dropout or query.device.type != "cpu":
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     # On a CPU torch writes the shares out as well where there is dropout.
-    products = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+    products = _products(query, key)
     if mask is not None:
         products = products.masked_fill(~mask, float("-inf"))
     return drop(products.softmax(dim=-1), dropout) @ value
