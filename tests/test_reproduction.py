@@ -14,12 +14,14 @@ import pytest
 
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.errors import UserError
 from ziggurat.jobs.choosing import select_ladders
 from ziggurat.recipe import PruningConfig, load_recipe
 from ziggurat.report.rows import SCHEMA, checked_row, read_rows_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 import reproduce
+import reproduce_models
 import reproduction_table
 from reproduction_table import BEGIN, END
 
@@ -48,10 +50,10 @@ def made(rows_file, tiny_checkpoint, tmp_path_factory):
     arguments = [data, "--runs", folder / "runs", "--rows", folder / "rows.jsonl", "--model", tiny_checkpoint]
     arguments = [str(argument) for argument in [*arguments, "--methods", *METHODS]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reproduce, "load_recipe", quick_recipe)
-        patch.setitem(reproduce.EPOCHS, "tiny", EPOCHS)
+        patch.setattr(reproduce_models, "load_recipe", quick_recipe)
+        patch.setitem(reproduce_models.EPOCHS, "tiny", EPOCHS)
         reproduce.main(arguments)
-        place = reproduce.Place(data, folder / "runs", 0, str(tiny_checkpoint), folder / "rows.jsonl")
+        place = reproduce_models.Place(data, folder / "runs", 0, str(tiny_checkpoint), folder / "rows.jsonl")
         yield SimpleNamespace(place=place, arguments=arguments, rows=read_rows_file(place.rows))
 
 
@@ -114,12 +116,48 @@ def select_rows(made):
 
 
 def test_small_sets_take_the_recipe_that_is_made_for_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce, "load_recipe", load_recipe)  # the fixture above has another
+    monkeypatch.setattr(reproduce_models, "load_recipe", load_recipe)  # the fixture above has another
     pruning = {
-        data: reproduce.recipe_of("magic-pyramid", reproduce.Place(tmp_path / data, tmp_path, 0)).pruning
+        data: reproduce_models.recipe_of("magic-pyramid", reproduce_models.Place(tmp_path / data, tmp_path, 0)).pruning
         for data in ("mrpc", "ag_news")
     }
     assert pruning["mrpc"].vocabulary is None and pruning["ag_news"].vocabulary == 0.7
+
+
+def test_two_methods_that_only_ask_otherwise_share_a_model(made):
+    counted, surely = (reproduce_models.recipe_of(method, made.place) for method in ("s3-count", "s3-entropy"))
+    assert made.place.model("s3-count") == made.place.model("s3-entropy")
+    assert (counted.stages, counted.head_kind, counted.head_layers) == (
+        surely.stages,
+        surely.head_kind,
+        surely.head_layers,
+    )
+    assert (counted.exit_score, surely.exit_score) == ("agreement", None)
+
+
+def test_where_phrases_train_sentences_choose(tmp_path):
+    data = tmp_path / "sst2"
+    data.mkdir()
+    texts = [f"{place} {word} long sentence number {place}" for place in range(60) for word in ("good", "bad")]
+    rows = [{"text": text, "label": int("good" in text)} for text in texts]
+    rows += [{"text": " ".join(row["text"].split()[:4]), "label": row["label"]} for row in rows]
+    (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = dataclasses.replace(load_recipe("full"), select=0.3)
+    chosen = reproduce.choosing_rows(recipe, reproduce_models.Place(data, tmp_path, 0))
+    assert len(chosen) > 10 and chosen.role is Role.SELECT
+    assert set(chosen.texts) < set(texts)
+    everything = reproduce.choosing_rows(recipe, reproduce_models.Place(data.rename(tmp_path / "other"), tmp_path, 0))
+    assert len(everything) >= 2 * len(chosen)
+
+
+def test_models_are_trained_several_at_a_time_the_full_one_first(made, tmp_path):
+    places = [dataclasses.replace(made.place, runs=tmp_path, seed=seed) for seed in (0, 1)]
+    reproduce_models.train_all([(method, place) for place in places for method in ("s3-count", "s3-entropy")], 2)
+    found = sorted(path.name for path in (tmp_path / "tiny").iterdir())
+    assert found == ["full-0", "full-1", "s3-entropy-0", "s3-entropy-1"]
+    missing = dataclasses.replace(places[0], data=tmp_path / "gone")
+    with pytest.raises(UserError, match=r"gone/train\.jsonl"):
+        reproduce_models.train_all([("full", missing), ("pabee", missing), ("pabee", places[0])], 2)
 
 
 def test_settings_are_chosen_on_rows_that_trained_nothing_and_no_test_row(made, tmp_path, monkeypatch):
@@ -135,7 +173,7 @@ def test_settings_are_chosen_on_rows_that_trained_nothing_and_no_test_row(made, 
     shutil.copy(made.place.train, data)
     blind = dataclasses.replace(made.place, data=data)
     for method in ("ltp", "early-exit"):
-        full, model, recipe = opened(made, "full"), opened(made, method), reproduce.recipe_of(method, blind)
+        full, model, recipe = opened(made, "full"), opened(made, method), reproduce_models.recipe_of(method, blind)
         rule = reproduce.chosen_rule(model, full, recipe, blind)
         row = reproduce.measure(method, model, full, rule, made.place)
         assert row["flops_gain"] == row_of(made, method)["flops_gain"]
@@ -146,8 +184,8 @@ def test_a_second_run_does_nothing(made, monkeypatch):
     def stop(*_):
         raise AssertionError("nothing is left to do")
 
-    for name in ("train_classifier", "measure", "trained"):
-        monkeypatch.setattr(reproduce, name, stop)
+    for module, name in ((reproduce_models, "train"), (reproduce, "measure"), (reproduce, "trained")):
+        monkeypatch.setattr(module, name, stop)
     before = made.place.rows.read_bytes()
     reproduce.main(made.arguments)
     assert made.place.rows.read_bytes() == before
@@ -157,10 +195,10 @@ def test_a_method_that_is_missing_is_added_and_trained_models_are_used_again(mad
     def stop(*_):
         raise AssertionError("all models are there")
 
-    monkeypatch.setattr(reproduce, "train_classifier", stop)
+    monkeypatch.setattr(reproduce_models, "train_classifier", stop)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in made.rows if row["what"] != "ltp"))
-    reproduce.reproduce(dataclasses.replace(made.place, rows=rows), METHODS)
+    reproduce.reproduce([dataclasses.replace(made.place, rows=rows)], METHODS)
     again = read_rows_file(rows)
     assert [row["what"] for row in again] == ["full", "early-exit", HOPELESS, "ltp"]
     assert again[-1]["accuracy"] == row_of(made, "ltp")["accuracy"]
@@ -171,7 +209,7 @@ def test_a_method_that_is_missing_is_added_and_trained_models_are_used_again(mad
     [(None, "no train.jsonl"), (["train.jsonl"], "no test.jsonl or validation.jsonl"), (["test.jsonl"], "no train")],
 )
 def test_missing_data_is_one_line_before_anything_trains(files, says, made, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(reproduce, "train_classifier", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr(reproduce_models, "train_classifier", lambda *_: pytest.fail("it trains"))
     data = tmp_path / "elsewhere"
     if files is not None:
         data.mkdir()
@@ -184,11 +222,11 @@ def test_missing_data_is_one_line_before_anything_trains(files, says, made, tmp_
     assert error.count("\n") == 1 and error.startswith(f"reproduce: {data}: ") and says in error
 
 
-@pytest.mark.parametrize("data", [*reproduce.EPOCHS, "unheard-of"])
-@pytest.mark.parametrize("method", reproduce.METHODS)
+@pytest.mark.parametrize("data", [*reproduce_models.EPOCHS, "unheard-of"])
+@pytest.mark.parametrize("method", reproduce_models.METHODS)
 def test_every_method_has_epochs_for_all_its_stages_and_only_full_trains_the_start(method, data, tmp_path):
-    recipe = reproduce.recipe_of(method, reproduce.Place(tmp_path / data, tmp_path, 3))
-    expected = reproduce.EPOCHS.get(data, reproduce.LARGE)
+    recipe = reproduce_models.recipe_of(method, reproduce_models.Place(tmp_path / data, tmp_path, 3))
+    expected = reproduce_models.EPOCHS.get(data, reproduce_models.LARGE)
     kinds = [stage.kind for stage in recipe.stages]
     assert kinds and ("regular" in kinds) == (method == "full")
     assert [stage.epochs for stage in recipe.stages] == [expected[kind] for kind in kinds]

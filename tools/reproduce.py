@@ -9,131 +9,43 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reproduce_models import FULL, METHODS, PHRASES, ROOT, ROWS, Place, recipe_of, train_all, trained
 
 from ziggurat.calibrate.choose import choose_points
+from ziggurat.data.groups import stand_ins
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.choosing import select_ladders
-from ziggurat.jobs.fitting import TrainOptions, read_roles
+from ziggurat.jobs.fitting import read_roles
 from ziggurat.jobs.opening import data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.jobs.training import train_classifier
-from ziggurat.recipe import Recipe, load_recipe
+from ziggurat.recipe import Recipe
 from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
 from ziggurat.report.rows import append_row, provenance, read_rows_file
 
-ROOT = Path(__file__).resolve().parent.parent
-ROWS = ROOT / "results" / "reproduction.jsonl"
-FULL = "full"
-METHODS = (
-    FULL,
-    "ltp",
-    "manual-thresholds",
-    "spatten",
-    "lat",
-    "top",
-    "stop-words",
-    "early-exit",
-    "s3-entropy",
-    "s3-count",
-    "deebert",
-    "pabee",
-    "magic-pyramid",
-    "magic-pyramid-shares",
-)
-LARGE = {"regular": 3, "guess": 1, "soft": 1, "hard": 3, "heads": 2, "lengthdrop": 2, "joint": 3}
-SMALL = {"regular": 10, "guess": 5, "soft": 10, "hard": 5, "heads": 5, "lengthdrop": 5, "joint": 10}
-# 54,000 rows of sst2: half an epoch of soft steps is twice those of ag_news, and thresholds go further with each.
-LARGER = {"regular": 2, "guess": 1, "soft": 0.5, "hard": 1, "heads": 1, "lengthdrop": 1, "joint": 2}
-EPOCHS = {
-    "ag_news": LARGE,
-    "yelp_polarity": LARGE | {"heads": 5},  # 4,484 rows: few for exit heads, whose epochs are cheap
-    "sst2": LARGER,
-    "mrpc": SMALL,
-    "rte": SMALL,
-}
-SHORT = ("sst2", "mrpc", "rte")  # phrases and pairs, whose every word counts: no stop words are learned
 DROP = 0.01  # accuracy on `choosing_rows` that a method may lose
 BATCH, TIMED = 32, 256
-
-
-@dataclass(frozen=True)
-class Place:
-    """One data set, the encoder that everything starts from, and where models and rows go."""
-
-    data: Path
-    runs: Path
-    seed: int
-    encoder: str | None = None  # None = the packaged MiniLM
-    rows: Path = ROWS
-
-    @property
-    def name(self) -> str:
-        """What rows and folders call the data set."""
-        return self.data.resolve().name
-
-    @property
-    def train(self) -> str:
-        """The file that models are trained, and settings chosen, on."""
-        return str(self.data / "train.jsonl")
-
-    @property
-    def test(self) -> str:
-        """The file that is reported."""
-        files = [self.data / f"{name}.jsonl" for name in ("test", "validation")]
-        found = [str(file) for file in files if file.exists()]
-        if not found:
-            raise UserError(f"{self.data}: no test.jsonl or validation.jsonl; name a folder that has one")
-        return found[0]
-
-    def refuse_incomplete(self) -> None:
-        """UserError where rows are missing: before hours of training, not after them."""
-        if not Path(self.train).exists():
-            raise UserError(f"{self.data}: no train.jsonl; name a folder that has one")
-        _ = self.test
-
-    def model(self, method: str) -> Path:
-        """The folder of a method's model."""
-        return self.runs / self.name / f"{method}-{self.seed}"
-
-
-def recipe_of(method: str, place: Place) -> Recipe:
-    """The shipped recipe with the data set's epochs; without `regular` where a method starts from the full model."""
-    epochs = EPOCHS.get(place.name, LARGE)
-    recipe = load_recipe("magic-pyramid-small" if method == "magic-pyramid" and place.name in SHORT else method)
-    stages = tuple(
-        replace(stage, epochs=float(epochs[stage.kind]))
-        for stage in recipe.stages
-        if method == FULL or stage.kind != "regular"
-    )
-    return replace(recipe, stages=stages, max_length=128, seed=place.seed)
-
-
-def trained(method: str, place: Place) -> AdaptiveClassifier:
-    """The method's model, trained unless it is there."""
-    out = place.model(method)
-    if not out.exists():
-        start = place.encoder if method in (FULL, "pabee") else str(place.model(FULL))
-        sys.stderr.write(f"{place.name}: {method}, seed {place.seed}\n")
-        train_classifier(place.train, out, recipe_of(method, place), start, TrainOptions())
-    return AdaptiveClassifier.from_pretrained(out)
 
 
 def choosing_rows(recipe: Recipe, place: Place) -> Dataset:
     """The rows on which settings are chosen: all that trained nothing.
 
     The recipe's select rows, which have chosen checkpoints too, and those that it keeps for `ziggurat calibrate`, which
-    nothing here needs: on the small sets a point is four rows of the former.
+    nothing here needs: on the small sets a point is four rows of the former. Where rows are phrases cut from sentences,
+    and what is reported is sentences, the longest row of each group that shares text: the sentence.
     """
     whole = replace(recipe, select=recipe.select + recipe.certify, certify=0.0)
-    return read_roles(place.train, whole, DEFAULT_COLUMNS)[Role.SELECT]
+    rows = read_roles(place.train, whole, DEFAULT_COLUMNS)[Role.SELECT]
+    if place.name not in PHRASES:
+        return rows
+    return rows.take(np.unique(stand_ins(rows.texts, rows.pairs, rows.hashes)))
 
 
 def chosen_rule(
@@ -189,22 +101,28 @@ def measure(
     }  # fmt: skip
 
 
-def reproduce(place: Place, methods: list[str]) -> None:
-    """Rows of all methods that have none yet for this data set and seed."""
+def missing_rows(place: Place, methods: list[str]) -> list[str]:
+    """The methods that have no row yet for this data set and seed."""
     done = read_rows_file(place.rows) if place.rows.exists() else []
     have = {row["what"] for row in done if (row["data"], row["seed"]) == (place.name, place.seed)}
-    missing = [method for method in methods if method not in have]
-    if not missing:
-        return
-    place.refuse_incomplete()
-    full, origin = trained(FULL, place), provenance()
-    for method in missing:
-        model, recipe = trained(method, place), recipe_of(method, place)
-        rule = rules.never(1) if method == FULL else chosen_rule(model, full, recipe, place)
-        runs = full if rule is None else model
-        row = measure(method, runs, full, rules.never(1) if rule is None else rule, place)
-        score = recipe.exit_score or model.output.scores[0]
-        append_row(place.rows, row | {"fell_back": rule is None, "exit_score": score}, origin)
+    return [method for method in methods if method not in have]
+
+
+def reproduce(places: list[Place], methods: list[str], jobs: int = 1) -> None:
+    """Rows of all methods that have none yet for these data sets and seeds: all is trained first, then measured."""
+    missing = {place: found for place in places if (found := missing_rows(place, methods))}
+    for place in missing:
+        place.refuse_incomplete()
+    train_all([(method, place) for place, found in missing.items() for method in found], jobs)
+    for place, found in missing.items():
+        full, origin = trained(FULL, place), provenance()
+        for method in found:
+            model, recipe = trained(method, place), recipe_of(method, place)
+            rule = rules.never(1) if method == FULL else chosen_rule(model, full, recipe, place)
+            runs = full if rule is None else model
+            row = measure(method, runs, full, rules.never(1) if rule is None else rule, place)
+            score = recipe.exit_score or model.output.scores[0]
+            append_row(place.rows, row | {"fell_back": rule is None, "exit_score": score}, origin)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -216,11 +134,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", help="encoder to start from (default: the packaged MiniLM)")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--jobs", type=int, default=1, help="models that are trained at a time, sharing the cores")
     options = parser.parse_args(arguments)
     try:
-        for data in options.data:
-            for seed in options.seeds:
-                reproduce(Place(data, options.runs, seed, options.model, options.rows), options.methods)
+        if options.jobs < 1:
+            raise UserError(f"--jobs {options.jobs}: must be at least 1")
+        places = [
+            Place(data, options.runs, seed, options.model, options.rows)
+            for data in options.data
+            for seed in options.seeds
+        ]
+        reproduce(places, options.methods, options.jobs)
     except UserError as error:
         sys.stderr.write(f"reproduce: {error}\n")
         sys.exit(2)

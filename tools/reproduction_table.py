@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from markers import between
-from reproduce import METHODS
+from reproduce_models import METHODS
 
 from ziggurat.report.rows import read_rows_file
 

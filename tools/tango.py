@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduce import FULL, Place, choosing_rows, recipe_of
+from reproduce import choosing_rows
+from reproduce_models import FULL, Place, recipe_of
 from tango_rows import TIMED, Rows, Subject, measured, right_of, routers
 
 from ziggurat.calibrate.choose import choose_points

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from reproduce import FULL
+from reproduce_models import FULL
 
 from ziggurat.data.tasks import Dataset
 from ziggurat.data.tokenize import Encoded

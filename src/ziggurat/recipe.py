@@ -48,8 +48,9 @@ class StageConfig:
     fade_attention: bool = True  # soft: masks also fade a token in the next attention; false = as in the papers
     reverse_kl: bool = False  # heads: KL(student ‖ teacher) as MP eq. 3 is printed, not KL(teacher ‖ student)
     head_learning_rate: float | None = None  # joint: of the exit heads; None = as the rest
+    depth_weight: float = 1.0  # joint: the k-th rung's loss weighs k to this power; 1 = as in PABEE, 0 = all alike
     length_drop: float = 0.2  # lengthdrop: p, the largest share of its tokens that a layer drops
-    distillation: float = 0.0  # soft, hard, int8, heads: share of the loss against the plain fine-tuned model
+    distillation: float = 0.0  # soft, hard, int8, heads, joint: share of the loss against the plain fine-tuned model
     sandwich: int = 2  # lengthdrop: random sub-models per step, between the full model and the smallest
     logit_temperature: float = 1.0  # distil: T that logits are divided by before they are compared
     answer_weight: float = 1.0  # distil: of what is learned from logits and labels; 0 = from states alone
@@ -79,6 +80,7 @@ class StageConfig:
         require(final is None or 0 < final <= self.temperature, "final_temperature", final, "in (0, temperature]")
         own = self.head_learning_rate
         require(own is None or own > 0, "head_learning_rate", own, "more than 0")
+        require(self.depth_weight >= 0, "depth_weight", self.depth_weight, "at least 0")
         require(0 < self.length_drop < 1, "length_drop", self.length_drop, "in (0, 1)")
         require(0 <= self.distillation <= 1, "distillation", self.distillation, "in [0, 1]")
         require(self.sandwich >= 0, "sandwich", self.sandwich, "at least 0")

@@ -56,7 +56,9 @@ def test_exits_of_a_regression_learn_the_last_rungs_number_and_unlabelled_rows_n
     assert exits_loss(every, labels, criterion=NUMBERS).item() == pytest.approx(2.5)
     assert exits_loss(every, labels, 0.5, criterion=NUMBERS).item() == pytest.approx(0.5 * 2.5 + 0.5 * 1)
     assert answers_loss(every[1], every[0], labels, 3.0, criterion=NUMBERS).item() == pytest.approx(2.5)
-    assert joint_loss(every, torch.tensor([2.0, 4.0]), NUMBERS).item() == pytest.approx((1 * 2.5 + 0) / 3)
+    rungs = [NUMBERS.loss(logits, torch.tensor([2.0, 4.0])) for logits in every]
+    assert joint_loss(rungs).item() == pytest.approx((1 * 2.5 + 0) / 3)
+    assert joint_loss(rungs, 0.0).item() == pytest.approx(2.5 / 2)
 
 
 def test_the_best_state_has_the_best_f1_or_the_least_squares():

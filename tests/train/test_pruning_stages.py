@@ -185,7 +185,7 @@ def test_int8_learns_under_int8_and_stays_there(train_rows, select_rows, stage, 
     assert not list(run.folder.glob("*teacher*"))
 
 
-@pytest.mark.parametrize("kind", [soft, hard, int8])
+@pytest.mark.parametrize("kind", [soft, hard, int8, joint])
 def test_a_teacher_is_listened_to(kind, train_rows, select_rows, stage, run):
     rows = train_rows.encoded
     flipped = Examples(rows, 1 - train_rows.labels)

@@ -78,11 +78,10 @@ def exits_loss(
     return torch.stack(losses).mean()
 
 
-def joint_loss(every: Sequence[Tensor], labels: Tensor, criterion: Criterion = CLASSES) -> Tensor:
-    """The loss of every rung's logits (n, n_outputs), the k-th weighing k, over the weights' sum (PABEE)."""
-    weights = range(1, len(every) + 1)
-    losses = [weight * criterion.loss(logits.float(), labels) for weight, logits in zip(weights, every, strict=True)]
-    return torch.stack(losses).sum() / sum(weights)
+def joint_loss(losses: Sequence[Tensor], depth_weight: float = 1.0) -> Tensor:
+    """The mean of all rungs' losses, in which the k-th weighs k to the power of `depth_weight` (PABEE: 1)."""
+    weights = [rung**depth_weight for rung in range(1, len(losses) + 1)]
+    return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum() / sum(weights)
 
 
 def distillation_loss(

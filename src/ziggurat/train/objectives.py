@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -40,13 +42,20 @@ class Objective(nn.Module):
         [teacher] = self.teacher
         return teacher.to(device).full_logits(batch).float()
 
-    def loss(self, logits: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
-        """The labels' loss of logits (n, n_outputs), blended with the distance to the teacher's if there is to be."""
-        loss = self.criterion.loss(logits, labels)
+    def losses(self, every: Sequence[Tensor], labels: Tensor, batch: PackedBatch) -> list[Tensor]:
+        """The labels' loss of each rung's logits (n, n_outputs), blended with the distance to the teacher's, if any."""
         share = self.stage.distillation
+        losses = [self.criterion.loss(logits.float(), labels) for logits in every]
         if not share:
-            return loss
-        return (1 - share) * loss + share * self.criterion.distance(self.taught(batch, logits.device), logits, False)
+            return losses
+        wanted = self.taught(batch, every[-1].device)
+        taught = [self.criterion.distance(wanted, logits.float(), False) for logits in every]
+        return [(1 - share) * own + share * theirs for own, theirs in zip(losses, taught, strict=True)]
+
+    def loss(self, logits: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
+        """`losses` of one rung."""
+        [loss] = self.losses([logits], labels, batch)
+        return loss
 
 
 class Regular(Objective):
@@ -131,12 +140,14 @@ class Heads(Objective):
 
 
 class Joint(Objective):
-    """The loss of all rungs at once, deeper ones weighing more (PABEE); tokens leave if the model prunes."""
+    """The loss of all rungs at once, deeper ones weighing more (PABEE) or not; tokens leave if the model prunes."""
 
     def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
         """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
-        every = self.model(packed(states, lengths), self.model.token_rule)
-        return {"loss": joint_loss(every, labels, self.criterion), "logits": torch.stack(every, dim=1).float()}
+        batch = packed(states, lengths)
+        every = self.model(batch, self.model.token_rule)
+        loss = joint_loss(self.losses(every, labels, batch), self.stage.depth_weight)
+        return {"loss": loss, "logits": torch.stack(every, dim=1).float()}
 
 
 class Guess(Objective):
