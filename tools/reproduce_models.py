@@ -35,6 +35,7 @@ METHODS = (
     "pabee",
     "magic-pyramid",
     "magic-pyramid-shares",
+    "magic-pyramid-joint",
 )
 TRAINED_AS = {"s3-count": "s3-entropy"}  # the same heads, asked otherwise
 LARGE = {"regular": 3, "guess": 1, "soft": 1, "hard": 3, "heads": 2, "lengthdrop": 2, "joint": 3}
@@ -96,8 +97,10 @@ def recipe_of(method: str, place: Place) -> Recipe:
     """The shipped recipe with the data set's epochs; without `regular` where a method starts from the full model."""
     epochs = EPOCHS.get(place.name, LARGE)
     recipe = load_recipe("magic-pyramid-small" if method == "magic-pyramid" and place.name in SHORT else method)
+    # Without pruning a joint stage starts from the encoder (PABEE); behind a soft one it stands in for the hard one.
+    named = {"joint": "joint" if recipe.pruning is None else "hard"}
     stages = tuple(
-        replace(stage, epochs=float(epochs[stage.kind]))
+        replace(stage, epochs=float(epochs[named.get(stage.kind, stage.kind)]))
         for stage in recipe.stages
         if method == FULL or stage.kind != "regular"
     )

@@ -28,6 +28,7 @@ NAMES = {
     "ltp": "LTP", "manual-thresholds": "manual thresholds", "spatten": "SpAtten", "lat": "LAT", "top": "ToP's scores",
     "early-exit": "FastBERT (early-exit)", "s3-entropy": "S3, entropy", "s3-count": "S3, count", "deebert": "DeeBERT",
     "pabee": "PABEE", "magic-pyramid": "Magic Pyramid", "magic-pyramid-shares": "Magic Pyramid by shares",
+    "magic-pyramid-joint": "Magic Pyramid, joint",
 }  # fmt: skip
 HEAD = "| method | accuracy | 95 % | GFLOPs | lost (points) | FLOPs (x) | time (x) | MP paper: accuracy, FLOPs (x) |"
 RULE = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
