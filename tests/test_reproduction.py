@@ -269,6 +269,11 @@ def test_several_seeds_become_their_mean_and_the_title_says_how_many():
     assert lines_of(text) == ["| LTP | 45.00 | 40.0 to 50.0 | 1.250 | 25.00 | 1.50 | 1.50 | 67.8, 1.50 |"]
 
 
+def test_a_line_of_fewer_seeds_than_others_says_so():
+    text = reproduction_table.tables([measured("full"), measured("full"), measured("ltp")])
+    assert [line.split("|")[1].strip() for line in lines_of(text)] == ["full", "LTP (seeds: 1)"]
+
+
 def test_a_method_that_fell_back_at_every_seed_says_so():
     note = "nothing within one point"
     assert note in reproduction_table.tables([measured("lat", fell_back=True)])
@@ -277,11 +282,18 @@ def test_a_method_that_fell_back_at_every_seed_says_so():
 
 
 def test_each_data_set_has_its_own_table_and_its_own_printed_figures():
-    text = reproduction_table.tables([measured("ltp"), measured("ltp", "mrpc"), measured("ltp", "sst2")])
-    assert text.count("### `") == text.count(reproduction_table.HEAD) == 3
+    text = reproduction_table.tables([measured("ltp", data) for data in ("unheard-of", "rte", "sst2", "mrpc")])
+    assert [line.split("`")[1] for line in text.splitlines() if line.startswith("#")] == [
+        "sst2",
+        "mrpc",
+        "rte",
+        "unheard-of",
+    ]
+    assert text.count("### `") == text.count(reproduction_table.HEAD) == 4
     assert [line.split("|")[-2].strip() for line in lines_of(text) if line.startswith("| LTP")] == [
-        "67.8, 1.50",
+        "",
         "84.8, 1.48",
+        "67.8, 1.50",
         "",
     ]
 

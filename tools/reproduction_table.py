@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from markers import between
-from reproduce_models import METHODS
+from reproduce_models import EPOCHS, METHODS
 
 from ziggurat.report.rows import read_rows_file
 
@@ -35,11 +35,13 @@ RULE = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
-    """One table per data set and one line per method, in the order of METHODS; several seeds become their mean."""
+    """One table per data set and one line per method, in the order of EPOCHS and METHODS; seeds become their mean."""
     grouped: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         grouped[row["data"]][row["what"]].append(row)
-    return "\n".join(_table(data, methods) for data, methods in grouped.items())
+    known = list(EPOCHS)
+    order = sorted(grouped, key=lambda data: known.index(data) if data in known else len(known))
+    return "\n".join(_table(data, grouped[data]) for data in order)
 
 
 def _table(data: str, methods: dict[str, list[dict[str, Any]]]) -> str:
@@ -48,15 +50,17 @@ def _table(data: str, methods: dict[str, list[dict[str, Any]]]) -> str:
     head = f"### `{data}` ({first['n_accuracy']:,} {first['split']} texts, {first['tokens_mean']:.0f} tokens on average"
     lines = [f"{head}{', mean of ' + str(seeds) + ' seeds' if seeds > 1 else ''})", "", HEAD, RULE]
     named = sorted(methods.items(), key=lambda item: METHODS.index(item[0]))
-    lines += [_line(name, rows, PRINTED.get(data, {}).get(name)) for name, rows in named]
+    lines += [_line(name, rows, seeds, PRINTED.get(data, {}).get(name)) for name, rows in named]
     return "\n".join([*lines, ""])
 
 
-def _line(name: str, rows: list[dict[str, Any]], printed: tuple[float, float] | None) -> str:
+def _line(name: str, rows: list[dict[str, Any]], seeds: int, printed: tuple[float, float] | None) -> str:
     def average(key: str) -> float:
         return mean(row[key] for row in rows)
 
     note = " (nothing within one point: the full model)" if all(row["fell_back"] for row in rows) else ""
+    if len(rows) < seeds:
+        note += f" (seeds: {len(rows)})"
     interval = f"{100 * average('accuracy_low'):.1f} to {100 * average('accuracy_high'):.1f}"
     measured = f"{100 * average('accuracy'):.2f} | {interval} | {average('gflops_mean'):.3f}"
     lost = 100 * (average("full_accuracy") - average("accuracy"))
