@@ -33,7 +33,7 @@ from ziggurat.report.rows import append_row, provenance, read_rows_file
 
 ROWS = Path(__file__).resolve().parent.parent / "results" / "cascades.jsonl"
 SHARES = (0.99, 0.98)  # of the last tier's accuracy, as in the paper
-LAST = ("magic-pyramid", "magic-pyramid-shares", "early-exit", FULL)
+LAST = ("magic-pyramid", "magic-pyramid-shares", "magic-pyramid-joint", "early-exit", FULL)
 STUDENTS = ("distil", "pkd", "theseus", "tinybert", "truncated")  # each alone, beside the cascades
 
 
