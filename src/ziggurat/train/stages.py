@@ -108,13 +108,15 @@ def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
 
 
 def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
-    """Trains backbone and all rungs at once: instead of `regular` and `heads` (PABEE), or of `hard`, so that lower layers
-    learn to answer, too. The lowest loss is kept.
+    """Trains backbone and all rungs at once, instead of `regular` and `heads` (PABEE) or of `hard` and `heads`.
+
+    Lower layers then learn to answer, too. The lowest loss is kept.
     """
     _check("joint", model)
     only_train(model, (model.encoder, model.classifier, model.exits))
     own_rates = {} if stage.head_learning_rate is None else {"model.exits.": stage.head_learning_rate}
-    fit(Joint(model, stage, run.teacher), train.labelled(), select.labelled(), stage, run, Keep.lowest_loss(), own_rates)
+    module = Joint(model, stage, run.teacher)
+    fit(module, train.labelled(), select.labelled(), stage, run, Keep.lowest_loss(), own_rates)
     return model
 
 
