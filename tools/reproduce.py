@@ -148,6 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         sys.stderr.write(f"reproduce: {error}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("reproduce: stopped; the same command goes on from the last checkpoints\n")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from multiprocessing.context import SpawnProcess
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from threading import Event
 
 import torch
 
@@ -119,8 +123,10 @@ def train(method: str, place: Place, progress: bool = True) -> None:
     out = place.model(method)
     if not out.exists():
         start = place.encoder if method in (FULL, "pabee") else str(place.model(FULL))
-        sys.stderr.write(f"{place.name}: {method}, seed {place.seed}\n")
+        what, began = f"{place.name}: {method}, seed {place.seed}", time.monotonic()
+        sys.stderr.write(f"{what}\n")
         train_classifier(place.train, out, recipe_of(method, place), start, TrainOptions(progress=progress))
+        sys.stderr.write(f"{what}: trained in {(time.monotonic() - began) / 60:.0f} min\n")
 
 
 def train_all(wanted: Sequence[tuple[str, Place]], jobs: int) -> None:
@@ -140,12 +146,42 @@ def train_all(wanted: Sequence[tuple[str, Place]], jobs: int) -> None:
 
 
 def _train_at_once(missing: Iterable[tuple[str, Place]], jobs: int) -> None:
-    threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        running = [pool.submit(train, method, place, False) for method, place in missing]
+    """A process for each model. When one fails, or Ctrl-C, those that run write a checkpoint and end."""
+    context, stopped = get_context("spawn"), Event()
+    threads, live = max(1, torch.get_num_threads() // jobs), set[SpawnProcess]()
+
+    def one(method: str, place: Place) -> None:
+        if stopped.is_set():
+            return
+        said = context.SimpleQueue()
+        process = context.Process(target=_train_apart, args=(method, place, threads, said))
+        process.start()
+        live.add(process)
+        process.join()
+        live.remove(process)
+        if process.exitcode != 0:
+            stopped.set()
+            raise UserError(
+                f"{place.name}: {method}: ended with code {process.exitcode}" if said.empty() else said.get()
+            )
+
+    with ThreadPoolExecutor(jobs) as pool:
         try:
-            for one in running:
-                one.result()
-        except BaseException:  # those that wait must not start; those that run keep their checkpoints
-            pool.shutdown(cancel_futures=True)
+            for each in [pool.submit(one, method, place) for method, place in missing]:
+                each.result()
+        except KeyboardInterrupt:  # they have had it, too; a second signal would stop them without a checkpoint
+            stopped.set()
             raise
+        except UserError:
+            for process in tuple(live):
+                process.terminate()
+            raise
+
+
+def _train_apart(method: str, place: Place, threads: int, said: SimpleQueue[str]) -> None:
+    torch.set_num_threads(threads)
+    try:
+        train(method, place, progress=False)
+    except UserError as error:
+        said.put(str(error))
+        sys.exit(2)
