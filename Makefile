@@ -64,7 +64,6 @@ clean:  ## everything that was made, trained models in runs/ included
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # `make reproduce DATA=sst2`: one data set; hours for all of them on 2 cores. What is finished is not done again.
-# Two trainings with a core each do 1.3 times as many steps as one with two.
 DATA_FOLDER ?= ../shared/data
 JOBS ?= 2
 reproduce: DATA ?= rte mrpc yelp_polarity ag_news sst2
