@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -23,6 +24,14 @@ from families import shake
 # The same examples in every run: a test that fails now and then is read as noise.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_libraries_are_no_garbage() -> None:
+    """Each Trainer collects garbage twice: a second through a million objects of libraries, unless they are frozen."""
+    gc.collect()
+    gc.freeze()
+
 
 LABELS = ("river", "stone", "tower")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -50,7 +50,7 @@ NEEDS_TORCH = {
         "checkpoint",
     },
     "engine": {"torch_backend"},
-    "train": {path.stem for path in (SOURCE / "train").glob("[!_]*.py")} - {"static", "lbfgs"},
+    "train": {path.stem for path in (SOURCE / "train").glob("[!_]*.py")} - {"static", "lbfgs", "bars"},
 }
 ABSENT = ["torch", "transformers", "accelerate", "datasets", "scipy", "matplotlib", "onnx", "onnxruntime", "openvino"]
 ABSENT += ["nncf"]

@@ -15,6 +15,7 @@ from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.objectives import Soft
 from ziggurat.train.stages import guess, hard, heads, int8, joint, regular, soft
+from ziggurat.train.teaching import taught_by
 from ziggurat.train.vocabulary import start_vocabulary
 
 
@@ -178,7 +179,8 @@ def test_int8_learns_under_int8_and_stays_there(train_rows, select_rows, stage, 
     model, teacher = pruned(), pruned()
     before, wisdom = weights(model), weights(teacher)
     config = dataclasses.replace(stage, kind="int8", distillation=0.5)
-    int8(model, train_rows, select_rows, config, dataclasses.replace(run, teacher=teacher))
+    rows = (taught_by(teacher, part, run.device) for part in (train_rows, select_rows))
+    int8(model, *rows, config, dataclasses.replace(run, teacher=teacher))
     assert {name.split(".")[0] for name in changed(before, model)} == {"encoder", "classifier"}
     assert not changed(wisdom, teacher)
     assert sum(isinstance(part, Int8Linear) for part in model.modules()) == 4 * SPEC.layers
@@ -187,14 +189,13 @@ def test_int8_learns_under_int8_and_stays_there(train_rows, select_rows, stage, 
 
 @pytest.mark.parametrize("kind", [soft, hard, int8, joint])
 def test_a_teacher_is_listened_to(kind, train_rows, select_rows, stage, run):
-    rows = train_rows.encoded
-    flipped = Examples(rows, 1 - train_rows.labels)
+    lies = (Examples(rows.encoded, 1 - rows.labels) for rows in (train_rows, select_rows))
     teacher = regular(pruned(), train_rows, select_rows, dataclasses.replace(stage, epochs=8), run)
     config = dataclasses.replace(stage, kind=kind.__name__, distillation=1.0, epochs=8)
     model = pruned(per_layer=(None, None, 0.5))
     twin = dataclasses.replace(run, folder=run.folder / "taught", teacher=teacher)
     # The labels lie and the teacher does not: with nothing but distillation the student learns the truth.
-    kind(model, flipped, Examples(select_rows.encoded, 1 - select_rows.labels), config, twin)
+    kind(model, *(taught_by(teacher, rows, run.device) for rows in lies), config, twin)
     with torch.no_grad():
         batch = packed(*(collate([select_rows[i] for i in range(40)])[key] for key in ("states", "lengths")))
         taught = teacher.eval().full_logits(batch).argmax(-1)
@@ -206,9 +207,8 @@ def test_heads_can_learn_from_the_unpruned_model(train_rows, select_rows, stage,
     teacher = regular(pruned(), train_rows, select_rows, dataclasses.replace(stage, epochs=8), run)
     model = pruned(per_layer=(None, None, 0.5))  # its own last rung knows nothing
     config = dataclasses.replace(stage, kind="heads", distillation=1.0, epochs=8)
-    heads(
-        model, train_rows, select_rows, config, dataclasses.replace(run, folder=run.folder / "heads", teacher=teacher)
-    )
+    rows = (taught_by(teacher, part, run.device) for part in (train_rows, select_rows))
+    heads(model, *rows, config, dataclasses.replace(run, folder=run.folder / "heads"))
     batch = packed(*(collate([select_rows[i] for i in range(40)])[key] for key in ("states", "lengths")))
     with torch.no_grad():
         taught = teacher.eval().full_logits(batch).argmax(-1)

@@ -14,37 +14,44 @@ from ziggurat.data.labels import labelled
 from ziggurat.data.packing import PackedBatch, cumulate, place_in_sequence
 from ziggurat.data.tokenize import Encoded
 
-Example = tuple[np.ndarray, np.ndarray]  # tokens (length, 2), label (…)
+Example = tuple[np.ndarray, ...]  # tokens (length, 2), label (…), and the teacher's logits (…) if there are any
 
 
 @dataclass(frozen=True)
 class Examples(Dataset[Example]):
-    """Token ids with labels; spans have two, the tokens with which they start and end."""
+    """Token ids with labels (spans have two, the tokens with which they start and end), and what a teacher says."""
 
     encoded: Encoded
     labels: np.ndarray  # (n, …), see `ziggurat.data.labels`
+    taught: np.ndarray | None = None  # logits (n, …), see `train.teaching`
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
-        return self.encoded.tokens[index], self.labels[index]
+        known = self.encoded.tokens[index], self.labels[index]
+        return known if self.taught is None else (*known, self.taught[index])
 
     def labelled(self) -> Examples:
         """Only the rows that have a label."""
         keep = np.flatnonzero(labelled(self.labels))
         tokens = [self.encoded.tokens[row] for row in keep]
-        return Examples(Encoded(tokens, self.encoded.truncated[keep]), self.labels[keep])
+        taught = None if self.taught is None else self.taught[keep]
+        return Examples(Encoded(tokens, self.encoded.truncated[keep]), self.labels[keep], taught)
 
 
 def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Labels (n, …) first, for a Trainer takes the batch size from the first entry; then packed tokens and lengths."""
-    tokens = [tokens for tokens, _ in examples]
-    return {
-        "labels": torch.from_numpy(np.stack([label for _, label in examples])),
+    """Labels (n, …) first, for a Trainer takes the batch size from the first entry; then packed tokens and lengths.
+
+    What a teacher says of them (n, …) comes last, where it is known.
+    """
+    tokens, labels, *taught = zip(*examples, strict=True)
+    batch = {
+        "labels": torch.from_numpy(np.stack(labels)),
         "lengths": torch.tensor([len(row) for row in tokens]),
         "states": torch.from_numpy(np.concatenate(tokens)),
     }
+    return batch | {"taught": torch.from_numpy(np.stack(taught[0]))} if taught else batch
 
 
 def packed(states: Tensor, lengths: Tensor) -> PackedBatch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
-from tqdm import tqdm
 
 from ziggurat.data.packing import cumulate
 from ziggurat.data.tokenize import Encoded
 from ziggurat.encoder.bilstm_tier import MOST_ROWS, UNKNOWN, BilstmShape, BilstmTier
+from ziggurat.train.bars import bar
 from ziggurat.train.static import calibrated_loss, check_rows
 
-_TTY_SECONDS, _FILE_SECONDS = 0.1, 30.0  # between two looks of a bar, for people and for log files
 _AT_ONCE = 256  # select texts
 _POOL = 16  # batches whose texts are sorted by length among themselves
 
@@ -177,8 +175,7 @@ def _fit(
     adam = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     falling = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, total_iters=steps)
     best, best_loss = model.state_dict(), math.inf
-    often = _TTY_SECONDS if sys.stderr.isatty() else _FILE_SECONDS
-    with tqdm(total=steps, desc="bilstm", unit=" steps", mininterval=often, disable=not progress) as bar:
+    with bar("bilstm", steps, "steps", progress) as shown:
         for _ in range(settings.epochs):
             model.train()
             for rows in _shuffled(texts, settings.batch_size):
@@ -189,9 +186,9 @@ def _fit(
                 nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient)
                 adam.step()
                 falling.step()
-                bar.update()
+                shown.update()
             loss_now = calibrated_loss(_logits(model, select[0]), select[1])
-            bar.set_postfix_str(f"loss on select rows {loss_now:.4f}")
+            shown.set_postfix_str(f"loss on select rows {loss_now:.4f}")
             if loss_now < best_loss:
                 best, best_loss = {name: tensor.clone() for name, tensor in model.state_dict().items()}, loss_now
     model.load_state_dict(best)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,9 +11,8 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ziggurat.train.bars import bar
 from ziggurat.train.objectives import Objective
-
-_TTY_SECONDS, _FILE_SECONDS = 0.1, 30.0  # between two looks of a bar, for people and for log files
 
 
 class Bar(TrainerCallback):
@@ -27,9 +25,7 @@ class Bar(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Opens the bar, in one process."""
         if state.is_world_process_zero:
-            often = _TTY_SECONDS if sys.stderr.isatty() else _FILE_SECONDS
-            steps = {"total": state.max_steps, "initial": state.global_step, "unit": " steps"}
-            self.bar = tqdm(desc=self.name, mininterval=often, **steps)
+            self.bar = bar(self.name, state.max_steps, "steps", done=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """One step further."""

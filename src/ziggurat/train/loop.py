@@ -67,7 +67,7 @@ class Run:
     seed: int = 0
     progress: bool = True  # bars on stderr
     mixed_precision: bool = True  # bfloat16 where the device is fast with it
-    teacher: AdaptiveModel | None = None  # of a student; elsewhere the float, unpruned model, for stages that distil
+    teacher: AdaptiveModel | None = None  # of a student; elsewhere the float, unpruned model, where stages distil
 
     @property
     def finished(self) -> bool:

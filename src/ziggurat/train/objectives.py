@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.pruning import per_sequence_mean_one
 from ziggurat.encoder.received import received_by_layer
@@ -23,7 +20,7 @@ Output = dict[str, Tensor]
 class Objective(nn.Module):
     """A model and how it is trained. `progress` and `step` say how far the stage is, set by the loop.
 
-    `teacher` is the float, unpruned model; needed where the stage says `distillation`.
+    `teacher` is for those that compare more than logits, which come with the rows (`train.teaching`).
     """
 
     def __init__(self, model: AdaptiveModel, stage: StageConfig, teacher: AdaptiveModel | None = None) -> None:
@@ -36,26 +33,12 @@ class Objective(nn.Module):
         # In a tuple: not trained, not moved to training mode, not saved with the student.
         self.teacher: tuple[AdaptiveModel, ...] = () if teacher is None else (teacher.eval().requires_grad_(False),)
 
-    @torch.no_grad()
-    def taught(self, batch: PackedBatch, device: torch.device) -> Tensor:
-        """The teacher's logits (n, n_classes)."""
-        [teacher] = self.teacher
-        return teacher.to(device).full_logits(batch).float()
-
-    def losses(self, every: Sequence[Tensor], labels: Tensor, batch: PackedBatch) -> list[Tensor]:
-        """The labels' loss of each rung's logits (n, n_outputs), blended with the distance to the teacher's, if any."""
-        share = self.stage.distillation
-        losses = [self.criterion.loss(logits.float(), labels) for logits in every]
-        if not share:
-            return losses
-        wanted = self.taught(batch, every[-1].device)
-        taught = [self.criterion.distance(wanted, logits.float(), False) for logits in every]
-        return [(1 - share) * own + share * theirs for own, theirs in zip(losses, taught, strict=True)]
-
-    def loss(self, logits: Tensor, labels: Tensor, batch: PackedBatch) -> Tensor:
-        """`losses` of one rung."""
-        [loss] = self.losses([logits], labels, batch)
-        return loss
+    def loss(self, logits: Tensor, labels: Tensor, taught: Tensor | None) -> Tensor:
+        """The labels' loss of a rung's logits (n, n_outputs), blended with the distance to the teacher's, if any."""
+        own = self.criterion.loss(logits.float(), labels)
+        if not (share := self.stage.distillation):
+            return own
+        return (1 - share) * own + share * self.criterion.distance(known(taught), logits.float(), False)
 
 
 class Regular(Objective):
@@ -70,15 +53,15 @@ class Regular(Objective):
 class Soft(Objective):
     """The loss of the soft forward + λ x the mean share of tokens that are left. Evaluated under the hard mask."""
 
-    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
-        """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor, taught: Tensor | None = None) -> Output:
+        """Labels (n), lengths (n), packed token ids (n_tokens, 2), the teacher's logits (n, …) → loss, logits."""
         batch = packed(states, lengths)
         if not self.training:
             logits = self.model.full_logits(batch, self.model.token_rule).float()
             return {"loss": self.criterion.loss(logits, labels), "logits": logits}
         logits, masks = soft_logits(self.model, batch, self.temperature, self.stage.fade_attention)
         left = torch.stack([mask.float().mean() for mask in masks]).mean()
-        return {"loss": self.loss(logits.float(), labels, batch) + self.stage.regularisation * left}
+        return {"loss": self.loss(logits, labels, taught) + self.stage.regularisation * left}
 
     @property
     def temperature(self) -> float:
@@ -91,28 +74,28 @@ class Soft(Objective):
 class Hard(Objective):
     """The loss of the last rung while tokens really leave."""
 
-    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
-        """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor, taught: Tensor | None = None) -> Output:
+        """Labels (n), lengths (n), packed token ids (n_tokens, 2), the teacher's logits (n, …) → loss, logits."""
         batch = packed(states, lengths)
         logits = self.model.full_logits(batch, self.model.token_rule).float()
-        return {"loss": self.loss(logits, labels, batch), "logits": logits}
+        return {"loss": self.loss(logits, labels, taught), "logits": logits}
 
 
 class Int8(Objective):
     """The labels' loss under INT8 (and pruning, if any), blended with the teacher's logits and embeddings (LTP 4.6)."""
 
-    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
-        """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor, taught: Tensor | None = None) -> Output:
+        """Labels (n), lengths (n), packed token ids (n_tokens, 2), the teacher's logits (n, …) → loss, logits."""
         batch, rule = packed(states, lengths), self.model.token_rule
         embedded = self.model.embed(batch, rule)
         logits = self.model.logits_of(embedded, rule).float()
         loss = self.criterion.loss(logits, labels)
         if share := self.stage.distillation:
-            wanted = self.taught(batch, logits.device)
+            [teacher] = self.teacher
             with torch.no_grad():
-                read = self.teacher[0].embed(batch, rule)
-            taught = distillation_loss(logits, wanted, embedded.states, read.states, criterion=self.criterion)
-            loss = (1 - share) * loss + share * taught
+                read = teacher.to(logits.device).embed(batch, rule)
+            pairs = known(taught), embedded.states, read.states
+            loss = (1 - share) * loss + share * distillation_loss(logits, *pairs, criterion=self.criterion)
         return {"loss": loss, "logits": logits}
 
 
@@ -129,11 +112,11 @@ class Heads(Objective):
         self.model.classifier.eval()
         return self
 
-    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
-        """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor, taught: Tensor | None = None) -> Output:
+        """Labels (n), lengths (n), packed token ids (n_tokens, 2), the teacher's logits (n, …) → loss, logits."""
         batch = packed(states, lengths)
         every = self.model(batch, self.model.token_rule)
-        wanted = self.taught(batch, every[-1].device) if self.stage.distillation else every[-1]
+        wanted = known(taught) if self.stage.distillation else every[-1]
         rungs = [*every[:-1], wanted]
         loss = exits_loss(rungs, labels, self.stage.label_weight, self.stage.reverse_kl, self.criterion)
         return {"loss": loss, "logits": torch.stack(every, dim=1).float()}
@@ -142,11 +125,11 @@ class Heads(Objective):
 class Joint(Objective):
     """The loss of all rungs at once, deeper ones weighing more (PABEE) or not; tokens leave if the model prunes."""
 
-    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
-        """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor, taught: Tensor | None = None) -> Output:
+        """Labels (n), lengths (n), packed token ids (n_tokens, 2), the teacher's logits (n, …) → loss, logits."""
         batch = packed(states, lengths)
         every = self.model(batch, self.model.token_rule)
-        loss = joint_loss(self.losses(every, labels, batch), self.stage.depth_weight)
+        loss = joint_loss([self.loss(logits, labels, taught) for logits in every], self.stage.depth_weight)
         return {"loss": loss, "logits": torch.stack(every, dim=1).float()}
 
 
@@ -169,3 +152,10 @@ class Guess(Objective):
         wanted = per_sequence_mean_one(target.sqrt(), entered[0])
         losses = [-(wanted * guess.clamp_min(1e-9).log()).mean() for guess in guessed]
         return {"loss": torch.stack(losses).mean(), "logits": labels.float()}
+
+
+def known(taught: Tensor | None) -> Tensor:
+    """The teacher's logits; ValueError where a stage distils from rows that no teacher was asked about."""
+    if taught is None:
+        raise ValueError("distillation: the rows say nothing of a teacher; see `train.teaching.taught_by`")
+    return taught

@@ -32,6 +32,7 @@ from ziggurat.train.checks import refuse_misfits
 from ziggurat.train.loop import Run
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 from ziggurat.train.students import make_student
+from ziggurat.train.teaching import taught_by
 from ziggurat.types import Problem
 
 _IDENTITY = "run.json"
@@ -109,11 +110,11 @@ def run_recipe(
 
     `after(stages, model)` is called when so many stages are done. At the first stage that trains a student the model so
     far becomes the teacher, and a student takes its place; stages behind it that distil learn from that student.
+    What the plain model says of the rows is worked out once for all stages that distil from it.
     """
     stages = [(config, stage_of(config.kind)) for config in recipe.stages]
-    distils = any(config.distillation > 0 for config in recipe.stages)
-    plain = copy.deepcopy(model) if distils else None
-    teacher = None
+    plain = copy.deepcopy(model) if any(config.distillation > 0 for config in recipe.stages) else None
+    teacher, taught = None, list[Examples]()
     for number, (config, stage) in enumerate(stages, start=1):
         # Each stage starts from its own seed, so that a resumed run draws what an unbroken one would.
         set_seed(recipe.seed + number)
@@ -122,9 +123,12 @@ def run_recipe(
         if trains_student and teacher is None:
             model, teacher = make_student(model, recipe), model
         mine = replace(run, folder=folder, seed=recipe.seed + number, teacher=teacher if trains_student else plain)
-        model = stage(model, train, select, config, mine)
-        if distils and config.kind in PLAIN_STAGES:
-            plain = copy.deepcopy(model)
+        rows = [train, select]
+        if plain is not None and config.distillation and not mine.finished:
+            rows = taught = taught or [taught_by(plain, part, run.device, run.progress) for part in rows]
+        model = stage(model, *rows, config, mine)
+        if plain is not None and config.kind in PLAIN_STAGES:
+            plain, taught = copy.deepcopy(model), []
         after(number, model)
     return model.eval().requires_grad_(False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -57,7 +56,7 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     only_train(model, (model.encoder, model.classifier, pruning))
     own_rates = {"pruning.values": stage.threshold_learning_rate, "pruning.vocabulary": stage.vocabulary_learning_rate}
     keep = Keep.last(metric_of(model))
-    fit(Soft(model, stage, run.teacher), train.labelled(), select.labelled(), stage, run, keep, own_rates)
+    fit(Soft(model, stage), train.labelled(), select.labelled(), stage, run, keep, own_rates)
     return model
 
 
@@ -65,7 +64,7 @@ def hard(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     """Fine-tunes backbone and last classifier while tokens really leave; what leaves is decided by frozen numbers."""
     _check("hard", model)
     only_train(model, (model.encoder, model.classifier))
-    fit(Hard(model, stage, run.teacher), train.labelled(), select.labelled(), stage, run, Keep.best(metric_of(model)))
+    fit(Hard(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(metric_of(model)))
     return model
 
 
@@ -86,9 +85,9 @@ def lengthdrop(model: AdaptiveModel, train: Examples, select: Examples, stage: S
 def int8(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
     """Fine-tunes backbone and last classifier while the layers compute in simulated INT8, and leaves them so (LTP 4.6).
 
-    Tokens leave if the model prunes. `run.teacher`, by default the model as it comes, is distilled from.
+    Tokens leave if the model prunes. Where the stage distils, it does so from the embeddings of `run.teacher`, too.
     """
-    teacher = copy.deepcopy(model) if run.teacher is None else run.teacher
+    teacher = _teacher(run) if stage.distillation else None
     simulate_int8(model)
     only_train(model, (model.encoder, model.classifier))
     fit(Int8(model, stage, teacher), train.labelled(), select.labelled(), stage, run, Keep.best(metric_of(model)))
@@ -103,7 +102,7 @@ def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     """
     _check("heads", model)
     only_train(model, model.exits.values())
-    fit(Heads(model, stage, run.teacher), train, select, stage, run, Keep.lowest_loss())
+    fit(Heads(model, stage), train, select, stage, run, Keep.lowest_loss())
     return model
 
 
@@ -115,8 +114,7 @@ def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     _check("joint", model)
     only_train(model, (model.encoder, model.classifier, model.exits))
     own_rates = {} if stage.head_learning_rate is None else {"model.exits.": stage.head_learning_rate}
-    module = Joint(model, stage, run.teacher)
-    fit(module, train.labelled(), select.labelled(), stage, run, Keep.lowest_loss(), own_rates)
+    fit(Joint(model, stage), train.labelled(), select.labelled(), stage, run, Keep.lowest_loss(), own_rates)
     return model
 
 

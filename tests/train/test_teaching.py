@@ -1,0 +1,112 @@
+"""What a teacher says of rows: asked once, the same as if asked in every step."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rows_for_training import make_examples
+
+from conftest import SPEC
+from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.span_model import SpanModel
+from ziggurat.recipe import PruningConfig, Recipe, StageConfig
+from ziggurat.train import pipeline
+from ziggurat.train.batches import Examples, collate, packed
+from ziggurat.train.objectives import Hard, Soft
+from ziggurat.train.pipeline import run_recipe
+from ziggurat.train.teaching import taught_by
+
+CPU = torch.device("cpu")
+REGULAR = StageConfig(kind="regular", epochs=1, learning_rate=5e-3, batch_size=8, warmup=0.0)
+TAUGHT = dataclasses.replace(REGULAR, distillation=0.5)
+
+
+def pruned():
+    torch.manual_seed(0)
+    return AdaptiveModel(SPEC, 2, "fastbert", [1, 2], PruningConfig(final=0.6))
+
+
+def batch_of(rows, chosen):
+    return collate([rows[int(row)] for row in chosen])
+
+
+def same(one, other):
+    return all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 149), min_size=1, max_size=12), st.integers(0, 3))
+def test_a_row_brings_along_what_the_teacher_says_of_it_whatever_its_batch(chosen, seed):
+    rows, teacher = make_examples(150, seed), pruned()
+    batch = batch_of(taught_by(teacher, rows, CPU), chosen)
+    with torch.no_grad():
+        alone = [
+            teacher.full_logits(packed(*(batch_of(rows, [row])[k] for k in ("states", "lengths")))) for row in chosen
+        ]
+    assert torch.allclose(batch["taught"], torch.cat(alone), atol=1e-5)
+
+
+def test_rows_without_a_label_take_their_teachers_answers_with_them():
+    rows = make_examples(40, 1)
+    labels = np.where(np.arange(40) % 3 == 0, -1, rows.labels)
+    kept = taught_by(pruned(), Examples(rows.encoded, labels), CPU).labelled()
+    assert np.allclose(kept.taught, taught_by(pruned(), kept, CPU).taught, atol=1e-5)
+    assert len(kept.taught) == len(kept) == (labels >= 0).sum()
+
+
+def test_of_spans_a_teacher_says_two_rows_for_each_window(model):
+    rows = make_examples(5, 1)
+    windows = [np.concatenate([tokens, np.ones((len(tokens), 1), int)], axis=1) for tokens in rows.encoded.tokens]
+    spans = Examples(dataclasses.replace(rows.encoded, tokens=windows), np.zeros((5, 2), int))
+    assert taught_by(SpanModel(model.spec, [1]), spans, CPU).taught.shape == (5, 2, SPEC.positions)
+
+
+@pytest.mark.parametrize("objective", [Soft, Hard])
+def test_distilling_from_rows_that_no_teacher_was_asked_about_says_so(objective):
+    batch = batch_of(make_examples(4, 1), range(4))
+    with pytest.raises(ValueError, match="say nothing of a teacher"):
+        objective(pruned(), TAUGHT)(**batch)
+
+
+STAGES = [dataclasses.replace(TAUGHT, kind=kind) for kind in ("soft", "hard", "heads")]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Fingerprints of the teachers that were asked, in order."""
+    seen = []
+
+    def watched(teacher, rows, *rest):
+        seen.append(sum(float(tensor.double().sum()) for tensor in teacher.state_dict().values()))
+        return taught_by(teacher, rows, *rest)
+
+    monkeypatch.setattr(pipeline, "taught_by", watched)
+    return seen
+
+
+def test_one_teacher_is_asked_once_for_all_stages(asked, train_rows, select_rows, run):
+    run_recipe(pruned(), Recipe("x", "", tuple(STAGES)), train_rows, select_rows, run)
+    assert len(asked) == 2  # about the rows that train, and about those that select
+
+
+def test_a_new_plain_model_is_asked_anew(asked, train_rows, select_rows, run):
+    soft, *_ = STAGES
+    run_recipe(pruned(), Recipe("x", "", (soft, REGULAR, soft)), train_rows, select_rows, run)
+    assert len(asked) == 4 and asked[0] != asked[2]
+
+
+def test_a_resumed_recipe_hears_the_same_of_its_teacher(asked, train_rows, select_rows, run):
+    recipe, start = Recipe("x", "", (REGULAR, *STAGES)), pruned()
+    folders = [dataclasses.replace(run, folder=run.folder / name) for name in ("unbroken", "resumed")]
+    whole = run_recipe(copy.deepcopy(start), recipe, train_rows, select_rows, folders[0])
+    run_recipe(
+        copy.deepcopy(start), dataclasses.replace(recipe, stages=recipe.stages[:2]), train_rows, select_rows, folders[1]
+    )
+    assert same(run_recipe(copy.deepcopy(start), recipe, train_rows, select_rows, folders[1]), whole)
+    assert len(asked) == 6 and len(set(asked)) == 1
+    run_recipe(copy.deepcopy(start), recipe, train_rows, select_rows, folders[1])
+    assert len(asked) == 6  # all stages are finished: nobody is asked
