@@ -151,13 +151,24 @@ def test_where_phrases_train_sentences_choose(tmp_path):
 
 
 def test_models_are_trained_several_at_a_time_the_full_one_first(made, tmp_path):
-    places = [dataclasses.replace(made.place, runs=tmp_path, seed=seed) for seed in (0, 1)]
-    reproduce_models.train_all([(method, place) for place in places for method in ("s3-count", "s3-entropy")], 2)
-    found = sorted(path.name for path in (tmp_path / "tiny").iterdir())
-    assert found == ["full-0", "full-1", "s3-entropy-0", "s3-entropy-1"]
-    missing = dataclasses.replace(places[0], data=tmp_path / "gone")
+    first, second = (dataclasses.replace(made.place, runs=tmp_path, seed=seed) for seed in (0, 1))
+    shutil.copytree(made.place.model("full"), first.model("full"))
+    wanted = [("s3-count", first), ("s3-entropy", first), ("early-exit", second)]
+    reproduce_models.train_all(wanted, 2)
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == [
+        "early-exit-1",
+        "full-0",
+        "full-1",
+        "s3-entropy-0",
+    ]
+
+
+def test_when_one_of_several_trainings_fails_that_is_said_and_no_more_are_started(made, tmp_path):
+    gone = dataclasses.replace(made.place, runs=tmp_path, data=tmp_path / "gone")
+    shutil.copytree(made.place.model("full"), gone.model("full"))
     with pytest.raises(UserError, match=r"gone/train\.jsonl"):
-        reproduce_models.train_all([("full", missing), ("pabee", missing), ("pabee", places[0])], 2)
+        reproduce_models.train_all([("ltp", gone), ("lat", gone), ("spatten", gone)], 2)
+    assert [path.name for path in (tmp_path / "gone").iterdir()] == ["full-0"]
 
 
 def test_settings_are_chosen_on_rows_that_trained_nothing_and_no_test_row(made, tmp_path, monkeypatch):
