@@ -70,7 +70,7 @@ def test_claim_9_thresholds_have_their_own_rate_and_no_decay(train_rows, select_
     config = dataclasses.replace(
         stage, kind="soft", threshold_learning_rate=0.0, vocabulary_learning_rate=0.0, weight_decay=0.5
     )
-    start_vocabulary(model, train_rows, run.device)
+    start_vocabulary(model, train_rows, run)
     expected = model.pruning.vocabulary.detach().clone()
     values = model.pruning.values.detach().clone()
     before = weights(model)
@@ -123,7 +123,7 @@ def test_special_entries_are_read_for_ever(train_rows, select_rows, stage, run):
     model = pruned(vocabulary=0.9)
     for tokens in train_rows.encoded.tokens:
         tokens[-1, 0] = 39  # the last token of every text, like [SEP]
-    start_vocabulary(model, train_rows, run.device)
+    start_vocabulary(model, train_rows, run)
     config = dataclasses.replace(stage, kind="soft", regularisation=3.0, vocabulary_learning_rate=0.5)
     soft(model, train_rows, select_rows, config, run)
     assert model.token_rule.vocabulary[39]
@@ -179,7 +179,7 @@ def test_int8_learns_under_int8_and_stays_there(train_rows, select_rows, stage, 
     model, teacher = pruned(), pruned()
     before, wisdom = weights(model), weights(teacher)
     config = dataclasses.replace(stage, kind="int8", distillation=0.5)
-    rows = (taught_by(teacher, part, run.device) for part in (train_rows, select_rows))
+    rows = (taught_by(teacher, part, run) for part in (train_rows, select_rows))
     int8(model, *rows, config, dataclasses.replace(run, teacher=teacher))
     assert {name.split(".")[0] for name in changed(before, model)} == {"encoder", "classifier"}
     assert not changed(wisdom, teacher)
@@ -195,7 +195,7 @@ def test_a_teacher_is_listened_to(kind, train_rows, select_rows, stage, run):
     model = pruned(per_layer=(None, None, 0.5))
     twin = dataclasses.replace(run, folder=run.folder / "taught", teacher=teacher)
     # The labels lie and the teacher does not: with nothing but distillation the student learns the truth.
-    kind(model, *(taught_by(teacher, rows, run.device) for rows in lies), config, twin)
+    kind(model, *(taught_by(teacher, rows, run) for rows in lies), config, twin)
     with torch.no_grad():
         batch = packed(*(collate([select_rows[i] for i in range(40)])[key] for key in ("states", "lengths")))
         taught = teacher.eval().full_logits(batch).argmax(-1)
@@ -207,7 +207,7 @@ def test_heads_can_learn_from_the_unpruned_model(train_rows, select_rows, stage,
     teacher = regular(pruned(), train_rows, select_rows, dataclasses.replace(stage, epochs=8), run)
     model = pruned(per_layer=(None, None, 0.5))  # its own last rung knows nothing
     config = dataclasses.replace(stage, kind="heads", distillation=1.0, epochs=8)
-    rows = (taught_by(teacher, part, run.device) for part in (train_rows, select_rows))
+    rows = (taught_by(teacher, part, run) for part in (train_rows, select_rows))
     heads(model, *rows, config, dataclasses.replace(run, folder=run.folder / "heads"))
     batch = packed(*(collate([select_rows[i] for i in range(40)])[key] for key in ("states", "lengths")))
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from ziggurat.encoder.span_model import SpanModel
 from ziggurat.recipe import PruningConfig, Recipe, StageConfig
 from ziggurat.train import pipeline
 from ziggurat.train.batches import Examples, collate, packed
+from ziggurat.train.loop import Run
 from ziggurat.train.objectives import Hard, Soft
 from ziggurat.train.pipeline import run_recipe
 from ziggurat.train.teaching import taught_by
 
-CPU = torch.device("cpu")
+ALONE = Run(Path("nowhere"), torch.device("cpu"), progress=False, mixed_precision=False)
 REGULAR = StageConfig(kind="regular", epochs=1, learning_rate=5e-3, batch_size=8, warmup=0.0)
 TAUGHT = dataclasses.replace(REGULAR, distillation=0.5)
 
@@ -42,7 +44,7 @@ def same(one, other):
 @given(st.lists(st.integers(0, 149), min_size=1, max_size=12), st.integers(0, 3))
 def test_a_row_brings_along_what_the_teacher_says_of_it_whatever_its_batch(chosen, seed):
     rows, teacher = make_examples(150, seed), pruned()
-    batch = batch_of(taught_by(teacher, rows, CPU), chosen)
+    batch = batch_of(taught_by(teacher, rows, ALONE), chosen)
     with torch.no_grad():
         alone = [
             teacher.full_logits(packed(*(batch_of(rows, [row])[k] for k in ("states", "lengths")))) for row in chosen
@@ -53,8 +55,8 @@ def test_a_row_brings_along_what_the_teacher_says_of_it_whatever_its_batch(chose
 def test_rows_without_a_label_take_their_teachers_answers_with_them():
     rows = make_examples(40, 1)
     labels = np.where(np.arange(40) % 3 == 0, -1, rows.labels)
-    kept = taught_by(pruned(), Examples(rows.encoded, labels), CPU).labelled()
-    assert np.allclose(kept.taught, taught_by(pruned(), kept, CPU).taught, atol=1e-5)
+    kept = taught_by(pruned(), Examples(rows.encoded, labels), ALONE).labelled()
+    assert np.allclose(kept.taught, taught_by(pruned(), kept, ALONE).taught, atol=1e-5)
     assert len(kept.taught) == len(kept) == (labels >= 0).sum()
 
 
@@ -62,7 +64,7 @@ def test_of_spans_a_teacher_says_two_rows_for_each_window(model):
     rows = make_examples(5, 1)
     windows = [np.concatenate([tokens, np.ones((len(tokens), 1), int)], axis=1) for tokens in rows.encoded.tokens]
     spans = Examples(dataclasses.replace(rows.encoded, tokens=windows), np.zeros((5, 2), int))
-    assert taught_by(SpanModel(model.spec, [1]), spans, CPU).taught.shape == (5, 2, SPEC.positions)
+    assert taught_by(SpanModel(model.spec, [1]), spans, ALONE).taught.shape == (5, 2, SPEC.positions)
 
 
 @pytest.mark.parametrize("objective", [Soft, Hard])

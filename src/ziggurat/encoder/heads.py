@@ -24,6 +24,8 @@ class FastBertHead(nn.Module):
     Modifications: only the first token's attention output is computed, for nothing else is read.
     """
 
+    reads_first = False  # and the others
+
     def __init__(self, spec: EncoderSpec, n_classes: int) -> None:
         super().__init__()
         self.norm = reading_norm(spec)
@@ -52,7 +54,8 @@ class PoolerHead(nn.Module):
     def __init__(self, spec: EncoderSpec, n_classes: int) -> None:
         super().__init__()
         self.norm = reading_norm(spec)
-        self.pool = mean_tokens if spec.pooling == "mean" else first_tokens
+        self.reads_first = spec.pooling != "mean"
+        self.pool = first_tokens if self.reads_first else mean_tokens
         self.dense = nn.Linear(spec.hidden, spec.hidden, spec.head_bias)
         self.activation = ACTIVATIONS[spec.head_activation]
         self.dense_norm = layer_norm(spec) if spec.head_norm else nn.Identity()
@@ -67,6 +70,8 @@ class PoolerHead(nn.Module):
 
 class LinearHead(nn.Module):
     """First token, d → classes (S3)."""
+
+    reads_first = True  # and no other
 
     def __init__(self, spec: EncoderSpec, n_classes: int) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -92,13 +92,15 @@ class AdaptiveModel(nn.Module):
 
     def forward(self, batch: PackedBatch, tokens: TokenRule | None = None) -> list[Tensor]:
         """Token ids (n_tokens, 2) → logits of every rung, each (n_seqs, n_classes)."""
+        return [self.head_at(layer)(states) for layer, states in self.climb(batch, tokens)]
+
+    def climb(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Iterator[tuple[int, PackedBatch]]:
+        """Token ids (n_tokens, 2) → rung by rung its layer (1 … L) and the states (n_tokens, d) that its head reads."""
         states = self.embed(batch, tokens)
-        answers = []
         for layer in range(1, self.spec.layers + 1):
             states = self.layer(layer, states, tokens)
-            if (head := self.head_at(layer)) is not None:
-                answers.append(head(states))
-        return answers
+            if self.head_at(layer) is not None:
+                yield layer, states
 
     def full_logits(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
         """Token ids (n_tokens, 2) → logits of the last rung alone, (n_seqs, n_classes)."""

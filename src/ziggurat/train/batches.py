@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ziggurat.data.labels import labelled
-from ziggurat.data.packing import PackedBatch, cumulate, place_in_sequence
+from ziggurat.data.packing import PackedBatch, cumulate, pack, place_in_sequence
 from ziggurat.data.tokenize import Encoded
 
+_BATCH = 64
 Example = tuple[np.ndarray, ...]  # tokens (length, 2), label (…), and the teacher's logits (…) if there are any
 
 
@@ -58,3 +59,9 @@ def packed(states: Tensor, lengths: Tensor) -> PackedBatch:
     """The PackedBatch of a collated batch."""
     counts = lengths.cpu().numpy()
     return PackedBatch(states, cumulate(counts), place_in_sequence(counts), np.arange(len(counts)), counts)
+
+
+def in_batches(rows: Examples) -> Iterator[PackedBatch]:
+    """All rows in their order, some at a time, for a forward pass without gradient."""
+    for start in range(0, len(rows), _BATCH):
+        yield pack(rows.encoded.tokens[start : start + _BATCH])

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.data import Dataset
 from transformers import (
     EvalPrediction,
     PrinterCallback,
@@ -27,7 +29,7 @@ from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained, whole_file
 from ziggurat.recipe import StageConfig
-from ziggurat.train.batches import Examples, collate
+from ziggurat.train.batches import collate
 from ziggurat.train.callbacks import Bar, Progress, StopAtStep, interrupts
 from ziggurat.train.criteria import Metric
 from ziggurat.train.objectives import Objective
@@ -69,6 +71,10 @@ class Run:
     mixed_precision: bool = True  # bfloat16 where the device is fast with it
     teacher: AdaptiveModel | None = None  # of a student; elsewhere the float, unpruned model, where stages distil
 
+    def autocast(self) -> torch.autocast:
+        """The precision in which steps run, for what is worked out before them."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=_in_bfloat16(self))
+
     @property
     def finished(self) -> bool:
         """The stage ran to its end before; it will only be loaded."""
@@ -77,18 +83,19 @@ class Run:
 
 def fit(
     module: Objective,
-    train: Examples,
-    select: Examples,
+    train: Dataset[Any],
+    select: Dataset[Any],
     stage: StageConfig,
     run: Run,
     keep: Keep,
     own_rates: Mapping[str, float] = MappingProxyType({}),
+    collator: Callable[[Any], dict[str, Any]] = collate,
 ) -> None:
     """Trains `module` in place and leaves it in the state that `keep` says.
 
-    `own_rates` are learning rates of parameters whose name contains the key. Goes on from the last checkpoint in
-    `run.folder`, bit for bit as if it had not stopped; a finished stage is only loaded. An interrupt (Ctrl-C, SIGTERM)
-    writes a checkpoint and raises UserError.
+    `own_rates` are learning rates of parameters whose name contains the key, `collator` makes batches of rows. Goes on
+    from the last checkpoint in `run.folder`, bit for bit as if it had not stopped; a finished stage is only loaded. An
+    interrupt (Ctrl-C, SIGTERM) writes a checkpoint and raises UserError.
     """
     finished = run.folder / _FINISHED
     if run.finished:
@@ -101,7 +108,7 @@ def fit(
         args=_arguments(len(train), stage, run, keep),
         train_dataset=train,
         eval_dataset=select,
-        data_collator=collate,
+        data_collator=collator,
         compute_metrics=None if metric is None else lambda output: {"score": _score(output, metric)},
         callbacks=[watch, Progress(module)],
         optimizers=(_optimizer(module.to(run.device), stage, own_rates) if own_rates else None, None),
@@ -161,7 +168,7 @@ def _arguments(n_rows: int, stage: StageConfig, run: Run, keep: Keep) -> Trainin
         warmup_steps=stage.warmup,
         weight_decay=stage.weight_decay,
         max_grad_norm=stage.max_gradient,
-        bf16=run.mixed_precision and has_fast_bfloat16(run.device),
+        bf16=_in_bfloat16(run),
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         eval_strategy="steps",
@@ -182,6 +189,10 @@ def _arguments(n_rows: int, stage: StageConfig, run: Run, keep: Keep) -> Trainin
         ddp_find_unused_parameters=False,
         ddp_backend="gloo" if on_cpu and processes > 1 else None,
     )
+
+
+def _in_bfloat16(run: Run) -> bool:
+    return run.mixed_precision and has_fast_bfloat16(run.device)
 
 
 def _score(output: EvalPrediction, metric: Metric) -> float:

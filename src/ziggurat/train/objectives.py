@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +18,7 @@ from ziggurat.train.criteria import CRITERIA
 from ziggurat.train.losses import distillation_loss, exits_loss, joint_loss
 
 Output = dict[str, Tensor]
+Logits = TypeVar("Logits", Tensor, np.ndarray)
 
 
 class Objective(nn.Module):
@@ -122,6 +126,17 @@ class Heads(Objective):
         return {"loss": loss, "logits": torch.stack(every, dim=1).float()}
 
 
+class FrozenHeads(Heads):
+    """The same from what the heads read, worked out before (`train.frozen`)."""
+
+    def forward(self, labels: Tensor, wanted: Tensor, states: list[Tensor], lengths: list[Tensor]) -> Output:
+        """Labels (n), logits to learn (n, n_outputs), of each head states (n_tokens, d), lengths (n) → loss, logits."""
+        heads = zip(self.model.exits.values(), states, lengths, strict=True)
+        rungs = [*(head(packed(read, counts)) for head, read, counts in heads), wanted]
+        loss = exits_loss(rungs, labels, self.stage.label_weight, self.stage.reverse_kl, self.criterion)
+        return {"loss": loss, "logits": torch.stack(rungs, dim=1).float()}
+
+
 class Joint(Objective):
     """The loss of all rungs at once, deeper ones weighing more (PABEE) or not; tokens leave if the model prunes."""
 
@@ -154,7 +169,7 @@ class Guess(Objective):
         return {"loss": torch.stack(losses).mean(), "logits": labels.float()}
 
 
-def known(taught: Tensor | None) -> Tensor:
+def known(taught: Logits | None) -> Logits:
     """The teacher's logits; ValueError where a stage distils from rows that no teacher was asked about."""
     if taught is None:
         raise ValueError("distillation: the rows say nothing of a teacher; see `train.teaching.taught_by`")

@@ -125,7 +125,7 @@ def run_recipe(
         mine = replace(run, folder=folder, seed=recipe.seed + number, teacher=teacher if trains_student else plain)
         rows = [train, select]
         if plain is not None and config.distillation and not mine.finished:
-            rows = taught = taught or [taught_by(plain, part, run.device, run.progress) for part in rows]
+            rows = taught = taught or [taught_by(plain, part, run) for part in rows]
         model = stage(model, *rows, config, mine)
         if plain is not None and config.kind in PLAIN_STAGES:
             plain, taught = copy.deepcopy(model), []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,16 +14,16 @@ from ziggurat.errors import UserError
 from ziggurat.policies.outputs import CLASSES, Output
 from ziggurat.policies.prune import PREDICTED
 from ziggurat.recipe import STUDENT_STAGES, PruningConfig, StageConfig
-from ziggurat.train.batches import Examples, collate, packed
+from ziggurat.train.batches import Examples, in_batches
 from ziggurat.train.criteria import CRITERIA, Metric
 from ziggurat.train.distil import Distil
+from ziggurat.train.frozen import collate_readings, readings, worth_keeping
 from ziggurat.train.lengthdrop import LengthDrop
 from ziggurat.train.loop import Keep, Run, fit
-from ziggurat.train.objectives import Guess, Hard, Heads, Int8, Joint, Regular, Soft
+from ziggurat.train.objectives import FrozenHeads, Guess, Hard, Heads, Int8, Joint, Regular, Soft
 from ziggurat.train.theseus import Theseus
 from ziggurat.train.vocabulary import start_vocabulary
 
-_BATCH = 64
 Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], AdaptiveModel]
 
 
@@ -102,7 +103,11 @@ def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     """
     _check("heads", model)
     only_train(model, model.exits.values())
-    fit(Heads(model, stage), train, select, stage, run, Keep.lowest_loss())
+    if run.finished or not worth_keeping(model, (train, select), run):
+        fit(Heads(model, stage), train, select, stage, run, Keep.lowest_loss())
+    else:
+        kept = (readings(model, rows, stage, run) for rows in (train, select))
+        fit(FrozenHeads(model, stage), *kept, stage, run, Keep.lowest_loss(), collator=collate_readings)
     return model
 
 
@@ -182,11 +187,8 @@ def full_accuracy(model: AdaptiveModel, rows: Examples, output: Output = CLASSES
     """Share of labelled rows that the last rung answers right, nothing pruned; of other outputs 1 - the mean loss."""
     rows = rows.labelled()
     model.eval()
-    lost = 0.0
-    for start in range(0, len(rows), _BATCH):
-        batch = collate([rows[row] for row in range(start, min(start + _BATCH, len(rows)))])
-        logits = model.full_logits(packed(batch["states"], batch["lengths"])).float().cpu().numpy()
-        lost += float(output.loss(output.predictions(logits), batch["labels"].numpy()).sum())
+    logits = np.concatenate([model.full_logits(batch).float().cpu().numpy() for batch in in_batches(rows)])
+    lost = float(output.loss(output.predictions(logits), rows.labels).sum())
     return (len(rows) - lost) / len(rows)
 
 

@@ -9,22 +9,20 @@ import torch
 
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.train.bars import bar
-from ziggurat.train.batches import Examples, collate, packed
-
-_BATCH = 64
+from ziggurat.train.batches import Examples, in_batches
+from ziggurat.train.loop import Run
 
 
 @torch.no_grad()
-def taught_by(teacher: AdaptiveModel, rows: Examples, device: torch.device, progress: bool = False) -> Examples:
-    """The rows with the logits of the teacher's last rung, nothing pruned, in float32.
+def taught_by(teacher: AdaptiveModel, rows: Examples, run: Run) -> Examples:
+    """The rows with the logits of the teacher's last rung, nothing pruned.
 
     A teacher without dropout says the same of a row in every epoch, at a quarter of what a training step costs.
     """
-    teacher = teacher.eval().to(device)
+    teacher = teacher.eval().to(run.device)
     said = []
-    with bar("teacher", len(rows), "texts", progress) as shown:
-        for start in range(0, len(rows), _BATCH):
-            batch = collate([rows[row] for row in range(start, min(start + _BATCH, len(rows)))])
-            said.append(teacher.full_logits(packed(batch["states"], batch["lengths"])).float().cpu().numpy())
-            shown.update(len(batch["lengths"]))
+    with bar("teacher", len(rows), "texts", run.progress) as shown, run.autocast():
+        for batch in in_batches(rows):
+            said.append(teacher.full_logits(batch).float().cpu().numpy())
+            shown.update(batch.n_seqs)
     return replace(rows, taught=np.concatenate(said))
