@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
+from ziggurat.bars import bar
 from ziggurat.data.copying import Candidates, Maker
 from ziggurat.data.packing import cumulate
 from ziggurat.data.tokenize import Encoded
@@ -99,7 +99,7 @@ def _chunks(
     encoded: Encoded, spans: Iterator[tuple[int, int]], maker: Maker, first_row: int, progress: bool
 ) -> Iterator[Copies]:
     total = len(encoded.tokens) * maker.config.copies
-    with tqdm(total=total, desc="augment", unit=" texts", disable=not progress, leave=False) as bar:
+    with bar("augment", total, "texts", progress) as shown:
         for start, stop in spans:
             began = time.perf_counter()
             rows = np.arange(start, stop)
@@ -107,7 +107,7 @@ def _chunks(
             made = (stop - start) * maker.config.copies
             copies = Encoded(tokens, encoded.truncated[rows[source]])
             rate = Rate(made, time.perf_counter() - began)
-            bar.update(made)
+            shown.update(made)
             yield Copies(copies, rows[source] + first_row, made - len(tokens), rate)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from tqdm import tqdm
 
+from ziggurat.bars import bar
 from ziggurat.data.windows import Windows, windows_of
 from ziggurat.encoder.span_flops import span_full_flops, span_rung_flops
 from ziggurat.engine.backend import SpanBackend
@@ -142,7 +142,7 @@ def _batches(windows: Windows, size: int, progress: bool) -> Iterator[np.ndarray
     order = np.argsort(-longest, kind="stable")
     batch_of = (np.cumsum(np.diff(windows.edges)[order]) - 1) // size
     groups = np.split(order, np.flatnonzero(np.diff(batch_of)) + 1)
-    with tqdm(total=len(order), unit=" questions", leave=False, disable=not progress) as bar:
+    with bar(None, len(order), "questions", progress) as shown:
         for rows in groups:
             yield rows
-            bar.update(len(rows))
+            shown.update(len(rows))

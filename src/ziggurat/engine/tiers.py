@@ -9,8 +9,8 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from ziggurat.bars import bar
 from ziggurat.data.packing import PackedBatch
 from ziggurat.data.tokenize import Encoded, TextTokenizer, pack_rows
 from ziggurat.encoder.flops import full_flops, rung_flops
@@ -70,13 +70,13 @@ class Tier:
         # One text at a time is one at a time; else a small model is fastest in large batches, whatever others need.
         size = SMALL_BATCH if self.spec is None and batch_size > 1 else batch_size
         groups = by_length(encoded.lengths, size)
-        if not progress:
+        if not progress:  # not even a bar that is not shown: a call may take less than a tenth of a millisecond
             yield from (pack_rows(encoded, indices) for indices in groups)
             return
-        with tqdm(total=len(encoded), unit=" texts", leave=False) as bar:
+        with bar(None, len(encoded), "texts") as shown:
             for indices in groups:
                 yield pack_rows(encoded, indices)
-                bar.update(len(indices))
+                shown.update(len(indices))
 
     def flops(self, kept: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None) -> np.ndarray:
         """Cost of leaving at each of its rungs, (n, n_rungs) int64, from its part of `kept`."""

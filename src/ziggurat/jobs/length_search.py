@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from ziggurat.bars import bar
 from ziggurat.calibrate.evolution import Candidate, Shares, cheapest, evolve
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.encoder.folder import MANIFEST, with_pruning_values
@@ -62,12 +62,12 @@ def search_lengths(
     def evaluate(shares: Shares) -> tuple[float, float]:
         rule = replace(keep_all, tokens=replace(token_rule, values=without_repeats(np.array(shares))))
         outcomes = classifier.run(encoded, rule, _BATCH)
-        bar.update()
+        shown.update()
         flops = classifier.flops(outcomes.kept, rule)[:, -1].sum()
         return float(flops / full_flops), float((outcomes.predictions == truth).mean())
 
     most = config.population + config.iterations * (config.mutations + config.crossovers)
-    with tqdm(total=most, desc="search", unit=" candidates", disable=not progress, leave=False) as bar:
+    with bar("search", most, "candidates", progress) as shown:
         front = evolve(evaluate, classifier.spec.layers, config, seed)
     full_accuracy = float((full == truth).mean())
     return LengthSearch(front, cheapest(front, full_accuracy - config.max_drop), full_accuracy, len(rows))

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
+from ziggurat.bars import bar
 from ziggurat.data.packing import cumulate
 from ziggurat.data.tokenize import Encoded
 from ziggurat.encoder.bilstm_tier import MOST_ROWS, UNKNOWN, BilstmShape, BilstmTier
-from ziggurat.train.bars import bar
 from ziggurat.train.static import calibrated_loss, check_rows
 
 _AT_ONCE = 256  # select texts
@@ -175,7 +175,7 @@ def _fit(
     adam = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     falling = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, total_iters=steps)
     best, best_loss = model.state_dict(), math.inf
-    with bar("bilstm", steps, "steps", progress) as shown:
+    with bar("bilstm", steps, "steps", progress, stays=True) as shown:
         for _ in range(settings.epochs):
             model.train()
             for rows in _shuffled(texts, settings.batch_size):

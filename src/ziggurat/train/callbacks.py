@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ziggurat.train.bars import bar
+from ziggurat.bars import bar
 from ziggurat.train.objectives import Objective
 
 
@@ -25,7 +25,7 @@ class Bar(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Opens the bar, in one process."""
         if state.is_world_process_zero:
-            self.bar = bar(self.name, state.max_steps, "steps", done=state.global_step)
+            self.bar = bar(self.name, state.max_steps, "steps", done=state.global_step, stays=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """One step further."""

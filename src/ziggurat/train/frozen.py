@@ -12,9 +12,9 @@ from accelerate import PartialState
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ziggurat.bars import bar
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.recipe import StageConfig
-from ziggurat.train.bars import bar
 from ziggurat.train.batches import Examples, in_batches
 from ziggurat.train.loop import Run
 from ziggurat.train.objectives import known

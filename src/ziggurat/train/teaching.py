@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ziggurat.bars import bar
 from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.train.bars import bar
 from ziggurat.train.batches import Examples, in_batches
 from ziggurat.train.loop import Run
 
