@@ -70,7 +70,7 @@ def test_claim_9_thresholds_have_their_own_rate_and_no_decay(train_rows, select_
     config = dataclasses.replace(
         stage, kind="soft", threshold_learning_rate=0.0, vocabulary_learning_rate=0.0, weight_decay=0.5
     )
-    start_vocabulary(model, train_rows, run)
+    start_vocabulary(model, train_rows, run.device)
     expected = model.pruning.vocabulary.detach().clone()
     values = model.pruning.values.detach().clone()
     before = weights(model)
@@ -123,7 +123,7 @@ def test_special_entries_are_read_for_ever(train_rows, select_rows, stage, run):
     model = pruned(vocabulary=0.9)
     for tokens in train_rows.encoded.tokens:
         tokens[-1, 0] = 39  # the last token of every text, like [SEP]
-    start_vocabulary(model, train_rows, run)
+    start_vocabulary(model, train_rows, run.device)
     config = dataclasses.replace(stage, kind="soft", regularisation=3.0, vocabulary_learning_rate=0.5)
     soft(model, train_rows, select_rows, config, run)
     assert model.token_rule.vocabulary[39]
