@@ -65,10 +65,8 @@ def test_a_batch_of_readings_has_the_loss_and_the_gradients_of_the_backbone(
 
 @pytest.mark.parametrize("kind", sorted(HEADS))
 def test_a_stage_ends_the_same_where_readings_do_not_fit_into_memory(kind, train_rows, select_rows, run, monkeypatch):
-    ends, config = (
-        [],
-        dataclasses.replace(HEADS_STAGE, learning_rate=2e-4),
-    )  # Adam blows up what differs in the last digit
+    ends = []
+    config = dataclasses.replace(HEADS_STAGE, learning_rate=2e-4)  # Adam blows up what differs in the last digit
     for share in (frozen._OF_MEMORY, 10**12):
         monkeypatch.setattr(frozen, "_OF_MEMORY", share)
         mine = dataclasses.replace(run, folder=run.folder / str(share))
