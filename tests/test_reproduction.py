@@ -15,7 +15,7 @@ import pytest
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.choosing import select_ladders
+from ziggurat.jobs.training.choosing import select_ladders
 from ziggurat.recipe import PruningConfig, load_recipe
 from ziggurat.report.rows import SCHEMA, checked_row, read_rows_file
 

@@ -20,7 +20,7 @@ from ziggurat.calibrate.choose import TARGETS
 from ziggurat.calibrate.paths import path_of, sequences, tried
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.calibrate.stored import StoredRun
-from ziggurat.jobs.calibration_rows import MOST_ORDERING
+from ziggurat.jobs.calibration.rows import MOST_ORDERING
 from ziggurat.report.measure import peak_memory_mib
 
 CLASSES = 4

@@ -40,7 +40,7 @@ from ziggurat.native import core
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.prune import TokenRule, above
 from ziggurat.report.measure import Ratio, interleave, paired_ratio
-from ziggurat.report.peers import TransformersPeer
+from ziggurat.report.peers.peer import TransformersPeer
 from ziggurat.report.rows import append_record, provenance
 
 IDLE_BATCHES, BATCHES, SORTED_BATCH = (1, 8, 32), (8, 32), 32

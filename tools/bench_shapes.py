@@ -26,8 +26,8 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.runner import run
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.report.measure import interleave, paired_ratio
-from ziggurat.report.peers import PeerSetting, padded
-from ziggurat.report.peers_open import KINDS, open_peers
+from ziggurat.report.peers.opening import KINDS, open_peers
+from ziggurat.report.peers.peer import PeerSetting, padded
 from ziggurat.report.rows import provenance
 
 SHAPES = {6: (384, 12, 1536), 12: (768, 12, 3072)}  # layers → hidden, heads, intermediate: MiniLM-L6, BERT-base

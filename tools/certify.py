@@ -20,11 +20,11 @@ import numpy as np
 
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.errors import UserError
-from ziggurat.jobs.calibration_runs import Seen, seen
-from ziggurat.jobs.calibration_time import PredictedTime, costs_of
-from ziggurat.jobs.certifying import calibrate
+from ziggurat.jobs.calibration.certify import calibrate
+from ziggurat.jobs.calibration.promises import Promise, searched
+from ziggurat.jobs.calibration.runs import Seen, seen
+from ziggurat.jobs.calibration.time import PredictedTime, costs_of
 from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure
-from ziggurat.jobs.promises import Promise, searched
 from ziggurat.report.rows import append_record, provenance
 
 

@@ -20,11 +20,11 @@ from ziggurat.data.tokenize import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.runner import run
+from ziggurat.jobs.competition.calibration import calibration_of
 from ziggurat.jobs.opening import ModelOptions, rows_to_measure
-from ziggurat.jobs.peer_calibration import calibration_of
-from ziggurat.report.peers import PeerSetting, padded
-from ziggurat.report.peers_open import KINDS, open_peers
-from ziggurat.report.peers_openvino import CALIBRATION_TEXTS
+from ziggurat.report.peers.opening import KINDS, open_peers
+from ziggurat.report.peers.openvino import CALIBRATION_TEXTS
+from ziggurat.report.peers.peer import PeerSetting, padded
 
 PASSES = ("first", "second")
 OURS = "ziggurat"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, data_and_split
-from ziggurat.jobs.profile_checks import bench_profile
+from ziggurat.jobs.profiling.checks import bench_profile
 from ziggurat.report.rows import append_record, provenance
 
 

@@ -23,9 +23,9 @@ from ziggurat.data.tasks import Dataset, Role
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.choosing import select_ladders
-from ziggurat.jobs.fitting import read_roles
 from ziggurat.jobs.opening import data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.jobs.training.choosing import select_ladders
+from ziggurat.jobs.training.fitting import read_roles
 from ziggurat.recipe import Recipe
 from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
 from ziggurat.report.rows import append_row, provenance, read_rows_file

@@ -17,8 +17,8 @@ import torch
 
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.fitting import TrainOptions
-from ziggurat.jobs.training import train_classifier
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.train import train_classifier
 from ziggurat.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -25,10 +25,10 @@ from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
-from ziggurat.jobs.choosing import select_ladders
-from ziggurat.jobs.fitting import TrainOptions
 from ziggurat.jobs.opening import data_and_split, rows_to_measure
-from ziggurat.jobs.training import train_classifier
+from ziggurat.jobs.training.choosing import select_ladders
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.train import train_classifier
 from ziggurat.report.rows import append_row, provenance, read_rows_file
 
 ROWS = Path(__file__).resolve().parent.parent / "results" / "cascades.jsonl"

@@ -17,9 +17,9 @@ from typing import Any
 from ziggurat.encoder.folder import Manifest, read_manifest, write_point
 from ziggurat.errors import UserError
 from ziggurat.jobs.evaluation import evaluate
-from ziggurat.jobs.fitting import TrainOptions
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.training import train_classifier
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.train import train_classifier
 from ziggurat.recipe import Recipe, load_recipe
 from ziggurat.report.rows import append_record, provenance, read_rows_file
 from ziggurat.types import OperatingPoint

@@ -27,10 +27,10 @@ from ziggurat.encoder.folder import read_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
-from ziggurat.jobs.certifying import calibrate
-from ziggurat.jobs.fitting import TrainOptions
+from ziggurat.jobs.calibration.certify import calibrate
 from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure
-from ziggurat.jobs.training import train_classifier
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.train import train_classifier
 from ziggurat.recipe import load_recipe
 from ziggurat.report.measure import Timing, interleave, paired_ratio
 from ziggurat.report.rows import append_record, provenance

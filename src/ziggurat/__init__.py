@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ziggurat.engine.classifier import AdaptiveClassifier
     from ziggurat.errors import UserError
-    from ziggurat.jobs.cascading import build_cascade
-    from ziggurat.jobs.certifying import calibrate
-    from ziggurat.jobs.promises import Promise
-    from ziggurat.jobs.training import adapt_classifier, train_classifier
+    from ziggurat.jobs.calibration.certify import calibrate
+    from ziggurat.jobs.calibration.promises import Promise
+    from ziggurat.jobs.training.cascade import build_cascade
+    from ziggurat.jobs.training.train import adapt_classifier, train_classifier
     from ziggurat.types import Answer, OperatingPoint, Rung, Trace
 
 __version__ = "0.1.0"
@@ -33,14 +33,14 @@ _HOMES = {
     "AdaptiveClassifier": "ziggurat.engine.classifier",
     "Answer": "ziggurat.types",
     "OperatingPoint": "ziggurat.types",
-    "Promise": "ziggurat.jobs.promises",
+    "Promise": "ziggurat.jobs.calibration.promises",
     "Rung": "ziggurat.types",
     "Trace": "ziggurat.types",
     "UserError": "ziggurat.errors",
-    "adapt_classifier": "ziggurat.jobs.training",
-    "build_cascade": "ziggurat.jobs.cascading",
-    "calibrate": "ziggurat.jobs.certifying",
-    "train_classifier": "ziggurat.jobs.training",
+    "adapt_classifier": "ziggurat.jobs.training.train",
+    "build_cascade": "ziggurat.jobs.training.cascade",
+    "calibrate": "ziggurat.jobs.calibration.certify",
+    "train_classifier": "ziggurat.jobs.training.train",
 }
 
 

@@ -260,7 +260,7 @@ def test_bench_with_peers_prints_tables_or_one_object(ziggurat, model_folder, ro
 def test_bench_with_profile_keeps_it_and_prints_a_table_or_one_object(
     ziggurat, model_folder, rows_file, tmp_path, monkeypatch
 ):
-    from ziggurat.jobs import profiling
+    from ziggurat.jobs.profiling import profile as profiling
 
     monkeypatch.setenv("ZIGGURAT_CACHE", str(tmp_path))
     monkeypatch.setattr(profiling, "token_grid", lambda engine, threads: [1, 2, 4, 8, 24])

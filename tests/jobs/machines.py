@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ziggurat.calibrate.timing import Costs, Profile
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.jobs.profiling import conditions_of
+from ziggurat.jobs.profiling.profile import conditions_of
 
 
 def made_up_profile(classifier: AdaptiveClassifier, tick=None) -> Profile:

@@ -17,8 +17,8 @@ from ziggurat.encoder.folder import read_manifest
 from ziggurat.encoder.spec import read_spec
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.fitting import TrainOptions
-from ziggurat.jobs.training import adapt_classifier, train_classifier
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.train import adapt_classifier, train_classifier
 from ziggurat.recipe import AugmentConfig, PruningConfig, Recipe, SmallConfig, StageConfig, StudentConfig
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)

@@ -15,14 +15,16 @@ from ziggurat.calibrate.paths import frontier, net_loss
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.calibrate.timing import Costs, Profile
 from ziggurat.errors import UserError
-from ziggurat.jobs import calibration_picture, calibration_points, calibration_time
-from ziggurat.jobs.calibration_curves import band, mechanisms
-from ziggurat.jobs.calibration_points import rule_of
-from ziggurat.jobs.calibration_runs import full_run
-from ziggurat.jobs.certifying import calibrate
+from ziggurat.jobs.calibration import picture as calibration_picture
+from ziggurat.jobs.calibration import points as calibration_points
+from ziggurat.jobs.calibration import time as calibration_time
+from ziggurat.jobs.calibration.certify import calibrate
+from ziggurat.jobs.calibration.curves import band, mechanisms
+from ziggurat.jobs.calibration.points import rule_of
+from ziggurat.jobs.calibration.promises import Promise
+from ziggurat.jobs.calibration.runs import full_run
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.profiling import conditions_of
-from ziggurat.jobs.promises import Promise
+from ziggurat.jobs.profiling.profile import conditions_of
 from ziggurat.policies.outputs import CLASSES
 from ziggurat.recipe import PruningConfig
 from ziggurat.report.measure import Timing

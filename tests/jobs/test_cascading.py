@@ -16,19 +16,21 @@ from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
-from ziggurat.jobs import calibration_points, calibration_time, certifying
-from ziggurat.jobs.calibration_time import PredictedTime, ProfiledCost, SmallCost, costs_of
-from ziggurat.jobs.cascading import build_cascade
-from ziggurat.jobs.certifying import calibrate
+from ziggurat.jobs.calibration import certify as certifying
+from ziggurat.jobs.calibration import points as calibration_points
+from ziggurat.jobs.calibration import time as calibration_time
+from ziggurat.jobs.calibration.certify import calibrate
+from ziggurat.jobs.calibration.promises import Promise
+from ziggurat.jobs.calibration.time import PredictedTime, ProfiledCost, SmallCost, costs_of
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.explanation import explain
-from ziggurat.jobs.fitting import TrainOptions
 from ziggurat.jobs.information import info
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
-from ziggurat.jobs.promises import Promise
-from ziggurat.jobs.small_training import Teacher, lesson_of
-from ziggurat.jobs.training import train_classifier
+from ziggurat.jobs.training.cascade import build_cascade
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.small import Teacher, lesson_of
+from ziggurat.jobs.training.train import train_classifier
 from ziggurat.recipe import Recipe, SmallConfig
 from ziggurat.report.measure import Timing
 

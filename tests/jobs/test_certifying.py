@@ -18,15 +18,16 @@ from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest, wri
 from ziggurat.engine import rules
 from ziggurat.engine.runner import replay
 from ziggurat.errors import UserError
-from ziggurat.jobs import calibration_rows as rows_module
-from ziggurat.jobs import calibration_time, promises
-from ziggurat.jobs.calibration_rows import calibration_rows
-from ziggurat.jobs.calibration_runs import seen
-from ziggurat.jobs.calibration_time import PredictedTime, ProfiledCost
-from ziggurat.jobs.certifying import calibrate
+from ziggurat.jobs.calibration import promises
+from ziggurat.jobs.calibration import rows as rows_module
+from ziggurat.jobs.calibration import time as calibration_time
+from ziggurat.jobs.calibration.certify import calibrate
+from ziggurat.jobs.calibration.promises import Promise
+from ziggurat.jobs.calibration.rows import calibration_rows
+from ziggurat.jobs.calibration.runs import seen
+from ziggurat.jobs.calibration.time import PredictedTime, ProfiledCost
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.promises import Promise
 
 ENGINE = ModelOptions("cpu", engine="torch")
 LOOSE = Promise({"loose": 0.5}, criterion="agreement")  # what even a random model keeps
@@ -255,7 +256,7 @@ def test_eval_says_what_is_promised_and_that_another_dtype_breaks_it(certified, 
 
 
 def test_a_setting_that_is_slower_when_it_runs_is_not_believed(folder, rows_file, monkeypatch):
-    from ziggurat.jobs import calibration_points
+    from ziggurat.jobs.calibration import points as calibration_points
     from ziggurat.report.measure import Timing
 
     slow = {"None": Timing((1.0,) * 5), "loose": Timing((2.0,) * 5)}

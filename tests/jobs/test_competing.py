@@ -12,14 +12,14 @@ from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs import competing
-from ziggurat.jobs.competing import Rules, compete
+from ziggurat.jobs.competition import compete as competing
+from ziggurat.jobs.competition.calibration import calibration_of
+from ziggurat.jobs.competition.compete import Rules, compete
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample
-from ziggurat.jobs.peer_calibration import calibration_of
 from ziggurat.report.competition import Entry
-from ziggurat.report.peers import PeerKind
-from ziggurat.report.peers_open import KINDS
+from ziggurat.report.peers.opening import KINDS
+from ziggurat.report.peers.peer import PeerKind
 from ziggurat.report.rows import read_rows_file
 from ziggurat.types import OperatingPoint
 
@@ -97,7 +97,7 @@ def test_calibration_prefers_rows_that_trained_the_model(classifier, model_folde
     (tmp_path / "train.jsonl").write_text("".join(lines[:200]))
     (tmp_path / "test.jsonl").write_text("".join(lines[150:]))
     trained = rows_to_measure(classifier, str(tmp_path / "train.jsonl"))
-    monkeypatch.setattr("ziggurat.jobs.peer_calibration.trained_rows", lambda folder: trained.hashes[:180])
+    monkeypatch.setattr("ziggurat.jobs.competition.calibration.trained_rows", lambda folder: trained.hashes[:180])
     manifest = replace(classifier.manifest, training={"data": {"source": str(tmp_path / "train.jsonl")}})
     knowing = AdaptiveClassifier([dataclasses.replace(classifier.tiers[0], manifest=manifest)])
     data = rows_to_measure(classifier, str(tmp_path / "test.jsonl"))

@@ -14,9 +14,9 @@ from ziggurat.cli import main
 from ziggurat.encoder.cascade import with_deferral, write_cascade
 from ziggurat.engine.rules import ExitRule, fixed_depth
 from ziggurat.errors import UserError
-from ziggurat.jobs.deferral import RATES, deferral
+from ziggurat.jobs.analyses.deferral import RATES, deferral
+from ziggurat.jobs.analyses.reporting import Request
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.reporting import Request
 
 CONFIDENCE = ["entropy", "max-probability", "margin"]
 

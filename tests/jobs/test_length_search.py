@@ -13,10 +13,10 @@ from ziggurat.encoder.folder import read_manifest, with_pruning_values
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
-from ziggurat.jobs import choosing, length_search
-from ziggurat.jobs.fitting import TrainOptions
-from ziggurat.jobs.length_search import sample, search_lengths
-from ziggurat.jobs.training import adapt_classifier, train_classifier
+from ziggurat.jobs.training import choosing, length_search
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.length_search import sample, search_lengths
+from ziggurat.jobs.training.train import adapt_classifier, train_classifier
 from ziggurat.policies.prune import without_repeats
 from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from ziggurat.jobs.by_length import lengths
+from ziggurat.jobs.analyses.by_length import lengths
+from ziggurat.jobs.analyses.reporting import Request
+from ziggurat.jobs.analyses.settings import FULL_DEPTH, Exits
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.reporting import Request
-from ziggurat.jobs.settings import FULL_DEPTH, Exits
 from ziggurat.native import why_missing
 
 WORDS = ("bat", "kin", "losh", "mur", "ness", "polm")

@@ -10,10 +10,10 @@ from ziggurat import native
 from ziggurat.data.squad import read_questions
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.jobs.by_length import lengths, quantiles
+from ziggurat.jobs.analyses.by_length import lengths, quantiles
+from ziggurat.jobs.analyses.reporting import Request
+from ziggurat.jobs.analyses.settings import BOTH, EXITS, FULL_DEPTH, Exits
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.reporting import Request
-from ziggurat.jobs.settings import BOTH, EXITS, FULL_DEPTH, Exits
 from ziggurat.recipe import PruningConfig
 from ziggurat.report.problem_metrics import METRICS
 from ziggurat.report.squad_metrics import grades

@@ -18,21 +18,21 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.runner import replay
 from ziggurat.engine.simple import answer_all
 from ziggurat.errors import UserError
-from ziggurat.jobs import calibration_time
 from ziggurat.jobs.benching import bench
-from ziggurat.jobs.calibration_rows import calibration_rows
-from ziggurat.jobs.calibration_runs import seen
-from ziggurat.jobs.cascading import build_cascade
-from ziggurat.jobs.certifying import calibrate
+from ziggurat.jobs.calibration import time as calibration_time
+from ziggurat.jobs.calibration.certify import calibrate
+from ziggurat.jobs.calibration.promises import Promise
+from ziggurat.jobs.calibration.rows import calibration_rows
+from ziggurat.jobs.calibration.runs import seen
 from ziggurat.jobs.drawing import draw
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.explanation import explain
-from ziggurat.jobs.fitting import TrainOptions
 from ziggurat.jobs.information import info
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
-from ziggurat.jobs.promises import Promise
-from ziggurat.jobs.training import adapt_classifier, train_classifier
+from ziggurat.jobs.training.cascade import build_cascade
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.train import adapt_classifier, train_classifier
 from ziggurat.jobs.watching import WatchedClassifier
 from ziggurat.types import Problem
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.jobs import profiling
-from ziggurat.jobs.profiling import Effort, profile_beside, profile_engine
-from ziggurat.jobs.profiling_runs import Shape, call_of, ways_of
+from ziggurat.jobs.profiling import profile as profiling
+from ziggurat.jobs.profiling.profile import Effort, profile_beside, profile_engine
+from ziggurat.jobs.profiling.runs import Shape, call_of, ways_of
 from ziggurat.report.measure import Timing
 
 QUICK = Effort(rounds=1, seconds_per_call=0.0, longest_call=0.0)

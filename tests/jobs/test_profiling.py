@@ -11,9 +11,10 @@ from ziggurat.encoder.cascade import write_cascade
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs import profile_checks, profiling
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.profile_checks import (
+from ziggurat.jobs.profiling import checks as profile_checks
+from ziggurat.jobs.profiling import profile as profiling
+from ziggurat.jobs.profiling.checks import (
     PredictionError,
     batch_numbers,
     bench_profile,
@@ -21,7 +22,7 @@ from ziggurat.jobs.profile_checks import (
     prediction_error,
     with_gain_errors,
 )
-from ziggurat.jobs.profiling import (
+from ziggurat.jobs.profiling.profile import (
     Effort,
     load_profile,
     mismatch,
@@ -30,7 +31,7 @@ from ziggurat.jobs.profiling import (
     read_profile,
     stored_profile,
 )
-from ziggurat.jobs.profiling_runs import Shape, costs_of, length_grid, shapes_of, token_grid, ways_of
+from ziggurat.jobs.profiling.runs import Shape, costs_of, length_grid, shapes_of, token_grid, ways_of
 from ziggurat.recipe import PruningConfig
 from ziggurat.report.measure import Timing
 

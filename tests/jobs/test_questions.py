@@ -15,9 +15,9 @@ from ziggurat.data.squad import read_questions
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.errors import UserError
-from ziggurat.jobs.fitting import TrainOptions
-from ziggurat.jobs.question_rows import question_recipe
-from ziggurat.jobs.training import train_classifier
+from ziggurat.jobs.questions.rows import question_recipe
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.train import train_classifier
 from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import load_recipe
 from ziggurat.types import Problem

@@ -11,13 +11,13 @@ from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.engine.rules import never, shared
 from ziggurat.errors import UserError
-from ziggurat.jobs.analyses import correctness, grid, joint_sweep, thresholds, trajectories
-from ziggurat.jobs.by_length import lengths, quantiles
-from ziggurat.jobs.comparing import methods
+from ziggurat.jobs.analyses.by_length import lengths, quantiles
+from ziggurat.jobs.analyses.comparing import methods
+from ziggurat.jobs.analyses.papers import correctness, grid, joint_sweep, thresholds, trajectories
+from ziggurat.jobs.analyses.reporting import Request
+from ziggurat.jobs.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.reporting import Request
-from ziggurat.jobs.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
 
 EDGES = (5, 9)
 AT = Exits(threshold=0.6)
@@ -143,7 +143,7 @@ def test_quantiles_share_out_all_rows_by_length(subject, request_of, pruned_fold
 def test_quantiles_say_how_long_the_training_texts_were(request_of, make_folder, rows_file, monkeypatch):
     folder = make_folder(training={"data": {"source": str(rows_file)}})
     rows = split_roles(load(str(rows_file)), Fractions())[Role.SELECT]
-    monkeypatch.setattr("ziggurat.jobs.by_length.trained_rows", lambda folder: rows.hashes)
+    monkeypatch.setattr("ziggurat.jobs.analyses.by_length.trained_rows", lambda folder: rows.hashes)
     (subject,) = request_of(folder).subjects()
     used = np.isin(subject.rows.hashes, rows.hashes)
     median, most = np.median(subject.encoded.lengths[used]), subject.encoded.lengths[used].max()

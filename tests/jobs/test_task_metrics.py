@@ -12,14 +12,14 @@ from ziggurat.cli.text import bench_text, evaluation_text
 from ziggurat.data.tasks import load
 from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.errors import UserError
-from ziggurat.jobs import calibration_time
 from ziggurat.jobs.benching import bench
-from ziggurat.jobs.certifying import Promise, calibrate
+from ziggurat.jobs.calibration import time as calibration_time
+from ziggurat.jobs.calibration.certify import Promise, calibrate
 from ziggurat.jobs.evaluation import evaluate
-from ziggurat.jobs.fitting import TrainOptions
 from ziggurat.jobs.opening import ModelOptions, data_and_split
 from ziggurat.jobs.task_metrics import class_order, metrics_for
-from ziggurat.jobs.training import adapt_classifier, train_classifier
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.train import adapt_classifier, train_classifier
 from ziggurat.report.metrics import f1, mcc
 
 CPU = ModelOptions("cpu", batch_size=8)

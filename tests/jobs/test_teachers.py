@@ -12,9 +12,9 @@ from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import fingerprint, read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.fitting import TrainOptions
-from ziggurat.jobs.teachers import with_teacher
-from ziggurat.jobs.training import adapt_classifier, train_classifier
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.teachers import with_teacher
+from ziggurat.jobs.training.train import adapt_classifier, train_classifier
 from ziggurat.recipe import PruningConfig, Recipe, StageConfig, StudentConfig, load_recipe
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)

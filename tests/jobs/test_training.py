@@ -12,9 +12,9 @@ from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.choosing import with_operating_points
-from ziggurat.jobs.fitting import TrainOptions
-from ziggurat.jobs.training import adapt_classifier, train_classifier
+from ziggurat.jobs.training.choosing import with_operating_points
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.train import adapt_classifier, train_classifier
 from ziggurat.recipe import load_recipe
 from ziggurat.train import loop
 from ziggurat.train.pipeline import Fit, fit_folder

@@ -8,7 +8,6 @@ import pytest
 from ziggurat.data.tokenize import Encoded
 from ziggurat.encoder.folder import read_json
 from ziggurat.encoder.spec import read_spec
-from ziggurat.report import peers_open
 from ziggurat.report.competition import (
     Contestant,
     Entry,
@@ -20,8 +19,9 @@ from ziggurat.report.competition import (
     single_entries,
 )
 from ziggurat.report.competition_tables import competition_tables
-from ziggurat.report.peers import INPUTS, Peer, PeerKind, PeerSetting, Unavailable, padded
-from ziggurat.report.peers_open import KINDS, open_peers
+from ziggurat.report.peers import opening as peers_open
+from ziggurat.report.peers.opening import KINDS, open_peers
+from ziggurat.report.peers.peer import INPUTS, Peer, PeerKind, PeerSetting, Unavailable, padded
 
 
 class Counting(Peer):

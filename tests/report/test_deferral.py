@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.report.calibration_data import deciles
+from ziggurat.report.calibration.data import deciles
 from ziggurat.report.deferral import errors_by_decile, oracle_route, random_route, route, share_of_oracle
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)

@@ -15,8 +15,8 @@ from ziggurat.engine.rules import never
 from ziggurat.engine.runner import run
 from ziggurat.engine.torch_backend import load_backend
 from ziggurat.report.competition import Entry, of_peer
-from ziggurat.report.peers import INPUTS, PeerSetting
-from ziggurat.report.peers_open import KINDS, open_peers
+from ziggurat.report.peers.opening import KINDS, open_peers
+from ziggurat.report.peers.peer import INPUTS, PeerSetting
 
 pytest.importorskip("onnxruntime")
 

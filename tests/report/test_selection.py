@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ziggurat.errors import UserError
-from ziggurat.jobs.analyses import kernel
+from ziggurat.jobs.analyses.papers import kernel
 from ziggurat.policies.prune import above, top_share
 from ziggurat.report import selection
 

@@ -75,8 +75,8 @@ def calibrate(
 
     Give the file or task that the model was trained on (rows that training kept out are used), or other labelled rows.
     """
-    from ziggurat.jobs.certifying import calibrate as job
-    from ziggurat.jobs.promises import Promise
+    from ziggurat.jobs.calibration.certify import calibrate as job
+    from ziggurat.jobs.calibration.promises import Promise
 
     tried = None if scores is None else tuple(words(scores))
     promise = Promise(targets_of(max_drop, name), confidence, criterion, tried, reference, max_layers)

@@ -56,7 +56,7 @@ class CompetitionOptions:
         progress: Callable[[str], None],
     ) -> dict[str, Any]:
         """Calls the job."""
-        from ziggurat.jobs.competing import BATCH_SIZES, Rules, compete
+        from ziggurat.jobs.competition.compete import BATCH_SIZES, Rules, compete
 
         rules = Rules(
             batch_sizes=sizes or BATCH_SIZES,

@@ -45,7 +45,7 @@ def show_profile(
     as_json: bool,
 ) -> None:
     """Calls the job and prints; UserError for `others`: options of another way of `bench`."""
-    from ziggurat.jobs.profile_checks import bench_profile
+    from ziggurat.jobs.profiling.checks import bench_profile
 
     if others:
         raise UserError("--profile measures this machine alone; run --peers, --out and --figure without it")

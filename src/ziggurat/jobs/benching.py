@@ -21,12 +21,12 @@ from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.jobs.question_benching import Judge, Runner, question_parts
-from ziggurat.jobs.question_rows import answers_questions
+from ziggurat.jobs.questions.benching import Judge, Runner, question_parts
+from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.jobs.refusals import refuse_small
 from ziggurat.jobs.task_metrics import metrics_for, task_measures
 from ziggurat.report.measure import Timing, flops_fields, interleave, paired_ratio, quality_fields, timing_fields
-from ziggurat.report.peers import TransformersPeer
+from ziggurat.report.peers.peer import TransformersPeer
 from ziggurat.report.problem_metrics import METRICS
 from ziggurat.report.rows import append_row, checked_row, provenance
 from ziggurat.types import Problem

@@ -11,9 +11,9 @@ from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.files import whole_file
 from ziggurat.jobs.benching import bench
 from ziggurat.jobs.drawing import draw
-from ziggurat.jobs.fitting import TrainOptions
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.training import train_classifier
+from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.train import train_classifier
 from ziggurat.report.tables import RESULT_COLUMNS, markdown
 
 

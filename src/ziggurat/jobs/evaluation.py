@@ -25,8 +25,8 @@ from ziggurat.jobs.opening import (
     seen_in_training,
     tokens_left,
 )
-from ziggurat.jobs.question_evaluation import evaluate_questions
-from ziggurat.jobs.question_rows import answers_questions
+from ziggurat.jobs.questions.evaluation import evaluate_questions
+from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.jobs.task_metrics import beside_full, metrics_for
 from ziggurat.report.problem_metrics import figures
 

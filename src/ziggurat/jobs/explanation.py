@@ -19,8 +19,8 @@ from ziggurat.files import whole_file
 from ziggurat.jobs.departures import Json, decision_of, pruning_of, tokens_of, way_of
 from ziggurat.jobs.opening import ModelOptions, exit_rule
 from ziggurat.jobs.prediction import said
-from ziggurat.jobs.question_explanation import question_explanation
-from ziggurat.jobs.question_rows import answers_questions
+from ziggurat.jobs.questions.explanation import question_explanation
+from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.report.page import page
 
 

@@ -17,8 +17,8 @@ from ziggurat.engine.classifier import AdaptiveClassifier, Text
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.jobs.opening import ModelOptions, check_pairs, exit_rule, promise_of
-from ziggurat.jobs.question_prediction import predict_answers
-from ziggurat.jobs.question_rows import answers_questions
+from ziggurat.jobs.questions.prediction import predict_answers
+from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.jobs.watching import WatchedClassifier, read_state, write_state
 from ziggurat.types import Answer, Label
 

@@ -12,7 +12,7 @@ import numpy as np
 from ziggurat.data.tokenize import Encoded
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.report.measure import Clock, Timing, interleave
-from ziggurat.report.peers import Peer, padded
+from ziggurat.report.peers.peer import Peer, padded
 
 ARRIVAL, SORTED = "as it comes", "sorted"
 ORDERS = (ARRIVAL, SORTED)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.report.calibration_data import DECILES, decile_of, per_decile
+from ziggurat.report.calibration.data import DECILES, decile_of, per_decile
 
 _ROUNDING = 1e-9  # of a sum of shares
 

@@ -1,0 +1,1 @@
+"""`bench --peers`: our engine beside those that a user would pick instead."""

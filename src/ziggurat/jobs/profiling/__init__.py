@@ -1,0 +1,1 @@
+"""`bench --profile`: what the parts of a call take on this machine."""

@@ -1,0 +1,182 @@
+"""`train` and `adapt`: rows and a backbone in, a model folder out."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ziggurat.data.stdlib_docs import STDLIB_DOCS
+from ziggurat.data.tasks import Role
+from ziggurat.encoder.cascade import write_cascade
+from ziggurat.encoder.folder import (
+    check_fingerprint,
+    checkpoint_labels,
+    checkpoint_problem,
+    read_manifest,
+)
+from ziggurat.encoder.hub import local_folder, packaged_encoder
+from ziggurat.encoder.mapped import require_classifier
+from ziggurat.errors import UserError
+from ziggurat.files import refuse_full_folder
+from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.questions.rows import asks_questions, question_recipe, question_roles, require_spans
+from ziggurat.jobs.refusals import refuse_other_problem
+from ziggurat.jobs.training.cascade import learn_deferral
+from ziggurat.jobs.training.fitting import (
+    TrainOptions,
+    add_operating_points,
+    fit_roles,
+    put,
+    read_roles,
+    shared_like,
+    summary,
+)
+from ziggurat.jobs.training.small import train_small
+from ziggurat.jobs.training.teachers import refuse_other_task, refuse_untaught, with_checkpoint, with_teacher
+from ziggurat.recipe import BACKBONE_STAGES, Recipe, load_recipe
+from ziggurat.types import Problem
+
+
+def train_classifier(
+    source: str,
+    out: str | Path,
+    recipe: str | Recipe = "early-exit",
+    model: str | None = None,
+    options: TrainOptions = TrainOptions(),
+    teacher: str | None = None,
+) -> dict[str, Any]:
+    """Trains a classifier from a pre-trained encoder (default: the packaged MiniLM) into the folder `out`.
+
+    `teacher`, a model folder of ours, is what the recipe's student is made from, or its small model, and learns from;
+    its `regular` stage is then left out, and rows need no labels where no stage does. Goes on where an earlier,
+    interrupted call with the same arguments stopped. Returns what was done, as JSON values.
+    """
+    out = Path(out)
+    refuse_full_folder(out)
+    recipe = _recipe(recipe, options)
+    if asks_questions(source, options.problem):
+        backbone = packaged_encoder() if model is None else local_folder(model)
+        return _answer_questions(backbone, source, recipe, out, options, teacher)
+    refuse_other_problem(recipe, options.problem)
+    if recipe.small is not None:
+        return _make_small(source, recipe, out, options, model, teacher)
+    if teacher is not None:
+        return _taught(teacher, source, out, recipe, model, options)
+    refuse_untaught(recipe)
+    backbone = packaged_encoder() if model is None else local_folder(model)
+    if recipe.tiers:
+        return _make_cascade(source, recipe, backbone, out, options)
+    roles = read_roles(source, recipe, options.columns, problem=options.problem)
+    return fit_roles(backbone, recipe, roles, out, options)
+
+
+def _taught(
+    teacher: str, source: str, out: Path, recipe: Recipe, model: str | None, options: TrainOptions
+) -> dict[str, Any]:
+    if model is not None:
+        raise UserError("--model and --teacher: a student starts from its teacher; leave --model out")
+    folder = local_folder(teacher)
+    recipe = shared_like(with_teacher(recipe), folder, options)
+    manifest = read_manifest(folder)
+    check_fingerprint(folder, manifest)
+    # The built-in rows keep the roles that they had for the teacher: its test rows may not train a student.
+    names = None if source == STDLIB_DOCS else manifest.labels
+    roles = read_roles(source, recipe, options.columns, names, Problem(manifest.problem_type))
+    for rows in roles.values():
+        refuse_other_task(teacher, manifest, rows, recipe)
+    return fit_roles(folder, recipe, roles, out, options)
+
+
+def adapt_classifier(
+    checkpoint: str,
+    source: str,
+    out: str | Path,
+    recipe: str | Recipe = "adapt",
+    options: TrainOptions = TrainOptions(),
+) -> dict[str, Any]:
+    """Trains only exit heads for a fine-tuned Hugging Face classifier, whose full-depth answers stay as they are.
+
+    Rows need no labels; where they have some, these must be the checkpoint's.
+    """
+    out = Path(out)
+    refuse_full_folder(out)
+    recipe = _recipe(recipe, options)
+    if changing := [stage.kind for stage in recipe.stages if stage.kind in BACKBONE_STAGES]:
+        raise UserError(
+            f"recipe {recipe.name!r}: stage {changing[0]!r} would change the checkpoint; use `ziggurat train --model`"
+        )
+    folder = local_folder(checkpoint)
+    if asks_questions(source, options.problem):
+        require_spans(folder)
+        return _answer_questions(folder, source, recipe, out, options)
+    names = checkpoint_labels(folder)
+    require_classifier(folder)
+    problem = checkpoint_problem(folder) if options.problem is None else options.problem
+    if problem is Problem.REGRESSION and len(names) > 1:
+        raise UserError(f"{checkpoint}: has {len(names)} outputs, and a regression has one; give another --problem")
+    return fit_roles(folder, recipe, read_roles(source, recipe, options.columns, names, problem), out, options)
+
+
+def _answer_questions(
+    backbone: Path, source: str, recipe: Recipe, out: Path, options: TrainOptions, teacher: str | None = None
+) -> dict[str, Any]:
+    recipe = question_recipe(recipe, teacher)
+    return fit_roles(backbone, recipe, question_roles(source, recipe), out, options)
+
+
+def _recipe(recipe: str | Recipe, options: TrainOptions) -> Recipe:
+    """With the options' share and student; UserError for a share that leaves nothing to train on, or no student."""
+    found = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    found = found if options.student is None else with_checkpoint(found, options.student)
+    if options.certify is None:
+        return found
+    try:
+        return replace(found, certify=options.certify)
+    except ValueError as error:
+        raise UserError(f"--certify: {error}") from None
+
+
+def _make_small(
+    source: str, recipe: Recipe, out: Path, options: TrainOptions, model: str | None, teacher: str | None
+) -> dict[str, Any]:
+    """A small model, with the tokenizer and the rows' roles of its teacher, if it has one."""
+    folder = None if teacher is None else local_folder(teacher)
+    names = None
+    if folder is not None:
+        recipe, names = shared_like(recipe, folder, options), read_manifest(folder).labels
+    tokenizer = folder or (packaged_encoder() if model is None else local_folder(model))
+    roles = read_roles(source, recipe, options.columns, names)
+    refuse_other_problem(recipe, roles[Role.TRAIN].problem)
+    return summary(train_small(tokenizer, recipe, roles, out, folder, options.progress), roles, out)
+
+
+def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, options: TrainOptions) -> dict[str, Any]:
+    """The last tier by the recipe's stages, then each first tier with the last one for a teacher, then the cascade.
+
+    All of them are in OUT.tiers until the cascade is there; what is finished stays, so that a stopped run goes on.
+    """
+    parts = out.with_name(out.name + ".tiers")
+    last, stages = parts / "last", out.with_name(out.name + ".stages")
+    if options.keep_stages:
+        refuse_full_folder(stages)
+    roles = read_roles(source, recipe, options.columns)
+    refuse_other_problem(recipe, roles[Role.TRAIN].problem)
+    if not last.exists():
+        fit_roles(backbone, replace(recipe, tiers=()), roles, last, options)
+    folders = []
+    for place, name in enumerate(recipe.tiers, start=1):
+        folders.append(parts / f"{place}-{name}")
+        if not folders[-1].exists():
+            train_classifier(source, folders[-1], name, None, replace(options, keep_stages=False), str(last))
+    whole = parts / "cascade"
+    shutil.rmtree(whole, ignore_errors=True)
+    write_cascade([*folders, last], whole)
+    learn_deferral(whole, roles[Role.SELECT], ModelOptions(options.device), options.progress)
+    manifest = add_operating_points(whole, roles[Role.SELECT], recipe, options)
+    put(whole, out)
+    if options.keep_stages:
+        put(last.with_name("last.stages"), stages)
+    shutil.rmtree(parts)
+    return summary(manifest, roles, out)

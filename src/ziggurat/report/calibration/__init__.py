@@ -1,0 +1,1 @@
+"""The page of a calibration: its data, tables, figure and words."""

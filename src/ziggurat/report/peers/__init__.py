@@ -1,0 +1,1 @@
+"""Engines of others, each opened as its users would."""
