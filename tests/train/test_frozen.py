@@ -71,7 +71,7 @@ def test_a_stage_ends_the_same_where_readings_do_not_fit_into_memory(kind, train
         monkeypatch.setattr(frozen, "_OF_MEMORY", share)
         mine = dataclasses.replace(run, folder=run.folder / str(share))
         model = heads(model_of(kind), train_rows, select_rows, config, mine).eval()
-        [batch] = in_batches(select_rows)
+        [batch] = in_batches(select_rows.encoded.tokens)
         ends.append(torch.stack(model(batch, model.token_rule)))
     before = torch.stack(model_of(kind)(batch, model.token_rule))
     assert (ends[0] - ends[1]).abs().max() < 0.1 * (ends[0] - before).abs().max()

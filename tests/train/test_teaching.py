@@ -2,6 +2,9 @@
 
 import copy
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +115,42 @@ def test_a_resumed_recipe_hears_the_same_of_its_teacher(asked, train_rows, selec
     assert len(asked) == 6 and len(set(asked)) == 1
     run_recipe(copy.deepcopy(start), recipe, train_rows, select_rows, folders[1])
     assert len(asked) == 6  # all stages are finished: nobody is asked
+
+
+APART = """
+import sys, numpy, torch
+from accelerate import PartialState
+from rows_for_training import make_examples
+from test_teaching import ALONE, pruned
+from ziggurat.train.teaching import taught_by
+
+state, teacher, asked = PartialState(cpu=True), pruned(), []
+whole = teacher.full_logits
+teacher.full_logits = lambda batch: asked.append(batch.n_seqs) or whole(batch)
+taught = taught_by(teacher, make_examples(75, 1), ALONE).taught
+numpy.savez(f"{sys.argv[1]}/{state.process_index}.npz", taught=taught, asked=sum(asked))
+"""
+
+
+def test_processes_share_the_asking_and_all_hear_every_answer(tmp_path):
+    (tmp_path / "apart.py").write_text(APART)
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--num_processes",
+        "2",
+        "--multi_gpu",
+        "--num_machines",
+    ]
+    command += ["1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    tests = Path(__file__).parent
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
+    result = subprocess.run(
+        [*command, tmp_path / "apart.py", tmp_path], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    parts = [np.load(tmp_path / f"{rank}.npz") for rank in range(2)]
+    assert sorted(int(part["asked"]) for part in parts) == [37, 38]
+    wanted = taught_by(pruned(), make_examples(75, 1), ALONE).taught
+    assert all(np.allclose(part["taught"], wanted, atol=1e-5) for part in parts)

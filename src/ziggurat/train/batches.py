@@ -61,7 +61,7 @@ def packed(states: Tensor, lengths: Tensor) -> PackedBatch:
     return PackedBatch(states, cumulate(counts), place_in_sequence(counts), np.arange(len(counts)), counts)
 
 
-def in_batches(rows: Examples) -> Iterator[PackedBatch]:
-    """All rows in their order, some at a time, for a forward pass without gradient."""
-    for start in range(0, len(rows), _BATCH):
-        yield pack(rows.encoded.tokens[start : start + _BATCH])
+def in_batches(tokens: Sequence[np.ndarray]) -> Iterator[PackedBatch]:
+    """All inputs in their order, some at a time, for a forward pass without gradient."""
+    for start in range(0, len(tokens), _BATCH):
+        yield pack(tokens[start : start + _BATCH])

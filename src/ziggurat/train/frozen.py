@@ -78,7 +78,7 @@ def readings(model: AdaptiveModel, rows: Examples, stage: StageConfig, run: Run)
     lengths: list[list[np.ndarray]] = [[] for _ in model.exits]
     last = []
     with bar("layers below", len(rows), "texts", run.progress) as shown, run.autocast():
-        for batch in in_batches(rows):
+        for batch in in_batches(rows.encoded.tokens):
             heads = iter(zip(states, lengths, strict=True))
             for layer, read in model.climb(batch, model.token_rule):
                 if layer == model.spec.layers:

@@ -187,7 +187,9 @@ def full_accuracy(model: AdaptiveModel, rows: Examples, output: Output = CLASSES
     """Share of labelled rows that the last rung answers right, nothing pruned; of other outputs 1 - the mean loss."""
     rows = rows.labelled()
     model.eval()
-    logits = np.concatenate([model.full_logits(batch).float().cpu().numpy() for batch in in_batches(rows)])
+    logits = np.concatenate(
+        [model.full_logits(batch).float().cpu().numpy() for batch in in_batches(rows.encoded.tokens)]
+    )
     lost = float(output.loss(output.predictions(logits), rows.labels).sum())
     return (len(rows) - lost) / len(rows)
 
