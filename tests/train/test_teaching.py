@@ -134,16 +134,8 @@ numpy.savez(f"{sys.argv[1]}/{state.process_index}.npz", taught=taught, asked=sum
 
 def test_processes_share_the_asking_and_all_hear_every_answer(tmp_path):
     (tmp_path / "apart.py").write_text(APART)
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--num_processes",
-        "2",
-        "--multi_gpu",
-        "--num_machines",
-    ]
-    command += ["1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch = "-m accelerate.commands.launch --num_processes 2 --multi_gpu --num_machines 1 --main_process_port 0"
+    command = [sys.executable, *launch.split(), *["--mixed_precision", "no", "--dynamo_backend", "no"]]
     tests = Path(__file__).parent
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
     result = subprocess.run(

@@ -187,9 +187,8 @@ def full_accuracy(model: AdaptiveModel, rows: Examples, output: Output = CLASSES
     """Share of labelled rows that the last rung answers right, nothing pruned; of other outputs 1 - the mean loss."""
     rows = rows.labelled()
     model.eval()
-    logits = np.concatenate(
-        [model.full_logits(batch).float().cpu().numpy() for batch in in_batches(rows.encoded.tokens)]
-    )
+    answers = (model.full_logits(batch) for batch in in_batches(rows.encoded.tokens))
+    logits = np.concatenate([answer.float().cpu().numpy() for answer in answers])
     lost = float(output.loss(output.predictions(logits), rows.labels).sum())
     return (len(rows) - lost) / len(rows)
 

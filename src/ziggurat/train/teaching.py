@@ -23,9 +23,9 @@ def taught_by(teacher: AdaptiveModel, rows: Examples, run: Run) -> Examples:
     several processes each asks about a part of the rows and hears the others' answers.
     """
     teacher, said = teacher.eval().to(run.device), list[np.ndarray]()
-    with PartialState().split_between_processes(rows.encoded.tokens) as mine:
-        with bar("teacher", len(mine), "texts", run.progress) as shown, run.autocast():
-            for batch in in_batches(mine):
-                said.append(teacher.full_logits(batch).float().cpu().numpy())
-                shown.update(batch.n_seqs)
+    share = PartialState().split_between_processes(rows.encoded.tokens)
+    with share as mine, bar("teacher", len(mine), "texts", run.progress) as shown, run.autocast():
+        for batch in in_batches(mine):
+            said.append(teacher.full_logits(batch).float().cpu().numpy())
+            shown.update(batch.n_seqs)
     return replace(rows, taught=np.concatenate(gather_object(said)))
