@@ -11,16 +11,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from ziggurat.encoder.lstm import blocks_of, columns, joined, product, run_layer, scaled
-from ziggurat.encoder.mapped import map_tensors
 from ziggurat.encoder.ngrams import check_texts
-from ziggurat.errors import UserError
-from ziggurat.files import whole_file
+from ziggurat.encoder.tier_file import load_tier, save_tier
 
-FORMAT_VERSION = "1"  # of the file
+FORMAT_VERSION = 1  # of the file
 UNKNOWN = 0  # the row that all ids without a row of their own share
 MOST_ROWS = 2**15  # of the vocabulary: the numbers of an int16
 _TOGETHER = 128  # texts that are read at a time: more would leave the processor's cache
@@ -133,22 +129,13 @@ class BilstmTier:
     def save(self, path: Path) -> None:
         """Writes the tier as one safetensors file."""
         names = ("vocabulary", "embedding", "segments", "first", "second", "hidden", "output")
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in names}
-        with whole_file(path) as made:
-            save_file(tensors, made, {"format": "ziggurat bilstm tier", "format_version": FORMAT_VERSION})
+        tensors = {name: getattr(self, name) for name in names}
+        save_tier(path, "bilstm", FORMAT_VERSION, tensors)
 
 
 def load_bilstm_tier(path: Path) -> BilstmTier:
     """A tier from its file, whose pages processes share; UserError if it is missing, broken, or newer."""
-    tensors = map_tensors(path)
-    with safe_open(path, framework="numpy") as file:
-        version = (file.metadata() or {}).get("format_version", "")
-    if version.isdecimal() and int(version) > int(FORMAT_VERSION):
-        raise UserError(f"{path}: format_version {version} is newer than {FORMAT_VERSION}; upgrade ziggurat")
-    try:
-        return BilstmTier(**tensors)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a bilstm tier ({error}); train it again") from None
+    return load_tier(path, "bilstm", FORMAT_VERSION, BilstmTier)
 
 
 def bilstm_flops(shape: BilstmShape, lengths: np.ndarray) -> np.ndarray:

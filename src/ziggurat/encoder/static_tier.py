@@ -10,17 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from ziggurat.data.packing import cumulate
 from ziggurat.data.pieces import SPECIAL
-from ziggurat.encoder.mapped import map_tensors
 from ziggurat.encoder.ngrams import features
-from ziggurat.errors import UserError
-from ziggurat.files import whole_file
+from ziggurat.encoder.tier_file import load_tier, save_tier
 
-FORMAT_VERSION = "1"  # of the file; another way to hash is another version
+FORMAT_VERSION = 1  # of the file; another way to hash is another version
 FEATURES_PER_TOKEN = 4  # at most: a piece, two neighbours, a word and two neighbouring words may end with a token
 LARGEST = 32767  # of the numbers in a row; -LARGEST is the smallest
 
@@ -70,21 +66,12 @@ class StaticTier:
     def save(self, path: Path) -> None:
         """Writes the tier as one safetensors file."""
         tensors = {"weights": self.weights, "scales": self.scales, "bias": self.bias, "kinds": self.kinds}
-        with whole_file(path) as made:
-            save_file(tensors, made, {"format": "ziggurat static tier", "format_version": FORMAT_VERSION})
+        save_tier(path, "static", FORMAT_VERSION, tensors)
 
 
 def load_static_tier(path: Path) -> StaticTier:
     """A tier from its file, whose pages processes share; UserError if it is missing, broken, or newer."""
-    tensors = map_tensors(path)
-    with safe_open(path, framework="numpy") as file:
-        version = (file.metadata() or {}).get("format_version", "")
-    if version.isdecimal() and int(version) > int(FORMAT_VERSION):
-        raise UserError(f"{path}: format_version {version} is newer than {FORMAT_VERSION}; upgrade ziggurat")
-    try:
-        return StaticTier(**tensors)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a static tier ({error}); train it again") from None
+    return load_tier(path, "static", FORMAT_VERSION, StaticTier)
 
 
 def static_flops(n_features: int | np.ndarray, n_classes: int) -> int | np.ndarray:

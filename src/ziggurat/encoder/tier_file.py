@@ -1,0 +1,40 @@
+"""The one safetensors file of a small model's weights, with a version of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from ziggurat.encoder.mapped import map_tensors
+from ziggurat.errors import UserError
+from ziggurat.files import whole_file
+
+Tier = TypeVar("Tier")
+
+
+def save_tier(path: Path, kind: str, version: int, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes a tier of this kind ("static", …) and version of its format."""
+    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    with whole_file(path) as made:
+        save_file(whole, made, {"format": f"ziggurat {kind} tier", "format_version": str(version)})
+
+
+def load_tier(path: Path, kind: str, version: int, make: Callable[..., Tier]) -> Tier:
+    """What `make` makes of the file's tensors, by name, whose pages processes share.
+
+    UserError if the file is missing, broken, newer than `version`, or `make` refuses its tensors.
+    """
+    tensors = map_tensors(path)
+    with safe_open(path, framework="numpy") as file:
+        found = (file.metadata() or {}).get("format_version", "")
+    if found.isdecimal() and int(found) > version:
+        raise UserError(f"{path}: format_version {found} is newer than {version}; upgrade ziggurat")
+    try:
+        return make(**tensors)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a {kind} tier ({error}); train it again") from None
