@@ -26,6 +26,7 @@ PRINTED = {
 }  # fmt: skip
 NAMES = {
     "ltp": "LTP", "manual-thresholds": "manual thresholds", "spatten": "SpAtten", "lat": "LAT", "top": "ToP's scores",
+    "stop-words": "stop words",
     "early-exit": "FastBERT (early-exit)", "s3-entropy": "S3, entropy", "s3-count": "S3, count", "deebert": "DeeBERT",
     "pabee": "PABEE", "magic-pyramid": "Magic Pyramid", "magic-pyramid-shares": "Magic Pyramid by shares",
     "magic-pyramid-joint": "Magic Pyramid, joint",
