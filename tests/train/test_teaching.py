@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -134,14 +135,19 @@ numpy.savez(f"{sys.argv[1]}/{state.process_index}.npz", taught=taught, asked=sum
 
 def test_processes_share_the_asking_and_all_hear_every_answer(tmp_path):
     (tmp_path / "apart.py").write_text(APART)
-    launch = "-m accelerate.commands.launch --num_processes 2 --multi_gpu --num_machines 1 --main_process_port 0"
-    command = [sys.executable, *launch.split(), *["--mixed_precision", "no", "--dynamo_backend", "no"]]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
     tests = Path(__file__).parent
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
-    result = subprocess.run(
-        [*command, tmp_path / "apart.py", tmp_path], capture_output=True, text=True, env=environment, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
+    group |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
+    command = [sys.executable, tmp_path / "apart.py", tmp_path]
+    both = [
+        subprocess.Popen(command, env=os.environ | group | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE)
+        for rank in ("0", "1")
+    ]
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()
     parts = [np.load(tmp_path / f"{rank}.npz") for rank in range(2)]
     assert sorted(int(part["asked"]) for part in parts) == [37, 38]
     wanted = taught_by(pruned(), make_examples(75, 1), ALONE).taught
