@@ -15,7 +15,7 @@ from ziggurat.calibrate.paths import frontier, net_loss
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.calibrate.timing import Costs, Profile
 from ziggurat.errors import UserError
-from ziggurat.jobs.calibration import picture as calibration_picture
+from ziggurat.jobs.calibration import certify
 from ziggurat.jobs.calibration import points as calibration_points
 from ziggurat.jobs.calibration import time as calibration_time
 from ziggurat.jobs.calibration.certify import calibrate
@@ -52,7 +52,7 @@ def steady(calls, *_, **__):
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):
     """A function: folder, file and what is promised in; the result, the page and all that it was made from out."""
-    whole, made = calibration_picture.picture, {}
+    whole, made = certify.picture, {}
 
     def watched(*arguments):
         made["arguments"], made["picture"] = arguments, whole(*arguments)
@@ -69,7 +69,7 @@ def calibrated(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibration_time, "stored_profile", flat_profile)
         patch.setattr(calibration_points, "interleave", steady)
-        patch.setattr(calibration_picture, "picture", watched)
+        patch.setattr(certify, "picture", watched)
         yield run
 
 

@@ -15,7 +15,7 @@ from ziggurat.encoder.folder import write_manifest
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.calibration.picture import write_picture
+from ziggurat.jobs.calibration.picture import picture, write_page
 from ziggurat.jobs.calibration.points import Chosen, Model, Terms, chosen_points
 from ziggurat.jobs.calibration.promises import Promise, certified, refuse_too_few, searched, usable_rungs
 from ziggurat.jobs.calibration.rows import CalibrationRows, calibration_rows
@@ -76,7 +76,7 @@ def calibrate(
     _write(model, classifier, chosen)
     result = _summary(classifier, model, source, promise, rows, chosen, paths, time.key, options)
     if html is not None:
-        write_picture(html, result, classifier, chosen, paths, order, witness, time)
+        write_page(html, result, picture(result, classifier, chosen, paths, order, witness, time))
         result["html"] = str(html)
     return result
 

@@ -38,21 +38,12 @@ from ziggurat.types import Problem
 _COSTLY = 10
 
 
-def write_picture(
-    html: Path,
-    result: Mapping[str, Any],
-    classifier: AdaptiveClassifier,
-    chosen: Sequence[Chosen],
-    paths: Sequence[Sequence[Tried]],
-    order: Seen,
-    witness: Seen,
-    time: PredictedTime,
-) -> None:
-    """Writes the page; `result` is what the calibration returns, `time` predicts for rows of `order`.
+def write_page(html: Path, result: Mapping[str, Any], shown: Picture) -> None:
+    """Writes the page; `result` is what the calibration returns.
 
     UserError where matplotlib is not installed or the file cannot be written.
     """
-    text = page(result, picture(result, classifier, chosen, paths, order, witness, time))
+    text = page(result, shown)
     with whole_file(html) as path:
         path.write_bytes(text.encode("utf-8", "xmlcharrefreplace"))  # a path may hold what is no text
 
@@ -66,7 +57,7 @@ def picture(
     witness: Seen,
     time: PredictedTime,
 ) -> Picture:
-    """What the page shows, as arrays."""
+    """What the page shows, as arrays; `time` predicts for rows of `order`."""
     risk, sure = risk_by_name(result["criterion"], classifier.output), result["confidence"]
     front = shown_frontier(paths)
     full = full_run(witness.runs)
