@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -202,6 +204,16 @@ def test_a_second_run_does_nothing(made, monkeypatch):
     assert made.place.rows.read_bytes() == before
 
 
+def test_rows_of_models_that_are_not_here_do_not_count(made, tmp_path):
+    """A clean checkout has rows and no models: `make reproduce` makes both."""
+    elsewhere = dataclasses.replace(made.place, runs=tmp_path)
+    assert reproduce.missing_rows(elsewhere, METHODS) == METHODS
+    shutil.copytree(made.place.model("full"), elsewhere.model("full"))  # made after its row
+    os.utime(elsewhere.model("full"), (later := time.time() + 60, later))
+    assert "full" in reproduce.missing_rows(elsewhere, METHODS)
+    assert reproduce.missing_rows(made.place, METHODS) == []
+
+
 def test_a_method_that_is_missing_is_added_and_trained_models_are_used_again(made, tmp_path, monkeypatch):
     def stop(*_):
         raise AssertionError("all models are there")
@@ -245,12 +257,23 @@ def test_every_method_has_epochs_for_all_its_stages_and_only_full_trains_the_sta
     assert (recipe.max_length, recipe.seed) == (128, 3)
 
 
+def test_small_sets_start_from_the_encoder_at_a_larger_rate_and_go_on_at_the_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce_models, "load_recipe", load_recipe)
+    small, large = (reproduce_models.Place(tmp_path / data, tmp_path, 0) for data in ("rte", "ag_news"))
+    for method in ("full", "pabee"):
+        assert reproduce_models.recipe_of(method, small).stages[0].learning_rate == reproduce_models.SMALL_RATE
+        assert reproduce_models.recipe_of(method, large).stages[0].learning_rate == 5e-5
+    for method in ("spatten", "magic-pyramid-joint"):
+        shipped = [stage.learning_rate for stage in load_recipe(method).stages[1:]]
+        assert [stage.learning_rate for stage in reproduce_models.recipe_of(method, small).stages] == shipped
+
+
 # --- the table -----------------------------------------------------------------------------------------------------
 
 
 def measured(what, data="rte", accuracy=0.5, fell_back=False, **changes):
     """A row as the tool writes it, as far as the table reads it."""
-    row = {"what": what, "data": data, "split": "validation", "n_accuracy": 1277, "tokens_mean": 64.4}
+    row = {"what": what, "data": data, "split": "validation", "n_accuracy": 1277, "tokens_mean": 64.4, "seed": 0}
     row |= {
         "accuracy": accuracy,
         "accuracy_low": accuracy - 0.05,
@@ -274,22 +297,29 @@ def test_a_line_is_what_was_measured_with_the_papers_figures_beside_it():
 
 
 def test_several_seeds_become_their_mean_and_the_title_says_how_many():
-    rows = [measured("ltp", accuracy=accuracy, flops_gain=gain) for accuracy, gain in ((0.4, 1.0), (0.5, 2.0))]
+    seeds = ((0.4, 1.0), (0.5, 2.0))
+    rows = [measured("ltp", accuracy=right, flops_gain=gain, seed=seed) for seed, (right, gain) in enumerate(seeds)]
     text = reproduction_table.tables(rows)
     assert "on average, mean of 2 seeds)" in text
     assert lines_of(text) == ["| LTP | 45.00 | 40.0 to 50.0 | 1.250 | 25.00 | 1.50 | 1.50 | 67.8, 1.50 |"]
 
 
 def test_a_line_of_fewer_seeds_than_others_says_so():
-    text = reproduction_table.tables([measured("full"), measured("full"), measured("ltp")])
+    text = reproduction_table.tables([measured("full"), measured("full", seed=1), measured("ltp")])
     assert [line.split("|")[1].strip() for line in lines_of(text)] == ["full", "LTP (seeds: 1)"]
 
 
 def test_a_method_that_fell_back_at_every_seed_says_so():
     note = "nothing within one point"
     assert note in reproduction_table.tables([measured("lat", fell_back=True)])
-    assert note in reproduction_table.tables([measured("lat", fell_back=True)] * 2)
-    assert note not in reproduction_table.tables([measured("lat", fell_back=True), measured("lat")])
+    assert note in reproduction_table.tables([measured("lat", fell_back=True, seed=seed) for seed in (0, 1)])
+    assert note not in reproduction_table.tables([measured("lat", fell_back=True), measured("lat", seed=1)])
+
+
+def test_of_several_rows_for_one_seed_the_last_counts():
+    text = reproduction_table.tables([measured("full", accuracy=0.9), measured("full", accuracy=0.5)])
+    assert "seeds" not in text
+    assert lines_of(text)[0].startswith("| full | 50.00 ")
 
 
 def test_each_data_set_has_its_own_table_and_its_own_printed_figures():

@@ -36,9 +36,12 @@ RULE = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
-    """One table per data set and one line per method, in the order of EPOCHS and METHODS; seeds become their mean."""
+    """One table per data set and one line per method, in the order of EPOCHS and METHODS; seeds become their mean.
+
+    Of several rows for one seed the last counts.
+    """
     grouped: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
+    for row in {(row["data"], row["what"], row["seed"]): row for row in rows}.values():
         grouped[row["data"]][row["what"]].append(row)
     known = list(EPOCHS)
     order = sorted(grouped, key=lambda data: known.index(data) if data in known else len(known))
