@@ -2,7 +2,7 @@
 
 Each method starts from the same fine-tuned model, takes its epochs after MP Table 2, is set to the cheapest setting
 that stays within one point of that model on rows that trained nothing, and is reported on the test rows. What is
-finished here stays. Rows that came with the checkout are of models that are elsewhere: the table shows newer ones instead.
+finished here stays. Rows that came with the checkout are of models that are elsewhere; the table shows newer ones.
 """
 
 from __future__ import annotations
