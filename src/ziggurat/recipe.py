@@ -40,10 +40,10 @@ class StageConfig:
     max_gradient: float = 1.0  # norm to which gradients are clipped
     evaluations: int = 2  # how often per epoch the select rows are looked at, and a checkpoint kept
     label_weight: float = 0.0  # heads, distil: share of cross-entropy against labels beside the KL divergence
-    threshold_learning_rate: float = 5e-3  # soft: of the thresholds
+    threshold_learning_rate: float = 5e-3  # soft: of the thresholds, in the unit of relative scores
     vocabulary_learning_rate: float = 2e-2  # soft: of the vocabulary's scores
     regularisation: float = 0.1  # soft: λ, weight of the mean share of tokens that are left (LTP eq. 3.11, MP eq. 9)
-    temperature: float = 0.1  # soft: T of the mask in the unit of the scores; falls in a line to `final_temperature`
+    temperature: float = 0.1  # soft: T of the mask, of relative scores; falls evenly to `final_temperature`
     final_temperature: float | None = None  # soft: T at the end; None = it does not fall
     fade_attention: bool = True  # soft: masks also fade a token in the next attention; false = as in the papers
     reverse_kl: bool = False  # heads: KL(student ‖ teacher) as MP eq. 3 is printed, not KL(teacher ‖ student)

@@ -16,10 +16,12 @@ from ziggurat.encoder.soft import regularisation_from_ltp, soft_logits
 from ziggurat.policies.prune import (
     FROM_OTHERS,
     SCALES,
+    SCORES,
     TokenRule,
     above,
     linear_schedule,
     only_first,
+    rescale,
     top_count,
     top_share,
     without_repeats,
@@ -177,6 +179,9 @@ def test_claim_3_a_share_that_rounds_to_no_token_leaves_the_first(tiny_model):
 
 def test_claim_5_counts_never_rise_even_with_negative_thresholds(tiny_model, ragged_tokens):
     rule = TokenRule(above, np.array([1.0, -5.0, 1.1, -np.inf]))
+    read_by_feed_forward = []  # tokens leave between attention and what follows it
+    for layer in tiny_model.encoder.layers:
+        layer.up.register_forward_pre_hook(lambda _, states: read_by_feed_forward.append(len(states[0])))
     with torch.no_grad():
         states = tiny_model.embed(pack(ragged_tokens))
         positions = [set(zip(np.repeat(states.rows, states.lengths), states.positions, strict=True))]
@@ -184,6 +189,7 @@ def test_claim_5_counts_never_rise_even_with_negative_thresholds(tiny_model, rag
             states = tiny_model.layer(layer, states, rule)
             positions.append(set(zip(np.repeat(states.rows, states.lengths), states.positions, strict=True)))
     assert all(later <= earlier for earlier, later in itertools.pairwise(positions))
+    assert [len(layer) for layer in positions[1:]] == read_by_feed_forward
     assert (
         len(positions[1]) < len(positions[0]) and positions[1] == positions[2] and len(positions[3]) < len(positions[2])
     )
@@ -233,8 +239,9 @@ def test_scores_come_with_the_same_context_as_fused_attention(tiny_model, ragged
         assert torch.allclose(layer.scored_context(states)[0], layer.context(states), atol=1e-5)
 
 
-def test_claim_7_the_soft_forward_ends_in_the_hard_one_as_t_falls(make_pruned, ragged_tokens):
-    model = make_pruned(PruningConfig(final=1.2, vocabulary=0.9))
+@pytest.mark.parametrize("score", SCORES)
+def test_claim_7_the_soft_forward_ends_in_the_hard_one_as_t_falls(make_pruned, ragged_tokens, score):
+    model = make_pruned(PruningConfig(final=1.2, vocabulary=0.9, score=score))
     batch = pack(ragged_tokens)
     with torch.no_grad():
         model.pruning.vocabulary.copy_(torch.linspace(-3e4, 3e4, 54).roll(7))
@@ -245,6 +252,32 @@ def test_claim_7_the_soft_forward_ends_in_the_hard_one_as_t_falls(make_pruned, r
             gaps.append(float((logits - hard).abs().max()))
     assert gaps[-1] < 1e-3 < gaps[0]
     assert masks[-1].min() == 0 and masks[-1].max() == 1
+
+
+@pytest.mark.parametrize("scale", [scale for scale in SCALES if scale != "paper"])
+def test_t_means_the_same_in_every_scale(make_pruned, ragged_tokens, scale):
+    """Of `paper` a text's unit is its own, so that no one threshold is the same."""
+    batch = pack(ragged_tokens)
+    final = rescale(1.2, "relative", scale, 10).item()
+    models = make_pruned(PruningConfig(final=1.2)), make_pruned(PruningConfig(final=final, scale=scale))
+    with torch.no_grad():
+        masks = [torch.stack(soft_logits(model, batch, 0.1)[1]) for model in models]
+    assert torch.allclose(*masks, atol=1e-5)
+    assert 0.1 < masks[0][2].mean() < 0.9
+
+
+@pytest.mark.parametrize("fade", [True, False])
+def test_a_threshold_below_zero_can_come_back_and_zero_stands_for_none(make_pruned, ragged_tokens, fade):
+    model = make_pruned(PruningConfig(per_layer=(0.5, 0.5, 0.0, None)))
+    with torch.no_grad():
+        model.pruning.values[0] = -0.01
+    _, masks = soft_logits(model, pack(ragged_tokens), 0.5, fade)
+    torch.stack(masks).mean().backward()
+    gradient = model.pruning.values.grad
+    assert gradient[0] < 0 and gradient[1] < 0 and gradient[2] == 0  # a larger threshold leaves less
+    assert model.token_rule.prunes(1) is False
+    others = masks[2][masks[1] < 1]
+    assert (others < 1).all() if fade else (masks[2] == 1).all()  # what faded stays so, or is a mask of each layer
 
 
 def test_claim_10_thresholds_start_on_a_line_from_one_lth_to_the_last():

@@ -1,10 +1,12 @@
 import dataclasses
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ziggurat.calibrate.temperature import fit_temperatures
 from ziggurat.cli.text import training_text
@@ -14,8 +16,9 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.training.choosing import with_operating_points
 from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.teachers import refuse_random_answers
 from ziggurat.jobs.training.train import adapt_classifier, train_classifier
-from ziggurat.recipe import load_recipe
+from ziggurat.recipe import PruningConfig, StageConfig, load_recipe
 from ziggurat.train import loop
 from ziggurat.train.pipeline import Fit, fit_folder
 
@@ -204,6 +207,57 @@ def test_adapt_refuses_labels_that_the_checkpoint_does_not_have(tiny_checkpoint,
 def test_adapt_refuses_a_recipe_that_would_retrain(tiny_checkpoint, rows_file, tiny_recipe, tmp_path):
     with pytest.raises(UserError, match="regular"):
         adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", str(tiny_recipe), QUIET)
+
+
+SOFT, HARD, HEADS, REGULAR = (StageConfig(kind, 1.0, 1e-3) for kind in ("soft", "hard", "heads", "regular"))
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        (HEADS,),
+        (dataclasses.replace(HARD, distillation=0.5), HEADS),
+        (HARD, dataclasses.replace(HEADS, distillation=1.0)),
+    ],
+)
+def test_train_refuses_stages_that_would_learn_from_random_answers(stages, tiny_checkpoint, rows_file, tmp_path):
+    encoder = shutil.copytree(tiny_checkpoint, tmp_path / "encoder")
+    tensors = load_file(encoder / "model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier")},
+        encoder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    recipe = dataclasses.replace(load_recipe("manual-thresholds"), stages=stages, head_layers=None)
+    taught = dataclasses.replace(recipe, stages=(REGULAR, *stages))
+    refuse_random_answers(recipe, tiny_checkpoint)  # it has a classifier
+    refuse_random_answers(taught, encoder)
+    with pytest.raises(UserError, match="put a stage 'regular' first"):
+        train_classifier(str(rows_file), tmp_path / "model", recipe, str(encoder), QUIET)
+    assert not (tmp_path / "model.training").exists()
+
+
+def test_train_refuses_heads_on_a_backbone_that_is_fine_tuned_afterwards(tiny_checkpoint, rows_file, tmp_path):
+    recipe = dataclasses.replace(load_recipe("early-exit"), stages=(HEADS, REGULAR))
+    with pytest.raises(UserError, match="'regular' stands behind 'heads'"):
+        train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+
+
+def test_a_folder_of_a_stage_is_gone_on_from_with_what_it_has_learned_of_pruning(tiny_checkpoint, rows_file, tmp_path):
+    def train(name, model, *stages, **pruning):
+        recipe = dataclasses.replace(load_recipe("ltp"), stages=stages, pruning=PruningConfig(**pruning), select=0.3)
+        train_classifier(str(rows_file), tmp_path / name, recipe, str(model), QUIET)
+        return load_file(tmp_path / name / "ziggurat.safetensors")["pruning.values"]
+
+    soft = dataclasses.replace(SOFT, threshold_learning_rate=0.05)
+    learned = train("soft", tiny_checkpoint, soft, final=0.6, vocabulary=0.9)
+    assert not torch.allclose(learned, torch.tensor([0.15, 0.3, 0.45, 0.6]), atol=0.01)
+    # Nor is it asked to learn a vocabulary that it knows.
+    assert torch.equal(train("hard", tmp_path / "soft", HARD, final=0.6, vocabulary=0.9), learned)
+    other = train("other", tmp_path / "soft", HARD, final=0.8)
+    assert torch.allclose(other, torch.tensor([0.2, 0.4, 0.6, 0.8]))
+    with pytest.raises(UserError, match="nothing has learned the vocabulary"):
+        train("unlearned", tmp_path / "soft", HARD, final=0.8, vocabulary=0.9)
 
 
 def test_train_refuses_rows_without_labels(tiny_checkpoint, tiny_recipe, tmp_path):

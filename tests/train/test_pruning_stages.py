@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from conftest import SPEC
+from ziggurat.data.tokenize import Encoded
+from ziggurat.encoder.dropout import Dropout
 from ziggurat.encoder.int8 import Int8Linear
 from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.pruning import ALWAYS_READ
+from ziggurat.encoder.soft import soft_logits
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train.batches import Examples, collate, packed
@@ -65,8 +69,15 @@ def test_claim_9_hard_and_heads_leave_every_threshold_bit_for_bit(train_rows, se
     assert {name.split(".")[0] for name in changed(before, model)} == {"exits"}
 
 
-def test_claim_9_thresholds_have_their_own_rate_and_no_decay(train_rows, select_rows, stage, run):
+def test_claim_9_thresholds_have_their_own_rate_and_no_decay(train_rows, select_rows, stage, run, monkeypatch):
     model = pruned(vocabulary=0.9)
+    seen, optimizer = [], torch.optim.AdamW
+
+    def watched(groups, **rest):
+        seen.extend(groups)
+        return optimizer(groups, **rest)
+
+    monkeypatch.setattr(torch.optim, "AdamW", watched)
     config = dataclasses.replace(
         stage, kind="soft", threshold_learning_rate=0.0, vocabulary_learning_rate=0.0, weight_decay=0.5
     )
@@ -77,6 +88,9 @@ def test_claim_9_thresholds_have_their_own_rate_and_no_decay(train_rows, select_
     soft(model, train_rows, select_rows, config, run)
     assert torch.equal(model.pruning.values, values)
     assert torch.equal(model.pruning.vocabulary, expected)
+    decays = {id(mine): group["weight_decay"] for group in seen for mine in group["params"]}
+    assert decays[id(model.pruning.values)] == decays[id(model.pruning.vocabulary)] == 0
+    assert decays[id(model.encoder.layers[0].up.weight)] == 0.5
     assert any(name.startswith("encoder.") for name in changed(before, model))
 
 
@@ -86,6 +100,47 @@ def test_the_vocabulary_learns_which_words_say_nothing(train_rows, select_rows, 
     config = dataclasses.replace(stage, kind="soft", epochs=4, regularisation=3.0, vocabulary_learning_rate=0.2)
     soft(model, train_rows, select_rows, config, run)
     assert model.token_rule.vocabulary.mean() < 0.5
+
+
+@torch.no_grad()
+def test_claim_8_the_loss_is_the_labels_and_lambda_times_the_mean_mask(train_rows):
+    model = pruned(final=1.2)
+    for part in model.modules():
+        if isinstance(part, Dropout):
+            part.share = 0.0
+    for layer in model.encoder.layers:
+        layer.attention_dropout = 0.0
+    few = collate([train_rows[i] for i in range(12)])
+    twice = collate([train_rows[i] for i in range(12)] * 2)
+    _, masks = soft_logits(model, packed(few["states"], few["lengths"]), 0.4)
+    left = float(torch.stack([mask.mean() for mask in masks]).mean())
+    for batch in (few, twice):
+        losses = [
+            float(Soft(model, StageConfig("soft", 1, 1e-3, temperature=0.4, regularisation=weight))(**batch)["loss"])
+            for weight in (0.0, 1.0)
+        ]
+        assert losses[1] - losses[0] == pytest.approx(left, abs=1e-5)
+    assert 0.1 < left < 0.9
+
+
+def test_a_threshold_rate_is_in_the_unit_of_the_scale(train_rows, select_rows, stage, run):
+    moved = {}
+    for scale, final in (("relative", 0.6), ("ltp-code", 0.6 / 128)):
+        model = pruned(final=final, scale=scale)
+        start = model.pruning.values.detach().clone()
+        config = dataclasses.replace(stage, kind="soft", regularisation=1.0, threshold_learning_rate=0.02)
+        soft(model, train_rows, select_rows, config, dataclasses.replace(run, folder=run.folder / scale))
+        moved[scale] = (model.pruning.values.detach() - start)[:2] * (128 if scale == "ltp-code" else 1)
+    assert torch.allclose(*moved.values(), rtol=0.1)
+    assert moved["relative"].min() > 0.01
+
+
+def test_where_all_thresholds_are_zero_none_learns(train_rows, select_rows, stage, run):
+    model, asked = pruned(final=0.0, vocabulary=0.9), []
+    model.encoder.embeddings.register_forward_pre_hook(lambda *_: asked.append(model.pruning.values.requires_grad))
+    soft(model, train_rows, select_rows, dataclasses.replace(stage, kind="soft"), run)
+    assert asked and not asked[-1]
+    assert not model.pruning.values.any()
 
 
 def test_t_falls_by_the_same_factor_from_first_to_last():
@@ -128,6 +183,18 @@ def test_special_entries_are_read_for_ever(train_rows, select_rows, stage, run):
     soft(model, train_rows, select_rows, config, run)
     assert model.token_rule.vocabulary[39]
     assert not model.token_rule.vocabulary[3:39].all()
+
+
+def test_separators_between_pairs_are_special_too(train_rows, run):
+    """RoBERTa's pairs: the last entry of each text stands twice within it as well."""
+    model = pruned(vocabulary=0.3)
+    pairs = [np.concatenate([row[:2], row[[-1, -1]], row[2:]]) for row in train_rows.encoded.tokens]
+    for tokens in pairs:
+        tokens[0, 0], tokens[[2, 3, -1], 0] = 37, 39
+    tokens = Encoded(pairs, train_rows.encoded.truncated)
+    start_vocabulary(model, dataclasses.replace(train_rows, encoded=tokens), run.device)
+    special = model.pruning.vocabulary.detach() == ALWAYS_READ
+    assert special.nonzero().flatten().tolist() == [37, 39]
 
 
 def test_guess_learns_the_order_of_the_upper_half_and_nothing_else(train_rows, select_rows, stage, run):

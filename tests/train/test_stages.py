@@ -7,6 +7,7 @@ from rows_for_training import make_examples
 from transformers import Trainer
 
 from ziggurat.errors import UserError
+from ziggurat.train import stages
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.criteria import accuracy
 from ziggurat.train.stages import full_accuracy, heads, regular, stage_of
@@ -57,7 +58,9 @@ def test_labels_do_not_matter_to_the_default_heads_stage(model, train_rows, sele
     assert not changed(weights(model), twin)
 
 
-def test_claim_20_the_teacher_is_in_evaluation_mode(model, train_rows, select_rows, stage, run):
+@pytest.mark.parametrize("kept", [True, False])
+def test_claim_20_the_teacher_is_in_evaluation_mode(model, train_rows, select_rows, stage, run, monkeypatch, kept):
+    monkeypatch.setattr(stages, "worth_keeping", lambda *_: kept)
     modes = []
     hook = model.encoder.layers[0].register_forward_hook(lambda module, *_: modes.append(module.training))
     heads(model, train_rows, select_rows, stage, run)

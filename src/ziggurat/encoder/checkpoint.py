@@ -67,6 +67,21 @@ def load_hf(
     return model
 
 
+def learned_pruning(model: AdaptiveModel, folder: Path) -> tuple[str, ...]:
+    """Takes over what a folder of ours has learned of the same pruning; the stages that it has been through.
+
+    () = it knows nothing of that: another rule, or none.
+    """
+    manifest = layout.read_manifest(folder)
+    if model.pruning is None or manifest.pruning != model.pruning.config:
+        return ()
+    extras = _read_tensors(folder / layout.EXTRAS)
+    model.load_state_dict(
+        {name: tensor for name, tensor in extras.items() if name.startswith(layout.PRUNING_PREFIX)}, strict=False
+    )
+    return tuple(manifest.training.get("stages", ()))
+
+
 def _fresh(
     spec: EncoderSpec,
     n_classes: int,

@@ -59,10 +59,19 @@ def _view(content: np.ndarray, entry: dict[str, object]) -> np.ndarray:
     return tensor.astype(np.float32) if kind in (np.float16, np.float64) else tensor
 
 
+def has_classifier(folder: Path) -> bool:
+    """Whether a checkpoint has the weights of its architecture's own classifier."""
+    return not _missing_classifier(folder)
+
+
+def _missing_classifier(folder: Path) -> list[str]:
+    spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained"))
+    return missing_classifier(map_tensors(folder / WEIGHTS), spec)
+
+
 def require_classifier(folder: Path) -> None:
     """UserError for a checkpoint without a classifier's weights, whose answers would be those of a random one."""
-    spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained"))
-    if missing := missing_classifier(map_tensors(folder / WEIGHTS), spec):
+    if missing := _missing_classifier(folder):
         raise UserError(
             f"{folder}: has no {missing[0]!r}; adapt takes a fine-tuned classifier, "
             "fine-tune this encoder with `ziggurat train --model`"

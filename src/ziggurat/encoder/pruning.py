@@ -34,19 +34,34 @@ class TokenPruning(nn.Module):
         values = self.values.detach().double().cpu().numpy()
         return TokenRule(prune.KINDS[self.config.kind], values, self.config.score, self.config.scale, read)
 
-    def predicted(self, layer: int, batch: PackedBatch) -> Tensor:
-        """Scores (n_tokens) guessed from the states that enter layer 1 … L; their mean over a sequence is 1."""
+    def fades(self, layer: int) -> bool:
+        """Whether tokens fade at layer 1 … L in the soft forward.
+
+        Where a threshold has been learned down to 0 or less nothing leaves, but they still do: else nothing would bring
+        it back. 0 from the start stands for none.
+        """
+        value = float(self.values.detach()[layer - 1])
+        return not (np.isnan(value) or value == 0)
+
+    def predicted(self, layer: int, batch: PackedBatch, active: Tensor | None = None) -> Tensor:
+        """Scores (n_tokens) guessed from the states that enter layer 1 … L; their mean over a sequence is 1.
+
+        With `active` (n_tokens) in (0, 1] it is the mean weighted by that: of tokens that have faded less.
+        """
         raw = self.guesses[layer - 1](batch.states).squeeze(-1).float()
         owner = _owners(batch).to(raw.device)
         # Softmax within each sequence, times its length. The largest is taken out first: exp must not overflow.
         peak = raw.new_full((batch.n_seqs,), float("-inf")).scatter_reduce(0, owner, raw.detach(), "amax")
-        return per_sequence_mean_one((raw - peak[owner]).exp(), batch)
+        return per_sequence_mean_one((raw - peak[owner]).exp(), batch, active)
 
     def soft_mask(self, layer: int, scores: Tensor, batch: PackedBatch, temperature: float) -> Tensor:
-        """σ((score − θ) / T) of each token, 1 for the first of a sequence: (n_tokens) → (n_tokens)."""
+        """σ((score − θ) / T) of each token, 1 for the first of a sequence: (n_tokens) → (n_tokens).
+
+        T is that of `relative` scores, and taken in the unit of the scale.
+        """
         factor = prune.SCALES[self.config.scale](batch.original)
         unit = torch.from_numpy(np.repeat(factor, batch.lengths)).to(scores)
-        return spare_first(torch.sigmoid((scores * unit - self.values[layer - 1]) / temperature), batch)
+        return spare_first(torch.sigmoid((scores * unit - self.values[layer - 1]) / (temperature * unit)), batch)
 
     def soft_reading(self, batch: PackedBatch, temperature: float) -> Tensor:
         """σ(v / T) of each token's vocabulary entry: (n_tokens, 2) ids → (n_tokens)."""
@@ -81,11 +96,12 @@ def spare_first(mask: Tensor, batch: PackedBatch) -> Tensor:
     return mask.index_fill(0, first, 1.0)
 
 
-def per_sequence_mean_one(values: Tensor, batch: PackedBatch) -> Tensor:
-    """Positive numbers (n_tokens) over their sequence's mean."""
+def per_sequence_mean_one(values: Tensor, batch: PackedBatch, weights: Tensor | None = None) -> Tensor:
+    """Positive numbers (n_tokens) over their sequence's mean, weighted by `weights` (n_tokens) if given."""
     owner = _owners(batch).to(values.device)
-    sums = values.new_zeros(batch.n_seqs).index_add(0, owner, values)
-    return values * (torch.from_numpy(batch.lengths).to(values) / sums)[owner]
+    weights = torch.ones_like(values) if weights is None else weights
+    sums, counts = (values.new_zeros(batch.n_seqs).index_add(0, owner, part) for part in (weights * values, weights))
+    return values * (counts / sums)[owner]
 
 
 def _owners(batch: PackedBatch) -> Tensor:

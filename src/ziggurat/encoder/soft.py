@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ziggurat.data.packing import PackedBatch
@@ -33,16 +34,14 @@ def soft_logits(
         alive = pruning.soft_reading(batch, 1.0)  # the entries' scores are logits: their unit is T
         masks.append(alive)
         states = states.with_states(states.states * alive[:, None])
-    rule = pruning.rule()
     for layer, module in enumerate(model.encoder.layers, start=1):
         seen = alive if fade_attention else None
         context, scores = module.scored_context(states, score == FROM_OTHERS, seen)
         if score == PREDICTED:
-            scores = pruning.predicted(layer, states)
+            scores = pruning.predicted(layer, states, seen)
         output = module.finish(states, context)
-        if rule.prunes(layer):
-            mask = pruning.soft_mask(layer, scores, batch, temperature)
-            alive = alive * mask if fade_attention else mask
+        mask = pruning.soft_mask(layer, scores, batch, temperature) if pruning.fades(layer) else torch.ones_like(alive)
+        alive = alive * mask if fade_attention else mask
         masks.append(alive)
         weight = alive[:, None].to(output.states.dtype)
         if restores:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from ziggurat.encoder.checkpoint import head_places
@@ -14,10 +16,11 @@ from ziggurat.train.stages import UNPRUNED_STAGES, refuse_misfit, stage_of
 from ziggurat.train.students import student_spec
 
 
-def refuse_misfits(recipe: Recipe, spec: EncoderSpec) -> None:
+def refuse_misfits(recipe: Recipe, spec: EncoderSpec, known: Collection[str] = ()) -> None:
     """UserError, with the fix, for stages, pruning or search that cannot work with each other and this encoder.
 
-    `spec` is that of the model before any stage: the teacher's where the recipe makes a student.
+    `spec` is that of the model before any stage: the teacher's where the recipe makes a student. `known` are the stages
+    in which the model has learned of this pruning before.
     """
     for stage in recipe.stages:
         stage_of(stage.kind)
@@ -28,7 +31,8 @@ def refuse_misfits(recipe: Recipe, spec: EncoderSpec) -> None:
     has_exits = bool(range(1, spec.layers) if recipe.head_layers is None else recipe.head_layers)
     for stage in recipe.stages:
         refuse_misfit(stage.kind, recipe.pruning, has_exits)
-    _refuse_unlearned(recipe)
+    _refuse_unlearned(recipe, known)
+    _refuse_stale_heads(recipe)
     if recipe.search is not None and (recipe.pruning is None or recipe.pruning.kind != "share"):
         raise UserError(
             f"recipe {recipe.name!r}: [search] looks for shares of tokens that stay; "
@@ -58,9 +62,9 @@ def _refuse_student(recipe: Recipe) -> None:
             raise UserError(f"stage 'theseus' swaps layers with the teacher; leave `{key}` out of the [student] table")
 
 
-def _refuse_unlearned(recipe: Recipe) -> None:
+def _refuse_unlearned(recipe: Recipe, known: Collection[str]) -> None:
     """UserError for a stage that prunes by scores which no stage before it has learned."""
-    learned: set[str] = set()
+    learned = set(known)
     for stage in recipe.stages:
         prunes = recipe.pruning is not None and stage.kind not in UNPRUNED_STAGES
         if prunes and recipe.pruning.score == PREDICTED and "guess" not in learned:
@@ -70,6 +74,13 @@ def _refuse_unlearned(recipe: Recipe) -> None:
         learned.add(stage.kind)
         if prunes and recipe.pruning.vocabulary is not None and "soft" not in learned:
             raise UserError(f"stage {stage.kind!r}: nothing has learned the vocabulary; put a stage 'soft' before")
+
+
+def _refuse_stale_heads(recipe: Recipe) -> None:
+    """UserError for exit heads that learn from a model which is fine-tuned afterwards."""
+    kinds = [stage.kind for stage in recipe.stages]
+    if "heads" in kinds and "regular" in kinds[kinds.index("heads") :]:
+        raise UserError("stage 'regular' stands behind 'heads' and would change what its exit heads read; put it first")
 
 
 def _refuse_numbers(pruning: PruningConfig, n_layers: int, max_length: int) -> None:

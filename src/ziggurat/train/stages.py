@@ -12,7 +12,7 @@ from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.policies.outputs import CLASSES, Output
-from ziggurat.policies.prune import PREDICTED
+from ziggurat.policies.prune import PREDICTED, SCALES
 from ziggurat.recipe import STUDENT_STAGES, PruningConfig, StageConfig
 from ziggurat.train.batches import Examples, in_batches
 from ziggurat.train.criteria import CRITERIA, Metric
@@ -55,7 +55,13 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     if pruning.config.vocabulary is not None and not run.finished:
         start_vocabulary(model, train, run.device)
     only_train(model, (model.encoder, model.classifier, pruning))
-    own_rates = {"pruning.values": stage.threshold_learning_rate, "pruning.vocabulary": stage.vocabulary_learning_rate}
+    # Thresholds of 0 stand for none, and several processes wait for the gradient of whatever learns.
+    pruning.values.requires_grad_(any(pruning.fades(layer) for layer in range(1, model.spec.layers + 1)))
+    unit = float(SCALES[pruning.config.scale](train.encoded.lengths).mean())
+    own_rates = {
+        "pruning.values": unit * stage.threshold_learning_rate,
+        "pruning.vocabulary": stage.vocabulary_learning_rate,
+    }
     keep = Keep.last(metric_of(model))
     fit(Soft(model, stage), train.labelled(), select.labelled(), stage, run, keep, own_rates)
     return model

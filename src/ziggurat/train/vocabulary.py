@@ -18,24 +18,24 @@ _ROWS = 4096  # that are looked at
 def start_vocabulary(model: AdaptiveModel, rows: Examples, device: torch.device) -> None:
     """Sets each entry's score to the logarithm of its mean `hold`, 0 where the recipe's share of the tokens is above.
 
-    So that share is read before anything is learned. Entries at the first or last place of most texts that they occur
-    in are special ([CLS], [SEP]): always read.
+    So that share is read before anything is learned. Entries at the first, or at the last, place of every text are
+    special ([CLS], [SEP], RoBERTa's </s>, which stands between pairs as well): always read.
     """
     pruning = model.pruning
     model.to(device).eval().requires_grad_(False)
-    held, seen, edge = (np.zeros(model.spec.vocabulary) for _ in range(3))
+    held, seen, first, last = (np.zeros(model.spec.vocabulary) for _ in range(4))
     tokens = rows.encoded.tokens[:_ROWS]
     for start in range(0, len(tokens), _BATCH):
         batch = pack(tokens[start : start + _BATCH])
         ids = batch.states[:, 0]
         np.add.at(held, ids, hold(model, batch))
         np.add.at(seen, ids, 1)
-        np.add.at(edge, ids[batch.cu_seqlens[:-1]], 1)
-        np.add.at(edge, ids[batch.cu_seqlens[1:] - 1], 1)
+        np.add.at(first, ids[batch.cu_seqlens[:-1]], 1)
+        np.add.at(last, ids[batch.cu_seqlens[1:] - 1], 1)
     mean = (held + 2 * _PRIOR * held.sum() / seen.sum()) / (seen + _PRIOR)
     with torch.no_grad():
         pruning.vocabulary.copy_(torch.from_numpy(np.log(mean / _border(mean, seen, pruning.config.vocabulary))))
-    pruning.always_read(np.flatnonzero(edge > 0.4 * np.maximum(seen, 1)).tolist())
+    pruning.always_read(np.flatnonzero((first == len(tokens)) | (last == len(tokens))).tolist())
 
 
 def hold(model: AdaptiveModel, batch: PackedBatch) -> np.ndarray:

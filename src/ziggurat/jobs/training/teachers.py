@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.encoder.folder import Manifest
+from ziggurat.encoder.mapped import has_classifier
 from ziggurat.errors import UserError
-from ziggurat.recipe import LABEL_FREE_STAGES, STUDENT_STAGES, Recipe
+from ziggurat.recipe import BACKBONE_STAGES, LABEL_FREE_STAGES, STUDENT_STAGES, Recipe
 
 
 def with_teacher(recipe: Recipe) -> Recipe:
@@ -43,6 +45,22 @@ def refuse_untaught(recipe: Recipe) -> None:
             f"recipe {recipe.name!r}: nothing trains the student's teacher; put a stage 'regular' first, "
             "or give a trained one with --teacher"
         )
+
+
+def refuse_random_answers(recipe: Recipe, folder: Path) -> None:
+    """UserError for a stage that learns from the answers of an encoder which nothing has taught to answer yet."""
+    taught, plain = False, False
+    for stage in recipe.stages:
+        needs_plain = stage.distillation > 0 and stage.kind not in STUDENT_STAGES
+        if (needs_plain and not plain) or (stage.kind == "heads" and not taught):
+            if not has_classifier(folder):
+                raise UserError(
+                    f"recipe {recipe.name!r}: stage {stage.kind!r} learns from a classifier's answers, {folder} has "
+                    "none; put a stage 'regular' first, or give a fine-tuned classifier with --model"
+                )
+            return
+        plain = plain or stage.kind in ("regular", *STUDENT_STAGES)
+        taught = taught or stage.kind in BACKBONE_STAGES
 
 
 def refuse_other_task(name: str, teacher: Manifest, rows: Dataset, recipe: Recipe) -> None:

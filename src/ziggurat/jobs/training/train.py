@@ -34,7 +34,13 @@ from ziggurat.jobs.training.fitting import (
     summary,
 )
 from ziggurat.jobs.training.small import train_small
-from ziggurat.jobs.training.teachers import refuse_other_task, refuse_untaught, with_checkpoint, with_teacher
+from ziggurat.jobs.training.teachers import (
+    refuse_other_task,
+    refuse_random_answers,
+    refuse_untaught,
+    with_checkpoint,
+    with_teacher,
+)
 from ziggurat.recipe import BACKBONE_STAGES, Recipe, load_recipe
 from ziggurat.types import Problem
 
@@ -66,6 +72,7 @@ def train_classifier(
         return _taught(teacher, source, out, recipe, model, options)
     refuse_untaught(recipe)
     backbone = packaged_encoder() if model is None else local_folder(model)
+    refuse_random_answers(recipe, backbone)
     if recipe.tiers:
         return _make_cascade(source, recipe, backbone, out, options)
     roles = read_roles(source, recipe, options.columns, problem=options.problem)
