@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ziggurat.errors import UserError
-from ziggurat.files import refuse_full_folder, whole_file, whole_folder
+from ziggurat.files import refuse_full_folder, require_target, whole_file, whole_folder
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions are POSIX's")
 
@@ -137,3 +137,49 @@ def test_an_error_without_a_known_fix_is_not_dressed_up(tmp_path):
 def test_writing_a_file_over_a_folder_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="it is a folder"), whole_file(tmp_path / ".") as path:
         path.write_text("x")
+
+
+@posix
+def test_a_link_keeps_pointing_and_a_file_keeps_its_mode(tmp_path):
+    real, link = tmp_path / "real.txt", tmp_path / "link.txt"
+    real.write_text("old")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    with whole_file(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink() and real.read_text() == "new" and mode(real) == 0o600
+    assert names(tmp_path) == ["link.txt", "real.txt"]
+
+
+@posix
+def test_a_new_file_heeds_the_umask(tmp_path):
+    before = os.umask(0o077)
+    try:
+        with whole_file(tmp_path / "a.txt") as temporary:
+            temporary.write_text("mine")
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "a.txt") == 0o600
+
+
+@posix
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with whole_file(pipe) as temporary:
+        temporary.write_text("through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and names(tmp_path) == ["pipe"]
+
+
+def test_a_target_that_cannot_be_is_known_before_the_work(tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text("{}")
+    require_target(tmp_path / "new" / "folder" / "out.jsonl", data)
+    require_target(data, "hf:some/rows@train")
+    for target, says in ((data, "is what is read"), (tmp_path, "it is a folder"), (data / "out", "part of the path")):
+        with pytest.raises(UserError, match=says):
+            require_target(target, data)
+    assert names(tmp_path) == ["rows.jsonl"]

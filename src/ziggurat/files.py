@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,18 +18,47 @@ _FULL = 1 << 20  # bytes: a disk with less space than this is full
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path that takes the place of `path` when the block ends, and vanishes if it fails."""
+    """Yields a temporary path that takes the place of `path` when the block ends, and vanishes if it fails.
+
+    A file that was there keeps its mode, a link what it points to; what is no file (/dev/stdout, a pipe) is written to.
+    """
     with refusals_explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        path = path.resolve() if path.is_symlink() else path
+        device = path.exists() and not path.is_file() and not path.is_dir()
+        folder = Path(tempfile.gettempdir()) if device else path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=folder)
         os.close(handle)
         temporary = Path(name)
         try:
             yield temporary
-            temporary.chmod(0o644)  # mkstemp's own 0600 would hide the result from a colleague or a server
-            temporary.replace(path)
+            if device:
+                with temporary.open("rb") as made, path.open("wb") as target:
+                    shutil.copyfileobj(made, target)
+            else:
+                # mkstemp's own 0600 would hide the result from a colleague or a server.
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.is_file() else 0o666 & ~_umask())
+                temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def require_target(path: Path, source: str | Path | None = None) -> None:
+    """UserError where no file can be written at `path`, or where it is what is read: before the work, not after it."""
+    if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
+        raise UserError(f"{path}: is what is read; choose another --out")
+    with refusals_explained(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not path.exists():
+            with tempfile.NamedTemporaryFile(dir=next(parent for parent in path.absolute().parents if parent.exists())):
+                pass
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)  # it can only be asked by setting it
+    os.umask(mask)
+    return mask
 
 
 @contextmanager
@@ -81,6 +111,7 @@ _FIXES = {
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that you may write to",
     errno.EISDIR: "it is a folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOTDIR: "a part of the path is a file",
     errno.EEXIST: "a part of the path is a file",
 }

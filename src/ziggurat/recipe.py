@@ -266,6 +266,7 @@ class Recipe:
         require(bool(self.stages) != (self.small is not None), "stages", self.stages, "given, unless there is [small]")
         require(self.small is None or not self.tiers, "tiers", self.tiers, "left out where there is [small]")
         require(self.max_length >= 3, "max_length", self.max_length, "at least 3")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
         require(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
         require(self.select > 0, "select", self.select, "more than 0")
         require(0 <= self.certify < 1 - self.select, "certify", self.certify, "at least 0, and leave rows to train on")

@@ -27,6 +27,7 @@ from ziggurat.jobs.explanation import explain
 from ziggurat.jobs.information import info
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
+from ziggurat.jobs.training import train as train_job
 from ziggurat.jobs.training.cascade import build_cascade
 from ziggurat.jobs.training.fitting import TrainOptions
 from ziggurat.jobs.training.small import Teacher, lesson_of
@@ -180,6 +181,33 @@ def test_costs_are_measured_for_small_tiers_and_profiled_for_encoders(cascade, r
     costs = costs_of(classifier, classifier.encode(load(str(rows_file)).texts), 32)
     assert isinstance(costs[0], SmallCost) and costs[0].per_token > 0
     assert isinstance(costs[1], ProfiledCost)
+
+
+def test_a_cascade_goes_on_with_its_own_last_tier_and_with_no_other(
+    rows_file, tiny_recipe, tiny_checkpoint, tmp_path, monkeypatch
+):
+    recipe, out = tmp_path / "tango.toml", tmp_path / "out"
+    recipe.write_text('tiers = ["nope"]\n' + tiny_recipe.read_text())
+    with pytest.raises(UserError, match="'nope'"):  # and nothing was trained before that was found out
+        train_classifier(str(rows_file), out, str(recipe), str(tiny_checkpoint), QUIET)
+    assert not (tmp_path / "out.tiers").exists()
+
+    recipe.write_text('tiers = ["static"]\n' + tiny_recipe.read_text())
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_job, "write_cascade", interrupted)
+        train_classifier(str(rows_file), out, str(recipe), str(tiny_checkpoint), QUIET)
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("".join(rows_file.read_text().splitlines(keepends=True)[:-5]))
+    with pytest.raises(UserError, match="holds an unfinished run of other rows"):
+        train_classifier(str(fewer), out, str(recipe), str(tiny_checkpoint), QUIET)
+    with monkeypatch.context() as patch:
+        patch.setattr(train_job, "fit_roles", interrupted)  # both tiers are there
+        train_classifier(str(rows_file), out, str(recipe), str(tiny_checkpoint), QUIET)
+    assert out.exists()
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def test_the_tango_recipe_builds_a_cascade_from_rows(rows_file, tiny_recipe, tiny_checkpoint, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -200,6 +201,29 @@ def test_predict_writes_one_answer_per_row_in_order(model_folder, rows_file, tmp
     assert [answer["text"] for answer in answers] == texts
     assert [json.loads(line) for line in out.read_text().splitlines()] == answers
     assert all(sum(answer["probabilities"].values()) == pytest.approx(1.0) for answer in answers)
+
+
+def test_predict_does_not_write_over_what_it_reads(model_folder, rows_file, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    shutil.copy(rows_file, rows)
+    with pytest.raises(UserError, match="is what is read"):
+        predict(str(model_folder), source=str(rows), options=CPU, out=rows)
+    assert rows.read_bytes() == rows_file.read_bytes()
+
+
+def test_predict_refuses_a_name_that_would_lie_and_a_score_that_nothing_reads(model_folder, rows_file, tmp_path):
+    with pytest.raises(UserError, match=r"name it answers\.jsonl"):
+        predict(str(model_folder), source=str(rows_file), options=CPU, out=tmp_path / "answers.csv")
+    with pytest.raises(UserError, match="--score margin"):
+        predict(str(model_folder), source=str(rows_file), options=CPU, score="margin")
+
+
+def test_predict_takes_texts_from_a_generator(model_folder):
+    model = CPU.open(str(model_folder))
+    texts = ["bat kin", "sol"]
+    assert [answer.label for answer in model.predict(text for text in texts)] == [
+        answer.label for answer in model.predict(texts)
+    ]
 
 
 def test_predict_reads_files_whose_labels_are_strange_or_missing(model_folder, tmp_path):

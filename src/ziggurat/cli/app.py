@@ -174,7 +174,7 @@ def bench(
     points: Annotated[
         str | None, typer.Option(help="Operating points, comma-separated (default: all that the model has).")
     ] = None,
-    texts: Annotated[int, typer.Option(help="How many texts are timed; accuracy is of all.")] = 512,
+    texts: Annotated[int, typer.Option(help="How many texts are timed; accuracy is of all.", min=1)] = 512,
     repeats: Annotated[int, typer.Option(help="Rounds; medians are shown.", min=1)] = 5,
     out: Annotated[
         Path | None, typer.Option(help="File of result rows to append to, such as results/bench.jsonl.")

@@ -54,8 +54,10 @@ def exit_rule(
 ) -> ExitRule:
     """The rule that a call asks for: its own threshold if it gives one, else the operating point.
 
-    `score` None = the default of what the model answers.
+    `score` None = the default of what the model answers. UserError for a score without a threshold.
     """
+    if score is not None and threshold is None:
+        raise UserError(f"--score {score}: says what --threshold is compared with; give one, or leave --score out")
     score = classifier.output.scores[0] if score is None else score
     return classifier.rule_of(operating_point if threshold is None else classifier.rule(score, threshold))
 

@@ -15,12 +15,14 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import load
 from ziggurat.engine.classifier import AdaptiveClassifier, Text
 from ziggurat.errors import UserError
-from ziggurat.files import whole_file
+from ziggurat.files import require_target, whole_file
 from ziggurat.jobs.opening import ModelOptions, check_pairs, exit_rule, promise_of
 from ziggurat.jobs.questions.prediction import predict_answers
 from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.jobs.watching import WatchedClassifier, read_state, write_state
 from ziggurat.types import Answer, Label
+
+_TABLES = (".csv", ".tsv", ".parquet")  # whose readers would not understand JSON lines
 
 
 def predict(
@@ -40,6 +42,10 @@ def predict(
 
     `watch` is the file of a monitor's state, from call to call; its alarms are logged as warnings.
     """
+    if out is not None:
+        if out.suffix in _TABLES:
+            raise UserError(f"{out}: answers are written as JSON lines; name it {out.stem}.jsonl")
+        require_target(out, source)
     if answers_questions(model):
         if watch is not None:
             raise UserError("--watch: not for models that answer questions; leave it out")

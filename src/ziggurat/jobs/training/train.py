@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
-from ziggurat.data.tasks import Role
+from ziggurat.data.tasks import Dataset, Role
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import (
     check_fingerprint,
@@ -159,6 +160,16 @@ def _make_small(
     return summary(train_small(tokenizer, recipe, roles, out, folder, options.progress), roles, out)
 
 
+def _refuse_other_run(last: Path, recipe: Recipe, rows: Dataset) -> None:
+    """UserError for a last tier that another recipe has trained, or other rows."""
+    training = read_manifest(last).training
+    asked = json.loads(json.dumps(asdict(replace(recipe, tiers=()))))
+    if (training["data"]["digest"], training["recipe"]) != (rows.digest, asked):
+        raise UserError(
+            f"{last.parent}: holds an unfinished run of other rows or another recipe; remove it or choose another --out"
+        )
+
+
 def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, options: TrainOptions) -> dict[str, Any]:
     """The last tier by the recipe's stages, then each first tier with the last one for a teacher, then the cascade.
 
@@ -170,7 +181,11 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
         refuse_full_folder(stages)
     roles = read_roles(source, recipe, options.columns)
     refuse_other_problem(recipe, roles[Role.TRAIN].problem)
-    if not last.exists():
+    for name in recipe.tiers:
+        load_recipe(name)  # before the large model trains, not after it
+    if last.exists():
+        _refuse_other_run(last, recipe, roles[Role.TRAIN])
+    else:
         fit_roles(backbone, replace(recipe, tiers=()), roles, last, options)
     folders = []
     for place, name in enumerate(recipe.tiers, start=1):
