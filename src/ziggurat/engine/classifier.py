@@ -40,7 +40,7 @@ class AdaptiveClassifier(OpenedModel):
         fastest with, else 32. UserError for an empty text (its index is named) or an unknown point.
         """
         rule = self.rule_of(operating_point)
-        encoded = self.encode(list(texts))
+        encoded = self.encode(texts if isinstance(texts, str) else list(texts))
         sizes = self.batch_sizes(operating_point) if batch_size is None else batch_size
         return self.answers(encoded, self.run(encoded, rule, sizes, progress), rule)
 
