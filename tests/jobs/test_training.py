@@ -245,7 +245,7 @@ def test_train_refuses_heads_on_a_backbone_that_is_fine_tuned_afterwards(tiny_ch
 
 def test_a_folder_of_a_stage_is_gone_on_from_with_what_it_has_learned_of_pruning(tiny_checkpoint, rows_file, tmp_path):
     def train(name, model, *stages, **pruning):
-        recipe = dataclasses.replace(load_recipe("ltp"), stages=stages, pruning=PruningConfig(**pruning), select=0.3)
+        recipe = dataclasses.replace(load_recipe("early-exit"), stages=stages, pruning=PruningConfig(**pruning))
         train_classifier(str(rows_file), tmp_path / name, recipe, str(model), QUIET)
         return load_file(tmp_path / name / "ziggurat.safetensors")["pruning.values"]
 
@@ -254,6 +254,7 @@ def test_a_folder_of_a_stage_is_gone_on_from_with_what_it_has_learned_of_pruning
     assert not torch.allclose(learned, torch.tensor([0.15, 0.3, 0.45, 0.6]), atol=0.01)
     # Nor is it asked to learn a vocabulary that it knows.
     assert torch.equal(train("hard", tmp_path / "soft", HARD, final=0.6, vocabulary=0.9), learned)
+    assert torch.equal(train("heads", tmp_path / "hard", HEADS, final=0.6, vocabulary=0.9), learned)
     other = train("other", tmp_path / "soft", HARD, final=0.8)
     assert torch.allclose(other, torch.tensor([0.2, 0.4, 0.6, 0.8]))
     with pytest.raises(UserError, match="nothing has learned the vocabulary"):

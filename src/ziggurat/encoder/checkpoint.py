@@ -67,19 +67,14 @@ def load_hf(
     return model
 
 
-def learned_pruning(model: AdaptiveModel, folder: Path) -> tuple[str, ...]:
-    """Takes over what a folder of ours has learned of the same pruning; the stages that it has been through.
-
-    () = it knows nothing of that: another rule, or none.
-    """
-    manifest = layout.read_manifest(folder)
-    if model.pruning is None or manifest.pruning != model.pruning.config:
-        return ()
+def take_pruning(model: AdaptiveModel, folder: Path) -> bool:
+    """Takes over what a folder of ours has learned of the same pruning; False = of another, or none."""
+    if model.pruning is None or layout.read_manifest(folder).pruning != model.pruning.config:
+        return False
     extras = _read_tensors(folder / layout.EXTRAS)
-    model.load_state_dict(
-        {name: tensor for name, tensor in extras.items() if name.startswith(layout.PRUNING_PREFIX)}, strict=False
-    )
-    return tuple(manifest.training.get("stages", ()))
+    learned = {name: tensor for name, tensor in extras.items() if name.startswith(layout.PRUNING_PREFIX)}
+    model.load_state_dict(learned, strict=False)
+    return True
 
 
 def _fresh(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 
 from ziggurat.encoder.checkpoint import head_places
@@ -16,11 +14,11 @@ from ziggurat.train.stages import UNPRUNED_STAGES, refuse_misfit, stage_of
 from ziggurat.train.students import student_spec
 
 
-def refuse_misfits(recipe: Recipe, spec: EncoderSpec, known: Collection[str] = ()) -> None:
+def refuse_misfits(recipe: Recipe, spec: EncoderSpec, goes_on: bool = False) -> None:
     """UserError, with the fix, for stages, pruning or search that cannot work with each other and this encoder.
 
-    `spec` is that of the model before any stage: the teacher's where the recipe makes a student. `known` are the stages
-    in which the model has learned of this pruning before.
+    `spec` is that of the model before any stage: the teacher's where the recipe makes a student. `goes_on`: with
+    pruning that it has learned before.
     """
     for stage in recipe.stages:
         stage_of(stage.kind)
@@ -31,7 +29,8 @@ def refuse_misfits(recipe: Recipe, spec: EncoderSpec, known: Collection[str] = (
     has_exits = bool(range(1, spec.layers) if recipe.head_layers is None else recipe.head_layers)
     for stage in recipe.stages:
         refuse_misfit(stage.kind, recipe.pruning, has_exits)
-    _refuse_unlearned(recipe, known)
+    if not goes_on:
+        _refuse_unlearned(recipe)
     _refuse_stale_heads(recipe)
     if recipe.search is not None and (recipe.pruning is None or recipe.pruning.kind != "share"):
         raise UserError(
@@ -62,9 +61,9 @@ def _refuse_student(recipe: Recipe) -> None:
             raise UserError(f"stage 'theseus' swaps layers with the teacher; leave `{key}` out of the [student] table")
 
 
-def _refuse_unlearned(recipe: Recipe, known: Collection[str]) -> None:
+def _refuse_unlearned(recipe: Recipe) -> None:
     """UserError for a stage that prunes by scores which no stage before it has learned."""
-    learned = set(known)
+    learned: set[str] = set()
     for stage in recipe.stages:
         prunes = recipe.pruning is not None and stage.kind not in UNPRUNED_STAGES
         if prunes and recipe.pruning.score == PREDICTED and "guess" not in learned:

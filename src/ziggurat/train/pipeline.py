@@ -19,7 +19,7 @@ from ziggurat.data.squad import Questions
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import Encoded, TextTokenizer
 from ziggurat.data.windows import gold_tokens, windows_of
-from ziggurat.encoder.checkpoint import copy_tokenizer, learned_pruning, load_hf, save_model
+from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model, take_pruning
 from ziggurat.encoder.devices import resolve_device
 from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
 from ziggurat.encoder.model import AdaptiveModel
@@ -68,8 +68,8 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         limits = label_range(fit, train, select)
         set_seed(fit.recipe.seed)
         model = _start(fit, train)
-        known = learned_pruning(model, fit.source) if _is_ours(fit.source) else ()
-        refuse_misfits(fit.recipe, model.spec, known)
+        goes_on = _is_ours(fit.source) and take_pruning(model, fit.source)
+        refuse_misfits(fit.recipe, model.spec, goes_on)
         _claim(fit.work, _identity(fit, train, select))
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
