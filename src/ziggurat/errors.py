@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to see."""
+"""The exceptions that a user is meant to see."""
 
 
 class UserError(Exception):
@@ -7,3 +7,11 @@ class UserError(Exception):
     The message is one line: it names the file, row or option, and says the fix. The command line prints it
     without a traceback and exits with code 2.
     """
+
+    exit_code = 2
+
+
+class Stopped(UserError):
+    """The user stopped the work, of which something is kept; the message says what goes on from it."""
+
+    exit_code = 130  # what a shell says of a program that Ctrl-C has ended

@@ -77,7 +77,7 @@ def test_labels_that_are_not_the_models_are_named_with_those_that_are(
     monkeypatch.chdir(tmp_path)
     places = {"MODEL": model_folder, "ROWS": rows(SINGLE.replace("stone", "sand"))}
     message = fails(*(places.get(part, part) for part in COMMANDS[command]))
-    assert "row 2" in message and "'sand'" in message and "'river', 'stone', 'tower'" in message
+    assert "rows.jsonl, line 2" in message and "'sand'" in message and "'river', 'stone', 'tower'" in message
 
 
 def test_a_checkpoint_for_another_task_is_told_by_its_labels(fails, rows, tiny_checkpoint, tmp_path):
@@ -90,7 +90,7 @@ def test_a_checkpoint_for_another_task_is_told_by_its_labels(fails, rows, tiny_c
 @pytest.mark.parametrize("label", ['["river"]', '{"a": 1}', "[0, 1, 0, 1]"])
 def test_a_label_of_another_kind_or_width_names_its_row(label, fails, rows, model_folder):
     message = fails("eval", model_folder, "--data", rows(SINGLE.replace('"stone"', label)))
-    assert "rows.jsonl" in message and ("row 2" in message or "line 2" in message)
+    assert "rows.jsonl, line 2" in message
 
 
 def test_mixed_labels_name_both_kinds(fails, rows, tiny_checkpoint, tmp_path):

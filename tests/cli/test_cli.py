@@ -47,7 +47,7 @@ BAD_ROWS = {
     "broken line": (ROW + '{"text": \n', "rows.jsonl, line 2"),
     "NaN label": (ROW + '{"text": "kin", "label": NaN}\n', "rows.jsonl, line 2"),
     "no label": (ROW + '{"text": "kin"}\n', "rows.jsonl, line 2"),
-    "unknown label": (ROW + '{"text": "kin", "label": "castle"}\n', "castle"),
+    "unknown label": (ROW + '{"text": "kin", "label": "castle"}\n', "rows.jsonl, line 2: unknown label 'castle'"),
 }
 
 
@@ -350,11 +350,20 @@ def test_ctrl_c_in_training_is_one_line_and_resumable(rows_file, tiny_recipe, ti
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     lines = [line for line in err.splitlines() if "goes on from there" in line]
-    assert process.returncode == 2, err
+    assert process.returncode == 130, err
     assert len(lines) == 1
     assert "Traceback" not in err
     assert list(stage.glob("checkpoint-*/trainer_state.json"))
     assert not out.exists()
+
+
+def test_ctrl_c_elsewhere_is_one_line_too(ziggurat, monkeypatch, model_folder):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ziggurat.jobs.information.info", interrupted)
+    code, out, err = ziggurat("info", model_folder)
+    assert (code, out, err) == (130, "", "ziggurat: interrupted; nothing was half-written\n")
 
 
 def test_help_loads_neither_numpy_nor_torch():
@@ -365,3 +374,20 @@ def test_help_loads_neither_numpy_nor_torch():
     assert result.stdout.rstrip().endswith("[]")
     for command in ["demo", "train", "adapt", "eval", "predict", "explain", "bench", "info", "report"]:
         assert f"  {command} " in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bench", "MODEL", "--data", "ROWS", "--out", "ROWS/rows.jsonl"],
+        ["bench", "MODEL", "--data", "ROWS", "--peers", "--out", "ROWS/rows.jsonl"],
+        ["bench", "MODEL", "--data", "ROWS", "--figure", "ROWS/figure"],
+        ["report", "thresholds", "MODEL", "--data", "ROWS", "--out", "ROWS"],
+        ["report", "kernel", "--out", "ROWS"],
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(arguments, fails, model_folder, rows_file, monkeypatch):
+    monkeypatch.setattr("ziggurat.jobs.opening.ModelOptions.open", None)
+    monkeypatch.setattr("ziggurat.jobs.analyses.papers.selection_costs", None)
+    filled = [part.replace("MODEL", str(model_folder)).replace("ROWS", str(rows_file)) for part in arguments]
+    assert f"{rows_file}" in fails(*filled)

@@ -56,6 +56,12 @@ def test_a_folder_decides_once_whether_its_labels_are_integers(write, tmp_path):
     assert read_rows(str(tmp_path / "set")).labels == ["1", "x"]
 
 
+def test_a_row_of_a_folder_knows_its_file_and_line(write, tmp_path):
+    first, second = write("set/a.jsonl", ROWS), write("set/b.csv", "text,label\nrain,\nsun,\n")
+    rows = read_rows(str(tmp_path / "set"), Columns(label=None))
+    assert [rows.place(row) for row in (1, 2, 3)] == [f"{first}, line 2", f"{second}, line 2", f"{second}, line 3"]
+
+
 # --- mistakes ------------------------------------------------------------------------------------------------------
 
 

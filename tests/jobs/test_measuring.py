@@ -97,7 +97,7 @@ def test_rows_that_trained_the_model_are_counted(copied, model_folder, rows_file
 def test_an_unknown_label_in_test_rows_is_named(model_folder, rows_file, tmp_path):
     strange = tmp_path / "strange.jsonl"
     strange.write_text(rows_file.read_text().replace('"tower"', '"castle"', 1))
-    with pytest.raises(UserError, match=r"row \d+: unknown label 'castle'"):
+    with pytest.raises(UserError, match=r"(row|line) \d+: unknown label 'castle'"):
         evaluate(str(model_folder), str(strange), options=CPU)
 
 

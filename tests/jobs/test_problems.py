@@ -263,9 +263,9 @@ def test_what_cannot_be_done_is_said_in_one_line(trained, files, recipe, tmp_pat
     high.write_text("".join(f'{{"text": "bat {word}", "label": 9.5}}\n' for word in WORDS * 9))
     narrow = TrainOptions(device="cpu", progress=False, label_range=(0.0, 1.0))
     cases = [
-        (lambda: evaluate(stars, sets), r"row 1: label .* is not a number"),
+        (lambda: evaluate(stars, sets), r"(row|line) 1: label .* is not a number"),
         (lambda: calibrate(stars, str(high)), r"high.jsonl: label 9.5 is outside of the range"),
-        (lambda: evaluate(tags, rows), r"row 1: .* is no list of labels"),
+        (lambda: evaluate(tags, rows), r"(row|line) 1: .* is no list of labels"),
         (lambda: predict(stars, TEXTS, threshold=0.1, score="entropy"), "it can have: change, learned"),
         (lambda: calibrate(stars, rows, Promise({"a": 0.3}, criterion="accuracy")), "choose one of absolute-error"),
         (lambda: calibrate(stars, rows, Promise({"a": 0.3}, scores=("margin",))), "it can have: change"),

@@ -44,7 +44,8 @@ from ziggurat.cli.text import (
     prediction_text,
 )
 from ziggurat.cli.training import adapt, cascade, train
-from ziggurat.errors import UserError
+from ziggurat.errors import Stopped, UserError
+from ziggurat.files import require_target
 
 # Rooms are imported inside the commands: `ziggurat --help` answers before numpy would be loaded.
 if TYPE_CHECKING:
@@ -199,6 +200,8 @@ def bench(
         others = competition.peers or out is not None or figure is not None
         return show_profile(model, source, sizes, names, columns, options, texts, repeats, others, as_json)
     data = data_of(source)
+    if figure is not None:
+        require_target(figure.with_suffix(".png"))  # it is drawn last
     with shown(as_json, competition_text if competition.peers else bench_text) as show, ticker() as tick:
         if competition.peers:
             result = competition.run(model, data, sizes, names, columns, options, texts, repeats, out, tick)
@@ -219,7 +222,7 @@ def info(model: Model, as_json: Json = False) -> None:
 
 
 def main() -> None:
-    """The `ziggurat` command: a user's mistake is one line on stderr and exit code 2."""
+    """The `ziggurat` command: a user's mistake is one line on stderr and exit code 2, Ctrl-C another and 130."""
     # Before any import of a Hugging Face library: their own bars and advice would drown ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -228,10 +231,11 @@ def main() -> None:
         app()
     except UserError as error:
         typer.echo(f"ziggurat: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("ziggurat: interrupted; nothing was half-written", err=True)
-        sys.exit(130)
+        sys.exit(error.exit_code)
+    except SystemExit as ended:
+        if ended.code == Stopped.exit_code:  # typer's own end of a KeyboardInterrupt, without a word
+            typer.echo("ziggurat: interrupted; nothing was half-written", err=True)
+        raise
 
 
 def _texts_or_pair(texts: list[str], text_pair: str | None, data: str | None) -> list[Text] | None:

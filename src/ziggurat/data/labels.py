@@ -100,7 +100,7 @@ def _known(rows: Rows) -> Iterable[Cell]:
 
 
 def _place(rows: Rows, label: Cell) -> str:
-    return f"{rows.source}: row {(rows.labels or []).index(label) + 1}"
+    return rows.place((rows.labels or []).index(label))
 
 
 def _class(rows: Rows, label: Cell) -> tuple[int | str, ...]:
@@ -134,7 +134,7 @@ def _index(names: Names) -> dict[str, int]:
 
 def _unknown(rows: Rows, row: int, label: Any, names: Names) -> UserError:
     known = ", ".join(map(repr, names[:_SHOWN])) + (", …" if len(names) > _SHOWN else "")
-    return UserError(f"{rows.source}: row {row + 1}: unknown label {label!r}; the known ones are {known}")
+    return UserError(f"{rows.place(row)}: unknown label {label!r}; the known ones are {known}")
 
 
 def _classes(rows: Rows, names: Names) -> np.ndarray:
@@ -172,7 +172,7 @@ def _numbers(rows: Rows, names: Names) -> np.ndarray:
                 values[row] = math.inf
             if not math.isfinite(values[row]):
                 raise UserError(
-                    f"{rows.source}: row {row + 1}: label {label!r} is not a number, and a regression is asked for; "
+                    f"{rows.place(row)}: label {label!r} is not a number, and a regression is asked for; "
                     "write one, or choose another --problem"
                 )
     return values

@@ -37,9 +37,19 @@ class Rows:
     labels: list[Cell | None] | None  # (n); None in the list = this row has none
     source: str  # as the user wrote it, for messages
     label_names: tuple[str, ...] | None = None  # of a data set whose classes have an order; None = those that occur
+    tables: tuple[Table, ...] = ()  # of which these are all rows; () = their place is not known
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def place(self, row: int) -> str:
+        """Where the row with this index stands, for messages: file and line where they are known."""
+        before = 0
+        for table in self.tables:
+            if row < before + len(table.numbers):
+                return table.place(row - before)
+            before += len(table.numbers)
+        return f"{self.source}: row {row + 1}"
 
 
 def read_rows(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False) -> Rows:
@@ -65,7 +75,7 @@ def read_rows(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: 
     texts = [text for table in tables for text in _texts(table, columns.text, may_be_blank=False)]
     pairs = None if pair is None else [text for table in tables for text in _texts(table, pair, may_be_blank=True)]
     labels = None if label is None else _labels(tables, label, labels_required)
-    return Rows(texts, pairs, labels, source)
+    return Rows(texts, pairs, labels, source, tables=tuple(tables))
 
 
 def _data_files(source: str) -> list[Path]:

@@ -27,7 +27,11 @@ class Table:
 
     def error(self, row: int, problem: str) -> UserError:
         """A mistake in the row with this index."""
-        return UserError(f"{self.name}, {self.unit} {self.numbers[row]}: {problem}")
+        return UserError(f"{self.place(row)}: {problem}")
+
+    def place(self, row: int) -> str:
+        """Where the row with this index stands, for messages."""
+        return f"{self.name}, {self.unit} {self.numbers[row]}"
 
 
 def read_table(path: Path) -> Table:

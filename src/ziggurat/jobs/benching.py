@@ -20,6 +20,7 @@ from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
+from ziggurat.files import require_target
 from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
 from ziggurat.jobs.questions.benching import Judge, Runner, question_parts
 from ziggurat.jobs.questions.rows import answers_questions
@@ -79,6 +80,8 @@ def bench(
     """
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
+    if out is not None:
+        require_target(out)
     refuse_small(model, "bench")  # which compares with transformers
     spans = answers_questions(model)
     opened = options.open_questions(model) if spans else options.open(model)

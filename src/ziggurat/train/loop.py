@@ -26,7 +26,7 @@ from transformers import (
 
 from ziggurat.encoder.devices import has_fast_bfloat16
 from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.errors import UserError
+from ziggurat.errors import Stopped
 from ziggurat.files import refusals_explained, whole_file
 from ziggurat.recipe import StageConfig
 from ziggurat.train.batches import collate
@@ -95,7 +95,7 @@ def fit(
 
     `own_rates` are learning rates of parameters whose name contains the key, `collator` makes batches of rows. Goes on
     from the last checkpoint in `run.folder`, bit for bit as if it had not stopped; a finished stage is only loaded. An
-    interrupt (Ctrl-C, SIGTERM) writes a checkpoint and raises UserError.
+    interrupt (Ctrl-C, SIGTERM) writes a checkpoint and raises Stopped.
     """
     finished = run.folder / _FINISHED
     if run.finished:
@@ -120,7 +120,7 @@ def fit(
     with interrupts(watch), refusals_explained(run.folder):
         trainer.train(resume_from_checkpoint=_last_checkpoint(run.folder))
     if watch.stopped:
-        raise UserError(
+        raise Stopped(
             f"stopped at step {trainer.state.global_step}, which is kept; the same command goes on from there"
         )
     _finish(module, finished)

@@ -13,6 +13,7 @@ import numpy as np
 from ziggurat.engine import rules
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
+from ziggurat.files import require_target
 from ziggurat.jobs.analyses.reporting import Request, Subject, caveats, exits_replayed, write_report
 from ziggurat.jobs.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
 from ziggurat.jobs.refusals import refuse_cascade, refuse_small
@@ -177,6 +178,7 @@ def kernel(
         raise UserError("--lengths must be at least 2 and --batch-size at least 1")
     if not all(0 < share < 1 for share in shares):
         raise UserError(f"--shares {_listed(shares)}: each must be between 0 and 1")
+    require_target(out / "kernel.md")
     rows = selection_costs(lengths, shares, batch_size, repeats, progress)
     series = []
     for label, key in (("top-k (one sort)", "ratio"), ("partition of a full grid", "partition_ratio")):

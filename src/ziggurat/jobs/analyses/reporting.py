@@ -19,7 +19,7 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, replay
 from ziggurat.errors import UserError
-from ziggurat.files import whole_file
+from ziggurat.files import require_target, whole_file
 from ziggurat.jobs.analyses.settings import Exits, settings_of
 from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure, seen_in_training
 from ziggurat.jobs.questions.rows import answers_questions
@@ -143,6 +143,7 @@ class Request:
         if doubled := [name for name in names if names.count(name) > 1]:
             raise UserError(f"two models are called {doubled[0]!r}; tell them apart with --name, one for each")
         require_matplotlib()
+        require_target(self.out / "table")
         for refuse in refusals:
             for model in self.models:
                 refuse(model)

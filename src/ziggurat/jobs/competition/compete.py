@@ -22,6 +22,7 @@ from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes, run
 from ziggurat.errors import UserError
+from ziggurat.files import require_target
 from ziggurat.jobs.competition.calibration import Calibration, calibration_of
 from ziggurat.jobs.competition.rows import Setting, quality, row_of_batches, row_of_singles
 from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample
@@ -84,6 +85,8 @@ def compete(
     numbers = (*rules.batch_sizes, rules.timed_texts, rules.search_texts, rules.scored_texts, rules.repeats)
     if not rules.batch_sizes or min(numbers) < 1:
         raise UserError("batch sizes, texts and rounds must each be at least 1")
+    if out is not None:
+        require_target(out)
     refuse_small(model, "bench --peers")
     refuse_but_classes(model, "bench --peers")
     ours = _opened_ours(model, options, rules.only)
