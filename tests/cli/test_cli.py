@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -335,35 +334,6 @@ def test_train_then_eval_end_to_end(ziggurat, rows_file, tiny_recipe, tiny_check
     assert code == 0
     assert result["seen_in_training"] > 0
     assert result["accuracy"] > 0.7
-
-
-def test_ctrl_c_in_training_is_one_line_and_resumable(rows_file, tiny_recipe, tiny_checkpoint, tmp_path):
-    recipe = tmp_path / "long.toml"
-    recipe.write_text(tiny_recipe.read_text().replace("epochs = 12", "epochs = 4000"))
-    out = tmp_path / "model"
-    command = [sys.executable, "-m", "ziggurat", "train", "--train", rows_file, "--recipe", recipe]
-    command += ["--model", tiny_checkpoint, "--out", out, "--device", "cpu"]
-    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
-    stage = tmp_path / "model.training" / "1-regular"
-    while process.poll() is None and not list(stage.glob("checkpoint-*/trainer_state.json")):
-        os.sched_yield()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    lines = [line for line in err.splitlines() if "goes on from there" in line]
-    assert process.returncode == 130, err
-    assert len(lines) == 1
-    assert "Traceback" not in err
-    assert list(stage.glob("checkpoint-*/trainer_state.json"))
-    assert not out.exists()
-
-
-def test_ctrl_c_elsewhere_is_one_line_too(ziggurat, monkeypatch, model_folder):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("ziggurat.jobs.information.info", interrupted)
-    code, out, err = ziggurat("info", model_folder)
-    assert (code, out, err) == (130, "", "ziggurat: interrupted; nothing was half-written\n")
 
 
 def test_help_loads_neither_numpy_nor_torch():

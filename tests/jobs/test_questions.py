@@ -1,5 +1,6 @@
 """Question answering from a SQuAD file to certified answers, on the command line, and what is refused on the way."""
 
+import dataclasses
 import json
 import sys
 
@@ -91,6 +92,13 @@ def test_training_writes_a_folder_that_says_what_it_answers(trained, squad):
     articles = np.array(rows.articles)
     assert seen.any() and not seen.all()
     assert not set(articles[seen]) & set(articles[~seen])  # whole articles, never some of their questions
+
+
+def test_exits_that_would_learn_from_random_spans_are_refused(squad, tiny_checkpoint, tmp_path):
+    quiet, recipe = TrainOptions(device="cpu", progress=False), load_recipe("early-exit")
+    heads = dataclasses.replace(recipe, stages=recipe.stages[-1:])
+    with pytest.raises(UserError, match="put a stage 'regular' first"):
+        train_classifier(str(squad), tmp_path / "model", heads, str(tiny_checkpoint), quiet)
 
 
 def test_transformers_loads_the_folder_with_no_tensor_missing_or_left_over(trained):

@@ -54,10 +54,15 @@ def question_recipe(recipe: Recipe, teacher: str | None = None) -> Recipe:
     return replace(recipe, max_length=recipe.spans.window, exit_score=SPAN_ENTROPY)
 
 
+def has_spans(folder: Path) -> bool:
+    """Whether a checkpoint was fine-tuned for questions."""
+    config = read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained")
+    return any(str(name).endswith("ForQuestionAnswering") for name in config.get("architectures") or ())
+
+
 def require_spans(folder: Path) -> None:
     """UserError unless a checkpoint was fine-tuned for questions."""
-    config = read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained")
-    if not any(str(name).endswith("ForQuestionAnswering") for name in config.get("architectures") or ()):
+    if not has_spans(folder):
         raise UserError(
             f"{folder}: not fine-tuned for questions (no …ForQuestionAnswering in {CONFIG}); use `ziggurat train`"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,16 +48,19 @@ def refuse_untaught(recipe: Recipe) -> None:
         )
 
 
-def refuse_random_answers(recipe: Recipe, folder: Path) -> None:
-    """UserError for a stage that learns from the answers of an encoder which nothing has taught to answer yet."""
+def refuse_random_answers(recipe: Recipe, folder: Path, answers: Callable[[Path], bool] = has_classifier) -> None:
+    """UserError for a stage that learns from the answers of an encoder which nothing has taught to answer yet.
+
+    `answers` says of the encoder's folder whether it has weights that do.
+    """
     taught, plain = False, False
     for stage in recipe.stages:
         needs_plain = stage.distillation > 0 and stage.kind not in STUDENT_STAGES
         if (needs_plain and not plain) or (stage.kind == "heads" and not taught):
-            if not has_classifier(folder):
+            if not answers(folder):
                 raise UserError(
-                    f"recipe {recipe.name!r}: stage {stage.kind!r} learns from a classifier's answers, {folder} has "
-                    "none; put a stage 'regular' first, or give a fine-tuned classifier with --model"
+                    f"recipe {recipe.name!r}: stage {stage.kind!r} learns from a model's answers, {folder} was "
+                    "not fine-tuned to give any; put a stage 'regular' first, or give one that was with --model"
                 )
             return
         plain = plain or stage.kind in ("regular", *STUDENT_STAGES)

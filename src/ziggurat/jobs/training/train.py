@@ -22,7 +22,7 @@ from ziggurat.encoder.mapped import require_classifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
 from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.questions.rows import asks_questions, question_recipe, question_roles, require_spans
+from ziggurat.jobs.questions.rows import asks_questions, has_spans, question_recipe, question_roles, require_spans
 from ziggurat.jobs.refusals import refuse_other_problem
 from ziggurat.jobs.training.cascade import learn_deferral
 from ziggurat.jobs.training.fitting import (
@@ -131,6 +131,7 @@ def _answer_questions(
     backbone: Path, source: str, recipe: Recipe, out: Path, options: TrainOptions, teacher: str | None = None
 ) -> dict[str, Any]:
     recipe = question_recipe(recipe, teacher)
+    refuse_random_answers(recipe, backbone, has_spans)
     return fit_roles(backbone, recipe, question_roles(source, recipe), out, options)
 
 
