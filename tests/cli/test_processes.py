@@ -26,6 +26,11 @@ kind = "theseus"
 epochs = 2
 learning_rate = 3e-3
 replacing = 0.3
+
+[[stages]]
+kind = "heads"
+epochs = 1
+learning_rate = 3e-3
 """,
 }
 
@@ -51,16 +56,12 @@ def launch(rows_file, tiny_checkpoint, tmp_path):
     return run
 
 
-def test_accelerate_launch_trains_one_model_in_several_processes(launch, tiny_recipe, tmp_path):
-    assert launch(tiny_recipe)["out"] == str(tmp_path / "model")
-    assert read_manifest(tmp_path / "model").training["processes"] == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
 @pytest.mark.parametrize("name", STUDENTS)
-def test_students_learn_in_several_processes(name, launch, tmp_path):
+def test_accelerate_launch_trains_one_model_in_several_processes(name, launch, tmp_path):
     recipe = tmp_path / "student.toml"
-    head = 'name = "s"\ndescription = "For tests."\nmax_length = 24\nhead_layers = []\n\n[student]\nlayers = 2\n'
+    head = 'name = "s"\ndescription = "For tests."\nmax_length = 24\n\n[student]\nlayers = 2\n'
     recipe.write_text(head + STUDENTS[name])
-    launch(recipe)
+    assert launch(recipe)["out"] == str(tmp_path / "model")
+    assert read_manifest(tmp_path / "model").training["processes"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "student.toml"]
     assert json.loads((tmp_path / "model" / "config.json").read_text())["num_hidden_layers"] == 2

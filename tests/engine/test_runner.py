@@ -248,8 +248,11 @@ def thresholds_for(name: str, every: np.ndarray) -> list[float]:
     return [-1.0, *(middles[len(gaps) * share // 4] for share in (1, 2, 3) if len(gaps)), 9.0]
 
 
-@pytest.mark.parametrize("kind", ["fastbert", "pooler", "linear", "none"])
-@pytest.mark.parametrize("name", NAMES)
+# A score reads logits, whatever head they are from: every score with one head, and every head with one score.
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*((kind, "entropy") for kind in ("pooler", "linear", "none")), *(("fastbert", name) for name in NAMES)],
+)
 def test_claim_14_torch_batched_equals_one_by_one(backends, ragged_tokens, kind, name):
     backend, n = backends[kind], len(ragged_tokens)
     n_rungs = len(backend.rung_layers)

@@ -45,7 +45,6 @@ from ziggurat.cli.text import (
 )
 from ziggurat.cli.training import adapt, cascade, train
 from ziggurat.errors import Stopped, UserError
-from ziggurat.files import require_target
 
 # Rooms are imported inside the commands: `ziggurat --help` answers before numpy would be loaded.
 if TYPE_CHECKING:
@@ -192,7 +191,7 @@ def bench(
 ) -> None:
     """Time the model beside plain transformers, or with --peers beside ONNX Runtime and OpenVINO too, in one run."""
     from ziggurat.jobs.benching import bench as job
-    from ziggurat.jobs.drawing import draw
+    from ziggurat.jobs.drawing import draw, refuse_undrawable
 
     sizes = None if batch is None else whole_numbers(batch, "--batch")
     names = None if points is None else words(points)
@@ -201,7 +200,7 @@ def bench(
         return show_profile(model, source, sizes, names, columns, options, texts, repeats, others, as_json)
     data = data_of(source)
     if figure is not None:
-        require_target(figure.with_suffix(".png"))  # it is drawn last
+        refuse_undrawable(model, figure)  # it is drawn last
     with shown(as_json, competition_text if competition.peers else bench_text) as show, ticker() as tick:
         if competition.peers:
             result = competition.run(model, data, sizes, names, columns, options, texts, repeats, out, tick)

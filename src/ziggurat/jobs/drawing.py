@@ -17,6 +17,7 @@ from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, replay
+from ziggurat.files import require_target
 from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure, sample
 from ziggurat.jobs.refusals import refuse_but_classes
 from ziggurat.report.curves import Point, fixed_depth, oracle, random_exit, right_answers, sweep
@@ -37,6 +38,12 @@ class Timed:
     rungs: np.ndarray  # (n) of all rows, for accuracy
 
 
+def refuse_undrawable(model: str, out: Path) -> None:
+    """UserError for a model or a place that `draw` would refuse: before other work, not after it."""
+    refuse_but_classes(model, "bench --figure")
+    require_target(out.with_suffix(".png"))
+
+
 def draw(
     model: str,
     source: str,
@@ -52,7 +59,7 @@ def draw(
     Controls that leave at a given rung compute the heads on their way, as the adaptive model must; fixed depth only its
     own. Times are of `timed_texts` rows, accuracy and FLOPs of all.
     """
-    refuse_but_classes(model, "bench --figure")
+    refuse_undrawable(model, out)
     classifier, batch_size = options.open(model), options.batch_size
     rows = rows_to_measure(classifier, source, columns)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
