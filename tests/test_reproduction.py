@@ -163,6 +163,15 @@ def test_models_are_trained_several_at_a_time_the_full_one_first(made, tmp_path)
     ]
 
 
+def test_the_longest_trainings_start_first_so_that_all_end_together(made, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(reproduce_models, "_train_at_once", lambda missing, jobs: started.extend(missing))
+    new = dataclasses.replace(made.place, runs=tmp_path)
+    shutil.copytree(made.place.model("full"), new.model("full"))
+    reproduce_models.train_all([(method, new) for method in ("early-exit", "ltp", "magic-pyramid", "spatten")], 2)
+    assert [method for method, _ in started] == ["magic-pyramid", "ltp", "spatten", "early-exit"]
+
+
 def test_when_one_of_several_trainings_fails_that_is_said_and_no_more_are_started(made, tmp_path):
     gone = dataclasses.replace(made.place, runs=tmp_path, data=tmp_path / "gone")
     shutil.copytree(made.place.model("full"), gone.model("full"))

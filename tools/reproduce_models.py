@@ -133,7 +133,7 @@ def train(method: str, place: Place, progress: bool = True) -> None:
 
 
 def train_all(wanted: Sequence[tuple[str, Place]], jobs: int) -> None:
-    """Trains these models, `jobs` at a time with as many of the cores each, the full ones first.
+    """Trains these models, `jobs` at a time with as many of the cores each, the full ones first, then the longest.
 
     Two processes with a core each train 1.3 times as fast as one with two.
     """
@@ -145,7 +145,13 @@ def train_all(wanted: Sequence[tuple[str, Place]], jobs: int) -> None:
             for method, place in missing:
                 train(method, place)
         else:
-            _train_at_once(missing, jobs)
+            _train_at_once(sorted(missing, key=_work, reverse=True), jobs)
+
+
+def _work(wanted: tuple[str, Place]) -> float:
+    """How long a model trains, in epochs of the whole encoder, roughly: heads learn from what a frozen one said."""
+    passes = {"heads": 0.1, "lengthdrop": 4}
+    return sum(stage.epochs * passes.get(stage.kind, 1) for stage in recipe_of(*wanted).stages)
 
 
 def _train_at_once(missing: Iterable[tuple[str, Place]], jobs: int) -> None:
