@@ -204,8 +204,8 @@ def as_dataset(rows: Rows, role: Role, label_names: Names, problem: Problem | st
     """
     labels = label_array(rows, label_names, Problem(problem))
     if role is not Role.TRAIN and labels is not None and not labelled(labels).all():
-        row = rows.place(int(np.argmin(labelled(labels))))
-        raise UserError(f"{row} has no label; label it or remove it, only train rows may lack one")
+        place = rows.place(int(np.argmin(labelled(labels))))
+        raise UserError(f"{place} has no label; label it or remove it, only train rows may lack one")
     return Dataset(rows.texts, rows.pairs, labels, label_names, role, rows.source, Problem(problem))
 
 
