@@ -101,6 +101,9 @@ class Certificate:
     groups: int | None = None  # that the rows were drawn in, by the text that they share; None = one by one
 
 
+FULL = "full"  # the operating point that never leaves early; every model has it
+
+
 @dataclass(frozen=True)
 class OperatingPoint:
     """Where on the speed-accuracy curve to run: made by `calibrate`, used by `engine`.

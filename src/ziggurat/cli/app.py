@@ -99,7 +99,7 @@ def evaluate(
     """Measure accuracy, cost and speed on labelled rows, beside the same model at full depth."""
     from ziggurat.jobs.evaluation import evaluate as job
 
-    metrics = None if metric is None else words(metric)
+    metrics = None if metric is None else words(metric, "--metric")
     with shown(as_json, evaluation_text) as show:
         show(job(model, source, *exits, columns, options, progress=interactive(), metrics=metrics))
 
@@ -194,7 +194,7 @@ def bench(
     from ziggurat.jobs.drawing import draw, refuse_undrawable
 
     sizes = None if batch is None else whole_numbers(batch, "--batch")
-    names = None if points is None else words(points)
+    names = None if points is None else words(points, "--points")
     if profile:
         others = competition.peers or out is not None or figure is not None
         return show_profile(model, source, sizes, names, columns, options, texts, repeats, others, as_json)

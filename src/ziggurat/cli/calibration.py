@@ -78,7 +78,7 @@ def calibrate(
     from ziggurat.jobs.calibration.certify import calibrate as job
     from ziggurat.jobs.calibration.promises import Promise
 
-    tried = None if scores is None else tuple(words(scores))
+    tried = None if scores is None else tuple(words(scores, "--scores"))
     promise = Promise(targets_of(max_drop, name), confidence, criterion, tried, reference, max_layers)
     with shown(as_json, calibration_text) as show, ticker() as tick:
         show(job(model, source, promise, columns, options, html, interactive(), tick))
@@ -96,7 +96,7 @@ def targets_of(max_drop: str | None, name: str | None) -> dict[str, float]:
     if bad := [drop for drop in drops if not 0 < drop < 1]:
         raise UserError(f"--max-drop {bad[0]:g}: must be more than 0 and less than 1; 0.01 is one point")
     usual = {drop: known for known, drop in TARGETS.items()}
-    names = [usual.get(drop, f"drop-{100 * drop:g}") for drop in drops] if name is None else words(name)
+    names = [usual.get(drop, f"drop-{100 * drop:g}") for drop in drops] if name is None else words(name, "--name")
     if len(set(names)) != len(drops):
         raise UserError(f"--name: {len(set(names))} different names for {len(drops)} drops; give one for each")
     return dict(zip(names, drops, strict=True))

@@ -63,7 +63,7 @@ class CompetitionOptions:
             timed_texts=texts,
             scored_texts=Rules.scored_texts if self.scored is None else self.scored,
             repeats=repeats,
-            only=words(self.only or ""),
+            only=() if self.only is None else words(self.only, "--only"),
             calibration=self.calibration,
         )
         return compete(model, data, rules, points, columns, options, out, progress)

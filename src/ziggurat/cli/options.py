@@ -169,9 +169,12 @@ def whole_numbers(text: str, option: str) -> list[int]:
         raise UserError(f"{option} {text!r}: give whole numbers separated by commas, such as 1,32") from None
 
 
-def words(text: str) -> list[str]:
-    """`a, b` → ["a", "b"]."""
-    return [word.strip() for word in text.split(",") if word.strip()]
+def words(text: str, option: str) -> list[str]:
+    """`a, b` → ["a", "b"]; UserError that names the option where there is no word."""
+    found = [word.strip() for word in text.split(",") if word.strip()]
+    if not found:
+        raise UserError(f"{option} {text!r}: give names separated by commas, or leave the option out")
+    return found
 
 
 def decimal_numbers(text: str, option: str) -> list[float]:

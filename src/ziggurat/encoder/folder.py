@@ -21,7 +21,7 @@ from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file, whole_folder
 from ziggurat.recipe import PruningConfig, SpanConfig
-from ziggurat.types import Label, OperatingPoint, Problem
+from ziggurat.types import FULL, Label, OperatingPoint, Problem
 
 FORMAT_VERSION = 1
 MANIFEST = "ziggurat.json"
@@ -71,8 +71,9 @@ class Manifest:
         for point in self.operating_points:
             if point.name == name:
                 return point
-        known = ", ".join(point.name for point in self.operating_points) or "none; make some with `ziggurat calibrate`"
-        raise UserError(f"operating point {name!r} is not in the model; it has: {known}")
+        known = ", ".join((FULL, *(point.name for point in self.operating_points)))
+        more = "" if self.operating_points else "; make more with `ziggurat calibrate`"
+        raise UserError(f"operating point {name!r} is not in the model; it has: {known}{more}")
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

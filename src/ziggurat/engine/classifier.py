@@ -11,13 +11,13 @@ from ziggurat.data.tokenize import Encoded
 from ziggurat.engine.escalation import Escalation
 from ziggurat.engine.ladder import run_every_rung_of, run_ladder
 from ziggurat.engine.opened import BATCH, OpenedModel
-from ziggurat.engine.opened import FULL as FULL
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, Outcomes
 from ziggurat.engine.streaming import streamed
 from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule
+from ziggurat.types import FULL as FULL
 from ziggurat.types import Answer, OperatingPoint, Trace
 
 Text = str | tuple[str, str]

@@ -22,10 +22,9 @@ from ziggurat.engine.tiers import Tier, open_tiers
 from ziggurat.errors import UserError
 from ziggurat.policies.outputs import Output, output_of
 from ziggurat.policies.prune import TokenRule, scaled
-from ziggurat.types import OperatingPoint, Problem, Rung
+from ziggurat.types import FULL, OperatingPoint, Problem, Rung
 
 BATCH = 32  # texts, where nobody says otherwise
-FULL = "full"  # the operating point that never leaves early; every model has it
 
 
 class OpenedModel:

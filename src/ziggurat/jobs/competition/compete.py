@@ -87,6 +87,7 @@ def compete(
         raise UserError("batch sizes, texts and rounds must each be at least 1")
     if out is not None:
         require_target(out)
+    _refuse_unknown(rules.only)
     refuse_small(model, "bench --peers")
     refuse_but_classes(model, "bench --peers")
     ours = _opened_ours(model, options, rules.only)
@@ -94,7 +95,7 @@ def compete(
     points = _acting(classifier) if points is None else points
     contestants = [_of_ours(one, point) for one in ours for point in (FULL, *points)]
     data = rows_to_measure(classifier, source, columns)
-    kinds = [kind for kind in KINDS if _is_wanted(f"{kind.name} {kind.dtype}", rules.only)]
+    kinds = [kind for kind in KINDS if _is_wanted(_peer_name(kind), rules.only)]
     calibration = None
     if any(kind.calibrated for kind in kinds):
         calibration = calibration_of(model, classifier, data, CALIBRATION_TEXTS, rules.calibration, columns)
@@ -126,6 +127,21 @@ def _is_wanted(name: str, only: Sequence[str]) -> bool:
     return not only or any(part.lower().replace(" ", "") in plain for part in only)
 
 
+def _refuse_unknown(only: Sequence[str]) -> None:
+    names = [*map(_our_name, our_engines()), *map(_peer_name, KINDS)]
+    for part in only:
+        if not any(_is_wanted(name, [part]) for name in names):
+            raise UserError(f"--only {part!r}: is part of no name; there are {', '.join(names)}")
+
+
+def _our_name(engine: tuple[str, str]) -> str:
+    return " ".join(("ziggurat", *engine))
+
+
+def _peer_name(kind: PeerKind) -> str:
+    return f"{kind.name} {kind.dtype}"
+
+
 def our_engines() -> list[tuple[str, str]]:
     """Engine and dtype of all that can run here; the first is the unit of every gain."""
     missing = {"native": why_missing() is not None, "torch": importlib.util.find_spec("torch") is None}
@@ -138,7 +154,7 @@ def _opened_ours(model: str, options: ModelOptions, only: Sequence[str]) -> list
     UserError if none can run.
     """
     first, *others = our_engines() or [("auto", "float32")]
-    wanted = [first, *(one for one in others if _is_wanted(f"ziggurat {' '.join(one)}", only))]
+    wanted = [first, *(one for one in others if _is_wanted(_our_name(one), only))]
     found: dict[tuple[str, str], AdaptiveClassifier] = {}
     for engine, dtype in wanted:
         classifier = replace(options, device="cpu", engine=engine, dtype=dtype).open(model)

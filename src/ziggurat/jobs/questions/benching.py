@@ -11,7 +11,7 @@ import numpy as np
 from ziggurat.data.squad import Questions, read_questions
 from ziggurat.data.tasks import Role
 from ziggurat.data.windows import Windows
-from ziggurat.engine.opened import FULL
+from ziggurat.engine.classifier import FULL
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.jobs.opening import sample
