@@ -8,12 +8,14 @@ import torch
 from rows_for_training import make_examples
 from torch.nn import functional
 
+from ziggurat.data.packing import pack
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
+from ziggurat.jobs.training.train import train_classifier
 from ziggurat.policies.prune import TokenRule, top_share
 from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe, recipe_folder
 from ziggurat.train.batches import collate, packed
-from ziggurat.train.checks import refuse_misfits
+from ziggurat.train.checks import refuse_emptying, refuse_misfits
 from ziggurat.train.criteria import accuracy, kl_divergence
 from ziggurat.train.lengthdrop import LengthDrop, random_shares, smallest_shares
 from ziggurat.train.stages import hard, lengthdrop
@@ -252,3 +254,23 @@ def test_numbers_on_the_border_of_what_may_work_are_not_refused_and_one_step_bey
     refuse_misfits(recipe_of(["regular", "hard"], pruning), model.spec)
     with pytest.raises(UserError, match=r"at layer [12]"):
         refuse_misfits(recipe_of(["regular", "hard"], dataclasses.replace(pruning, **beyond)), model.spec)
+
+
+def test_thresholds_that_no_token_of_the_texts_reaches_are_refused_and_those_that_one_passes_are_not(pruned):
+    tokens = late_rows(16, 3).encoded.tokens
+    model = pruned(PruningConfig()).eval()
+    with torch.no_grad():
+        states = model.embed(pack(tokens))
+        scores = model.encoder.layers[0].scored_context(states)[1].numpy()
+    highest = float(np.delete(scores, states.cu_seqlens[:-1]).max())
+    refuse_emptying(pruned(PruningConfig(per_layer=(0.999 * highest, None, None))), tokens)
+    with pytest.raises(UserError, match=r"threshold [\d.]+ at layer 1 leaves nothing but .* 16 texts .*; lower it"):
+        refuse_emptying(pruned(PruningConfig(per_layer=(1.001 * highest, None, None))), tokens)
+    refuse_emptying(pruned(PruningConfig(per_layer=(None, 1.001 * highest, 1.001 * highest))), tokens)
+
+
+def test_a_training_is_refused_for_thresholds_that_empty_its_texts(tiny_checkpoint, rows_file, tmp_path):
+    recipe = recipe_of(["hard"], PruningConfig(final=20.0))
+    with pytest.raises(UserError, match="threshold 5 at layer 1 leaves nothing"):
+        train_classifier(str(rows_file), tmp_path / "out", recipe, str(tiny_checkpoint))
+    assert not list(tmp_path.glob("out*"))

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
+import torch
 
 from ziggurat.encoder.checkpoint import head_places
+from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.pruning import starting_values
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED, only_first
 from ziggurat.recipe import STUDENT_STAGES, PruningConfig, Recipe
+from ziggurat.train.batches import in_batches
 from ziggurat.train.stages import UNPRUNED_STAGES, refuse_misfit, stage_of
 from ziggurat.train.students import student_spec
+
+
+_LOOKED_AT = 16  # texts
 
 
 def refuse_misfits(recipe: Recipe, spec: EncoderSpec, goes_on: bool = False) -> None:
@@ -39,6 +48,27 @@ def refuse_misfits(recipe: Recipe, spec: EncoderSpec, goes_on: bool = False) -> 
         )
     if recipe.pruning is not None:
         _refuse_numbers(recipe.pruning, spec.layers, min(recipe.max_length, spec.positions))
+
+
+@torch.no_grad()
+def refuse_emptying(model: AdaptiveModel, tokens: Sequence[np.ndarray]) -> None:
+    """UserError for thresholds that leave of every text its first token alone in the lower half of the layers.
+
+    They are tried on the model as it starts and some of `tokens`, (n_i, 2) each. In the upper half a first token that
+    has read the text may well do without it.
+    """
+    rule = model.token_rule
+    if rule is None or model.pruning.config.kind != "threshold" or rule.score == PREDICTED:
+        return  # shares and counts say themselves what stays; scores that are to be learned say nothing yet
+    rule = replace(rule, vocabulary=None)
+    states = model.eval().embed(next(in_batches(tokens[:_LOOKED_AT])), rule)
+    for layer in range(1, model.spec.layers // 2 + 1):
+        states = model.layer(layer, states, rule)
+        if (states.lengths == 1).all():
+            raise UserError(
+                f"pruning: threshold {rule.values[layer - 1]:g} at layer {layer} leaves nothing but the first token of "
+                f"the {states.n_seqs} texts that were tried; lower it, or `final`, from which it follows"
+            )
 
 
 def _refuse_student(recipe: Recipe) -> None:

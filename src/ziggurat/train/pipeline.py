@@ -28,7 +28,7 @@ from ziggurat.files import whole_file
 from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import STUDENT_STAGES, Recipe
 from ziggurat.train.batches import Examples
-from ziggurat.train.checks import refuse_misfits
+from ziggurat.train.checks import refuse_emptying, refuse_misfits
 from ziggurat.train.loop import Run
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 from ziggurat.train.students import make_student
@@ -70,13 +70,17 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         model = _start(fit, train)
         goes_on = _is_ours(fit.source) and take_pruning(model, fit.source)
         refuse_misfits(fit.recipe, model.spec, goes_on)
-        _claim(fit.work, _identity(fit, train, select))
+        identity = _identity(fit, train, select)
+        _refuse_other_run(fit.work, identity)
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
         tokenizer.check_fit(model.spec.vocabulary)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
         rows = _seen_rows(fit.source, train, select)
         examples = tuple(_examples(part, tokenizer, fit.recipe) for part in (train, select))
+        if not goes_on:
+            refuse_emptying(model, examples[1].encoded.tokens)
+        _claim(fit.work, identity)
         notes: dict[str, Any] = {} if limits is None else {LABEL_RANGE: list(limits)}
         output = output_of(train.problem, limits)
 
@@ -241,9 +245,8 @@ def _identity(fit: Fit, train: Dataset | Questions, select: Dataset | Questions)
     }
 
 
-def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Makes the folder that keeps a run's checkpoints; UserError if it holds those of another run."""
-    state = PartialState()
+def _refuse_other_run(folder: Path, identity: Mapping[str, Any]) -> None:
+    """UserError if the folder that keeps checkpoints holds those of another run."""
     file = folder / _IDENTITY
     wanted = json.loads(json.dumps(identity))
     if file.exists():
@@ -252,8 +255,14 @@ def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{folder}: holds an unfinished run with another {differing[0]}; remove it or choose another --out"
             )
-    state.wait_for_everyone()
+
+
+def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Makes the folder that keeps a run's checkpoints, and says in it whose they are."""
+    state = PartialState()
+    file = folder / _IDENTITY
+    state.wait_for_everyone()  # who comes later has looked, too
     if state.is_main_process and not file.exists():
         with whole_file(file) as path:
-            path.write_text(json.dumps(wanted, indent=2) + "\n", "utf-8")
+            path.write_text(json.dumps(identity, indent=2) + "\n", "utf-8")
     state.wait_for_everyone()
