@@ -19,7 +19,6 @@ from ziggurat.train.batches import in_batches
 from ziggurat.train.stages import UNPRUNED_STAGES, refuse_misfit, stage_of
 from ziggurat.train.students import student_spec
 
-
 _LOOKED_AT = 16  # texts
 
 
