@@ -31,9 +31,10 @@ EPOCHS = {"regular": 12, "soft": 1, "hard": 2, "heads": 6}
 
 
 def quick_recipe(method):
-    """The shipped recipe at rates by which the tiny encoder learns in seconds, with heads cheaper than a layer."""
+    """The shipped recipe at a rate by which the tiny encoder learns in seconds, with heads cheaper than a layer."""
     recipe = load_recipe(method)
-    stages = tuple(dataclasses.replace(stage, learning_rate=3e-3) for stage in recipe.stages)
+    quick = [(stage, float(EPOCHS.get(stage.kind, 1))) for stage in recipe.stages]
+    stages = tuple(dataclasses.replace(stage, learning_rate=3e-3, epochs=epochs) for stage, epochs in quick)
     recipe = dataclasses.replace(recipe, stages=stages, head_kind="linear", select=0.3)
     return dataclasses.replace(recipe, pruning=PruningConfig(vocabulary=0.01)) if method == HOPELESS else recipe
 
@@ -51,7 +52,6 @@ def made(rows_file, tiny_checkpoint, tmp_path_factory):
     arguments = [str(argument) for argument in [*arguments, "--methods", *METHODS]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reproduce_models, "load_recipe", quick_recipe)
-        patch.setitem(reproduce_models.EPOCHS, "tiny", EPOCHS)
         reproduce.main(arguments)
         place = reproduce_models.Place(data, folder / "runs", 0, str(tiny_checkpoint), folder / "rows.jsonl")
         yield SimpleNamespace(place=place, arguments=arguments, rows=read_rows_file(place.rows))
@@ -115,13 +115,15 @@ def select_rows(made):
     return split_roles(load(made.place.train), Fractions(0.6, 0.4, 0.0, 0.0))[Role.SELECT]
 
 
-def test_small_sets_take_the_recipe_that_is_made_for_them(tmp_path, monkeypatch):
+@pytest.mark.parametrize("data", reproduce_models.DATA)
+def test_magic_pyramid_has_a_recipe_file_for_each_data_set_that_also_runs_alone(data, tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce_models, "load_recipe", load_recipe)  # the fixture above has another
-    pruning = {
-        data: reproduce_models.recipe_of("magic-pyramid", reproduce_models.Place(tmp_path / data, tmp_path, 0)).pruning
-        for data in ("mrpc", "ag_news")
-    }
-    assert pruning["mrpc"].vocabulary is None and pruning["ag_news"].vocabulary == 0.7
+    file = load_recipe(str(reproduce_models.RECIPES / f"{data}.toml"))
+    assert [stage.kind for stage in file.stages] == ["regular", "soft", "hard", "heads"]
+    behind = reproduce_models.recipe_of("magic-pyramid", reproduce_models.Place(tmp_path / data, tmp_path, 0))
+    assert behind == dataclasses.replace(file, stages=file.stages[1:])
+    # In phrases and pairs every word counts.
+    assert (file.pruning.vocabulary is None) == (data in ("sst2", "mrpc", "rte"))
 
 
 def test_two_methods_that_only_ask_otherwise_share_a_model(made):
@@ -252,15 +254,18 @@ def test_missing_data_is_one_line_before_anything_trains(files, says, made, tmp_
     assert error.count("\n") == 1 and error.startswith(f"reproduce: {data}: ") and says in error
 
 
-@pytest.mark.parametrize("data", [*reproduce_models.EPOCHS, "unheard-of"])
+@pytest.mark.parametrize("data", [*reproduce_models.DATA, "unheard-of"])
 @pytest.mark.parametrize("method", reproduce_models.METHODS)
-def test_every_method_has_epochs_for_all_its_stages_and_only_full_trains_the_start(method, data, tmp_path):
-    recipe = reproduce_models.recipe_of(method, reproduce_models.Place(tmp_path / data, tmp_path, 3))
-    expected = reproduce_models.EPOCHS.get(data, reproduce_models.LARGE)
+def test_every_method_trains_as_long_as_magic_pyramid_and_only_full_trains_the_start(method, data, tmp_path):
+    place = reproduce_models.Place(tmp_path / data, tmp_path, 3)
+    full, pyramid, recipe = (reproduce_models.recipe_of(name, place) for name in ("full", "magic-pyramid", method))
+    expected = {stage.kind: stage.epochs for one in (full, pyramid) for stage in one.stages}
     kinds = [stage.kind for stage in recipe.stages]
     assert kinds and ("regular" in kinds) == (method == "full")
-    joint = "joint" if method == "pabee" else "hard"  # behind a soft stage it stands in for the hard one
-    assert [stage.epochs for stage in recipe.stages] == [expected[joint if kind == "joint" else kind] for kind in kinds]
+    # Behind a soft stage a joint one stands in for the hard one.
+    expected["joint"] = expected["regular" if method == "pabee" else "hard"]
+    shared = [stage for stage in recipe.stages if stage.kind not in ("guess", "lengthdrop")]
+    assert [stage.epochs for stage in shared] == [expected[stage.kind] for stage in shared]
     assert (recipe.max_length, recipe.seed) == (128, 3)
 
 
@@ -268,7 +273,7 @@ def test_small_sets_start_from_the_encoder_at_a_larger_rate_and_go_on_at_the_shi
     monkeypatch.setattr(reproduce_models, "load_recipe", load_recipe)
     small, large = (reproduce_models.Place(tmp_path / data, tmp_path, 0) for data in ("rte", "ag_news"))
     for method in ("full", "pabee"):
-        assert reproduce_models.recipe_of(method, small).stages[0].learning_rate == reproduce_models.SMALL_RATE
+        assert reproduce_models.recipe_of(method, small).stages[0].learning_rate == 1.5e-4
         assert reproduce_models.recipe_of(method, large).stages[0].learning_rate == 5e-5
     for method in ("spatten", "magic-pyramid-joint"):
         shipped = [stage.learning_rate for stage in load_recipe(method).stages[1:]]

@@ -42,20 +42,15 @@ METHODS = (
     "magic-pyramid-joint",
 )
 TRAINED_AS = {"s3-count": "s3-entropy"}  # the same heads, asked otherwise
-LARGE = {"regular": 3, "guess": 1, "soft": 1, "hard": 3, "heads": 2, "lengthdrop": 2, "joint": 3}
-# Half of MP Table 2's epochs: at three times the rate of other sets they teach mrpc's 3,259 pairs as much (LOG.md).
-SMALL = {"regular": 5, "guess": 2, "soft": 5, "hard": 3, "heads": 5, "lengthdrop": 3, "joint": 5}
-SMALL_RATE = 1.5e-4  # of stages that start from the encoder
-# 54,000 rows of sst2: half an epoch of soft steps is twice those of ag_news, and thresholds go further with each.
-LARGER = {"regular": 2, "guess": 1, "soft": 0.5, "hard": 1, "heads": 1, "lengthdrop": 1, "joint": 2}
-PAIRS = ("mrpc", "rte")  # small sets
-EPOCHS = {
-    "ag_news": LARGE,
-    "yelp_polarity": LARGE | {"heads": 5},  # 4,484 rows: few for exit heads, whose epochs are cheap
-    "sst2": LARGER,
-    **dict.fromkeys(PAIRS, SMALL),
+DATA = ("ag_news", "yelp_polarity", "sst2", "mrpc", "rte")
+RECIPES = ROOT / "tools" / "recipes"  # Magic Pyramid's for each of them; all methods take its epochs and rate
+# Epochs of the stages that it has not.
+OTHERS = {
+    "sst2": {"guess": 1, "lengthdrop": 1},
+    "mrpc": {"guess": 2, "lengthdrop": 3},
+    "rte": {"guess": 2, "lengthdrop": 3},
 }
-SHORT = ("sst2", *PAIRS)  # phrases and pairs, whose every word counts: no stop words are learned
+OTHERS_ELSEWHERE = {"guess": 1, "lengthdrop": 2}
 PHRASES = ("sst2",)  # trained on phrases of sentences, reported on sentences
 
 
@@ -101,15 +96,18 @@ class Place:
 
 def recipe_of(method: str, place: Place) -> Recipe:
     """The shipped recipe with the data set's epochs; without `regular` where a method starts from the full model."""
-    epochs = EPOCHS.get(place.name, LARGE)
-    recipe = load_recipe("magic-pyramid-small" if method == "magic-pyramid" and place.name in SHORT else method)
+    own = RECIPES / f"{place.name}.toml"
+    pyramid = load_recipe(str(own) if own.exists() else "magic-pyramid")
+    known = {stage.kind: stage for stage in pyramid.stages}
+    epochs = {kind: stage.epochs for kind, stage in known.items()} | OTHERS.get(place.name, OTHERS_ELSEWHERE)
+    recipe = pyramid if method == "magic-pyramid" else load_recipe(method)
     # Without pruning a joint stage starts from the encoder (PABEE); behind a soft one it stands in for the hard one.
     starts = {"regular"} if recipe.pruning else {"regular", "joint"}
     stages = []
     for stage in recipe.stages:
         if method == FULL or stage.kind != "regular":
-            lasts = "hard" if stage.kind == "joint" and recipe.pruning else stage.kind
-            rate = SMALL_RATE if stage.kind in starts and place.name in PAIRS else stage.learning_rate
+            lasts = ("hard" if recipe.pruning else "regular") if stage.kind == "joint" else stage.kind
+            rate = known["regular"].learning_rate if stage.kind in starts else stage.learning_rate
             stages.append(replace(stage, epochs=float(epochs[lasts]), learning_rate=rate))
     return replace(recipe, stages=tuple(stages), max_length=128, seed=place.seed)
 

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from markers import between
-from reproduce_models import EPOCHS, METHODS
+from reproduce_models import DATA, METHODS
 
 from ziggurat.report.rows import read_rows_file
 
@@ -36,15 +36,14 @@ RULE = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
-    """One table per data set and one line per method, in the order of EPOCHS and METHODS; seeds become their mean.
+    """One table per data set and one line per method, in the order of DATA and METHODS; seeds become their mean.
 
     Of several rows for one seed the last counts.
     """
     grouped: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in {(row["data"], row["what"], row["seed"]): row for row in rows}.values():
         grouped[row["data"]][row["what"]].append(row)
-    known = list(EPOCHS)
-    order = sorted(grouped, key=lambda data: known.index(data) if data in known else len(known))
+    order = sorted(grouped, key=lambda data: DATA.index(data) if data in DATA else len(DATA))
     return "\n".join(_table(data, grouped[data]) for data in order)
 
 
