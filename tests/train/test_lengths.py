@@ -146,7 +146,7 @@ def test_draws_depend_on_seed_and_step_alone(pruned, stage):
 
 def test_lengthdrop_learns_for_every_share_and_leaves_the_rule_alone(pruned, stage, run):
     model, train, select = pruned(SHARES), late_rows(256, 1), late_rows(64, 2)
-    lengthdrop(model, train, select, dataclasses.replace(stage, epochs=6), run)
+    lengthdrop(model, train, select, dataclasses.replace(stage, epochs=4), run)
     assert torch.equal(model.pruning.values, torch.ones(3))
     for shares in ([1.0, 1.0, 1.0], [0.9, 0.8, 0.7], smallest_shares(3, 0.2)):
         assert right(model, select, TokenRule(top_share, np.array(shares))) > 0.8
