@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from ziggurat.encoder.devices import resolve_device
 from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
-from ziggurat.files import whole_file
 from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import STUDENT_STAGES, Recipe
 from ziggurat.train.batches import Examples
@@ -33,9 +31,9 @@ from ziggurat.train.loop import Run
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 from ziggurat.train.students import make_student
 from ziggurat.train.teaching import taught_by
+from ziggurat.train.unfinished import claim, refuse_other_run
 from ziggurat.types import Problem
 
-_IDENTITY = "run.json"
 STAGES_FOLDER = "stages"
 
 
@@ -71,7 +69,7 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         goes_on = _is_ours(fit.source) and take_pruning(model, fit.source)
         refuse_misfits(fit.recipe, model.spec, goes_on)
         identity = _identity(fit, train, select)
-        _refuse_other_run(fit.work, identity)
+        refuse_other_run(fit.work, identity)
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
         tokenizer.check_fit(model.spec.vocabulary)
@@ -80,7 +78,7 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         examples = tuple(_examples(part, tokenizer, fit.recipe) for part in (train, select))
         if not goes_on:
             refuse_emptying(model, examples[1].encoded.tokens)
-        _claim(fit.work, identity)
+        claim(fit.work, identity)
         notes: dict[str, Any] = {} if limits is None else {LABEL_RANGE: list(limits)}
         output = output_of(train.problem, limits)
 
@@ -243,26 +241,3 @@ def _identity(fit: Fit, train: Dataset | Questions, select: Dataset | Questions)
         "processes": PartialState().num_processes,
         "mixed precision": fit.mixed_precision,
     }
-
-
-def _refuse_other_run(folder: Path, identity: Mapping[str, Any]) -> None:
-    """UserError if the folder that keeps checkpoints holds those of another run."""
-    file = folder / _IDENTITY
-    wanted = json.loads(json.dumps(identity))
-    if file.exists():
-        found = json.loads(file.read_text("utf-8"))
-        if differing := [key for key in wanted if found.get(key) != wanted[key]]:
-            raise UserError(
-                f"{folder}: holds an unfinished run with another {differing[0]}; remove it or choose another --out"
-            )
-
-
-def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Makes the folder that keeps a run's checkpoints, and says in it whose they are."""
-    state = PartialState()
-    file = folder / _IDENTITY
-    state.wait_for_everyone()  # who comes later has looked, too
-    if state.is_main_process and not file.exists():
-        with whole_file(file) as path:
-            path.write_text(json.dumps(identity, indent=2) + "\n", "utf-8")
-    state.wait_for_everyone()
