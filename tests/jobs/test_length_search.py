@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from ziggurat.calibrate.evolution import on_grid
 from ziggurat.cli.text import training_text
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.checkpoint import load_model
@@ -13,9 +14,10 @@ from ziggurat.encoder.folder import read_manifest, with_pruning_values
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
-from ziggurat.jobs.training import choosing, length_search
+from ziggurat.jobs.training import choosing, length_search, length_trials
 from ziggurat.jobs.training.fitting import TrainOptions
 from ziggurat.jobs.training.length_search import sample, search_lengths
+from ziggurat.jobs.training.length_trials import Trials
 from ziggurat.jobs.training.train import adapt_classifier, train_classifier
 from ziggurat.policies.prune import without_repeats
 from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe
@@ -108,6 +110,56 @@ def test_stopped_before_or_after_the_search_the_same_call_ends_the_same(
         monkeypatch.setattr(length_search, "evolve", stop)
     assert train()["search"] == searched[1]["search"]
     assert read_manifest(tmp_path / "model").fingerprint == read_manifest(searched[0]).fingerprint
+
+
+@pytest.mark.parametrize("reads_all", [True, False])
+def test_what_shares_cost_is_known_without_running_them(reads_all, searched, rows_file):
+    classifier, rows = AdaptiveClassifier.from_pretrained(searched[0]), roles_of(rows_file)[Role.SELECT]
+    draws = np.random.default_rng(0)
+    reads = None if reads_all else draws.random(classifier.tokenizer.n_ids()) < 0.7
+    rule = dataclasses.replace(classifier.token_rule, vocabulary=reads)
+    trials = Trials(classifier, rule, rows)
+    for _ in range(5):
+        shares = on_grid(np.cumprod(draws.uniform(0.5, 1, classifier.spec.layers)))
+        run = outcomes(classifier, rows, dataclasses.replace(rule, values=np.array(shares)))
+        assert trials.flops(shares) == pytest.approx(run[1])
+
+
+def test_stopped_amid_the_search_it_goes_on_without_asking_again_and_finds_the_same(
+    searched, rows_file, tmp_path, monkeypatch
+):
+    classifier, rows = AdaptiveClassifier.from_pretrained(searched[0]), roles_of(rows_file)[Role.SELECT]
+    whole, answer, asked = search_lengths(classifier, rows, SEARCH), Trials._answer, []
+
+    def counted(self, shares, beaten):
+        if len(asked) == 6:
+            asked.append("stopped")
+            raise KeyboardInterrupt
+        asked.append(shares)
+        return answer(self, shares, beaten)
+
+    monkeypatch.setattr(Trials, "_answer", counted)
+    with pytest.raises(KeyboardInterrupt):
+        search_lengths(classifier, rows, SEARCH, memory=tmp_path / "search.json")
+    assert search_lengths(classifier, rows, SEARCH, memory=tmp_path / "search.json") == whole
+    assert len(set(asked)) == len(asked)  # nobody twice
+
+
+def test_giving_candidates_up_that_cannot_win_answers_fewer_rows_and_finds_the_same(searched, rows_file, monkeypatch):
+    classifier, rows = AdaptiveClassifier.from_pretrained(searched[0]), roles_of(rows_file)[Role.SELECT]
+    answer, run, answered = Trials._answer, AdaptiveClassifier.run, []
+
+    def counted(self, encoded, *rest):
+        answered.append(len(encoded))
+        return run(self, encoded, *rest)
+
+    monkeypatch.setattr(length_trials, "_BATCH", 4)
+    monkeypatch.setattr(AdaptiveClassifier, "run", counted)
+    found, few = search_lengths(classifier, rows, SEARCH), sum(answered)
+    monkeypatch.setattr(Trials, "_answer", lambda self, shares, beaten: answer(self, shares, -1.0))
+    answered.clear()
+    assert search_lengths(classifier, rows, SEARCH) == found
+    assert few < sum(answered)
 
 
 @pytest.mark.parametrize("role", [Role.TRAIN, Role.CERTIFY, Role.TEST])

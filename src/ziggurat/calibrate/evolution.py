@@ -1,6 +1,6 @@
 """Evolutionary search for the shares of tokens that each layer keeps (Length-Adaptive Transformer, section 3.3).
 
-The algorithm alone: what a candidate costs and how often it is right, the caller measures.
+The algorithm alone: what a candidate costs and how often it is right, the caller says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ _GRID = 1024  # shares are multiples of 1 / 1024: float32 weights files hold the
 _RESAMPLED = 0.5  # share of the layers that a mutation draws anew
 
 Shares = tuple[float, ...]  # of a text's tokens that each layer 1 … L leaves; they never rise
-Evaluate = Callable[[Shares], tuple[float, float]]  # shares → FLOPs as a share of the full model's, accuracy
+Cost = Callable[[Shares], float]  # shares → FLOPs as a share of the full model's
+# (shares, beaten) → accuracy; where it cannot exceed `beaten`, anything from 0 up to the accuracy will do.
+Accuracy = Callable[[Shares, float], float]
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,14 @@ class Candidate:
 
     shares: Shares
     flops: float  # as a share of the full model's
-    accuracy: float
+    accuracy: float  # or less, of one outside the front
 
 
-def evolve(evaluate: Evaluate, n_layers: int, config: SearchConfig, seed: int) -> tuple[Candidate, ...]:
+def evolve(cost: Cost, accuracy: Accuracy, n_layers: int, config: SearchConfig, seed: int) -> tuple[Candidate, ...]:
     """The Pareto front of all shares that were tried, from cheap to dear; the full model was tried too.
 
     First come constant ratios; each iteration adds mutations and crossovers of the front, and the front of old and new
-    survives. The same seed and answers of `evaluate` give the same front; no shares are evaluated twice.
+    survives. The same seed, costs and accuracies give the same front; no shares are asked about twice.
     """
     draws = np.random.default_rng(seed)
     known: dict[Shares, Candidate] = {}
@@ -41,7 +43,10 @@ def evolve(evaluate: Evaluate, n_layers: int, config: SearchConfig, seed: int) -
         genes = [on_grid(gene) for gene in every]
         for gene in genes:
             if gene not in known:
-                known[gene] = Candidate(gene, *evaluate(gene))
+                flops = cost(gene)
+                # Who is no better than a cheaper one is dominated, by how much does not matter.
+                beaten = max((other.accuracy for other in known.values() if other.flops <= flops), default=-1.0)
+                known[gene] = Candidate(gene, flops, accuracy(gene, beaten))
         return [known[gene] for gene in genes]
 
     ratios = np.linspace(1 - config.length_drop, 1, config.population)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,10 @@ from ziggurat.calibrate.evolution import Candidate, Shares, cheapest, evolve
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.encoder.folder import MANIFEST, with_pruning_values
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
+from ziggurat.jobs.training.length_trials import Trials
 from ziggurat.policies.prune import top_share, without_repeats
 from ziggurat.recipe import Recipe, SearchConfig
-
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -41,36 +39,36 @@ class LengthSearch:
 
 
 def search_lengths(
-    classifier: AdaptiveClassifier, select: Dataset, config: SearchConfig, seed: int = 0, progress: bool = False
+    classifier: AdaptiveClassifier,
+    select: Dataset,
+    config: SearchConfig,
+    seed: int = 0,
+    progress: bool = False,
+    memory: Path | None = None,
 ) -> LengthSearch:
     """Searches for shares that cost few FLOPs and lose at most `config.max_drop` accuracy at the last rung.
 
     Accuracy is agreement with the full model where rows have no labels. The accuracy of what is chosen is that of the
-    rows that chose it, and so flatters it. UserError for rows of another role, or a model without shares.
+    rows that chose it, and so flatters it. `memory` is a file from which a search that was stopped goes on. UserError
+    for rows of another role, or a model without shares.
     """
     select.require(Role.SELECT)
     token_rule = classifier.token_rule
     if token_rule is None or token_rule.keep is not top_share:
         raise UserError('search: the model\'s pruning has no shares; train it with kind = "share" in [pruning]')
     rows = sample(select, config.rows)
-    encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
-    keep_all = never(len(classifier.rungs))
-    full = classifier.run(encoded, keep_all, _BATCH).predictions
-    truth = full if rows.labels is None else rows.classes
-    full_flops = classifier.full_flops(encoded.lengths).sum()
-
-    def evaluate(shares: Shares) -> tuple[float, float]:
-        rule = replace(keep_all, tokens=replace(token_rule, values=without_repeats(np.array(shares))))
-        outcomes = classifier.run(encoded, rule, _BATCH)
-        shown.update()
-        flops = classifier.flops(outcomes.kept, rule)[:, -1].sum()
-        return float(flops / full_flops), float((outcomes.predictions == truth).mean())
-
+    trials = Trials(classifier, token_rule, rows, memory)
     most = config.population + config.iterations * (config.mutations + config.crossovers)
     with bar("search", most, "candidates", progress) as shown:
-        front = evolve(evaluate, classifier.spec.layers, config, seed)
-    full_accuracy = float((full == truth).mean())
-    return LengthSearch(front, cheapest(front, full_accuracy - config.max_drop), full_accuracy, len(rows))
+
+        def accuracy(shares: Shares, beaten: float) -> float:
+            found = trials.accuracy(shares, beaten)
+            shown.update()
+            return found
+
+        front = evolve(trials.flops, accuracy, classifier.spec.layers, config, seed)
+    least = trials.full_accuracy - config.max_drop
+    return LengthSearch(front, cheapest(front, least), trials.full_accuracy, len(rows))
 
 
 def searched_folder(
@@ -84,7 +82,8 @@ def searched_folder(
         return folder
     if not (out / MANIFEST).exists():
         classifier = AdaptiveClassifier.from_pretrained(folder, device)
-        found = search_lengths(classifier, select, recipe.search, recipe.seed, progress)
+        memory = out.with_suffix(".json")
+        found = search_lengths(classifier, select, recipe.search, recipe.seed, progress, memory)
         values = without_repeats(np.array(found.chosen.shares))
         with_pruning_values(folder, out, values, {"search": found.to_dict()})
     return out
