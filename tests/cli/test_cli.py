@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import subprocess
@@ -301,6 +302,30 @@ def test_a_pair_on_the_command_line_is_answered_as_in_a_file_and_as_explain_tell
     assert json.loads(out)["answers"][0]["probabilities"] != answer["probabilities"]
     _, out, _ = ziggurat("predict", pair_folder, "bat kin", "--text-pair", "rat")
     assert out.rstrip().endswith("bat kin | rat")
+
+
+def piped(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_a_dash_reads_a_text_from_each_line_that_is_piped_in(ziggurat, model_folder, monkeypatch):
+    piped(monkeypatch, "bat kin\r\nrät – rat".encode())
+    code, out, _ = ziggurat("predict", model_folder, "-", "--json")
+    assert code == 0
+    assert [answer["text"] for answer in json.loads(out)["answers"]] == ["bat kin", "rät – rat"]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "stdin: no lines"),
+        (b"bat\n \nkin\n", "stdin, line 2: is blank"),
+        (b"bat\n\xff\n", "stdin, line 2: is not UTF-8"),
+    ],
+)
+def test_what_is_piped_in_is_refused_by_its_line(content, named, fails, model_folder, monkeypatch):
+    piped(monkeypatch, content)
+    assert named in fails("predict", model_folder, "-")
 
 
 def test_explain_writes_a_page_and_answers_as_predict_does(ziggurat, pruned_folder, tmp_path):

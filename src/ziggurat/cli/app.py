@@ -34,7 +34,7 @@ from ziggurat.cli.options import (
 )
 from ziggurat.cli.profiling import Profile, data_of, show_profile
 from ziggurat.cli.report import report_app
-from ziggurat.cli.sources import measured_source, perhaps_measured_source
+from ziggurat.cli.sources import given_texts, measured_source, perhaps_measured_source
 from ziggurat.cli.text import (
     bench_text,
     competition_text,
@@ -49,7 +49,6 @@ from ziggurat.errors import Stopped, UserError
 # Rooms are imported inside the commands: `ziggurat --help` answers before numpy would be loaded.
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
-    from ziggurat.engine.classifier import Text
     from ziggurat.jobs.opening import ModelOptions
 
 app = typer.Typer(
@@ -110,7 +109,8 @@ def predict(
     model: Model,
     source: str | None,
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to classify; or use --data or --task.")
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="Texts to classify, - for lines of stdin; or use --data or --task."),
     ] = None,
     text_pair: Annotated[
         str | None, typer.Option(help="Second text of the one TEXT, for a model that reads pairs.")
@@ -132,7 +132,7 @@ def predict(
 
     columns = columns_of(text_column, pair_column)
     with shown(as_json, prediction_text) as show:
-        given = _texts_or_pair(texts or [], text_pair, source)
+        given = given_texts(texts or [], text_pair, source)
         answers = job(model, given, source, *exits, columns, options, out, interactive(), watch)
         show({"out": str(out), "n": len(answers)} if out else {"answers": answers})
 
@@ -235,16 +235,3 @@ def main() -> None:
         if ended.code == Stopped.exit_code:  # typer's own end of a KeyboardInterrupt, without a word
             typer.echo("ziggurat: interrupted; nothing was half-written", err=True)
         raise
-
-
-def _texts_or_pair(texts: list[str], text_pair: str | None, data: str | None) -> list[Text] | None:
-    """What a command line gives to classify; None = the rows of `data`. UserError for a mix-up."""
-    if bool(texts) == (data is not None):
-        raise UserError("give either texts or --data (or --task), and one of them")
-    if text_pair is None:
-        return [*texts] or None
-    if data is not None:
-        raise UserError("--text-pair goes with a text; with --data name the second texts' column with --pair-column")
-    if len(texts) > 1:
-        raise UserError(f"--text-pair goes with one text, not {len(texts)}; put several pairs into a file for --data")
-    return [(texts[0], text_pair)]

@@ -1,14 +1,20 @@
-"""Where rows come from: a source, or a data set by its name."""
+"""Where rows come from: a source, a data set by its name, the command line itself or what is piped into it."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ziggurat.cli.options import PerhapsData
 from ziggurat.errors import UserError
+
+if TYPE_CHECKING:
+    from ziggurat.engine.classifier import Text
+
+STDIN = "-"
 
 Task = Annotated[
     str | None,
@@ -47,6 +53,34 @@ def perhaps_measured_source(data: PerhapsData = None, task: Task = None, data_di
     if data is None and task is None and data_dir is None:
         return None
     return measured_source(data, task, data_dir)
+
+
+def given_texts(texts: list[str], text_pair: str | None, data: str | None) -> list[Text] | None:
+    """What a command line gives to classify; None = the rows of `data`. UserError for a mix-up."""
+    if bool(texts) == (data is not None):
+        raise UserError("give either texts or --data (or --task), and one of them")
+    if text_pair is None:
+        return [*_piped()] if texts == [STDIN] else [*texts] or None
+    if data is not None:
+        raise UserError("--text-pair goes with a text; with --data name the second texts' column with --pair-column")
+    if len(texts) > 1:
+        raise UserError(f"--text-pair goes with one text, not {len(texts)}; put several pairs into a file for --data")
+    return [(texts[0], text_pair)]
+
+
+def _piped() -> list[str]:
+    """Lines of standard input, each a text; UserError where there is none, or one is blank or no UTF-8."""
+    lines = []
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            lines.append(line.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError:
+            raise UserError(f"stdin, line {number}: is not UTF-8; convert it") from None
+        if not lines[-1].strip():
+            raise UserError(f"stdin, line {number}: is blank; remove it")
+    if not lines:
+        raise UserError("stdin: no lines; pipe one text per line into it")
+    return lines
 
 
 def _source(given: str | None, task: str | None, folder: Path | None, option: str, training: bool) -> str:
