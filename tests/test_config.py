@@ -10,15 +10,32 @@ from hypothesis import strategies as st
 
 from ziggurat.config import from_mapping
 from ziggurat.errors import UserError
-from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, StudentConfig, load_recipe, recipe_folder
+from ziggurat.recipe import (
+    KINDS,
+    PruningConfig,
+    Recipe,
+    SearchConfig,
+    StageConfig,
+    StudentConfig,
+    load_recipe,
+    recipe_folder,
+)
 
 SHIPPED = sorted(path.name.removesuffix(".toml") for path in recipe_folder().iterdir() if path.name.endswith(".toml"))
 STAGE = {"kind": "heads", "epochs": 2, "learning_rate": 0.1}
 RECIPE = {"name": "mine", "description": "a test", "stages": [STAGE]}
+
+
+def reader_of(key: str) -> str:
+    """A kind of stage that reads a key."""
+    (found,) = (each for each in dataclasses.fields(StageConfig) if each.name == key)
+    return found.metadata.get("kinds", KINDS)[-1]
+
+
 # Where a value stands in an error message, and a table that has it there.
 PLACES = {
     Recipe: ("r", lambda values: RECIPE | values),
-    StageConfig: ("s", lambda values: STAGE | values),
+    StageConfig: ("s", lambda values: STAGE | {"kind": reader_of(next(iter(values)))} | values),
     SearchConfig: ("search", lambda values: values),
     StudentConfig: ("student", lambda values: {"layers": 2} | values),
 }
@@ -222,9 +239,38 @@ def test_a_geometric_schedule_falls_from_a_first_number(values, says):
     assert from_mapping(PruningConfig, whole, "p").first == 8.0
 
 
+def test_every_kind_of_stage_reads_what_is_said_of_it_and_refuses_what_another_reads():
+    from ziggurat.train.stages import STAGES
+
+    assert set(KINDS) == set(STAGES)
+    wrong = [("regular", {"distillation": 0.5}), ("lengthdrop", {"distillation": 0.5}), ("hard", {"temperature": 0.2})]
+    for kind, values in [*wrong, ("joint", {"label_weight": 0.5}), ("heads", {"sandwich": 3})]:
+        says = f"must be left out: stage {kind!r} does not read it"
+        assert says in refusal(StageConfig, values | {"kind": kind})
+        whole = STAGE | values | {"kind": reader_of(next(iter(values)))}
+        assert from_mapping(StageConfig, whole, "s").epochs == 2
+
+
+def test_heads_learn_from_one_teacher_or_the_other():
+    assert "must be 0 or 1 where heads learn" in refusal(StageConfig, {"distillation": 0.1, "kind": "heads"})
+    assert from_mapping(StageConfig, STAGE | {"distillation": 1.0}, "s").distillation == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"augment": {}}, "augment"),
+        ({"stages": [], "small": {}, "pruning": {}}, "pruning"),
+        ({"stages": [], "small": {}, "student": {"layers": 2}}, "student"),
+    ],
+)
+def test_a_table_that_would_not_be_read_is_refused(values, says):
+    assert says in refusal(Recipe, values) and "must be left out" in refusal(Recipe, values)
+
+
 stages = st.builds(
     StageConfig,
-    kind=st.sampled_from(["regular", "heads"]),
+    kind=st.just("heads"),
     epochs=st.floats(0.1, 9),
     learning_rate=st.floats(1e-6, 1),
     batch_size=st.integers(1, 64),

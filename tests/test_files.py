@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ziggurat.errors import UserError
-from ziggurat.files import refuse_full_folder, require_target, whole_file, whole_folder
+from ziggurat.files import changed_folder, refuse_full_folder, require_target, whole_file, whole_folder
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions are POSIX's")
 
@@ -183,3 +183,18 @@ def test_a_target_that_cannot_be_is_known_before_the_work(tmp_path):
         with pytest.raises(UserError, match=says):
             require_target(target, data)
     assert names(tmp_path) == ["rows.jsonl"]
+
+
+def test_a_folder_is_changed_as_a_whole_or_stays_as_it_was(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "a").write_text("1")
+    with pytest.raises(KeyError), changed_folder(folder) as made:
+        (made / "a").write_text("2")
+        raise KeyError
+    assert (folder / "a").read_text() == "1" and names(tmp_path) == ["model"]
+    with changed_folder(folder) as made:
+        (made / "a").write_text("2")
+        (made / "b").write_text("3")
+        assert names(folder) == ["a"]
+    assert (folder / "a").read_text() == "2" and names(folder) == ["a", "b"] and names(tmp_path) == ["model"]

@@ -78,6 +78,25 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def changed_folder(path: Path) -> Iterator[Path]:
+    """Yields a copy of a folder that takes its place when the block ends; if the block fails nothing has changed."""
+    with refusals_explained(path):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            changed, before = temporary / "changed", temporary / "before"
+            shutil.copytree(path, changed)
+            yield changed
+            path.rename(before)
+            try:
+                changed.rename(path)
+            except OSError:
+                before.rename(path)
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def refuse_full_folder(path: Path) -> None:
     """UserError if `path` is a file or a folder that holds something."""
     if path.is_file() or (path.is_dir() and any(path.iterdir())):

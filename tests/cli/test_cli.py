@@ -328,6 +328,11 @@ def test_what_is_piped_in_is_refused_by_its_line(content, named, fails, model_fo
     assert named in fails("predict", model_folder, "-")
 
 
+@pytest.mark.parametrize("rest", [("bat",), ("--text-pair", "kin")])
+def test_a_dash_goes_with_no_other_text(rest, fails, model_folder):
+    assert "goes with no other one" in fails("predict", model_folder, "-", *rest)
+
+
 def test_explain_writes_a_page_and_answers_as_predict_does(ziggurat, pruned_folder, tmp_path):
     text = "bat <b>kin</b>\x1b[31m rat"
     _, out, _ = ziggurat("explain", pruned_folder, text, "--html", tmp_path / "new" / "page.html", "--json")

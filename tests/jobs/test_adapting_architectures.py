@@ -25,7 +25,7 @@ QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ADAPT = Recipe("adapt", "a test", (StageConfig("heads", 1, 3e-3),), max_length=40)
 PRUNED = replace(
     ADAPT,
-    stages=tuple(StageConfig(kind, 1, 1e-3, batch_size=32) for kind in ("regular", "soft", "hard", "heads", "int8")),
+    stages=tuple(StageConfig(kind, 1, 1e-3, batch_size=32) for kind in ("regular", "soft", "hard", "int8", "heads")),
     pruning=PruningConfig(final=0.9, vocabulary=0.9),
     head_layers=(1, 2),
 )

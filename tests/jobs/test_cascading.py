@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -198,8 +199,11 @@ def test_a_cascade_goes_on_with_its_own_last_tier_and_with_no_other(
         train_classifier(str(rows_file), out, str(recipe), str(tiny_checkpoint), QUIET)
     fewer = tmp_path / "fewer.jsonl"
     fewer.write_text("".join(rows_file.read_text().splitlines(keepends=True)[:-5]))
-    with pytest.raises(UserError, match="holds an unfinished run of other rows"):
+    with pytest.raises(UserError, match="holds an unfinished run with another data"):
         train_classifier(str(fewer), out, str(recipe), str(tiny_checkpoint), QUIET)
+    other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
+    with pytest.raises(UserError, match="holds an unfinished run with another model"):
+        train_classifier(str(rows_file), out, str(recipe), str(other), QUIET)
     with monkeypatch.context() as patch:
         patch.setattr(train_job, "fit_roles", interrupted)  # both tiers are there
         train_classifier(str(rows_file), out, str(recipe), str(tiny_checkpoint), QUIET)

@@ -15,6 +15,7 @@ from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
 from ziggurat.policies.prune import top_count
 from ziggurat.recipe import PruningConfig
+from ziggurat.report.explained import facts
 
 CPU = ModelOptions(device="cpu")
 WORDS = ("bat", "ban", "bar", "kit", "kish", "lon", "loss", "mulm", "net", "nend", "pon", "posh", "rat", "rand")
@@ -52,6 +53,17 @@ def test_the_answer_and_its_way_are_those_of_predict(classifier, text, threshold
     assert told["full"]["probability"] == full.probabilities.max()
     assert told["agrees"] == (full.label == answer.label)
     assert told["full_flops"] == full.trace.flops
+
+
+def test_of_a_cascade_the_tier_that_answered_is_explained(cascade_folder):
+    """The first tier has no layers, in which tokens could leave."""
+    classifier = AdaptiveClassifier.from_pretrained(cascade_folder, "cpu")
+    small, whole = (explanation(classifier, "bat kit ban", classifier.rule("entropy", limit)) for limit in (9.9, 0.0))
+    assert small["layers"] == 0 and small["pruning"] is None
+    assert {token["left_at"] for token in small["tokens"]} == {None} and len(small["tokens"]) == 5
+    assert not {"tokens", "pruning"} & {fact for fact, _ in facts(small | {"operating_point": "x"})}
+    assert whole["layers"] == 4 and len(whole["pruning"]["thresholds"]) == 4
+    assert {"tokens", "pruning"} <= {fact for fact, _ in facts(whole | {"operating_point": "x"})}
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)

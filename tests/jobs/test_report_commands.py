@@ -9,6 +9,7 @@ import pytest
 
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.cascade import write_cascade
+from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.rules import never, shared
 from ziggurat.errors import UserError
 from ziggurat.jobs.analyses.by_length import lengths, quantiles
@@ -175,7 +176,7 @@ def test_correctness_sets_right_answers_beside_wrong_ones(subject, request_of, p
     rows = correctness(request_of(pruned_folder), AT)["rows"]
     outcomes, _ = ran(subject, rule_at(subject, BOTH))
     right = outcomes.predictions == subject.rows.classes
-    left = outcomes.kept[np.arange(len(right)), outcomes.rungs + 1] / outcomes.kept[:, 0]
+    left = outcomes.kept[np.arange(len(right)), outcomes.rungs + 1] / subject.lengths
     (row,) = [row for row in rows if row["setting"] == BOTH and row["measure"] == "share left at the end"]
     assert (row["n_right"], row["n_wrong"]) == (right.sum(), (~right).sum())
     assert row["right_mean"] == pytest.approx(left[right].mean())
@@ -252,6 +253,41 @@ def test_methods_points_are_what_eval_says_of_them(request_of, pruned_folder, ro
     (fast,) = [row for row in rows if row["setting"] == "point fast"]
     for key in ("accuracy", "flops_ratio", "mean_layers"):
         assert fast[key] == pytest.approx(judged[key])
+
+
+@pytest.fixture
+def half_folder(copied, pruned_folder):
+    """The pruned model, whose point `fast` prunes half as hard, and whose `balanced` does not."""
+    folder = copied(pruned_folder)
+    manifest = read_manifest(folder)
+    points = [replace(point, pruning={"fast": 0.5, "balanced": 0.0}[point.name]) for point in manifest.operating_points]
+    write_manifest(replace(manifest, operating_points=tuple(points)), folder)
+    return folder
+
+
+def test_a_point_that_prunes_less_is_reported_as_it_prunes(request_of, half_folder, rows_file):
+    rows = methods(request_of(half_folder), n_thresholds=2, timed_texts=None)["rows"]
+    options = ModelOptions(device="cpu", batch_size=8)
+    costs = set()
+    for name in ("fast", "balanced"):
+        judged = evaluate(str(half_folder), str(rows_file), name, options=options, timed_texts=2)
+        (point,) = [row for row in rows if row["setting"] == f"point {name}"]
+        for key in ("accuracy", "flops_ratio", "mean_layers"):
+            assert point[key] == pytest.approx(judged[key])
+        costs.add(round(judged["flops_ratio"], 6))
+    result = lengths(request_of(half_folder), (10**6,), Exits("fast"))
+    judged = evaluate(str(half_folder), str(rows_file), "fast", options=options, timed_texts=2)
+    (both,) = [row for row in result["rows"] if row["setting"] == BOTH and row["n"]]
+    assert both["flops_ratio"] == pytest.approx(judged["flops_ratio"]) and len(costs) == 2
+    assert "fast prunes with other thresholds than 'pruning' alone" in " ".join(result["notes"])
+    notes = " ".join(lengths(request_of(half_folder), EDGES, Exits("balanced"))["notes"])
+    assert "balanced prunes nothing, so that 'exits' is that point" in notes
+
+
+def test_tokens_of_a_group_are_those_that_full_depth_reads(subject, request_of, pruned_folder):
+    """The model leaves some words unread, and a bucket's texts are as long as its name says all the same."""
+    rows = lengths(request_of(pruned_folder), (10**6,), AT)["rows"]
+    assert {row["tokens_mean"] for row in rows if row["n"]} == {subject.lengths.mean()}
 
 
 def test_a_report_is_a_table_twice_and_a_figure_twice(request_of, pruned_folder):

@@ -9,7 +9,7 @@ import torch
 
 from ziggurat import native
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
-from ziggurat.encoder.folder import fingerprint, read_manifest, trained_rows
+from ziggurat.encoder.folder import fingerprint, read_manifest, trained_rows, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.training.fitting import TrainOptions
@@ -174,7 +174,7 @@ def test_rows_of_another_task_are_refused_with_the_fix(lines, says, teacher, tmp
 
 
 def test_the_built_in_rows_of_another_task_are_refused(teacher, tmp_path):
-    with pytest.raises(UserError, match=r"the teacher .* knows river, stone, tower; give it its own rows"):
+    with pytest.raises(UserError, match=r"unknown label .*; the known ones are .river., .stone., .tower."):
         train_classifier("stdlib-docs", tmp_path / "model", quick("distil"), None, QUIET, teacher=str(teacher))
 
 
@@ -183,6 +183,7 @@ def test_the_built_in_rows_of_another_task_are_refused(teacher, tmp_path):
     [
         ("early-exit", None, "'early-exit': makes no student.*take one with a .student. table, such as distil"),
         ("distil", "some/encoder", "a student starts from its teacher; leave --model out"),
+        ("static", "some/encoder", "a student starts from its teacher; leave --model out"),
     ],
 )
 def test_a_teacher_without_a_student_or_with_a_model_is_refused(recipe, model, says, teacher, rows_file, tmp_path):
@@ -203,6 +204,30 @@ def test_only_the_regular_stages_of_the_teacher_are_left_out():
     regular, distil = StageConfig("regular", 1, 1e-3), StageConfig("distil", 1, 1e-3)
     recipe = Recipe("mine", "a test", (regular, distil, regular), student=StudentConfig(2))
     assert with_teacher(recipe).stages == (distil, regular)
+
+
+def test_a_small_models_rows_are_those_of_its_teacher_and_it_has_no_stages(teacher, rows_file, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(rows_file.read_text().replace('"label"', '"text_pair": "kit", "label"'))
+    with pytest.raises(UserError, match=r"the teacher .* reads single texts"):
+        train_classifier(str(pairs), tmp_path / "model", "static", None, QUIET, teacher=str(teacher))
+    keep = dataclasses.replace(QUIET, keep_stages=True)
+    with pytest.raises(UserError, match="--keep-stages: recipe 'static' has no stages"):
+        train_classifier(str(rows_file), tmp_path / "model", "static", None, keep, teacher=str(teacher))
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_a_small_model_learns_from_no_teacher_whose_answers_are_not_one_class(problem, teacher, copied, rows_file):
+    folder = copied(teacher)
+    write_manifest(dataclasses.replace(read_manifest(folder), problem_type=problem), folder)
+    with pytest.raises(UserError, match="small models answer for classes alone"):
+        train_classifier(str(rows_file), folder.with_name("new"), "static", None, QUIET, teacher=str(folder))
+
+
+@pytest.mark.parametrize("recipe", ["static", "bilstm"])
+def test_adapt_makes_no_small_model(recipe, rows_file, tiny_checkpoint, tmp_path):
+    with pytest.raises(UserError, match="makes a small model and no exits; use `ziggurat train --teacher"):
+        adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", recipe, QUIET)
 
 
 def test_adapt_makes_no_student(rows_file, tiny_checkpoint, tmp_path):

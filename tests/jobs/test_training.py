@@ -10,16 +10,20 @@ from safetensors.torch import load_file, save_file
 
 from ziggurat.calibrate.temperature import fit_temperatures
 from ziggurat.cli.text import training_text
+from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.encoder.checkpoint import load_hf
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
+from ziggurat.jobs.training import fitting
 from ziggurat.jobs.training.choosing import with_operating_points
-from ziggurat.jobs.training.fitting import TrainOptions
+from ziggurat.jobs.training.fitting import TrainOptions, read_roles
 from ziggurat.jobs.training.teachers import refuse_random_answers
 from ziggurat.jobs.training.train import adapt_classifier, train_classifier
 from ziggurat.recipe import PruningConfig, StageConfig, load_recipe
 from ziggurat.train import loop
+from ziggurat.train.checks import refuse_misfits
 from ziggurat.train.pipeline import Fit, fit_folder
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
@@ -107,6 +111,33 @@ def test_an_unfinished_run_of_another_recipe_is_refused(rows_file, tiny_recipe, 
     interrupted(rows_file, tiny_recipe, tiny_checkpoint, tmp_path / "model", monkeypatch)
     with pytest.raises(UserError, match="another recipe"):
         train_classifier(str(rows_file), tmp_path / "model", "early-exit", str(tiny_checkpoint), QUIET)
+
+
+def published_late(rows_file, recipe, checkpoint, out, monkeypatch, options=QUIET):
+    """Stops a run when its model is finished and its operating points are not chosen yet."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fitting, "add_operating_points", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        train_classifier(str(rows_file), out, str(recipe), str(checkpoint), options)
+    assert (out.with_name("model.training") / "model").exists() and not out.exists()
+
+
+def test_a_finished_model_without_points_is_no_other_runs(
+    trained, rows_file, tiny_recipe, tiny_checkpoint, tmp_path, monkeypatch
+):
+    published_late(rows_file, tiny_recipe, tiny_checkpoint, tmp_path / "model", monkeypatch)
+    with pytest.raises(UserError, match="another recipe"):
+        train_classifier(str(rows_file), tmp_path / "model", "early-exit", str(tiny_checkpoint), QUIET)
+    train_classifier(str(rows_file), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
+    assert read_manifest(tmp_path / "model").fingerprint == read_manifest(trained[0]).fingerprint
+
+
+def test_stages_can_be_kept_of_a_model_that_is_finished_and_without_points(
+    rows_file, tiny_recipe, tiny_checkpoint, tmp_path, monkeypatch
+):
+    published_late(rows_file, tiny_recipe, tiny_checkpoint, tmp_path / "model", monkeypatch)
+    keep = dataclasses.replace(QUIET, keep_stages=True)
+    train_classifier(str(rows_file), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), keep)
+    assert sorted(path.name for path in (tmp_path / "model.stages").iterdir()) == ["1-regular", "2-heads"]
 
 
 def test_adapt_leaves_every_tensor_of_the_checkpoint_as_it_was(rows_file, tiny_checkpoint, tmp_path):
@@ -237,10 +268,38 @@ def test_train_refuses_stages_that_would_learn_from_random_answers(stages, tiny_
     assert not (tmp_path / "model.training").exists()
 
 
-def test_train_refuses_heads_on_a_backbone_that_is_fine_tuned_afterwards(tiny_checkpoint, rows_file, tmp_path):
-    recipe = dataclasses.replace(load_recipe("early-exit"), stages=(HEADS, REGULAR))
-    with pytest.raises(UserError, match="'regular' stands behind 'heads'"):
+@pytest.mark.parametrize("kinds", [("heads", "regular"), ("heads", "int8"), ("heads", "joint", "hard")])
+def test_train_refuses_heads_on_a_backbone_that_is_fine_tuned_afterwards(kinds, tiny_checkpoint, rows_file, tmp_path):
+    stages = tuple(StageConfig(kind, 1, 1e-3) for kind in kinds)
+    recipe = dataclasses.replace(load_recipe("early-exit"), stages=stages, pruning=PruningConfig())
+    with pytest.raises(UserError, match=f"'{kinds[-1]}' stands behind '{kinds[-2]}'"):
         train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+
+
+def test_heads_may_be_trained_again_behind_a_stage_that_changed_what_they_read(tiny_checkpoint):
+    stages = tuple(StageConfig(kind, 1, 1e-3) for kind in ("heads", "regular", "heads"))
+    refuse_misfits(
+        dataclasses.replace(load_recipe("early-exit"), stages=stages),
+        load_hf(tiny_checkpoint, 3, "fastbert", None).spec,
+    )
+
+
+def test_a_score_that_no_stage_fits_is_refused_before_training(rows_file, tiny_checkpoint, tmp_path):
+    recipe = dataclasses.replace(load_recipe("early-exit"), exit_score="learned")
+    with pytest.raises(UserError, match="`ziggurat calibrate` tries it by itself"):
+        train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_built_in_rows_keep_their_roles_under_a_models_own_labels(rows_file, monkeypatch):
+    """Else rows that are kept to certify, or to test, would train a teacher's student or an adapted checkpoint."""
+    rows, recipe = load(str(rows_file)), load_recipe("early-exit")
+    monkeypatch.setattr(fitting, "load", lambda *_, **__: rows)
+    own, named = (
+        read_roles("stdlib-docs", recipe, DEFAULT_COLUMNS, names) for names in (None, ("river", "stone", "tower"))
+    )
+    assert own.keys() == named.keys() == set(Role)
+    assert all(own[role].texts == named[role].texts for role in Role)
 
 
 def test_a_folder_of_a_stage_is_gone_on_from_with_what_it_has_learned_of_pruning(tiny_checkpoint, rows_file, tmp_path):

@@ -59,7 +59,7 @@ def test_of_an_empty_group_nothing_is_said_but_that_it_is_empty():
 
 
 def test_a_text_that_left_counts_with_no_tokens_from_then_on():
-    first, second, third = trajectory(KEPT)
+    first, second, third = trajectory(KEPT, KEPT)
     assert [step["layer"] for step in (first, second, third)] == [0, 1, 2]
     assert (first["tokens_mean"], second["tokens_mean"], third["tokens_mean"]) == (6.0, 4.0, pytest.approx(7 / 3))
     assert (third["tokens_q25"], third["tokens_median"], third["tokens_q75"]) == (0.5, 1.0, 3.5)
@@ -67,7 +67,7 @@ def test_a_text_that_left_counts_with_no_tokens_from_then_on():
 
 
 def test_length_kept_ends_at_the_layer_that_answered():
-    found = lengths_kept(MEASURED)
+    found = lengths_kept(MEASURED, FULL)
     assert found["tokens read"].tolist() == [4, 6, 8]
     assert found["share left at the end"].tolist() == [0.5, 1.0, 0.125]
     assert found["mean share over layers"].tolist() == [0.5, 1.0, (0.5 + 0.125) / 2]

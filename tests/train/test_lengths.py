@@ -93,7 +93,7 @@ def test_random_shares_are_between_the_smallest_model_and_the_full(length_drop):
 
 
 def test_the_loss_is_labels_for_the_full_model_and_its_word_for_the_others(pruned, stage, train_rows):
-    objective = LengthDrop(pruned(SHARES), dataclasses.replace(stage, sandwich=3), seed=7)
+    objective = LengthDrop(pruned(SHARES), dataclasses.replace(stage, kind="lengthdrop", sandwich=3), seed=7)
     # The shares of training without its dropout: only the outermost module may know.
     objective.model.eval()
     objective.training = True
@@ -115,7 +115,7 @@ def test_the_loss_is_labels_for_the_full_model_and_its_word_for_the_others(prune
 def test_sub_models_do_not_teach_the_full_one(pruned, stage, train_rows):
     batch, gradients = whole(train_rows), []
     for sandwich in (0, 4):
-        objective = LengthDrop(pruned(SHARES), dataclasses.replace(stage, sandwich=sandwich), seed=7)
+        objective = LengthDrop(pruned(SHARES), dataclasses.replace(stage, kind="lengthdrop", sandwich=sandwich), seed=7)
         objective.model.eval()
         objective.training = True
         full = []

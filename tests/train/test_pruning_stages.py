@@ -16,6 +16,7 @@ from ziggurat.encoder.pruning import ALWAYS_READ
 from ziggurat.encoder.soft import soft_logits
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, StageConfig
+from ziggurat.train import stages
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.objectives import Soft
 from ziggurat.train.stages import guess, hard, heads, int8, joint, regular, soft
@@ -172,6 +173,15 @@ def test_a_soft_stage_that_was_killed_ends_like_an_unbroken_one(train_rows, sele
     assert list(run.folder.glob("checkpoint-*"))
     resumed = soft(copy.deepcopy(model), train_rows, select_rows, config, run)
     assert not changed(weights(unbroken), resumed)
+
+
+def test_a_vocabulary_that_is_learned_is_learned_on_and_not_begun_again(
+    train_rows, select_rows, stage, run, monkeypatch
+):
+    model, config = pruned(vocabulary=0.9), dataclasses.replace(stage, kind="soft")
+    soft(model, train_rows, select_rows, config, run)
+    monkeypatch.setattr(stages, "start_vocabulary", None)
+    soft(model, train_rows, select_rows, config, dataclasses.replace(run, folder=run.folder / "second"))
 
 
 def test_special_entries_are_read_for_ever(train_rows, select_rows, stage, run):

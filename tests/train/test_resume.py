@@ -64,6 +64,17 @@ def test_an_interrupt_keeps_its_own_step_and_the_run_goes_on_from_there(
     assert same(regular(start, train_rows, select_rows, stage, run), unbroken)
 
 
+def test_an_interrupt_in_the_last_step_keeps_the_finished_stage_and_stops_all_the_same(
+    model, unbroken, train_rows, select_rows, stage, run, monkeypatch
+):
+    start = copy.deepcopy(model)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped at step 24"):
+        kill_at(model, 24, patch, lambda: os.kill(os.getpid(), signal.SIGINT))
+        regular(model, train_rows, select_rows, stage, run)
+    assert run.finished
+    assert same(regular(start, train_rows, select_rows, stage, run), unbroken)
+
+
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(
     model, unbroken, train_rows, select_rows, stage, run, monkeypatch
 ):

@@ -28,7 +28,7 @@ from ziggurat.train.teaching import taught_by
 
 ALONE = Run(Path("nowhere"), torch.device("cpu"), progress=False, mixed_precision=False)
 REGULAR = StageConfig(kind="regular", epochs=1, learning_rate=5e-3, batch_size=8, warmup=0.0)
-TAUGHT = dataclasses.replace(REGULAR, distillation=0.5)
+TAUGHT = dataclasses.replace(REGULAR, kind="hard", distillation=0.5)
 
 
 def pruned():
@@ -78,7 +78,10 @@ def test_distilling_from_rows_that_no_teacher_was_asked_about_says_so(objective)
         objective(pruned(), TAUGHT)(**batch)
 
 
-STAGES = [dataclasses.replace(TAUGHT, kind=kind) for kind in ("soft", "hard", "heads")]
+STAGES = [
+    dataclasses.replace(TAUGHT, kind=kind, distillation=share)
+    for kind, share in (("soft", 0.5), ("hard", 0.5), ("heads", 1.0))
+]
 
 
 @pytest.fixture

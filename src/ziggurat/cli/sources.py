@@ -59,6 +59,8 @@ def given_texts(texts: list[str], text_pair: str | None, data: str | None) -> li
     """What a command line gives to classify; None = the rows of `data`. UserError for a mix-up."""
     if bool(texts) == (data is not None):
         raise UserError("give either texts or --data (or --task), and one of them")
+    if STDIN in texts and (len(texts) > 1 or text_pair is not None):
+        raise UserError(f"{STDIN} stands for texts from standard input, and goes with no other one")
     if text_pair is None:
         return [*_piped()] if texts == [STDIN] else [*texts] or None
     if data is not None:

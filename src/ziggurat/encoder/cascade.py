@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import ENCODER, Manifest
 from ziggurat.errors import UserError
-from ziggurat.files import refuse_full_folder, whole_file, whole_folder
+from ziggurat.files import changed_folder, refuse_full_folder, whole_folder
 from ziggurat.types import Problem
 
 
@@ -60,11 +60,11 @@ def with_deferral(folder: Path, weights: np.ndarray, rows: np.ndarray) -> Manife
         layout.DEFERRAL: weights.astype(np.float64),
         layout.TRAINED_ROWS: np.sort(seen.view(np.int64)),
     }
-    with whole_file(folder / layout.EXTRAS) as path:
-        save_file(extras, path)
-    manifest = dataclasses.replace(layout.read_manifest(folder), operating_points=())
-    manifest = dataclasses.replace(manifest, fingerprint=layout.fingerprint(folder, manifest))
-    layout.write_manifest(manifest, folder)
+    with changed_folder(folder) as made:
+        save_file(extras, made / layout.EXTRAS)
+        manifest = dataclasses.replace(layout.read_manifest(made), operating_points=())
+        manifest = dataclasses.replace(manifest, fingerprint=layout.fingerprint(made, manifest))
+        layout.write_manifest(manifest, made)
     return manifest
 
 

@@ -68,6 +68,11 @@ class TokenPruning(nn.Module):
         ids = torch.as_tensor(batch.states, device=self.vocabulary.device)[:, 0]
         return spare_first(torch.sigmoid(self.vocabulary[ids] / temperature), batch)
 
+    @property
+    def unread_vocabulary(self) -> bool:
+        """Whether there are scores of vocabulary entries, and nothing has said yet where they start."""
+        return self.config.vocabulary is not None and bool((self.vocabulary == 1).all())
+
     def always_read(self, entries: list[int]) -> None:
         """Fixes these vocabulary entries: their score is so high that no step of training brings it down."""
         with torch.no_grad():

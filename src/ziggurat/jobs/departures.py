@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.tokenize import Piece
+from ziggurat.encoder.folder import Manifest
 from ziggurat.engine.observed import Narrowing
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.rules import ExitRule
@@ -45,10 +46,10 @@ def decision_of(model: OpenedModel, rule: ExitRule, rung: int, history: np.ndarr
     }
 
 
-def pruning_of(model: OpenedModel, rule: ExitRule, narrowings: Sequence[Narrowing]) -> Json | None:
+def pruning_of(manifest: Manifest, rule: ExitRule, narrowings: Sequence[Narrowing]) -> Json | None:
     """The pruning rule and its value at each layer that ran; None = this call prunes nothing."""
-    config = model.manifest.pruning
-    if rule.tokens is None or config is None:
+    config = manifest.pruning
+    if rule.tokens is None or config is None or len(narrowings) < 2:  # the first is the embedding's
         return None
     values = {str(step.layer): number(step.value) for step in narrowings[1:]}
     return {"kind": config.kind, "score": config.score, "scale": config.scale, "thresholds": values}

@@ -66,7 +66,8 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
     watched = AdaptiveClassifier([replace(tier, backend=backend) for tier, backend in pairs])
     answer, full = watched.predict([text], rule)[0], classifier.predict([text], FULL)[0]
     sides = [text] if isinstance(text, str) else list(text)
-    pieces = classifier.tokenizer.pieces(*sides)
+    # Of a cascade the tier that answered: those behind it did not read the text.
+    tier, watch = [each for each in zip(classifier.tiers, observed, strict=True) if each[1].said][-1]
     labels, trace = classifier.manifest.labels, answer.trace
     return {
         "text": [speakable(side) for side in sides] if classifier.manifest.pairs else speakable(sides[0]),
@@ -75,8 +76,8 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
         "full": said(full.label, full.probabilities, labels),
         "agrees": classifier.output.same(full.label, answer.label),
         "rungs": list(_rungs(classifier, rule, _said_by_rung(classifier, observed))),
-        "pruning": pruning_of(classifier, rule, observed[-1].narrowings),
-        "tokens": tokens_of(pieces, observed[-1].narrowings),
+        "pruning": pruning_of(tier.manifest, rule, watch.narrowings),
+        "tokens": tokens_of(tier.tokenizer.pieces(*sides), watch.narrowings),
     }
 
 

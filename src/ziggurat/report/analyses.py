@@ -52,7 +52,7 @@ def summary(measured: Measured, full: Measured, rows: np.ndarray | None = None) 
     spent, whole = measured.flops[chosen].sum(), full.flops[chosen].sum()
     return {
         "n": n,
-        "tokens_mean": float(measured.kept[chosen].max(axis=1).mean()),  # of a cascade, the tier that read most
+        "tokens_mean": float(full.kept[chosen].max(axis=1).mean()),  # of a cascade, the tier that reads most
         **mine,
         **{f"full_{name}": value for name, value in theirs.items() if not name.endswith(("_low", "_high"))},
         f"{first}_change": mine[first] - theirs[first],
@@ -87,12 +87,13 @@ def span(lengths: np.ndarray) -> str | None:
     return f"{lengths.min()}-{lengths.max()}" if len(lengths) else None
 
 
-def trajectory(kept: np.ndarray) -> list[dict[str, Any]]:
+def trajectory(kept: np.ndarray, full: np.ndarray) -> list[dict[str, Any]]:
     """Tokens left behind each layer, 0 = as read: `Measured.kept` (n ≥ 1, L + 1) → L + 1 rows (LTP Figure 4.6).
 
-    A text that has its answer counts with 0 tokens from then on.
+    Shares are of what the full model reads, whose `kept` is `full`. A text that has its answer counts with 0 tokens
+    from then on.
     """
-    shares = kept / kept[:, :1]
+    shares = kept / full[:, :1]
     return [
         {"layer": layer, **spread("tokens", kept[:, layer]), "share_mean": float(shares[:, layer].mean())}
         for layer in range(kept.shape[1])
@@ -107,10 +108,13 @@ def spread(name: str, values: np.ndarray) -> dict[str, float | None]:
     return {f"{name}_mean": float(values.mean()), **quartiles}
 
 
-def lengths_kept(measured: Measured) -> Mapping[str, np.ndarray]:
-    """Three measures of how much of each text was kept, (n) each: what LTP Figure 4.7 sets beside correctness."""
+def lengths_kept(measured: Measured, full: Measured) -> Mapping[str, np.ndarray]:
+    """Three measures of how much of each text was kept, (n) each: what LTP Figure 4.7 sets beside correctness.
+
+    Shares are of the tokens that the full model reads.
+    """
     n, steps = len(measured.layers), np.arange(1, measured.kept.shape[1])
-    shares = measured.kept / measured.kept[:, :1]
+    shares = measured.kept / full.kept[:, :1]
     ran = steps <= measured.layers[:, None]
     return {
         "tokens read": measured.kept[:, 0].astype(np.float64),

@@ -116,7 +116,9 @@ def facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
         place = f"characters {shown['start']}-{shown['end']} of the text"
         yield "window", f"{shown['shown']} of {shown['of']}, {place}; a rung's score is that of the least sure window"
     yield "layers", f"{explanation['layers']} of {explanation['of_layers']} ran, at {explanation['operating_point']}"
-    yield "tokens", f"{total - sum(gone.values())} of {total} stayed" + "; the text was cut" * explanation["truncated"]
+    if explanation["layers"]:  # a small tier has none that a token could leave
+        cut = "; the text was cut" * explanation["truncated"]
+        yield "tokens", f"{total - sum(gone.values())} of {total} stayed{cut}"
     if explanation["pruning"] is not None:
         yield "pruning", _pruning(explanation["pruning"])
     yield "FLOPs", f"{explanation['flops'] / 1e9:.3g} of {explanation['full_flops'] / 1e9:.3g} G, {change}"

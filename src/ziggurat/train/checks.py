@@ -14,9 +14,9 @@ from ziggurat.encoder.pruning import starting_values
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED, only_first
-from ziggurat.recipe import STUDENT_STAGES, PruningConfig, Recipe
+from ziggurat.recipe import BACKBONE_STAGES, STUDENT_STAGES, PruningConfig, Recipe
 from ziggurat.train.batches import in_batches
-from ziggurat.train.stages import UNPRUNED_STAGES, refuse_misfit, stage_of
+from ziggurat.train.stages import HEAD_STAGES, UNPRUNED_STAGES, refuse_misfit, stage_of
 from ziggurat.train.students import student_spec
 
 _LOOKED_AT = 16  # texts
@@ -105,10 +105,13 @@ def _refuse_unlearned(recipe: Recipe) -> None:
 
 
 def _refuse_stale_heads(recipe: Recipe) -> None:
-    """UserError for exit heads that learn from a model which is fine-tuned afterwards."""
+    """UserError for exit heads that learn from a model which is fine-tuned afterwards, and not they with it."""
     kinds = [stage.kind for stage in recipe.stages]
-    if "heads" in kinds and "regular" in kinds[kinds.index("heads") :]:
-        raise UserError("stage 'regular' stands behind 'heads' and would change what its exit heads read; put it first")
+    last = max((place for place, kind in enumerate(kinds) if kind in HEAD_STAGES), default=len(kinds))
+    if stale := [kind for kind in kinds[last:] if kind in BACKBONE_STAGES and kind not in HEAD_STAGES]:
+        raise UserError(
+            f"stage {stale[0]!r} stands behind {kinds[last]!r} and would change what its exit heads read; put it before"
+        )
 
 
 def _refuse_numbers(pruning: PruningConfig, n_layers: int, max_length: int) -> None:

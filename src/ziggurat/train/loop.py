@@ -119,11 +119,12 @@ def fit(
         trainer.add_callback(Bar(stage.kind))
     with interrupts(watch), refusals_explained(run.folder):
         trainer.train(resume_from_checkpoint=_last_checkpoint(run.folder))
-    if watch.stopped:
+    if not watch.stopped:
+        _finish(module, finished)
+    if watch.asked:
         raise Stopped(
             f"stopped at step {trainer.state.global_step}, which is kept; the same command goes on from there"
         )
-    _finish(module, finished)
 
 
 def _finish(module: nn.Module, finished: Path) -> None:

@@ -62,13 +62,15 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
     select.require(Role.SELECT)
     device = resolve_device(fit.device)
     state = PartialState(cpu=device.type == "cpu")
-    if not (fit.made / MANIFEST).exists():
+    identity = _identity(fit, train, select)
+    if _is_made(fit):
+        refuse_other_run(fit.work, identity)
+    else:
         limits = label_range(fit, train, select)
         set_seed(fit.recipe.seed)
         model = _start(fit, train)
         goes_on = _is_ours(fit.source) and take_pruning(model, fit.source)
         refuse_misfits(fit.recipe, model.spec, goes_on)
-        identity = _identity(fit, train, select)
         refuse_other_run(fit.work, identity)
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
@@ -99,6 +101,12 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         save(run_recipe(model, fit.recipe, *examples, run, after), len(fit.recipe.stages), fit.made)
     state.wait_for_everyone()
     return bool(state.is_main_process)
+
+
+def _is_made(fit: Fit) -> bool:
+    """Whether all that `fit_folder` writes is there already."""
+    kept = len(fit.recipe.stages) if fit.keep_stages else 0
+    return (fit.made / MANIFEST).exists() and len(list((fit.work / STAGES_FOLDER).glob("*/" + MANIFEST))) >= kept
 
 
 def run_recipe(

@@ -52,7 +52,7 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     """
     _check("soft", model)
     pruning = model.pruning
-    if pruning.config.vocabulary is not None and not run.finished:
+    if pruning.unread_vocabulary and not run.finished:
         start_vocabulary(model, train, run.device)
     only_train(model, (model.encoder, model.classifier, pruning))
     # Thresholds of 0 stand for none, and several processes wait for the gradient of whatever learns.

@@ -18,7 +18,7 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.jobs.analyses.papers import EDGES, accuracy_series, check_edges
 from ziggurat.jobs.analyses.reporting import Request, Subject, caveats, write_report
-from ziggurat.jobs.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
+from ziggurat.jobs.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, strength_note
 from ziggurat.jobs.opening import sample
 from ziggurat.jobs.questions.subject import QuestionSubject
 from ziggurat.jobs.refusals import refuse_small
@@ -59,7 +59,7 @@ def lengths(
             ]
             mine = [{**row, **times[row["group"]].get(row["setting"], {})} for row in mine]
         rows += mine
-        notes += caveats(subject)
+        notes += [*caveats(subject), *strength_note(subject.name, subject.classifier, exits)]
     notes.append(f"{_lengths_note(rows)} Exits: {exits.name}. Ratios are full depth of the same texts over spent.")
     panels = [_panel(rows, "flops_ratio", "FLOPs of full depth over spent (x)", percent=False), _quality_panel(rows)]
     if timed_texts is not None:
@@ -78,7 +78,7 @@ def quantiles(request: Request, shares: Sequence[float] = QUARTILES, exits: Exit
         edges = np.quantile(subject.lengths, shares)
         groups = buckets(subject.lengths, edges.tolist())
         rows += _grouped(subject, subject.settings(exits), groups, "quantile", quantile_names(shares))
-        notes += caveats(subject)
+        notes += [*caveats(subject), *strength_note(subject.name, subject.classifier, exits)]
         if isinstance(subject, Subject):
             notes.append(_training_note(subject, request))
     notes.append(f"Quantiles are of these rows' lengths. {_lengths_note(rows)} Exits: {exits.name}.")

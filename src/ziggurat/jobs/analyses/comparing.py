@@ -44,8 +44,8 @@ def methods(
 ) -> dict[str, Any]:
     """A table and a figure of all models: full depth, pruning alone, operating points, a curve over exit thresholds.
 
-    The curve and the points have the model's own pruning on. All settings of all models are timed in one interleaved
-    run on the same `timed_texts` rows; None = times are not taken.
+    The curve has the model's own pruning on, a point prunes as hard as it says. All settings of all models are timed in
+    one interleaved run on the same `timed_texts` rows; None = times are not taken.
     """
     if n_thresholds < 2:
         raise UserError(f"--curve {n_thresholds}: a curve needs at least 2 thresholds")
@@ -72,7 +72,7 @@ def _candidates(subject: Subject, n_thresholds: int) -> list[Candidate]:
         found.append(Candidate(subject, PRUNING, replace(never, tokens=tokens)))
     for point in classifier.manifest.operating_points:
         found.append(Candidate(subject, f"point {point.name}", classifier.rule_of(point)))
-    tried = candidate_thresholds(subject.pruned.logits, "entropy")
+    tried = candidate_thresholds(subject.every_rung(tokens).logits, "entropy")
     for place in np.unique(np.linspace(0, len(tried) - 1, n_thresholds).round().astype(int)) if len(tried) else ():
         threshold = float(tried[place])
         found.append(Candidate(subject, _CURVE, classifier.rule("entropy", threshold), threshold))

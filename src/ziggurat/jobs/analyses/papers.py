@@ -15,7 +15,7 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.files import require_target
 from ziggurat.jobs.analyses.reporting import Request, Subject, caveats, exits_replayed, write_report
-from ziggurat.jobs.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
+from ziggurat.jobs.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, strength_note
 from ziggurat.jobs.refusals import refuse_cascade, refuse_small
 from ziggurat.report.analyses import (
     Measured,
@@ -27,7 +27,7 @@ from ziggurat.report.analyses import (
     summary,
     trajectory,
 )
-from ziggurat.report.plots import Panel, Series
+from ziggurat.report.plots import Panel, Series, require_matplotlib
 from ziggurat.report.selection import selection_costs
 
 TAUS = (0.1, 0.2, 0.3, 0.5, 0.8)  # MP Table 4 has 0.1, 0.5 and 0.8
@@ -99,7 +99,7 @@ def grid(request: Request, scales: Sequence[float] = SCALES, taus: Sequence[floa
     cells = list(joint_sweep(subject, scales, taus))
     rows = []
     for cell in cells:
-        kept = float(lengths_kept(cell.measured)["mean share over layers"].mean())
+        kept = float(lengths_kept(cell.measured, cells[0].measured)["mean share over layers"].mean())
         place = {"model": subject.name, "scale": cell.scale, "threshold": cell.threshold}
         rows.append({**place, **summary(cell.measured, cells[0].measured), "share_mean": kept})
     curves = []
@@ -129,14 +129,14 @@ def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = 
             groups = buckets(subject.encoded.lengths, edges)
             for index, bucket in enumerate(bucket_names(edges)):
                 kept = measured.kept[groups == index]
-                steps = trajectory(kept) if len(kept) else []
+                steps = trajectory(kept, subject.full.kept[groups == index]) if len(kept) else []
                 place = {"model": subject.name, "setting": setting, "bucket": bucket, "n": len(kept)}
                 rows += [{**place, **step} for step in steps]
                 if steps:
                     series.append(_trajectory_series(f"{bucket} tokens", steps))
             if setting != EXITS or subject.classifier.token_rule is None:  # else it is flat until a text leaves
                 panels.append(_tokens_panel(f"{subject.name}, {setting}: behind layer", series))
-        notes += caveats(subject)
+        notes += [*caveats(subject), *strength_note(subject.name, subject.classifier, exits)]
     notes.append(f"A text that has its answer counts with 0 tokens from then on. Exits: {exits.name}.")
     notes.append("Bands in the figure hold the middle half of the texts.")
     return write_report(request.out, "trajectories", f"Tokens left: {request.data}", rows, notes, panels)
@@ -151,12 +151,12 @@ def correctness(request: Request, exits: Exits = Exits()) -> dict[str, Any]:
             raise UserError(f"{subject.model}: prunes no tokens; give a model that was trained with pruning")
         for setting in (PRUNING, BOTH):
             measured = subject.measured(found[setting])
-            for measure, values in lengths_kept(measured).items():
+            for measure, values in lengths_kept(measured, subject.full).items():
                 place = {"model": subject.name, "setting": setting, "measure": measure}
                 rows.append({**place, **right_beside_wrong(values, measured.right)})
                 if setting == PRUNING and measure != "tokens read":
                     panels.append(_correctness_panel(f"{subject.name}: {measure} (%)", values, measured.right))
-        notes += caveats(subject)
+        notes += [*caveats(subject), *strength_note(subject.name, subject.classifier, exits)]
     notes.append(
         "Wrong above right: the chance that a wrong answer's value is above a right one's. 0.5 says that length kept "
         "and correctness have nothing to do with one another; by chance alone it is in the last two columns' range "
@@ -178,6 +178,7 @@ def kernel(
         raise UserError("--lengths must be at least 2 and --batch-size at least 1")
     if not all(0 < share < 1 for share in shares):
         raise UserError(f"--shares {_listed(shares)}: each must be between 0 and 1")
+    require_matplotlib()  # before all is measured
     require_target(out / "kernel.md")
     rows = selection_costs(lengths, shares, batch_size, repeats, progress)
     series = []

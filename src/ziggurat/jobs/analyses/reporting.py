@@ -20,7 +20,7 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, replay
 from ziggurat.errors import UserError
 from ziggurat.files import require_target, whole_file
-from ziggurat.jobs.analyses.settings import Exits, settings_of
+from ziggurat.jobs.analyses.settings import Exits, Passes, settings_of
 from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure, seen_in_training
 from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.jobs.questions.subject import QuestionSubject, question_subject
@@ -66,17 +66,9 @@ class Subject:
         return self.classifier.manifest.max_length
 
     @cached_property
-    def unpruned(self) -> AllRungs:
-        """Every rung's answers where all tokens stay."""
-        return self.classifier.every_rung(self.encoded, self.batch_size, self.progress)
-
-    @cached_property
-    def pruned(self) -> AllRungs:
-        """Every rung's answers under the model's own pruning; of a model that has none, `unpruned`."""
-        tokens = self.classifier.token_rule
-        if tokens is None:
-            return self.unpruned
-        return self.classifier.every_rung(self.encoded, self.batch_size, self.progress, tokens)
+    def every_rung(self) -> Passes[AllRungs]:
+        """Every rung's answers under the model's own pruning at any strength, or under none."""
+        return Passes(partial(self.classifier.every_rung, self.encoded, self.batch_size, self.progress))
 
     @cached_property
     def full(self) -> Measured:
@@ -84,8 +76,8 @@ class Subject:
         return self.measured(rules.never(self.n_rungs))
 
     def measured(self, rule: ExitRule) -> Measured:
-        """What a rule with the model's own pruning, or with none, makes of the rows."""
-        return exits_replayed(self, self.unpruned if rule.tokens is None else self.pruned, rule)
+        """What a rule with the model's own pruning at any strength, or with none, makes of the rows."""
+        return exits_replayed(self, self.every_rung(rule.tokens), rule)
 
     def settings(self, exits: Exits) -> Mapping[str, ExitRule]:
         """As `settings_of`."""

@@ -48,7 +48,7 @@ def calibration_rows(
     order the path, and all that it has not seen certify. Else a third of the fresh rows order it. UserError if nothing
     is fresh, labels are missing that the risk needs, or a class is missing among the rows that certify.
     """
-    rows = _builtin(classifier) if source == STDLIB_DOCS else _of_source(model, classifier, source, columns)
+    rows = _builtin(model, classifier) if source == STDLIB_DOCS else _of_source(model, classifier, source, columns)
     if risk.needs_labels:
         _check_labels(rows.certify, risk)
     _check_range(classifier, rows, risk)
@@ -63,22 +63,19 @@ def _in_groups(classifier: AdaptiveClassifier) -> bool:
     return not isinstance(recipe, Mapping) or bool(recipe.get("grouped", True))
 
 
-def _builtin(classifier: AdaptiveClassifier) -> CalibrationRows:
+def _builtin(model: str, classifier: AdaptiveClassifier) -> CalibrationRows:
     roles = load_builtin()
     if roles[Role.SELECT].label_names != classifier.manifest.labels:
         raise UserError(f"{STDLIB_DOCS}: its labels are not the model's; give rows like those that it was trained on")
-    return CalibrationRows(roles[Role.SELECT], _shuffled(roles[Role.CERTIFY]), 0)
+    certify = roles[Role.CERTIFY]
+    seen = _seen(model, certify)
+    return CalibrationRows(roles[Role.SELECT], _shuffled(certify.take(np.flatnonzero(~seen))), int(seen.sum()))
 
 
 def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns: Columns) -> CalibrationRows:
     loaded = load_like(classifier, source, columns)
     everything = as_dataset(loaded, Role.CERTIFY, classifier.manifest.labels, classifier.manifest.problem_type)
-    seen = np.isin(everything.hashes, trained_rows(local_folder(model)))
-    if seen.all():
-        raise UserError(
-            f"{source}: all {len(seen):,} rows trained the model or chose for it; "
-            "calibrate with rows that it has not seen"
-        )
+    seen = _seen(model, everything)
     fresh = _shuffled(everything.take(np.flatnonzero(~seen)))
     chose = np.flatnonzero(seen & _that_chose(classifier, loaded))
     overlap = _overlap(fresh, everything.take(np.flatnonzero(seen)))
@@ -92,6 +89,17 @@ def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns:
         raise UserError(f"{source}: {len(fresh)} rows that the model has not seen; calibration needs some hundred")
     order, certify = (fresh.take(np.flatnonzero(chosen)) for chosen in (ordering, ~ordering))
     return CalibrationRows(order, certify, int(seen.sum()), overlap=overlap)
+
+
+def _seen(model: str, rows: Dataset) -> np.ndarray:
+    """Which rows trained the model or chose for it, (n) bool; UserError where all did."""
+    seen: np.ndarray = np.isin(rows.hashes, trained_rows(local_folder(model)))
+    if seen.all():
+        raise UserError(
+            f"{rows.source}: all {len(seen):,} rows trained the model or chose for it; "
+            "calibrate with rows that it has not seen"
+        )
+    return seen
 
 
 def _overlap(fresh: Dataset, seen: Dataset) -> float:

@@ -43,7 +43,7 @@ def question_explanation(answerer: QuestionAnswerer, text: Text, rule: ExitRule)
         "full": _said(full),
         "agrees": normalised(full.text) == normalised(answer.text),
         "rungs": list(_rungs(answerer, windows, rule, answer.trace.rung)),
-        "pruning": pruning_of(answerer, rule, narrowings),
+        "pruning": pruning_of(answerer.manifest, rule, narrowings),
         "tokens": tokens_of(window_pieces(answerer.tokenizer, windows, window, text[0], begin), narrowings),
     }
 

@@ -16,7 +16,7 @@ from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import replay
 from ziggurat.engine.span_runner import EverySpan
-from ziggurat.jobs.analyses.settings import Exits, settings_of
+from ziggurat.jobs.analyses.settings import Exits, Passes, settings_of
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.report.analyses import Measured
 from ziggurat.report.squad_metrics import grades
@@ -66,9 +66,9 @@ class QuestionSubject:
         return partial(self.classifier.run, self.encoded.take(rows), rule, self.batch_size)
 
     def measured(self, rule: ExitRule) -> Measured:
-        """What a rule with the model's own pruning, or with none, makes of the questions; tokens are of all windows."""
+        """What a rule with the model's own pruning or none makes of the questions; tokens are of all windows."""
         answerer, everyone = self.classifier, np.arange(len(self.rows))
-        every = self._unpruned if rule.tokens is None else self._pruned
+        every = self._every_rung(rule.tokens)
         rungs = replay(every.spans.doubts, rule)
         said = answerer.texts(self.encoded, every.spans.at((everyone, rungs)), rungs)
         golds = [[text for text, _ in some] for some in self.rows.golds]
@@ -85,12 +85,8 @@ class QuestionSubject:
         )
 
     @cached_property
-    def _unpruned(self) -> EverySpan:
-        return self.classifier.every_rung(self.encoded, self.batch_size, self.progress)
-
-    @cached_property
-    def _pruned(self) -> EverySpan:
-        return self.classifier.every_rung(self.encoded, self.batch_size, self.progress, self.classifier.token_rule)
+    def _every_rung(self) -> Passes[EverySpan]:
+        return Passes(partial(self.classifier.every_rung, self.encoded, self.batch_size, self.progress))
 
 
 def question_subject(name: str, model: str, source: str, options: ModelOptions, progress: bool) -> QuestionSubject:

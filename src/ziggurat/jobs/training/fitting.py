@@ -15,7 +15,7 @@ from ziggurat.data.named_rows import called_like
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.squad import Questions
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
-from ziggurat.data.tasks import Dataset, Fractions, Role, load, load_builtin, split_roles
+from ziggurat.data.tasks import STDLIB_FRACTIONS, Dataset, Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import LABEL_RANGE, PRUNED, REFERENCE, Manifest, read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
@@ -26,7 +26,7 @@ from ziggurat.jobs.refusals import refuse_other_problem
 from ziggurat.jobs.training.cascade import learn_deferral
 from ziggurat.jobs.training.choosing import with_operating_points
 from ziggurat.jobs.training.length_search import searched_folder
-from ziggurat.policies.exits import exit_score
+from ziggurat.policies.exits import LEARNED, exit_score
 from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import Recipe
 from ziggurat.types import Label, Problem
@@ -58,14 +58,14 @@ def read_roles(
     problem: Problem | None = None,
 ) -> Roles:
     """Rows in their roles: the built-in data in its own, others as the recipe shares them out."""
-    if source == STDLIB_DOCS and names is None:
-        return load_builtin()
-    fractions = Fractions(1 - recipe.select - recipe.certify, recipe.select, recipe.certify, 0.0)
+    builtin = source == STDLIB_DOCS
+    shared = Fractions(1 - recipe.select - recipe.certify, recipe.select, recipe.certify, 0.0)
+    fractions, grouped = (STDLIB_FRACTIONS, False) if builtin else (shared, recipe.grouped)
     task = task_of(source)
     problem = task.problem if problem is None and task is not None else problem
     rows = load(source, columns, labels_required=names is None)
     named = rows if names is None else called_like(rows, names)
-    return split_roles(named, fractions, names, problem, recipe.grouped)
+    return split_roles(named, fractions, names, problem, grouped)
 
 
 def shared_like(recipe: Recipe, teacher: Path, options: TrainOptions) -> Recipe:
@@ -82,13 +82,9 @@ def fit_roles(
     source: Path, recipe: Recipe, roles: Roles | QuestionRoles, out: Path, options: TrainOptions
 ) -> dict[str, Any]:
     """Runs the recipe's stages and chooses operating points; the finished folder is moved to `out`."""
-    try:
-        from ziggurat.train.pipeline import STAGES_FOLDER, Fit, fit_folder
+    require_training(recipe)
+    from ziggurat.train.pipeline import STAGES_FOLDER, Fit, fit_folder
 
-        if recipe.temperatures:
-            importlib.import_module("scipy.optimize")
-    except ModuleNotFoundError as error:
-        raise UserError(f"training needs {error.name}; pip install 'ziggurat[train]'") from None
     train_rows, select_rows = roles[Role.TRAIN], roles[Role.SELECT]
     _refuse_early(recipe, select_rows, options)
     work = out.with_name(out.name + ".training")
@@ -113,6 +109,16 @@ def fit_roles(
     return summary(manifest, roles, out)
 
 
+def require_training(recipe: Recipe) -> None:
+    """UserError where a package is not installed that the recipe needs."""
+    try:
+        importlib.import_module("ziggurat.train.pipeline")
+        if recipe.temperatures:
+            importlib.import_module("scipy.optimize")
+    except ModuleNotFoundError as error:
+        raise UserError(f"training needs {error.name}; pip install 'ziggurat[train]'") from None
+
+
 def put(made: Path, out: Path) -> None:
     """Moves a finished folder to its place, which may be an empty folder."""
     if out.is_dir():
@@ -125,6 +131,11 @@ def _refuse_early(recipe: Recipe, select: Dataset | Questions, options: TrainOpt
     refuse_other_problem(recipe, select.problem)
     if options.label_range is not None and select.problem is not Problem.REGRESSION:
         raise UserError(f"--label-range: is of a regression's numbers; {select.source} has {select.problem}")
+    if recipe.exit_score == LEARNED:
+        raise UserError(
+            f"recipe {recipe.name!r}: exit_score {LEARNED!r} is fitted to a finished model, and `ziggurat calibrate` "
+            "tries it by itself; leave it out"
+        )
     if recipe.exit_score is not None:
         exit_score(recipe.exit_score)
         output_of(select.problem).refuse_score(recipe.exit_score)

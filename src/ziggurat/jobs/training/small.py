@@ -22,6 +22,7 @@ from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.training.choosing import with_operating_points
+from ziggurat.jobs.training.fitting import TrainOptions
 from ziggurat.recipe import AugmentConfig, Recipe
 from ziggurat.train.static import one_hot, teacher_targets, train_static
 
@@ -47,7 +48,7 @@ class Lesson:
 
 
 def train_small(
-    source: Path, recipe: Recipe, roles: Mapping[Role, Dataset], out: Path, teacher: Path | None, progress: bool
+    source: Path, recipe: Recipe, roles: Mapping[Role, Dataset], out: Path, teacher: Path | None, options: TrainOptions
 ) -> Manifest:
     """Trains a small model into the folder `out`, with the tokenizer of `source`; returns its manifest.
 
@@ -60,7 +61,8 @@ def train_small(
     except ModuleNotFoundError as error:
         raise UserError(f"training needs {error.name}; pip install 'ziggurat[train]'") from None
     rows, select = roles[Role.TRAIN].require(Role.TRAIN), roles[Role.SELECT].require(Role.SELECT)
-    opened = None if teacher is None else Teacher(teacher, AdaptiveClassifier.from_pretrained(teacher))
+    progress = options.progress
+    opened = None if teacher is None else Teacher(teacher, AdaptiveClassifier.from_pretrained(teacher, options.device))
     max_length = recipe.max_length if opened is None else opened.model.manifest.max_length
     tokenizer = TextTokenizer(source, max_length)
     lesson = lesson_of(recipe, rows, select, tokenizer, opened, progress)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ziggurat.data.stdlib_docs import STDLIB_DOCS
-from ziggurat.data.tasks import Dataset, Role
+from ziggurat.data.tasks import Role
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import (
     check_fingerprint,
@@ -26,11 +24,13 @@ from ziggurat.jobs.questions.rows import asks_questions, has_spans, question_rec
 from ziggurat.jobs.refusals import refuse_other_problem
 from ziggurat.jobs.training.cascade import learn_deferral
 from ziggurat.jobs.training.fitting import (
+    Roles,
     TrainOptions,
     add_operating_points,
     fit_roles,
     put,
     read_roles,
+    require_training,
     shared_like,
     summary,
 )
@@ -83,18 +83,25 @@ def train_classifier(
 def _taught(
     teacher: str, source: str, out: Path, recipe: Recipe, model: str | None, options: TrainOptions
 ) -> dict[str, Any]:
+    folder = local_folder(teacher)
+    recipe, roles = _taught_rows(teacher, folder, source, with_teacher(recipe), model, options)
+    return fit_roles(folder, recipe, roles, out, options)
+
+
+def _taught_rows(
+    teacher: str, folder: Path, source: str, recipe: Recipe, model: str | None, options: TrainOptions
+) -> tuple[Recipe, Roles]:
+    """The recipe with the teacher's shares of rows, and the rows; UserError where they are not what it can teach."""
     if model is not None:
         raise UserError("--model and --teacher: a student starts from its teacher; leave --model out")
-    folder = local_folder(teacher)
-    recipe = shared_like(with_teacher(recipe), folder, options)
     manifest = read_manifest(folder)
+    refuse_other_problem(recipe, Problem(manifest.problem_type))
+    recipe = shared_like(recipe, folder, options)
     check_fingerprint(folder, manifest)
-    # The built-in rows keep the roles that they had for the teacher: its test rows may not train a student.
-    names = None if source == STDLIB_DOCS else manifest.labels
-    roles = read_roles(source, recipe, options.columns, names, Problem(manifest.problem_type))
+    roles = read_roles(source, recipe, options.columns, manifest.labels, Problem(manifest.problem_type))
     for rows in roles.values():
         refuse_other_task(teacher, manifest, rows, recipe)
-    return fit_roles(folder, recipe, roles, out, options)
+    return recipe, roles
 
 
 def adapt_classifier(
@@ -111,6 +118,10 @@ def adapt_classifier(
     out = Path(out)
     refuse_full_folder(out)
     recipe = _recipe(recipe, options)
+    if recipe.small is not None:
+        raise UserError(
+            f"recipe {recipe.name!r}: makes a small model and no exits; use `ziggurat train --teacher FOLDER` with it"
+        )
     if changing := [stage.kind for stage in recipe.stages if stage.kind in BACKBONE_STAGES]:
         raise UserError(
             f"recipe {recipe.name!r}: stage {changing[0]!r} would change the checkpoint; use `ziggurat train --model`"
@@ -151,24 +162,17 @@ def _make_small(
     source: str, recipe: Recipe, out: Path, options: TrainOptions, model: str | None, teacher: str | None
 ) -> dict[str, Any]:
     """A small model, with the tokenizer and the rows' roles of its teacher, if it has one."""
+    if options.keep_stages:
+        raise UserError(f"--keep-stages: recipe {recipe.name!r} has no stages; leave it out")
     folder = None if teacher is None else local_folder(teacher)
-    names = None
-    if folder is not None:
-        recipe, names = shared_like(recipe, folder, options), read_manifest(folder).labels
-    tokenizer = folder or (packaged_encoder() if model is None else local_folder(model))
-    roles = read_roles(source, recipe, options.columns, names)
-    refuse_other_problem(recipe, roles[Role.TRAIN].problem)
-    return summary(train_small(tokenizer, recipe, roles, out, folder, options.progress), roles, out)
-
-
-def _refuse_other_run(last: Path, recipe: Recipe, rows: Dataset) -> None:
-    """UserError for a last tier that another recipe has trained, or other rows."""
-    training = read_manifest(last).training
-    asked = json.loads(json.dumps(asdict(replace(recipe, tiers=()))))
-    if (training["data"]["digest"], training["recipe"]) != (rows.digest, asked):
-        raise UserError(
-            f"{last.parent}: holds an unfinished run of other rows or another recipe; remove it or choose another --out"
-        )
+    if folder is None:
+        tokenizer = packaged_encoder() if model is None else local_folder(model)
+        roles = read_roles(source, recipe, options.columns, problem=options.problem)
+        refuse_other_problem(recipe, roles[Role.TRAIN].problem)
+    else:
+        recipe, roles = _taught_rows(str(teacher), folder, source, recipe, model, options)
+        tokenizer = folder
+    return summary(train_small(tokenizer, recipe, roles, out, folder, options), roles, out)
 
 
 def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, options: TrainOptions) -> dict[str, Any]:
@@ -180,14 +184,20 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     last, stages = parts / "last", out.with_name(out.name + ".stages")
     if options.keep_stages:
         refuse_full_folder(stages)
+    require_training(recipe)
+    from ziggurat.train.unfinished import claim, refuse_other_run
+
     roles = read_roles(source, recipe, options.columns)
     refuse_other_problem(recipe, roles[Role.TRAIN].problem)
     for name in recipe.tiers:
         load_recipe(name)  # before the large model trains, not after it
-    if last.exists():
-        _refuse_other_run(last, recipe, roles[Role.TRAIN])
-    else:
-        fit_roles(backbone, replace(recipe, tiers=()), roles, last, options)
+    alone = replace(recipe, tiers=())  # other first tiers may take what is there of the last one
+    digests = [rows.digest for rows in roles.values()]
+    identity = {"model": str(backbone.resolve()), "recipe": asdict(alone), "data": digests}
+    refuse_other_run(parts, identity)
+    if not last.exists():
+        fit_roles(backbone, alone, roles, last, options)
+    claim(parts, identity)
     folders = []
     for place, name in enumerate(recipe.tiers, start=1):
         folders.append(parts / f"{place}-{name}")
