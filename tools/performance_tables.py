@@ -9,6 +9,7 @@ from typing import Any
 from bars import OPENVINO, Row, bars
 from markers import between
 
+from ziggurat.report.competition import ARRIVAL, SORTED
 from ziggurat.report.rows import read_rows_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,7 +90,7 @@ def said(row: Row, name: str) -> str:
 
 def peers_table(rows: Sequence[Row]) -> str:
     """Everybody in the latest run beside peers: ours as texts come, peers sorted."""
-    chosen = [row for row in rows if row["order"] == ("sorted" if row["peer"] else "as it comes")]
+    chosen = [row for row in rows if row["order"] == (SORTED if row["peer"] else ARRIVAL)]
     if not chosen:
         return NOTHING
     lines = []
@@ -120,7 +121,7 @@ def _gain(row: Row | None, peer: str) -> str:
 
 
 def others_table(runs: Iterable[Sequence[Row]]) -> str:
-    """Each run's points: the fastest of our dtypes and orders over OpenVINO int8 sorted, by each clock."""
+    """Each run's points: the fastest of our dtypes, texts as they come, over OpenVINO int8 sorted, by each clock."""
     lines, about = [], []
     for rows in runs:
         full = next(row for row in rows if row["what"] == "ziggurat full depth")
@@ -140,6 +141,7 @@ def others_table(runs: Iterable[Sequence[Row]]) -> str:
 def _fastest(rows: Iterable[Row], timed: str, single: bool) -> str:
     """Of the rows by this clock: how often OpenVINO's speed, median, least and most."""
     mine = [row for row in rows if row["timed"] == timed and ("latency_ms_p50" in row) == single]
+    mine = [row for row in mine if row["order"] == ARRIVAL]
     gains = [row["over"][OPENVINO] for row in mine if OPENVINO in row.get("over", {})]
     if not gains:
         return ""

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from markers import between
-from reproduce_models import DATA, METHODS
+from reproduce_models import DATA, FULL, METHODS
 
 from ziggurat.report.rows import read_rows_file
 
@@ -53,17 +53,22 @@ def _table(data: str, methods: dict[str, list[dict[str, Any]]]) -> str:
     head = f"### `{data}` ({first['n_accuracy']:,} {first['split']} texts, {first['tokens_mean']:.0f} tokens on average"
     lines = [f"{head}{', mean of ' + str(seeds) + ' seeds' if seeds > 1 else ''})", "", HEAD, RULE]
     named = sorted(methods.items(), key=lambda item: METHODS.index(item[0]))
-    lines += [_line(name, rows, seeds, PRINTED.get(data, {}).get(name)) for name, rows in named]
+    full = {row["seed"]: row["accuracy"] for row in methods.get(FULL, [])}
+    lines += [_line(name, rows, seeds, full, PRINTED.get(data, {}).get(name)) for name, rows in named]
     return "\n".join([*lines, ""])
 
 
-def _line(name: str, rows: list[dict[str, Any]], seeds: int, printed: tuple[float, float] | None) -> str:
+def _line(
+    name: str, rows: list[dict[str, Any]], seeds: int, full: dict[int, float], printed: tuple[float, float] | None
+) -> str:
     def average(key: str) -> float:
         return mean(row[key] for row in rows)
 
     note = " (nothing within one point: the full model)" if all(row["fell_back"] for row in rows) else ""
     if len(rows) < seeds:
         note += f" (seeds: {len(rows)})"
+    if name != FULL and any(row["full_accuracy"] != full.get(row["seed"], row["full_accuracy"]) for row in rows):
+        note += f" (beside another full model, {100 * average('full_accuracy'):.2f})"
     interval = f"{100 * average('accuracy_low'):.1f} to {100 * average('accuracy_high'):.1f}"
     measured = f"{100 * average('accuracy'):.2f} | {interval} | {average('gflops_mean'):.3f}"
     lost = 100 * (average("full_accuracy") - average("accuracy"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,19 @@ def rows_of(place: Place, small: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def missing_rows(place: Place, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Rows that the file lacks: of the cascades, and of each student; a cascade's come together or not at all."""
+    """Rows that the file lacks since the models were made: of the cascades, which come together, and of each student.
+
+    UserError where there is no model yet.
+    """
     done = read_rows_file(options.rows) if options.rows.exists() else []
-    mine = [row for row in done if (row["data"], row["seed"]) == (place.name, place.seed)]
+    made = [place.model(last).stat().st_mtime for last in LAST if place.model(last).exists()]
+    if not made:
+        raise UserError(f"{place.model(FULL)}: not there; `make reproduce` trains it")
+
+    def after(row: dict[str, Any]) -> bool:
+        return datetime.fromisoformat(row["date"]).timestamp() >= int(max(made))
+
+    mine = [row for row in done if (row["data"], row["seed"]) == (place.name, place.seed) and after(row)]
     if not any(row["small"] == options.small for row in mine):
         yield from list(rows_of(place, options.small))
     have = {row["what"] for row in mine}

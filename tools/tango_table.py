@@ -23,7 +23,12 @@ THROUGHPUT = "| method | accuracy | texts/s, batch 1 | texts/s, batch 32 | last 
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> str:
-    """For each data set Tango's Table 2, speed-ups at two shares of the accuracy, and its Table 3, throughput."""
+    """For each data set Tango's Table 2, speed-ups at two shares of the accuracy, and its Table 3, throughput.
+
+    They are of the least seed that there is; of several rows for the same setting the last counts.
+    """
+    least = {row["data"]: min(other["seed"] for other in rows if other["data"] == row["data"]) for row in rows}
+    rows = [row for row in rows if row["seed"] == least[row["data"]]]
     data = dict.fromkeys((row["data"], tuple(row["small"])) for row in rows if row["small"])
     parts = [
         _of_data(name, [row for row in rows if row["data"] == name and tuple(row["small"]) in (small, ())])
