@@ -28,7 +28,7 @@ ROOMS = (
     "jobs",
     "cli",
 )
-HALL = {"errors", "types", "config", "files", "recipe", "bars"}
+HALL = {"errors", "types", "config", "files", "recipe", "stage", "bars"}
 FRONT_DOOR = {"__init__", "__main__"}
 # Everything else imports where torch and its company are not installed.
 NEEDS_TORCH = {

@@ -19,7 +19,8 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.jobs.training.fitting import TrainOptions
 from ziggurat.jobs.training.train import adapt_classifier, train_classifier
-from ziggurat.recipe import AugmentConfig, PruningConfig, Recipe, SmallConfig, StageConfig, StudentConfig
+from ziggurat.recipe import AugmentConfig, PruningConfig, Recipe, SmallConfig, StudentConfig
+from ziggurat.stage import StageConfig
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ADAPT = Recipe("adapt", "a test", (StageConfig("heads", 1, 3e-3),), max_length=40)

@@ -20,7 +20,8 @@ from ziggurat.jobs.training.length_search import sample, search_lengths
 from ziggurat.jobs.training.length_trials import Trials
 from ziggurat.jobs.training.train import adapt_classifier, train_classifier
 from ziggurat.policies.prune import without_repeats
-from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe
+from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, load_recipe
+from ziggurat.stage import StageConfig
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 SEARCH = SearchConfig(iterations=2, population=4, mutations=3, crossovers=3, max_drop=0.05, rows=16)

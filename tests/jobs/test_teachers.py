@@ -15,7 +15,8 @@ from ziggurat.errors import UserError
 from ziggurat.jobs.training.fitting import TrainOptions
 from ziggurat.jobs.training.teachers import with_teacher
 from ziggurat.jobs.training.train import adapt_classifier, train_classifier
-from ziggurat.recipe import PruningConfig, Recipe, StageConfig, StudentConfig, load_recipe
+from ziggurat.recipe import PruningConfig, Recipe, StudentConfig, load_recipe
+from ziggurat.stage import StageConfig
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 STUDENTS = ("distil", "pkd", "pkd-last", "theseus", "truncated", "tinybert", "dynamic-tinybert")

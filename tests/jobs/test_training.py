@@ -21,7 +21,8 @@ from ziggurat.jobs.training.choosing import with_operating_points
 from ziggurat.jobs.training.fitting import TrainOptions, read_roles
 from ziggurat.jobs.training.teachers import refuse_random_answers
 from ziggurat.jobs.training.train import adapt_classifier, train_classifier
-from ziggurat.recipe import PruningConfig, StageConfig, load_recipe
+from ziggurat.recipe import PruningConfig, load_recipe
+from ziggurat.stage import StageConfig
 from ziggurat.train import loop
 from ziggurat.train.checks import refuse_misfits
 from ziggurat.train.pipeline import Fit, fit_folder

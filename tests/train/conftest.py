@@ -4,7 +4,7 @@ from rows_for_training import make_examples
 
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.recipe import StageConfig
+from ziggurat.stage import StageConfig
 from ziggurat.train.loop import Run
 
 SPEC = EncoderSpec(

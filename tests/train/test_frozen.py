@@ -13,7 +13,8 @@ from rows_for_training import make_examples
 from conftest import SPEC
 from ziggurat.encoder.heads import HEADS
 from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.recipe import PruningConfig, StageConfig
+from ziggurat.recipe import PruningConfig
+from ziggurat.stage import StageConfig
 from ziggurat.train import frozen, stages
 from ziggurat.train.batches import collate, in_batches
 from ziggurat.train.frozen import collate_readings, readings

@@ -13,7 +13,8 @@ from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.jobs.training.train import train_classifier
 from ziggurat.policies.prune import TokenRule, top_share
-from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe, recipe_folder
+from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, load_recipe, recipe_folder
+from ziggurat.stage import StageConfig
 from ziggurat.train.batches import collate, packed
 from ziggurat.train.checks import refuse_emptying, refuse_misfits
 from ziggurat.train.criteria import accuracy, kl_divergence

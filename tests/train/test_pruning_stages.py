@@ -15,7 +15,8 @@ from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.pruning import ALWAYS_READ
 from ziggurat.encoder.soft import soft_logits
 from ziggurat.errors import UserError
-from ziggurat.recipe import PruningConfig, StageConfig
+from ziggurat.recipe import PruningConfig
+from ziggurat.stage import StageConfig
 from ziggurat.train import stages
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.objectives import Soft

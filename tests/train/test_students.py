@@ -14,7 +14,8 @@ from test_resume import Killed, same
 from ziggurat.encoder.attention import score_gap
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
-from ziggurat.recipe import PruningConfig, Recipe, StageConfig, StudentConfig
+from ziggurat.recipe import PruningConfig, Recipe, StudentConfig
+from ziggurat.stage import StageConfig
 from ziggurat.train.batches import collate, packed
 from ziggurat.train.checks import refuse_misfits
 from ziggurat.train.distil import Distil

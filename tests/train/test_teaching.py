@@ -18,7 +18,8 @@ from rows_for_training import make_examples
 from conftest import SPEC
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.span_model import SpanModel
-from ziggurat.recipe import PruningConfig, Recipe, StageConfig
+from ziggurat.recipe import PruningConfig, Recipe
+from ziggurat.stage import StageConfig
 from ziggurat.train import pipeline
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.loop import Run

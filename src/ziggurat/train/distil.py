@@ -10,7 +10,7 @@ from ziggurat.encoder.attention import score_gap
 from ziggurat.encoder.linear import RowLinear
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.torch_encoder import first_tokens
-from ziggurat.recipe import StageConfig
+from ziggurat.stage import StageConfig
 from ziggurat.train.batches import packed
 from ziggurat.train.losses import answers_loss, cosine_loss, patience_loss, states_loss
 from ziggurat.train.objectives import Objective, Output

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ziggurat.bars import bar
 from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.recipe import StageConfig
+from ziggurat.stage import StageConfig
 from ziggurat.train.batches import Examples, in_batches
 from ziggurat.train.loop import Run
 from ziggurat.train.objectives import known

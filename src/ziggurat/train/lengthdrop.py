@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.policies.prune import without_repeats
-from ziggurat.recipe import StageConfig
+from ziggurat.stage import StageConfig
 from ziggurat.train.batches import packed
 from ziggurat.train.objectives import Objective, Output
 

@@ -28,7 +28,7 @@ from ziggurat.encoder.devices import has_fast_bfloat16
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import Stopped
 from ziggurat.files import refusals_explained, whole_file
-from ziggurat.recipe import StageConfig
+from ziggurat.stage import StageConfig
 from ziggurat.train.batches import collate
 from ziggurat.train.callbacks import Bar, Progress, StopAtStep, interrupts
 from ziggurat.train.criteria import Metric

@@ -12,7 +12,7 @@ from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.pruning import per_sequence_mean_one
 from ziggurat.encoder.received import received_by_layer
 from ziggurat.encoder.soft import soft_logits
-from ziggurat.recipe import StageConfig
+from ziggurat.stage import StageConfig
 from ziggurat.train.batches import packed
 from ziggurat.train.criteria import CRITERIA
 from ziggurat.train.losses import distillation_loss, exits_loss, joint_loss

@@ -24,7 +24,8 @@ from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, REFERENCE, Manifest, 
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.policies.outputs import output_of
-from ziggurat.recipe import STUDENT_STAGES, Recipe
+from ziggurat.recipe import Recipe
+from ziggurat.stage import STUDENT_STAGES
 from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_emptying, refuse_misfits
 from ziggurat.train.loop import Run

@@ -13,7 +13,8 @@ from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.policies.outputs import CLASSES, Output
 from ziggurat.policies.prune import PREDICTED, SCALES
-from ziggurat.recipe import STUDENT_STAGES, PruningConfig, StageConfig
+from ziggurat.recipe import PruningConfig
+from ziggurat.stage import STUDENT_STAGES, StageConfig
 from ziggurat.train.batches import Examples, in_batches
 from ziggurat.train.criteria import CRITERIA, Metric
 from ziggurat.train.distil import Distil

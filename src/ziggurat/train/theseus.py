@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.recipe import StageConfig
+from ziggurat.stage import StageConfig
 from ziggurat.train.batches import packed
 from ziggurat.train.objectives import Objective, Output
 from ziggurat.train.students import spread_layers

@@ -10,7 +10,8 @@ from ziggurat.data.tasks import Dataset, Role
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.mapped import has_classifier
 from ziggurat.errors import UserError
-from ziggurat.recipe import BACKBONE_STAGES, LABEL_FREE_STAGES, STUDENT_STAGES, Recipe
+from ziggurat.recipe import Recipe
+from ziggurat.stage import BACKBONE_STAGES, LABEL_FREE_STAGES, STUDENT_STAGES
 
 
 def with_teacher(recipe: Recipe) -> Recipe:

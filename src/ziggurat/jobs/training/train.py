@@ -42,7 +42,8 @@ from ziggurat.jobs.training.teachers import (
     with_checkpoint,
     with_teacher,
 )
-from ziggurat.recipe import BACKBONE_STAGES, Recipe, load_recipe
+from ziggurat.recipe import Recipe, load_recipe
+from ziggurat.stage import BACKBONE_STAGES
 from ziggurat.types import Problem
 
 
