@@ -27,7 +27,7 @@ def reader_of(key: str) -> str:
 # Where a value stands in an error message, and a table that has it there.
 PLACES = {
     Recipe: ("r", lambda values: RECIPE | values),
-    StageConfig: ("s", lambda values: STAGE | {"kind": reader_of(next(iter(values)))} | values),
+    StageConfig: ("s", lambda values: STAGE | {"kind": reader_of(next(iter(values), "epochs"))} | values),
     SearchConfig: ("search", lambda values: values),
     StudentConfig: ("student", lambda values: {"layers": 2} | values),
 }
@@ -239,7 +239,7 @@ def test_every_kind_of_stage_reads_what_is_said_of_it_and_refuses_what_another_r
     for kind, values in [*wrong, ("joint", {"label_weight": 0.5}), ("heads", {"sandwich": 3})]:
         says = f"must be left out: stage {kind!r} does not read it"
         assert says in refusal(StageConfig, values | {"kind": kind})
-        whole = STAGE | values | {"kind": reader_of(next(iter(values)))}
+        whole = STAGE | values | {"kind": reader_of(next(iter(values), "epochs"))}
         assert from_mapping(StageConfig, whole, "s").epochs == 2
 
 
