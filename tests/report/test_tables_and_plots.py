@@ -69,6 +69,13 @@ def some_panels():
     ]
 
 
+def test_a_title_is_no_wider_than_its_panels(tmp_path):
+    title = " ".join(f"word{place}" for place in range(30))
+    _, svg = accuracy_figure(some_panels()[:1], title, tmp_path / "figure")
+    text = svg.read_text()
+    assert title not in text and all(f"word{place}" in text for place in range(30))
+
+
 def test_figure_is_written_as_png_and_svg_and_nothing_else(tmp_path):
     paths = accuracy_figure(some_panels(), "MiniLM on docs · CPU, 2 threads, batch 32", tmp_path / "new" / "v0.1 curve")
     assert [path.name for path in paths] == ["v0.1 curve.png", "v0.1 curve.svg"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from ziggurat.errors import UserError
@@ -15,15 +16,9 @@ from ziggurat.files import whole_file
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 NOTE_COLOUR = "#333333"
 ABREAST = 3  # panels in a row, at most: more are too small to read where the figure is as wide as a page
-NARROW_TICKS = (
-    1.0,
-    1.5,
-    2.0,
-    3.0,
-    4.0,
-    6.0,
-    8.0,
-)  # times a power of ten: labels of a logarithmic axis of about a decade
+_TITLE = 62  # letters of the title's lines above each panel of a row
+# Times a power of ten: labels of a logarithmic axis of about a decade.
+NARROW_TICKS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 WIDE_TICKS = (1.0, 2.0, 5.0)  # and of a longer one
 
 
@@ -77,7 +72,7 @@ def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Pat
         rows = ceil(len(panels) / ABREAST)
         columns = ceil(len(panels) / rows)
         figure = Figure(figsize=(5.2 * columns + 0.6, 4.6 * rows + 0.2), layout="constrained")
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(fill(title, _TITLE * columns), fontsize=11)
         colours = _colours(panels)
         for place, panel in enumerate(panels, start=1):
             _draw_panel(figure.add_subplot(rows, columns, place), panel, colours)
