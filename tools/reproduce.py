@@ -11,13 +11,14 @@ import argparse
 import sys
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from reproduce_models import FULL, METHODS, PHRASES, ROOT, ROWS, Place, recipe_of, train_all, trained
 
-from ziggurat.calibrate.choose import choose_points
+from ziggurat.calibrate.choose import Ladder, choose_points
 from ziggurat.data.groups import stand_ins
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tasks import Dataset, Role
@@ -49,15 +50,37 @@ def choosing_rows(recipe: Recipe, place: Place) -> Dataset:
     return rows.take(np.unique(stand_ins(rows.texts, rows.pairs, rows.hashes)))
 
 
-def chosen_rule(
-    method: AdaptiveClassifier, full: AdaptiveClassifier, recipe: Recipe, place: Place
-) -> rules.ExitRule | None:
+class Full:
+    """A place's full model, and what it says, which is worked out once for all methods.
+
+    It is this run's own: one that another session trained with the same seed may differ in its last digits.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.model = trained(FULL, place)
+        self._place = place
+        self._ladders: dict[str, Ladder] = {}
+
+    def ladder(self, select: Dataset) -> Ladder:
+        """What it says to the rows that choose."""
+        if select.digest not in self._ladders:
+            [self._ladders[select.digest]] = select_ladders(self.model, select, (1.0,))
+        return self._ladders[select.digest]
+
+    @cached_property
+    def accuracy(self) -> float:
+        """On the test rows."""
+        rows = rows_to_measure(self.model, self._place.test)
+        encoded = self.model.tokenizer.encode(rows.texts, rows.pairs)
+        return float((self.model.run(encoded, rules.never(1), BATCH).predictions == rows.classes).mean())
+
+
+def chosen_rule(method: AdaptiveClassifier, full: Full, recipe: Recipe, place: Place) -> rules.ExitRule | None:
     """The cheapest setting within DROP of the full model on `choosing_rows`; None if that is the full model itself."""
     select = choosing_rows(recipe, place)
-    [whole] = select_ladders(full, select, (1.0,))
     factors = (1.0,) if method.token_rule is None else None
     own = select_ladders(method, select, factors)
-    first = replace(whole, pruning=0.0)
+    first = replace(full.ladder(select), pruning=0.0)
     usable = [ladder for ladder in own if ladder.pruning > 0]
     [point] = choose_points(
         [first, *usable],
@@ -70,21 +93,17 @@ def chosen_rule(
     return None if point.pruning == 0 else method.rule_of(point)
 
 
-def measure(
-    what: str, method: AdaptiveClassifier, full: AdaptiveClassifier, rule: rules.ExitRule, place: Place
-) -> dict[str, Any]:
+def measure(what: str, method: AdaptiveClassifier, full: Full, rule: rules.ExitRule, place: Place) -> dict[str, Any]:
     """Accuracy, FLOPs and time on the test rows, as a result row."""
     rows = rows_to_measure(method, place.test)
     encoded = method.tokenizer.encode(rows.texts, rows.pairs)
     outcomes = method.run(encoded, rule, BATCH)
     right = int((outcomes.predictions == rows.classes).sum())
-    # Of this run's own full model: one that another session trained with the same seed may differ in its last digits.
-    whole = full.run(encoded, rules.never(1), BATCH).predictions == rows.classes
     low, high = accuracy_interval(right, len(rows))
     spent = method.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     timed = encoded.take(sample(len(rows), TIMED))
     timings = interleave(
-        {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.run(timed, rules.never(1), BATCH)}
+        {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.model.run(timed, rules.never(1), BATCH)}
     )
     data, split = data_and_split(place.test)
     gain = paired_ratio(timings[FULL], timings["method"])
@@ -96,9 +115,9 @@ def measure(
         "dtype": method.backend.dtype, "padding": "packed", "timed": "model", "n_texts": n, **lengths_summary(timed),
         "texts_per_second_p50": n / timings["method"].p50, "texts_per_second_p95": n / timings["method"].p95,
         "time_gain": gain.median, "time_gain_low": gain.low, "time_gain_high": gain.high,
-        "flops_gain": float(full.full_flops(encoded.lengths).sum() / spent.sum()),
+        "flops_gain": float(full.model.full_flops(encoded.lengths).sum() / spent.sum()),
         "gflops_mean": float(spent.mean() / 1e9), "n_accuracy": len(rows), "accuracy": right / len(rows),
-        "accuracy_low": low, "accuracy_high": high, "full_accuracy": float(whole.mean()),
+        "accuracy_low": low, "accuracy_high": high, "full_accuracy": full.accuracy,
     }  # fmt: skip
 
 
@@ -125,11 +144,11 @@ def reproduce(places: list[Place], methods: list[str], jobs: int = 1) -> None:
         place.refuse_incomplete()
     train_all([(method, place) for place, found in missing.items() for method in found], jobs)
     for place, found in missing.items():
-        full, origin = trained(FULL, place), provenance()
+        full, origin = Full(place), provenance()
         for method in found:
             model, recipe = trained(method, place), recipe_of(method, place)
             rule = rules.never(1) if method == FULL else chosen_rule(model, full, recipe, place)
-            runs = full if rule is None else model
+            runs = full.model if rule is None else model
             row = measure(method, runs, full, rules.never(1) if rule is None else rule, place)
             score = recipe.exit_score or model.output.scores[0]
             append_row(place.rows, row | {"fell_back": rule is None, "exit_score": score}, origin)
