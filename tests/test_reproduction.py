@@ -300,6 +300,23 @@ def cascades(made):
     return read_rows_file(rows)
 
 
+def test_cascades_of_models_that_are_not_there_or_were_made_anew_have_no_rows_yet(
+    cascades, made, tmp_path, monkeypatch
+):
+    import tango
+
+    rows = made.place.runs.parent / "cascades.jsonl"
+    options = SimpleNamespace(rows=rows, small=["static"], students=[])
+    with pytest.raises(UserError, match="`make reproduce` trains it"):
+        list(tango.missing_rows(dataclasses.replace(made.place, runs=tmp_path), options))
+    monkeypatch.setattr(tango, "rows_of", lambda place, small: ["measured"])
+    assert list(tango.missing_rows(made.place, options)) == []
+    anew = dataclasses.replace(made.place, runs=tmp_path)
+    shutil.copytree(made.place.model("full"), anew.model("full"))
+    os.utime(anew.model("full"), (2**32, 2**32))
+    assert list(tango.missing_rows(anew, options)) == ["measured"]
+
+
 def test_a_cascades_rows_are_complete_and_of_the_rows_that_chose_nothing(cascades):
     for row in cascades:
         checked_row(row)

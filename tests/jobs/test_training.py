@@ -278,11 +278,14 @@ def test_train_refuses_heads_on_a_backbone_that_is_fine_tuned_afterwards(kinds, 
 
 
 def test_heads_may_be_trained_again_behind_a_stage_that_changed_what_they_read(tiny_checkpoint):
-    stages = tuple(StageConfig(kind, 1, 1e-3) for kind in ("heads", "regular", "heads"))
-    refuse_misfits(
-        dataclasses.replace(load_recipe("early-exit"), stages=stages),
-        load_hf(tiny_checkpoint, 3, "fastbert", None).spec,
-    )
+    spec, stale = load_hf(tiny_checkpoint, 3, "fastbert", None).spec, []
+    for kinds in (("heads", "regular", "heads"), ("heads", "joint"), ("heads", "regular")):
+        stages = tuple(StageConfig(kind, 1, 1e-3) for kind in kinds)
+        try:
+            refuse_misfits(dataclasses.replace(load_recipe("early-exit"), stages=stages), spec)
+        except UserError:
+            stale.append(kinds)
+    assert stale == [("heads", "regular")]
 
 
 def test_a_score_that_no_stage_fits_is_refused_before_training(rows_file, tiny_checkpoint, tmp_path):

@@ -182,7 +182,12 @@ def test_a_vocabulary_that_is_learned_is_learned_on_and_not_begun_again(
     model, config = pruned(vocabulary=0.9), dataclasses.replace(stage, kind="soft")
     soft(model, train_rows, select_rows, config, run)
     monkeypatch.setattr(stages, "start_vocabulary", None)
-    soft(model, train_rows, select_rows, config, dataclasses.replace(run, folder=run.folder / "second"))
+    learned, still = (
+        model.pruning.vocabulary.detach().clone(),
+        dataclasses.replace(config, vocabulary_learning_rate=0.0),
+    )
+    soft(model, train_rows, select_rows, still, dataclasses.replace(run, folder=run.folder / "second"))
+    assert torch.equal(model.pruning.vocabulary, learned)
 
 
 def test_special_entries_are_read_for_ever(train_rows, select_rows, stage, run):

@@ -64,15 +64,13 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
     device = resolve_device(fit.device)
     state = PartialState(cpu=device.type == "cpu")
     identity = _identity(fit, train, select)
-    if _is_made(fit):
-        refuse_other_run(fit.work, identity)
-    else:
+    refuse_other_run(fit.work, identity)
+    if not _is_made(fit):
         limits = label_range(fit, train, select)
         set_seed(fit.recipe.seed)
         model = _start(fit, train)
         goes_on = _is_ours(fit.source) and take_pruning(model, fit.source)
         refuse_misfits(fit.recipe, model.spec, goes_on)
-        refuse_other_run(fit.work, identity)
         max_length = min(fit.recipe.max_length, model.spec.positions)
         tokenizer = _tokenizer(fit, max_length)
         tokenizer.check_fit(model.spec.vocabulary)

@@ -155,7 +155,7 @@ def _times(
 def _lengths_note(rows: Sequence[dict[str, Any]]) -> str:
     if any("exact_match" in row for row in rows):
         return "Lengths are tokens of contexts; the mean of tokens is of all windows, questions included."
-    return "Lengths are tokens as the model reads them, special ones included."
+    return "Lengths are tokens as full depth reads them, special ones included."
 
 
 def _timing_note(request: Request, timed_texts: int, repeats: int) -> str:
