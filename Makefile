@@ -63,7 +63,8 @@ clean:  ## everything that was made, trained models in runs/ included
 	rm -rf .venv runs build dist $(CPP)/../_core.* .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# `make reproduce DATA=sst2`: one data set; hours for all of them on 2 cores. What is finished is not done again.
+# `make reproduce DATA=sst2`: one data set; hours for all of them on 2 cores. What is finished is not done again. What is in
+# DATA_FOLDER is said in docs/reproduction.md.
 DATA_FOLDER ?= ../shared/data
 JOBS ?= 2
 reproduce: DATA ?= rte mrpc yelp_polarity ag_news sst2

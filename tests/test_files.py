@@ -185,6 +185,17 @@ def test_a_target_that_cannot_be_is_known_before_the_work(tmp_path):
     assert names(tmp_path) == ["rows.jsonl"]
 
 
+def test_a_file_of_a_folder_that_is_read_is_no_target_and_a_page_beside_it_is(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("ziggurat.json", "report.html"):
+        (folder / name).write_text("{}")
+    with pytest.raises(UserError, match=r"ziggurat\.json: is what is read; choose another name"):
+        require_target(folder / "ziggurat.json", None, folder)
+    require_target(folder / "report.html", tmp_path / "rows.jsonl", folder)
+    require_target(folder / "new.json", folder)
+
+
 def test_a_folder_is_changed_as_a_whole_or_stays_as_it_was(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()

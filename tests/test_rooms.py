@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import ziggurat
 
@@ -28,7 +29,7 @@ ROOMS = (
     "jobs",
     "cli",
 )
-HALL = {"errors", "types", "config", "files", "recipe", "stage", "bars"}
+HALL = {"errors", "types", "config", "files", "recipe", "stage", "bars", "machine"}
 FRONT_DOOR = {"__init__", "__main__"}
 # Everything else imports where torch and its company are not installed.
 NEEDS_TORCH = {
@@ -54,6 +55,14 @@ NEEDS_TORCH = {
 }
 ABSENT = ["torch", "transformers", "accelerate", "datasets", "scipy", "matplotlib", "onnx", "onnxruntime", "openvino"]
 ABSENT += ["nncf"]
+
+
+def test_a_public_name_is_the_same_whenever_it_is_asked_for():
+    """Importing a room puts it into the package: a name that a room has as well would then be the room."""
+    for name in ziggurat.__all__:
+        first = getattr(ziggurat, name)
+        assert getattr(ziggurat, name) is first and not isinstance(first, ModuleType)
+        assert not (SOURCE / name).exists() and not (SOURCE / f"{name}.py").exists()
 
 
 def module_name(path: Path) -> str:

@@ -9,7 +9,6 @@ rows are appended when it ends. Beside other engines: `ziggurat bench --peers`.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from ziggurat.engine.runner import Outcomes, run
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
 from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.machine import n_cores
 from ziggurat.native import core
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.prune import TokenRule, above
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model")
     parser.add_argument("data")
     parser.add_argument("--races", nargs="+", default=list(RACES), choices=list(RACES))
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=n_cores())
     parser.add_argument("--texts", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("results/engine.jsonl"))

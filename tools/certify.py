@@ -20,7 +20,7 @@ import numpy as np
 
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.errors import UserError
-from ziggurat.jobs.calibration.certify import calibrate
+from ziggurat.jobs.calibration.certify import calibrate_classifier
 from ziggurat.jobs.calibration.promises import Promise, searched
 from ziggurat.jobs.calibration.runs import Seen, seen
 from ziggurat.jobs.calibration.time import PredictedTime, costs_of
@@ -49,7 +49,9 @@ def main() -> None:
 def rows_of(options: argparse.Namespace, test: str) -> Iterator[dict[str, Any]]:
     """One row for each target."""
     promise, how = Promise(criterion=options.criterion), ModelOptions(dtype=options.dtype)
-    result = calibrate(options.model, str(options.data / "train.jsonl"), promise, options=how, html=options.html)
+    result = calibrate_classifier(
+        options.model, str(options.data / "train.jsonl"), promise, options=how, html=options.html
+    )
     classifier = how.open(options.model)
     output, risk = classifier.output, risk_by_name(promise.criterion, classifier.output)
     rows = seen(classifier, rows_to_measure(classifier, test), risk, None, how.batch_size, False)

@@ -27,7 +27,7 @@ from ziggurat.encoder.folder import read_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
-from ziggurat.jobs.calibration.certify import calibrate
+from ziggurat.jobs.calibration.certify import calibrate_classifier
 from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure
 from ziggurat.jobs.training.fitting import TrainOptions
 from ziggurat.jobs.training.train import train_classifier
@@ -59,7 +59,9 @@ def rows_of(options: argparse.Namespace, place: Path) -> Iterator[dict[str, Any]
     alone, cascade = place / "alone", place / "cascade"
     shutil.copytree(options.model, alone)
     write_cascade([_useless(alone, options.data / "train.jsonl", place), alone], cascade)
-    results = [calibrate(str(one), str(options.data / "train.jsonl"), options=how) for one in (alone, cascade)]
+    results = [
+        calibrate_classifier(str(one), str(options.data / "train.jsonl"), options=how) for one in (alone, cascade)
+    ]
     opened = [how.open(str(one)) for one in (alone, cascade)]
     test = next(file for name in ("test", "validation") if (file := options.data / f"{name}.jsonl").exists())
     texts = rows_to_measure(opened[1], str(test)).take(np.arange(options.texts)).texts

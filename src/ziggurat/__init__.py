@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ziggurat.engine.classifier import AdaptiveClassifier
     from ziggurat.errors import UserError
-    from ziggurat.jobs.calibration.certify import calibrate
+    from ziggurat.jobs.calibration.certify import calibrate_classifier
     from ziggurat.jobs.calibration.promises import Promise
     from ziggurat.jobs.training.cascade import build_cascade
     from ziggurat.jobs.training.train import adapt_classifier, train_classifier
@@ -25,7 +25,7 @@ __all__ = [
     "UserError",
     "adapt_classifier",
     "build_cascade",
-    "calibrate",
+    "calibrate_classifier",
     "train_classifier",
 ]
 
@@ -39,7 +39,7 @@ _HOMES = {
     "UserError": "ziggurat.errors",
     "adapt_classifier": "ziggurat.jobs.training.train",
     "build_cascade": "ziggurat.jobs.training.cascade",
-    "calibrate": "ziggurat.jobs.calibration.certify",
+    "calibrate_classifier": "ziggurat.jobs.calibration.certify",
     "train_classifier": "ziggurat.jobs.training.train",
 }
 

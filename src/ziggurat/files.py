@@ -43,16 +43,27 @@ def whole_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def require_target(path: Path, source: str | Path | None = None) -> None:
-    """UserError where no file can be written at `path`, or where it is what is read: before the work, not after it."""
-    if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
-        raise UserError(f"{path}: is what is read; choose another --out")
+def require_target(path: Path, *sources: str | Path | None) -> None:
+    """UserError where no file can be written at `path`, or where it is what is read: before the work, not after it.
+
+    Sources are files, or folders whose files are read, of which pages are none; or None, or no paths at all.
+    """
+    if any(source is not None and _is_read(path, Path(source)) for source in sources):
+        raise UserError(f"{path}: is what is read; choose another name")
     with refusals_explained(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not path.exists():
             with tempfile.NamedTemporaryFile(dir=next(parent for parent in path.absolute().parents if parent.exists())):
                 pass
+
+
+def _is_read(path: Path, source: Path) -> bool:
+    if not path.is_file() or not source.exists():
+        return False
+    if source.is_dir():
+        return path.suffix != ".html" and path.resolve().is_relative_to(source.resolve())
+    return path.samefile(source)
 
 
 def _umask() -> int:

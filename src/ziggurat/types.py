@@ -96,9 +96,10 @@ class Certificate:
     differs: (
         float  # upper bound, at the same confidence, of the share of answers that are not the model's at full depth
     )
-    flops: float  # mean, as a share of full depth's
+    flops: float  # of all rows together, as a share of full depth's
     reference: str | None = None  # model that losses are counted from; None = the model itself at full depth
     groups: int | None = None  # that the rows were drawn in, by the text that they share; None = one by one
+    cost: float | None = None  # mean of each row's share of its own full depth; None = older than this, see `flops`
 
 
 FULL = "full"  # the operating point that never leaves early; every model has it

@@ -13,10 +13,22 @@ from ladders import ladder
 
 from ziggurat.calibrate.candidates import families
 from ziggurat.calibrate.certify import Evidence, certify, least_rows
-from ziggurat.calibrate.paths import Tried, frontier, losses_of, net_loss, path_of, sequences, starts, tried
+from ziggurat.calibrate.paths import (
+    Tried,
+    frontier,
+    losses_along,
+    losses_of,
+    net_loss,
+    path_of,
+    sequences,
+    starts,
+    tried,
+)
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.calibrate.stored import StoredRun
 from ziggurat.engine.runner import replay
+from ziggurat.policies.exits import LEARNED
+from ziggurat.policies.outputs import output_of
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -97,6 +109,20 @@ def test_losses_along_a_sequence_of_several_families_are_those_of_each_setting()
     mixed = [alone] + [path[0] for path in searched(order)] + [path[-1] for path in searched(order)]
     for one, losses in zip(mixed, order.losses_along(mixed), strict=True):
         np.testing.assert_array_equal(losses, losses_of(one, order.runs, order.losses))
+
+
+@pytest.mark.parametrize("score", ["change", LEARNED])
+def test_a_regressions_settings_that_ask_other_exits_are_other_families(score):
+    """What an exit says of a number depends on the asked one before it; else losses are certified that nobody has."""
+    every = np.random.default_rng(3).normal(size=(300, 4, 1)).astype(np.float32)
+    weights = np.random.default_rng(4).normal(size=(3, 5))
+    run = StoredRun(every, np.full((300, 5), 9), 0.0, weights, output_of("regression", (-3, 3)))
+    losses = np.abs(every[:, :, 0] - every[:, -1:, 0])
+    limit = 0.5
+    asked = [(limit, limit, limit), (np.nan, limit, limit), (limit, np.nan, limit), (np.nan, np.nan, limit)]
+    path = [Tried(score, np.array(thresholds), 0.0, 1.0, 0.0, 0.0, 0.0) for thresholds in asked]
+    for one, along in zip(path, losses_along(path, {0.0: run}, {0.0: losses}), strict=True):
+        assert along.tolist() == losses[np.arange(300), replay(every, one.rule(weights))].tolist()
 
 
 def test_several_paths_share_the_level():

@@ -86,7 +86,7 @@ def test_the_first_family_is_full_depth_alone():
     run, losses = stored()
     first = next(iter(families(run, losses, SAVED)))
     assert [one.rungs.tolist() for one in first] == [[RUNGS - 1] * 300]
-    assert np.isnan(full_depth(run).thresholds).all()
+    assert np.isnan(full_depth(run, "margin").thresholds).all()
 
 
 def test_an_exit_at_which_nobody_leaves_is_not_asked():
@@ -101,7 +101,7 @@ def test_with_two_classes_one_score_stands_for_those_that_order_rows_alike():
     run, losses = stored(classes=2)
     assert {one.score for family in families(run, losses, SAVED) for one in family} == {"entropy"}
     both = {one.score for family in families(run, losses, SAVED, ["margin", "agreement"]) for one in family}
-    assert both == {"entropy", "margin", "agreement"}  # full depth asks nobody, and is written as entropy
+    assert both == {"margin", "agreement"}  # full depth asks nobody, and is written as the first
 
 
 def test_thresholds_of_their_own_stake_more_where_more_is_saved():

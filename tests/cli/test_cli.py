@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from ziggurat import __version__
 from ziggurat.cli import main
 
 
@@ -128,7 +129,7 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
         (["train", "--train", "ROWS", "--out", "new", "--teacher", "MODEL"], "makes no student"),
         (["train", "--train", "ROWS", "--out", "new", "--student", "CHECKPOINT"], "makes no student"),
         (["train", "--train", "ROWS", "--out", "new", "--teacher", "BARE", "--recipe", "distil"], "ziggurat adapt"),
-        (["adapt", "BARE", "--train", "ROWS", "--out", "new"], "id2label"),
+        (["adapt", "BARE", "--train", "ROWS", "--out", "new"], "model.safetensors: not found"),
         (["cascade", "MODEL", "--out", "new"], "at least two models"),
         (["cascade", "STATIC", "absent/", "--out", "new"], "absent/"),
         (["cascade", "STATIC", "PAIRS", "--out", "new"], "pairs of texts"),
@@ -368,6 +369,43 @@ def test_train_then_eval_end_to_end(ziggurat, rows_file, tiny_recipe, tiny_check
     assert result["accuracy"] > 0.7
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["predict"], "Missing argument 'MODEL'; see `ziggurat predict --help`"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["info", "m", "--jsn"], "No such option"),
+        (["calibrate", "m", "--data", "x", "--confidence", "much"], "Invalid value for '--confidence'"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_one_line_too(fails, arguments, says):
+    assert says in fails(*arguments)
+
+
+def test_nothing_at_all_gets_the_help(ziggurat):
+    code, out, err = ziggurat()
+    assert code == 2 and "Usage:" in out + err and "predict" in out + err
+
+
+def test_the_version_is_told(ziggurat):
+    assert ziggurat("--version") == (0, f"ziggurat {__version__}\n", "")
+
+
+def test_one_drop_twice_is_named_as_that(fails):
+    assert "--max-drop: 0.01 is given twice" in fails("calibrate", "m", "--data", "x", "--max-drop", "0.01,0.01")
+
+
+def test_an_operating_point_that_is_a_folder_is_refused(fails, model_folder, tmp_path):
+    folder = tmp_path / "point.json"
+    folder.mkdir()
+    message = fails("predict", model_folder, "bat", "--operating-point", folder)
+    assert "point.json: is a folder, not a file" in message
+
+
+def test_a_page_does_not_take_the_place_of_a_models_file(fails, model_folder):
+    assert "is what is read" in fails("explain", model_folder, "bat", "--html", model_folder / "ziggurat.json")
+
+
 def test_help_loads_neither_numpy_nor_torch():
     code = "import sys; sys.argv = ['ziggurat', '--help']; from ziggurat.cli import main\n"
     code += "try: main()\nexcept SystemExit: pass\n"
@@ -381,6 +419,8 @@ def test_help_loads_neither_numpy_nor_torch():
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["bench", "MODEL", "--data", "ROWS", "--out", "ROWS"],
+        ["bench", "MODEL", "--data", "ROWS", "--peers", "--out", "ROWS"],
         ["bench", "MODEL", "--data", "ROWS", "--out", "ROWS/rows.jsonl"],
         ["bench", "MODEL", "--data", "ROWS", "--peers", "--out", "ROWS/rows.jsonl"],
         ["bench", "MODEL", "--data", "ROWS", "--figure", "ROWS/figure"],

@@ -16,14 +16,7 @@ from ziggurat.config import from_mapping
 from ziggurat.data.packing import pack
 from ziggurat.data.tokenize import TextTokenizer
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, load_model, save_model
-from ziggurat.encoder.folder import (
-    Manifest,
-    checkpoint_labels,
-    fingerprint,
-    read_manifest,
-    trained_rows,
-    write_manifest,
-)
+from ziggurat.encoder.folder import Manifest, fingerprint, read_manifest, trained_rows, write_manifest
 from ziggurat.encoder.heads import HEADS
 from ziggurat.errors import UserError
 from ziggurat.types import OperatingPoint
@@ -144,27 +137,6 @@ def test_weights_that_do_not_fit_the_configuration_are_named(tiny_checkpoint, co
     assert "bert.encoder.layer.4." in refusal(load_hf, folder, 3, "linear", None)
 
 
-@pytest.mark.parametrize(
-    ("names", "labels"),
-    [
-        ({"0": "no", "1": "yes"}, ("no", "yes")),
-        ({"1": "yes", "0": "no"}, ("no", "yes")),
-        ({"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}, (0, 1, 2)),
-        ({"0": "0", "1": "1"}, (0, 1)),
-        ({"0": "1", "1": "0"}, ("1", "0")),
-    ],
-)
-def test_a_checkpoints_labels_are_its_names_or_numbers_where_nobody_named_them(tmp_path, names, labels):
-    (tmp_path / CONFIG).write_text(json.dumps({"id2label": names}))
-    assert checkpoint_labels(tmp_path) == labels
-
-
-@pytest.mark.parametrize("config", [{}, {"id2label": None}, {"id2label": {}}, {"id2label": {"0": "a", "2": "b"}}])
-def test_a_checkpoint_without_classes_cannot_be_adapted(tmp_path, config):
-    (tmp_path / CONFIG).write_text(json.dumps(config))
-    assert "names no classes" in refusal(checkpoint_labels, tmp_path)
-
-
 def test_an_old_checkpoint_gets_a_tokenizer_file(tiny_checkpoint, tmp_path):
     source, target = tmp_path / "old", tmp_path / "new"
     source.mkdir()
@@ -215,7 +187,6 @@ def test_a_saved_model_is_an_ordinary_folder_of_transformers(model_folder, make_
 def test_a_finished_folder_can_be_adapted_again(model_folder, make_model, ragged_tokens):
     again = load_hf(model_folder, 3, "linear", None).eval()
     assert torch.equal(every_rung(again, ragged_tokens)[-1], every_rung(make_model(), ragged_tokens)[-1])
-    assert checkpoint_labels(model_folder) == ("river", "stone", "tower")
 
 
 def test_saving_writes_nothing_into_the_source_and_no_pickle(model_folder):

@@ -22,6 +22,7 @@ from ziggurat.errors import UserError
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
 LAYER_MAPS = [f"encoder.layers.{layer}.{part}" for layer in range(4) for part in ("qkv", "out", "up", "down")]
+HEAD_MAPS = [f"exits.{layer}.{part}" for layer in (1, 2, 3) for part in ("narrow", "key_value")]
 
 
 def uneven(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -149,15 +150,16 @@ def test_bfloat16_adds_its_own_rounding_and_no_other(way):
     assert (np.abs(answers.double().numpy() - expected) <= 2**-8 * size + 1e-6).all()
 
 
-def test_exactly_the_linear_maps_of_the_layers_are_simulated(tiny_model):
-    assert list(simulate_int8(tiny_model)) == simulated_names(tiny_model) == LAYER_MAPS
+def test_exactly_the_linear_maps_that_see_every_token_are_simulated(tiny_model):
+    assert list(simulate_int8(tiny_model)) == simulated_names(tiny_model)
+    assert sorted(simulated_names(tiny_model)) == sorted(LAYER_MAPS + HEAD_MAPS)
     # And each does what its class says: only those answer otherwise than floats do.
     for name, part in tiny_model.named_modules():
         if isinstance(part, nn.Linear):
             states = uneven(6, part.in_features)
             with torch.no_grad():
                 floats = torch.equal(part(states), functional.linear(states, part.weight, part.bias))
-            assert floats == (name not in LAYER_MAPS), name
+            assert floats == (name not in LAYER_MAPS + HEAD_MAPS), name
 
 
 def test_exclusions_are_named_parts_and_all_below_them(tiny_spec):

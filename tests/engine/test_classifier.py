@@ -199,7 +199,8 @@ def test_a_fixed_depth_is_that_rungs_answer(classifier, texts):
 @pytest.mark.parametrize("empty", ["", "  ", "\n\t"])
 def test_an_empty_text_is_named_by_its_index(classifier, pair_classifier, empty):
     assert "number 2 is empty" in refusal(classifier.predict, ["bat", "kin", empty, ""])
-    assert "number 1 is empty" in refusal(pair_classifier.predict, [("bat", "kin"), ("bat", empty)])
+    assert "number 1 is empty" in refusal(pair_classifier.predict, [("bat", "kin"), (empty, "bat")])
+    assert len(pair_classifier.predict([("bat", "kin"), ("bat", empty)])) == 2  # as rows of a file may have it
 
 
 def test_one_string_is_not_a_list_of_texts(classifier):
@@ -255,6 +256,14 @@ def test_thresholds_for_another_number_of_texts_are_refused(classifier, texts):
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_a_batch_of_nothing_is_refused(classifier, texts, batch_size):
     assert f"batch size {batch_size}: must be at least 1" in refusal(classifier.predict, texts, batch_size=batch_size)
+
+
+def test_a_batch_size_may_be_any_whole_number_and_nothing_else(classifier, texts):
+    usual = rungs(classifier.predict(texts, "balanced"))
+    for size in (np.int64(4), (4,), np.array([4])[0]):
+        assert rungs(classifier.predict(texts, "balanced", batch_size=size)) == usual
+    for wrong in (4.0, "4", (4, 4), (4.5,)):
+        assert "must be a whole number" in refusal(classifier.predict, texts, batch_size=wrong)
 
 
 def test_a_plain_checkpoint_is_refused_with_the_way_to_adapt_it(tiny_checkpoint):

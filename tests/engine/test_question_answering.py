@@ -206,6 +206,21 @@ def test_an_empty_question_and_lists_of_one_string_are_refused(answerers):
         answerer.predict(["bat"], ["bat"], "full", batch_size=0)
 
 
+def test_no_questions_have_no_answers_and_generators_are_lists(answerers):
+    answerer = answerers["plain"]
+    assert answerer.predict([], [], "full") == []
+    [one] = answerer.predict((text for text in ["bat"]), (text for text in ["kin losh"]), "full")
+    assert one == replace(answerer.predict(["bat"], ["kin losh"], "full")[0], trace=one.trace)
+
+
+def test_questions_contexts_and_thresholds_must_be_as_many(answerers, asked):
+    answerer = answerers["plain"]
+    with pytest.raises(UserError, match="2 questions about 1 contexts; give each its own"):
+        answerer.predict(["bat", "kin"], ["bat"], "full")
+    with pytest.raises(UserError, match=f"thresholds for 2 inputs, but there are {len(asked[0])}"):
+        answerer.predict(*asked, answerer.rule(SPAN_ENTROPY, [0.5, 0.5]))
+
+
 def test_operating_points_are_run_and_those_of_other_weights_refused(folders, asked, copied):
     folder = copied(folders["pruned"])
     manifest = read_manifest(folder)

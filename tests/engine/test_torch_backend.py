@@ -67,7 +67,7 @@ def test_a_model_that_simulates_int8_still_does_so_here(make_model, ragged_token
     floats = every_rung(TorchBackend(model, "cpu"), ragged_tokens)
     simulated = simulate_int8(model)
     backend = TorchBackend(model, "cpu")
-    assert sum(isinstance(part, Int8Linear) for part in backend.model.modules()) == len(simulated) == 16
+    assert sum(isinstance(part, Int8Linear) for part in backend.model.modules()) == len(simulated) == 16 + 3 * 2
     with torch.no_grad():
         expected = torch.stack(model(pack(ragged_tokens)), dim=1).numpy()
     logits = every_rung(backend, ragged_tokens)

@@ -14,11 +14,12 @@ import pytest
 from ziggurat.calibrate.paths import frontier, net_loss
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.calibrate.timing import Costs, Profile
+from ziggurat.encoder.folder import read_manifest
 from ziggurat.errors import UserError
 from ziggurat.jobs.calibration import certify
 from ziggurat.jobs.calibration import points as calibration_points
 from ziggurat.jobs.calibration import time as calibration_time
-from ziggurat.jobs.calibration.certify import calibrate
+from ziggurat.jobs.calibration.certify import calibrate_classifier
 from ziggurat.jobs.calibration.curves import band, mechanisms
 from ziggurat.jobs.calibration.points import rule_of
 from ziggurat.jobs.calibration.promises import Promise
@@ -63,7 +64,9 @@ def calibrated(tmp_path_factory):
         place = tmp_path_factory.mktemp("calibrated")
         html = place / "new" / "page.html"
         model = str(shutil.copytree(folder, place / "model"))
-        result = calibrate(model, str(source), Promise(dict(targets), criterion=criterion), options=CPU, html=html)
+        result = calibrate_classifier(
+            model, str(source), Promise(dict(targets), criterion=criterion), options=CPU, html=html
+        )
         return result, html.read_text(), made["picture"], made["arguments"]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -169,6 +172,14 @@ def test_without_labels_the_page_is_whole_and_runs_no_text(calibrated, plain, un
     assert not re.search(r"https?://(?!www\.w3\.org/)", text)
 
 
+def test_a_page_in_the_place_of_what_is_read_is_refused_before_the_work(plain, rows_file):
+    before = read_manifest(plain).operating_points
+    for page in (rows_file, plain / "ziggurat.json"):
+        with pytest.raises(UserError, match="is what is read"):
+            calibrate_classifier(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=page)
+    assert read_manifest(plain).operating_points == before
+
+
 def test_where_nothing_is_certified_the_page_is_of_full_depth(calibrated, plain, rows_file):
     _, text, picture, (_, classifier, _, _, _, witness, _) = calibrated(
         plain, rows_file, "accuracy", (("tight", 0.018),)
@@ -217,4 +228,4 @@ def test_the_page_is_refused_before_anything_is_measured(monkeypatch, plain, row
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(calibration_time, "stored_profile", lambda *_: pytest.fail("it was measured"))
     with pytest.raises(UserError, match=r"ziggurat\[report\]"):
-        calibrate(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=tmp_path / "page.html")
+        calibrate_classifier(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=tmp_path / "page.html")

@@ -20,7 +20,7 @@ from ziggurat.errors import UserError
 from ziggurat.jobs.calibration import certify as certifying
 from ziggurat.jobs.calibration import points as calibration_points
 from ziggurat.jobs.calibration import time as calibration_time
-from ziggurat.jobs.calibration.certify import calibrate
+from ziggurat.jobs.calibration.certify import calibrate_classifier
 from ziggurat.jobs.calibration.promises import Promise
 from ziggurat.jobs.calibration.time import PredictedTime, ProfiledCost, SmallCost, costs_of
 from ziggurat.jobs.evaluation import evaluate
@@ -128,7 +128,7 @@ def test_a_cascade_is_calibrated_evaluated_explained_like_any_model(cascade, row
     folder, built = cascade
     assert built["tiers"] == ["static", "encoder"]
     promise = Promise({"loose": 0.5}, criterion="agreement")
-    result = calibrate(str(folder), str(rows_file), promise, options=ENGINE, html=tmp_path / "page.html")
+    result = calibrate_classifier(str(folder), str(rows_file), promise, options=ENGINE, html=tmp_path / "page.html")
     point = read_manifest(folder).operating_point("loose")
     assert len(point.thresholds) == 4 and point.certificate.gain > 0
     assert point.batch_sizes[0] == 1024 and point.batch_sizes[1] in (1, 8, 32, 128)
@@ -146,7 +146,7 @@ def test_a_cascade_is_calibrated_evaluated_explained_like_any_model(cascade, row
 
 def test_the_point_does_what_was_replayed(cascade, rows_file):
     folder, _ = cascade
-    calibrate(str(folder), str(rows_file), Promise({"loose": 0.5}, criterion="agreement"), options=ENGINE)
+    calibrate_classifier(str(folder), str(rows_file), Promise({"loose": 0.5}, criterion="agreement"), options=ENGINE)
     classifier = AdaptiveClassifier.from_pretrained(folder, "cpu")
     rule = classifier.rule_of("loose")
     encoded = classifier.encode(load(str(rows_file)).texts)
@@ -257,7 +257,9 @@ def test_a_first_tier_is_asked_where_it_pays_and_left_out_where_it_does_not(
     profile = made_up_profile(AdaptiveClassifier([AdaptiveClassifier.from_pretrained(cascade[0], "cpu").tiers[1]]))
     monkeypatch.setattr(certifying, "costs_of", lambda *_: [SmallCost(per_token), ProfiledCost(profile)])
     monkeypatch.setattr(calibration_points, "interleave", lambda calls, progress=None: predicted(calls))
-    calibrate(str(cascade[0]), str(rows_file), Promise({"loose": 0.5}, criterion="agreement"), options=ENGINE)
+    calibrate_classifier(
+        str(cascade[0]), str(rows_file), Promise({"loose": 0.5}, criterion="agreement"), options=ENGINE
+    )
     point = read_manifest(cascade[0]).operating_point("loose")
     assert any(threshold is not None for threshold in point.thresholds)
     assert (point.thresholds[0] is not None) == asked

@@ -20,7 +20,8 @@ from ziggurat.engine.simple import answer_all
 from ziggurat.errors import UserError
 from ziggurat.jobs.benching import bench
 from ziggurat.jobs.calibration import time as calibration_time
-from ziggurat.jobs.calibration.certify import calibrate
+from ziggurat.jobs.calibration.certify import calibrate_classifier
+from ziggurat.jobs.calibration.points import rule_of
 from ziggurat.jobs.calibration.promises import Promise
 from ziggurat.jobs.calibration.rows import calibration_rows
 from ziggurat.jobs.calibration.runs import seen
@@ -148,7 +149,7 @@ def test_packed_adaptive_answers_are_those_of_the_specification(trained, problem
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_certified_point_keeps_its_promise_on_what_it_was_tested_with(trained, files, copied, problem, engine):
     folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, engine=engine)
-    result = calibrate(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options)
+    result = calibrate_classifier(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options)
     assert result["criterion"] == {"regression": "absolute-error"}.get(problem, "hamming")
     assert "no mean of losses per row" in result["note"] and result["note"] in calibration_text(result)
     assert ("% of the labels' range" in calibration_text(result)) == (problem is Problem.REGRESSION)
@@ -169,10 +170,22 @@ def test_a_certified_point_keeps_its_promise_on_what_it_was_tested_with(trained,
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_cap_on_layers_holds_and_full_depth_has_a_score_of_the_problem(trained, files, copied, problem):
+    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, engine="torch")
+    [entry] = calibrate_classifier(
+        str(folder), str(files[problem]), Promise({"capped": 0.95}, max_layers=1), options=options
+    )["points"]
+    classifier = options.open(str(folder))
+    outcomes = classifier.run(classifier.encode(TEXTS), classifier.rule_of("capped"))
+    assert outcomes.rungs.tolist() == [0] * len(TEXTS) and np.isfinite(entry["point"]["certificate"]["estimate"])
+    assert rule_of(classifier, None).score in classifier.output.scores
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_calibrations_page_is_about_numbers_and_sets_too(trained, files, copied, tmp_path, problem):
     folder, page = copied(trained[problem]), tmp_path / "page.html"
     options = ModelOptions("cpu", threads=1, engine="torch")
-    result = calibrate(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options, html=page)
+    result = calibrate_classifier(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options, html=page)
     assert result["problem"] == problem and result["html"] == str(page)
     words = page.read_text()
     said = "of the labels&#x27; range more than full depth" if problem is Problem.REGRESSION else "of all labels wrong"
@@ -264,11 +277,14 @@ def test_what_cannot_be_done_is_said_in_one_line(trained, files, recipe, tmp_pat
     narrow = TrainOptions(device="cpu", progress=False, label_range=(0.0, 1.0))
     cases = [
         (lambda: evaluate(stars, sets), r"(row|line) 1: label .* is not a number"),
-        (lambda: calibrate(stars, str(high)), r"high.jsonl: label 9.5 is outside of the range"),
+        (lambda: calibrate_classifier(stars, str(high)), r"high.jsonl: label 9.5 is outside of the range"),
         (lambda: evaluate(tags, rows), r"(row|line) 1: .* is no list of labels"),
         (lambda: predict(stars, TEXTS, threshold=0.1, score="entropy"), "it can have: change, learned"),
-        (lambda: calibrate(stars, rows, Promise({"a": 0.3}, criterion="accuracy")), "choose one of absolute-error"),
-        (lambda: calibrate(stars, rows, Promise({"a": 0.3}, scores=("margin",))), "it can have: change"),
+        (
+            lambda: calibrate_classifier(stars, rows, Promise({"a": 0.3}, criterion="accuracy")),
+            "choose one of absolute-error",
+        ),
+        (lambda: calibrate_classifier(stars, rows, Promise({"a": 0.3}, scores=("margin",))), "it can have: change"),
         (lambda: draw(stars, rows, tmp_path / "figure"), "`ziggurat bench --figure` is about classes"),
         (lambda: build_cascade([stars, stars], tmp_path / "c"), "a cascade is of models that answer with one class"),
         (

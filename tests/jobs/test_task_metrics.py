@@ -14,7 +14,7 @@ from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.errors import UserError
 from ziggurat.jobs.benching import bench
 from ziggurat.jobs.calibration import time as calibration_time
-from ziggurat.jobs.calibration.certify import Promise, calibrate
+from ziggurat.jobs.calibration.certify import Promise, calibrate_classifier
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.opening import ModelOptions, data_and_split
 from ziggurat.jobs.task_metrics import class_order, metrics_for
@@ -102,11 +102,11 @@ def test_rows_that_training_kept_out_calibrate_and_the_report_says_what_stands_f
 ):
     monkeypatch.setattr(calibration_time, "stored_profile", made_up_profile)
     folder, engine = copied(trained), ModelOptions("cpu", engine="torch")
-    result = calibrate(str(folder), f"task:glue/cola@train:{cola}", Promise({"loose": 0.5}), options=engine)
+    result = calibrate_classifier(str(folder), f"task:glue/cola@train:{cola}", Promise({"loose": 0.5}), options=engine)
     assert result["rows"]["left_out"] > 200 and result["rows"]["certify"] > 15
     assert "glue/cola is judged by mcc" in result["note"] and "'accuracy'" in result["note"]
     assert result["note"] in calibration_text(result).splitlines()
-    assert calibrate(str(folder), str(_plain(cola, folder)), Promise({"loose": 0.5}), options=engine)["note"]
+    assert calibrate_classifier(str(folder), str(_plain(cola, folder)), Promise({"loose": 0.5}), options=engine)["note"]
 
 
 def _plain(cola, folder):

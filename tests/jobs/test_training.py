@@ -13,6 +13,7 @@ from ziggurat.cli.text import training_text
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.checkpoint import load_hf
+from ziggurat.encoder.finetuned import has_classifier
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
@@ -157,6 +158,26 @@ def test_adapt_needs_no_labels(unlabelled, tiny_checkpoint, tmp_path):
     assert read_manifest(tmp_path / "model").labels == ("river", "stone", "tower")
 
 
+def test_heads_alone_learn_the_checkpoints_answers_under_its_own_names(rows_file, make_bert, make_checkpoint, tmp_path):
+    """Else a class of the classifier would get the name of another: labels of rows alone are sorted."""
+    names = ("tower", "river", "stone")
+    checkpoint = make_checkpoint(make_bert(id2label=dict(enumerate(names))), tmp_path / "checkpoint")
+    recipe, texts = adapting(), [json.loads(line)["text"] for line in rows_file.read_text().splitlines()]
+    adapt_classifier(str(checkpoint), str(rows_file), tmp_path / "adapted", recipe, QUIET)
+    train_classifier(str(rows_file), tmp_path / "trained", recipe, str(checkpoint), QUIET)
+    adapted, trained = (AdaptiveClassifier.from_pretrained(tmp_path / name) for name in ("adapted", "trained"))
+    assert trained.manifest.labels == names
+    assert [found.label for found in trained.predict(texts)] == [found.label for found in adapted.predict(texts)]
+
+
+def test_a_stage_that_needs_labels_says_so_where_a_classifiers_rows_have_none(unlabelled, tiny_checkpoint, tmp_path):
+    recipe = load_recipe("ltp")
+    soft = dataclasses.replace(recipe.stages[1], distillation=0.5)
+    recipe = dataclasses.replace(recipe, stages=(soft, *recipe.stages[2:]))
+    with pytest.raises(UserError, match="has no labels, which stage 'soft' needs"):
+        train_classifier(str(unlabelled), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+
+
 def test_pruning_that_unlearns_the_task_is_told_and_pruning_that_does_not_is_not(trained, rows_file, tmp_path):
     _, soft, hard = load_recipe("ltp").stages
     brief = {"epochs": 0.1, "learning_rate": 1e-6}
@@ -262,8 +283,8 @@ def test_train_refuses_stages_that_would_learn_from_random_answers(stages, tiny_
     )
     recipe = dataclasses.replace(load_recipe("manual-thresholds"), stages=stages, head_layers=None)
     taught = dataclasses.replace(recipe, stages=(REGULAR, *stages))
-    refuse_random_answers(recipe, tiny_checkpoint)  # it has a classifier
-    refuse_random_answers(taught, encoder)
+    refuse_random_answers(recipe, tiny_checkpoint, has_classifier)  # it has a classifier
+    refuse_random_answers(taught, encoder, has_classifier)
     with pytest.raises(UserError, match="put a stage 'regular' first"):
         train_classifier(str(rows_file), tmp_path / "model", recipe, str(encoder), QUIET)
     assert not (tmp_path / "model.training").exists()

@@ -14,7 +14,7 @@ from ziggurat.errors import UserError
 from ziggurat.jobs import prediction
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
-from ziggurat.jobs.watching import WatchedClassifier, read_state, watch_of, write_state
+from ziggurat.jobs.watching import DEAREST, WatchedClassifier, read_state, watch_of, watched_costs, write_state
 from ziggurat.types import Certificate, OperatingPoint
 
 
@@ -109,6 +109,18 @@ def test_what_promises_nothing_or_another_state_is_refused(classifier, with_poin
         path.write_text(text)
         with pytest.raises(UserError, match=r"broken\.json: not the state"):
             read_state(path)
+    with pytest.raises(UserError, match="not the state"):
+        read_state(tmp_path)
+    with pytest.raises(UserError, match="not the state"):
+        read_state(path / "below")
+
+
+def test_what_is_expected_of_costs_is_counted_as_the_monitor_counts_them(with_point, many):
+    """A mean of shares, which short texts raise, is not the share that all texts together cost."""
+    point = with_point(0.9, 0.2).point("eager")
+    assert watch_of(point).expected_cost == 0.2  # an older certificate
+    assert watch_of(replace(point, certificate=replace(point.certificate, cost=0.3))).expected_cost == 0.3
+    assert watched_costs(np.array([10, 90, 1000]), np.array([20, 100, 100])).tolist() == [0.5, 0.9, DEAREST]
 
 
 def test_predict_keeps_the_state_between_calls_and_warns(with_point, many, tmp_path, monkeypatch, caplog):

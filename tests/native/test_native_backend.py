@@ -115,6 +115,22 @@ def test_heads_of_width_26_answer_in_half_and_quarter_precision(narrow_folder, r
     assert np.abs(mine - yours).max() < 0.1 * np.abs(yours).max()
 
 
+def test_int8_is_simulated_in_exactly_the_parts_that_are_computed_so(folders, ragged_tokens):
+    """Some values are rounded to the next code, where floats differ in the last digit; most answers are the same."""
+    import torch
+
+    from ziggurat.encoder.checkpoint import load_model
+    from ziggurat.encoder.int8 import simulate_int8
+
+    model, _ = load_model(folders["none"])
+    simulate_int8(model)
+    with torch.no_grad():
+        expected = torch.stack(model(pack(ragged_tokens)), dim=1).numpy()
+    backend = load_backend(folders["none"], "int8", 1)
+    logits = run_every_rung(backend, [pack(ragged_tokens)], len(ragged_tokens)).logits
+    assert np.median(np.abs(logits - expected), axis=(0, 2)).max() < 1e-4
+
+
 @pytest.mark.parametrize("name", ["none", *RULES])
 def test_pruned_answers_and_lengths_are_those_of_torch(folders, ragged_tokens, name):
     ours, theirs = load_backend(folders[name], "float32", 2), load_torch(folders[name], "cpu", "float32", None)

@@ -131,6 +131,13 @@ def test_our_int8_pays_16_bits_for_attention_products_heads_and_classifier():
     assert linear_flops(BERT_BASE, np.array([n_a], dtype=np.int32)).tolist() == [2 * (12 * d * d * n_a)]
 
 
+def test_a_fastbert_heads_maps_of_every_token_are_int8_as_well():
+    d, w, n = 768, 128, 30
+    alone, asked = (path_bops(BERT_BASE, "fastbert", 2, (n,), heads, final=True) for heads in ((), (1,)))
+    each = n * (d * w + 2 * w * w)
+    assert asked - alone == 64 * each + 256 * (head_flops("fastbert", BERT_BASE, n, 2) // 2 - each)
+
+
 def test_without_int8_bit_operations_are_256_times_the_multiply_adds():
     way = (BERT_BASE, "fastbert", 4, (40, 30, 30), (1, 2))
     for kept in (None, (30, 30, 12)):

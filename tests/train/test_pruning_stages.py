@@ -266,7 +266,7 @@ def test_int8_learns_under_int8_and_stays_there(train_rows, select_rows, stage, 
     int8(model, *rows, config, dataclasses.replace(run, teacher=teacher))
     assert {name.split(".")[0] for name in changed(before, model)} == {"encoder", "classifier"}
     assert not changed(wisdom, teacher)
-    assert sum(isinstance(part, Int8Linear) for part in model.modules()) == 4 * SPEC.layers
+    assert sum(isinstance(part, Int8Linear) for part in model.modules()) == 4 * SPEC.layers + 2 * (SPEC.layers - 1)
     assert not list(run.folder.glob("*teacher*"))
 
 

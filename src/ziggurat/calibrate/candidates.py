@@ -37,10 +37,10 @@ class Candidate:
         return (*(~np.isnan(self.thresholds)).tolist(), True)
 
 
-def full_depth(run: StoredRun) -> Candidate:
-    """Nobody leaves early."""
+def full_depth(run: StoredRun, score: str) -> Candidate:
+    """Nobody leaves early; the score, one that the model can have, says nothing unless the ladder is `extended`."""
     last = run.n_rungs - 1
-    return Candidate("entropy", np.full(last, np.nan), np.full(len(run.every), last), run.pruning)
+    return Candidate(score, np.full(last, np.nan), np.full(len(run.every), last), run.pruning)
 
 
 def extended(candidate: Candidate, n_rungs: int) -> Candidate:
@@ -67,8 +67,9 @@ def families(
     `losses` (n, n_rungs): of leaving there; `saved` (n_rungs): share of full depth's time that leaving there saves.
     `tiers` are the numbers of rungs of a cascade's tiers; () = one model.
     """
-    yield (full_depth(run),)
-    for score in dict.fromkeys([*_different(scores, run.every.shape[2]), *([] if run.deferral is None else [LEARNED])]):
+    tried = [*_different(scores, run.every.shape[2]), *([] if run.deferral is None else [LEARNED])]
+    yield (full_depth(run, tried[0]),)
+    for score in dict.fromkeys(tried):
         for exits in exit_sets(run.n_rungs - 1, tiers):
             known = doubts(run, score, exits, temperatures)
             for limits in (_shared(known), _staked(known, losses, saved)):

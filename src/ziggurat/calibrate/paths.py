@@ -19,7 +19,7 @@ import numpy as np
 from ziggurat.calibrate.candidates import Candidate
 from ziggurat.calibrate.stored import StoredRun, doubts
 from ziggurat.engine.rules import ExitRule
-from ziggurat.policies.exits import exit_score
+from ziggurat.policies.exits import LEARNED, exit_score
 
 Seconds = Callable[[Candidate], float]  # predicted time per text of a setting on the rows that order the path
 _STEP = 0.005  # neighbours on a path differ in time by at least this share
@@ -83,9 +83,9 @@ def losses_along(
 
 
 def _family(setting: Tried) -> tuple[float, str, tuple[bool, ...]]:
-    """What settings have in common whose scores are the same; a count depends on which exits are asked."""
-    counts = exit_score(setting.score).first_count is not None
-    return setting.pruning, setting.score, setting.asked if counts else ()
+    """What settings have in common whose doubts are the same: where a score looks back, also which exits are asked."""
+    back = exit_score(setting.score).looks_back or setting.score == LEARNED  # this one does of a regression
+    return setting.pruning, setting.score, setting.asked if back else ()
 
 
 def losses_of(setting: Tried, runs: Mapping[float, StoredRun], losses: Mapping[float, np.ndarray]) -> np.ndarray:

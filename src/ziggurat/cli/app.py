@@ -6,8 +6,9 @@ import os
 import shutil
 import sys
 from functools import partial
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from ziggurat.jobs.opening import ModelOptions
 
 app = typer.Typer(
-    help="Text classifiers that spend on each input only the compute it needs.",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -62,13 +62,26 @@ app = typer.Typer(
 app.add_typer(report_app, name="report")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ziggurat {metadata.version('ziggurat')}")
+        raise typer.Exit
+
+
+@app.callback()
+def front(
+    version: Annotated[bool, typer.Option("--version", callback=_version, help="Show the version and exit.")] = False,
+) -> None:
+    """Text classifiers that spend on each input only the compute it needs."""
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the model, the table and the figure.")] = Path("runs/demo"),
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Train an early-exit classifier on the built-in data and show what it saves. About four minutes on 2 cores."""
+    """Train an early-exit classifier on the built-in data and show what it saves. A few minutes on 2 cores."""
     from ziggurat.jobs.demonstration import demonstrate
 
     with shown(as_json, demonstration_text) as show, ticker() as tick:
@@ -227,11 +240,23 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        app()
+        code = app(standalone_mode=False) or 0
     except UserError as error:
         typer.echo(f"ziggurat: {error}", err=True)
         sys.exit(error.exit_code)
-    except SystemExit as ended:
-        if ended.code == Stopped.exit_code:  # typer's own end of a KeyboardInterrupt, without a word
-            typer.echo("ziggurat: interrupted; nothing was half-written", err=True)
-        raise
+    except _UsageError as error:
+        typer.echo(_usage(error), err=True)
+        sys.exit(UserError.exit_code)
+    if code == Stopped.exit_code:  # typer's own end of a KeyboardInterrupt, without a word
+        typer.echo("ziggurat: interrupted; nothing was half-written", err=True)
+    sys.exit(code)
+
+
+_UsageError: Any = typer.BadParameter.__base__  # of whichever click it is that typer uses
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with a command line in one line, or the help of a command that was given nothing."""
+    said = str(error.format_message())
+    command = "ziggurat" if error.ctx is None else error.ctx.command_path
+    return said if "\n" in said else f"ziggurat: {said.removesuffix('.')}; see `{command} --help`"

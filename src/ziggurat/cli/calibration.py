@@ -75,7 +75,7 @@ def calibrate(
 
     Give the file or task that the model was trained on (rows that training kept out are used), or other labelled rows.
     """
-    from ziggurat.jobs.calibration.certify import calibrate as job
+    from ziggurat.jobs.calibration.certify import calibrate_classifier as job
     from ziggurat.jobs.calibration.promises import Promise
 
     tried = None if scores is None else tuple(words(scores, "--scores"))
@@ -97,6 +97,8 @@ def targets_of(max_drop: str | None, name: str | None) -> dict[str, float]:
         raise UserError(f"--max-drop {bad[0]:g}: must be more than 0 and less than 1; 0.01 is one point")
     usual = {drop: known for known, drop in TARGETS.items()}
     names = [usual.get(drop, f"drop-{100 * drop:g}") for drop in drops] if name is None else words(name, "--name")
+    if twice := [drop for drop in drops if drops.count(drop) > 1]:
+        raise UserError(f"--max-drop: {twice[0]:g} is given twice; give each drop once")
     if len(set(names)) != len(drops):
         raise UserError(f"--name: {len(set(names))} different names for {len(drops)} drops; give one for each")
     return dict(zip(names, drops, strict=True))

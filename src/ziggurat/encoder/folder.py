@@ -16,7 +16,6 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from ziggurat.config import from_mapping
-from ziggurat.data.labels import VALUE
 from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file, whole_folder
@@ -121,40 +120,13 @@ def read_json(path: Path, missing: str) -> dict[str, Any]:
         values = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(missing) from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, not a file; name the file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); restore it from a backup or train again") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a JSON object; restore it from a backup or train again")
     return values
-
-
-def checkpoint_labels(folder: Path) -> tuple[Label, ...]:
-    """What a fine-tuned checkpoint calls its classes: the names of `id2label`, or 0, 1, … where nobody named them."""
-    config = read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained")
-    names = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
-    least = 2 if checkpoint_problem(folder) is Problem.SINGLE_LABEL else 1
-    if sorted(names) != list(range(len(names))) or len(names) < least:
-        raise UserError(
-            f"{folder}: {CONFIG} names no classes (id2label); adapt takes a fine-tuned classifier, train a backbone"
-        )
-    ordered = tuple(names[index] for index in range(len(names)))
-    unnamed = all(name in (f"LABEL_{index}", str(index)) for index, name in enumerate(ordered))
-    if unnamed and checkpoint_problem(folder) is Problem.REGRESSION:
-        return (VALUE,)
-    return tuple(range(len(ordered))) if unnamed else ordered
-
-
-def checkpoint_problem(folder: Path) -> Problem:
-    """What a fine-tuned checkpoint answers, as transformers has it: its `problem_type`, else a number if it has one
-    output, else one of its classes.
-    """
-    config = read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained")
-    stated = config.get("problem_type")
-    if stated is None:
-        return Problem.REGRESSION if len(config.get("id2label") or {}) == 1 else Problem.SINGLE_LABEL
-    if stated not in list(Problem):
-        raise UserError(f"{folder}: {CONFIG} has problem_type {stated!r}; known: {', '.join(Problem)}")
-    return Problem(stated)
 
 
 def deferral_of(folder: Path) -> np.ndarray | None:

@@ -20,9 +20,8 @@ from ziggurat.encoder.linear import RowLinear, row_linear
 from ziggurat.errors import UserError
 
 LARGEST = 127  # -128 stays unused: a range that is symmetric needs no zero point
-# Parts of an AdaptiveModel that stay floats: the embeddings are looked up and not multiplied (LTP leaves them out too),
-# the heads see few rows and decide who leaves.
-FLOAT_PARTS = ("encoder.embeddings", "exits", "classifier")
+# Maps of a head that see every token; all others see one row of a sequence, cost little, and decide who leaves.
+EACH_TOKEN = ("narrow", "key_value")
 
 
 class Int8Linear(RowLinear):
@@ -70,18 +69,29 @@ def int8_weights(linear: nn.Linear) -> tuple[Tensor, Tensor]:
     return codes.to(torch.int8), scales.flatten().float()
 
 
-def simulate_int8(model: nn.Module, exclude: Collection[str] = FLOAT_PARTS) -> tuple[str, ...]:
+def float_parts(model: nn.Module) -> tuple[str, ...]:
+    """Parts of an AdaptiveModel that the compiled engine leaves floats: all but what it computes for every token.
+
+    Embeddings are looked up and not multiplied (LTP leaves them out too).
+    """
+    maps = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and name.startswith("exits.")]
+    once = [name for name in maps if name.rpartition(".")[2] not in EACH_TOKEN]
+    return ("encoder.embeddings", "classifier", *once)
+
+
+def simulate_int8(model: nn.Module, exclude: Collection[str] | None = None) -> tuple[str, ...]:
     """Lets the model's linear maps answer as int8 arithmetic would, in place; returns the names of those that do.
 
     `exclude` names modules of the model (`encoder.layers.0`, `encoder.layers.3.down`, `exits`) that stay floats, with
-    all that is below them; the default leaves the linear maps of the encoder's layers. `("encoder.embeddings",)` is
-    LTP's choice: heads and classifier too. Maps that are simulated already stay so. UserError for a name that the model
-    does not have. `without_int8` takes it back.
+    all that is below them; None = `float_parts`, as in the compiled engine. `("encoder.embeddings",)` is LTP's choice:
+    heads and classifier too. Maps that are simulated already stay so. UserError for a name that the model does not
+    have. `without_int8` takes it back.
     """
     parts = dict(model.named_modules())
+    exclude = float_parts(model) if exclude is None else exclude
     if unknown := [name for name in exclude if name not in parts]:
         raise UserError(
-            f"int8: the model has no part {unknown[0]!r} to exclude; parts are named like {FLOAT_PARTS[0]!r}"
+            f"int8: the model has no part {unknown[0]!r} to exclude; parts are named like 'encoder.embeddings'"
         )
     for name, part in parts.items():
         excluded = any(name == other or name.startswith(f"{other}.") for other in exclude)

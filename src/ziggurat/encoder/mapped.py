@@ -9,7 +9,7 @@ import numpy as np
 
 from ziggurat.encoder.folder import CONFIG, WEIGHTS, read_json
 from ziggurat.encoder.spec import read_spec
-from ziggurat.encoder.weights import from_hf, missing_classifier
+from ziggurat.encoder.weights import from_hf
 from ziggurat.errors import UserError
 
 _KINDS = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64, "I16": np.int16, "U8": np.uint8}
@@ -57,25 +57,6 @@ def _view(content: np.ndarray, entry: dict[str, object]) -> np.ndarray:
     aligned = raw if raw.ctypes.data % kind.itemsize == 0 else raw.copy()
     tensor = aligned.view(kind).reshape(shape)
     return tensor.astype(np.float32) if kind in (np.float16, np.float64) else tensor
-
-
-def has_classifier(folder: Path) -> bool:
-    """Whether a checkpoint has the weights of its architecture's own classifier."""
-    return not _missing_classifier(folder)
-
-
-def _missing_classifier(folder: Path) -> list[str]:
-    spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; give a folder made by save_pretrained"))
-    return missing_classifier(map_tensors(folder / WEIGHTS), spec)
-
-
-def require_classifier(folder: Path) -> None:
-    """UserError for a checkpoint without a classifier's weights, whose answers would be those of a random one."""
-    if missing := _missing_classifier(folder):
-        raise UserError(
-            f"{folder}: has no {missing[0]!r}; adapt takes a fine-tuned classifier, "
-            "fine-tune this encoder with `ziggurat train --model`"
-        )
 
 
 def word_embeddings(folder: Path) -> np.ndarray:

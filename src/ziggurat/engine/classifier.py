@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
+from operator import index
 
 import numpy as np
 
@@ -86,8 +87,8 @@ class AdaptiveClassifier(OpenedModel):
         """Token ids of texts or pairs; UserError names the first that is empty or of the wrong kind."""
         if isinstance(texts, str):
             raise UserError("texts: one string was given; give a list of texts")
-        for index, text in enumerate(texts):
-            _check_text(text, index, self.manifest.pairs)
+        for number, text in enumerate(texts):
+            _check_text(text, number, self.manifest.pairs)
         firsts = [text if isinstance(text, str) else text[0] for text in texts]
         seconds = [text[1] for text in texts] if self.manifest.pairs else None
         return self.tokenizer.encode(firsts, seconds)
@@ -96,12 +97,8 @@ class AdaptiveClassifier(OpenedModel):
         self, encoded: Encoded, rule: ExitRule, batch_size: int | Sequence[int] = BATCH, progress: bool = False
     ) -> Outcomes:
         """Answers encoded inputs, like lengths together; `batch_size` for all tiers, or one for each."""
-        if rule.thresholds.ndim == 2 and len(rule.thresholds) != len(encoded.tokens):
-            raise UserError(
-                f"exit rule: thresholds for {len(rule.thresholds)} inputs, but there are {len(encoded.tokens)}"
-            )
-        sizes = [batch_size] * len(self.tiers) if isinstance(batch_size, int) else batch_size
-        return run_ladder(self.tiers, encoded, rule, sizes, progress)
+        self.refuse_other_inputs(rule, len(encoded.tokens))
+        return run_ladder(self.tiers, encoded, rule, _sizes(batch_size, len(self.tiers)), progress)
 
     def every_rung(
         self, encoded: Encoded, batch_size: int = 32, progress: bool = False, tokens: TokenRule | None = None
@@ -146,10 +143,22 @@ class AdaptiveClassifier(OpenedModel):
         return self.tiers[-1].full_flops(lengths)
 
 
-def _check_text(text: object, index: int, pairs: bool) -> None:
+def _sizes(batch_size: int | Sequence[int], n_tiers: int) -> list[int]:
+    """Texts per batch of each tier; UserError for what is no whole number, or not one for each."""
+    try:
+        sizes = [index(size) for size in (batch_size if isinstance(batch_size, Sequence) else [batch_size] * n_tiers)]
+    except TypeError:
+        sizes = []
+    if len(sizes) != n_tiers:
+        raise UserError(f"batch size {batch_size!r}: must be a whole number, or {n_tiers} of them, one for each tier")
+    return sizes
+
+
+def _check_text(text: object, number: int, pairs: bool) -> None:
+    """A second text may be blank, as it may be in rows that are read from a file."""
     kind = "pairs of texts (a, b)" if pairs else "single texts"
     parts = text if isinstance(text, tuple | list) else (text,)
     if len(parts) != (2 if pairs else 1) or not all(isinstance(part, str) for part in parts):
-        raise UserError(f"texts: number {index} is not what the model reads: {kind}")
-    if not all(part.strip() for part in parts):
-        raise UserError(f"texts: number {index} is empty; remove it or give it words")
+        raise UserError(f"texts: number {number} is not what the model reads: {kind}")
+    if not parts[0].strip():
+        raise UserError(f"texts: number {number} is empty; remove it or give it words")

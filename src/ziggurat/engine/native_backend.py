@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from ziggurat.encoder.weights import from_hf
 from ziggurat.engine.backend import Answered
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
+from ziggurat.machine import n_cores
 from ziggurat.native import core
 from ziggurat.policies.exits import LEARNED, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
@@ -59,7 +59,7 @@ class NativeBackend:
     ) -> None:
         """`instructions` forces an instruction set of `core().instructions()`; "" = the fastest that there is."""
         self.dtype = dtype
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or n_cores()
         try:
             self._core = core().Engine(
                 asdict(spec), tensors, list(manifest.head_layers), dtype, self.threads, instructions

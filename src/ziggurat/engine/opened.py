@@ -138,6 +138,11 @@ class OpenedModel:
         rules.refuse_unreachable(rule)
         return rule
 
+    def refuse_other_inputs(self, rule: ExitRule, n: int) -> None:
+        """UserError for a rule with thresholds of its own for each of so many inputs, but not for these n."""
+        if rule.thresholds.ndim == 2 and len(rule.thresholds) != n:
+            raise UserError(f"exit rule: thresholds for {len(rule.thresholds)} inputs, but there are {n}")
+
     def point(self, name: str) -> OperatingPoint:
         """The model's operating point of this name, or one from a file (`….json`); UserError where there is none."""
         return read_point(Path(name)) if name.endswith(".json") else self.manifest.operating_point(name)

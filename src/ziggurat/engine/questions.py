@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,8 +33,8 @@ class QuestionAnswerer(OpenedModel):
 
     def predict(
         self,
-        questions: Sequence[str],
-        contexts: Sequence[str],
+        questions: Iterable[str],
+        contexts: Iterable[str],
         operating_point: str | OperatingPoint | ExitRule = "balanced",
         batch_size: int | None = None,
         progress: bool = False,
@@ -45,18 +45,23 @@ class QuestionAnswerer(OpenedModel):
         together. UserError names an empty question or context, or an unknown point.
         """
         rule = self.rule_of(operating_point)
-        windows = self.encode(questions, contexts)
+        windows = self.encode(*(texts if isinstance(texts, str) else list(texts) for texts in (questions, contexts)))
+        if not len(windows):
+            return []
         size = self.batch_sizes(operating_point)[0] if batch_size is None else batch_size
         return self.answers(windows, self.run(windows, rule, size, progress), rule)
 
     def encode(self, questions: Sequence[str], contexts: Sequence[str]) -> Windows:
-        """Questions and contexts in windows; UserError names the first that is empty."""
+        """N questions, each with its context, in windows; UserError names the first that is empty."""
         if isinstance(questions, str) or isinstance(contexts, str):
             raise UserError("questions and contexts: one string was given; give a list of each")
+        if len(questions) != len(contexts):
+            raise UserError(f"{len(questions)} questions about {len(contexts)} contexts; give each its own")
         return windows_of(self.tokenizer, questions, contexts, self.config)
 
     def run(self, windows: Windows, rule: ExitRule, batch_size: int = 32, progress: bool = False) -> SpanOutcomes:
         """Answers questions in windows, like lengths together."""
+        self.refuse_other_inputs(rule, len(windows))
         return run_questions(self.backend, windows, _batches(windows, batch_size, progress), rule, self.config.answer)
 
     def every_rung(

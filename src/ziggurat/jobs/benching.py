@@ -81,7 +81,7 @@ def bench(
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     if out is not None:
-        require_target(out)
+        require_target(out, source, model)
     refuse_small(model, "bench")  # which compares with transformers
     spans = answers_questions(model)
     opened = options.open_questions(model) if spans else options.open(model)

@@ -105,7 +105,7 @@ def _full_bops(classifier: AdaptiveClassifier, lengths: np.ndarray) -> int:
 
 
 def _bops(classifier: AdaptiveClassifier, outcomes: Outcomes, rule: ExitRule) -> int:
-    """Bit operations that were spent: layers in INT8 where a tier's are, everything else in FP16."""
+    """Bit operations that were spent: in INT8 what a tier has of it (`path_bops`), everything else in FP16."""
     spent = 0
     for place in places(classifier.tiers):
         came = np.flatnonzero(outcomes.kept[:, place.columns.start])

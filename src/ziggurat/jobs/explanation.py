@@ -15,7 +15,7 @@ from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
-from ziggurat.files import whole_file
+from ziggurat.files import require_target, whole_file
 from ziggurat.jobs.departures import Json, decision_of, pruning_of, tokens_of, way_of
 from ziggurat.jobs.opening import ModelOptions, exit_rule
 from ziggurat.jobs.prediction import said
@@ -36,9 +36,11 @@ def explain(
     """Which tokens of a text, or pair of texts, left at which layer, and why it exited where it did, as JSON values.
 
     The answer is what `predict` gives the text alone; of a model of questions a question and its text are given. With
-    `html` also as a page of its own. UserError for an empty
-    text, for a pair where the model reads single texts or the reverse, and for an unknown operating point.
+    `html` also as a page of its own. UserError for an empty text, for a pair where the model reads single texts or the
+    reverse, for an unknown operating point, and for a page that would replace a file of the model.
     """
+    if html is not None:
+        require_target(html, model)
     opened = options.open_questions(model) if answers_questions(model) else options.open(model)
     rule = exit_rule(opened, operating_point, threshold, score)
     name = operating_point if threshold is None else f"{rule.score} {threshold:g}"

@@ -45,7 +45,7 @@ def predict(
     if out is not None:
         if out.suffix in _TABLES:
             raise UserError(f"{out}: answers are written as JSON lines; name it {out.stem}.jsonl")
-        require_target(out, source)
+        require_target(out, source, model)
     if answers_questions(model):
         if watch is not None:
             raise UserError("--watch: not for models that answer questions; leave it out")

@@ -21,7 +21,7 @@ from ziggurat.types import Answer, OperatingPoint
 
 SHARE = 0.02  # of the inputs that are run at full depth too
 _MOST_DIFFERING = 0.99  # a bound of 1 would leave nothing to watch
-_DEAREST = 3.0  # cost of one answer, as a share of full depth's: heads that are asked in vain come on top
+DEAREST = 3.0  # cost of one answer, as a share of full depth's: heads that are asked in vain come on top
 
 
 def watch_of(point: OperatingPoint, share: float = SHARE) -> Watch:
@@ -34,9 +34,14 @@ def watch_of(point: OperatingPoint, share: float = SHARE) -> Watch:
     if not 0 < share <= 1:
         raise UserError(f"share {share:g} of inputs that are checked: must be above 0 and at most 1")
     delta = 1 - point.confidence
-    return Watch(
-        0, 1, min(proof.differs, _MOST_DIFFERING), proof.flops, largest_cost=_DEAREST, delta=delta, share=share
-    )
+    cost = proof.flops if proof.cost is None else proof.cost
+    return Watch(0, 1, min(proof.differs, _MOST_DIFFERING), cost, largest_cost=DEAREST, delta=delta, share=share)
+
+
+def watched_costs(spent: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """What a monitor is told of answers that cost `spent` FLOPs where full depth costs `whole`: (n) shares."""
+    shares: np.ndarray = np.minimum(spent / np.maximum(whole, 1), DEAREST)
+    return shares
 
 
 class WatchedClassifier:
@@ -64,8 +69,8 @@ class WatchedClassifier:
             for row, one in zip(checked.tolist(), full, strict=True)
         ]
         whole = self._classifier.full_flops(np.array([answer.trace.read for answer in answers], dtype=np.int64))
-        costs = np.array([answer.trace.flops for answer in answers]) / np.maximum(whole, 1)
-        self.monitor.add(np.minimum(costs, _DEAREST), np.array(differing, dtype=np.float64))
+        costs = watched_costs(np.array([answer.trace.flops for answer in answers], dtype=np.int64), whole)
+        self.monitor.add(costs, np.array(differing, dtype=np.float64))
         return answers
 
     @property
@@ -94,8 +99,8 @@ def read_state(path: Path) -> State | None:
         return State.from_dict(values)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise UserError(f"{path}: not the state of a monitor; remove it to begin a new one") from None
+    except (ValueError, TypeError, KeyError, AttributeError, IsADirectoryError, NotADirectoryError):
+        raise UserError(f"{path}: not the state of a monitor; remove it to begin a new one, or name another") from None
 
 
 def write_state(state: State, path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.errors import UserError
+from ziggurat.machine import cpu_name, n_cores
 
 PACKAGES = ("ziggurat", "numpy", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "openvino", "nncf")
 
@@ -148,19 +149,6 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True, encoding="utf-8"
     ).stdout.strip()
-
-
-def n_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

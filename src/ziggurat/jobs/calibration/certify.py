@@ -15,6 +15,7 @@ from ziggurat.encoder.folder import write_manifest
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
+from ziggurat.files import require_target
 from ziggurat.jobs.calibration.picture import picture, write_page
 from ziggurat.jobs.calibration.points import Chosen, Model, Terms, chosen_points
 from ziggurat.jobs.calibration.promises import Promise, certified, refuse_too_few, searched, usable_rungs
@@ -30,7 +31,7 @@ from ziggurat.report.competition import Progress
 from ziggurat.report.plots import require_matplotlib
 
 
-def calibrate(
+def calibrate_classifier(
     model: str,
     source: str,
     promise: Promise = Promise(),
@@ -46,6 +47,8 @@ def calibrate(
     keeps a target, its point is full depth, and the result says how many rows would be needed.
     """
     _require_scipy()
+    if html is not None:
+        require_target(html, source, model)
     if answers_questions(model):
         return _calibrate_questions(model, source, promise, options, html, progress, tick)
     if html is not None:

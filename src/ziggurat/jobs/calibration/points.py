@@ -19,6 +19,7 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import replay
 from ziggurat.jobs.calibration.runs import Seen, full_run
 from ziggurat.jobs.opening import ModelOptions, sample
+from ziggurat.jobs.watching import watched_costs
 from ziggurat.policies.prune import scaled
 from ziggurat.report.competition import Progress
 from ziggurat.report.measure import Timing, interleave, paired_ratio
@@ -76,7 +77,7 @@ def chosen_points(
 def rule_of(classifier: Model, setting: Tried | None) -> ExitRule:
     """As the engine takes it; None = full depth."""
     if setting is None:
-        return rules.never(len(classifier.rungs))
+        return rules.never(len(classifier.rungs), classifier.output.scores[0])
     return replace(setting.rule(classifier.deferral), tokens=scaled(classifier.token_rule, setting.pruning))
 
 
@@ -149,7 +150,7 @@ def _point(
     rule, backend = rule_of(classifier, setting), classifier.backend
     full, own = timings[None], timings[name if setting is not None else None]
     gain = paired_ratio(full, own)
-    differs, flops = _watched(classifier, setting, witness, certified.confidence)
+    differs, flops, cost = _watched(classifier, setting, witness, certified.confidence)
     evidence = witness.evidence(risks_of(classifier.output)[terms.criterion])
     certificate = Certificate(
         criterion=terms.criterion,
@@ -171,6 +172,7 @@ def _point(
         flops=flops,
         reference=terms.reference,
         groups=None if witness.groups is None else witness.draws,
+        cost=cost,
     )
     thresholds: Sequence[float | None] = [None if np.isnan(t) else float(t) for t in rule.thresholds]
     return OperatingPoint(
@@ -187,10 +189,13 @@ def _point(
     )
 
 
-def _watched(classifier: Model, setting: Tried | None, witness: Seen, confidence: float) -> tuple[float, float]:
-    """What production can watch without labels: how often answers differ from full depth's at most, and their cost."""
+def _watched(classifier: Model, setting: Tried | None, witness: Seen, confidence: float) -> tuple[float, float, float]:
+    """What production can watch without labels: how often answers differ from full depth's at most, and their cost.
+
+    That is full depth's share of FLOPs, first of all rows together, then the mean of each row's own.
+    """
     if setting is None:
-        return 0.0, 1.0
+        return 0.0, 1.0, 1.0
     run, everyone = witness.runs[setting.pruning], np.arange(len(witness.rows))
     risk = risks_of(classifier.output)["agreement"]
     rungs = replay(run.every, setting.rule(run.deferral))
@@ -198,4 +203,5 @@ def _watched(classifier: Model, setting: Tried | None, witness: Seen, confidence
     differing = risk.of(run.predictions()[everyone, rungs], full)
     spent = classifier.spent(witness.encoded, run.kept, rule_of(classifier, setting))[everyone, rungs]
     whole = classifier.whole(witness.encoded)
-    return upper_bound(risk, witness.per_draw(differing, risk), confidence), float(spent.sum() / whole.sum())
+    differs = upper_bound(risk, witness.per_draw(differing, risk), confidence)
+    return differs, float(spent.sum() / whole.sum()), float(watched_costs(spent, whole).mean())

@@ -86,7 +86,7 @@ def compete(
     if not rules.batch_sizes or min(numbers) < 1:
         raise UserError("batch sizes, texts and rounds must each be at least 1")
     if out is not None:
-        require_target(out)
+        require_target(out, source, model)
     _refuse_unknown(rules.only)
     refuse_small(model, "bench --peers")
     refuse_but_classes(model, "bench --peers")

@@ -33,9 +33,9 @@ from ziggurat.jobs.profiling.runs import (
     token_grid,
     ways_of,
 )
+from ziggurat.machine import cpu_name, n_cores
 from ziggurat.policies.prune import KINDS, TokenRule
 from ziggurat.report.measure import Clock, Timing, interleave
-from ziggurat.report.rows import cpu_name, n_cores
 
 _Group = Mapping[str, Callable[[], object]]  # calls by name, timed one after the other
 _CACHE = "ZIGGURAT_CACHE"

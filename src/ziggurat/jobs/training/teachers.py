@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.encoder.folder import Manifest
-from ziggurat.encoder.mapped import has_classifier
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe
 from ziggurat.stage import BACKBONE_STAGES, LABEL_FREE_STAGES, STUDENT_STAGES
@@ -49,23 +48,28 @@ def refuse_untaught(recipe: Recipe) -> None:
         )
 
 
-def refuse_random_answers(recipe: Recipe, folder: Path, answers: Callable[[Path], bool] = has_classifier) -> None:
-    """UserError for a stage that learns from the answers of an encoder which nothing has taught to answer yet.
-
-    `answers` says of the encoder's folder whether it has weights that do.
-    """
+def stage_of_answers(recipe: Recipe) -> str | None:
+    """The first stage that learns from the answers of an encoder which no stage has taught to answer yet."""
     taught, plain = False, False
     for stage in recipe.stages:
         needs_plain = stage.distillation > 0 and stage.kind not in STUDENT_STAGES
         if (needs_plain and not plain) or (stage.kind == "heads" and not taught):
-            if not answers(folder):
-                raise UserError(
-                    f"recipe {recipe.name!r}: stage {stage.kind!r} learns from a model's answers, {folder} was "
-                    "not fine-tuned to give any; put a stage 'regular' first, or give one that was with --model"
-                )
-            return
+            return stage.kind
         plain = plain or stage.kind in ("regular", *STUDENT_STAGES)
         taught = taught or stage.kind in BACKBONE_STAGES
+    return None
+
+
+def refuse_random_answers(recipe: Recipe, folder: Path, answers: Callable[[Path], bool]) -> None:
+    """UserError for a stage that learns from the answers of an encoder which nothing has taught to answer yet.
+
+    `answers` says of the encoder's folder whether it has weights that do.
+    """
+    if (kind := stage_of_answers(recipe)) is not None and not answers(folder):
+        raise UserError(
+            f"recipe {recipe.name!r}: stage {kind!r} learns from a model's answers, {folder} was "
+            "not fine-tuned to give any; put a stage 'regular' first, or give one that was with --model"
+        )
 
 
 def refuse_other_task(name: str, teacher: Manifest, rows: Dataset, recipe: Recipe) -> None:
@@ -76,6 +80,11 @@ def refuse_other_task(name: str, teacher: Manifest, rows: Dataset, recipe: Recip
     if (rows.pairs is not None) != teacher.pairs:
         reads, has = ("pairs of texts", "single texts") if teacher.pairs else ("single texts", "pairs of texts")
         raise UserError(f"{rows.source}: has {has}, the teacher {name} reads {reads}; give it rows of {reads}")
+    refuse_unlabelled(rows, recipe)
+
+
+def refuse_unlabelled(rows: Dataset, recipe: Recipe) -> None:
+    """UserError for rows to train on without a label where a stage of the recipe needs one."""
     needs = [stage.kind for stage in recipe.stages if stage.kind not in LABEL_FREE_STAGES]
     if rows.labels is None and rows.role in (Role.TRAIN, Role.SELECT) and needs:
         raise UserError(f"{rows.source}: has no labels, which stage {needs[0]!r} needs; label rows, or take distil")

@@ -9,14 +9,9 @@ from typing import Any
 
 from ziggurat.data.tasks import Role
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.encoder.folder import (
-    check_fingerprint,
-    checkpoint_labels,
-    checkpoint_problem,
-    read_manifest,
-)
+from ziggurat.encoder.finetuned import answers_of, has_classifier
+from ziggurat.encoder.folder import check_fingerprint, read_manifest
 from ziggurat.encoder.hub import local_folder, packaged_encoder
-from ziggurat.encoder.mapped import require_classifier
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_full_folder
 from ziggurat.jobs.opening import ModelOptions
@@ -38,7 +33,9 @@ from ziggurat.jobs.training.small import train_small
 from ziggurat.jobs.training.teachers import (
     refuse_other_task,
     refuse_random_answers,
+    refuse_unlabelled,
     refuse_untaught,
+    stage_of_answers,
     with_checkpoint,
     with_teacher,
 )
@@ -74,11 +71,20 @@ def train_classifier(
         return _taught(teacher, source, out, recipe, model, options)
     refuse_untaught(recipe)
     backbone = packaged_encoder() if model is None else local_folder(model)
-    refuse_random_answers(recipe, backbone)
+    refuse_random_answers(recipe, backbone, has_classifier)
     if recipe.tiers:
         return _make_cascade(source, recipe, backbone, out, options)
-    roles = read_roles(source, recipe, options.columns, problem=options.problem)
-    return fit_roles(backbone, recipe, roles, out, options)
+    return fit_roles(backbone, recipe, _rows_for(backbone, source, recipe, options), out, options)
+
+
+def _rows_for(backbone: Path, source: str, recipe: Recipe, options: TrainOptions) -> Roles:
+    """Rows in their roles, labelled as the backbone's classifier names its classes where a stage learns from that."""
+    if stage_of_answers(recipe) is None:
+        return read_roles(source, recipe, options.columns, problem=options.problem)
+    roles = read_roles(source, recipe, options.columns, *answers_of(backbone, options.problem))
+    for rows in roles.values():
+        refuse_unlabelled(rows, recipe)
+    return roles
 
 
 def _taught(
@@ -131,11 +137,7 @@ def adapt_classifier(
     if asks_questions(source, options.problem):
         require_spans(folder)
         return _answer_questions(folder, source, recipe, out, options)
-    names = checkpoint_labels(folder)
-    require_classifier(folder)
-    problem = checkpoint_problem(folder) if options.problem is None else options.problem
-    if problem is Problem.REGRESSION and len(names) > 1:
-        raise UserError(f"{checkpoint}: has {len(names)} outputs, and a regression has one; give another --problem")
+    names, problem = answers_of(folder, options.problem)
     return fit_roles(folder, recipe, read_roles(source, recipe, options.columns, names, problem), out, options)
 
 
@@ -188,7 +190,7 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     require_training(recipe)
     from ziggurat.train.unfinished import claim, refuse_other_run
 
-    roles = read_roles(source, recipe, options.columns)
+    roles = _rows_for(backbone, source, recipe, options)
     refuse_other_problem(recipe, roles[Role.TRAIN].problem)
     for name in recipe.tiers:
         load_recipe(name)  # before the large model trains, not after it
