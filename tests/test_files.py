@@ -135,7 +135,7 @@ def test_an_error_without_a_known_fix_is_not_dressed_up(tmp_path):
 
 
 def test_writing_a_file_over_a_folder_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match="it is a folder"), whole_file(tmp_path / ".") as path:
+    with pytest.raises(UserError, match="Is a directory; choose another name"), whole_file(tmp_path / ".") as path:
         path.write_text("x")
 
 
@@ -179,7 +179,7 @@ def test_a_target_that_cannot_be_is_known_before_the_work(tmp_path):
     data.write_text("{}")
     require_target(tmp_path / "new" / "folder" / "out.jsonl", data)
     require_target(data, "hf:some/rows@train")
-    for target, says in ((data, "is what is read"), (tmp_path, "it is a folder"), (data / "out", "part of the path")):
+    for target, says in ((data, "is what is read"), (tmp_path, "choose another name"), (data / "out", "part of the path")):
         with pytest.raises(UserError, match=says):
             require_target(target, data)
     assert names(tmp_path) == ["rows.jsonl"]

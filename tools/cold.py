@@ -86,4 +86,6 @@ def resident() -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: python tools/cold.py MODEL DTYPE THREADS")
     sys.stdout.write(json.dumps(memory_of(sys.argv[1], sys.argv[2], int(sys.argv[3]))) + "\n")

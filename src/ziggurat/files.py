@@ -82,9 +82,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(0o755)
-            if path.is_dir():
-                path.rmdir()
-            temporary.replace(path)
+            put(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -109,9 +107,43 @@ def changed_folder(path: Path) -> Iterator[Path]:
 
 
 def refuse_full_folder(path: Path) -> None:
-    """UserError if `path` is a file or a folder that holds something."""
+    """UserError if `path` is a file, a folder that holds something, or the one that one is in."""
+    with refusals_explained(path):
+        path.exists()  # of a name that is too long the system says so here
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise UserError(f"{path}: exists and is not empty; choose another --out or remove it")
+    if path.resolve() == Path.cwd():
+        raise UserError(f"{path}: is the folder that you are in; name a new one in it, such as {path / 'model'}")
+
+
+def put(made: Path, out: Path) -> None:
+    """Moves a finished folder to its place, which may be an empty folder, or a link to one.
+
+    A mounted folder cannot be replaced: it is filled, file by file.
+    """
+    out = out.resolve()
+    if out.is_dir():
+        try:
+            out.rmdir()
+        except OSError:
+            for part in sorted(made.iterdir()):
+                shutil.move(part, out / part.name)
+            made.rmdir()
+            return
+    try:
+        made.replace(out)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.move(made, out)  # a link to another disk
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -140,7 +172,8 @@ _FIXES = {
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that you may write to",
-    errno.EISDIR: "it is a folder",
+    errno.EISDIR: "choose another name",
+    errno.ENOENT: "choose a folder that exists or can be made",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOTDIR: "a part of the path is a file",
     errno.EEXIST: "a part of the path is a file",

@@ -11,6 +11,7 @@ from typing import Any
 
 from ziggurat.config import from_mapping, require
 from ziggurat.errors import UserError
+from ziggurat.files import is_file
 from ziggurat.stage import StageConfig
 
 STUDENT_STARTS = ("first", "skip", "last")
@@ -205,7 +206,7 @@ def load_recipe(name: str) -> Recipe:
         path.name.removesuffix(".toml"): path for path in recipe_folder().iterdir() if path.name.endswith(".toml")
     }
     path = Path(name)
-    if name not in shipped and not path.is_file():
+    if name not in shipped and not is_file(path):
         raise UserError(f"recipe {name!r}: neither a file nor one of {', '.join(sorted(shipped))}")
     try:
         values = tomllib.loads(shipped.get(name, path).read_text("utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -57,6 +58,9 @@ class StageConfig:
     replacing_growth: float = _of(0.0, "theseus")  # what is added to it over the stage, up to 1 in all
 
     def __post_init__(self) -> None:
+        for key in fields(self):
+            value = getattr(self, key.name)
+            require(not isinstance(value, float) or math.isfinite(value), key.name, value, "a finite number")
         require(self.epochs > 0, "epochs", self.epochs, "more than 0")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")

@@ -55,7 +55,7 @@ def test_exits_of_a_regression_learn_the_last_rungs_number_and_unlabelled_rows_n
     labels = torch.tensor([float("nan"), 3.0])
     assert labelled(labels).tolist() == [False, True]
     assert exits_loss(every, labels, criterion=NUMBERS).item() == pytest.approx(2.5)
-    assert exits_loss(every, labels, 0.5, criterion=NUMBERS).item() == pytest.approx(0.5 * 2.5 + 0.5 * 1)
+    assert exits_loss(every, labels, 0.5, criterion=NUMBERS).item() == pytest.approx(0.75 * 2.5 + 0.25 * 1)
     assert answers_loss(every[1], every[0], labels, 3.0, criterion=NUMBERS).item() == pytest.approx(2.5)
     rungs = [NUMBERS.loss(logits, torch.tensor([2.0, 4.0])) for logits in every]
     assert joint_loss(rungs).item() == pytest.approx((1 * 2.5 + 0) / 3)

@@ -46,16 +46,16 @@ def test_exits_weigh_alike_and_the_last_rung_is_no_student():
     assert loss.item() == pytest.approx(by_hand(TEACHER, STUDENT) / 2, rel=1e-5)
 
 
-def test_unlabelled_rows_take_no_part_in_cross_entropy():
+def test_unlabelled_rows_take_no_part_in_cross_entropy_and_leave_their_share_to_the_teacher():
     labels = torch.tensor([0, -1])
     blended = exits_loss([STUDENT, TEACHER], labels, label_weight=0.25)
-    expected = 0.75 * by_hand(TEACHER, STUDENT) - 0.25 * math.log(0.5)
+    expected = 0.875 * by_hand(TEACHER, STUDENT) - 0.125 * math.log(0.5)
     assert blended.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_batch_without_labels_learns_from_the_teacher_alone():
     blended = exits_loss([STUDENT, TEACHER], torch.tensor([-1, -1]), label_weight=0.25)
-    assert blended.item() == pytest.approx(0.75 * by_hand(TEACHER, STUDENT), rel=1e-5)
+    assert blended.item() == pytest.approx(by_hand(TEACHER, STUDENT), rel=1e-5)
 
 
 def test_distillation_is_the_logits_kl_and_the_embeddings_mean_square():

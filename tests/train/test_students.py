@@ -183,9 +183,9 @@ def test_answers_blend_softened_kl_and_the_labels_of_the_rows_that_have_some():
     p, q = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-2))  # at T = 2
     kl = [sum(x * math.log(2 * x) for x in (share, 1 - share)) for share in (p, q)]
     softened = 4 * sum(kl) / 2
-    assert answers_loss(wanted, said, torch.tensor([-1, -1]), 2.0, 0.25).item() == pytest.approx(0.75 * softened)
+    assert answers_loss(wanted, said, torch.tensor([-1, -1]), 2.0, 0.25).item() == pytest.approx(softened)
     assert answers_loss(wanted, said, torch.tensor([-1, 1]), 2.0, 0.25).item() == pytest.approx(
-        0.75 * softened + 0.25 * math.log(2)
+        0.875 * softened + 0.125 * math.log(2)
     )
 
 

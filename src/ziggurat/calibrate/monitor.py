@@ -10,7 +10,7 @@ evidence than one at the start; a CUSUM that may give one false alarm in k obser
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -95,11 +95,16 @@ class State:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """What `to_dict` gave. TypeError or KeyError where something else did."""
-        risk, cost = (
-            Evidence(**{**values[name], "stakes": tuple(values[name]["stakes"])}) for name in ("risk", "cost")
-        )
+        """What `to_dict` gave. TypeError, ValueError or KeyError where something else did."""
+        risk, cost = (_evidence(**values[name]) for name in ("risk", "cost"))
         return cls(Watch(**values["watch"]), int(values["drawn"]), risk, cost)
+
+
+def _evidence(n: int, total: float, stakes: Sequence[float], largest: float) -> Evidence:
+    """From values of any type; ValueError or TypeError for what is no number, or not one stake for each bet."""
+    if len(stakes) != len(_BETS):
+        raise ValueError(f"{len(stakes)} stakes for {len(_BETS)} bets")
+    return Evidence(int(n), float(total), tuple(map(float, stakes)), float(largest))
 
 
 class Monitor:

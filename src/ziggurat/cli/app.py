@@ -35,7 +35,7 @@ from ziggurat.cli.options import (
 )
 from ziggurat.cli.profiling import Profile, data_of, show_profile
 from ziggurat.cli.report import report_app
-from ziggurat.cli.sources import given_texts, measured_source, perhaps_measured_source
+from ziggurat.cli.sources import given_texts, measured_source, one_text, perhaps_measured_source
 from ziggurat.cli.text import (
     bench_text,
     competition_text,
@@ -154,7 +154,7 @@ def predict(
 @assembled(exits=exit_options, options=device_options)
 def explain(
     model: Model,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="Text to explain.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Text to explain, or - for the line on standard input.")],
     pair: Annotated[
         str | None,
         typer.Argument(metavar="[TEXT]", help="Second text, for a model that reads pairs; the one asked about."),
@@ -172,7 +172,8 @@ def explain(
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     view = partial(explanation_text, colour=colour, width=shutil.get_terminal_size((100, 24)).columns)
     with shown(as_json, view) as show:
-        show(job(model, text if pair is None else (text, pair), *exits, options, html))
+        first = one_text(text)
+        show(job(model, first if pair is None else (first, pair), *exits, options, html))
 
 
 @app.command()

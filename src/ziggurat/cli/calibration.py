@@ -121,7 +121,8 @@ def calibration_text(result: dict[str, Any]) -> str:
         lines += ["", _GROUPED if result["grouped"] else _groups_text(rows["certify"], result["groups"])]
     if result["overlap"] > _MUCH:
         lines += ["", _overlap_text(result["overlap"])]
-    lines += ["", "Use one with --operating-point NAME in predict, eval and bench."]
+    if any(entry["point"] is not None for entry in result["points"]):
+        lines += ["", "Use one with --operating-point NAME in predict, eval and bench."]
     return "\n".join([*lines, *([f"report  {result['html']}"] if "html" in result else [])])
 
 

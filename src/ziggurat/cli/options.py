@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, get_type_
 import typer
 
 from ziggurat.errors import UserError
+from ziggurat.files import refusals_explained
 
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
@@ -61,7 +62,9 @@ def shown(as_json: bool, text: Callable[[dict[str, Any]], str]) -> Iterator[Call
         yield results.append
     for result in results:
         if result:  # the silent processes of `accelerate launch` have none
-            typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text(result))
+            said = json.dumps(result, ensure_ascii=False) if as_json else text(result)
+            with refusals_explained(Path("standard output")):
+                typer.echo(said)
 
 
 @contextmanager

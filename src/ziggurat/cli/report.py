@@ -42,8 +42,11 @@ Names = Annotated[
     list[str] | None, typer.Option("--name", help="What to call a model; once for each (default: its folder's name).")
 ]
 Taus = Annotated[str, typer.Option(help="Entropy thresholds, comma-separated.")]
-Timed = Annotated[int, typer.Option("--texts", help="How many texts are timed; all else is of all rows.", min=1)]
-Repeats = Annotated[int, typer.Option(help="Rounds; medians are shown.", min=1)]
+Timed = Annotated[
+    int,
+    typer.Option("--texts", help="How many texts are timed, where time is measured; all else is of all rows.", min=1),
+]
+Repeats = Annotated[int, typer.Option(help="Rounds of timing; medians are shown.", min=1)]
 Buckets = Annotated[str, typer.Option(help="Last length of each bucket but the last, in tokens, comma-separated.")]
 
 

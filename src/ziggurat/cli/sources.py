@@ -70,6 +70,16 @@ def given_texts(texts: list[str], text_pair: str | None, data: str | None) -> li
     return [(texts[0], text_pair)]
 
 
+def one_text(text: str) -> str:
+    """The text itself, or the one line of standard input that "-" stands for; UserError for several."""
+    if text != STDIN:
+        return text
+    lines = _piped()
+    if len(lines) > 1:
+        raise UserError(f"stdin: {len(lines)} lines; one text can be explained, give one line")
+    return lines[0]
+
+
 def _piped() -> list[str]:
     """Lines of standard input, each a text; UserError where there is none, or one is blank or no UTF-8."""
     lines = []

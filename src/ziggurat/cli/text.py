@@ -163,7 +163,12 @@ def bench_text(result: dict[str, Any]) -> str:
     """What `bench` shows."""
     from ziggurat.report.tables import aligned, result_columns
 
-    return aligned(result["rows"], result_columns(result["rows"])).rstrip()
+    lines = [aligned(result["rows"], result_columns(result["rows"])).rstrip()]
+    return "\n".join([*lines, *_figure_lines(result)])
+
+
+def _figure_lines(result: dict[str, Any]) -> list[str]:
+    return [f"figure  {', '.join(result['figures'])}"] if result.get("figures") else []
 
 
 def competition_text(result: dict[str, Any]) -> str:
@@ -174,6 +179,7 @@ def competition_text(result: dict[str, Any]) -> str:
     if result["calibration"] is not None:
         lines.append(f"int8 peers were calibrated with {result['calibration']}")
     lines += [f"left out: {one['name']} {one['dtype']}: {one['reason']}" for one in result["left_out"]]
+    lines += _figure_lines(result)
     return "\n".join(lines).rstrip()
 
 

@@ -46,11 +46,13 @@ def load_hf(
     pruning: PruningConfig | None = None,
     problem: Problem = Problem.SINGLE_LABEL,
     start: float = 0.0,
+    keep_classifier: bool = True,
 ) -> AdaptiveModel:
     """A Hugging Face encoder or classifier with fresh exit heads and pruning; `dropout` None = the checkpoint's own.
 
     `head_layers` None = after every layer but the last. A missing pooler or classifier, or a classifier of another
-    size, starts fresh (seed torch beforehand), its biases at `start`: of a regression the mean of what it will learn.
+    size, or one that is not kept since it answers something else, starts fresh (seed torch beforehand), its biases at
+    `start`: of a regression the mean of what it will learn.
     """
     spec = read_spec(read_config(source))
     if dropout is not None:
@@ -58,7 +60,7 @@ def load_hf(
     model = _fresh(spec, n_classes, head_kind, head_places(spec, head_layers), pruning, problem)
     torch.nn.init.constant_(model.classifier.classes.bias, start)
     tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat, problem)
-    if len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
+    if not keep_classifier or len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
     _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
     model.start_heads_from_pooler()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ziggurat.data.labels import VALUE
@@ -35,6 +36,19 @@ def answers_of(folder: Path, problem: Problem | None = None) -> tuple[tuple[Labe
     if problem is Problem.REGRESSION and len(names) > 1:
         raise UserError(f"{folder}: has {len(names)} outputs, and a regression has one; give another --problem")
     return names, problem
+
+
+def known_names(folder: Path) -> tuple[Label, ...] | None:
+    """What a checkpoint's classifier calls its outputs; None = it has none, or one that nobody knows the names of."""
+    try:
+        return answers_of(folder)[0]
+    except UserError:
+        return None
+
+
+def names_same(names: Sequence[Label], others: Sequence[Label]) -> bool:
+    """Whether two classifiers' outputs are the same in the same order: of one output each, a number, always."""
+    return len(names) == len(others) == 1 or list(map(str, names)) == list(map(str, others))
 
 
 def checkpoint_labels(folder: Path) -> tuple[Label, ...]:

@@ -184,11 +184,17 @@ def rung_flops(
     return flops
 
 
+def guess_flops(spec: EncoderSpec, n_tokens: Tokens) -> Tokens:
+    """FLOPs of predicting the pruning scores of so many tokens: a dot product for each."""
+    flops: Tokens = 2 * spec.hidden * _wide(n_tokens)
+    return flops
+
+
 def passed_flops(spec: EncoderSpec, kept: np.ndarray, guessed: Sequence[bool] | None = None) -> np.ndarray:
     """FLOPs of layers 1 to each, nothing before and after them: kept (n, L + 1) and `guessed` as above → (n, L)."""
     per_layer = _each_layer(spec, kept[:, :-1], kept[:, 1:])
     if guessed is not None:
-        per_layer = per_layer + 2 * spec.hidden * kept[:, :-1] * np.asarray(guessed)
+        per_layer = per_layer + guess_flops(spec, kept[:, :-1]) * np.asarray(guessed)
     flops: np.ndarray = per_layer.cumsum(axis=1)
     return flops
 

@@ -25,6 +25,8 @@ from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
 from ziggurat.types import Problem
 
+_LARGEST = float(1 << 30)  # that the compiled rules take for a score's number
+
 
 @dataclass(frozen=True)
 class Underway:
@@ -154,7 +156,8 @@ class NativeBackend:
         name, _, parameter = rule.score.partition("@")
         thresholds = np.ascontiguousarray(thresholds)
         weights = self._deferral(rule)
-        return core().ExitRule(name, float(parameter or 0), thresholds, rule.temperatures, weights), tokens
+        number = min(float(parameter or 0), _LARGEST)  # of a count of classes more than there are means all of them
+        return core().ExitRule(name, number, thresholds, rule.temperatures, weights), tokens
 
     def _deferral(self, rule: ExitRule) -> np.ndarray | None:
         """Weights of the learned score, None for the others; UserError if it is asked and the model has none."""

@@ -22,7 +22,7 @@ from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure,
 from ziggurat.jobs.refusals import refuse_but_classes
 from ziggurat.report.curves import Point, fixed_depth, oracle, random_exit, right_answers, sweep
 from ziggurat.report.measure import accuracy_interval, interleave
-from ziggurat.report.plots import Panel, Series, accuracy_figure
+from ziggurat.report.plots import Panel, Series, accuracy_figure, figure_paths
 
 _THRESHOLDS = 24  # of the curve against FLOPs
 _TIMED_THRESHOLDS = 6  # of these, how many are timed
@@ -41,7 +41,8 @@ class Timed:
 def refuse_undrawable(model: str, out: Path) -> None:
     """UserError for a model or a place that `draw` would refuse: before other work, not after it."""
     refuse_but_classes(model, "bench --figure")
-    require_target(out.with_suffix(".png"))
+    for path in figure_paths(out):
+        require_target(path, model)
 
 
 def draw(
@@ -82,6 +83,8 @@ def draw(
 
 def _thresholds(every: np.ndarray, count: int) -> np.ndarray:
     candidates = candidate_thresholds(every, "entropy")
+    if not len(candidates):  # of a model without exits
+        return candidates
     return candidates[np.linspace(0, len(candidates) - 1, count).round().astype(int)]
 
 
@@ -116,6 +119,7 @@ def _flops_series(
     series = [
         _curve(label, [gflops / point.cost_ratio for point in points], points, len(right))
         for label, points in curves.items()
+        if points
     ]
     return [*series, Series("full model", [gflops], [whole.mean()], line="", marker="*")]
 
@@ -170,6 +174,8 @@ def _time_series(
     series = []
     for label in ("adaptive", "random exit", "oracle exit", "fixed depth", "full model"):
         mine = [index for index, timed in enumerate(to_time) if timed.label == label]
+        if not mine:
+            continue
         accuracy = [float(right[everyone, to_time[index].rungs].mean()) for index in mine]
         if label == "full model":
             accuracy = [float(whole.mean())]

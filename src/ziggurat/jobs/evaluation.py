@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.encoder.flops import FLOAT_BITS, bit_operations, path_bops
+from ziggurat.encoder.flops import FLOAT_BITS, bit_operations, guess_flops, path_bops
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
@@ -28,6 +28,7 @@ from ziggurat.jobs.opening import (
 from ziggurat.jobs.questions.evaluation import evaluate_questions
 from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.jobs.task_metrics import beside_full, metrics_for
+from ziggurat.policies.prune import PREDICTED, TokenRule
 from ziggurat.report.problem_metrics import figures
 
 
@@ -113,17 +114,21 @@ def _bops(classifier: AdaptiveClassifier, outcomes: Outcomes, rule: ExitRule) ->
         if place.tier.spec is None:
             spent += bit_operations(int(place.tier.full_flops(kept[:, 0]).sum()), FLOAT_BITS, FLOAT_BITS)
         else:
-            spent += sum(_tier_bops(place.tier, row, asked) for row in kept.tolist())
+            tokens = place.pruning(rule.tokens)
+            spent += sum(_tier_bops(place.tier, row, asked, tokens) for row in kept.tolist())
     return spent
 
 
-def _tier_bops(tier: Tier, kept: list[int], asked: Sequence[bool]) -> int:
+def _tier_bops(tier: Tier, kept: list[int], asked: Sequence[bool], tokens: TokenRule | None) -> int:
     """Of one input in one encoder: tokens read, then those that each layer left, 0 behind the last that ran."""
     spec, manifest, layers = tier.spec, tier.manifest, tier.backend.rung_layers
     assert spec is not None
     depth = sum(left > 0 for left in kept) - 1
     heads = [layer for layer, yes in zip(layers, asked, strict=True) if yes and layer <= depth and layer < spec.layers]
-    bits = 8 if manifest.int8 else FLOAT_BITS
+    bits = 8 if manifest.int8 or tier.backend.dtype == "int8" else FLOAT_BITS
     before, after = kept[:depth], kept[1 : depth + 1]
     final = depth == spec.layers
-    return path_bops(spec, manifest.head_kind, len(manifest.labels), before, heads, final, after, bits)
+    guessed = [layer for layer in range(1, depth + 1) if tokens and tokens.prunes(layer) and tokens.score == PREDICTED]
+    guesses = guess_flops(spec, sum(before[layer - 1] for layer in guessed))
+    bops = path_bops(spec, manifest.head_kind, len(manifest.labels), before, heads, final, after, bits)
+    return bops + bit_operations(guesses, FLOAT_BITS, FLOAT_BITS)

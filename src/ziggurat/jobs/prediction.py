@@ -42,10 +42,7 @@ def predict(
 
     `watch` is the file of a monitor's state, from call to call; its alarms are logged as warnings.
     """
-    if out is not None:
-        if out.suffix in _TABLES:
-            raise UserError(f"{out}: answers are written as JSON lines; name it {out.stem}.jsonl")
-        require_target(out, source, model)
+    _refuse_targets(model, source, out, watch)
     if answers_questions(model):
         if watch is not None:
             raise UserError("--watch: not for models that answer questions; leave it out")
@@ -74,6 +71,18 @@ def predict(
         with whole_file(out) as path, path.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
     return results
+
+
+def _refuse_targets(model: str, source: str | None, out: Path | None, watch: Path | None) -> None:
+    """UserError for files that cannot be written, or that would take the place of what is read or of each other."""
+    if out is not None:
+        if out.suffix in _TABLES:
+            raise UserError(f"{out}: answers are written as JSON lines; name it {out.stem}.jsonl")
+        require_target(out, source, model)
+    if watch is not None:
+        require_target(watch, source, model)
+        if out is not None and watch.resolve() == out.resolve():
+            raise UserError(f"{out}: --out and --watch name the same file; give each its own")
 
 
 def _watched(

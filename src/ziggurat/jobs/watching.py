@@ -21,6 +21,7 @@ from ziggurat.types import Answer, OperatingPoint
 
 SHARE = 0.02  # of the inputs that are run at full depth too
 _MOST_DIFFERING = 0.99  # a bound of 1 would leave nothing to watch
+_ROUNDING = 1e-6  # numbers that are no farther apart are the same, computed in another batch
 DEAREST = 3.0  # cost of one answer, as a share of full depth's: heads that are asked in vain come on top
 
 
@@ -51,7 +52,11 @@ class WatchedClassifier:
         self, classifier: AdaptiveClassifier, operating_point: str, share: float = SHARE, state: State | None = None
     ) -> None:
         """Goes on from `state` if it is given. UserError for a point that is not certified, or a state of another."""
+        if operating_point == FULL:
+            raise UserError(f"operating point {FULL!r} promises nothing that could be watched; name another")
         self._classifier, self._point = classifier, operating_point
+        rule = classifier.rule_of(operating_point)
+        self._is_full = not any(rule.asked[:-1]) and rule.tokens is None
         watch = watch_of(classifier.point(operating_point), share)
         if state is not None and (state.watch.target, state.watch.expected_cost) != (watch.target, watch.expected_cost):
             raise UserError(f"the state is not of operating point {operating_point!r} as it is now; begin a new one")
@@ -60,18 +65,25 @@ class WatchedClassifier:
     def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[Answer]:
         """As `AdaptiveClassifier.predict`; a few of the texts are also run at full depth."""
         answers = self._classifier.predict(texts, self._point, batch_size)
-        checked = np.flatnonzero(self.monitor.due(len(texts)))
-        full = (
-            self._classifier.predict([texts[row] for row in checked.tolist()], FULL, batch_size) if len(checked) else []
-        )
-        differing = [
-            self._classifier.output.apart(answers[row].label, one.label)
-            for row, one in zip(checked.tolist(), full, strict=True)
-        ]
+        differing = self._differing(texts, answers, np.flatnonzero(self.monitor.due(len(texts))), batch_size)
         whole = self._classifier.full_flops(np.array([answer.trace.read for answer in answers], dtype=np.int64))
         costs = watched_costs(np.array([answer.trace.flops for answer in answers], dtype=np.int64), whole)
-        self.monitor.add(costs, np.array(differing, dtype=np.float64))
+        self.monitor.add(costs, differing)
         return answers
+
+    def _differing(
+        self, texts: Sequence[Text], answers: Sequence[Answer], checked: np.ndarray, batch_size: int
+    ) -> np.ndarray:
+        """How far the answers of these texts, (k) indices, are from full depth's: (k).
+
+        A point that is full depth is not asked, for other batches may round otherwise.
+        """
+        if self._is_full or not len(checked):
+            return np.zeros(len(checked))
+        full = self._classifier.predict([texts[row] for row in checked.tolist()], FULL, batch_size)
+        pairs = zip((answers[row].label for row in checked.tolist()), (one.label for one in full), strict=True)
+        apart = np.array([self._classifier.output.apart(*pair) for pair in pairs], dtype=np.float64)
+        return np.where(apart > _ROUNDING, apart, 0.0)
 
     @property
     def alarms(self) -> list[str]:

@@ -65,8 +65,7 @@ def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Pat
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    base = out.with_suffix("") if out.suffix in (".png", ".svg") else out
-    paths = base.with_name(base.name + ".png"), base.with_name(base.name + ".svg")
+    paths = figure_paths(out)
     with rc_context({"svg.hashsalt": "ziggurat", "font.size": 10.0}):
         # A Figure of its own, not pyplot's: nothing global is opened, and no display is asked for.
         rows = ceil(len(panels) / ABREAST)
@@ -81,6 +80,12 @@ def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Pat
             with whole_file(path) as temporary:
                 figure.savefig(temporary, format=path.suffix[1:], dpi=160, metadata=metadata)
     return paths
+
+
+def figure_paths(out: Path) -> tuple[Path, Path]:
+    """The two files of a figure that is called `out`, with or without one of their endings."""
+    base = out.with_suffix("") if out.suffix in (".png", ".svg") else out
+    return base.with_name(base.name + ".png"), base.with_name(base.name + ".svg")
 
 
 def require_matplotlib() -> None:

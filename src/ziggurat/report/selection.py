@@ -17,7 +17,7 @@ from ziggurat.data.packing import PackedBatch, pack
 from ziggurat.policies.prune import above, top_share
 from ziggurat.report.measure import Timing, interleave, paired_ratio
 
-_CALLS = 10  # in a timed run: one comparison takes microseconds, too few for the clock
+_CALLS = 100  # in a timed run: one comparison takes microseconds, too few for the clock
 
 
 def selection_costs(

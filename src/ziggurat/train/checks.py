@@ -109,7 +109,7 @@ def _refuse_stale_heads(recipe: Recipe) -> None:
     """UserError for exit heads that learn from a model which is fine-tuned afterwards, and not they with it."""
     kinds = [stage.kind for stage in recipe.stages]
     last = max((place for place, kind in enumerate(kinds) if kind in HEAD_STAGES), default=len(kinds))
-    if stale := [kind for kind in kinds[last:] if kind in BACKBONE_STAGES and kind not in HEAD_STAGES]:
+    if stale := [kind for kind in kinds[last:] if kind in ("guess", *BACKBONE_STAGES) and kind not in HEAD_STAGES]:
         raise UserError(
             f"stage {stale[0]!r} stands behind {kinds[last]!r} and would change what its exit heads read; put it before"
         )

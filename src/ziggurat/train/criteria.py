@@ -27,11 +27,12 @@ class Criterion:
     lead: Callable[[Tensor], Tensor]  # logits (n, n_outputs) → (n): the part of them that is the answer
 
     def blended(self, logits: Tensor, labels: Tensor, taught: Tensor, label_weight: float) -> Tensor:
-        """(1 - w) x `taught` + w x the loss of the rows that have a label; of a batch without any the former alone."""
+        """(1 - w) x `taught` + w x the loss of the rows that have a label; w is the less the fewer of them have one."""
         known = labelled(labels)
-        if not label_weight or not known.any():
-            return (1 - label_weight) * taught
-        return (1 - label_weight) * taught + label_weight * self.loss(logits.float()[known], labels[known])
+        weight = label_weight * float(known.float().mean())
+        if not weight:
+            return taught
+        return (1 - weight) * taught + weight * self.loss(logits.float()[known], labels[known])
 
 
 def labelled(labels: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,10 @@ from ziggurat.data.tokenize import Encoded, TextTokenizer
 from ziggurat.data.windows import gold_tokens, windows_of
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model, take_pruning
 from ziggurat.encoder.devices import resolve_device
+from ziggurat.encoder.finetuned import known_names, names_same
 from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
+from ziggurat.encoder.hub import local_folder
+from ziggurat.encoder.int8 import Int8Linear, simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.policies.outputs import output_of
@@ -32,7 +36,7 @@ from ziggurat.train.loop import Run
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 from ziggurat.train.students import make_student
 from ziggurat.train.teaching import taught_by
-from ziggurat.train.unfinished import claim, refuse_other_run
+from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
 from ziggurat.types import Problem
 
 STAGES_FOLDER = "stages"
@@ -80,7 +84,7 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         if not goes_on:
             refuse_emptying(model, examples[1].encoded.tokens)
         claim(fit.work, identity)
-        notes: dict[str, Any] = {} if limits is None else {LABEL_RANGE: list(limits)}
+        notes = _known_of(fit.source, train) | ({} if limits is None else {LABEL_RANGE: list(limits)})
         output = output_of(train.problem, limits)
 
         def save(model: AdaptiveModel, stages: int, out: Path) -> None:
@@ -169,15 +173,35 @@ def label_range(fit: Fit, *parts: Dataset | Questions) -> tuple[float, float] | 
 
 
 def _start(fit: Fit, train: Dataset | Questions) -> AdaptiveModel:
-    """The model before any stage; a student's teacher has neither exits nor pruning, the student has the recipe's."""
+    """The model before any stage; a student's teacher has neither exits nor pruning, the student has the recipe's.
+
+    A classifier of other classes, or of the same ones in another order, starts fresh.
+    """
     recipe, n_outputs = fit.recipe, len(train.label_names)
+    known = None if isinstance(train, Questions) else known_names(fit.source)
+    keep = isinstance(train, Questions) or (known is not None and names_same(known, train.label_names))
     mean = 0.0
     if train.problem is Problem.REGRESSION and train.labels is not None:
         mean = float(np.nanmean(train.labels))
-    if recipe.student is not None:
-        return load_hf(fit.source, n_outputs, recipe.head_kind, (), recipe.dropout, problem=train.problem, start=mean)
-    places, pruning = recipe.head_layers, recipe.pruning
-    return load_hf(fit.source, n_outputs, recipe.head_kind, places, recipe.dropout, pruning, train.problem, mean)
+    places, pruning = (recipe.head_layers, recipe.pruning) if recipe.student is None else ((), None)
+    shape = n_outputs, recipe.head_kind, places, recipe.dropout, pruning, train.problem
+    model = load_hf(fit.source, *shape, mean, keep_classifier=keep)
+    if _is_ours(fit.source) and read_manifest(fit.source).int8:
+        simulate_int8(model)
+    return model
+
+
+def _known_of(source: Path, train: Dataset | Questions) -> dict[str, Any]:
+    """How accurate the plain model was that `source` is made of, where it was trained and judged on the same rows."""
+    before = read_manifest(source).training if _is_ours(source) else {}
+    same = before.get("data", {}).get("digest") == train.digest
+    return {REFERENCE: before[REFERENCE]} if same and REFERENCE in before else {}
+
+
+def _texts_digest(rows: Dataset | Questions) -> str:
+    """Of all texts, to the letter and in their order: unlike the rows' own digest, which knows what is alike."""
+    second = rows.contexts if isinstance(rows, Questions) else rows.pairs
+    return hashlib.blake2b(repr((rows.texts, second)).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
 
 
 def _seen_rows(source: Path, train: Dataset | Questions, select: Dataset | Questions) -> np.ndarray:
@@ -225,7 +249,7 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset | Questions, max_le
         max_length=max_length,
         head_kind=model.head_kind,
         head_layers=model.head_layers if done & HEAD_STAGES else (),
-        int8="int8" in done,
+        int8=any(isinstance(part, Int8Linear) for part in model.modules()),
         pruning=fit.recipe.pruning if pruned else None,
         fingerprint="",  # `save_model` takes it from the files
         training={
@@ -239,11 +263,12 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset | Questions, max_le
 
 def _identity(fit: Fit, train: Dataset | Questions, select: Dataset | Questions) -> dict[str, Any]:
     """Whatever the result depends on, as JSON values."""
+    student = None if fit.recipe.student is None else fit.recipe.student.checkpoint
     return {
-        # A teacher that was trained again in the same place is another.
-        "model": [str(fit.source.resolve()), read_manifest(fit.source).fingerprint if _is_ours(fit.source) else None],
+        "model": identity_of(fit.source),
         "recipe": dataclasses.asdict(fit.recipe),
-        "data": [train.digest, select.digest],
+        "student": None if student is None else identity_of(local_folder(student)),
+        "data": [_texts_digest(train), train.digest, _texts_digest(select), select.digest],
         "label range": None if fit.label_range is None else list(fit.label_range),
         "processes": PartialState().num_processes,
         "mixed precision": fit.mixed_precision,

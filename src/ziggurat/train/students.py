@@ -32,9 +32,9 @@ def make_student(teacher: AdaptiveModel, recipe: Recipe) -> AdaptiveModel:
     if recipe.student.checkpoint is not None:
         folder = local_folder(recipe.student.checkpoint)
         start = float(teacher.classifier.classes.bias.detach()[0]) if teacher.problem is Problem.REGRESSION else 0.0
-        return load_hf(
-            folder, teacher.n_classes, recipe.head_kind, places, recipe.dropout, recipe.pruning, teacher.problem, start
-        )
+        shape = teacher.n_classes, recipe.head_kind, places, recipe.dropout, recipe.pruning, teacher.problem
+        # Whatever it was fine-tuned to answer, its classes are not known to be the teacher's.
+        return load_hf(folder, *shape, start, keep_classifier=teacher.problem is Problem.QUESTION_ANSWERING)
     student = AdaptiveModel(spec, teacher.n_classes, recipe.head_kind, places, recipe.pruning, teacher.problem)
     layers = starting_layers(recipe.student.start, spec.layers, teacher.spec.layers)
     student.load_state_dict(starting_weights(teacher, spec, layers), strict=False)

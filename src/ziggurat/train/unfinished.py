@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +10,22 @@ from typing import Any
 
 from accelerate import PartialState
 
+from ziggurat.encoder.folder import CONFIG, MANIFEST, WEIGHTS, read_manifest
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 
 _IDENTITY = "run.json"
+
+
+def identity_of(source: Path) -> list[str]:
+    """Which model that is: its folder and what is in it, for one that was trained anew in the same place is another."""
+    if (source / MANIFEST).exists():
+        return [str(source.resolve()), read_manifest(source).fingerprint]
+    digest = hashlib.sha256((source / CONFIG).read_bytes() if (source / CONFIG).exists() else b"")
+    if (source / WEIGHTS).exists():
+        with (source / WEIGHTS).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return [str(source.resolve()), digest.hexdigest()]
 
 
 def refuse_other_run(folder: Path, identity: Mapping[str, Any]) -> None:

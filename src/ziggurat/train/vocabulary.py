@@ -24,7 +24,9 @@ def start_vocabulary(model: AdaptiveModel, rows: Examples, device: torch.device)
     pruning = model.pruning
     model.to(device).eval().requires_grad_(False)
     held, seen, first, last = (np.zeros(model.spec.vocabulary) for _ in range(4))
-    tokens = rows.encoded.tokens[:_ROWS]
+    n = len(rows.encoded.tokens)
+    looked_at = np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64)  # all over the file, which may be sorted by label
+    tokens = [rows.encoded.tokens[row] for row in looked_at]
     for start in range(0, len(tokens), _BATCH):
         batch = pack(tokens[start : start + _BATCH])
         ids = batch.states[:, 0]

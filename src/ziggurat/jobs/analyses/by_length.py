@@ -49,7 +49,7 @@ def lengths(
     check_edges(edges)
     rows: list[dict[str, Any]] = []
     notes = []
-    for subject in request.of_any_problem(partial(refuse_small, command="report lengths")):
+    for subject in request.of_any_problem(partial(refuse_small, command="report lengths"), exits.refuse_without):
         groups = buckets(subject.lengths, edges)
         mine = _grouped(subject, subject.settings(exits), groups, "bucket", bucket_names(edges))
         if timed_texts is not None:
@@ -74,7 +74,7 @@ def quantiles(request: Request, shares: Sequence[float] = QUARTILES, exits: Exit
         raise UserError("--quantiles: must rise between 0 and 1, such as 0.25,0.5,0.75")
     rows: list[dict[str, Any]] = []
     notes = []
-    for subject in request.of_any_problem(partial(refuse_small, command="report quantiles")):
+    for subject in request.of_any_problem(partial(refuse_small, command="report quantiles"), exits.refuse_without):
         edges = np.quantile(subject.lengths, shares)
         groups = buckets(subject.lengths, edges.tolist())
         rows += _grouped(subject, subject.settings(exits), groups, "quantile", quantile_names(shares))

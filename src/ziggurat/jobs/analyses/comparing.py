@@ -70,6 +70,8 @@ def _candidates(subject: Subject, n_thresholds: int) -> list[Candidate]:
     found = [Candidate(subject, FULL_DEPTH, never)]
     if tokens is not None:
         found.append(Candidate(subject, PRUNING, replace(never, tokens=tokens)))
+    if subject.n_rungs == 1 and tokens is None:
+        return found  # all that it could do is the same
     for point in classifier.manifest.operating_points:
         found.append(Candidate(subject, f"point {point.name}", classifier.rule_of(point)))
     tried = candidate_thresholds(subject.every_rung(tokens).logits, "entropy")

@@ -121,7 +121,7 @@ def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = 
     """Tokens left behind each layer by input length, mean and quartiles (LTP Figure 4.6)."""
     check_edges(edges)
     rows, notes, panels = [], [], []
-    for subject in request.subjects(*_one_encoder("trajectories")):
+    for subject in request.subjects(*_one_encoder("trajectories"), exits.refuse_without):
         for setting, rule in subject.settings(exits).items():
             if setting == FULL_DEPTH:
                 continue
@@ -145,7 +145,7 @@ def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = 
 def correctness(request: Request, exits: Exits = Exits()) -> dict[str, Any]:
     """How much of a text was kept where the answer is right, and where it is wrong (LTP Figure 4.7)."""
     rows, notes, panels = [], [], []
-    for subject in request.subjects(*_one_encoder("correctness")):
+    for subject in request.subjects(*_one_encoder("correctness"), exits.refuse_without):
         found = subject.settings(exits)
         if PRUNING not in found:
             raise UserError(f"{subject.model}: prunes no tokens; give a model that was trained with pruning")

@@ -26,11 +26,13 @@ from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.jobs.questions.subject import QuestionSubject, question_subject
 from ziggurat.jobs.refusals import refuse_but_classes
 from ziggurat.report.analyses import Measured
-from ziggurat.report.columns import filled
+from ziggurat.report.columns import COLUMNS, PART_COLUMNS, filled
 from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
 from ziggurat.report.problem_metrics import METRICS
 from ziggurat.report.tables import csv_text, markdown
 from ziggurat.types import Problem
+
+SUFFIXES = (".md", ".csv", ".png", ".svg")  # of a report's files
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +137,13 @@ class Request:
         if doubled := [name for name in names if names.count(name) > 1]:
             raise UserError(f"two models are called {doubled[0]!r}; tell them apart with --name, one for each")
         require_matplotlib()
-        require_target(self.out / "table")
+        self._refuse_targets()
         for refuse in refusals:
             for model in self.models:
                 refuse(model)
+        for model in self.models[1:]:  # before the first is measured, not after it
+            if not answers_questions(model):
+                rows_to_measure(self.options.open(model), self.source, self.columns)
         for model, name in zip(self.models, names, strict=True):
             if answers_questions(model):
                 yield question_subject(name, model, self.source, self.options, self.progress)
@@ -147,6 +152,12 @@ class Request:
             rows = rows_to_measure(classifier, self.source, self.columns)
             encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
             yield Subject(name, model, classifier, rows, encoded, self.options.batch_size, self.progress)
+
+    def _refuse_targets(self) -> None:
+        """UserError where a report's file could not be written, or would take the place of what is read."""
+        for kind in (*COLUMNS, *PART_COLUMNS):
+            for suffix in SUFFIXES:
+                require_target(self.out / f"{kind}{suffix}", self.source, *self.models)
 
     @property
     def data(self) -> str:

@@ -8,11 +8,14 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from ziggurat.encoder.folder import read_manifest
+from ziggurat.encoder.hub import local_folder
 from ziggurat.engine import rules
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.rules import ExitRule
 from ziggurat.jobs.opening import exit_rule
 from ziggurat.policies.prune import TokenRule
+from ziggurat.types import FULL
 
 T = TypeVar("T")
 FULL_DEPTH, EXITS, PRUNING, BOTH = "full depth", "exits", "pruning", "exits and pruning"
@@ -32,6 +35,11 @@ class Exits:
         if self.threshold is None:
             return f"at {self.operating_point}"
         return f"{self.score or 'threshold'} {self.threshold:g}"
+
+    def refuse_without(self, model: str) -> None:
+        """UserError for a model that does not have the operating point: before another one is measured."""
+        if self.threshold is None and self.operating_point != FULL and not self.operating_point.endswith(".json"):
+            read_manifest(local_folder(model)).operating_point(self.operating_point)
 
 
 class Passes(Generic[T]):

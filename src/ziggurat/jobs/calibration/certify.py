@@ -139,11 +139,12 @@ def _opened_reference(model: str, classifier: AdaptiveClassifier, options: Model
 
 
 def _write(model: str, classifier: Model, chosen: Sequence[Chosen]) -> None:
-    """The points into the folder's manifest, in the place of those of the same name."""
-    made = {one.name: one.point for one in chosen if one.point is not None}
+    """The points into the folder's manifest, in the place of those of the same name, which also go where none is."""
+    made = {one.name: one.point for one in chosen}
     manifest = classifier.manifest
-    kept = [made.pop(point.name, point) for point in manifest.operating_points]
-    write_manifest(replace(manifest, operating_points=(*kept, *made.values())), local_folder(model))
+    found = [made.pop(point.name, point) for point in manifest.operating_points]
+    points = tuple(point for point in (*found, *made.values()) if point is not None)
+    write_manifest(replace(manifest, operating_points=points), local_folder(model))
 
 
 def _summary(

@@ -39,6 +39,8 @@ class Promise:
                 raise UserError(f"drop {target:g} of {name!r}: must be more than 0 and less than 1; 0.01 is one point")
             if name == FULL:
                 raise UserError(f"operating point {FULL!r}: the name of full depth is taken; choose another")
+            if name.endswith(".json"):  # as an option that would be a file
+                raise UserError(f"operating point {name!r}: a name may not end in .json; leave that out")
         if not 0 < self.confidence < 1:
             raise UserError(f"confidence {self.confidence:g}: must be between 0 and 1, such as 0.95")
 

@@ -83,6 +83,8 @@ def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns:
         return CalibrationRows(_shuffled(everything.take(chose)), fresh, int(seen.sum()) - len(chose), overlap=overlap)
     groups = fresh.group_hashes  # what shares text with a row that ordered the path may not certify it
     ordering = groups % _ORDERING == 0
+    if not ordering.any():  # a cascade's learned score was fitted to all of those, of the same rows
+        ordering = groups // _ORDERING % _ORDERING == 0
     if ordering.sum() > MOST_ORDERING:
         ordering &= groups <= np.sort(groups[ordering])[MOST_ORDERING - 1]
     if ordering.all() or not ordering.any():

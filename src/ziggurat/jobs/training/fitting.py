@@ -16,10 +16,10 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.squad import Questions
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import STDLIB_FRACTIONS, Dataset, Fractions, Role, load, split_roles
-from ziggurat.encoder.folder import LABEL_RANGE, PRUNED, REFERENCE, Manifest, read_manifest, write_manifest
+from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, PRUNED, REFERENCE, Manifest, read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.files import refuse_full_folder
+from ziggurat.files import put, refuse_full_folder
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.questions.choosing import add_question_points, plain_f1
 from ziggurat.jobs.refusals import refuse_other_problem
@@ -69,8 +69,10 @@ def read_roles(
 
 
 def shared_like(recipe: Recipe, teacher: Path, options: TrainOptions) -> Recipe:
-    """The recipe with the teacher's shares of rows, so that what it never saw stays unseen; --certify goes first."""
-    theirs = read_manifest(teacher).training.get("recipe")
+    """The recipe with the shares of rows of a folder of ours, so that what it never saw stays unseen; --certify goes
+    first.
+    """
+    theirs = read_manifest(teacher).training.get("recipe") if (teacher / MANIFEST).is_file() else None
     if not isinstance(theirs, Mapping):
         return recipe
     certify = float(theirs["certify"]) if options.certify is None else options.certify
@@ -86,7 +88,7 @@ def fit_roles(
     from ziggurat.train.pipeline import STAGES_FOLDER, Fit, fit_folder
 
     train_rows, select_rows = roles[Role.TRAIN], roles[Role.SELECT]
-    _refuse_early(recipe, select_rows, options)
+    refuse_early(recipe, select_rows, options)
     work = out.with_name(out.name + ".training")
     made = work / "model"
     stages = out.with_name(out.name + ".stages")
@@ -119,14 +121,7 @@ def require_training(recipe: Recipe) -> None:
         raise UserError(f"training needs {error.name}; pip install 'ziggurat[train]'") from None
 
 
-def put(made: Path, out: Path) -> None:
-    """Moves a finished folder to its place, which may be an empty folder."""
-    if out.is_dir():
-        out.rmdir()
-    made.replace(out)
-
-
-def _refuse_early(recipe: Recipe, select: Dataset | Questions, options: TrainOptions) -> None:
+def refuse_early(recipe: Recipe, select: Dataset | Questions, options: TrainOptions) -> None:
     """UserError for what would otherwise be noticed when training is over and its operating points are chosen."""
     refuse_other_problem(recipe, select.problem)
     if options.label_range is not None and select.problem is not Problem.REGRESSION:

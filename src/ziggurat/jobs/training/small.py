@@ -21,6 +21,7 @@ from ziggurat.encoder.small import SmallTier, save_small
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
+from ziggurat.files import whole_folder
 from ziggurat.jobs.training.choosing import with_operating_points
 from ziggurat.jobs.training.fitting import TrainOptions
 from ziggurat.recipe import AugmentConfig, Recipe
@@ -84,9 +85,10 @@ def train_small(
         training=training,
         kind=recipe.small.kind,
     )
-    save_small(tier, manifest, np.unique(np.concatenate(seen)), source, out)
-    manifest = with_operating_points(AdaptiveClassifier.from_pretrained(out), select, recipe, progress=False)
-    write_manifest(manifest, out)
+    with whole_folder(out) as made:
+        save_small(tier, manifest, np.unique(np.concatenate(seen)), source, made)
+        manifest = with_operating_points(AdaptiveClassifier.from_pretrained(made), select, recipe, progress=False)
+        write_manifest(manifest, made)
     return manifest
 
 

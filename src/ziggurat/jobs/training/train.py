@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ziggurat.data.tasks import Role
+from ziggurat.data.tasks import Dataset, Role
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.encoder.finetuned import answers_of, has_classifier
+from ziggurat.encoder.finetuned import answers_of, has_classifier, known_names, names_same
 from ziggurat.encoder.folder import check_fingerprint, read_manifest
 from ziggurat.encoder.hub import local_folder, packaged_encoder
 from ziggurat.errors import UserError
-from ziggurat.files import refuse_full_folder
+from ziggurat.files import put, refuse_full_folder
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.questions.rows import asks_questions, has_spans, question_recipe, question_roles, require_spans
 from ziggurat.jobs.refusals import refuse_other_problem
@@ -23,8 +23,8 @@ from ziggurat.jobs.training.fitting import (
     TrainOptions,
     add_operating_points,
     fit_roles,
-    put,
     read_roles,
+    refuse_early,
     require_training,
     shared_like,
     summary,
@@ -72,15 +72,24 @@ def train_classifier(
     refuse_untaught(recipe)
     backbone = packaged_encoder() if model is None else local_folder(model)
     refuse_random_answers(recipe, backbone, has_classifier)
+    recipe = shared_like(recipe, backbone, options)
     if recipe.tiers:
         return _make_cascade(source, recipe, backbone, out, options)
     return fit_roles(backbone, recipe, _rows_for(backbone, source, recipe, options), out, options)
 
 
 def _rows_for(backbone: Path, source: str, recipe: Recipe, options: TrainOptions) -> Roles:
-    """Rows in their roles, labelled as the backbone's classifier names its classes where a stage learns from that."""
+    """Rows in their roles, with classes in the order in which the backbone's classifier, if it has one, has them.
+
+    Where a stage learns from its answers no row may have another class; else the classifier of others starts fresh.
+    """
     if stage_of_answers(recipe) is None:
-        return read_roles(source, recipe, options.columns, problem=options.problem)
+        roles = read_roles(source, recipe, options.columns, problem=options.problem)
+        names, problem = roles[Role.TRAIN].label_names, roles[Role.TRAIN].problem
+        known = known_names(backbone)
+        if known is None or names_same(known, names) or sorted(map(str, known)) != sorted(map(str, names)):
+            return roles
+        return read_roles(source, recipe, options.columns, known, problem)
     roles = read_roles(source, recipe, options.columns, *answers_of(backbone, options.problem))
     for rows in roles.values():
         refuse_unlabelled(rows, recipe)
@@ -102,6 +111,10 @@ def _taught_rows(
     if model is not None:
         raise UserError("--model and --teacher: a student starts from its teacher; leave --model out")
     manifest = read_manifest(folder)
+    if manifest.answers_spans:
+        raise UserError(
+            f"{teacher}: answers questions with spans of a text, which no student learns yet; train it alone"
+        )
     refuse_other_problem(recipe, Problem(manifest.problem_type))
     recipe = shared_like(recipe, folder, options)
     check_fingerprint(folder, manifest)
@@ -138,6 +151,7 @@ def adapt_classifier(
         require_spans(folder)
         return _answer_questions(folder, source, recipe, out, options)
     names, problem = answers_of(folder, options.problem)
+    recipe = shared_like(recipe, folder, options)
     return fit_roles(folder, recipe, read_roles(source, recipe, options.columns, names, problem), out, options)
 
 
@@ -175,6 +189,7 @@ def _make_small(
     else:
         recipe, roles = _taught_rows(str(teacher), folder, source, recipe, model, options)
         tokenizer = folder
+    refuse_early(recipe, roles[Role.SELECT], options)
     return summary(train_small(tokenizer, recipe, roles, out, folder, options), roles, out)
 
 
@@ -188,15 +203,14 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     if options.keep_stages:
         refuse_full_folder(stages)
     require_training(recipe)
-    from ziggurat.train.unfinished import claim, refuse_other_run
+    from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
 
     roles = _rows_for(backbone, source, recipe, options)
     refuse_other_problem(recipe, roles[Role.TRAIN].problem)
-    for name in recipe.tiers:
-        load_recipe(name)  # before the large model trains, not after it
+    _refuse_tiers(recipe, roles[Role.SELECT], options)
     alone = replace(recipe, tiers=())  # other first tiers may take what is there of the last one
     digests = [rows.digest for rows in roles.values()]
-    identity = {"model": str(backbone.resolve()), "recipe": asdict(alone), "data": digests}
+    identity = {"model": identity_of(backbone), "recipe": asdict(alone), "data": digests}
     refuse_other_run(parts, identity)
     if not last.exists():
         fit_roles(backbone, alone, roles, last, options)
@@ -216,3 +230,10 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
         put(last.with_name("last.stages"), stages)
     shutil.rmtree(parts)
     return summary(manifest, roles, out)
+
+
+def _refuse_tiers(recipe: Recipe, select: Dataset, options: TrainOptions) -> None:
+    """UserError for a first tier that could not be made: before the large model trains, not after it."""
+    for name in recipe.tiers:
+        tier = load_recipe(name)
+        refuse_early(tier if tier.small is not None else with_teacher(tier), select, options)
