@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ziggurat.errors import UserError
-from ziggurat.files import changed_folder, refuse_full_folder, require_target, whole_file, whole_folder
+from ziggurat.files import changed_folder, put, refuse_full_folder, require_target, whole_file, whole_folder
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions are POSIX's")
 
@@ -179,7 +179,11 @@ def test_a_target_that_cannot_be_is_known_before_the_work(tmp_path):
     data.write_text("{}")
     require_target(tmp_path / "new" / "folder" / "out.jsonl", data)
     require_target(data, "hf:some/rows@train")
-    for target, says in ((data, "is what is read"), (tmp_path, "choose another name"), (data / "out", "part of the path")):
+    for target, says in (
+        (data, "is what is read"),
+        (tmp_path, "choose another name"),
+        (data / "out", "part of the path"),
+    ):
         with pytest.raises(UserError, match=says):
             require_target(target, data)
     assert names(tmp_path) == ["rows.jsonl"]
@@ -194,6 +198,21 @@ def test_a_file_of_a_folder_that_is_read_is_no_target_and_a_page_beside_it_is(tm
         require_target(folder / "ziggurat.json", None, folder)
     require_target(folder / "report.html", tmp_path / "rows.jsonl", folder)
     require_target(folder / "new.json", folder)
+
+
+def test_a_folder_that_cannot_be_replaced_is_filled(tmp_path, monkeypatch):
+    """As a mounted volume."""
+    made, out = tmp_path / "made", tmp_path / "out"
+    made.mkdir()
+    out.mkdir()
+    (made / "a").write_text("1")
+
+    def busy(_):
+        raise OSError(errno.EBUSY, "busy")
+
+    monkeypatch.setattr(Path, "rmdir", lambda path: busy(path) if path == out else os.rmdir(path))
+    put(made, out)
+    assert names(tmp_path) == ["out"] and (out / "a").read_text() == "1"
 
 
 def test_a_folder_is_changed_as_a_whole_or_stays_as_it_was(tmp_path):

@@ -139,8 +139,9 @@ def test_claim_19_a_models_fastbert_head_has_its_presets_shapes(tiny_model):
 @pytest.mark.parametrize("kind", HEADS)
 def test_claim_22_no_two_layers_or_heads_share_a_weight(make_model, kind):
     model = make_model(kind)
-    parameters = list(model.parameters())
+    parameters = [parameter for _, parameter in model.named_parameters(remove_duplicate=False)]
     assert len({parameter.untyped_storage().data_ptr() for parameter in parameters}) == len(parameters) > 60
+    assert len({id(model.head_at(layer)) for layer in (1, 2, 3)}) == 3
     before = [tensor.clone() for tensor in model.head_at(2).state_dict().values()]
     with torch.no_grad():
         for parameter in model.head_at(1).parameters():

@@ -151,7 +151,12 @@ def test_claim_6_order_and_batch_mates_change_nothing(tiny_model_once, texts, ru
     with torch.no_grad():
         together = torch.stack(tiny_model_once(pack(tokens), rule))
         shuffled = torch.stack(tiny_model_once(pack([tokens[i] for i in order]), rule))
+        states = tiny_model_once.embed(pack(tokens))
+        for layer in range(1, 5):
+            states = tiny_model_once.layer(layer, states, rule)
     assert torch.allclose(together[:, order], shuffled, atol=1e-5)
+    for first, stop in itertools.pairwise(states.cu_seqlens.tolist()):  # what is left of a text keeps its order
+        assert (np.diff(states.positions[first:stop]) > 0).all()
 
 
 @pytest.fixture(scope="module")

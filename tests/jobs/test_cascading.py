@@ -28,6 +28,7 @@ from ziggurat.jobs.explanation import explain
 from ziggurat.jobs.information import info
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.prediction import predict
+from ziggurat.jobs.training import small
 from ziggurat.jobs.training import train as train_job
 from ziggurat.jobs.training.cascade import build_cascade
 from ziggurat.jobs.training.fitting import TrainOptions
@@ -191,6 +192,9 @@ def test_a_cascade_goes_on_with_its_own_last_tier_and_with_no_other(
     recipe.write_text('tiers = ["nope"]\n' + tiny_recipe.read_text())
     with pytest.raises(UserError, match="'nope'"):  # and nothing was trained before that was found out
         train_classifier(str(rows_file), out, str(recipe), str(tiny_checkpoint), QUIET)
+    recipe.write_text('tiers = ["early-exit"]\n' + tiny_recipe.read_text())
+    with pytest.raises(UserError, match="makes no student"):
+        train_classifier(str(rows_file), out, str(recipe), str(tiny_checkpoint), QUIET)
     assert not (tmp_path / "out.tiers").exists()
 
     recipe.write_text('tiers = ["static"]\n' + tiny_recipe.read_text())
@@ -210,7 +214,45 @@ def test_a_cascade_goes_on_with_its_own_last_tier_and_with_no_other(
     assert out.exists()
 
 
-def interrupted(*_):
+def test_rows_whose_third_fitted_a_cascades_score_still_certify_it(taught, teacher, tmp_path, monkeypatch):
+    """README's own sequence: the same file for `cascade --data` and for `calibrate`."""
+    rng = np.random.default_rng(0)
+    words = ["bat", "kin", "lot", "mur", "nesh", "polm", "rass"]
+    rows = tmp_path / "fresh.jsonl"
+    texts = [" ".join(rng.choice(words, 12)) for _ in range(600)]
+    rows.write_text("".join(json.dumps({"text": text, "label": "river"}) + "\n" for text in texts))
+    out = tmp_path / "cascade"
+    built = build_cascade([str(taught[0]), str(teacher)], out, str(rows), options=ENGINE)
+    promise = Promise({"loose": 0.5}, criterion="agreement")
+    found = calibrate_classifier(str(out), str(rows), promise, options=ENGINE)["rows"]
+    assert built["rows_fitted"] + found["order"] + found["certify"] == 600
+    assert min(built["rows_fitted"], found["order"]) > 100 and found["certify"] > 200
+
+
+def test_a_small_model_is_there_with_its_points_or_not_at_all(rows_file, teacher, unlabelled, tmp_path, monkeypatch):
+    recipe, out = tmp_path / "small.toml", tmp_path / "out"
+    for setting, data, says in (
+        ('exit_score = "entropi"', rows_file, "'entropi'"),
+        ("temperatures = true", unlabelled, "temperatures are fitted to labels"),
+    ):
+        recipe.write_text(f'name = "s"\ndescription = "d"\n{setting}\n[small]\nkind = "static"\n')
+        with pytest.raises(UserError, match=says):
+            train_classifier(str(data), out, str(recipe), None, QUIET, str(teacher))
+    monkeypatch.setattr(small, "with_operating_points", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_classifier(str(rows_file), out, "static", None, QUIET, str(teacher))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["small.toml", unlabelled.name])
+
+
+@pytest.fixture
+def unlabelled(rows_file, tmp_path):
+    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    path = tmp_path / "unlabelled.jsonl"
+    path.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows))
+    return path
+
+
+def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 

@@ -28,6 +28,7 @@ from ziggurat.jobs.calibration.runs import seen
 from ziggurat.jobs.calibration.time import PredictedTime, ProfiledCost
 from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.opening import ModelOptions
+from ziggurat.types import OperatingPoint
 
 ENGINE = ModelOptions("cpu", engine="torch")
 LOOSE = Promise({"loose": 0.5}, criterion="agreement")  # what even a random model keeps
@@ -144,10 +145,18 @@ def test_a_cap_on_layers_is_part_of_the_promise(row_by_row, rows_file):
     outcomes = classifier.run(classifier.encode(load(str(rows_file)).texts), classifier.rule_of("capped"))
     assert outcomes.rungs.max() <= 1
     impossible = replace(promise, targets={"impossible": 0.05})
+    write_manifest(with_point(read_manifest(folder), "impossible"), folder)  # of an earlier promise
     [entry] = calibrate_classifier(str(folder), str(rows_file), impossible, options=ENGINE)["points"]
     assert entry["point"] is None and entry["note"]
+    assert "impossible" not in {point.name for point in read_manifest(folder).operating_points}
     with pytest.raises(UserError, match="after layer 1"):
         calibrate_classifier(str(folder), str(rows_file), replace(promise, max_layers=0), options=ENGINE)
+
+
+def with_point(manifest, name):
+    """The manifest with another point, that never leaves."""
+    point = OperatingPoint(name, "entropy", (None,) * len(manifest.head_layers), manifest.fingerprint)
+    return replace(manifest, operating_points=(*manifest.operating_points, point))
 
 
 def test_losses_may_be_counted_from_another_model(folder, make_folder, rows_file):
@@ -224,6 +233,11 @@ def test_a_drop_must_be_a_share(wrong):
 def test_confidence_must_be_a_share(confidence):
     with pytest.raises(UserError, match="between 0 and 1"):
         Promise(confidence=confidence)
+
+
+def test_a_name_that_would_be_a_file_is_no_name_for_a_point():
+    with pytest.raises(UserError, match=r"may not end in \.json"):
+        Promise({"p.json": 0.01})
 
 
 def test_full_is_no_name_for_a_point():

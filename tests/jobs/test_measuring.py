@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from ziggurat import native
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
@@ -17,6 +18,7 @@ from ziggurat.jobs.evaluation import evaluate
 from ziggurat.jobs.information import info
 from ziggurat.jobs.opening import ModelOptions, sample
 from ziggurat.jobs.prediction import predict
+from ziggurat.recipe import PruningConfig
 from ziggurat.report.rows import read_rows_file
 from ziggurat.types import OperatingPoint
 
@@ -55,6 +57,19 @@ def test_flops_ratio_is_full_over_spent(evaluation, model_folder, rows_file):
 
 def test_without_int8_bit_operations_fall_as_flops_do(evaluation):
     assert evaluation["bops_ratio"] == pytest.approx(evaluation["flops_ratio"])
+
+
+def test_a_guess_costs_bit_operations_as_it_costs_flops(make_folder, rows_file):
+    folder = make_folder(pruning=PruningConfig(final=1.0, score="predicted"))
+    result = evaluate(str(folder), str(rows_file), threshold=0.0, options=CPU, timed_texts=8)
+    assert result["bops_ratio"] == pytest.approx(result["flops_ratio"])
+
+
+@pytest.mark.skipif(bool(native.why_missing()), reason="no compiled engine")
+def test_a_model_that_is_run_in_int8_is_charged_so(model_folder, rows_file):
+    options = dataclasses.replace(CPU, dtype="int8")
+    result = evaluate(str(model_folder), str(rows_file), "full", options=options, timed_texts=8)
+    assert 2.5 < result["bops_ratio"] < 4.0
 
 
 def test_in_int8_a_full_model_costs_a_little_more_than_a_quarter(make_folder, rows_file):
@@ -194,6 +209,13 @@ def test_the_figure_is_drawn_with_all_controls(model_folder, rows_file, tmp_path
     assert all(label in text for label in ("adaptive", "random exit", "oracle exit", "fixed depth", "full model"))
 
 
+def test_a_model_without_exits_has_a_figure_too(make_folder, rows_file, tmp_path):
+    plain = make_folder(head_layers=())
+    _, svg = draw(str(plain), str(rows_file), tmp_path / "figure", options=CPU, timed_texts=6, repeats=1)
+    text = svg.read_text()
+    assert "full model" in text and "adaptive" not in text
+
+
 def test_predict_writes_one_answer_per_row_in_order(model_folder, rows_file, tmp_path):
     out = tmp_path / "answers.jsonl"
     answers = predict(str(model_folder), source=str(rows_file), options=CPU, out=out)
@@ -209,6 +231,15 @@ def test_predict_does_not_write_over_what_it_reads(model_folder, rows_file, tmp_
     with pytest.raises(UserError, match="is what is read"):
         predict(str(model_folder), source=str(rows), options=CPU, out=rows)
     assert rows.read_bytes() == rows_file.read_bytes()
+
+
+def test_answers_and_a_monitors_state_are_two_files(model_folder, rows_file, tmp_path):
+    both = tmp_path / "both.jsonl"
+    with pytest.raises(UserError, match="--out and --watch name the same file"):
+        predict(str(model_folder), source=str(rows_file), options=CPU, out=both, watch=both)
+    with pytest.raises(UserError, match="is what is read"):
+        predict(str(model_folder), source=str(rows_file), options=CPU, watch=rows_file)
+    assert not both.exists()
 
 
 def test_predict_refuses_a_name_that_would_lie_and_a_score_that_nothing_reads(model_folder, rows_file, tmp_path):

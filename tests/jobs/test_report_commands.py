@@ -12,13 +12,15 @@ from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.rules import never, shared
 from ziggurat.errors import UserError
+from ziggurat.jobs.analyses import by_length, comparing
 from ziggurat.jobs.analyses.by_length import lengths, quantiles
 from ziggurat.jobs.analyses.comparing import methods
 from ziggurat.jobs.analyses.papers import correctness, grid, joint_sweep, thresholds, trajectories
 from ziggurat.jobs.analyses.reporting import Request
 from ziggurat.jobs.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
 from ziggurat.jobs.evaluation import evaluate
-from ziggurat.jobs.opening import ModelOptions
+from ziggurat.jobs.opening import ModelOptions, sample
+from ziggurat.report.measure import Timing
 
 EDGES = (5, 9)
 AT = Exits(threshold=0.6)
@@ -93,6 +95,41 @@ def test_claim_26_each_bucket_of_length_reports_what_running_it_gives(subject, r
         assert row["full_accuracy"] == (full.predictions == subject.rows.classes)[here].mean()
         assert row["flops_ratio"] == pytest.approx(whole[here].sum() / flops[here].sum())
     assert {row["flops_ratio"] for row in result["rows"] if row["setting"] == FULL_DEPTH} == {1.0}
+
+
+class ScriptedClock:
+    """Stands in for `interleave`: keeps what would have been timed; the k-th call of a run takes k + 1 seconds."""
+
+    def __init__(self):
+        self.runs = []
+
+    def __call__(self, calls, repeats, progress=None):
+        self.runs.append(calls)
+        return {name: Timing((k + 1.0,) * repeats) for k, name in enumerate(calls)}
+
+
+def timed(call):
+    """The texts, as the ids of their tokens, and the rule of a call that would have been timed."""
+    encoded, rule, _ = call.args
+    return [tokens.tolist() for tokens in encoded.tokens], rule
+
+
+def test_claim_26_what_is_timed_is_each_setting_on_texts_of_its_bucket(subject, request_of, pruned_folder, monkeypatch):
+    clock = ScriptedClock()
+    monkeypatch.setattr(by_length, "interleave", clock)
+    result = lengths(request_of(pruned_folder), EDGES, AT, timed_texts=4, repeats=2)
+    size = subject.encoded.lengths
+    members = [np.flatnonzero(chosen) for chosen in (size <= 5, (size > 5) & (size <= 9), size > 9)]
+    for bucket, (name, mine) in enumerate(zip(["1-5", "6-9", "> 9"], members, strict=True)):
+        texts = [subject.encoded.tokens[row].tolist() for row in mine[sample(len(mine), 4)]]
+        for place, (setting, call) in enumerate(clock.runs[bucket].items()):
+            found, rule = timed(call)
+            wanted = rule_at(subject, setting)
+            assert found == texts and np.array_equal(rule.thresholds, wanted.thresholds, equal_nan=True)
+            assert (rule.tokens is None) == (wanted.tokens is None)
+            [row] = [row for row in result["rows"] if (row["bucket"], row["setting"]) == (name, setting)]
+            assert row["milliseconds_per_text"] == 1e3 * (place + 1) / len(texts)
+            assert row["time_ratio"] == row["time_ratio_low"] == row["time_ratio_high"] == 1 / (place + 1)
 
 
 def test_claim_26_times_are_of_each_bucket_beside_its_own_full_depth(request_of, pruned_folder):
@@ -243,6 +280,48 @@ def test_methods_have_each_models_curve_points_and_full_depth(request_of, pruned
             assert row["time_ratio"] == row["flops_ratio"] == 1.0
     svg = Path(result["files"][-1]).read_text()
     assert all(text in svg for text in ("model 0", "model 1", "measured time per text", "GFLOPs per text"))
+
+
+def test_methods_time_each_setting_of_each_model_beside_its_own_full_depth(
+    request_of, pruned_folder, model_folder, monkeypatch
+):
+    clock = ScriptedClock()
+    monkeypatch.setattr(comparing, "interleave", clock)
+    result = methods(request_of(pruned_folder, model_folder), n_thresholds=2, timed_texts=5, repeats=2)
+    [calls] = clock.runs
+    assert len(calls) == len(result["rows"])
+    seconds = {row: place + 1.0 for place, row in enumerate(map(id, result["rows"]))}
+    for row, call in zip(result["rows"], calls.values(), strict=True):
+        texts, rule = timed(call)
+        [own] = [one for one in result["rows"] if (one["model"], one["setting"]) == (row["model"], FULL_DEPTH)]
+        assert len(texts) == 5 and row["milliseconds_per_text"] == 1e3 * seconds[id(row)] / 5
+        assert row["time_ratio"] == seconds[id(own)] / seconds[id(row)]
+        assert any(rule.asked[:-1]) == (row["setting"] not in (FULL_DEPTH, PRUNING))
+
+
+def test_a_model_that_can_do_only_one_thing_is_one_point(request_of, static_folder, model_folder):
+    """Else the same work is timed several times, and what runs first in turn pays for cold caches."""
+    rows = methods(request_of(static_folder, model_folder), n_thresholds=2, timed_texts=None)["rows"]
+    assert [row["setting"] for row in rows if row["model"] == "model 0"] == [FULL_DEPTH]
+
+
+def test_a_report_does_not_take_the_place_of_the_rows_that_it_reads(request_of, pruned_folder, tmp_path):
+    rows = tmp_path / "lengths.csv"
+    rows.write_text("text,label\nbat kin,river\n")
+    before = rows.read_bytes()
+    with pytest.raises(UserError, match=r"lengths\.csv: is what is read"):
+        lengths(request_of(pruned_folder, source=str(rows), out=tmp_path), EDGES, AT)
+    assert rows.read_bytes() == before
+
+
+def test_a_point_that_the_second_model_does_not_have_is_refused_before_the_first_is_measured(
+    request_of, pruned_folder, copied, monkeypatch
+):
+    monkeypatch.setattr(by_length, "_grouped", None)
+    other = copied(pruned_folder)
+    write_manifest(replace(read_manifest(other), operating_points=()), other)
+    with pytest.raises(UserError, match="'balanced' is not in the model"):
+        lengths(request_of(pruned_folder, other), EDGES, Exits("balanced"))
 
 
 def test_methods_points_are_what_eval_says_of_them(request_of, pruned_folder, rows_file):

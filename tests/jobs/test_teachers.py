@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from toy_questions import save_span_folder
 from ziggurat import native
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import fingerprint, read_manifest, trained_rows, write_manifest
@@ -269,3 +270,9 @@ def test_every_stage_of_a_student_can_be_kept(rows_file, tiny_checkpoint, tmp_pa
         for path in (tmp_path / "model.stages").iterdir()
     }
     assert layers == {"1-regular": 4, "2-distil": 2}
+
+
+def test_a_model_of_spans_teaches_no_student(rows_file, make_checkpoint, tmp_path):
+    teacher = save_span_folder(tmp_path / "spans", make_checkpoint)
+    with pytest.raises(UserError, match="which no student learns yet"):
+        train_classifier(str(rows_file), tmp_path / "model", quick("truncated"), None, QUIET, teacher=str(teacher))

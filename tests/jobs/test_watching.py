@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -90,6 +91,30 @@ def test_a_restart_goes_on_where_it_stopped(with_point, many, tmp_path):
     assert again.monitor.state == through.monitor.state
 
 
+def test_a_point_that_is_full_depth_never_differs_from_it(with_point, many):
+    """Computed in other batches numbers may differ in their last digits, which is proof against a bound of 0."""
+    model = with_point(0.0, 1.0)
+    whole = replace(model.point("eager"), thresholds=(None,) * 3)
+    manifest = replace(model.manifest, operating_points=(whole,))
+    model = AdaptiveClassifier([replace(model.tiers[0], manifest=manifest)])
+    watched = WatchedClassifier(model, "eager", share=1.0)
+    watched.predict(many)
+    assert watched.alarms == [] and watched.monitor.state.risk.total == 0 < watched.monitor.state.risk.n
+
+
+def test_numbers_that_differ_in_their_last_digits_are_the_same(with_point, many, monkeypatch):
+    model = with_point(0.0, 1.5)
+    monkeypatch.setattr(type(model.output), "apart", lambda *_: 1e-8)
+    watched = WatchedClassifier(model, "eager", share=1.0)
+    watched.predict(many)
+    assert watched.alarms == [] and watched.monitor.state.risk.total == 0
+
+
+def test_full_depth_promises_nothing_that_could_be_watched(with_point):
+    with pytest.raises(UserError, match="promises nothing that could be watched"):
+        WatchedClassifier(with_point(0.5, 1.5), "full")
+
+
 def test_no_texts_are_no_news(with_point):
     watched = WatchedClassifier(with_point(0.5, 1.5), "eager")
     before = watched.monitor.state
@@ -105,7 +130,9 @@ def test_what_promises_nothing_or_another_state_is_refused(classifier, with_poin
     with pytest.raises(UserError, match="as it is now"):
         WatchedClassifier(with_point(0.4, 1.5), "eager", state=state)
     path = tmp_path / "broken.json"
-    for text in ("{", "[]", '{"watch": 3}'):
+    wrong = json.dumps(state.to_dict() | {"cost": {**state.to_dict()["cost"], "n": "x"}})
+    few = json.dumps(state.to_dict() | {"cost": {**state.to_dict()["cost"], "stakes": [0.5]}})
+    for text in ("{", "[]", '{"watch": 3}', wrong, few):
         path.write_text(text)
         with pytest.raises(UserError, match=r"broken\.json: not the state"):
             read_state(path)

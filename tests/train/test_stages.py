@@ -36,7 +36,11 @@ def test_regular_learns_and_leaves_the_exit_heads_alone(model, train_rows, selec
     assert {name.split(".")[0] for name in changed(before, model)} == {"encoder", "classifier"}
 
 
-def test_claim_21_heads_changes_nothing_but_heads_bit_for_bit(model, train_rows, select_rows, stage, run):
+@pytest.mark.parametrize("kept", [True, False])
+def test_claim_21_heads_changes_nothing_but_heads_bit_for_bit(
+    model, train_rows, select_rows, stage, run, monkeypatch, kept
+):
+    monkeypatch.setattr(stages, "worth_keeping", lambda *_: kept)
     before = weights(model)
     heads(model, train_rows, select_rows, stage, run)
     touched = changed(before, model)
@@ -68,9 +72,11 @@ def test_claim_20_the_teacher_is_in_evaluation_mode(model, train_rows, select_ro
     assert modes and not any(modes)
 
 
+@pytest.mark.parametrize("kept", [True, False])
 def test_claim_21_what_is_frozen_gets_no_gradient_and_no_share_in_clipping(
-    model, train_rows, select_rows, stage, run, monkeypatch
+    model, train_rows, select_rows, stage, run, monkeypatch, kept
 ):
+    monkeypatch.setattr(stages, "worth_keeping", lambda *_: kept)
     clipped, clip = [], torch.nn.utils.clip_grad_norm_
 
     def watched(parameters, *rest, **named):
