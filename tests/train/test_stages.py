@@ -109,6 +109,18 @@ def test_claim_21_each_stages_rate_falls_to_zero_over_its_own_steps(
     assert all(rate == pytest.approx(0, abs=1e-9) for scheduler in schedulers for rate in scheduler.get_last_lr())
 
 
+def test_the_last_state_of_a_stage_is_looked_at(model, train_rows, select_rows, stage, run, monkeypatch):
+    """Where its epochs are no multiple of what is between two looks."""
+    looked_at, evaluate = [], Trainer.evaluate
+    monkeypatch.setattr(
+        Trainer,
+        "evaluate",
+        lambda trainer, *a, **b: looked_at.append(trainer.state.global_step) or evaluate(trainer, *a, **b),
+    )
+    regular(model, train_rows, select_rows, dataclasses.replace(stage, epochs=1.5, evaluations=1), run)
+    assert looked_at == [96 // 8, 96 * 3 // 2 // 8]
+
+
 def test_regular_skips_unlabelled_rows(model, select_rows, stage, run):
     rows = make_examples(96, 1)
     rows.labels[::2] = -1

@@ -66,7 +66,9 @@ class StopAtStep(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Stops here if it was asked to, with a checkpoint."""
+        """Stops here if it was asked to, with a checkpoint; the last state is looked at, too."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True  # older versions of transformers do only the latter
         if self.asked and state.global_step < state.max_steps:
             self.stopped = True
             control.should_save = True
