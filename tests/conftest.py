@@ -287,3 +287,12 @@ def tiny_recipe(tmp_path_factory) -> Path:
         '[[stages]]\nkind = "heads"\nepochs = 2\nlearning_rate = 5e-3\n'
     )
     return path
+
+
+@pytest.fixture
+def unlabelled(rows_file, tmp_path) -> Path:
+    """The rows of `rows_file` without their labels."""
+    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    path = tmp_path / "unlabelled.jsonl"
+    path.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows))
+    return path

@@ -190,14 +190,14 @@ def test_a_target_that_cannot_be_is_known_before_the_work(tmp_path):
 
 
 def test_a_file_of_a_folder_that_is_read_is_no_target_and_a_page_beside_it_is(tmp_path):
-    folder = tmp_path / "model"
+    folder = tmp_path / "rows"
     folder.mkdir()
-    for name in ("ziggurat.json", "report.html"):
+    for name in ("more.jsonl", "report.html"):
         (folder / name).write_text("{}")
-    with pytest.raises(UserError, match=r"ziggurat\.json: is what is read; choose another name"):
-        require_target(folder / "ziggurat.json", None, folder)
+    with pytest.raises(UserError, match=r"more\.jsonl: is what is read; choose another name"):
+        require_target(folder / "more.jsonl", None, folder)
     require_target(folder / "report.html", tmp_path / "rows.jsonl", folder)
-    require_target(folder / "new.json", folder)
+    require_target(folder / "new.jsonl", folder)
 
 
 def test_a_folder_that_cannot_be_replaced_is_filled(tmp_path, monkeypatch):

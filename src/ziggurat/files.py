@@ -46,7 +46,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 def require_target(path: Path, *sources: str | Path | None) -> None:
     """UserError where no file can be written at `path`, or where it is what is read: before the work, not after it.
 
-    Sources are files, or folders whose files are read, of which pages are none; or None, or no paths at all.
+    Sources are files, or folders of rows, in which every file but a page is read; or None, or no paths at all.
     """
     if any(source is not None and _is_read(path, Path(source)) for source in sources):
         raise UserError(f"{path}: is what is read; choose another name")

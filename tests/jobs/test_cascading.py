@@ -244,14 +244,6 @@ def test_a_small_model_is_there_with_its_points_or_not_at_all(rows_file, teacher
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["small.toml", unlabelled.name])
 
 
-@pytest.fixture
-def unlabelled(rows_file, tmp_path):
-    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
-    path = tmp_path / "unlabelled.jsonl"
-    path.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows))
-    return path
-
-
 def interrupted(*_, **__):
     raise KeyboardInterrupt
 

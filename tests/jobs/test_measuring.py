@@ -242,6 +242,15 @@ def test_answers_and_a_monitors_state_are_two_files(model_folder, rows_file, tmp
     assert not both.exists()
 
 
+def test_answers_beside_a_models_files_are_written_anew_and_its_files_are_not(copied, model_folder, rows_file):
+    folder = copied(model_folder)
+    for _ in range(2):
+        predict(str(folder), ["bat"], options=CPU, out=folder / "answers.jsonl")
+    for name in ("ziggurat.json", "model.safetensors"):
+        with pytest.raises(UserError, match="is what is read"):
+            predict(str(folder), ["bat"], options=CPU, out=folder / name)
+
+
 def test_predict_refuses_a_name_that_would_lie_and_a_score_that_nothing_reads(model_folder, rows_file, tmp_path):
     with pytest.raises(UserError, match=r"name it answers\.jsonl"):
         predict(str(model_folder), source=str(rows_file), options=CPU, out=tmp_path / "answers.csv")

@@ -94,6 +94,11 @@ def read_manifest(folder: Path) -> Manifest:
     return from_mapping(Manifest, values, where=str(path))
 
 
+def files_of(model: str | Path) -> list[Path]:
+    """The files that a model folder is read from, its tiers' included; none where it is no folder."""
+    return [path for name in (CONFIG, MANIFEST, WEIGHTS, EXTRAS, TOKENIZER) for path in Path(model).rglob(name)]
+
+
 def write_point(point: OperatingPoint, path: Path) -> None:
     """Writes an operating point as a file of its own."""
     with whole_file(path) as made:

@@ -14,6 +14,7 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import Dataset
 from ziggurat.data.tokenize import Encoded
 from ziggurat.data.windows import Windows
+from ziggurat.encoder.folder import files_of
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.opened import OpenedModel
@@ -81,7 +82,7 @@ def bench(
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     if out is not None:
-        require_target(out, source, model)
+        require_target(out, source, *files_of(model))
     refuse_small(model, "bench")  # which compares with transformers
     spans = answers_questions(model)
     opened = options.open_questions(model) if spans else options.open(model)

@@ -42,7 +42,7 @@ def refuse_undrawable(model: str, out: Path) -> None:
     """UserError for a model or a place that `draw` would refuse: before other work, not after it."""
     refuse_but_classes(model, "bench --figure")
     for path in figure_paths(out):
-        require_target(path, model)
+        require_target(path)
 
 
 def draw(

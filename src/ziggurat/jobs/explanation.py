@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ziggurat.data.tokenize import speakable
+from ziggurat.encoder.folder import files_of
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
 from ziggurat.engine.observed import ObservedBackend
 from ziggurat.engine.questions import QuestionAnswerer
@@ -40,7 +41,7 @@ def explain(
     reverse, for an unknown operating point, and for a page that would replace a file of the model.
     """
     if html is not None:
-        require_target(html, model)
+        require_target(html, *files_of(model))
     opened = options.open_questions(model) if answers_questions(model) else options.open(model)
     rule = exit_rule(opened, operating_point, threshold, score)
     name = operating_point if threshold is None else f"{rule.score} {threshold:g}"

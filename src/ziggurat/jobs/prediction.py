@@ -13,6 +13,7 @@ import numpy as np
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import load
+from ziggurat.encoder.folder import files_of
 from ziggurat.engine.classifier import AdaptiveClassifier, Text
 from ziggurat.errors import UserError
 from ziggurat.files import require_target, whole_file
@@ -78,9 +79,9 @@ def _refuse_targets(model: str, source: str | None, out: Path | None, watch: Pat
     if out is not None:
         if out.suffix in _TABLES:
             raise UserError(f"{out}: answers are written as JSON lines; name it {out.stem}.jsonl")
-        require_target(out, source, model)
+        require_target(out, source, *files_of(model))
     if watch is not None:
-        require_target(watch, source, model)
+        require_target(watch, source, *files_of(model))
         if out is not None and watch.resolve() == out.resolve():
             raise UserError(f"{out}: --out and --watch name the same file; give each its own")
 

@@ -157,7 +157,7 @@ class Request:
         """UserError where a report's file could not be written, or would take the place of what is read."""
         for kind in (*COLUMNS, *PART_COLUMNS):
             for suffix in SUFFIXES:
-                require_target(self.out / f"{kind}{suffix}", self.source, *self.models)
+                require_target(self.out / f"{kind}{suffix}", self.source)
 
     @property
     def data(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from ziggurat.calibrate.paths import Tried
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.encoder.folder import write_manifest
+from ziggurat.encoder.folder import files_of, write_manifest
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
@@ -48,7 +48,7 @@ def calibrate_classifier(
     """
     _require_scipy()
     if html is not None:
-        require_target(html, source, model)
+        require_target(html, source, *files_of(model))
     if answers_questions(model):
         return _calibrate_questions(model, source, promise, options, html, progress, tick)
     if html is not None:

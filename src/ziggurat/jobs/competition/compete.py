@@ -16,6 +16,7 @@ import numpy as np
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import Dataset
 from ziggurat.data.tokenize import Encoded, pack_rows
+from ziggurat.encoder.folder import files_of
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.choice import DTYPES
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
@@ -86,7 +87,7 @@ def compete(
     if not rules.batch_sizes or min(numbers) < 1:
         raise UserError("batch sizes, texts and rounds must each be at least 1")
     if out is not None:
-        require_target(out, source, model)
+        require_target(out, source, *files_of(model))
     _refuse_unknown(rules.only)
     refuse_small(model, "bench --peers")
     refuse_but_classes(model, "bench --peers")
