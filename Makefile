@@ -1,21 +1,29 @@
 # Every target makes the environment that it needs; nothing has to be installed or activated beforehand.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+BIN := $(VENV)/bin
 # pip leaves the C++ to `make native`, which compiles again only what has changed.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
 	--config-settings wheel.cmake=false --editable
 CPP := src/ziggurat/native/cpp
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test native sanitize lint format readme reproduce tango tasks guarantee bench clean
+.PHONY: demo test test-oldest native sanitize lint format readme reproduce tango tasks guarantee bench clean
 .DEFAULT_GOAL := demo
 
-demo: .venv/demo native  ## train on the built-in data, show a table and a figure
+demo: $(VENV)/demo native  ## train on the built-in data, show a table and a figure
 	$(BIN)/ziggurat demo --out runs/demo
 
 # One thread per worker: two workers that spin for the same cores would take many times as long.
-test: .venv/dev native  ## all tests
+test: $(VENV)/dev native  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
+
+# A new environment has the newest versions. These tests read, write, train and parse with the oldest that we allow.
+OLDEST_TESTS := tests/cli tests/data tests/encoder tests/jobs/test_training.py tests/jobs/test_adapting.py tests/train
+test-oldest: native  ## what depends most on other packages, with the oldest versions that pyproject.toml allows
+	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt .venv-oldest/dev
+	OMP_NUM_THREADS=1 .venv-oldest/bin/pytest --numprocesses 2 $(OLDEST_TESTS)
 
 # $(call compile,NAME,OPTIONS): in build/NAME. A warning is an error here, though not for those who install.
 define compile
@@ -25,7 +33,7 @@ $(BIN)/cmake --build build/$(1) --parallel 4
 endef
 
 ifneq ($(shell command -v $${CXX:-c++}),)
-native: .venv/build  ## the compiled engine, beside its Python sources; seconds after an edit
+native: $(VENV)/build  ## the compiled engine, beside its Python sources; seconds after an edit
 	$(call compile,native,-DZIGGURAT_IN_PLACE=ON)
 else
 native:
@@ -39,7 +47,7 @@ sanitize: sanitize-address,undefined sanitize-thread  ## tests/native with sanit
 RUNTIME = $(shell $${CXX:-c++} -print-file-name=lib$(1).so)
 sanitize-address%: PRELOAD = $(call RUNTIME,asan):$(call RUNTIME,stdc++)
 sanitize-thread: PRELOAD = $(call RUNTIME,tsan)
-sanitize-%: .venv/dev
+sanitize-%: $(VENV)/dev
 	$(call compile,$*,-DCMAKE_BUILD_TYPE=Debug -DZIGGURAT_SANITIZE=$*)
 	rm -rf build/$*/package && cp -R src build/$*/package && rm -f build/$*/package/ziggurat/native/_core.*
 	$(BIN)/cmake --install build/$* --prefix build/$*/package
@@ -48,19 +56,19 @@ sanitize-%: .venv/dev
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=die_after_fork=0 OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider tests/native
 
-lint: .venv/dev  ## style, types
+lint: $(VENV)/dev  ## style, types
 	$(BIN)/clang-format --dry-run --Werror $(CPP)/*
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: .venv/dev
+format: $(VENV)/dev
 	$(BIN)/clang-format -i $(CPP)/*
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
 
 clean:  ## everything that was made, trained models in runs/ included
-	rm -rf .venv runs build dist $(CPP)/../_core.* .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest runs build dist $(CPP)/../_core.* .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # `make reproduce DATA=sst2`: one data set; hours for all of them on 2 cores. What is finished is not done again. What is in
@@ -68,44 +76,44 @@ clean:  ## everything that was made, trained models in runs/ included
 DATA_FOLDER ?= ../shared/data
 JOBS ?= 2
 reproduce: DATA ?= rte mrpc yelp_polarity ag_news sst2
-reproduce: .venv/dev native  ## the papers' methods on the papers' data, rows in results/, table in docs/
+reproduce: $(VENV)/dev native  ## the papers' methods on the papers' data, rows in results/, table in docs/
 	$(BIN)/python tools/reproduce.py --jobs $(JOBS) $(addprefix $(DATA_FOLDER)/,$(DATA))
 	$(BIN)/python tools/reproduction_table.py
 
 # `make tango DATA=ag_news`: after `make reproduce` of the same data.
 tango: DATA ?= mrpc yelp_polarity ag_news sst2
-tango: .venv/dev native  ## cascades: TangoBERT's tables in our terms, rows in results/, tables in docs/
+tango: $(VENV)/dev native  ## cascades: TangoBERT's tables in our terms, rows in results/, tables in docs/
 	$(BIN)/python tools/tango.py $(addprefix $(DATA_FOLDER)/,$(DATA))
 	$(BIN)/python tools/tango_table.py
 
-tasks: .venv/dev native  ## pruning and exits for similarity scores and questions, rows in results/, tables in docs/
+tasks: $(VENV)/dev native  ## pruning and exits for similarity scores and questions, rows in results/, tables in docs/
 	$(BIN)/python tools/tasks.py $(DATA_FOLDER)/stsb $(DATA_FOLDER)/xquad_en
 	$(BIN)/python tools/tasks_table.py
 
-guarantee: .venv/dev  ## 1,000 times: certify an operating point on a pool of known risk; fails where promises do
+guarantee: $(VENV)/dev  ## 1,000 times: certify an operating point on a pool of known risk; fails where promises do
 	OMP_NUM_THREADS=1 $(BIN)/python tools/guarantee.py --out results/guarantee.jsonl
 
 # `make bench MODEL=runs/news DATA=news/test.jsonl`; without them the demo model, trained where it is not there yet.
 MODEL ?= runs/demo/model
 bench: DATA ?= stdlib-docs
-bench: .venv/bench native $(MODEL)  ## beside transformers, ONNX Runtime and OpenVINO, and by itself: rows in results/, tables in docs/
+bench: $(VENV)/bench native $(MODEL)  ## beside transformers, ONNX Runtime and OpenVINO, and by itself: rows in results/, tables in docs/
 	$(BIN)/ziggurat bench $(MODEL) --data $(DATA) --peers --out results/peers.jsonl
 	$(BIN)/python tools/bench_engine.py $(MODEL) $(DATA)
 	$(BIN)/python tools/performance_tables.py
 
-runs/demo/model: | .venv/bench
+runs/demo/model: | $(VENV)/bench
 	$(BIN)/ziggurat train --train stdlib-docs --recipe demo --out $@
 
-readme: .venv/dev  ## the results table of the README, from results/
+readme: $(VENV)/dev  ## the results table of the README, from results/
 	$(BIN)/python tools/readme_table.py
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
 
-.venv/build .venv/demo .venv/dev: .venv/%: pyproject.toml constraints.txt | .venv/bin/python
+$(VENV)/build $(VENV)/demo $(VENV)/dev: $(VENV)/%: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(INSTALL) '.[$*]'
 	touch $@
 
-.venv/bench: pyproject.toml constraints.txt | .venv/bin/python
+$(VENV)/bench: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(INSTALL) '.[demo,bench]'
 	touch $@

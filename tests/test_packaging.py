@@ -54,6 +54,24 @@ def test_compiling_needs_no_torch_and_installing_needs_no_compiler():
     assert {"if": {"failed": True}, "wheel": {"cmake": False}} in SETTINGS["overrides"]
 
 
+def lower_bounds() -> dict[str, str]:
+    """The least version of each package that an installation may have, by name."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    lines = [*PROJECT["project"]["dependencies"], *extras["train"], *extras["calibrate"], *extras["report"]]
+    found = (re.match(r"([\w-]+)>=([\d.]+)", line) for line in lines)
+    return {match[1]: match[2] for match in found if match}
+
+
+def test_the_oldest_versions_tested_are_the_lower_bounds():
+    lines = (ROOT / "constraints-oldest.txt").read_text("utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    bounds = lower_bounds()
+    # torch's older builds for CPUs are not on PyPI.
+    assert pinned.keys() == bounds.keys() and len(bounds) >= 12
+    for name in bounds.keys() - {"torch"}:
+        assert re.fullmatch(rf"{re.escape(bounds[name])}(\.0)*", pinned[name]), name
+
+
 def test_developers_compile_with_the_nanobind_that_users_get():
     nanobind = [line for line in PROJECT["build-system"]["requires"] if line.startswith("nanobind")]
     assert set(nanobind) <= set(PROJECT["project"]["optional-dependencies"]["build"])
