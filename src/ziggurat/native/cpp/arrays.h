@@ -1,23 +1,19 @@
 // numpy arrays in and out, checked.
 #pragma once
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
 #include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "aligned.h"
 #include "numbers.h"
 #include "pass.h"
 
 namespace ziggurat {
 
-namespace nb = nanobind;
-
-template <class T> using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T> using In = Aligned<const T, nb::c_contig, nb::device::cpu>;
 template <class T> using Out = nb::ndarray<nb::numpy, T>;
 
 // A new array that Python owns, every entry `value`.

@@ -1,30 +1,30 @@
 // The kernels one by one, on numpy arrays: for tests and measurements. Nothing of the library calls these.
 #include "bind_kernels.h"
 
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "aligned.h"
 #include "process.h"
 #include "sets.h"
-
-namespace nb = nanobind;
+#include "team.h"
 
 namespace ziggurat {
 namespace {
 
-using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Index = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Output = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Vector = Aligned<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Matrix = Aligned<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Index = Aligned<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Output = Aligned<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 std::vector<const Kernels*> all_sets() {
     std::vector<const Kernels*> sets = kernels();
@@ -220,6 +220,25 @@ nb::object embed(const std::string& name, std::vector<Matrix> tables, std::vecto
     return answer;
 }
 
+// What a team of its own does of so many tasks, of which task `failing` throws: how many are done, whether that was heard,
+// and how many threads it has.
+nb::tuple team(int threads, int tasks, int failing) {
+    demand(threads > 0 && threads <= 1024 && tasks >= 0, "threads: 1 to 1024; tasks: at least 0");
+    Team team(threads);
+    std::atomic<int> done{0};
+    bool thrown = false;
+    try {
+        team.run(tasks, [&](int task, int) {
+            if (task == failing) throw std::runtime_error("a task has failed");
+            ++done;
+        });
+    } catch (const std::runtime_error&) {
+        thrown = true;
+    }
+    team.run(tasks, [](int, int) {});  // it still works
+    return nb::make_tuple(done.load(), thrown, team.size());
+}
+
 }  // namespace
 
 void bind_kernels(nb::module_& parent) {
@@ -241,6 +260,7 @@ void bind_kernels(nb::module_& parent) {
         .def("seconds", &PackedLinear::seconds, nb::call_guard<WithoutGil>(), nb::arg("x"), nb::arg("finish"),
              nb::arg("repeats"));
     bind_peak(module);
+    module.def("team", &team, nb::arg("threads"), nb::arg("tasks"), nb::arg("failing") = -1);
     module.def("attend", &attend, nb::arg("name"), nb::arg("qkv"), nb::arg("heads"), nb::arg("from_others") = false);
     module.def("attend_seconds", &attend_seconds, nb::call_guard<WithoutGil>(), nb::arg("name"), nb::arg("qkv"),
                nb::arg("heads"), nb::arg("scored"), nb::arg("repeats"));
