@@ -28,9 +28,16 @@ Finish activation_named(const std::string& name) {
     return Finish::tanh;
 }
 
+// An entry of the spec.
+template <class T> T entry(const nb::dict& dict, const char* key) {
+    T value;
+    refuse(!nb::try_cast(nb::object(dict[key]), value), std::string("spec: '") + key + "' is not what it must be");
+    return value;
+}
+
 Spec read_spec(const nb::dict& dict) {
-    const auto whole = [&](const char* key) { return nb::cast<int>(dict[key]); };
-    const auto named = [&](const char* key) { return activation_named(nb::cast<std::string>(dict[key])); };
+    const auto whole = [&](const char* key) { return entry<int>(dict, key); };
+    const auto named = [&](const char* key) { return activation_named(entry<std::string>(dict, key)); };
     return {whole("hidden"),
             whole("layers"),
             whole("heads"),
@@ -43,12 +50,12 @@ Spec read_spec(const nb::dict& dict) {
             whole("task_types"),
             named("activation"),
             named("head_activation"),
-            nb::cast<float>(dict["layer_norm_eps"]),
-            nb::cast<bool>(dict["norm_first"]),
-            nb::cast<bool>(dict["gated"]),
-            nb::cast<std::vector<float>>(dict["rotary"]),
-            nb::cast<std::vector<int>>(dict["windows"]),
-            nb::cast<std::string>(dict["pooling"]) == "mean"};
+            entry<float>(dict, "layer_norm_eps"),
+            entry<bool>(dict, "norm_first"),
+            entry<bool>(dict, "gated"),
+            entry<std::vector<float>>(dict, "rotary"),
+            entry<std::vector<int>>(dict, "windows"),
+            entry<std::string>(dict, "pooling") == "mean"};
 }
 
 // An array of just this type, contiguous: nothing is converted, and no float becomes a token id.
