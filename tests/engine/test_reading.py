@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data import tokenize
+from ziggurat.data import batching, tokenize
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 
@@ -97,8 +97,8 @@ def test_the_count_sees_two_at_once():
 
 def test_the_tokenizers_threads_are_limited_unless_the_user_has(monkeypatch):
     monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
-    tokenize.limit_threads(3)
-    tokenize.limit_threads(5)
+    batching.limit_threads(3)
+    batching.limit_threads(5)
     assert os.environ["RAYON_NUM_THREADS"] == "3"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+from ziggurat.data.batching import in_batch
 from ziggurat.data.frames import Frame, frame_of
 from ziggurat.data.packing import PackedBatch, pack
 from ziggurat.data.pieces import SPECIAL, mask_id, no_words, piece_kinds
@@ -132,8 +132,7 @@ class TextTokenizer:
 
     def encodings(self, texts: Sequence[str]) -> list[Any]:
         """`ids` and `offsets` (characters) of each text, whole and without special tokens, as `tokenizers` has them."""
-        found: list[Any] = self._tokenizer.encode_batch(list(map(speakable, texts)), add_special_tokens=False)
-        return found
+        return in_batch(self._tokenizer.encode_batch, list(map(speakable, texts)))
 
     def strings(self, ids: np.ndarray) -> list[str]:
         """The vocabulary's entries of token ids (n)."""
@@ -163,16 +162,7 @@ class TextTokenizer:
 
     def _encodings(self, texts: Sequence[str]) -> list[Any]:
         """What the library makes of a few texts, without special tokens."""
-        encodings: list[Any] = self._tokenizer.encode_batch_fast(list(map(speakable, texts)), add_special_tokens=False)
-        return encodings
-
-
-def limit_threads(threads: int) -> None:
-    """Lets the `tokenizers` library use so many threads at most, from its first batch on; a limit of the user's stays.
-
-    It tokenises while the engine waits and the reverse, so that both together never exceed this number.
-    """
-    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+        return in_batch(self._tokenizer.encode_batch_fast, list(map(speakable, texts)))
 
 
 def speakable(text: str) -> str:

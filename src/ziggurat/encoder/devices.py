@@ -6,6 +6,7 @@ import torch
 
 from ziggurat.config import DEVICES
 from ziggurat.errors import UserError
+from ziggurat.machine import default_threads, n_cores
 
 
 def resolve_device(name: str) -> torch.device:
@@ -16,6 +17,14 @@ def resolve_device(name: str) -> torch.device:
         raise UserError("device 'cuda': torch sees no GPU; use --device cpu, or install a CUDA build of torch")
     use_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     return torch.device("cuda" if use_gpu else "cpu")
+
+
+def limit_threads(threads: int | None = None) -> None:
+    """Lets torch compute with so many threads of the CPU; None = as many as it has, but no more than there are cores.
+
+    By itself torch takes all that the process may run on, and knows nothing of a container's quota.
+    """
+    torch.set_num_threads(threads or min(torch.get_num_threads(), max(n_cores(), default_threads())))
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

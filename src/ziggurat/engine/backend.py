@@ -33,7 +33,10 @@ class Backend(Protocol):
     engine: str  # "native" or "torch"
     device: str  # what computes, for result rows: "cpu", or the GPU's name
     dtype: str  # of weights and activations
-    threads: int  # of the CPU that it uses
+
+    @property
+    def threads(self) -> int:
+        """Of the CPU that it uses."""
 
     def embed(self, batch: PackedBatch, tokens: TokenRule | None) -> PackedBatch:
         """Token and segment ids (n_tokens, 2) → token states (n_tokens, d) of the tokens that the rule reads."""

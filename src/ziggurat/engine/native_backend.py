@@ -18,13 +18,14 @@ from ziggurat.encoder.weights import from_hf
 from ziggurat.engine.backend import Answered
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
-from ziggurat.machine import n_cores
+from ziggurat.machine import default_threads
 from ziggurat.native import core
 from ziggurat.policies.exits import LEARNED, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
 from ziggurat.types import Problem
 
+_MOST_THREADS = 1024  # that the compiled engine takes
 _LARGEST = float(1 << 30)  # that the compiled rules take for a score's number
 
 
@@ -61,11 +62,9 @@ class NativeBackend:
     ) -> None:
         """`instructions` forces an instruction set of `core().instructions()`; "" = the fastest that there is."""
         self.dtype = dtype
-        self.threads = threads or n_cores()
+        wanted = threads or min(default_threads(), _MOST_THREADS)
         try:
-            self._core = core().Engine(
-                asdict(spec), tensors, list(manifest.head_layers), dtype, self.threads, instructions
-            )
+            self._core = core().Engine(asdict(spec), tensors, list(manifest.head_layers), dtype, wanted, instructions)
         except ValueError as error:
             raise UserError(f"model: {error}") from None
         self.instructions: str = self._core.instructions
@@ -74,6 +73,14 @@ class NativeBackend:
         self.rung_layers = tuple(self._core.rung_layers)
         self.token_rule = token_rule(manifest.pruning, tensors)
         self._latest: tuple[ExitRule | None, tuple[Any, Any] | None] = (None, None)
+
+    @property
+    def threads(self) -> int:
+        """Threads that compute: those that were asked for, or after the first call as many as the system gave.
+
+        Answers are the same bits with any number.
+        """
+        return int(self._core.threads)
 
     def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
         """Token and segment ids (n_tokens, 2) → token states (n_tokens, d) of the tokens that the rule reads."""

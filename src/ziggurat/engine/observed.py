@@ -34,9 +34,13 @@ class ObservedBackend:
         self.engine = backend.engine
         self.device = backend.device
         self.dtype = backend.dtype
-        self.threads = backend.threads
         self.narrowings: list[Narrowing] = []  # the embedding layer's, then those of the layers that ran
         self.said: list[tuple[int, np.ndarray]] = []  # the rungs that were asked, and their logits (n_classes)
+
+    @property
+    def threads(self) -> int:
+        """As the other backend's."""
+        return self._backend.threads
 
     def embed(self, batch: PackedBatch, tokens: TokenRule | None) -> PackedBatch:
         """As the other backend; ValueError for more than one sequence."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from ziggurat.data.batching import limit_threads
 from ziggurat.data.packing import cumulate
-from ziggurat.data.tokenize import limit_threads
 from ziggurat.encoder.folder import LABEL_RANGE, read_manifest, read_point
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import EncoderSpec
@@ -27,10 +28,21 @@ from ziggurat.types import FULL, OperatingPoint, Problem, Rung
 BATCH = 32  # texts, where nobody says otherwise
 
 
+class _Source(NamedTuple):
+    """What a model was opened with: the arguments of `OpenedModel.from_pretrained`."""
+
+    folder: Path
+    device: str
+    dtype: str
+    threads: int | None
+    engine: str
+
+
 class OpenedModel:
     """What classifiers and models of spans share."""
 
     spans: ClassVar[bool] = False  # answers are spans of a text
+    _source: _Source | None = None  # None = not opened from a folder
 
     def __init__(self, tiers: Sequence[Tier]) -> None:
         """Models from cheap to dear, of a cascade several, else one. The last is "the model" in all that follows."""
@@ -51,14 +63,34 @@ class OpenedModel:
         """Loads a folder made by `ziggurat train`, `adapt` or `cascade`, or a hub name; UserError says what is wrong.
 
         `device` is auto, cpu or cuda; `dtype` float32, bfloat16 or (compiled engine) int8; `threads` of the CPU, None =
-        all cores; `engine` native (compiled, CPUs), torch, or auto: native on CPUs where it is installed.
+        `OMP_NUM_THREADS`, else all cores; `engine` native (compiled, CPUs), torch, or auto: native on CPUs where it is
+        installed.
+
+        Pickling keeps the folder and these options, and opens it again.
         """
         folder = local_folder(str(model))
         if read_manifest(folder).answers_spans != cls.spans:
             raise UserError(_other_problem(folder, cls.spans))
         opened = cls(open_tiers(folder, device, dtype, threads, engine))
         limit_threads(opened.backend.threads)
+        opened._source = _Source(folder.absolute(), device, dtype, threads, engine)
         return opened
+
+    def __reduce__(self) -> tuple[Callable[..., OpenedModel], tuple[object, ...]]:
+        """Where it was opened, how, and what was there; UserError for a model that no folder holds."""
+        if self._source is None:
+            raise UserError("only a model that from_pretrained opened can be pickled; pickle its folder's name")
+        return _opened_again, (type(self), self._source, self.manifest.fingerprint)
+
+    def __copy__(self) -> Self:
+        """Another model of the same parts, which nothing changes."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """As `copy.copy`: weights need no second copy, for nothing changes them."""
+        return copy(self)
 
     @property
     def spec(self) -> EncoderSpec:
@@ -146,6 +178,16 @@ class OpenedModel:
     def point(self, name: str) -> OperatingPoint:
         """The model's operating point of this name, or one from a file (`….json`); UserError where there is none."""
         return read_point(Path(name)) if name.endswith(".json") else self.manifest.operating_point(name)
+
+
+def _opened_again(kind: type[OpenedModel], source: _Source, fingerprint: str) -> OpenedModel:
+    """A pickled model; UserError where its folder is gone, or holds other weights by now."""
+    if not source.folder.is_dir():
+        raise UserError(f"{source.folder}: no such folder any more; put the pickled model back there")
+    opened = kind.from_pretrained(*source)
+    if opened.manifest.fingerprint != fingerprint:
+        raise UserError(f"{source.folder}: no longer the model that was pickled; open it and pickle it again")
+    return opened
 
 
 def _other_problem(folder: Path, spans: bool) -> str:

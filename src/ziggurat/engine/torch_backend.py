@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ziggurat.data.packing import PackedBatch, slots_in
 from ziggurat.encoder.checkpoint import load_model
-from ziggurat.encoder.devices import resolve_device
+from ziggurat.encoder.devices import limit_threads, resolve_device
 from ziggurat.encoder.int8 import Int8Linear
 from ziggurat.encoder.linear import pad_rows
 from ziggurat.encoder.model import AdaptiveModel
@@ -73,9 +73,8 @@ class TorchSpanBackend(TorchBackend):
 
 
 def load_backend(folder: Path, device: str, dtype: str, threads: int | None) -> TorchBackend:
-    """The backend of a model folder; `threads` None = as many as torch takes by itself."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+    """The backend of a model folder; `threads` None = as torch takes by itself, at most all cores."""
+    limit_threads(threads)
     model = load_model(folder)[0]
     return (TorchSpanBackend if isinstance(model, SpanModel) else TorchBackend)(model, device, dtype)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -61,6 +61,13 @@ class WatchedClassifier:
         if state is not None and (state.watch.target, state.watch.expected_cost) != (watch.target, watch.expected_cost):
             raise UserError(f"the state is not of operating point {operating_point!r} as it is now; begin a new one")
         self.monitor = Monitor(watch if state is None else state)
+
+    def __reduce__(self) -> NoReturn:
+        """UserError: two copies would each see a part of the evidence."""
+        raise UserError(
+            "a watched classifier cannot be copied or pickled, since its evidence would be split; "
+            "pickle the classifier and make one with the state of `monitor`"
+        )
 
     def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[Answer]:
         """As `AdaptiveClassifier.predict`; a few of the texts are also run at full depth."""

@@ -20,7 +20,7 @@ from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import Encoded, TextTokenizer
 from ziggurat.data.windows import gold_tokens, windows_of
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model, take_pruning
-from ziggurat.encoder.devices import resolve_device
+from ziggurat.encoder.devices import limit_threads, resolve_device
 from ziggurat.encoder.finetuned import known_names, names_same
 from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
 from ziggurat.encoder.hub import local_folder
@@ -66,6 +66,7 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
     train.require(Role.TRAIN)
     select.require(Role.SELECT)
     device = resolve_device(fit.device)
+    limit_threads()
     state = PartialState(cpu=device.type == "cpu")
     identity = _identity(fit, train, select)
     refuse_other_run(fit.work, identity)

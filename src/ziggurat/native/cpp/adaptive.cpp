@@ -174,7 +174,8 @@ void ask(Pass& pass, Live& live, int rung, const std::vector<int>& heard, const 
     for (int i = 0; i < n; ++i) {
         const int64_t row = live.sequences[i];
         float* history = outcomes.history + row * rules.exits.n_rungs * n_classes;
-        std::copy_n(said + static_cast<ptrdiff_t>(n_classes) * i, n_classes, history + (n_heard - 1) * n_classes);
+        std::copy_n(said + static_cast<ptrdiff_t>(n_classes) * i, n_classes,
+                    history + static_cast<ptrdiff_t>(n_heard - 1) * n_classes);
         leaves[i] = rules.exits.leaves(row, rung, history, heard, n_classes);
         if (!leaves[i]) continue;
         std::copy_n(said + static_cast<ptrdiff_t>(n_classes) * i, n_classes, outcomes.logits + row * n_classes);

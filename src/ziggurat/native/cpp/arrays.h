@@ -1,21 +1,19 @@
 // numpy arrays in and out, checked.
 #pragma once
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
 #include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
+#include "aligned.h"
+#include "numbers.h"
 #include "pass.h"
 
 namespace ziggurat {
 
-namespace nb = nanobind;
-
-template <class T> using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T> using In = Aligned<const T, nb::c_contig, nb::device::cpu>;
 template <class T> using Out = nb::ndarray<nb::numpy, T>;
 
 // A new array that Python owns, every entry `value`.
@@ -51,33 +49,34 @@ template <class T> void check_length(const In<T>& array, int64_t n, const char* 
            std::string(name) + ": must have one axis of " + std::to_string(n));
 }
 
+// All numbers of an array, in their order. Other threads may write into a caller's array at any time: what nothing checks
+// again is copied first, and checked then.
+inline std::vector<int64_t> copy_of(const In<int64_t>& array) { return {array.data(), array.data() + array.size()}; }
+
 // cu_seqlens (n_seqs + 1) of n tokens, or whatever else parts n things in order: from 0 to n, at least one in each part.
-inline Edges edges_of(const In<int64_t>& edges, int n, const std::string& name = "cu_seqlens",
+inline Edges edges_of(const In<int64_t>& given, int n, const std::string& name = "cu_seqlens",
                       const std::string& thing = "token") {
-    refuse(edges.ndim() != 1 || edges.shape(0) < 2, name + ": must have one axis of at least 2");
-    const int64_t *begin = edges.data(), *end = begin + edges.shape(0);
-    refuse(begin[0] != 0 || end[-1] != n, name + ": must go from 0 to the number of " + thing + "s");
-    for (const int64_t* edge = begin + 1; edge < end; ++edge)
-        if (edge[0] <= edge[-1] || edge[0] > n)
+    refuse(given.ndim() != 1 || given.shape(0) < 2, name + ": must have one axis of at least 2");
+    const std::vector<int64_t> edges = copy_of(given);
+    refuse(edges.front() != 0 || edges.back() != n, name + ": must go from 0 to the number of " + thing + "s");
+    for (size_t i = 1; i < edges.size(); ++i)
+        if (edges[i] <= edges[i - 1] || edges[i] > n)
             refuse(true, name + ": no part may be empty, each needs at least one " + thing);
-    return {begin, end};
+    return {edges.begin(), edges.end()};
 }
 
-// cu_seqlens (n_texts + 1) of n tokens: from 0 to n, never falling. A text may be empty. How many texts there are.
-inline int64_t check_texts(const In<int64_t>& cu_seqlens, int n_tokens) {
+// cu_seqlens (n_texts + 1) of n tokens, a copy: from 0 to n, never falling. A text may be empty.
+inline std::vector<int64_t> check_texts(const In<int64_t>& cu_seqlens, int n_tokens) {
     refuse(cu_seqlens.ndim() != 1 || cu_seqlens.shape(0) < 1, "cu_seqlens: must have one axis of at least 1");
-    const int64_t *first = cu_seqlens.data(), *last = first + cu_seqlens.shape(0) - 1;
-    refuse(*first != 0 || *last != n_tokens, "cu_seqlens: must go from 0 to the number of tokens");
-    for (const int64_t* edge = first; edge < last; ++edge) refuse(edge[1] < edge[0], "cu_seqlens: must not fall");
-    return last - first;
+    std::vector<int64_t> edges = copy_of(cu_seqlens);
+    refuse(edges.front() != 0 || edges.back() != n_tokens, "cu_seqlens: must go from 0 to the number of tokens");
+    for (size_t i = 1; i < edges.size(); ++i) refuse(edges[i] < edges[i - 1], "cu_seqlens: must not fall");
+    return edges;
 }
 
 // Every number in [0, limit).
 inline void check_range(const int64_t* numbers, int64_t n, int64_t step, int64_t limit, const char* name) {
-    for (int64_t i = 0; i < n; ++i)
-        if (numbers[i * step] < 0 || numbers[i * step] >= limit)
-            refuse(true, std::string(name) + " " + std::to_string(numbers[i * step]) +
-                             ": must be at least 0 and below " + std::to_string(limit));
+    for (int64_t i = 0; i < n; ++i) checked(numbers + i * step, limit, name);
 }
 
 }  // namespace ziggurat

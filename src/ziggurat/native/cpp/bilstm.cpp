@@ -4,6 +4,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "numbers.h"
+
 namespace ziggurat {
 
 namespace {
@@ -78,8 +80,10 @@ void Bilstm::read(Work& work, const int64_t* tokens) const {
     for (int i = 0; i < work.n(); ++i) {
         const int64_t* token = tokens + 2 * work.starts[i];
         for (int64_t t = 0; t < work.lengths[i]; ++t, token += 2, row += width) {
-            const float* word = table_.embedding + static_cast<size_t>(table_.vocabulary[token[0]]) * width;
-            const float* segment = table_.segments + token[1] * width;
+            const int64_t id = checked(token, table_.n_vocabulary, "token id"),
+                          kind = checked(token + 1, 2, "segment id");
+            const float* word = table_.embedding + static_cast<size_t>(table_.vocabulary[id]) * width;
+            const float* segment = table_.segments + kind * width;
             for (int k = 0; k < width; ++k) row[k] = word[k] + segment[k];
         }
     }

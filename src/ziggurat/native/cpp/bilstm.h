@@ -11,7 +11,8 @@ namespace ziggurat {
 
 // A tier as Python holds it; in all matrices the last column is the bias.
 struct BilstmTable {
-    const int16_t* vocabulary;    // (ids): rows of the embedding
+    const int16_t* vocabulary;  // (n_vocabulary): rows of the embedding
+    int64_t n_vocabulary;
     const float* embedding;       // (rows, width)
     const float* segments;        // (2, width)
     const float *first, *second;  // (2, 4 state, width + state + 1), (2, 4 state, 3 state + 1)
@@ -26,7 +27,8 @@ class Bilstm {
   public:
     Bilstm(const BilstmTable& table, const Kernels& kernels);
 
-    // Tokens and segments, texts one behind another: edges (n_texts + 1) → logits (n_texts, n_classes).
+    // Tokens and segments, texts one behind another: edges (n_texts + 1) → logits (n_texts, n_classes). Throws
+    // std::invalid_argument for what is no token or segment.
     void logits(const int64_t* tokens, const int64_t* edges, int64_t n_texts, float* logits) const;
 
     int n_classes() const { return table_.n_classes; }

@@ -7,11 +7,14 @@
 #include "bind_kernels.h"
 #include "bind_rules.h"
 #include "bind_static.h"
+#include "process.h"
 
 using namespace ziggurat;
 
 NB_MODULE(_core, module) {
     nb::set_leak_warnings(false);
+    watch_process();
+    kernels();  // are chosen now: a fork in the middle of that would leave the child waiting for it
     bind_rules(module);
     bind_kernels(module);
     bind_static(module);

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "arrays.h"
 #include "bilstm.h"
+#include "process.h"
 
 namespace ziggurat {
 namespace {
@@ -32,32 +34,31 @@ int64_t size_of(const In<float>& array, size_t n_axes, size_t axis, const char* 
 // Holds a tier's embedding where it is, in a mapped file for instance. Has no state: calls need not wait for each other.
 class BoundBilstmTier {
   public:
-    BoundBilstmTier(In<int16_t> vocabulary, In<float> embedding, In<float> segments, const In<float>& first,
+    BoundBilstmTier(const In<int16_t>& vocabulary, In<float> embedding, In<float> segments, const In<float>& first,
                     const In<float>& second, const In<float>& hidden, const In<float>& output)
-        : vocabulary_(std::move(vocabulary)),
+        : vocabulary_(vocabulary.data(), vocabulary.data() + vocabulary.size()),
           embedding_(std::move(embedding)),
           segments_(std::move(segments)),
-          model_(checked(first, second, hidden, output), *kernels().front()) {}
+          model_(table(vocabulary, first, second, hidden, output), *kernels().front()) {}
 
     int n_classes() const { return model_.n_classes(); }
 
     Out<float> logits(const In<int64_t>& tokens, const In<int64_t>& cu_seqlens) const {
         const int n_tokens = matrix_rows(tokens, 2, "tokens");
-        const int64_t n_texts = check_texts(cu_seqlens, n_tokens);
+        const std::vector<int64_t> edges = check_texts(cu_seqlens, n_tokens);
+        const auto n_texts = static_cast<int64_t>(edges.size()) - 1;
         auto said = filled<float>({size_t(n_texts), size_t(n_classes())}, 0);
         {
-            const nb::gil_scoped_release without_gil;
-            check_range(tokens.data(), n_tokens, 2, static_cast<int64_t>(vocabulary_.shape(0)), "token id");
-            check_range(tokens.data() + 1, n_tokens, 2, 2, "segment id");
-            model_.logits(tokens.data(), cu_seqlens.data(), n_texts, said.data());
+            const WithoutGil others_run;
+            model_.logits(tokens.data(), edges.data(), n_texts, said.data());
         }
         return said;
     }
 
   private:
     // The members before the model are there already.
-    BilstmTable checked(const In<float>& first, const In<float>& second, const In<float>& hidden,
-                        const In<float>& output) const {
+    BilstmTable table(const In<int16_t>& vocabulary, const In<float>& first, const In<float>& second,
+                      const In<float>& hidden, const In<float>& output) const {
         const int64_t rows = size_of(embedding_, 2, 0, "embedding"), width = size_of(embedding_, 2, 1, "embedding");
         const int64_t state = size_of(first, 3, 1, "first") / 4, between = size_of(hidden, 2, 0, "hidden");
         const int64_t n_classes = size_of(output, 2, 0, "output");
@@ -67,10 +68,10 @@ class BoundBilstmTier {
         check_shape(second, {2, 4 * state, 3 * state + 1}, "second");
         check_shape(hidden, {between, 2 * state + 1}, "hidden");
         check_shape(output, {n_classes, between + 1}, "output");
-        refuse(vocabulary_.ndim() != 1 || vocabulary_.shape(0) == 0, "vocabulary: must have one axis of at least 1");
-        for (size_t i = 0; i < vocabulary_.shape(0); ++i)
-            refuse(vocabulary_.data()[i] < 0 || vocabulary_.data()[i] >= rows, "vocabulary: rows of the embedding");
+        refuse(vocabulary.ndim() != 1 || vocabulary_.empty(), "vocabulary: must have one axis of at least 1");
+        for (const int16_t row : vocabulary_) refuse(row < 0 || row >= rows, "vocabulary: rows of the embedding");
         return {vocabulary_.data(),
+                static_cast<int64_t>(vocabulary_.size()),
                 embedding_.data(),
                 segments_.data(),
                 first.data(),
@@ -83,7 +84,7 @@ class BoundBilstmTier {
                 static_cast<int>(n_classes)};
     }
 
-    In<int16_t> vocabulary_;
+    std::vector<int16_t> vocabulary_;  // its own: these numbers are places in memory, and nobody else may change them
     In<float> embedding_, segments_;
     Bilstm model_;
 };
@@ -95,7 +96,7 @@ auto exact(const char* name) { return nb::arg(name).noconvert(); }
 
 void bind_bilstm(nb::module_& module) {
     nb::class_<BoundBilstmTier>(module, "BilstmTier")
-        .def(nb::init<In<int16_t>, In<float>, In<float>, const In<float>&, const In<float>&, const In<float>&,
+        .def(nb::init<const In<int16_t>&, In<float>, In<float>, const In<float>&, const In<float>&, const In<float>&,
                       const In<float>&>(),
              exact("vocabulary"), exact("embedding"), exact("segments"), exact("first"), exact("second"),
              exact("hidden"), exact("output"))

@@ -28,9 +28,16 @@ Finish activation_named(const std::string& name) {
     return Finish::tanh;
 }
 
+// An entry of the spec.
+template <class T> T entry(const nb::dict& dict, const char* key) {
+    T value;
+    refuse(!nb::try_cast(nb::object(dict[key]), value), std::string("spec: '") + key + "' is not what it must be");
+    return value;
+}
+
 Spec read_spec(const nb::dict& dict) {
-    const auto whole = [&](const char* key) { return nb::cast<int>(dict[key]); };
-    const auto named = [&](const char* key) { return activation_named(nb::cast<std::string>(dict[key])); };
+    const auto whole = [&](const char* key) { return entry<int>(dict, key); };
+    const auto named = [&](const char* key) { return activation_named(entry<std::string>(dict, key)); };
     return {whole("hidden"),
             whole("layers"),
             whole("heads"),
@@ -43,12 +50,12 @@ Spec read_spec(const nb::dict& dict) {
             whole("task_types"),
             named("activation"),
             named("head_activation"),
-            nb::cast<float>(dict["layer_norm_eps"]),
-            nb::cast<bool>(dict["norm_first"]),
-            nb::cast<bool>(dict["gated"]),
-            nb::cast<std::vector<float>>(dict["rotary"]),
-            nb::cast<std::vector<int>>(dict["windows"]),
-            nb::cast<std::string>(dict["pooling"]) == "mean"};
+            entry<float>(dict, "layer_norm_eps"),
+            entry<bool>(dict, "norm_first"),
+            entry<bool>(dict, "gated"),
+            entry<std::vector<float>>(dict, "rotary"),
+            entry<std::vector<int>>(dict, "windows"),
+            entry<std::string>(dict, "pooling") == "mean"};
 }
 
 // An array of just this type, contiguous: nothing is converted, and no float becomes a token id.
@@ -58,7 +65,7 @@ auto exact(const char* name) { return nb::arg(name).noconvert(); }
 
 Engine::Engine(const nb::dict& spec, const nb::dict& tensors, const std::vector<int>& head_layers,
                const std::string& dtype, int threads, const std::string& instructions)
-    : threads_(threads) {
+    : wanted_threads_(threads), threads_(threads) {
     refuse(threads < 1 || threads > 1024, "threads: must be at least 1 and at most 1024");
     Tensors named;
     for (const auto& [name, value] : tensors) {
@@ -77,10 +84,32 @@ Engine::Engine(const nb::dict& spec, const nb::dict& tensors, const std::vector<
     }
 }
 
+Engine::~Engine() {
+    if (shared_->process != forks()) (void)shared_.release();
+}
+
+// The caller has the interpreter's lock, so that nobody else replaces it meanwhile.
+Engine::Shared& Engine::shared() {
+    if (shared_->process != forks()) {
+        (void)shared_.release();
+        shared_ = std::make_unique<Shared>();
+        threads_ = wanted_threads_;
+    }
+    return *shared_;
+}
+
+size_t Engine::workspace_bytes() {
+    Shared& mine = shared();
+    const WithoutGil others_run;
+    const std::lock_guard<std::mutex> lock(mine.mutex);
+    return mine.work.bytes();
+}
+
 Out<float> Engine::embed(const In<int64_t>& ids, const In<int64_t>& positions) {
-    const int n = check_ids(ids, positions);
+    const Tokens tokens = check_ids(ids, positions);
+    const int n = static_cast<int>(tokens.positions.size());
     auto states = filled<float>({size_t(n), size_t(width())}, 0);
-    locked([&](Pass& pass) { pass.embed(ids.data(), positions.data(), n, states.data()); });
+    locked([&](Pass& pass) { pass.embed(tokens.ids.data(), tokens.positions.data(), n, states.data()); });
     return states;
 }
 
@@ -88,12 +117,13 @@ nb::tuple Engine::context(int layer, const In<float>& states, const In<int64_t>&
                           const In<int64_t>& cu_seqlens, bool scored, bool from_others) {
     check_layer(layer);
     const int n = matrix_rows(states, width(), "states");
-    check_positions(positions, n);
+    const std::vector<int64_t> places = check_positions(positions, n);
     const Edges edges = edges_of(cu_seqlens, n);
+    refuse(int64_t{n} * model_->spec.heads > INT32_MAX, "states: too many rows");
     auto context = filled<float>({size_t(n), size_t(width())}, 0);
     auto scores = filled<float>({size_t(scored ? n : 0)}, 0);
     locked([&](Pass& pass) {
-        pass.context(layer, states.data(), positions.data(), edges, context.data(), scored ? scores.data() : nullptr,
+        pass.context(layer, states.data(), places.data(), edges, context.data(), scored ? scores.data() : nullptr,
                      from_others);
     });
     return nb::make_tuple(context, scores);
@@ -128,17 +158,19 @@ Out<float> Engine::logits(int rung, const In<float>& states, const In<int64_t>& 
     return said;
 }
 
-void Engine::check_positions(const In<int64_t>& positions, int n) const {
+std::vector<int64_t> Engine::check_positions(const In<int64_t>& positions, int n) const {
     check_length(positions, n, "positions");
-    check_range(positions.data(), n, 1, model_->spec.positions, "position");
+    auto places = copy_of(positions);
+    check_range(places.data(), n, 1, model_->spec.positions, "position");
+    return places;
 }
 
-int Engine::check_ids(const In<int64_t>& ids, const In<int64_t>& positions) const {
+Engine::Tokens Engine::check_ids(const In<int64_t>& ids, const In<int64_t>& positions) const {
     const int n = matrix_rows(ids, 2, "ids");
-    check_positions(positions, n);
-    check_range(ids.data(), n, 2, model_->spec.vocabulary, "token id");
-    if (model_->spec.reads_segments()) check_range(ids.data() + 1, n, 2, model_->spec.segments, "segment id");
-    return n;
+    Tokens tokens{copy_of(ids), check_positions(positions, n)};
+    check_range(tokens.ids.data(), n, 2, model_->spec.vocabulary, "token id");
+    if (model_->spec.reads_segments()) check_range(tokens.ids.data() + 1, n, 2, model_->spec.segments, "segment id");
+    return tokens;
 }
 
 void bind_engine(nb::module_& module) {

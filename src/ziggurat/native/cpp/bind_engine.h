@@ -1,8 +1,7 @@
 // The class `Engine` as Python has it.
 #pragma once
 
-#include <unistd.h>
-
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -11,6 +10,7 @@
 #include "adaptive.h"
 #include "arrays.h"
 #include "bind_rules.h"
+#include "process.h"
 
 namespace ziggurat {
 
@@ -19,12 +19,14 @@ class Engine {
   public:
     Engine(const nb::dict& spec, const nb::dict& tensors, const std::vector<int>& head_layers, const std::string& dtype,
            int threads, const std::string& instructions);
+    ~Engine();
 
     const char* instructions() const { return model_->kernels->name; }
+    // That compute; of an engine that has not begun, that are asked for.
     int threads() const { return threads_; }
     int n_classes() const { return model_->n_classes; }
     std::vector<int> rung_layers() const { return model_->rung_layers; }
-    size_t workspace_bytes() const { return work_.bytes(); }
+    size_t workspace_bytes();
 
     // One step at a time.
     Out<float> embed(const In<int64_t>& ids, const In<int64_t>& positions);
@@ -51,6 +53,11 @@ class Engine {
   private:
     struct Results;
 
+    // A call's token and segment ids (n, 2) and their positions (n): checked copies, for the caller's arrays may change.
+    struct Tokens {
+        std::vector<int64_t> ids, positions;
+    };
+
     template <class Go>
     void travel(const Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
                 const OwnedTokenRule* tokens, const Go& go);
@@ -61,31 +68,38 @@ class Engine {
 
     int width() const { return model_->spec.hidden; }
     void check_layer(int layer) const { refuse(layer < 1 || layer > model_->spec.layers, "layer: must be 1 … L"); }
-    void check_positions(const In<int64_t>& positions, int n) const;
-    int check_ids(const In<int64_t>& ids, const In<int64_t>& positions) const;
+    std::vector<int64_t> check_positions(const In<int64_t>& positions, int n) const;
+    Tokens check_ids(const In<int64_t>& ids, const In<int64_t>& positions) const;
     void check_exits(const OwnedExitRule& rule, int n_seqs) const;
     void check_tokens(const OwnedTokenRule& rule) const;
 
+    // What calls use, one at a time. A forked child has another one, see `forks`.
+    struct Shared {
+        std::mutex mutex;
+        std::unique_ptr<Team> team;  // starts with the first call, so that who forks before has no idle threads
+        Workspace work;
+        const unsigned process = forks();
+    };
+
+    Shared& shared();
+
     template <class Call> void locked(const Call& call) {
-        const nb::gil_scoped_release without_gil;
-        const std::lock_guard<std::mutex> lock(mutex_);
-        if (owner_ != getpid()) {
-            // A forked child has none of its parent's threads; theirs are left alone and new ones start.
-            (void)team_.release();
-            team_ = std::make_unique<Team>(threads_);
-            owner_ = getpid();
+        Shared& mine = shared();
+        const WithoutGil others_run;
+        const std::lock_guard<std::mutex> lock(mine.mutex);
+        if (!mine.team) {
+            mine.team = std::make_unique<Team>(wanted_threads_);
+            threads_ = mine.team->size();
         }
-        Pass pass(*model_, *team_, work_);
+        Pass pass(*model_, *mine.team, mine.work);
         call(pass);
     }
 
     std::unique_ptr<Model> model_;
     nb::list kept_alive_;  // embeddings, which the model reads where they are
-    int threads_;
-    std::unique_ptr<Team> team_;
-    pid_t owner_ = -1;
-    Workspace work_;
-    std::mutex mutex_;
+    int wanted_threads_;
+    std::atomic<int> threads_;
+    std::unique_ptr<Shared> shared_ = std::make_unique<Shared>();
 };
 
 // Adds the class.

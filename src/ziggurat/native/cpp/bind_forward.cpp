@@ -79,21 +79,23 @@ nb::tuple Engine::left(const Live& live) const {
 
 nb::tuple Engine::run(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
                       const In<int64_t>& original, const OwnedExitRule& exits, const OwnedTokenRule* tokens, int last) {
-    const Edges edges = edges_of(cu_seqlens, check_ids(ids, positions));
+    const Tokens read = check_ids(ids, positions);
+    const Edges edges = edges_of(cu_seqlens, static_cast<int>(read.positions.size()));
     Results results(*this, count(edges));
     return part_of_the_way(results, original, exits, tokens, 1, last, [&](Pass& pass, const Rules& rules) {
-        return start(pass, ids.data(), positions.data(), edges, 0, rules, results.view());
+        return start(pass, read.ids.data(), read.positions.data(), edges, 0, rules, results.view());
     });
 }
 
 nb::tuple Engine::answer(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
                          const In<int64_t>& original, const In<int64_t>& batches, const OwnedExitRule& exits,
                          const OwnedTokenRule* tokens) {
-    const Edges edges = edges_of(cu_seqlens, check_ids(ids, positions));
+    const Tokens read = check_ids(ids, positions);
+    const Edges edges = edges_of(cu_seqlens, static_cast<int>(read.positions.size()));
     const Edges of_batches = edges_of(batches, count(edges), "batches", "sequence");
     Results results(*this, count(edges));
     travel(results, original, exits, tokens, [&](Pass& pass, const Rules& rules) {
-        answer_batches(pass, ids.data(), positions.data(), edges, of_batches, rules, results.view());
+        answer_batches(pass, read.ids.data(), read.positions.data(), edges, of_batches, rules, results.view());
     });
     return nb::make_tuple(results.logits, results.rungs, results.seconds, results.kept);
 }
@@ -103,12 +105,12 @@ nb::tuple Engine::resume(const In<float>& states, const In<int64_t>& positions, 
                          const OwnedTokenRule* tokens, int first, int last) {
     const int n = matrix_rows(states, width(), "states");
     const Edges edges = edges_of(cu_seqlens, n);
-    check_positions(positions, n);
+    const std::vector<int64_t> places = check_positions(positions, n);
     Results results(*this, count(edges));
     refuse(history.size() != results.history.size(), "history: must be (n_seqs, n_rungs, n_classes)");
     std::copy_n(history.data(), history.size(), results.history.data());
     return part_of_the_way(results, original, exits, tokens, first, last, [&](Pass&, const Rules&) {
-        Live live{Buffer(states.size() * sizeof(float)), edges, {positions.data(), positions.data() + n}, {}};
+        Live live{Buffer(states.size() * sizeof(float)), edges, places, {}};
         std::copy_n(states.data(), states.size(), live.states.as<float>());
         for (int i = 0; i < count(edges); ++i) live.sequences.push_back(i);
         return live;

@@ -1,29 +1,30 @@
 // The kernels one by one, on numpy arrays: for tests and measurements. Nothing of the library calls these.
 #include "bind_kernels.h"
 
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "aligned.h"
+#include "process.h"
 #include "sets.h"
-
-namespace nb = nanobind;
+#include "team.h"
 
 namespace ziggurat {
 namespace {
 
-using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Index = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Output = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Vector = Aligned<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Matrix = Aligned<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Index = Aligned<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Output = Aligned<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 std::vector<const Kernels*> all_sets() {
     std::vector<const Kernels*> sets = kernels();
@@ -43,8 +44,14 @@ void demand(bool fits, const char* what) {
     if (!fits) throw std::invalid_argument(what);
 }
 
+// A number of rows or columns. What the kernels multiply with each other is within 32 bits then where it has to be.
+int whole(size_t size) {
+    demand(size <= 1U << 30, "an array of more than 2^30 rows or columns");
+    return static_cast<int>(size);
+}
+
 Rows rows_of(const Matrix& matrix, const std::optional<Index>& index) {
-    const int n = static_cast<int>(index ? index->shape(0) : matrix.shape(0));
+    const int n = whole(index ? index->shape(0) : matrix.shape(0));
     if (index)
         for (int i = 0; i < n; ++i)
             demand(index->data()[i] >= 0 && index->data()[i] < static_cast<int64_t>(matrix.shape(0)), "index: no row");
@@ -80,8 +87,8 @@ class PackedLinear {
         : set_(set_named(set)) {
         demand(weight.shape(1) > 0, "weight: no inputs");
         demand(!bias || bias->shape(0) == weight.shape(0), "bias: one for each output");
-        packed_ = set_.pack(weight.data(), bias ? bias->data() : nullptr, static_cast<int>(weight.shape(0)),
-                            static_cast<int>(weight.shape(1)), dtype_named(dtype));
+        packed_ = set_.pack(weight.data(), bias ? bias->data() : nullptr, whole(weight.shape(0)),
+                            whole(weight.shape(1)), dtype_named(dtype));
     }
 
     int panel() const { return packed_.panel; }
@@ -89,10 +96,10 @@ class PackedLinear {
     // Writes columns start … stop of y.
     void into(Output y, Matrix x, const std::string& finish, int start, int stop, std::optional<Index> index) const {
         const Rows rows = rows_of(x, index);
-        demand(static_cast<int>(x.shape(1)) == packed_.in, "x: one column for each input");
-        demand(static_cast<int>(y.shape(0)) == rows.n, "y: one row for each of x");
+        demand(whole(x.shape(1)) == packed_.in, "x: one column for each input");
+        demand(whole(y.shape(0)) == rows.n, "y: one row for each of x");
         demand(start >= 0 && start <= stop && stop <= packed_.out, "range: within the outputs");
-        demand(static_cast<int>(y.shape(1)) >= stop, "y: too narrow");
+        demand(whole(y.shape(1)) >= stop, "y: too narrow");
         demand(start % packed_.panel == 0 && (stop % packed_.panel == 0 || stop == packed_.out), "range: whole panels");
         Buffer operand(set_.operand_size(packed_, rows.n));
         set_.prepare(packed_, rows, operand.as<void>());
@@ -109,7 +116,7 @@ class PackedLinear {
     // Seconds of `repeats` multiplications (and preparations) of x.
     std::pair<double, double> seconds(Matrix x, const std::string& finish, int repeats) const {
         const Rows rows = rows_of(x, std::nullopt);
-        demand(static_cast<int>(x.shape(1)) == packed_.in, "x: one column for each input");
+        demand(whole(x.shape(1)) == packed_.in, "x: one column for each input");
         const Finish how = finish_named(finish);
         Buffer operand(set_.operand_size(packed_, rows.n));
         Buffer y(sizeof(float) * rows.n * packed_.out);
@@ -126,26 +133,30 @@ class PackedLinear {
     Packed packed_;
 };
 
+// The width of so many heads that lie side by side in `columns` / `parts`.
+int head_width(size_t columns, int heads, int64_t parts, const char* what) {
+    demand(heads > 0 && columns > 0 && whole(columns) % (parts * heads) == 0, what);
+    return static_cast<int>(whole(columns) / (parts * heads));
+}
+
 // qkv (n, 3 heads width) → context (n, heads width), received (heads, n).
 nb::tuple attend(const std::string& name, Matrix qkv, int heads, bool from_others) {
     const Kernels& set = set_named(name);
-    demand(heads > 0 && qkv.shape(1) > 0 && qkv.shape(1) % (3 * heads) == 0, "qkv: three times heads times width");
-    const int n = static_cast<int>(qkv.shape(0)), width = static_cast<int>(qkv.shape(1)) / (3 * heads);
+    const int n = whole(qkv.shape(0)), width = head_width(qkv.shape(1), heads, 3, "qkv: three times heads times width");
     const Attention sequence{qkv.data(), static_cast<ptrdiff_t>(qkv.shape(1)), n, heads, width, nullptr};
     nb::object context = new_matrix(n, heads * width), received = new_matrix(heads, n);
     auto contexts = nb::cast<Output>(context), shares = nb::cast<Output>(received);
     Buffer scratch(set.attend_scratch(n, width));
     for (int head = 0; n && head < heads; ++head)
-        set.attend(sequence, head, contexts.data(), heads * width, shares.data() + head * n, from_others,
-                   scratch.as<void>());
+        set.attend(sequence, head, contexts.data(), heads * width, shares.data() + static_cast<ptrdiff_t>(head) * n,
+                   from_others, scratch.as<void>());
     return nb::make_tuple(context, received);
 }
 
 // Seconds of `repeats` attentions over all heads.
 double attend_seconds(const std::string& name, Matrix qkv, int heads, bool scored, int repeats) {
     const Kernels& set = set_named(name);
-    demand(heads > 0 && qkv.shape(1) > 0 && qkv.shape(1) % (3 * heads) == 0, "qkv: three times heads times width");
-    const int n = static_cast<int>(qkv.shape(0)), width = static_cast<int>(qkv.shape(1)) / (3 * heads);
+    const int n = whole(qkv.shape(0)), width = head_width(qkv.shape(1), heads, 3, "qkv: three times heads times width");
     const Attention sequence{qkv.data(), static_cast<ptrdiff_t>(qkv.shape(1)), n, heads, width, nullptr};
     Buffer context(sizeof(float) * n * heads * width), received(sizeof(float) * n);
     Buffer scratch(set.attend_scratch(n, width));
@@ -160,9 +171,10 @@ double attend_seconds(const std::string& name, Matrix qkv, int heads, bool score
 // query (1, heads width), key_value (n, 2 heads width) → context (1, heads width).
 nb::object attend_first(const std::string& name, Matrix query, Matrix key_value, int heads) {
     const Kernels& set = set_named(name);
-    demand(heads > 0 && query.shape(0) == 1 && query.shape(1) > 0 && query.shape(1) % heads == 0, "query: one row");
+    const int width = head_width(query.shape(1), heads, 1, "query: heads times width");
+    demand(query.shape(0) == 1, "query: one row");
     demand(key_value.shape(1) == 2 * query.shape(1) && key_value.shape(0) > 0, "key_value: keys and values");
-    const int n = static_cast<int>(key_value.shape(0)), width = static_cast<int>(query.shape(1)) / heads;
+    const int n = whole(key_value.shape(0));
     nb::object context = new_matrix(1, query.shape(1));
     Buffer scratch(set.attend_scratch(n, width));
     set.attend_first(query.data(), key_value.data(), static_cast<ptrdiff_t>(key_value.shape(1)), n, heads, width,
@@ -174,7 +186,7 @@ nb::object attend_first(const std::string& name, Matrix query, Matrix key_value,
 nb::object add_norm(const std::string& name, Matrix y, std::optional<Matrix> residual, Vector gain, Vector shift,
                     float epsilon, std::optional<Index> index) {
     const Kernels& set = set_named(name);
-    const size_t rows = y.shape(0), d = y.shape(1);
+    const size_t rows = whole(y.shape(0)), d = whole(y.shape(1));
     demand(d > 0 && gain.shape(0) == d && shift.shape(0) == d, "gain, shift: one for each column");
     Rows other{nullptr, 0, nullptr, 0};
     if (residual) {
@@ -195,7 +207,7 @@ nb::object embed(const std::string& name, std::vector<Matrix> tables, std::vecto
                  float epsilon) {
     const Kernels& set = set_named(name);
     demand(tables.size() == 3 && ids.size() == 3, "word, position, segment");
-    const size_t rows = ids[0].shape(0), d = tables[0].shape(1);
+    const size_t rows = whole(ids[0].shape(0)), d = whole(tables[0].shape(1));
     demand(d > 0 && gain.shape(0) == d && shift.shape(0) == d, "gain, shift: one for each column");
     Rows parts[3];
     for (int i = 0; i < 3; ++i) {
@@ -206,6 +218,25 @@ nb::object embed(const std::string& name, std::vector<Matrix> tables, std::vecto
     set.embed(parts[0], parts[1], parts[2], static_cast<int>(d), {gain.data(), shift.data(), epsilon},
               nb::cast<Output>(answer).data(), static_cast<ptrdiff_t>(d));
     return answer;
+}
+
+// What a team of its own does of so many tasks, of which task `failing` throws: how many are done, whether that was heard,
+// and how many threads it has.
+nb::tuple team(int threads, int tasks, int failing) {
+    demand(threads > 0 && threads <= 1024 && tasks >= 0, "threads: 1 to 1024; tasks: at least 0");
+    Team team(threads);
+    std::atomic<int> done{0};
+    bool thrown = false;
+    try {
+        team.run(tasks, [&](int task, int) {
+            if (task == failing) throw std::runtime_error("a task has failed");
+            ++done;
+        });
+    } catch (const std::runtime_error&) {
+        thrown = true;
+    }
+    team.run(tasks, [](int, int) {});  // it still works
+    return nb::make_tuple(done.load(), thrown, team.size());
 }
 
 }  // namespace
@@ -226,12 +257,13 @@ void bind_kernels(nb::module_& parent) {
              nb::arg("index").none() = nb::none())
         .def("into", &PackedLinear::into, nb::arg("y"), nb::arg("x"), nb::arg("finish"), nb::arg("start"),
              nb::arg("stop"), nb::arg("index").none() = nb::none())
-        .def("seconds", &PackedLinear::seconds, nb::call_guard<nb::gil_scoped_release>(), nb::arg("x"),
-             nb::arg("finish"), nb::arg("repeats"));
+        .def("seconds", &PackedLinear::seconds, nb::call_guard<WithoutGil>(), nb::arg("x"), nb::arg("finish"),
+             nb::arg("repeats"));
     bind_peak(module);
+    module.def("team", &team, nb::arg("threads"), nb::arg("tasks"), nb::arg("failing") = -1);
     module.def("attend", &attend, nb::arg("name"), nb::arg("qkv"), nb::arg("heads"), nb::arg("from_others") = false);
-    module.def("attend_seconds", &attend_seconds, nb::call_guard<nb::gil_scoped_release>(), nb::arg("name"),
-               nb::arg("qkv"), nb::arg("heads"), nb::arg("scored"), nb::arg("repeats"));
+    module.def("attend_seconds", &attend_seconds, nb::call_guard<WithoutGil>(), nb::arg("name"), nb::arg("qkv"),
+               nb::arg("heads"), nb::arg("scored"), nb::arg("repeats"));
     module.def("attend_first", &attend_first, nb::arg("name"), nb::arg("query"), nb::arg("key_value"),
                nb::arg("heads"));
     module.def("add_norm", &add_norm, nb::arg("name"), nb::arg("y"), nb::arg("residual").none(), nb::arg("gain"),

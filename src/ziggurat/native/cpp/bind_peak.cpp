@@ -10,6 +10,7 @@
 
 #include "bind_kernels.h"
 #include "kernels.h"
+#include "process.h"
 
 namespace nb = nanobind;
 
@@ -39,8 +40,8 @@ double own_time() {
 }
 
 void bind_peak(nb::module_& module) {
-    module.def("peak", &peak, nb::call_guard<nb::gil_scoped_release>(), nb::arg("name"), nb::arg("dtype"),
-               nb::arg("rounds"), "Operations and seconds of products that never leave the registers.");
+    module.def("peak", &peak, nb::call_guard<WithoutGil>(), nb::arg("name"), nb::arg("dtype"), nb::arg("rounds"),
+               "Operations and seconds of products that never leave the registers.");
 }
 
 }  // namespace ziggurat

@@ -10,6 +10,8 @@ namespace ziggurat {
 
 namespace {
 
+constexpr size_t MOST = 1 << 20;  // rungs and classes
+
 template <class T> T named(const std::map<std::string, T>& known, const std::string& name, const char* what) {
     const auto found = known.find(name);
     refuse(found == known.end(), std::string(what) + " '" + name + "' is not known to the compiled engine");
@@ -44,8 +46,9 @@ OwnedExitRule::OwnedExitRule(const std::string& score, double parameter, const I
                              std::optional<In<double>> temperatures, std::optional<In<double>> deferral)
     : score(named(SCORES, score, "exit score")), parameter(parameter) {
     n_rows = matrix_rows(thresholds, -1, "thresholds");
-    n_rungs = static_cast<int>(thresholds.shape(1)) + 1;
     refuse(n_rows < 1, "thresholds: at least one row");
+    refuse(thresholds.shape(1) > MOST, "thresholds: too many rungs");
+    n_rungs = static_cast<int>(thresholds.shape(1)) + 1;
     refuse(this->score == ExitScore::top_entropy && !(parameter >= 2 && parameter <= 1 << 30),
            "top-entropy: needs at least 2");
     this->thresholds.assign(thresholds.data(), thresholds.data() + thresholds.size());
@@ -58,6 +61,7 @@ OwnedExitRule::OwnedExitRule(const std::string& score, double parameter, const I
     if (deferral) {
         refuse(matrix_rows(*deferral, -1, "deferral") != n_rungs - 1,
                "deferral: must have one row for each rung but the last");
+        refuse(deferral->shape(1) > MOST, "deferral: too many columns");
         deferral_columns = static_cast<int>(deferral->shape(1));
         this->deferral.assign(deferral->data(), deferral->data() + deferral->size());
     }
@@ -85,7 +89,7 @@ Out<double> OwnedExitRule::values(int rung, const In<float>& history) const {
     std::vector<int> heard;
     for (int before = 0; before <= rung; ++before)
         if (rule.asked(before)) heard.push_back(before);
-    refuse(history.ndim() != 3 || history.shape(1) != heard.size() || history.shape(2) < 1,
+    refuse(history.ndim() != 3 || history.shape(1) != heard.size() || history.shape(2) < 1 || history.shape(2) > MOST,
            "history: must be (n, asked rungs so far, n_classes)");
     const size_t n = history.shape(0), n_classes = history.shape(2);
     check_classes(static_cast<int>(n_classes));

@@ -4,12 +4,11 @@
 #include <cstdint>
 
 #include "arrays.h"
+#include "process.h"
 #include "static_tier.h"
 
 namespace ziggurat {
 namespace {
-
-constexpr int64_t SEGMENTS = int64_t(1) << 31;
 
 // Holds a tier's arrays where they are, in a mapped file for instance. Has no state: calls need not wait for each other.
 class BoundStaticTier {
@@ -29,13 +28,12 @@ class BoundStaticTier {
 
     Out<float> logits(const In<int64_t>& tokens, const In<int64_t>& cu_seqlens) const {
         const int n_tokens = matrix_rows(tokens, 2, "tokens");
-        const int64_t n_texts = check_texts(cu_seqlens, n_tokens);
+        const std::vector<int64_t> edges = check_texts(cu_seqlens, n_tokens);
+        const auto n_texts = static_cast<int64_t>(edges.size()) - 1;
         auto said = filled<float>({size_t(n_texts), size_t(n_classes())}, 0);
         {
-            const nb::gil_scoped_release without_gil;
-            check_range(tokens.data(), n_tokens, 2, static_cast<int64_t>(kinds_.shape(0)), "token id");
-            check_range(tokens.data() + 1, n_tokens, 2, SEGMENTS, "segment id");
-            static_logits(view(), tokens.data(), cu_seqlens.data(), n_texts, said.data());
+            const WithoutGil others_run;
+            static_logits(view(), tokens.data(), edges.data(), n_texts, said.data());
         }
         return said;
     }
@@ -43,8 +41,13 @@ class BoundStaticTier {
   private:
     // A Piece is what its number says; a number that is none means a piece that starts a word.
     StaticTable view() const {
-        return {weights_.data(), bits_,        n_classes(),
-                scales_.data(),  bias_.data(), reinterpret_cast<const Piece*>(kinds_.data())};
+        return {weights_.data(),
+                bits_,
+                n_classes(),
+                scales_.data(),
+                bias_.data(),
+                reinterpret_cast<const Piece*>(kinds_.data()),
+                static_cast<int64_t>(kinds_.shape(0))};
     }
 
     In<int16_t> weights_;

@@ -8,6 +8,9 @@ namespace ziggurat {
 
 namespace {
 
+// Far beyond any model, and three or four times such a size still is a number of 32 bits.
+constexpr int LARGEST = 1 << 24, MOST_ROWS = 1 << 30;
+
 std::string shape_text(const std::vector<int64_t>& shape) {
     std::string text;
     for (const int64_t size : shape) text += (text.empty() ? "(" : ", ") + std::to_string(size);
@@ -73,7 +76,8 @@ class Reader {
     // Rows of a linear map: (out, in) → out.
     int rows(const std::string& name) const {
         const auto found = tensors_.find(name + ".weight");
-        if (found == tensors_.end() || found->second.shape.size() != 2 || found->second.shape[0] < 1)
+        if (found == tensors_.end() || found->second.shape.size() != 2 || found->second.shape[0] < 1 ||
+            found->second.shape[0] > LARGEST)
             throw std::invalid_argument("tensor " + name + ".weight is missing or not a matrix");
         return static_cast<int>(found->second.shape[0]);
     }
@@ -158,18 +162,22 @@ std::vector<float> rotation(float base, int positions, int width) {
 }
 
 void check(const Spec& spec, const std::vector<int>& head_layers) {
+    for (const int size : {spec.hidden, spec.layers, spec.heads, spec.intermediate, spec.embedding_width})
+        if (size > LARGEST) throw std::invalid_argument("spec: no size may be above 2^24");
+    for (const int rows : {spec.vocabulary, spec.positions, spec.segments, spec.position_offset, spec.task_types})
+        if (rows > MOST_ROWS) throw std::invalid_argument("spec: no table may have more than 2^30 rows");
     const auto layers = static_cast<size_t>(spec.layers);
     for (const int window : spec.windows)
         if (window < 0) throw std::invalid_argument("spec: a window is negative");
     if ((!spec.rotary.empty() && spec.rotary.size() < layers) ||
         (!spec.windows.empty() && spec.windows.size() < layers))
         throw std::invalid_argument("spec: rotary bases and windows must be one for each layer");
-    if (!spec.rotary.empty() && spec.width() % 2)
-        throw std::invalid_argument("spec: rotary positions need heads of an even width");
     for (const int size : {spec.hidden, spec.layers, spec.heads, spec.intermediate, spec.vocabulary, spec.positions})
         if (size < 1) throw std::invalid_argument("spec: every size must be at least 1");
     for (const int size : {spec.segments, spec.position_offset, spec.embedding_width, spec.task_types})
         if (size < 0) throw std::invalid_argument("spec: no size may be negative");
+    if (!spec.rotary.empty() && spec.width() % 2)
+        throw std::invalid_argument("spec: rotary positions need heads of an even width");
     if (spec.hidden % spec.heads) throw std::invalid_argument("spec: heads do not divide the width");
     int before = 0;
     for (const int layer : head_layers) {

@@ -73,7 +73,7 @@ double agreement(const double* logits, int n_heard, int n_classes, bool in_a_row
 double confident_in_a_row(double* logits, int n_heard, int n_classes, double largest) {
     double count = 0;
     for (int i = 0; i < n_heard; ++i)
-        count = normalised_entropy(logits + i * n_classes, n_classes) <= largest ? count + 1 : 0;
+        count = normalised_entropy(logits + static_cast<int64_t>(i) * n_classes, n_classes) <= largest ? count + 1 : 0;
     return count;
 }
 
@@ -138,7 +138,7 @@ double ExitRule::value(int rung, const float* said, const std::vector<int>& hear
     const int n_heard = static_cast<int>(heard.size());
     std::vector<double> logits(said, said + static_cast<int64_t>(n_heard) * n_classes);
     if (temperatures)
-        for (int i = 0; i < n_heard * n_classes; ++i) logits[i] /= temperatures[heard[i / n_classes]];
+        for (size_t i = 0; i < logits.size(); ++i) logits[i] /= temperatures[heard[i / n_classes]];
     // Sorting asks for numbers that can be compared; who is not even a number is not sure of anything.
     for (const double logit : logits)
         if (!std::isfinite(logit)) return std::nan("");

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "numbers.h"
+
 namespace ziggurat {
 
 namespace {
@@ -24,6 +26,7 @@ inline void fetch(const void* address) {
 #endif
 }
 
+constexpr int64_t SEGMENTS = int64_t{1} << 31;
 constexpr int64_t BLOCK = 1 << 15;  // rows whose sum fits 32 bits
 
 // Adds the rows to `sums` (n_classes). With N known when this is compiled, the sums stay in registers.
@@ -98,14 +101,15 @@ void StaticReader::read(const int64_t* tokens, int64_t n_tokens) {
     uint64_t left = 0;  // its hash
     int64_t segment = 0;
     for (int64_t i = 0; i < n_tokens; ++i) {
-        const int64_t id = tokens[2 * i];
+        const int64_t id = checked(tokens + 2 * i, table_.vocabulary, "token id");
+        const int64_t own_segment = checked(tokens + 2 * i + 1, SEGMENTS, "segment id");
         const Piece kind = table_.kinds[id];
         if (kind == Piece::special) {
             fresh = true;
             continue;
         }
-        fresh = fresh || tokens[2 * i + 1] != segment;
-        segment = tokens[2 * i + 1];
+        fresh = fresh || own_segment != segment;
+        segment = own_segment;
         const uint64_t piece = (static_cast<uint64_t>(segment) << 32) + static_cast<uint64_t>(id);
         const uint64_t hash = mixed(piece);
         add(hash);

@@ -16,6 +16,7 @@ struct StaticTable {
     int n_classes;
     const float *scales, *bias;  // (n_classes)
     const Piece* kinds;          // (vocabulary)
+    int64_t vocabulary;
 };
 
 // The rows of one text's features.
@@ -23,7 +24,8 @@ class StaticReader {
   public:
     StaticReader(const StaticTable& table, int64_t longest) : table_(table), rows_(FEATURES_PER_TOKEN * longest) {}
 
-    // Tokens and segments (n_tokens, 2); rows are on their way to the cache when this returns.
+    // Tokens and segments (n_tokens, 2); rows are on their way to the cache when this returns. Throws std::invalid_argument
+    // for what is no token or segment.
     void read(const int64_t* tokens, int64_t n_tokens);
 
     int64_t count() const { return count_; }
@@ -48,6 +50,7 @@ class StaticReader {
 };
 
 // What the tier says of n_texts texts, one behind another in `tokens`: edges (n_texts + 1) → logits (n_texts, n_classes).
+// Throws std::invalid_argument for what is no token or segment.
 void static_logits(const StaticTable& table, const int64_t* tokens, const int64_t* edges, int64_t n_texts,
                    float* logits);
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -25,7 +27,12 @@ void breathe() {
 }  // namespace
 
 Team::Team(int size) {
-    for (int thread = 1; thread < size; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+    workers_.reserve(size - 1);
+    try {
+        for (int thread = 1; thread < size; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+    } catch (const std::exception&) {
+        // No more are to be had: a container's limit, or no memory for their stacks.
+    }
 }
 
 Team::~Team() {
@@ -45,6 +52,7 @@ void Team::run(int n_tasks, const Task& task) {
     task_ = &task;
     n_tasks_ = n_tasks;
     done_.store(0, std::memory_order_relaxed);
+    failed_.store(false, std::memory_order_relaxed);
     const uint64_t number = (round_.load(std::memory_order_relaxed) >> 32) + 1;
     round_.store(number << 32 | static_cast<uint32_t>(n_tasks));
     if (sleepers_.load()) {
@@ -62,6 +70,7 @@ void Team::run(int n_tasks, const Task& task) {
         else
             std::this_thread::yield();
     }
+    if (failed_.load(std::memory_order_relaxed)) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 // Takes a task that is left and does it; whether there was one.
@@ -71,9 +80,19 @@ bool Team::take(int thread) {
         if (!static_cast<uint32_t>(round)) return false;
     } while (!round_.compare_exchange_weak(round, round - 1, std::memory_order_acq_rel));
     // The round cannot end before this task is done, so what it is about stays as it is.
-    (*task_)(n_tasks_ - static_cast<int>(static_cast<uint32_t>(round)), thread);
+    attempt(n_tasks_ - static_cast<int>(static_cast<uint32_t>(round)), thread);
     done_.fetch_add(1, std::memory_order_release);
     return true;
+}
+
+// A task that throws is done: the others of its round still use what the caller has made, so the caller hears of it when
+// they are done as well.
+void Team::attempt(int task, int thread) {
+    try {
+        (*task_)(task, thread);
+    } catch (...) {
+        if (!failed_.exchange(true)) failure_ = std::current_exception();
+    }
 }
 
 void Team::work(int thread) {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -16,6 +17,8 @@ using Task = std::function<void(int task, int thread)>;
 
 class Team {
   public:
+    // Of `size` threads, or of as many as the system gives: the caller alone is a team, too, and answers do not depend on
+    // how many there are.
     explicit Team(int size);
     ~Team();
     Team(const Team&) = delete;
@@ -23,13 +26,14 @@ class Team {
 
     int size() const { return static_cast<int>(workers_.size()) + 1; }
 
-    // Runs all tasks, each once, in any order on any thread; returns when the last is done. One caller at a time. Tasks
-    // must not throw: what they need is allocated before.
+    // Runs all tasks, each once, in any order on any thread; returns when the last is done. One caller at a time. Throws
+    // what a task has thrown, one of them where there are several.
     void run(int n_tasks, const Task& task);
 
   private:
     void work(int thread);
     bool take(int thread);
+    void attempt(int task, int thread);
 
     std::vector<std::thread> workers_;
     std::mutex mutex_;
@@ -40,6 +44,8 @@ class Team {
     std::atomic<uint64_t> round_{0};
     std::atomic<int> sleepers_{0};
     std::atomic<int> done_{0};  // tasks of this round
+    std::atomic<bool> failed_{false};
+    std::exception_ptr failure_;  // of whoever set `failed_`
     const Task* task_ = nullptr;
     int n_tasks_ = 0;
 };
