@@ -25,6 +25,7 @@ from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure,
 from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.jobs.questions.subject import QuestionSubject, question_subject
 from ziggurat.jobs.refusals import refuse_but_classes
+from ziggurat.jobs.targets import folder_of
 from ziggurat.report.analyses import Measured
 from ziggurat.report.columns import COLUMNS, PART_COLUMNS, filled
 from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
@@ -157,7 +158,7 @@ class Request:
         """UserError where a report's file could not be written, or would take the place of what is read."""
         for kind in (*COLUMNS, *PART_COLUMNS):
             for suffix in SUFFIXES:
-                require_target(self.out / f"{kind}{suffix}", self.source)
+                require_target(self.out / f"{kind}{suffix}", folder_of(self.source))
 
     @property
     def data(self) -> str:
