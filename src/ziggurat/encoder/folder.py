@@ -19,6 +19,7 @@ from ziggurat.config import from_mapping
 from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file, whole_folder
+from ziggurat.legible import json_text
 from ziggurat.recipe import PruningConfig, SpanConfig
 from ziggurat.types import FULL, Label, OperatingPoint, Problem
 
@@ -84,7 +85,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Writes `ziggurat.json`."""
     values = {"format_version": FORMAT_VERSION} | dataclasses.asdict(manifest)
     with whole_file(folder / MANIFEST) as path:
-        path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        path.write_text(json_text(values, indent=2) + "\n", "utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -22,6 +22,7 @@ from ziggurat.jobs.prediction import said
 from ziggurat.jobs.questions.explanation import question_explanation
 from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.jobs.targets import require_result
+from ziggurat.legible import utf8
 from ziggurat.report.page import page
 
 
@@ -53,7 +54,7 @@ def explain(
     result = {"model": model, "operating_point": name} | told
     if html is not None:
         with whole_file(html) as path:
-            path.write_bytes(page(result).encode("utf-8", "xmlcharrefreplace"))  # a path may hold what is no text
+            path.write_bytes(utf8(page(result)))
         result["html"] = str(html)
     return result
 

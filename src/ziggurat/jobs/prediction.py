@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from ziggurat.jobs.questions.prediction import predict_answers
 from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.jobs.targets import require_result
 from ziggurat.jobs.watching import WatchedClassifier, read_state
+from ziggurat.legible import json_text
 from ziggurat.types import Answer, Label
 
 _TABLES = (".csv", ".tsv", ".parquet")  # whose readers would not understand JSON lines
@@ -70,7 +70,7 @@ def predict(
     results = list(_results(texts, answers, classifier.manifest.labels))
     if out is not None:
         with whole_file(out) as path, path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
+            file.writelines(json_text(result) + "\n" for result in results)
     return results
 
 

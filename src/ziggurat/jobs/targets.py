@@ -10,6 +10,7 @@ from ziggurat.encoder.folder import CONFIG, MANIFEST, files_of
 from ziggurat.errors import UserError
 from ziggurat.files import require_target
 from ziggurat.report.document import GENERATOR
+from ziggurat.report.plots import MAKER
 
 # What the first line of a file of ours says, whichever of these kinds it is.
 _ANSWERS, _ROWS, _MONITOR = {"tokens_left", "flops"}, {"what", "commit"}, {"watch", "drawn"}
@@ -48,8 +49,8 @@ def _is_result(path: Path) -> bool:
         return True  # a terminal or a pipe, which nothing is lost from
     with path.open("rb") as file:
         first = file.readline(_HEAD)
-        head = first + file.read(1000)
-    if GENERATOR.encode() in head or (path.suffix in (".png", ".svg") and b"Matplotlib" in head):
+        head = first + file.read(4000)
+    if GENERATOR.encode() in head or (path.suffix in (".png", ".svg") and MAKER.encode() in head):
         return True
     try:
         values = json.loads(first)
