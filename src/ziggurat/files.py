@@ -17,6 +17,7 @@ from ziggurat.locks import locked_folder
 
 _FULL = 1 << 20  # bytes: a disk with less space than this is full
 _HIDDEN = ".part"  # ends the name of the hidden folder in which something is made
+_RANDOM = "[a-z0-9_]{8}"  # what `mkdtemp` puts before that
 _ROOM = "made"  # in it: the hidden folder itself is locked, and what is made may be made in the same way
 _BEFORE = "before"  # in that, what is about to be replaced
 
@@ -28,9 +29,7 @@ def _room_for(path: Path) -> Iterator[Path]:
     A killed run cannot remove its own, so the next one for the same path does; that of a living one is locked.
     """
     with ExitStack() as held:
-        with locked_folder(path.parent) as alone:  # nobody sweeps between a room's making and its lock
-            if alone:
-                _sweep(path)
+        with _swept(path):  # and nobody sweeps between a hidden folder's making and its lock
             hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_HIDDEN, dir=path.parent))
             held.callback(shutil.rmtree, hidden, ignore_errors=True)
             held.enter_context(locked_folder(hidden))
@@ -39,16 +38,20 @@ def _room_for(path: Path) -> Iterator[Path]:
         yield room
 
 
-def _sweep(path: Path) -> None:
-    """Removes what killed runs left; what one of them had moved aside and not replaced comes back."""
-    name = re.compile(re.escape(f".{path.name}.") + "[a-z0-9_]{8}" + re.escape(_HIDDEN))
-    for hidden in [Path(entry) for entry in os.scandir(path.parent) if name.fullmatch(entry.name) and entry.is_dir()]:
-        with locked_folder(hidden, wait=False) as dead:
-            before = hidden / _ROOM / _BEFORE
-            if dead and before.is_dir() and not path.exists():
-                before.rename(path)
-            if dead:
-                shutil.rmtree(hidden, ignore_errors=True)
+@contextmanager
+def _swept(path: Path) -> Iterator[None]:
+    """Removes what killed runs left beside `path`; what one of them had moved aside and not replaced comes back."""
+    name = re.compile(re.escape(f".{path.name}.") + _RANDOM + re.escape(_HIDDEN))
+    with locked_folder(path.parent) as alone:
+        beside = [*os.scandir(path.parent)] if alone else []
+        for hidden in [Path(entry) for entry in beside if name.fullmatch(entry.name) and not entry.is_symlink()]:
+            with locked_folder(hidden, wait=False) as dead:
+                before = hidden / _ROOM / _BEFORE
+                if dead and before.is_dir() and not path.exists():
+                    before.rename(path)
+                if dead:
+                    shutil.rmtree(hidden, ignore_errors=True)
+        yield
 
 
 @contextmanager
@@ -135,7 +138,7 @@ def changed_folder(path: Path) -> Iterator[Path]:
 
 def refuse_full_folder(path: Path) -> None:
     """UserError if `path` is there and no empty folder, or if it is the one that one is in."""
-    with refusals_explained(path):
+    with refusals_explained(path), _swept(path):
         # Of a name that is too long the system says so here.
         taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
     if taken:
@@ -190,7 +193,16 @@ def refusals_explained(path: Path) -> Iterator[None]:
         number = _number(error, path)
         if number not in _FIXES:
             raise
-        raise UserError(f"{path}: {os.strerror(number)}; {_FIXES[number]}; nothing was half-written") from error
+        place = _as_asked(path)
+        raise UserError(f"{place}: {os.strerror(number)}; {_FIXES[number]}; nothing was half-written") from error
+
+
+def _as_asked(path: Path) -> Path:
+    """What was to be written, where `path` is in the hidden folder for it."""
+    for place in reversed((path, *path.parents)):
+        if hidden := re.fullmatch(r"\.(.+)\." + _RANDOM + re.escape(_HIDDEN), place.name):
+            return place.with_name(hidden[1])
+    return path
 
 
 def _number(error: Exception, path: Path) -> int | None:

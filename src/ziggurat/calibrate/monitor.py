@@ -76,7 +76,7 @@ class Evidence:
     largest: float = 1.0  # capital, at any time so far
 
     def __post_init__(self) -> None:
-        require(0 <= self.n <= _LONGEST, "n", self.n, f"from 0 to {_LONGEST}")
+        require(self.n >= 0, "n", self.n, "at least 0")
         require(math.isfinite(self.total), "total", self.total, "finite")
         require(len(self.stakes) == len(_BETS), "stakes", self.stakes, f"{len(_BETS)} numbers")
         require(all(0 <= stake <= _LARGEST for stake in self.stakes), "stakes", self.stakes, "from 0 to 1e300")
@@ -128,7 +128,7 @@ class State:
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        require(0 <= self.drawn <= _LONGEST, "drawn", self.drawn, f"from 0 to {_LONGEST}")
+        require(self.drawn >= 0, "drawn", self.drawn, "at least 0")
         limits = (self.risk, self.watch.low, self.watch.high), (self.cost, 0.0, self.watch.largest_cost)
         for evidence, low, high in limits:
             slack = 1e-6 * (1 + evidence.n * max(abs(low), abs(high)))
@@ -159,9 +159,12 @@ class State:
         if set(values) != set(_KEPT):
             raise UserError(f"it must have {', '.join(_KEPT)}")
         try:
-            return from_mapping(cls, values, where="state")
+            found = from_mapping(cls, values, where="state")
         except OverflowError:
             raise UserError("a number is too large") from None
+        if max(found.drawn, found.risk.n, found.cost.n) > _LONGEST:
+            raise UserError(f"no monitor has seen more than {_LONGEST} inputs")
+        return found
 
     def added_to(self, kept: State | None, place: str, anew: bool) -> State:
         """What a place that has the state `kept` by now is to have: that and what this state's monitor saw since it
