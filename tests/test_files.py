@@ -29,7 +29,9 @@ def test_a_file_is_there_when_the_block_ends_and_not_before(tmp_path):
     with whole_file(path) as temporary:
         temporary.write_text("all of it")
         assert not path.exists()
-        assert (temporary.parent, temporary.suffix) == (path.parent, path.suffix)  # a rename away, of the same kind
+        assert (
+            temporary.is_relative_to(path.parent) and temporary.suffix == path.suffix
+        )  # a rename away, of the same kind
     assert path.read_text() == "all of it"
     assert names(path.parent) == ["a.jsonl"]
 
@@ -98,6 +100,7 @@ def test_an_empty_folder_is_taken_and_a_full_one_or_a_file_refused(tmp_path):
         (errno.EDQUOT, "quota"),
         (errno.EACCES, "may write to"),
         (errno.EROFS, "may write to"),
+        (errno.EFBIG, "raise the limit"),
     ],
 )
 def test_a_full_or_forbidden_disk_is_a_user_error(tmp_path, whole, number, fix):
@@ -107,6 +110,12 @@ def test_a_full_or_forbidden_disk_is_a_user_error(tmp_path, whole, number, fix):
     message = str(caught.value)
     assert message.startswith(f"{out}: ") and fix in message and "\n" not in message
     assert names(tmp_path) == []
+
+
+def test_a_refusal_that_a_library_wraps_is_told_of_what_was_asked_for(tmp_path):
+    with pytest.raises(UserError) as caught, whole_folder(tmp_path / "out") as made, whole_file(made / "weights"):
+        raise ValueError("I/O error: File too large (os error 27)")
+    assert str(caught.value).startswith(f"{tmp_path / 'out'}: File too large; ")
 
 
 @pytest.mark.parametrize("whole", [whole_file, whole_folder])

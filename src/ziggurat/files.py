@@ -1,19 +1,57 @@
-"""Writing files so that nothing is ever half-written: a temporary name beside the target, then a rename."""
+"""Writing files so that nothing is ever half-written: a hidden folder beside the target, then a rename."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ziggurat.errors import UserError
+from ziggurat.locks import locked_folder
 
 _FULL = 1 << 20  # bytes: a disk with less space than this is full
+_HIDDEN = ".part"  # ends the name of the hidden folder in which something is made
+_RANDOM = "[a-z0-9_]{8}"  # what `mkdtemp` puts before that
+_ROOM = "made"  # in it: the hidden folder itself is locked, and what is made may be made in the same way
+_BEFORE = "before"  # in that, what is about to be replaced
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[Path]:
+    """Yields a hidden folder beside `path`, to make in it what will be there; it goes when the block ends.
+
+    A killed run cannot remove its own, so the next one for the same path does; that of a living one is locked.
+    """
+    with ExitStack() as held:
+        with _swept(path):  # and nobody sweeps between a hidden folder's making and its lock
+            hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_HIDDEN, dir=path.parent))
+            held.callback(shutil.rmtree, hidden, ignore_errors=True)
+            held.enter_context(locked_folder(hidden))
+        room = hidden / _ROOM
+        room.mkdir()
+        yield room
+
+
+@contextmanager
+def _swept(path: Path) -> Iterator[None]:
+    """Removes what killed runs left beside `path`; what one of them had moved aside and not replaced comes back."""
+    name = re.compile(re.escape(f".{path.name}.") + _RANDOM + re.escape(_HIDDEN))
+    with locked_folder(path.parent) as alone:
+        beside = [*os.scandir(path.parent)] if alone else []
+        for hidden in [Path(entry) for entry in beside if name.fullmatch(entry.name) and not entry.is_symlink()]:
+            with locked_folder(hidden, wait=False) as dead:
+                before = hidden / _ROOM / _BEFORE
+                if dead and before.is_dir() and not path.exists():
+                    before.rename(path)
+                if dead:
+                    shutil.rmtree(hidden, ignore_errors=True)
+        yield
 
 
 @contextmanager
@@ -27,20 +65,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         device = path.exists() and not path.is_file() and not path.is_dir()
         folder = Path(tempfile.gettempdir()) if device else path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=folder)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
+        with _room_for(folder / path.name) as room:
+            made = room / path.name
+            made.touch()
+            yield made
             if device:
-                with temporary.open("rb") as made, path.open("wb") as target:
-                    shutil.copyfileobj(made, target)
+                with made.open("rb") as source, path.open("wb") as target:
+                    shutil.copyfileobj(source, target)
             else:
-                # mkstemp's own 0600 would hide the result from a colleague or a server.
-                temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.is_file() else 0o666 & ~_umask())
-                temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+                # A library's own 0600 would hide the result from a colleague or a server.
+                made.chmod(stat.S_IMODE(path.stat().st_mode) if path.is_file() else 0o666 & ~_umask())
+                made.replace(path)
 
 
 def require_target(path: Path, *sources: str | Path | None) -> None:
@@ -54,7 +89,7 @@ def require_target(path: Path, *sources: str | Path | None) -> None:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not path.exists():
-            with tempfile.NamedTemporaryFile(dir=next(parent for parent in path.absolute().parents if parent.exists())):
+            with _room_for(next(parent for parent in path.absolute().parents if parent.exists()) / path.name):
                 pass
 
 
@@ -78,39 +113,35 @@ def whole_folder(path: Path) -> Iterator[Path]:
     refuse_full_folder(path)
     with refusals_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        try:
-            yield temporary
-            temporary.chmod(0o755)
-            put(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with _room_for(path) as room:
+            made = room / path.name
+            made.mkdir()
+            yield made
+            put(made, path)
 
 
 @contextmanager
 def changed_folder(path: Path) -> Iterator[Path]:
     """Yields a copy of a folder that takes its place when the block ends; if the block fails nothing has changed."""
-    with refusals_explained(path):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    with refusals_explained(path), _room_for(path) as room:
+        changed, before = room / "changed", room / _BEFORE
+        shutil.copytree(path, changed)
+        yield changed
         try:
-            changed, before = temporary / "changed", temporary / "before"
-            shutil.copytree(path, changed)
-            yield changed
             path.rename(before)
-            try:
-                changed.rename(path)
-            except OSError:
+            changed.rename(path)
+        except BaseException:
+            if before.exists() and not path.exists():
                 before.rename(path)
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def refuse_full_folder(path: Path) -> None:
-    """UserError if `path` is a file, a folder that holds something, or the one that one is in."""
-    with refusals_explained(path):
-        path.exists()  # of a name that is too long the system says so here
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    """UserError if `path` is there and no empty folder, or if it is the one that one is in."""
+    with refusals_explained(path), _swept(path):
+        # Of a name that is too long the system says so here.
+        taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    if taken:
         raise UserError(f"{path}: exists and is not empty; choose another --out or remove it")
     if path.resolve() == Path.cwd():
         raise UserError(f"{path}: is the folder that you are in; name a new one in it, such as {path / 'model'}")
@@ -119,10 +150,11 @@ def refuse_full_folder(path: Path) -> None:
 def put(made: Path, out: Path) -> None:
     """Moves a finished folder to its place, which may be an empty folder, or a link to one.
 
-    A mounted folder cannot be replaced: it is filled, file by file.
+    A mounted folder cannot be replaced: it is filled, file by file. UserError where another run was there first.
     """
     out = out.resolve()
     if out.is_dir():
+        refuse_full_folder(out)
         try:
             out.rmdir()
         except OSError:
@@ -133,9 +165,13 @@ def put(made: Path, out: Path) -> None:
     try:
         made.replace(out)
     except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            refuse_full_folder(out)
         if error.errno != errno.EXDEV:
             raise
-        shutil.move(made, out)  # a link to another disk
+        with _room_for(out) as room:  # a link to another disk
+            shutil.copytree(made, room / out.name).replace(out)
+        shutil.rmtree(made)
 
 
 def is_file(path: Path) -> bool:
@@ -154,11 +190,28 @@ def refusals_explained(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        # Libraries wrap a full disk in errors of their own, so the disk itself is asked.
-        number = error.errno if isinstance(error, OSError) else errno.ENOSPC if _disk_is_full(path) else None
+        number = _number(error, path)
         if number not in _FIXES:
             raise
-        raise UserError(f"{path}: {os.strerror(number)}; {_FIXES[number]}; nothing was half-written") from error
+        place = _as_asked(path)
+        raise UserError(f"{place}: {os.strerror(number)}; {_FIXES[number]}; nothing was half-written") from error
+
+
+def _as_asked(path: Path) -> Path:
+    """What was to be written, where `path` is in the hidden folder for it."""
+    for place in reversed((path, *path.parents)):
+        if hidden := re.fullmatch(r"\.(.+)\." + _RANDOM + re.escape(_HIDDEN), place.name):
+            return place.with_name(hidden[1])
+    return path
+
+
+def _number(error: Exception, path: Path) -> int | None:
+    """The system's number of a refusal; libraries wrap it in errors of their own, so the disk itself is asked too."""
+    if isinstance(error, OSError):
+        return error.errno
+    if told := re.search(r"\(os error (\d+)\)", str(error)):  # as Rust writes it
+        return int(told[1])
+    return errno.ENOSPC if _disk_is_full(path) else None
 
 
 def _disk_is_full(path: Path) -> bool:
@@ -169,6 +222,8 @@ def _disk_is_full(path: Path) -> bool:
 _FIXES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "the file system or `ulimit -f` allows no larger file; choose another disk or raise the limit",
+    errno.ELOOP: "a part of the path is a link to itself",
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that you may write to",

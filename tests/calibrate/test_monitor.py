@@ -188,3 +188,69 @@ def test_the_trial_of_the_monitor_is_passed_and_a_peeking_test_fails_it(monkeypa
     assert not alarms.proven(kinds[:-1])
     assert not alarms.proven([replace(one, missed=0.1) for one in kinds])
     assert alarms.table(kinds).count("too many") == 1
+
+
+def joined(before: State, first: np.ndarray, second: np.ndarray) -> State:
+    """What a place has when two monitors went on from one state, and saw these losses, the second in two parts."""
+    one, other = Monitor(before), Monitor(before)
+    one.add([], first)
+    for part in np.array_split(second, 2):
+        other.add([], part)
+    return other.state.added_to(State.from_dict(one.state.to_dict()), "place", anew=False)
+
+
+def test_two_monitors_of_one_state_are_a_fair_game_at_the_limit():
+    """Over all 2^9 streams: the capital that both make is expected to be 1, and never more than one monitor's."""
+    watch, expected = replace(WATCH, target=0.2), 0.0
+    for stream in map(np.array, product([0.0, 1.0], repeat=9)):
+        before = Monitor(watch).add([], stream[:3])
+        both, alone = joined(before, stream[3:6], stream[6:]).risk, Monitor(watch).add([], stream).risk
+        expected += both.capital * 0.2 ** stream.sum() * 0.8 ** (9 - stream.sum())
+        assert both.n == 9 and both.total == stream.sum()
+        assert both.capital <= alone.capital * (1 + 1e-12) and both.largest <= alone.largest * (1 + 1e-12)
+    assert 0.9999 < expected <= 1 + 1e-12
+
+
+@pytest.mark.parametrize(("before", "first", "second"), [(100, 2000, 50), (0, 500, 500), (5000, 100, 3000)])
+def test_two_monitors_of_one_state_find_what_one_would(before, first, second):
+    draws = np.random.default_rng(4)
+    parts = [disagreements(draws, n, share) for n, share in ((before, 0.01), (first, 0.02), (second, 0.05))]
+    both = joined(Monitor(WATCH).add([], parts[0]), *parts[1:]).risk
+    alone = Monitor(WATCH).add([], np.concatenate(parts)).risk
+    assert np.log(both.capital) == pytest.approx(np.log(alone.capital), abs=0.35)
+    assert np.log(both.largest) == pytest.approx(np.log(alone.largest), abs=0.35)
+
+
+def test_an_alarm_of_either_monitor_stays_though_its_evidence_is_gone():
+    calm, storm = np.zeros(20_000), np.concatenate([np.ones(10), np.zeros(20_000)])
+    start = Monitor(WATCH).state
+    for first, second in ((calm[:100], storm), (storm, calm)):
+        both = joined(start, first, second)
+        assert both.promise_lost and both.risk.capital < 1
+
+
+def test_false_alarms_of_two_monitors_are_no_more_than_delta():
+    false = []
+    for seed in range(STREAMS):
+        parts = np.array_split(disagreements(np.random.default_rng(seed), 3000, 0.01), 3)
+        false.append(joined(Monitor(WATCH).add([], parts[0]), *parts[1:]).promise_lost)
+    assert np.mean(false) <= ALLOWED
+
+
+def test_what_a_place_has_counts_once_however_often_it_is_added():
+    monitor = Monitor(State(WATCH))
+    place = None
+    for _ in range(3):
+        state = monitor.add(0.3, 0.0)
+        place = state.added_to(place, "place", anew=False)
+        state.is_at("place")
+        assert state.added_to(place, "place", anew=False) == place  # nothing new
+    assert place == monitor.state and place.cost.n == 3
+
+
+def test_a_monitor_that_begins_anew_replaces_and_another_watch_is_refused():
+    old, new = Monitor(WATCH).add(0.3, 1.0), Monitor(WATCH).add([0.3, 0.2], 0.0)
+    assert new.added_to(old, "place", anew=True) == new
+    assert new.added_to(old, "place", anew=False).cost.n == 3
+    with pytest.raises(ValueError, match="different watches"):
+        new.added_to(Monitor(replace(WATCH, delta=0.01)).state, "place", anew=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -107,3 +108,38 @@ def test_a_small_model_of_a_kind_from_the_future_is_refused(copied, static_folde
     write_manifest(dataclasses.replace(read_manifest(folder), kind="quantum"), folder)
     with pytest.raises(UserError, match="'quantum' is not known"):
         load_small(folder, "quantum")
+
+
+def test_only_a_models_own_files_are_copied(copied, static_folder, pruned_folder, tmp_path):
+    folder = copied(static_folder)
+    (tmp_path / "secret").write_text("secret")
+    (folder / "notes").symlink_to(tmp_path / "secret")
+    (folder / "all").symlink_to("/")
+    (folder / "again").symlink_to(folder)
+    (folder / "answers.jsonl").write_text("{}")
+    os.mkfifo(folder / "pipe")
+    write_cascade([folder, pruned_folder], tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out" / "tiers" / "1").iterdir()} == {
+        path.name for path in static_folder.iterdir()
+    }
+
+
+def test_a_link_out_of_the_folder_is_refused_and_one_of_the_hubs_cache_followed(
+    copied, static_folder, pruned_folder, tmp_path
+):
+    folder = copied(static_folder)
+    (tmp_path / "elsewhere").write_text("{}")
+    (folder / "tokenizer_config.json").unlink(missing_ok=True)
+    (folder / "tokenizer_config.json").symlink_to(tmp_path / "elsewhere")
+    assert "tokenizer_config.json: is a link out of" in refusal([folder, pruned_folder], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    cached = tmp_path / "models--a--b" / "snapshots" / "0123"
+    (tmp_path / "models--a--b" / "blobs").mkdir(parents=True)
+    cached.mkdir(parents=True)
+    for path in static_folder.iterdir():
+        shutil.copyfile(path, tmp_path / "models--a--b" / "blobs" / path.name)
+        (cached / path.name).symlink_to(f"../../blobs/{path.name}")
+    write_cascade([cached, pruned_folder], tmp_path / "out")
+    tier = tmp_path / "out" / "tiers" / "1"
+    assert (tier / WEIGHTS).read_bytes() == (static_folder / WEIGHTS).read_bytes()
+    assert not any(path.is_symlink() for path in tier.iterdir())

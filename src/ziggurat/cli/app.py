@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import shutil
 import sys
@@ -46,6 +48,7 @@ from ziggurat.cli.text import (
 )
 from ziggurat.cli.training import adapt, cascade, train
 from ziggurat.errors import Stopped, UserError
+from ziggurat.legible import legible
 
 # Rooms are imported inside the commands: `ziggurat --help` answers before numpy would be loaded.
 if TYPE_CHECKING:
@@ -240,10 +243,14 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: letters that a terminal lacks are no error
+    if logging.lastResort is not None:  # which writes our warnings
+        logging.lastResort.setFormatter(_Legible())
     try:
         code = app(standalone_mode=False) or 0
     except UserError as error:
-        typer.echo(f"ziggurat: {error}", err=True)
+        typer.echo(f"ziggurat: {legible(str(error))}", err=True)
         sys.exit(error.exit_code)
     except _UsageError as error:
         typer.echo(_usage(error), err=True)
@@ -253,6 +260,14 @@ def main() -> None:
     sys.exit(code)
 
 
+class _Legible(logging.Formatter):
+    """One line, whatever labels and names a warning quotes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message alone."""
+        return legible(record.getMessage())
+
+
 _UsageError: Any = typer.BadParameter.__base__  # of whichever click it is that typer uses
 
 
@@ -260,4 +275,6 @@ def _usage(error: Any) -> str:
     """What is wrong with a command line in one line, or the help of a command that was given nothing."""
     said = str(error.format_message())
     command = "ziggurat" if error.ctx is None else error.ctx.command_path
-    return said if "\n" in said else f"ziggurat: {said.removesuffix('.')}; see `{command} --help`"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return said
+    return f"ziggurat: {legible(said).removesuffix('.')}; see `{command} --help`"

@@ -16,6 +16,7 @@ import typer
 
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained
+from ziggurat.legible import json_text, legible, legible_values
 
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
@@ -62,9 +63,19 @@ def shown(as_json: bool, text: Callable[[dict[str, Any]], str]) -> Iterator[Call
         yield results.append
     for result in results:
         if result:  # the silent processes of `accelerate launch` have none
-            said = json.dumps(result, ensure_ascii=False) if as_json else text(result)
+            said = _json_line(result) if as_json else text(legible_values(result))
             with refusals_explained(Path("standard output")):
                 typer.echo(said)
+
+
+def _json_line(result: dict[str, Any]) -> str:
+    """One line of JSON; in ASCII where that is all that standard output can say."""
+    line = json_text(result)
+    try:
+        line.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return json.dumps(result)
+    return line
 
 
 @contextmanager
@@ -75,7 +86,7 @@ def ticker() -> Iterator[Callable[[str], None]]:
     with tqdm(unit=" timings", disable=not interactive(), leave=False) as bar:
 
         def tick(name: str) -> None:
-            bar.set_description(name)
+            bar.set_description(legible(name))
             bar.update()
 
         yield tick

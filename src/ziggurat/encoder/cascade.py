@@ -6,7 +6,6 @@ So plain transformers loads the last tier from it, and without its first tiers i
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,10 +35,10 @@ def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
         _check(folder, manifest, last_folder, last)
     rows = np.unique(np.concatenate([layout.trained_rows(folder) for folder in folders]))
     with whole_folder(out) as made:
-        _copy(last_folder, made)
+        layout.copy_model(last_folder, made)
         names = tuple(f"{layout.TIERS}/{place}" for place in range(1, len(folders)))
         for name, folder, manifest in zip(names, folders, manifests, strict=False):
-            _copy(folder, made / name)
+            layout.copy_model(folder, made / name)
             layout.write_manifest(dataclasses.replace(manifest, tiers=(), operating_points=()), made / name)
         extras = load_file(made / layout.EXTRAS) | {layout.TRAINED_ROWS: np.sort(rows.view(np.int64))}
         extras.pop(layout.DEFERRAL, None)  # of another ladder
@@ -91,8 +90,3 @@ def _check(folder: Path, manifest: Manifest, last_folder: Path, last: Manifest) 
     if manifest.pairs != last.pairs:
         reads, wanted = ("pairs of texts" if one.pairs else "single texts" for one in (manifest, last))
         raise UserError(f"{folder}: reads {reads}, {last_folder} reads {wanted}; train it on the same data")
-
-
-def _copy(folder: Path, out: Path) -> None:
-    """A tier's own files, without the tiers before it."""
-    shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(layout.TIERS))

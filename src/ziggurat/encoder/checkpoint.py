@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +29,6 @@ from ziggurat.types import Problem
 
 _OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
 SPANS_TASK = "QuestionAnswering"  # what transformers calls it
-# Only the first is read here; the others are for transformers, of any version.
-_TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"),
-)
 
 
 def load_hf(
@@ -181,9 +175,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             raise UserError(f"{source}: no tokenizer; copy tokenizer.json or vocab.txt there, or save_pretrained it")
         tokenizer.save_pretrained(target)
         return
-    for name in _TOKENIZER_FILES:
-        if (source / name).exists():
-            shutil.copyfile(source / name, target / name)
+    layout.copy_files(source, target, layout.TOKENIZER_FILES)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ziggurat.config import from_mapping
 from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file, whole_folder
+from ziggurat.legible import json_text
 from ziggurat.recipe import PruningConfig, SpanConfig
 from ziggurat.types import FULL, Label, OperatingPoint, Problem
 
@@ -29,6 +30,11 @@ WEIGHTS = "model.safetensors"  # the Hugging Face tensors, loadable by plain tra
 TOKENIZER = "tokenizer.json"
 TIERS = "tiers"  # sub-folder of a cascade
 ENCODER = "encoder"  # kind of a model with layers; the others are in ziggurat.encoder.small
+# Only the first is read here; the others are for transformers, of any version.
+TOKENIZER_FILES = (
+    *(TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"),
+)
 EXTRAS = "ziggurat.safetensors"  # exit heads, pruning, and the hashes of the rows that were trained on
 HEAD_PREFIX = "exits."
 PRUNING_PREFIX = "pruning."
@@ -79,7 +85,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Writes `ziggurat.json`."""
     values = {"format_version": FORMAT_VERSION} | dataclasses.asdict(manifest)
     with whole_file(folder / MANIFEST) as path:
-        path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        path.write_text(json_text(values, indent=2) + "\n", "utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -97,6 +103,30 @@ def read_manifest(folder: Path) -> Manifest:
 def files_of(model: str | Path) -> list[Path]:
     """The files that a model folder is read from, its tiers' included; none where it is no folder."""
     return [path for name in (CONFIG, MANIFEST, WEIGHTS, EXTRAS, TOKENIZER) for path in Path(model).rglob(name)]
+
+
+def copy_model(folder: Path, out: Path) -> None:
+    """Copies what a model is, and nothing else that lies in its folder, to the folder `out`; without first tiers."""
+    out.mkdir(parents=True, exist_ok=True)
+    copy_files(folder, out, (MANIFEST, CONFIG, WEIGHTS, EXTRAS, *TOKENIZER_FILES))
+
+
+def copy_files(folder: Path, out: Path, names: Iterable[str]) -> None:
+    """Copies those of the files that a model's folder has.
+
+    UserError for a link out of the folder, but to a blob of the hub's cache: a copy would publish what it points to.
+    """
+    for path in (folder / name for name in names):
+        if path.is_symlink() and not _is_of_cache(path) and not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{path}: is a link out of the model's folder; put the file itself there")
+        if path.is_file():
+            shutil.copyfile(path, out / path.name)
+
+
+def _is_of_cache(link: Path) -> bool:
+    """Whether a link is as the hub's cache has them: from snapshots/COMMIT/NAME to the same model's blobs."""
+    snapshot = link.parent.resolve()
+    return snapshot.parent.name == "snapshots" and link.resolve().parent == snapshot.parent.parent / "blobs"
 
 
 def write_point(point: OperatingPoint, path: Path) -> None:
@@ -158,7 +188,7 @@ def with_pruning_values(folder: Path, out: Path, values: np.ndarray, notes: Mapp
     if PRUNING_VALUES not in tensors or tensors[PRUNING_VALUES].shape != values.shape:
         raise UserError(f"{folder}: has no pruning of {len(values)} layers; train it with a [pruning] table")
     with whole_folder(out) as made:
-        shutil.copytree(folder, made, dirs_exist_ok=True)
+        copy_model(folder, made)
         save_file(tensors | {PRUNING_VALUES: values.astype(np.float32)}, made / EXTRAS)
         training = {**manifest.training, **notes}
         manifest = dataclasses.replace(manifest, operating_points=(), training=training)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def save_small(tier: SmallTier, manifest: Manifest, trained_rows: np.ndarray, so
     with whole_folder(out) as made:
         tier.save(made / layout.WEIGHTS)
         save_file({layout.TRAINED_ROWS: np.sort(trained_rows.view(np.int64))}, made / layout.EXTRAS)
-        shutil.copyfile(source / layout.TOKENIZER, made / layout.TOKENIZER)
+        layout.copy_files(source, made, [layout.TOKENIZER])
         manifest = dataclasses.replace(manifest, fingerprint=layout.fingerprint(made, manifest))
         layout.write_manifest(manifest, made)
     return manifest

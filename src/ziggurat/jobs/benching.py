@@ -14,18 +14,17 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import Dataset
 from ziggurat.data.tokenize import Encoded
 from ziggurat.data.windows import Windows
-from ziggurat.encoder.folder import files_of
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
-from ziggurat.files import require_target
 from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
 from ziggurat.jobs.questions.benching import Judge, Runner, question_parts
 from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.jobs.refusals import refuse_small
+from ziggurat.jobs.targets import require_result
 from ziggurat.jobs.task_metrics import metrics_for, task_measures
 from ziggurat.report.measure import Timing, flops_fields, interleave, paired_ratio, quality_fields, timing_fields
 from ziggurat.report.peers.peer import TransformersPeer
@@ -82,7 +81,7 @@ def bench(
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     if out is not None:
-        require_target(out, source, *files_of(model))
+        require_result(out, model, source)
     refuse_small(model, "bench")  # which compares with transformers
     spans = answers_questions(model)
     opened = options.open_questions(model) if spans else options.open(model)

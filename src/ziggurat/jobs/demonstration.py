@@ -14,6 +14,7 @@ from ziggurat.jobs.drawing import draw
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.training.fitting import TrainOptions
 from ziggurat.jobs.training.train import train_classifier
+from ziggurat.legible import utf8
 from ziggurat.report.tables import RESULT_COLUMNS, markdown
 
 
@@ -26,7 +27,7 @@ def demonstrate(out: Path, device: str = "auto", progress: Callable[[str], None]
     sizes: dict[str, Any] = {"options": ModelOptions(device=device), "timed_texts": 128, "progress": progress}
     rows = bench(str(model), STDLIB_DOCS, (32,), out=out / "rows.jsonl", **sizes)
     with whole_file(out / "table.md") as path:
-        path.write_text(markdown(rows, RESULT_COLUMNS), "utf-8")
+        path.write_bytes(utf8(markdown(rows, RESULT_COLUMNS)))
     figure, _ = draw(str(model), STDLIB_DOCS, out / "figure", **sizes)
     return {
         "model": str(model),

@@ -17,9 +17,9 @@ from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, replay
-from ziggurat.files import require_target
 from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure, sample
 from ziggurat.jobs.refusals import refuse_but_classes
+from ziggurat.jobs.targets import require_result
 from ziggurat.report.curves import Point, fixed_depth, oracle, random_exit, right_answers, sweep
 from ziggurat.report.measure import accuracy_interval, interleave
 from ziggurat.report.plots import Panel, Series, accuracy_figure, figure_paths
@@ -42,7 +42,7 @@ def refuse_undrawable(model: str, out: Path) -> None:
     """UserError for a model or a place that `draw` would refuse: before other work, not after it."""
     refuse_but_classes(model, "bench --figure")
     for path in figure_paths(out):
-        require_target(path)
+        require_result(path, model)
 
 
 def draw(

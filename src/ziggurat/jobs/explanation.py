@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from ziggurat.data.tokenize import speakable
-from ziggurat.encoder.folder import files_of
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
 from ziggurat.engine.observed import ObservedBackend
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
-from ziggurat.files import require_target, whole_file
+from ziggurat.files import whole_file
 from ziggurat.jobs.departures import Json, decision_of, pruning_of, tokens_of, way_of
 from ziggurat.jobs.opening import ModelOptions, exit_rule
 from ziggurat.jobs.prediction import said
 from ziggurat.jobs.questions.explanation import question_explanation
 from ziggurat.jobs.questions.rows import answers_questions
+from ziggurat.jobs.targets import require_result
+from ziggurat.legible import utf8
 from ziggurat.report.page import page
 
 
@@ -41,7 +42,7 @@ def explain(
     reverse, for an unknown operating point, and for a page that would replace a file of the model.
     """
     if html is not None:
-        require_target(html, *files_of(model))
+        require_result(html, model)
     opened = options.open_questions(model) if answers_questions(model) else options.open(model)
     rule = exit_rule(opened, operating_point, threshold, score)
     name = operating_point if threshold is None else f"{rule.score} {threshold:g}"
@@ -53,7 +54,7 @@ def explain(
     result = {"model": model, "operating_point": name} | told
     if html is not None:
         with whole_file(html) as path:
-            path.write_bytes(page(result).encode("utf-8", "xmlcharrefreplace"))  # a path may hold what is no text
+            path.write_bytes(utf8(page(result)))
         result["html"] = str(html)
     return result
 

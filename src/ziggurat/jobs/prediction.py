@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,14 +12,15 @@ import numpy as np
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import load
-from ziggurat.encoder.folder import files_of
 from ziggurat.engine.classifier import AdaptiveClassifier, Text
 from ziggurat.errors import UserError
-from ziggurat.files import require_target, whole_file
+from ziggurat.files import whole_file
 from ziggurat.jobs.opening import ModelOptions, check_pairs, exit_rule, promise_of
 from ziggurat.jobs.questions.prediction import predict_answers
 from ziggurat.jobs.questions.rows import answers_questions
-from ziggurat.jobs.watching import WatchedClassifier, read_state, write_state
+from ziggurat.jobs.targets import require_result
+from ziggurat.jobs.watching import WatchedClassifier, read_state
+from ziggurat.legible import json_text
 from ziggurat.types import Answer, Label
 
 _TABLES = (".csv", ".tsv", ".parquet")  # whose readers would not understand JSON lines
@@ -70,7 +70,7 @@ def predict(
     results = list(_results(texts, answers, classifier.manifest.labels))
     if out is not None:
         with whole_file(out) as path, path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
+            file.writelines(json_text(result) + "\n" for result in results)
     return results
 
 
@@ -79,9 +79,9 @@ def _refuse_targets(model: str, source: str | None, out: Path | None, watch: Pat
     if out is not None:
         if out.suffix in _TABLES:
             raise UserError(f"{out}: answers are written as JSON lines; name it {out.stem}.jsonl")
-        require_target(out, source, *files_of(model))
+        require_result(out, model, source)
     if watch is not None:
-        require_target(watch, source, *files_of(model))
+        require_result(watch, model, source)
         if out is not None and watch.resolve() == out.resolve():
             raise UserError(f"{out}: --out and --watch name the same file; give each its own")
 
@@ -91,7 +91,7 @@ def _watched(
 ) -> list[Answer]:
     watched = WatchedClassifier(classifier, operating_point, state=read_state(path))
     answers = watched.predict(texts, batch_size)
-    write_state(watched.monitor.state, path)
+    watched.keep(path)
     for alarm in watched.alarms:
         logging.getLogger(__name__).warning(alarm)
     return answers

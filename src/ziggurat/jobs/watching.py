@@ -6,8 +6,10 @@ depth's, against the bound that the certifying rows gave for that.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +18,8 @@ import numpy as np
 from ziggurat.calibrate.monitor import Monitor, State, Watch
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
 from ziggurat.errors import UserError
-from ziggurat.files import whole_file
+from ziggurat.files import refusals_explained, whole_file
+from ziggurat.locks import locked_file
 from ziggurat.types import Answer, OperatingPoint
 
 SHARE = 0.02  # of the inputs that are run at full depth too
@@ -58,8 +61,12 @@ class WatchedClassifier:
         rule = classifier.rule_of(operating_point)
         self._is_full = not any(rule.asked[:-1]) and rule.tokens is None
         watch = watch_of(classifier.point(operating_point), share)
-        if state is not None and (state.watch.target, state.watch.expected_cost) != (watch.target, watch.expected_cost):
-            raise UserError(f"the state is not of operating point {operating_point!r} as it is now; begin a new one")
+        if state is not None and state.watch != watch:
+            now, then = asdict(watch), asdict(state.watch)
+            other = next(f"{key} {then[key]:g}, now {now[key]:g}" for key in now if now[key] != then[key])
+            raise UserError(
+                f"the state is not of operating point {operating_point!r} as it is now ({other}); begin a new one"
+            )
         self.monitor = Monitor(watch if state is None else state)
 
     def __reduce__(self) -> NoReturn:
@@ -110,19 +117,56 @@ class WatchedClassifier:
             )
         return found
 
+    def keep(self, path: Path) -> None:
+        """Adds what came since to the state in a file, which other runs may have added to meanwhile; goes on from that.
+
+        UserError where the file has the state of another monitor by now.
+        """
+        self.monitor = Monitor(write_state(self.monitor.state, path, anew=False))
+
 
 def read_state(path: Path) -> State | None:
     """A monitor's state from its file, None if there is none yet; UserError if it is broken."""
+    advice = "remove it to begin a new one, or name another"
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not the state of a monitor; {advice}")
     try:
-        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        values = json.loads(path.read_text("utf-8"))
+        if "digest" in values and values.pop("digest") != _digest(values):
+            raise UserError("it is not as it was written")
         return State.from_dict(values)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, AttributeError, IsADirectoryError, NotADirectoryError):
-        raise UserError(f"{path}: not the state of a monitor; remove it to begin a new one, or name another") from None
+    except UserError as error:
+        raise UserError(f"{path}: not the state of a monitor ({error}); {advice}") from None
+    except OSError as error:
+        raise UserError(f"{path}: not the state of a monitor ({error.strerror}); {advice}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UserError(f"{path}: not the state of a monitor; {advice}") from None
 
 
-def write_state(state: State, path: Path) -> None:
-    """Writes what `read_state` reads."""
-    with whole_file(path) as made:
-        made.write_text(json.dumps(state.to_dict()) + "\n", "utf-8")
+def write_state(state: State, path: Path, anew: bool = True) -> State:
+    """Writes what `read_state` reads, and returns it: what the file has by now and what this state's monitor saw since
+    it was read or written, so that runs at the same time all count, and an alarm stays.
+
+    `anew`: the first state of a monitor that did not go on from one replaces what is there. UserError where the file is
+    broken by now, or another operating point's.
+    """
+    path = path.resolve()
+    with refusals_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked_file(path.with_name(f".{path.name}.lock")):
+            try:
+                whole = state.added_to(read_state(path), str(path), anew)
+            except ValueError:
+                raise UserError(f"{path}: has the state of another operating point by now; name another") from None
+            values = whole.to_dict()
+            with whole_file(path) as made:
+                made.write_text(json.dumps(values | {"digest": _digest(values)}) + "\n", "utf-8")
+            state.is_at(str(path))
+    return whole
+
+
+def _digest(values: dict[str, Any]) -> str:
+    """By which a changed file is noticed."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

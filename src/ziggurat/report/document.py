@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+GENERATOR = '<meta name="generator" content="ziggurat">'  # by which a page is known again
 STYLE = """
 :root { color-scheme: light dark; --back: #fff; --ink: #1b1b1b; --faint: #767676; --line: #d8d8d8; --paint: 70% 84%; }
 @media (prefers-color-scheme: dark) {
@@ -22,6 +23,7 @@ def document(title: str, body: str, style: str = "") -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+{GENERATOR}
 <meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{escape(title)}</title>

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ziggurat.legible import legible
+
 Explanation = Mapping[str, Any]  # what ziggurat.jobs.explanation returns
 
 SHOWN_LABELS = 2
@@ -70,11 +72,6 @@ def departures(explanation: Explanation) -> dict[int, int]:
     """How many tokens left at each layer where any did, 0 = not read, in rising order."""
     places = [token["left_at"] for token in explanation["tokens"] if token["left_at"] is not None]
     return {layer: places.count(layer) for layer in sorted(set(places))}
-
-
-def legible(text: str) -> str:
-    """The text with a space for each character that moves the cursor or cannot be shown."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def comparison(explanation: Explanation, rung: Mapping[str, Any]) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
+from ziggurat.legible import legible
 
 # Okabe and Ito's palette: distinct for colour-blind readers too. Yellow is left out, it vanishes on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+MAKER = "ziggurat"  # by which a figure is known again
 NOTE_COLOUR = "#333333"
 ABREAST = 3  # panels in a row, at most: more are too small to read where the figure is as wide as a page
 _TITLE = 62  # letters of the title's lines above each panel of a row
@@ -66,17 +68,17 @@ def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Pat
     from matplotlib.figure import Figure
 
     paths = figure_paths(out)
-    with rc_context({"svg.hashsalt": "ziggurat", "font.size": 10.0}):
+    with rc_context({"svg.hashsalt": MAKER, "font.size": 10.0, "text.parse_math": False}):
         # A Figure of its own, not pyplot's: nothing global is opened, and no display is asked for.
         rows = ceil(len(panels) / ABREAST)
         columns = ceil(len(panels) / rows)
         figure = Figure(figsize=(5.2 * columns + 0.6, 4.6 * rows + 0.2), layout="constrained")
-        figure.suptitle(fill(title, _TITLE * columns), fontsize=11)
+        figure.suptitle(fill(legible(title), _TITLE * columns), fontsize=11)
         colours = _colours(panels)
         for place, panel in enumerate(panels, start=1):
             _draw_panel(figure.add_subplot(rows, columns, place), panel, colours)
         _draw_legend(figure)
-        for path, metadata in zip(paths, ({"Software": None}, {"Date": None}), strict=True):
+        for path, metadata in zip(paths, ({"Software": MAKER}, {"Date": None, "Creator": MAKER}), strict=True):
             with whole_file(path) as temporary:
                 figure.savefig(temporary, format=path.suffix[1:], dpi=160, metadata=metadata)
     return paths
@@ -128,7 +130,7 @@ def _draw_series(axes: Any, panel: Panel, series: Series, colour: str, depth: fl
             "markeredgewidth": 0.8,
             "zorder": depth + 20,
         }
-    axes.plot(series.x, shown, label=series.label, linewidth=1.8, **style)
+    axes.plot(series.x, shown, label=legible(series.label), linewidth=1.8, **style)
     if series.low is not None and series.high is not None:
         low, high = panel.shown(series.low), panel.shown(series.high)
         if series.line:
@@ -138,7 +140,7 @@ def _draw_series(axes: Any, panel: Panel, series: Series, colour: str, depth: fl
     for x, y, note in zip(series.x, shown, series.notes, strict=False):
         # Above: only an oracle's curve runs higher than the points worth a note.
         offset = {"xytext": (0, 11), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(note, (x, y), fontsize=9, color=NOTE_COLOUR, zorder=60, **offset)
+        axes.annotate(legible(note), (x, y), fontsize=9, color=NOTE_COLOUR, zorder=60, **offset)
 
 
 def _make_logarithmic(axes: Any) -> None:

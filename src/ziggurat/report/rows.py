@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.errors import UserError
+from ziggurat.legible import json_text
 from ziggurat.machine import cpu_name, n_cores
 
 PACKAGES = ("ziggurat", "numpy", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "openvino", "nncf")
@@ -80,7 +81,7 @@ def append_row(path: Path, row: Mapping[str, Any], origin: Mapping[str, Any] | N
 
 def append_record(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """The same for a record of other keys, such as a trial of a guarantee: append it as it is and return it."""
-    line = json.dumps(record, allow_nan=False, ensure_ascii=False, default=_plain)
+    line = json_text(record, allow_nan=False, default=_plain)
     path.parent.mkdir(parents=True, exist_ok=True)
     # One O_APPEND write per row: two benches may share the file and neither can lose the other's rows, as they could if
     # each wrote the whole file anew and renamed it. Only a crash can tear a line; then the next row starts a new one.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from ziggurat.legible import legible
 from ziggurat.report.metrics import MEASURES
 
 Row = Mapping[str, Any]  # a result row, or `dataclasses.asdict` of a point
@@ -112,7 +113,7 @@ def csv_text(rows: Sequence[Row], columns: Sequence[Column]) -> str:
 def _cells(rows: Sequence[Row], columns: Sequence[Column], escape: bool = False) -> list[list[str]]:
     lines = [[column.title for column in columns], *([column.show(row) for column in columns] for row in rows)]
     # A bar or a newline in a value would open a new cell or end the row.
-    return [[cell.replace("|", r"\|").replace("\n", " ") for cell in line] for line in lines] if escape else lines
+    return [[legible(cell).replace("|", r"\|") for cell in line] for line in lines] if escape else lines
 
 
 def _widths(lines: Sequence[Sequence[str]], minimum: int = 0) -> list[int]:

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -16,7 +16,9 @@ from ziggurat.train.objectives import Objective
 
 
 class Bar(TrainerCallback):
-    """Steps on stderr, with what the select rows last said."""
+    """Steps on stderr, with what the select rows last said. As a context it is closed whatever ends the training, so
+    that an error's line stands below it and nothing is drawn behind that.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -37,6 +39,13 @@ class Bar(TrainerCallback):
         if self.bar is not None:
             name = "score" if "eval_score" in metrics else "loss"
             self.bar.set_postfix_str(f"{name} on select rows {metrics[f'eval_{name}']:.4f}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Closes the bar."""

@@ -115,9 +115,10 @@ def fit(
     )
     # Theirs print dictionaries.
     trainer.remove_callback(ProgressCallback if run.progress else PrinterCallback)
+    bar = Bar(stage.kind)
     if run.progress:
-        trainer.add_callback(Bar(stage.kind))
-    with interrupts(watch), refusals_explained(run.folder):
+        trainer.add_callback(bar)
+    with interrupts(watch), refusals_explained(run.folder), bar:
         trainer.train(resume_from_checkpoint=_last_checkpoint(run.folder))
     if not watch.stopped:
         _finish(module, finished)

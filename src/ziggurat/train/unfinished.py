@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,31 @@ from accelerate import PartialState
 
 from ziggurat.encoder.folder import CONFIG, MANIFEST, WEIGHTS, read_manifest
 from ziggurat.errors import UserError
-from ziggurat.files import whole_file
+from ziggurat.files import refusals_explained, whole_file
+from ziggurat.locks import locked_file
 
 _IDENTITY = "run.json"
+_LOCK = "lock"
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps a work folder for one training at a time; UserError while there is another. Folders that it makes and
+    that stay empty go again.
+    """
+    if os.environ.get("RANK", "0") != "0":  # of several processes of one training the first keeps it for all
+        yield
+        return
+    made = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    with refusals_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked_file(folder / _LOCK, f"{folder}: another training is at work in it; choose another --out"):
+            yield
+    finally:
+        for path in made:
+            with suppress(OSError):  # it holds something, or is gone
+                path.rmdir()
 
 
 def identity_of(source: Path) -> list[str]:

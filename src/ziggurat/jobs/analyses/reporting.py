@@ -25,6 +25,8 @@ from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure,
 from ziggurat.jobs.questions.rows import answers_questions
 from ziggurat.jobs.questions.subject import QuestionSubject, question_subject
 from ziggurat.jobs.refusals import refuse_but_classes
+from ziggurat.jobs.targets import folder_of
+from ziggurat.legible import legible, utf8
 from ziggurat.report.analyses import Measured
 from ziggurat.report.columns import COLUMNS, PART_COLUMNS, filled
 from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
@@ -157,7 +159,7 @@ class Request:
         """UserError where a report's file could not be written, or would take the place of what is read."""
         for kind in (*COLUMNS, *PART_COLUMNS):
             for suffix in SUFFIXES:
-                require_target(self.out / f"{kind}{suffix}", self.source)
+                require_target(self.out / f"{kind}{suffix}", folder_of(self.source))
 
     @property
     def data(self) -> str:
@@ -205,17 +207,17 @@ def write_report(
     Further tables stand in the same .md, each in a .csv of its own. An earlier report of the kind is replaced.
     """
     columns, base = filled(kind, rows), out / kind
-    text = f"# {title}\n\n{markdown(rows, columns)}\n"
+    text = f"# {legible(title)}\n\n{markdown(rows, columns)}\n"
     contents = {base.with_suffix(".csv"): csv_text(rows, columns)}
     for part in parts:
         columns = filled(part.kind(kind), part.rows)
-        text += f"## {part.heading}\n\n{markdown(part.rows, columns)}\n"
+        text += f"## {legible(part.heading)}\n\n{markdown(part.rows, columns)}\n"
         contents[out / f"{part.kind(kind)}.csv"] = csv_text(part.rows, columns)
-    text += "".join(f"- {note}\n" for note in notes)
+    text += "".join(f"- {legible(note)}\n" for note in notes)
     contents = {base.with_suffix(".md"): text} | contents
     for path, content in contents.items():
         with whole_file(path) as temporary:
-            temporary.write_text(content, "utf-8")
+            temporary.write_bytes(utf8(content))
     files = list(contents)
     if panels:
         files += accuracy_figure(panels, title, base)

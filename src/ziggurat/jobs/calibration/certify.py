@@ -11,11 +11,10 @@ from typing import Any
 from ziggurat.calibrate.paths import Tried
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.encoder.folder import files_of, write_manifest
+from ziggurat.encoder.folder import write_manifest
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.files import require_target
 from ziggurat.jobs.calibration.picture import picture, write_page
 from ziggurat.jobs.calibration.points import Chosen, Model, Terms, chosen_points
 from ziggurat.jobs.calibration.promises import Promise, certified, refuse_too_few, searched, usable_rungs
@@ -25,6 +24,7 @@ from ziggurat.jobs.calibration.time import PredictedTime, best_batch_sizes, cost
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.questions.calibration import FlopsTime, question_rows, seen_questions
 from ziggurat.jobs.questions.rows import answers_questions
+from ziggurat.jobs.targets import require_result
 from ziggurat.jobs.task_metrics import uncertified
 from ziggurat.policies.outputs import Output
 from ziggurat.report.competition import Progress
@@ -48,7 +48,7 @@ def calibrate_classifier(
     """
     _require_scipy()
     if html is not None:
-        require_target(html, source, *files_of(model))
+        require_result(html, model, source)
     if answers_questions(model):
         return _calibrate_questions(model, source, promise, options, html, progress, tick)
     if html is not None:

@@ -29,6 +29,7 @@ from ziggurat.jobs.calibration.curves import (
 from ziggurat.jobs.calibration.points import Chosen, rule_of
 from ziggurat.jobs.calibration.runs import Seen, full_run
 from ziggurat.jobs.calibration.time import PredictedTime
+from ziggurat.legible import utf8
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.outputs import Output
 from ziggurat.report.calibration.data import Costly, Picture, Spot, costliest, deciles, exit_shares, tokens_left
@@ -45,7 +46,7 @@ def write_page(html: Path, result: Mapping[str, Any], shown: Picture) -> None:
     """
     text = page(result, shown)
     with whole_file(html) as path:
-        path.write_bytes(text.encode("utf-8", "xmlcharrefreplace"))  # a path may hold what is no text
+        path.write_bytes(utf8(text))
 
 
 def picture(

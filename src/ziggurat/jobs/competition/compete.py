@@ -16,18 +16,17 @@ import numpy as np
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import Dataset
 from ziggurat.data.tokenize import Encoded, pack_rows
-from ziggurat.encoder.folder import files_of
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.choice import DTYPES
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes, run
 from ziggurat.errors import UserError
-from ziggurat.files import require_target
 from ziggurat.jobs.competition.calibration import Calibration, calibration_of
 from ziggurat.jobs.competition.rows import Setting, quality, row_of_batches, row_of_singles
 from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample
 from ziggurat.jobs.refusals import refuse_but_classes, refuse_small
+from ziggurat.jobs.targets import require_result
 from ziggurat.native import why_missing
 from ziggurat.report.competition import (
     Answer,
@@ -87,7 +86,7 @@ def compete(
     if not rules.batch_sizes or min(numbers) < 1:
         raise UserError("batch sizes, texts and rounds must each be at least 1")
     if out is not None:
-        require_target(out, source, *files_of(model))
+        require_result(out, model, source)
     _refuse_unknown(rules.only)
     refuse_small(model, "bench --peers")
     refuse_but_classes(model, "bench --peers")

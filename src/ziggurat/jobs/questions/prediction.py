@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from ziggurat.engine.classifier import Text
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.jobs.opening import ModelOptions, exit_rule, promise_of
+from ziggurat.legible import json_text
 from ziggurat.types import SpanAnswer
 
 
@@ -41,7 +41,7 @@ def predict_answers(
     results = [_result(*one) for one in zip(rows.ids, rows.texts, answers, strict=True)]
     if out is not None:
         with whole_file(out) as path, path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in results)
+            file.writelines(json_text(result) + "\n" for result in results)
     return results
 
 

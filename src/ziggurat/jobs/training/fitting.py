@@ -85,11 +85,21 @@ def fit_roles(
 ) -> dict[str, Any]:
     """Runs the recipe's stages and chooses operating points; the finished folder is moved to `out`."""
     require_training(recipe)
+    from ziggurat.train.unfinished import alone_in
+
+    refuse_early(recipe, roles[Role.SELECT], options)
+    work = out.with_name(out.name + ".training")
+    with alone_in(work):
+        refuse_full_folder(out)  # another training may have ended meanwhile
+        return _fit_in(work, source, recipe, roles, out, options)
+
+
+def _fit_in(
+    work: Path, source: Path, recipe: Recipe, roles: Roles | QuestionRoles, out: Path, options: TrainOptions
+) -> dict[str, Any]:
     from ziggurat.train.pipeline import STAGES_FOLDER, Fit, fit_folder
 
     train_rows, select_rows = roles[Role.TRAIN], roles[Role.SELECT]
-    refuse_early(recipe, select_rows, options)
-    work = out.with_name(out.name + ".training")
     made = work / "model"
     stages = out.with_name(out.name + ".stages")
     if options.keep_stages:

@@ -199,15 +199,25 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     All of them are in OUT.tiers until the cascade is there; what is finished stays, so that a stopped run goes on.
     """
     parts = out.with_name(out.name + ".tiers")
-    last, stages = parts / "last", out.with_name(out.name + ".stages")
     if options.keep_stages:
-        refuse_full_folder(stages)
+        refuse_full_folder(out.with_name(out.name + ".stages"))
     require_training(recipe)
-    from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
+    from ziggurat.train.unfinished import alone_in
 
     roles = _rows_for(backbone, source, recipe, options)
     refuse_other_problem(recipe, roles[Role.TRAIN].problem)
     _refuse_tiers(recipe, roles[Role.SELECT], options)
+    with alone_in(parts):
+        refuse_full_folder(out)  # another training may have ended meanwhile
+        return _make_tiers(parts, source, recipe, backbone, roles, out, options)
+
+
+def _make_tiers(
+    parts: Path, source: str, recipe: Recipe, backbone: Path, roles: Roles, out: Path, options: TrainOptions
+) -> dict[str, Any]:
+    from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
+
+    last, stages = parts / "last", out.with_name(out.name + ".stages")
     alone = replace(recipe, tiers=())  # other first tiers may take what is there of the last one
     digests = [rows.digest for rows in roles.values()]
     identity = {"model": identity_of(backbone), "recipe": asdict(alone), "data": digests}

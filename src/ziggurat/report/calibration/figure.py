@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from ziggurat.legible import legible
 from ziggurat.report.calibration.data import Picture, Spot
 from ziggurat.report.plots import NARROW_TICKS, WIDE_TICKS, require_matplotlib
 
@@ -104,7 +105,7 @@ def _draw_spot(axes: Any, spot: Spot, pace: float, label: str | None, side: int 
 def _annotate(axes: Any, text: str, place: tuple[float, float], **how: Any) -> None:
     """Text on a patch of the page's colour, so that lines do not cross it; a user's name may hold dollars."""
     patch = {"facecolor": BACK, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
-    axes.annotate(text, place, textcoords="offset points", bbox=patch, zorder=60, parse_math=False, **how)
+    axes.annotate(legible(text), place, textcoords="offset points", bbox=patch, zorder=60, parse_math=False, **how)
 
 
 def _show_near(axes: Any, picture: Picture, targets: Mapping[str, float]) -> None:
