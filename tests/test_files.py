@@ -24,6 +24,12 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+def umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
 def test_a_file_is_there_when_the_block_ends_and_not_before(tmp_path):
     path = tmp_path / "new" / "folder" / "a.jsonl"
     with whole_file(path) as temporary:
@@ -158,6 +164,35 @@ def test_a_link_keeps_pointing_and_a_file_keeps_its_mode(tmp_path):
         temporary.write_text("new")
     assert link.is_symlink() and real.read_text() == "new" and mode(real) == 0o600
     assert names(tmp_path) == ["link.txt", "real.txt"]
+
+
+@posix
+@pytest.mark.parametrize(
+    ("mask", "file", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0o002, 0o664, 0o775)]
+)
+def test_all_of_a_new_folder_heeds_the_umask_whatever_a_library_made_of_it(tmp_path, mask, file, folder):
+    before = os.umask(mask)
+    try:
+        with whole_folder(tmp_path / "model") as made:
+            (made / "tiers").mkdir(mode=0o700)
+            for name in ("weights", "tiers/weights"):
+                (made / name).touch(mode=0o600)
+    finally:
+        os.umask(before)
+    assert {mode(tmp_path / "model" / name) for name in ("weights", "tiers/weights")} == {file}
+    assert {mode(tmp_path / name) for name in ("model", "model/tiers")} == {folder}
+
+
+@posix
+def test_a_changed_folder_keeps_its_modes_and_new_files_heed_the_umask(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir(mode=0o750)
+    (folder / "mine").touch(mode=0o640)
+    with changed_folder(folder) as changed:
+        (changed / "mine").unlink()
+        (changed / "mine").touch(mode=0o600)
+        (changed / "new").touch(mode=0o600)
+    assert [mode(path) for path in (folder, folder / "mine", folder / "new")] == [0o750, 0o640, 0o666 & ~umask()]
 
 
 @posix

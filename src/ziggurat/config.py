@@ -9,10 +9,11 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, brief
 
 T = TypeVar("T")
 
+_LARGEST = 2**1023  # whole numbers up to here are a float as well
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -24,9 +25,9 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         if key not in fields:
             nearest = difflib.get_close_matches(key, fields, 1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(fields)}"
-            raise UserError(f"{where}: unknown key {key!r}; {hint}")
+            raise UserError(f"{where}: unknown key {brief(key)}; {hint}")
     for key, field in fields.items():
-        if key not in values and field.default is dataclasses.MISSING:
+        if key not in values and field.default is field.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}: key {key!r} is missing")
     try:
         return kind(**{key: _convert(value, hints[key], f"{where}: {key}") for key, value in values.items()})
@@ -51,20 +52,20 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return from_mapping(typing.cast(type, hint), _checked(value, Mapping, "a table", where), where)
     if typing.get_origin(hint) is Mapping:
         return _checked(value, Mapping, "a table", where)
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < _LARGEST:
         return float(value)
     if type(value) is not hint:
-        raise UserError(f"{where}: must be {hint.__name__}, not {value!r}")
+        raise UserError(f"{where}: must be {hint.__name__}, not {brief(value)}")
     return value
 
 
 def _checked(value: Any, kind: Any, name: str, where: str) -> Any:
     if not isinstance(value, kind):
-        raise UserError(f"{where}: must be {name}, not {value!r}")
+        raise UserError(f"{where}: must be {name}, not {brief(value)}")
     return value
 
 
 def require(holds: bool, key: str, value: object, wanted: str) -> None:
     """ValueError that names a key, its value and what it must be, unless that holds."""
     if not holds:
-        raise ValueError(f"{key} {value!r}: must be {wanted}")
+        raise ValueError(f"{key} {brief(value)}: must be {wanted}")

@@ -1,5 +1,13 @@
 """The exceptions that a user is meant to see."""
 
+_ROOM = 80  # characters
+
+
+def brief(value: object) -> str:
+    """A value that somebody wrote, as Python spells it, cut to what a message has room for."""
+    said = repr(value)
+    return said if len(said) <= _ROOM else f"{said[:_ROOM]}…"
+
 
 class UserError(Exception):
     """A mistake that the user can mend.

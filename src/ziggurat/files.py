@@ -117,6 +117,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             made = room / path.name
             made.mkdir()
             yield made
+            share(made)
             put(made, path)
 
 
@@ -127,6 +128,7 @@ def changed_folder(path: Path) -> Iterator[Path]:
         changed, before = room / "changed", room / _BEFORE
         shutil.copytree(path, changed)
         yield changed
+        share(changed, like=path)
         try:
             path.rename(before)
             changed.rename(path)
@@ -134,6 +136,22 @@ def changed_folder(path: Path) -> Iterator[Path]:
             if before.exists() and not path.exists():
                 before.rename(path)
             raise
+
+
+def share(folder: Path, like: Path | None = None) -> None:
+    """Gives a folder and all in it the modes that the user's umask asks for; a file of `like` keeps the mode it has.
+
+    Libraries make some files, and `mkdtemp` makes folders, that nobody else may read: not a server, nor a colleague.
+    """
+    mask = _umask()
+    for path in (folder, *folder.rglob("*")):
+        same = None if like is None else like / path.relative_to(folder)
+        if path.is_symlink():
+            continue
+        if same is not None and same.exists():
+            path.chmod(stat.S_IMODE(same.stat().st_mode))
+        else:
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def refuse_full_folder(path: Path) -> None:

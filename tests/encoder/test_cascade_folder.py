@@ -12,14 +12,15 @@ import pytest
 
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import (
+    EXTRAS,
     MANIFEST,
     WEIGHTS,
     check_fingerprint,
     read_manifest,
     trained_rows,
-    write_manifest,
 )
-from ziggurat.encoder.small import load_small
+from ziggurat.encoder.model_files import read_model
+from ziggurat.encoder.small import small_of
 from ziggurat.errors import UserError
 
 
@@ -34,8 +35,9 @@ def test_the_last_tier_is_the_folder_and_the_first_are_inside(cascade_folder, pr
     assert cascade.tiers == ("tiers/1",)
     assert cascade.operating_points == ()
     assert cascade.fingerprint != last.fingerprint
+    assert {name for name, digest in cascade.files.items() if digest != last.files[name]} == {EXTRAS}
     assert dataclasses.replace(cascade, tiers=(), operating_points=last.operating_points) == dataclasses.replace(
-        last, fingerprint=cascade.fingerprint
+        last, fingerprint=cascade.fingerprint, files=cascade.files
     )
     assert (cascade_folder / WEIGHTS).read_bytes() == (pruned_folder / WEIGHTS).read_bytes()
     assert read_manifest(cascade_folder / "tiers" / "1") == read_manifest(static_folder)
@@ -103,11 +105,10 @@ def test_a_tier_that_is_missing_or_newer_is_named(copied, cascade_folder, pruned
     assert f"no {MANIFEST}" in refusal([tmp_path / "nowhere", pruned_folder], tmp_path / "out")
 
 
-def test_a_small_model_of_a_kind_from_the_future_is_refused(copied, static_folder):
-    folder = copied(static_folder)
-    write_manifest(dataclasses.replace(read_manifest(folder), kind="quantum"), folder)
+def test_a_small_model_of_a_kind_from_the_future_is_refused(static_folder):
+    files = read_model(static_folder)
     with pytest.raises(UserError, match="'quantum' is not known"):
-        load_small(folder, "quantum")
+        small_of(dataclasses.replace(files, manifest=dataclasses.replace(files.manifest, kind="quantum")))
 
 
 def test_only_a_models_own_files_are_copied(copied, static_folder, pruned_folder, tmp_path):

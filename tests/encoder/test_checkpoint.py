@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vouching import vouch
 from ziggurat.config import from_mapping
 from ziggurat.data.packing import pack
 from ziggurat.data.tokenize import TextTokenizer
@@ -247,12 +248,13 @@ def test_an_operating_point_with_a_wrong_key_is_refused(change):
     [("labels", 5), ("labels", [1.5]), ("head_layers", None), ("operating_points", [3]), ("max_length", "24")],
 )
 def test_a_manifest_value_of_the_wrong_type_is_named(key, value, folder):
-    edit(folder / MANIFEST, **{key: value})
+    vouch(folder, **{key: value})
     assert key in refusal(load_model, folder)
 
 
 def test_heads_that_do_not_divide_the_width_are_refused(folder):
     edit(folder / CONFIG, num_attention_heads=5)
+    vouch(folder)
     assert "5 attention heads" in refusal(load_model, folder)
 
 
@@ -296,7 +298,7 @@ def test_a_json_file_that_is_none_is_named(folder, name, content):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"format_version": 2}, "format_version 2 is newer than 1; upgrade"),
+        ({"format_version": 3}, "format_version 3 is newer than 2; upgrade"),
         ({"format_version": None}, "no format_version"),
         ({"format_version": "1"}, "no format_version"),
         ({"labels": None}, "'labels'"),
@@ -304,7 +306,7 @@ def test_a_json_file_that_is_none_is_named(folder, name, content):
     ],
 )
 def test_a_manifest_of_another_version_is_refused(folder, change, says):
-    edit(folder / MANIFEST, **change)
+    vouch(folder, **change)
     message = refusal(load_model, folder)
     assert str(folder / MANIFEST) in message and says in message
 
@@ -330,17 +332,18 @@ def test_a_tensor_that_is_missing_is_named(folder, name, tensor, says):
     tensors = load_file(folder / name)
     del tensors[tensor]
     save_file(tensors, folder / name)
+    vouch(folder)
     assert says in refusal(load_model, folder)
 
 
 @pytest.mark.parametrize("change", [{"labels": ["a", "b"]}, {"head_layers": [1, 2]}, {"head_kind": "linear"}])
 def test_a_manifest_that_does_not_fit_the_weights_is_refused(folder, change):
-    edit(folder / MANIFEST, **change)
+    vouch(folder, **change)
     assert f"{folder}: tensor " in refusal(load_model, folder)
 
 
 def test_a_manifest_with_a_head_that_is_not_known_is_refused(folder):
-    edit(folder / MANIFEST, head_kind="conv")
+    vouch(folder, head_kind="conv")
     assert "head kind 'conv' is not known; known: fastbert" in refusal(load_model, folder)
 
 

@@ -104,3 +104,56 @@ def test_every_known_activation_is_one_of_three(name, ours):
 def test_what_the_engine_would_compute_wrongly_is_refused(options, says):
     with pytest.raises(UserError, match=says):
         read_spec(CONFIG | options)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": ["bert"]},
+        {"model_type": {"bert": 1}},
+        {"hidden_size": "384"},
+        {"hidden_size": 384.0},
+        {"hidden_size": True},
+        {"hidden_size": None},
+        {"hidden_size": 10**30},
+        {"vocab_size": 2**31},
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": [6]},
+        {"num_attention_heads": 0},
+        {"type_vocab_size": -1},
+        {"layer_norm_eps": "small"},
+        {"layer_norm_eps": float("nan")},
+        {"hidden_dropout_prob": float("inf")},
+        {"hidden_dropout_prob": True},
+        {"hidden_act": ["gelu"]},
+    ],
+)
+def test_a_value_of_another_type_or_beyond_all_sizes_is_one_line(changes):
+    with pytest.raises(UserError, match=r"^config\.json: ") as caught:
+        read_spec(CONFIG | changes)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+MODERN = {key: value for key, value in CONFIG.items() if key != "type_vocab_size"} | {"model_type": "modernbert"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_position_embeddings": 60_000_000},  # no tensor has that shape, and angles are worked out for each
+        {"num_hidden_layers": 10**9},
+        {"global_attn_every_n_layers": 0},
+        {"layer_types": 3},
+        {"layer_types": [[], [], [], [], [], []]},
+        {"local_attention": "many"},
+        {"rope_parameters": [1]},
+        {"rope_parameters": {"full_attention": {"rope_theta": "x"}}},
+        {"norm_bias": "yes"},
+        {"classifier_pooling": ["cls"]},
+    ],
+)
+def test_so_it_is_for_the_other_family(changes):
+    assert read_spec(MODERN).rotary
+    with pytest.raises(UserError, match=r"^config\.json: ") as caught:
+        read_spec(MODERN | changes)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400

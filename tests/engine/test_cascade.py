@@ -115,7 +115,7 @@ def test_nothing_of_a_tier_may_change(copied, cascade_folder, make_static, opene
     folder = copied(cascade_folder)
     shutil.rmtree(folder / "tiers" / "1")
     shutil.copytree(make_static(max_length=9), folder / "tiers" / "1")
-    with pytest.raises(UserError, match="a file is not the one"):
+    with pytest.raises(UserError, match="a tier is not the one"):
         opened(folder)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 
 from ziggurat.encoder.flops import path_flops
+from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import fixed_depth
 from ziggurat.errors import UserError
@@ -290,9 +290,10 @@ def test_threads_must_be_at_least_one(model_folder):
 
 def test_a_folder_whose_points_are_stale_is_refused_when_one_is_used(model_folder, copied, texts):
     folder = copied(model_folder)
-    manifest = json.loads((folder / "ziggurat.json").read_text())
-    manifest["operating_points"][0]["fingerprint"] = "0" * 64
-    (folder / "ziggurat.json").write_text(json.dumps(manifest))
+    manifest = read_manifest(folder)
+    stale, *others = manifest.operating_points
+    points = dataclasses.replace(stale, fingerprint="0" * 64), *others
+    write_manifest(dataclasses.replace(manifest, operating_points=points), folder)
     classifier = AdaptiveClassifier.from_pretrained(folder, "cpu")
     assert "other weights" in refusal(classifier.predict, texts, "balanced")
     assert len(classifier.predict(texts, "fast")) == len(texts)

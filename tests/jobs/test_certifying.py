@@ -253,7 +253,7 @@ def test_a_point_may_live_in_a_file_of_its_own(certified, rows_file, tmp_path):
     texts = load(str(rows_file)).texts[:20]
     from_file, by_name = (classifier.predict(texts, point) for point in (str(path), "loose"))
     assert [one.label for one in from_file] == [one.label for one in by_name]
-    path.write_text(path.read_text().replace(read_manifest(folder).fingerprint, "0" * 64))
+    write_point(replace(read_manifest(folder).operating_point("loose"), fingerprint="0" * 64), path)
     with pytest.raises(UserError, match="other weights"):
         classifier.predict(texts, str(path))
     with pytest.raises(UserError, match="no such file"):

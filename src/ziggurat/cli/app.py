@@ -45,6 +45,7 @@ from ziggurat.cli.text import (
     evaluation_text,
     information_text,
     prediction_text,
+    sealing_text,
 )
 from ziggurat.cli.training import adapt, cascade, train
 from ziggurat.errors import Stopped, UserError
@@ -234,6 +235,15 @@ def info(model: Model, as_json: Json = False) -> None:
     from ziggurat.jobs.information import info as job
 
     with shown(as_json, information_text) as show:
+        show(job(model))
+
+
+@app.command()
+def seal(model: Model, as_json: Json = False) -> None:
+    """Take a model folder as somebody has edited it, such as with other names of labels; its certificates go."""
+    from ziggurat.jobs.sealing import seal_folder as job
+
+    with shown(as_json, sealing_text) as show:
         show(job(model))
 
 

@@ -215,6 +215,17 @@ def information_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def sealing_text(result: dict[str, Any]) -> str:
+    """What `seal` shows."""
+    if not result["changed"]:
+        return f"{result['model']}: nothing has changed since it was written"
+    lines = [f"{result['model']}: kept as it is now; changed: {', '.join(result['changed'])}"]
+    if result["uncertified"]:
+        names = ", ".join(result["uncertified"])
+        lines.append(f"  no longer certified: {names}; run `ziggurat calibrate {result['model']}`")
+    return "\n".join(lines)
+
+
 def _labels_text(result: dict[str, Any]) -> str:
     if result["problem"] == "regression":
         known = result["label_range"]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+from ziggurat.contents import read_bytes
 from ziggurat.data.batching import in_batch
 from ziggurat.data.frames import Frame, frame_of
 from ziggurat.data.packing import PackedBatch, pack
@@ -73,11 +74,14 @@ class TextTokenizer:
     sides of a pair that is each piece of one with each piece of the other, gigabytes for a single request.
     """
 
-    def __init__(self, folder: Path, max_length: int) -> None:
-        """Texts are cut to `max_length` tokens, special ones included; UserError if the folder has no tokenizer."""
+    def __init__(self, folder: Path, max_length: int, content: bytes | None = None) -> None:
+        """Texts are cut to `max_length` tokens, special ones included; UserError if the folder has no tokenizer.
+
+        `content` is what was read of the file, None = read it now.
+        """
         path = self._path = folder / "tokenizer.json"
         self.max_length = max_length
-        self._tokenizer = _load(path)
+        self._tokenizer = _load(path, content)
         self._frames = [frame_of(self._tokenizer, path, sides) for sides in (1, 2)]
         shortest = max(frame.size + sides for sides, frame in enumerate(self._frames, start=1))
         if max_length < shortest:
@@ -85,9 +89,7 @@ class TextTokenizer:
 
     def check_fit(self, entries: int) -> None:
         """UserError if it makes token ids that an embedding table of so many entries has not."""
-        if self._tokenizer.get_vocab_size() <= entries:
-            return
-        if self.n_ids() > entries:
+        if self.n_ids() > entries:  # not the vocabulary's size: ids may have gaps
             raise UserError(
                 f"{self._path}: the tokenizer has ids up to {self.n_ids() - 1}, the model only {entries} embeddings: "
                 "it is another model's; copy the one that the checkpoint was trained with"
@@ -140,7 +142,7 @@ class TextTokenizer:
 
     def n_ids(self) -> int:
         """How many ids there are at least: one more than the largest."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def piece_kinds(self) -> np.ndarray:
         """What each vocabulary entry is to a word, (vocabulary) uint8: see `data.pieces`."""
@@ -189,11 +191,11 @@ def _fit(lengths: np.ndarray, room: int) -> np.ndarray:
     return np.where(lengths.sum(axis=0) <= room, lengths, np.stack([first, room - first]))
 
 
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; save the tokenizer with save_pretrained of a fast tokenizer")
+def _load(path: Path, content: bytes | None) -> Any:
+    if content is None:
+        content = read_bytes(path, f"{path}: no such file; save the tokenizer with save_pretrained of a fast tokenizer")
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        tokenizer = tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises nothing more specific
         raise UserError(f"{path}: not a readable tokenizer, save it again ({first_line(error)})") from error
     tokenizer.no_padding()

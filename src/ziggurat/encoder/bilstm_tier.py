@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ziggurat.encoder.lstm import blocks_of, columns, joined, product, run_layer, scaled
+from ziggurat.encoder.mapped import TensorFile, read_tensors
 from ziggurat.encoder.ngrams import check_texts
-from ziggurat.encoder.tier_file import load_tier, save_tier
+from ziggurat.encoder.tier_file import save_tier, tier_of
 
 FORMAT_VERSION = 1  # of the file
 UNKNOWN = 0  # the row that all ids without a row of their own share
@@ -78,6 +79,11 @@ class BilstmTier:
             _demand(getattr(self, name).shape == shape, f"{name}: must be {shape}")
 
     @property
+    def n_ids(self) -> int:
+        """Token ids that it knows."""
+        return len(self.vocabulary)
+
+    @property
     def n_classes(self) -> int:
         """Classes that it tells apart."""
         return len(self.output)
@@ -134,8 +140,13 @@ class BilstmTier:
 
 
 def load_bilstm_tier(path: Path) -> BilstmTier:
-    """A tier from its file, whose pages processes share; UserError if it is missing, broken, or newer."""
-    return load_tier(path, "bilstm", FORMAT_VERSION, BilstmTier)
+    """A tier from its file; UserError if it is missing, broken, or newer."""
+    return bilstm_tier_of(read_tensors(path), path)
+
+
+def bilstm_tier_of(file: TensorFile, path: Path) -> BilstmTier:
+    """A tier from the tensors of the file that was at `path`; UserError if they are no tier's, or newer."""
+    return tier_of(file, path, "bilstm", FORMAT_VERSION, BilstmTier)
 
 
 def bilstm_flops(shape: BilstmShape, lengths: np.ndarray) -> np.ndarray:

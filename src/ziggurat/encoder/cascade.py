@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import ENCODER, Manifest
+from ziggurat.encoder.mapped import read_tensors
 from ziggurat.errors import UserError
 from ziggurat.files import changed_folder, refuse_full_folder, whole_folder
 from ziggurat.types import Problem
@@ -39,14 +40,12 @@ def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
         names = tuple(f"{layout.TIERS}/{place}" for place in range(1, len(folders)))
         for name, folder, manifest in zip(names, folders, manifests, strict=False):
             layout.copy_model(folder, made / name)
-            layout.write_manifest(dataclasses.replace(manifest, tiers=(), operating_points=()), made / name)
-        extras = load_file(made / layout.EXTRAS) | {layout.TRAINED_ROWS: np.sort(rows.view(np.int64))}
+            layout.seal(made / name, dataclasses.replace(manifest, tiers=(), operating_points=()))
+        extras = read_tensors(made / layout.EXTRAS).tensors | {layout.TRAINED_ROWS: np.sort(rows.view(np.int64))}
         extras.pop(layout.DEFERRAL, None)  # of another ladder
         save_file(extras, made / layout.EXTRAS)
         cascade = dataclasses.replace(last, tiers=names, operating_points=())
-        cascade = dataclasses.replace(cascade, fingerprint=layout.fingerprint(made, cascade))
-        layout.write_manifest(cascade, made)
-    return cascade
+        return layout.seal(made, cascade, changed=(layout.EXTRAS,))
 
 
 def with_deferral(folder: Path, weights: np.ndarray, rows: np.ndarray) -> Manifest:
@@ -55,16 +54,14 @@ def with_deferral(folder: Path, weights: np.ndarray, rows: np.ndarray) -> Manife
     Operating points are dropped: they are of other weights. Returns the manifest.
     """
     seen = np.union1d(layout.trained_rows(folder), rows)
-    extras = load_file(folder / layout.EXTRAS) | {
+    extras = read_tensors(folder / layout.EXTRAS).tensors | {
         layout.DEFERRAL: weights.astype(np.float64),
         layout.TRAINED_ROWS: np.sort(seen.view(np.int64)),
     }
     with changed_folder(folder) as made:
         save_file(extras, made / layout.EXTRAS)
         manifest = dataclasses.replace(layout.read_manifest(made), operating_points=())
-        manifest = dataclasses.replace(manifest, fingerprint=layout.fingerprint(made, manifest))
-        layout.write_manifest(manifest, made)
-    return manifest
+        return layout.seal(made, manifest, changed=(layout.EXTRAS,))
 
 
 def _tiers_of(model: Path) -> list[Path]:

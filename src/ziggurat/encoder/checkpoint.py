@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.architectures import ARCHITECTURES
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.int8 import simulate_int8
+from ziggurat.encoder.mapped import TensorFile, read_tensors
 from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.span_model import SpanModel
 from ziggurat.encoder.spec import EncoderSpec, read_spec, with_sizes
 from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
@@ -28,6 +30,7 @@ from ziggurat.recipe import PruningConfig
 from ziggurat.types import Problem
 
 _OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
+_FILLING = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_)
 SPANS_TASK = "QuestionAnswering"  # what transformers calls it
 
 
@@ -53,7 +56,7 @@ def load_hf(
         spec = replace(spec, dropout=dropout, attention_dropout=dropout)
     model = _fresh(spec, n_classes, head_kind, head_places(spec, head_layers), pruning, problem)
     torch.nn.init.constant_(model.classifier.classes.bias, start)
-    tensors = from_hf(_read_tensors(source / layout.WEIGHTS), spec, torch.cat, problem)
+    tensors = from_hf(_tensors(read_tensors(source / layout.WEIGHTS)), spec, torch.cat, problem)
     if not keep_classifier or len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
     _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
@@ -67,7 +70,7 @@ def take_pruning(model: AdaptiveModel, folder: Path) -> bool:
     """Takes over what a folder of ours has learned of the same pruning; False = of another, or none."""
     if model.pruning is None or layout.read_manifest(folder).pruning != model.pruning.config:
         return False
-    extras = _read_tensors(folder / layout.EXTRAS)
+    extras = _tensors(read_tensors(folder / layout.EXTRAS))
     learned = {name: tensor for name, tensor in extras.items() if name.startswith(layout.PRUNING_PREFIX)}
     model.load_state_dict(learned, strict=False)
     return True
@@ -98,19 +101,33 @@ def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[i
 
 def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
     """The model of one of our folders; UserError if a file is missing, broken or not of these weights."""
-    manifest = layout.read_manifest(folder)
-    spec = read_spec(read_config(folder))
+    files = read_model(folder)
+    return model_of(files), files.manifest
+
+
+def model_of(files: ModelFiles) -> AdaptiveModel:
+    """The model, in evaluation mode, of what was read of a folder; UserError if its parts do not fit together."""
+    manifest, spec = files.manifest, files.encoder
     problem = Problem(manifest.problem_type)
+    tensors = from_hf(_tensors(files.weights), spec, torch.cat, problem)
+    tensors |= {name: tensor for name, tensor in _tensors(files.extras).items() if name.startswith(_OURS)}
     sizes = len(manifest.labels), manifest.head_kind, manifest.head_layers
-    model = _fresh(spec, *sizes, manifest.pruning, problem)
-    tensors = from_hf(_read_tensors(folder / layout.WEIGHTS), spec, torch.cat, problem)
-    extras = _read_tensors(folder / layout.EXTRAS)
-    ours = {name: tensor for name, tensor in extras.items() if name.startswith(_OURS)}
-    _fill(model, tensors | ours, may_miss=(), source=folder)
-    layout.check_fingerprint(folder, manifest)
+    with torch.device("meta"), _Unfilled():  # whatever sizes a configuration names, they take no memory
+        model = _fresh(spec, *sizes, manifest.pruning, problem)
+    _fill(model, tensors, may_miss=(), source=files.folder, assign=True)
     if manifest.int8:
         simulate_int8(model)
-    return model.eval(), manifest
+    return model.eval()
+
+
+class _Unfilled(TorchFunctionMode):
+    """Modules that are made within it draw no numbers, which would be thrown away."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """What a function gives; one that fills a tensor gives it as it is."""
+        if func in _FILLING or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarray, source: Path, out: Path) -> Manifest:
@@ -132,9 +149,7 @@ def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarra
         config = json.dumps(classifier_config(sized, manifest), indent=2)
         (folder / layout.CONFIG).write_text(config + "\n", "utf-8")
         copy_tokenizer(source, folder)
-        manifest = replace(manifest, fingerprint=layout.fingerprint(folder, manifest))
-        layout.write_manifest(manifest, folder)
-    return manifest
+        return layout.seal(folder, replace(manifest, files={}))
 
 
 def classifier_config(config: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
@@ -178,19 +193,18 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     layout.copy_files(source, target, layout.TOKENIZER_FILES)
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        raise UserError(
-            f"{path}: not found; safetensors only (load the checkpoint in transformers and save_pretrained it)"
-        )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path}: broken or truncated ({error}); copy it again from its source") from None
+def _tensors(file: TensorFile) -> dict[str, Tensor]:
+    """A file's tensors as torch's, in the same memory."""
+    return {name: torch.from_numpy(tensor) for name, tensor in file.tensors.items()}
 
 
-def _fill(model: AdaptiveModel, tensors: dict[str, Tensor], may_miss: tuple[str, ...], source: Path) -> None:
-    """Loads tensors into the model in float32; UserError for one that is missing or has another shape."""
+def _fill(
+    model: AdaptiveModel, tensors: Mapping[str, Tensor], may_miss: tuple[str, ...], source: Path, assign: bool = False
+) -> None:
+    """Loads tensors into the model in float32; UserError for one that is missing or has another shape.
+
+    `assign` makes the tensors the model's own instead of copying their numbers into it.
+    """
     state = model.state_dict()
     for name, tensor in tensors.items():
         if name not in state or state[name].shape != tensor.shape:
@@ -198,4 +212,4 @@ def _fill(model: AdaptiveModel, tensors: dict[str, Tensor], may_miss: tuple[str,
             raise UserError(f"{source}: tensor {name} has shape {list(tensor.shape)}, the configuration wants {wanted}")
     if missing := [name for name in state if name not in tensors and not name.startswith(may_miss)]:
         raise UserError(f"{source}: tensor {missing[0]} is missing; copy the folder again or train again")
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False, assign=assign)

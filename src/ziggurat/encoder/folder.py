@@ -5,25 +5,32 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import os
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from ziggurat.config import from_mapping
-from ziggurat.encoder.spec import read_spec
-from ziggurat.errors import UserError
+from ziggurat.contents import digest_of, file_digest
+from ziggurat.contents import read_json as read_json
+from ziggurat.encoder.mapped import read_tensors
+from ziggurat.encoder.spec import EncoderSpec, read_spec
+from ziggurat.errors import UserError, brief
 from ziggurat.files import whole_file, whole_folder
 from ziggurat.legible import json_text
 from ziggurat.recipe import PruningConfig, SpanConfig
 from ziggurat.types import FULL, Label, OperatingPoint, Problem
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+UNSEALED_VERSION = 1  # its manifests have no digest, neither of themselves nor of the single files
 MANIFEST = "ziggurat.json"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"  # the Hugging Face tensors, loadable by plain transformers
@@ -65,6 +72,7 @@ class Manifest:
     problem_type: str = Problem.SINGLE_LABEL  # a ziggurat.types.Problem
     spans: SpanConfig | None = None  # how questions are read and answered; None = a classifier
     no_answer: tuple[float, ...] | None = None  # of questions, see `answers.Decoder`; None = there always is an answer
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the folder's own: name → SHA-256, see `seal`
 
     @property
     def answers_spans(self) -> bool:
@@ -82,22 +90,74 @@ class Manifest:
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Writes `ziggurat.json`."""
-    values = {"format_version": FORMAT_VERSION} | dataclasses.asdict(manifest)
+    """Writes `ziggurat.json`, with a digest of all that it says; `seal` also looks at the files beside it."""
+    values = {"format_version": FORMAT_VERSION} | json.loads(json.dumps(dataclasses.asdict(manifest)))
+    values = {"digest": digest_of(values)} | values
     with whole_file(folder / MANIFEST) as path:
         path.write_text(json_text(values, indent=2) + "\n", "utf-8")
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Reads `ziggurat.json`; UserError if it is missing, broken or newer than this version."""
+def read_manifest(folder: Path, edited: bool = False) -> Manifest:
+    """Reads `ziggurat.json`; UserError if it is missing, broken, newer than this version, or not as it was written.
+
+    `edited` takes what somebody has changed in it as well.
+    """
     path = folder / MANIFEST
     values = read_json(path, f"{folder}: no {MANIFEST}; make one from a fine-tuned checkpoint with `ziggurat adapt`")
-    version = values.pop("format_version", None)
-    if not isinstance(version, int):
+    version = values.get("format_version")
+    if type(version) is not int or version < 1:
         raise UserError(f"{path}: no format_version; train or adapt the model again")
     if version > FORMAT_VERSION:
-        raise UserError(f"{path}: format_version {version} is newer than {FORMAT_VERSION}; upgrade ziggurat")
-    return from_mapping(Manifest, values, where=str(path))
+        raise UserError(f"{path}: format_version {brief(version)} is newer than {FORMAT_VERSION}; upgrade ziggurat")
+    digest = values.pop("digest", None)
+    unsealed = version <= UNSEALED_VERSION and digest is None and "files" not in values
+    if not edited and not unsealed and digest != digest_of(values):
+        raise UserError(f"{path}: is not as it was written; {_way_out(folder)}")
+    del values["format_version"]
+    manifest = from_mapping(Manifest, values, where=str(path))
+    _check(manifest, path)
+    return manifest
+
+
+def _way_out(folder: Path) -> str:
+    return f"copy the folder again, or keep what it is now, without its certificates: `ziggurat seal {folder}`"
+
+
+def _check(manifest: Manifest, path: Path) -> None:
+    """UserError for what no manifest says, whatever the weights are."""
+    if not 1 <= manifest.max_length < 2**31:
+        raise UserError(f"{path}: max_length {manifest.max_length}: must be at least 1, and below 2^31")
+    for name, count in Counter(map(str, manifest.labels)).items():
+        if count > 1:
+            raise UserError(f"{path}: labels: {brief(name)} stands for {count} classes; give each a name of its own")
+    if manifest.problem_type not in list(Problem):
+        known = ", ".join(Problem)
+        raise UserError(f"{path}: problem_type {brief(manifest.problem_type)} is not known; known: {known}")
+    if not all(re.fullmatch(rf"{TIERS}/[1-9][0-9]?", tier) for tier in manifest.tiers):
+        raise UserError(f"{path}: tiers: must be {TIERS}/1, {TIERS}/2, …; make the cascade again")
+    limits = manifest.training.get(LABEL_RANGE, [0.0, 1.0])
+    if not (_numbers(limits) and len(limits) == 2 and limits[0] <= limits[1]):
+        raise UserError(f"{path}: {LABEL_RANGE} {brief(limits)}: must be two numbers that rise; train the model again")
+    if not _numbers(manifest.no_answer or ()):
+        raise UserError(f"{path}: no_answer: must be finite numbers; train the model again")
+    for point in manifest.operating_points:
+        check_point(point, path)
+
+
+def check_point(point: OperatingPoint, path: Path) -> None:
+    """UserError for an operating point that no rule stands for, whatever the model is."""
+    numbers = [*(t for t in point.thresholds if t is not None and math.isnan(t)), *(point.temperatures or ())]
+    sizes = point.batch_sizes or (1,)
+    if not (_numbers([*numbers, point.pruning]) and point.pruning >= 0 and min(sizes) >= 1):
+        raise UserError(
+            f"{path}: operating point {brief(point.name)}: a threshold, temperature, batch size or the pruning's "
+            "factor is no number that can be one; calibrate again"
+        )
+
+
+def _numbers(values: Any) -> bool:
+    """Whether that is a list of finite numbers."""
+    return isinstance(values, Sequence) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
 
 
 def files_of(model: str | Path) -> list[Path]:
@@ -130,51 +190,42 @@ def _is_of_cache(link: Path) -> bool:
 
 
 def write_point(point: OperatingPoint, path: Path) -> None:
-    """Writes an operating point as a file of its own."""
+    """Writes an operating point as a file of its own, with a digest of all that it says."""
+    values = json.loads(json.dumps(point.to_dict()))
     with whole_file(path) as made:
-        made.write_text(json.dumps(point.to_dict(), indent=2) + "\n", "utf-8")
+        made.write_text(json_text(values | {"digest": digest_of(values)}, indent=2) + "\n", "utf-8")
+
+
+def read_point(path: Path) -> OperatingPoint:
+    """Reads what `write_point` wrote; UserError if it is missing, broken, or not as it was written.
+
+    A point without a digest, by hand or by an earlier version, may not say that something vouches for it.
+    """
+    values = read_json(path, f"{path}: no such file")
+    digest = values.pop("digest", None)
+    if digest is not None and digest != digest_of(values):
+        raise UserError(f"{path}: is not as it was written; copy it again, or write the point anew")
+    point = from_mapping(OperatingPoint, values, where=str(path))
+    check_point(point, path)
+    if digest is None and (point.certificate is not None or point.confidence is not None):
+        raise UserError(f"{path}: has a certificate but no digest of it; write the point anew")
+    return point
 
 
 def tier_folders(folder: Path, manifest: Manifest) -> list[Path]:
     """Where the first tiers of a cascade are, from cheap to dear; UserError if one is missing."""
     folders = [folder / name for name in manifest.tiers]
     for tier in folders:
-        if not (tier / MANIFEST).is_file():
+        if not os.path.lexists(tier / MANIFEST):
             raise UserError(f"{tier}: no {MANIFEST}; the cascade's tier is missing, copy the whole folder again")
     return folders
 
 
-def read_point(path: Path) -> OperatingPoint:
-    """Reads what `write_point` wrote; UserError if it is missing or broken."""
-    return from_mapping(OperatingPoint, read_json(path, f"{path}: no such file"), where=str(path))
-
-
-def read_json(path: Path, missing: str) -> dict[str, Any]:
-    """A JSON object; UserError with the text `missing` if there is no file, or one that names it if it is broken."""
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(missing) from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, not a file; name the file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); restore it from a backup or train again") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object; restore it from a backup or train again")
-    return values
-
-
-def deferral_of(folder: Path) -> np.ndarray | None:
-    """Weights of the learned exit score, (n_rungs - 1, 4 + n_classes) float64, None if it was not fitted."""
-    with safe_open(folder / EXTRAS, framework="numpy") as file:
-        found: np.ndarray | None = file.get_tensor(DEFERRAL) if DEFERRAL in file.keys() else None  # noqa: SIM118
-    return found
-
-
 def trained_rows(folder: Path) -> np.ndarray:
     """Content hashes (n) uint64 of the rows that trained the model or chose anything for it."""
-    with safe_open(folder / EXTRAS, framework="numpy") as file:
-        rows: np.ndarray = file.get_tensor(TRAINED_ROWS)
+    rows = read_tensors(folder / EXTRAS).tensors.get(TRAINED_ROWS)
+    if rows is None or rows.dtype != np.int64 or rows.ndim != 1:
+        raise UserError(f"{folder / EXTRAS}: has no {TRAINED_ROWS}; copy the folder again or train again")
     return rows.view(np.uint64)
 
 
@@ -184,29 +235,95 @@ def with_pruning_values(folder: Path, out: Path, values: np.ndarray, notes: Mapp
     `notes` are added to what the manifest says of training. Operating points are dropped: they are of other weights.
     """
     manifest = read_manifest(folder)
-    tensors = load_file(folder / EXTRAS)
+    tensors = read_tensors(folder / EXTRAS).tensors
     if PRUNING_VALUES not in tensors or tensors[PRUNING_VALUES].shape != values.shape:
         raise UserError(f"{folder}: has no pruning of {len(values)} layers; train it with a [pruning] table")
     with whole_folder(out) as made:
         copy_model(folder, made)
         save_file(tensors | {PRUNING_VALUES: values.astype(np.float32)}, made / EXTRAS)
         training = {**manifest.training, **notes}
-        manifest = dataclasses.replace(manifest, operating_points=(), training=training)
-        manifest = dataclasses.replace(manifest, fingerprint=fingerprint(made, manifest))
-        write_manifest(manifest, made)
+        return seal(made, dataclasses.replace(manifest, operating_points=(), training=training), changed=(EXTRAS,))
+
+
+def seal(folder: Path, manifest: Manifest, changed: Collection[str] = ()) -> Manifest:
+    """Writes the manifest of the files that are in the folder now, each with its digest; returns it.
+
+    UserError for a file that the manifest knew and that is another one now, but for those `changed` on purpose.
+    """
+    found = file_digests(folder, manifest)
+    kept = {name: digest for name, digest in manifest.files.items() if name not in changed}
+    refuse_others(folder, kept, {name: found[name] for name in kept if name in found})
+    manifest = dataclasses.replace(manifest, files=found)
+    fingerprint = fingerprint_of(manifest, spec_of(folder, manifest), found, tier_fingerprints(folder, manifest))
+    manifest = dataclasses.replace(manifest, fingerprint=fingerprint)
+    write_manifest(manifest, folder)
     return manifest
 
 
 def check_fingerprint(folder: Path, manifest: Manifest) -> None:
     """UserError if a file of the folder is not the one that the manifest was written with."""
-    if fingerprint(folder, manifest) != manifest.fingerprint:
-        raise UserError(f"{folder}: a file is not the one that {MANIFEST} was written with; copy the folder again")
+    found = file_digests(folder, manifest)
+    refuse_others(folder, manifest.files, found)
+    refuse_other_fingerprint(folder, manifest, spec_of(folder, manifest), found, tier_fingerprints(folder, manifest))
+
+
+def refuse_others(folder: Path, stated: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """UserError that names the first file whose digest is not the one that a manifest states; it may state none."""
+    for name in sorted({*stated, *found}) if stated else ():
+        if stated.get(name) != found.get(name):
+            raise UserError(f"{folder / name}: is not the one that {MANIFEST} was written with; {_way_out(folder)}")
+
+
+def refuse_other_fingerprint(
+    folder: Path, manifest: Manifest, spec: EncoderSpec | None, files: Mapping[str, str], tiers: Sequence[str]
+) -> None:
+    """UserError if what changes an answer has another fingerprint than the manifest says."""
+    if fingerprint_of(manifest, spec, files, tiers) != manifest.fingerprint:
+        raise UserError(
+            f"{folder}: a file or a tier is not the one that {MANIFEST} was written with; {_way_out(folder)}"
+        )
+
+
+def spec_of(folder: Path, manifest: Manifest) -> EncoderSpec | None:
+    """The architecture that a folder's configuration names; None = a small model, which has none."""
+    if manifest.kind != ENCODER:
+        return None
+    return read_spec(read_json(folder / CONFIG, missing_file(folder, CONFIG)))
+
+
+def tier_fingerprints(folder: Path, manifest: Manifest) -> list[str]:
+    """Of the first tiers of a cascade."""
+    return [read_manifest(tier).fingerprint for tier in tier_folders(folder, manifest)]
+
+
+def missing_file(folder: Path, name: str) -> str:
+    """What to say where a model's folder lacks a file."""
+    return f"{folder}: no {name}; copy the model again"
+
+
+def file_names(manifest: Manifest) -> tuple[str, ...]:
+    """The files of a model's own folder, tiers and manifest left out, that answers depend on."""
+    return (*((CONFIG,) if manifest.kind == ENCODER else ()), WEIGHTS, EXTRAS, TOKENIZER)
+
+
+def file_digests(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """SHA-256 of each of them, by name; UserError if one is missing or cannot be read."""
+    return {name: file_digest(folder / name, missing_file(folder, name)) for name in file_names(manifest)}
 
 
 def fingerprint(folder: Path, manifest: Manifest) -> str:
-    """SHA-256 of whatever changes an answer: weights, tokenizer, architecture, heads, length of the inputs, tiers."""
-    if manifest.kind == ENCODER:
-        spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
+    """`fingerprint_of` the files that are in the folder now."""
+    files, tiers = file_digests(folder, manifest), tier_fingerprints(folder, manifest)
+    return fingerprint_of(manifest, spec_of(folder, manifest), files, tiers)
+
+
+def fingerprint_of(manifest: Manifest, spec: EncoderSpec | None, files: Mapping[str, str], tiers: Sequence[str]) -> str:
+    """SHA-256 of whatever changes an answer: weights, tokenizer, architecture, heads, length of the inputs, tiers.
+
+    `files` are the digests of `file_digests`, `tiers` the fingerprints of the tiers before. Labels, operating points
+    and the rest of a configuration are no part of it: calibrating does not make another model.
+    """
+    if spec is not None:
         settings: list[Any] = [spec.settings(), manifest.max_length, manifest.head_kind]
         settings.append(list(manifest.head_layers))
     else:
@@ -225,9 +342,8 @@ def fingerprint(folder: Path, manifest: Manifest) -> str:
             settings.append([float(limit) for limit in manifest.training[LABEL_RANGE]])
     if manifest.spans is not None:
         settings += [dataclasses.asdict(manifest.spans), manifest.no_answer]
-    settings += [read_manifest(tier).fingerprint for tier in tier_folders(folder, manifest)]
+    settings += tiers
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name in (WEIGHTS, EXTRAS, TOKENIZER):
-        with (folder / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(files[name]))
     return digest.hexdigest()

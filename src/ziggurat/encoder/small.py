@@ -10,22 +10,26 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ziggurat.encoder import folder as layout
-from ziggurat.encoder.bilstm_tier import BilstmTier, load_bilstm_tier
+from ziggurat.encoder.bilstm_tier import BilstmTier, bilstm_tier_of
 from ziggurat.encoder.folder import Manifest
-from ziggurat.encoder.static_tier import StaticTier, load_static_tier
-from ziggurat.errors import UserError
+from ziggurat.encoder.mapped import TensorFile
+from ziggurat.encoder.model_files import ModelFiles
+from ziggurat.encoder.static_tier import StaticTier, static_tier_of
+from ziggurat.errors import UserError, brief
 from ziggurat.files import whole_folder
 
 SmallTier = StaticTier | BilstmTier
-_LOADERS: Mapping[str, Callable[[Path], SmallTier]] = {"static": load_static_tier, "bilstm": load_bilstm_tier}
-KINDS = tuple(_LOADERS)
+_MAKERS: Mapping[str, Callable[[TensorFile, Path], SmallTier]] = {"static": static_tier_of, "bilstm": bilstm_tier_of}
+KINDS = tuple(_MAKERS)
+SEGMENTS = 2  # kinds of segment ids that small models tell apart, or do not look at
 
 
-def load_small(folder: Path, kind: str) -> SmallTier:
-    """The weights of a small model of this kind; UserError if they are missing, broken or newer."""
-    if kind not in _LOADERS:
-        raise UserError(f"{folder}: kind {kind!r} is not known; known: {', '.join(KINDS)}; upgrade ziggurat")
-    return _LOADERS[kind](folder / layout.WEIGHTS)
+def small_of(model: ModelFiles) -> SmallTier:
+    """The small model of a folder; UserError if its kind is not known, or its weights are no such model's."""
+    folder, kind = model.folder, model.manifest.kind
+    if kind not in _MAKERS:
+        raise UserError(f"{folder}: kind {brief(kind)} is not known; known: {', '.join(KINDS)}; upgrade ziggurat")
+    return _MAKERS[kind](model.weights, folder / layout.WEIGHTS)
 
 
 def save_small(tier: SmallTier, manifest: Manifest, trained_rows: np.ndarray, source: Path, out: Path) -> Manifest:
@@ -37,6 +41,4 @@ def save_small(tier: SmallTier, manifest: Manifest, trained_rows: np.ndarray, so
         tier.save(made / layout.WEIGHTS)
         save_file({layout.TRAINED_ROWS: np.sort(trained_rows.view(np.int64))}, made / layout.EXTRAS)
         layout.copy_files(source, made, [layout.TOKENIZER])
-        manifest = dataclasses.replace(manifest, fingerprint=layout.fingerprint(made, manifest))
-        layout.write_manifest(manifest, made)
-    return manifest
+        return layout.seal(made, dataclasses.replace(manifest, files={}))

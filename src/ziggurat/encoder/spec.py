@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, get_args, get_origin, get_type_hints
 
 from ziggurat.encoder.architectures import ARCHITECTURES, REFUSED
 from ziggurat.encoder.architectures.base import Config, EncoderSpec
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, brief
 
 __all__ = ["EncoderSpec", "read_spec", "with_sizes"]
 
+_TYPES = get_type_hints(EncoderSpec)
+_MOST_LAYERS = 1024  # more than any encoder has
+_MOST_ROTARY = 2**20
 _COUNTS = ("hidden", "layers", "heads", "intermediate", "vocabulary", "positions")
 _MAY_BE_ZERO = ("segments", "position_offset", "embedding_width", "task_types")
 
@@ -24,22 +28,43 @@ def with_sizes(config: Config, spec: EncoderSpec) -> dict[str, Any]:
 
 
 def read_spec(config: Config) -> EncoderSpec:
-    """The spec of a `config.json`; UserError for an architecture or an option that has none."""
+    """The spec of a `config.json`; UserError for an architecture, an option or a value that has none."""
     model_type = config.get("model_type")
-    if model_type not in ARCHITECTURES:
-        why = f": {REFUSED[model_type]}" if model_type in REFUSED else ""
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+        why = f": {REFUSED[model_type]}" if isinstance(model_type, str) and model_type in REFUSED else ""
         known = ", ".join(ARCHITECTURES)
-        raise UserError(f"config.json: model_type {model_type!r} is not supported{why}; supported: {known}")
+        raise UserError(f"config.json: model_type {brief(model_type)} is not supported{why}; supported: {known}")
+    architecture = ARCHITECTURES[model_type]
+    layers = config.get(architecture.sizes["layers"], 1)
+    if type(layers) is not int or not 1 <= layers <= _MOST_LAYERS:  # before lists as long as that are made
+        raise UserError(f"config.json: layers {brief(layers)}: must be a whole number of 1 … {_MOST_LAYERS}")
     try:
-        spec = ARCHITECTURES[model_type].read(config)
+        spec = architecture.read(config)
     except KeyError as missing:
         raise UserError(f"config.json: key {missing} is missing; save the model again with save_pretrained") from None
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"config.json: a value is not what it must be ({error}); save the model again") from None
+    _check_types(spec)
     for names, least in ((_COUNTS, 1), (_MAY_BE_ZERO, 0)):
         for name in names:
-            if type(getattr(spec, name)) is not int or getattr(spec, name) < least:
+            if not least <= getattr(spec, name) < 2**31:
                 raise UserError(
-                    f"config.json: {name} {getattr(spec, name)!r}: must be a whole number of at least {least}"
+                    f"config.json: {name} {brief(getattr(spec, name))}: must be a whole number of at least {least}"
                 )
     if spec.hidden % spec.heads:
         raise UserError(f"config.json: {spec.heads} attention heads do not divide a width of {spec.hidden}")
+    if spec.rotary and spec.positions > _MOST_ROTARY:  # no tensor is as long, and angles are worked out for each
+        raise UserError(f"config.json: positions {spec.positions}: at most {_MOST_ROTARY} are supported")
     return spec
+
+
+def _check_types(spec: EncoderSpec) -> None:
+    """UserError for a field that is not of its type: a configuration may hold any JSON value."""
+    for name, hint in _TYPES.items():
+        value = getattr(spec, name)
+        inner, values = (get_args(hint)[0], value) if get_origin(hint) is tuple else (hint, (value,))
+        for one in values:
+            fits = isinstance(one, int | float) and math.isfinite(one) if inner is float else type(one) is inner
+            if not fits or (inner is float and isinstance(one, bool)):
+                wanted = {int: "a whole number", float: "a number", bool: "true or false"}.get(inner, "a text")
+                raise UserError(f"config.json: {name} {brief(one)}: must be {wanted}; save the model again")

@@ -13,8 +13,9 @@ import numpy as np
 
 from ziggurat.data.packing import cumulate
 from ziggurat.data.pieces import SPECIAL
+from ziggurat.encoder.mapped import TensorFile, read_tensors
 from ziggurat.encoder.ngrams import features
-from ziggurat.encoder.tier_file import load_tier, save_tier
+from ziggurat.encoder.tier_file import save_tier, tier_of
 
 FORMAT_VERSION = 1  # of the file; another way to hash is another version
 FEATURES_PER_TOKEN = 4  # at most: a piece, two neighbours, a word and two neighbouring words may end with a token
@@ -40,6 +41,11 @@ class StaticTier:
         _demand(bool((self.scales > 0).all()), "scales: above 0")
         _demand(self.kinds.dtype == np.uint8 and self.kinds.ndim == 1 and len(self.kinds) > 0, "kinds: uint8")
         _demand(int(self.kinds.max()) <= SPECIAL, "kinds: 0, 1 or 2")
+
+    @property
+    def n_ids(self) -> int:
+        """Token ids that it knows."""
+        return len(self.kinds)
 
     @property
     def n_classes(self) -> int:
@@ -70,8 +76,13 @@ class StaticTier:
 
 
 def load_static_tier(path: Path) -> StaticTier:
-    """A tier from its file, whose pages processes share; UserError if it is missing, broken, or newer."""
-    return load_tier(path, "static", FORMAT_VERSION, StaticTier)
+    """A tier from its file; UserError if it is missing, broken, or newer."""
+    return static_tier_of(read_tensors(path), path)
+
+
+def static_tier_of(file: TensorFile, path: Path) -> StaticTier:
+    """A tier from the tensors of the file that was at `path`; UserError if they are no tier's, or newer."""
+    return tier_of(file, path, "static", FORMAT_VERSION, StaticTier)
 
 
 def static_flops(n_features: int | np.ndarray, n_classes: int) -> int | np.ndarray:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from ziggurat.encoder.mapped import map_tensors
-from ziggurat.errors import UserError
+from ziggurat.encoder.mapped import TensorFile
+from ziggurat.errors import UserError, brief
 from ziggurat.files import whole_file
 
 Tier = TypeVar("Tier")
@@ -24,17 +23,15 @@ def save_tier(path: Path, kind: str, version: int, tensors: Mapping[str, np.ndar
         save_file(whole, made, {"format": f"ziggurat {kind} tier", "format_version": str(version)})
 
 
-def load_tier(path: Path, kind: str, version: int, make: Callable[..., Tier]) -> Tier:
-    """What `make` makes of the file's tensors, by name, whose pages processes share.
+def tier_of(file: TensorFile, path: Path, kind: str, version: int, make: Callable[..., Tier]) -> Tier:
+    """What `make` makes of the tensors, by name, of the file that was at `path`.
 
-    UserError if the file is missing, broken, newer than `version`, or `make` refuses its tensors.
+    UserError if it is newer than `version`, or `make` refuses its tensors.
     """
-    tensors = map_tensors(path)
-    with safe_open(path, framework="numpy") as file:
-        found = (file.metadata() or {}).get("format_version", "")
-    if found.isdecimal() and int(found) > version:
-        raise UserError(f"{path}: format_version {found} is newer than {version}; upgrade ziggurat")
+    found = str(file.metadata.get("format_version", ""))
+    if found.isdecimal() and int(found[:9]) > version:
+        raise UserError(f"{path}: format_version {brief(found)} is newer than {version}; upgrade ziggurat")
     try:
-        return make(**tensors)
+        return make(**file.tensors)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: not a {kind} tier ({error}); train it again") from None

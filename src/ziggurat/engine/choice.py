@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ziggurat import native
 from ziggurat.config import DEVICES
+from ziggurat.encoder.model_files import ModelFiles
 from ziggurat.engine.backend import Backend
 from ziggurat.errors import UserError
 
@@ -53,14 +54,14 @@ def _has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def open_backend(folder: Path, engine: str, device: str, dtype: str, threads: int | None) -> Backend:
-    """The backend of a model folder; UserError if a file is missing, broken or not of these weights."""
+def open_backend(model: ModelFiles, engine: str, device: str, dtype: str, threads: int | None) -> Backend:
+    """The backend of what was read of a model folder; UserError if its parts do not fit together."""
     if threads is not None and threads < 1:
         raise UserError(f"threads {threads}: must be at least 1")
     if choose_engine(engine, device, dtype) == "native":
-        from ziggurat.engine.native_backend import load_backend as load_native
+        from ziggurat.engine import native_backend
 
-        return load_native(folder, dtype, threads)
-    from ziggurat.engine.torch_backend import load_backend as load_torch
+        return native_backend.backend_of(model, dtype, threads)
+    from ziggurat.engine import torch_backend
 
-    return load_torch(folder, device, dtype, threads)
+    return torch_backend.backend_of(model, device, dtype, threads)

@@ -11,7 +11,7 @@ import numpy as np
 from ziggurat.data.tokenize import Encoded
 from ziggurat.engine.escalation import Escalation
 from ziggurat.engine.ladder import run_every_rung_of, run_ladder
-from ziggurat.engine.opened import BATCH, OpenedModel
+from ziggurat.engine.opened import BATCH, OpenedModel, refuse_no_numbers
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, Outcomes
 from ziggurat.engine.streaming import streamed
@@ -98,13 +98,17 @@ class AdaptiveClassifier(OpenedModel):
     ) -> Outcomes:
         """Answers encoded inputs, like lengths together; `batch_size` for all tiers, or one for each."""
         self.refuse_other_inputs(rule, len(encoded.tokens))
-        return run_ladder(self.tiers, encoded, rule, _sizes(batch_size, len(self.tiers)), progress)
+        outcomes = run_ladder(self.tiers, encoded, rule, _sizes(batch_size, len(self.tiers)), progress)
+        refuse_no_numbers(~np.isfinite(outcomes.logits))
+        return outcomes
 
     def every_rung(
         self, encoded: Encoded, batch_size: int = 32, progress: bool = False, tokens: TokenRule | None = None
     ) -> AllRungs:
         """What every rung says to every input under a pruning rule (None = without), for replay and calibration."""
-        return run_every_rung_of(self.tiers, encoded, [batch_size] * len(self.tiers), progress, tokens)
+        every = run_every_rung_of(self.tiers, encoded, [batch_size] * len(self.tiers), progress, tokens)
+        refuse_no_numbers(~np.isfinite(every.logits))
+        return every
 
     def flops(self, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
         """Cost of leaving at each rung, (n, n_rungs) int64, from `Outcomes.kept`; every tier that ran is charged."""

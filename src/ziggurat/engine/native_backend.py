@@ -12,8 +12,8 @@ import numpy as np
 from ziggurat.data.packing import PackedBatch, cumulate, join, slots_in
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import Manifest
-from ziggurat.encoder.mapped import map_tensors
-from ziggurat.encoder.spec import EncoderSpec, read_spec
+from ziggurat.encoder.model_files import ModelFiles, read_model
+from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.weights import from_hf
 from ziggurat.engine.backend import Answered
 from ziggurat.engine.rules import ExitRule
@@ -212,12 +212,15 @@ def load_backend(folder: Path, dtype: str, threads: int | None, instructions: st
 
     UserError if a file is missing, broken or not of these weights.
     """
-    manifest = layout.read_manifest(folder)
-    spec = read_spec(layout.read_json(folder / layout.CONFIG, f"{folder}: no {layout.CONFIG}; copy the model again"))
-    named = map_tensors(folder / layout.WEIGHTS)
-    tensors = from_hf(named, spec, np.concatenate, Problem(manifest.problem_type)) | map_tensors(folder / layout.EXTRAS)
-    for name in (layout.TRAINED_ROWS, layout.DEFERRAL):
-        tensors.pop(name, None)
-    layout.check_fingerprint(folder, manifest)
+    return backend_of(read_model(folder), dtype, threads, instructions)
+
+
+def backend_of(model: ModelFiles, dtype: str, threads: int | None, instructions: str = "") -> NativeBackend:
+    """The backend of what was read of a folder; UserError if its parts do not fit together."""
+    manifest, spec = model.manifest, model.encoder
+    tensors = from_hf(model.weights.tensors, spec, np.concatenate, Problem(manifest.problem_type))
+    for name, tensor in model.extras.tensors.items():
+        if name.startswith((layout.HEAD_PREFIX, layout.PRUNING_PREFIX)):
+            tensors[name] = tensor
     kind = NativeSpanBackend if manifest.answers_spans else NativeBackend
     return kind(tensors, spec, manifest, "int8" if manifest.int8 else dtype, threads, instructions)

@@ -190,6 +190,18 @@ def _opened_again(kind: type[OpenedModel], source: _Source, fingerprint: str) ->
     return opened
 
 
+def refuse_no_numbers(broken: np.ndarray) -> None:
+    """UserError if anything that a model said is no number, (…) bool: finite weights can be so large that sums are not.
+
+    A look at what a call answers, which costs next to nothing, and not at each layer.
+    """
+    if broken.any():
+        raise UserError(
+            "the model's weights are broken: they give answers that are no numbers; copy its folder again, or train it "
+            "again"
+        )
+
+
 def _other_problem(folder: Path, spans: bool) -> str:
     if spans:
         return f"{folder}: a classifier, which has no spans to give; give a model of {Problem.QUESTION_ANSWERING}"

@@ -11,7 +11,7 @@ from ziggurat.bars import bar
 from ziggurat.data.windows import Windows, windows_of
 from ziggurat.encoder.span_flops import span_full_flops, span_rung_flops
 from ziggurat.engine.backend import SpanBackend
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine.opened import OpenedModel, refuse_no_numbers
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.span_runner import EverySpan, SpanOutcomes, Spans, run_every_span, run_questions
 from ziggurat.errors import UserError
@@ -62,15 +62,19 @@ class QuestionAnswerer(OpenedModel):
     def run(self, windows: Windows, rule: ExitRule, batch_size: int = 32, progress: bool = False) -> SpanOutcomes:
         """Answers questions in windows, like lengths together."""
         self.refuse_other_inputs(rule, len(windows))
-        return run_questions(self.backend, windows, _batches(windows, batch_size, progress), rule, self.config.answer)
+        batches = _batches(windows, batch_size, progress)
+        outcomes = run_questions(self.backend, windows, batches, rule, self.config.answer)
+        refuse_no_numbers(np.isnan(outcomes.spans.scores))
+        return outcomes
 
     def every_rung(
         self, windows: Windows, batch_size: int = 32, progress: bool = False, tokens: TokenRule | None = None
     ) -> EverySpan:
         """What every rung says to every question under a pruning rule, for replay and calibration."""
-        return run_every_span(
-            self.backend, windows, _batches(windows, batch_size, progress), tokens, self.config.answer
-        )
+        batches = _batches(windows, batch_size, progress)
+        every = run_every_span(self.backend, windows, batches, tokens, self.config.answer)
+        refuse_no_numbers(np.isnan(every.spans.scores))
+        return every
 
     def texts(self, windows: Windows, spans: Spans, rungs: np.ndarray) -> list[tuple[str, int, int]]:
         """What rungs (n) answer to n questions: the text and its characters in the context; "" = no answer there."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ziggurat.data.packing import PackedBatch, join
-from ziggurat.encoder import folder as layout
-from ziggurat.encoder.small import load_small
+from ziggurat.encoder.small import SmallTier
 from ziggurat.encoder.static_tier import StaticTier
 from ziggurat.engine.backend import Answered
 from ziggurat.engine.bilstm_backend import BilstmBackend, fastest_bilstm
@@ -57,9 +55,6 @@ class SmallBackend:
         return Answered(logits, np.zeros(batch.n_seqs, dtype=np.int64), seconds, batch.lengths[:, None])
 
 
-def load_backend(folder: Path) -> SmallBackend:
-    """The backend of a small model's folder; UserError if a file is missing, broken or not of these weights."""
-    manifest = layout.read_manifest(folder)
-    tier = load_small(folder, manifest.kind)
-    layout.check_fingerprint(folder, manifest)
+def backend_of(tier: SmallTier) -> SmallBackend:
+    """The fastest backend that there is for a small model."""
     return SmallBackend(fastest(tier) if isinstance(tier, StaticTier) else fastest_bilstm(tier), tier.flops)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ziggurat.data.tokenize import Encoded
 from ziggurat.engine.escalation import Escalation, Finished
+from ziggurat.engine.opened import refuse_no_numbers
 from ziggurat.types import Answer
 
 if TYPE_CHECKING:
@@ -36,4 +37,5 @@ def _numbered(
     for some in finished:
         for row, number in enumerate(some.numbers.tolist()):
             outcomes = some.outcomes.take(np.array([row]))
+            refuse_no_numbers(~np.isfinite(outcomes.logits))
             yield number, model.answers(inputs.pop(number), outcomes, queues.rule)[0]

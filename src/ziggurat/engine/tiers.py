@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -14,21 +13,14 @@ from ziggurat.bars import bar
 from ziggurat.data.packing import PackedBatch
 from ziggurat.data.tokenize import Encoded, TextTokenizer, pack_rows
 from ziggurat.encoder.flops import full_flops, rung_flops
-from ziggurat.encoder.folder import (
-    CONFIG,
-    ENCODER,
-    TOKENIZER,
-    Manifest,
-    deferral_of,
-    read_json,
-    read_manifest,
-    tier_folders,
-)
-from ziggurat.encoder.spec import EncoderSpec, read_spec
+from ziggurat.encoder.folder import DEFERRAL, EXTRAS, MANIFEST, TOKENIZER, Manifest
+from ziggurat.encoder.model_files import read_tiers
+from ziggurat.encoder.small import SEGMENTS, small_of
+from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine.backend import Backend
 from ziggurat.engine.choice import open_backend
 from ziggurat.engine.scheduler import by_length
-from ziggurat.engine.small_backend import load_backend as load_small
+from ziggurat.engine.small_backend import backend_of
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED, TokenRule
 from ziggurat.types import Rung
@@ -126,26 +118,51 @@ def places(tiers: Sequence[Tier]) -> list[Place]:
 
 def open_tiers(folder: Path, device: str, dtype: str, threads: int | None, engine: str) -> tuple[Tier, ...]:
     """The models of a folder from cheap to dear: of a cascade several, else one. Equal tokenizers are one object."""
-    manifest = read_manifest(folder)
-    folders = [*tier_folders(folder, manifest), folder]
-    manifests = [*map(read_manifest, folders[:-1]), manifest]
     made: dict[tuple[str, int], TextTokenizer] = {}
     tiers = []
-    for at, mine in zip(folders, manifests, strict=True):
-        key = _digest(at / TOKENIZER), mine.max_length
+    for model in read_tiers(folder):
+        manifest = model.manifest
+        key = manifest.files[TOKENIZER], manifest.max_length
         if key not in made:
-            made[key] = TextTokenizer(at, mine.max_length)
-        if mine.kind == ENCODER:
-            spec = read_spec(read_json(at / CONFIG, f"{at}: no {CONFIG}; copy the model again"))
-            made[key].check_fit(spec.vocabulary)
-            backend = open_backend(at, engine, device, dtype, threads)
-            tiers.append(Tier(backend, mine, made[key], spec, deferral_of(at)))
+            made[key] = TextTokenizer(model.folder, manifest.max_length, model.tokenizer)
+        if model.spec is not None:
+            _refuse_other_ids(model.folder, made[key], model.spec.vocabulary, model.spec.segments)
+            backend = open_backend(model, engine, device, dtype, threads)
+            tier = Tier(backend, manifest, made[key], model.spec, model.extras.tensors.get(DEFERRAL))
         else:
-            small = load_small(at)
-            tiers.append(Tier(small, mine, made[key], None, small_flops=small.flops))
+            small = small_of(model)
+            _refuse_other_ids(model.folder, made[key], small.n_ids, SEGMENTS)
+            tier = Tier(backend_of(small), manifest, made[key], None, small_flops=small.flops)
+        _refuse_other_outputs(model.folder, tier)
+        tiers.append(tier)
+    _refuse_other_score(folder, tiers)
     return tuple(tiers)
 
 
-def _digest(path: Path) -> str:
-    """Of a file's content; "" where there is none, which the tokenizer then says."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+def _refuse_other_ids(folder: Path, tokenizer: TextTokenizer, entries: int, segments: int) -> None:
+    """UserError for a tokenizer that makes ids which the model has no rows for; of one segment nobody reads which."""
+    tokenizer.check_fit(entries)
+    frames = [tokenizer.frame(sides) for sides in (1, 2)]
+    largest = max(*(max(frame.segments) for frame in frames), *(np.concatenate(f.blocks)[:, 1].max() for f in frames))
+    if largest >= segments > 1:
+        raise UserError(
+            f"{folder / TOKENIZER}: the tokenizer has segments up to {largest}, the model only {segments}: it is "
+            "another model's; copy the one that the checkpoint was trained with"
+        )
+
+
+def _refuse_other_outputs(folder: Path, tier: Tier) -> None:
+    """UserError where a manifest does not name each output of the weights: answers would carry other names."""
+    names, outputs = len(tier.manifest.labels), tier.backend.n_classes
+    if names != outputs:
+        raise UserError(
+            f"{folder / MANIFEST}: names {names} labels, the weights have {outputs} outputs; copy the folder again"
+        )
+
+
+def _refuse_other_score(folder: Path, tiers: Sequence[Tier]) -> None:
+    """UserError where the learned exit score was fitted to another ladder."""
+    weights, backend = tiers[-1].deferral, tiers[-1].backend
+    wanted = sum(tier.n_rungs for tier in tiers) - 1, 4 + backend.n_classes
+    if weights is not None and (weights.shape != wanted or not np.isfinite(weights).all()):
+        raise UserError(f"{folder / EXTRAS}: {DEFERRAL} is no score of this model; copy the folder again")

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ziggurat.data.packing import PackedBatch, slots_in
-from ziggurat.encoder.checkpoint import load_model
+from ziggurat.encoder.checkpoint import model_of
 from ziggurat.encoder.devices import limit_threads, resolve_device
 from ziggurat.encoder.int8 import Int8Linear
 from ziggurat.encoder.linear import pad_rows
 from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.span_model import SpanModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule
@@ -74,8 +75,13 @@ class TorchSpanBackend(TorchBackend):
 
 def load_backend(folder: Path, device: str, dtype: str, threads: int | None) -> TorchBackend:
     """The backend of a model folder; `threads` None = as torch takes by itself, at most all cores."""
+    return backend_of(read_model(folder), device, dtype, threads)
+
+
+def backend_of(files: ModelFiles, device: str, dtype: str, threads: int | None) -> TorchBackend:
+    """The backend of what was read of a folder; UserError if its parts do not fit together."""
     limit_threads(threads)
-    model = load_model(folder)[0]
+    model = model_of(files)
     return (TorchSpanBackend if isinstance(model, SpanModel) else TorchBackend)(model, device, dtype)
 
 

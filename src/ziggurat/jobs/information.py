@@ -17,13 +17,13 @@ from ziggurat.encoder.folder import (
     MANIFEST,
     WEIGHTS,
     Manifest,
-    read_json,
+    check_fingerprint,
     read_manifest,
+    spec_of,
     tier_folders,
 )
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.span_flops import span_full_flops
-from ziggurat.encoder.spec import read_spec
 from ziggurat.engine.choice import DTYPES, choose_engine
 from ziggurat.errors import UserError
 from ziggurat.policies.outputs import output_of
@@ -32,7 +32,10 @@ _TYPICAL_LENGTH = 64  # tokens, for a FLOPs figure that needs no data
 
 
 def info(model: str) -> dict[str, Any]:
-    """Architecture, labels, heads, operating points and origin of a model folder; loads no weights."""
+    """Architecture, labels, heads, operating points and origin of a model folder.
+
+    UserError if a file is not the one that the manifest was written with. Loads no weights, but reads them.
+    """
     folder = local_folder(model)
     manifest = read_manifest(folder)
     return {
@@ -60,9 +63,10 @@ def info(model: str) -> dict[str, Any]:
 
 def _architecture(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """Of one tier; a small model has no layers, and costs next to nothing."""
-    if manifest.kind != ENCODER:
+    check_fingerprint(folder, manifest)
+    spec = spec_of(folder, manifest)
+    if spec is None:
         return {"architecture": manifest.kind, "layers": 0, "hidden": None, "gflops_at_64_tokens": None}
-    spec = read_spec(read_json(folder / CONFIG, f"{folder}: no {CONFIG}; copy the model again"))
     length = np.array([_TYPICAL_LENGTH])
     flops = (
         span_full_flops(spec, length) if manifest.answers_spans else full_flops(spec, len(manifest.labels), length)

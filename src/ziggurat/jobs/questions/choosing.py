@@ -15,7 +15,7 @@ from ziggurat.data.squad import SPAN_ENDS, Questions
 from ziggurat.data.tasks import Role
 from ziggurat.data.tokenize import TextTokenizer
 from ziggurat.data.windows import Windows
-from ziggurat.encoder.folder import REFERENCE, Manifest, fingerprint, write_manifest
+from ziggurat.encoder.folder import REFERENCE, Manifest, seal, write_manifest
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule, never
 from ziggurat.engine.span_runner import EverySpan, Spans
@@ -56,7 +56,7 @@ def add_question_points(folder: Path, select: Questions, recipe: Recipe, device:
         for factor, run in runs.items()
     ]
     manifest = answerer.manifest
-    manifest = replace(manifest, fingerprint=fingerprint(folder, manifest))
+    manifest = seal(folder, manifest)
     reference = float(manifest.training.get(REFERENCE, 0.0))
     points = choose_points(
         ladders,

@@ -16,7 +16,7 @@ from ziggurat.data.neighbours import neighbours
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import Encoded, TextTokenizer
 from ziggurat.encoder.folder import Manifest, trained_rows, write_manifest
-from ziggurat.encoder.mapped import word_embeddings
+from ziggurat.encoder.model_files import word_embeddings
 from ziggurat.encoder.small import SmallTier, save_small
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
