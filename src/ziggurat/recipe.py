@@ -169,7 +169,7 @@ class Recipe:
     name: str
     description: str
     stages: tuple[StageConfig, ...] = ()
-    max_length: int = 256  # tokens that are read of an input
+    max_length: int | None = None  # tokens that are read of an input; None = as many as the checkpoint reads
     head_kind: str = "fastbert"  # preset of ziggurat.encoder.heads
     head_layers: tuple[int, ...] | None = None  # after which layers heads stand; None = after each but the last
     pruning: PruningConfig | None = None  # which tokens leave on the way; None = all stay
@@ -193,7 +193,7 @@ class Recipe:
             given = getattr(self, name)
             require(self.small is None or not given, name, given, "left out where there is [small]")
         require(self.small is not None or self.augment is None, "augment", self.augment, "left out without [small]")
-        require(self.max_length >= 3, "max_length", self.max_length, "at least 3")
+        require(self.max_length is None or self.max_length >= 3, "max_length", self.max_length, "at least 3")
         require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
         require(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
         require(self.select > 0, "select", self.select, "more than 0")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
-from ziggurat.data.tokenize import CHUNK, TextTokenizer, pack_rows
+from ziggurat.data.tokenize import CHUNK, TextTokenizer, one_line, pack_rows
 from ziggurat.errors import UserError
 
 # The fixtures are the same for every example, so they need not be made anew.
@@ -17,6 +18,7 @@ repeatable = settings(
     derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 CLS, SEP, WORD, RIVER, STONE = 2, 3, 9, 10, 11
+sides = st.sampled_from(["left", "right"])
 texts = st.lists(st.sampled_from(["a", "ab", "river", "stone", "towers", "xyz", ","]), max_size=14).map(" ".join)
 
 
@@ -26,6 +28,13 @@ def ids(encoded) -> list[list[int]]:
 
 def segments(encoded) -> list[list[int]]:
     return [tokens[:, 1].tolist() for tokens in encoded.tokens]
+
+
+def cut_at(side: str, folder: Path) -> None:
+    """Has the folder's `tokenizer.json` say that long texts are cut there; its length is never that of a model."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(5, direction=side)
+    tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def test_a_text_gets_its_special_tokens_and_no_padding(tokenizer_folder):
@@ -56,9 +65,10 @@ def test_truncated_means_that_tokens_were_lost(tokenizer_folder):
 
 
 @repeatable
-@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5), st.integers(5, 20), st.booleans())
-def test_tokens_are_those_of_the_library(tokenizer_folder, library_tokenizer, rows, max_length, paired):
-    library_tokenizer.enable_truncation(max_length, strategy="longest_first")
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5), st.integers(5, 20), st.booleans(), sides)
+def test_tokens_are_those_of_the_library(tokenizer_folder, library_tokenizer, rows, max_length, paired, side):
+    cut_at(side, tokenizer_folder)
+    library_tokenizer.enable_truncation(max_length, strategy="longest_first", direction=side)
     expected = library_tokenizer.encode_batch(rows if paired else [text for text, _ in rows])
     firsts, seconds = map(list, zip(*rows, strict=True))
     encoded = TextTokenizer(tokenizer_folder, max_length).encode(firsts, seconds if paired else None)
@@ -95,16 +105,17 @@ def test_surrogates_and_nuls_do_not_change_the_words_around_them(tokenizer_folde
 
 
 @repeatable
-@given(texts, texts, st.integers(5, 20), st.booleans())
+@given(texts, texts, st.integers(5, 20), st.booleans(), sides)
 def test_pieces_are_the_tokens_of_encode_and_the_places_of_the_library(
-    tokenizer_folder, library_tokenizer, first, second, max_length, paired
+    tokenizer_folder, library_tokenizer, first, second, max_length, paired, side
 ):
+    cut_at(side, tokenizer_folder)
     sides = [first, second] if paired else [first]
     tokenizer = TextTokenizer(tokenizer_folder, max_length)
     pieces = tokenizer.pieces(*sides)
     encoded = tokenizer.encode(*([side] for side in sides))
     assert [library_tokenizer.token_to_id(piece.string) for piece in pieces] == ids(encoded)[0]
-    library_tokenizer.enable_truncation(max_length, strategy="longest_first")
+    library_tokenizer.enable_truncation(max_length, strategy="longest_first", direction=side)
     expected = library_tokenizer.encode(*sides)
     assert [piece.side for piece in pieces] == expected.sequence_ids
     assert [(piece.start, piece.end) for piece in pieces] == expected.offsets
@@ -167,3 +178,24 @@ def test_a_tokenizer_without_a_token_for_unknown_text_is_refused(tmp_path, model
     Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="has no token for unknown text"):
         TextTokenizer(tmp_path, 16)
+
+
+def test_a_frame_of_tokens_that_it_does_not_have_is_refused(tokenizer_folder):
+    """The `tokenizers` library would end with a panic, which no `except Exception` of a server catches."""
+    path = tokenizer_folder / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["post_processor"]["single"][0]["SpecialToken"]["id"] = "[CLX]"
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"tokenizer\.json: puts '\[CLX\]' around texts"):
+        TextTokenizer(tokenizer_folder, 16)
+
+
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt, MemoryError])
+def test_whatever_the_library_ends_with_is_one_line_unless_it_is_none_of_its_own(stopped):
+    class Panic(BaseException):
+        """What a panic of Rust is in Python: no Exception."""
+
+    with pytest.raises(UserError, match=r"^here: broken \(no entry found\)$"), one_line(Path("here"), "broken"):
+        raise Panic("no entry found\nnote: and more")
+    with pytest.raises(stopped), one_line(Path("here"), "broken"):
+        raise stopped

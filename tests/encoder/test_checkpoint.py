@@ -16,9 +16,10 @@ from vouching import vouch
 from ziggurat.config import from_mapping
 from ziggurat.data.packing import pack
 from ziggurat.data.tokenize import TextTokenizer
-from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, load_model, save_model
+from ziggurat.encoder.checkpoint import load_hf, load_model, save_model
 from ziggurat.encoder.folder import Manifest, fingerprint, read_manifest, trained_rows, write_manifest
 from ziggurat.encoder.heads import HEADS
+from ziggurat.encoder.tokenizer_files import copy_tokenizer
 from ziggurat.errors import UserError
 from ziggurat.types import OperatingPoint
 
@@ -145,7 +146,7 @@ def test_an_old_checkpoint_gets_a_tokenizer_file(tiny_checkpoint, tmp_path):
     shutil.copyfile(tiny_checkpoint / CONFIG, source / CONFIG)
     pieces = json.loads((tiny_checkpoint / "tokenizer.json").read_text())["model"]["vocab"]
     (source / "vocab.txt").write_text("".join(f"{piece}\n" for piece in sorted(pieces, key=pieces.get)))
-    copy_tokenizer(source, target)
+    copy_tokenizer(source, target, 64)
     texts = ["bat kin mush", "unknown, bat"]
     made, known = (TextTokenizer(folder, 16).encode(texts).tokens for folder in (target, tiny_checkpoint))
     assert all(np.array_equal(one, other) for one, other in zip(made, known, strict=True))
@@ -153,7 +154,7 @@ def test_an_old_checkpoint_gets_a_tokenizer_file(tiny_checkpoint, tmp_path):
 
 def test_a_checkpoint_without_any_tokenizer_is_refused(tiny_checkpoint, tmp_path):
     shutil.copyfile(tiny_checkpoint / CONFIG, tmp_path / CONFIG)
-    assert f"{tmp_path}: no tokenizer" in refusal(copy_tokenizer, tmp_path, tmp_path)
+    assert f"{tmp_path}: no tokenizer" in refusal(copy_tokenizer, tmp_path, tmp_path, 64)
 
 
 # --- a folder of our own -------------------------------------------------------------------------------------------

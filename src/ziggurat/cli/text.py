@@ -17,9 +17,14 @@ def training_text(result: dict[str, Any]) -> str:
     points = "".join(
         f"\n  {point['name']:<9} {_point_text(point, result['unit'])}" for point in result["operating_points"]
     )
-    head = f"{result['out']}: trained with recipe {result['recipe']} ({rows} rows)"
+    head = f"{result['out']}: trained with recipe {result['recipe']} ({rows} rows)\nreads {_length_text(result)}"
     learned = f"{_search_text(result.get('search'))}{_copies_text(result.get('copies'))}{_pruned_text(result)}"
     return f"{head}{learned}\noperating points, chosen on the select rows:{points}"
+
+
+def _length_text(result: dict[str, Any]) -> str:
+    length = f"up to {result['max_length']} tokens of an input"
+    return f"{length}; {result['cut']:,} of these rows are longer and were cut" if result.get("cut") else length
 
 
 def _copies_text(copies: dict[str, Any] | None) -> str:

@@ -49,12 +49,19 @@ def _train_options(
         str | None,
         typer.Option(help="Regression: least and largest label that can occur, as in 0,5 (default: of the rows)."),
     ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens that are read of an input, special ones included; of questions, of a window "
+            "(default: as many as the checkpoint reads, or in training as the recipe says)."
+        ),
+    ] = None,
 ) -> TrainOptions:
     """What both ways of training are told."""
     from ziggurat.jobs.training.fitting import TrainOptions
 
     options = TrainOptions(columns, device, mixed_precision=mixed_precision, certify=certify)
-    return replace(options, problem=problem_named(problem), label_range=range_of(label_range))
+    return replace(options, problem=problem_named(problem), label_range=range_of(label_range), max_length=max_length)
 
 
 def problem_named(name: str | None) -> Problem | None:

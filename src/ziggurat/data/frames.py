@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,8 +69,9 @@ class Frame:
 def frame_of(tokenizer: Any, path: Path, sides: int) -> Frame:
     """What the tokenizer puts around a text (`sides` 1) or a pair (2), read off an example.
 
-    UserError where nothing stands before the text.
+    UserError where nothing stands before the text, or a token that is none.
     """
+    _refuse_unknown(tokenizer.post_processor, path)
     example = tokenizer.encode(*["a"] * sides)
     table = np.array([example.ids, example.type_ids], dtype=np.int64).T
     owners = example.sequence_ids  # per token: which side it comes from, None = special
@@ -79,3 +81,15 @@ def frame_of(tokenizer: Any, path: Path, sides: int) -> Frame:
     ends = [len(owners) - owners[::-1].index(side) for side in range(sides)]
     blocks = [table[end:start] for end, start in zip([0, *ends], [*starts, len(owners)], strict=True)]
     return Frame(blocks, [int(table[start, 1]) for start in starts])
+
+
+def _refuse_unknown(processor: Any, path: Path) -> None:
+    """UserError for a template with a special token that it has no id of: the library ends with a panic there."""
+    state = {} if processor is None else json.loads(processor.__getstate__())
+    for part in (state, *state.get("processors", ())):
+        if part.get("type") == "TemplateProcessing":
+            pieces = [piece["SpecialToken"]["id"] for piece in part["single"] + part["pair"] if "SpecialToken" in piece]
+            if unknown := sorted(set(pieces) - set(part["special_tokens"])):
+                raise UserError(
+                    f"{path}: puts {unknown[0]!r} around texts and has no id of it; save the tokenizer again"
+                )

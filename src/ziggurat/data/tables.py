@@ -42,7 +42,7 @@ def read_table(path: Path) -> Table:
         raise UserError(f"{path}: cannot be read ({error.strerror or first_line(error)})") from error
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What another library says went wrong, short enough for a one-line message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

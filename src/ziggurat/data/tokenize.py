@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +18,14 @@ from ziggurat.data.batching import in_batch
 from ziggurat.data.frames import Frame, frame_of
 from ziggurat.data.packing import PackedBatch, pack
 from ziggurat.data.pieces import SPECIAL, mask_id, no_words, piece_kinds
+from ziggurat.data.settings import cut_side, refuse_other_settings
 from ziggurat.data.tables import first_line
 from ziggurat.errors import UserError
 
 CHUNK = 1024  # texts per call: an encoding takes far more memory than the two numbers per token that we keep
 RARE = "\U0002a6d6"  # an ideograph that hardly any vocabulary has
-UNSPEAKABLE = re.compile("[\x00\ud800-\udfff]")  # NUL and lone surrogates
+_UNREADABLE = "not a readable tokenizer, save it again"
+UNSPEAKABLE = re.compile("[\ud800-\udfff]")  # lone surrogates: no UTF-8 can hold them
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,21 +71,23 @@ class Piece:
 
 
 class TextTokenizer:
-    """The `tokenizer.json` of a model folder; its own truncation and padding settings are ignored.
+    """The `tokenizer.json` of a model folder. Of its truncation only the side is used, its padding is ignored.
 
     Texts are cut here and not by the `tokenizers` library, which also builds everything that it cuts off: for two long
     sides of a pair that is each piece of one with each piece of the other, gigabytes for a single request.
     """
 
-    def __init__(self, folder: Path, max_length: int, content: bytes | None = None) -> None:
-        """Texts are cut to `max_length` tokens, special ones included; UserError if the folder has no tokenizer.
+    def __init__(self, folder: Path, max_length: int, content: bytes | None = None, named: Path | None = None) -> None:
+        """Texts are cut to `max_length` tokens, special ones included.
 
-        `content` is what was read of the file, None = read it now.
+        `content` is what was read of the file, None = read it now; `named` is what errors call the folder. UserError if
+        it has no tokenizer, or other files in it say another thing of how texts are read.
         """
-        path = self._path = folder / "tokenizer.json"
+        path = self._path = (named or folder) / "tokenizer.json"
         self.max_length = max_length
-        self._tokenizer = _load(path, content)
-        self._frames = [frame_of(self._tokenizer, path, sides) for sides in (1, 2)]
+        self._tokenizer, self._cut_side = _load(folder, content, path)
+        with one_line(path, _UNREADABLE):
+            self._frames = [frame_of(self._tokenizer, path, sides) for sides in (1, 2)]
         shortest = max(frame.size + sides for sides, frame in enumerate(self._frames, start=1))
         if max_length < shortest:
             raise UserError(f"max_length {max_length} leaves no room for text; use {shortest} or more")
@@ -98,7 +103,7 @@ class TextTokenizer:
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
         """Tokens of n texts, or of n pairs; of a pair that is too long the longer side is cut first.
 
-        NUL and lone surrogates, which are not text, are read as U+FFFD (the replacement character).
+        Lone surrogates, which are not text, are read as U+FFFD (the replacement character).
         """
         if pairs is not None and len(pairs) != len(texts):
             raise ValueError(f"{len(pairs)} second texts for {len(texts)} first ones")
@@ -111,7 +116,7 @@ class TextTokenizer:
             sides = [self._encodings(column[start : start + CHUNK]) for column in columns]
             lengths = np.array([[len(encoding) for encoding in side] for side in sides])
             kept = _fit(lengths, room)
-            tokens += frame.around([_ids(side, most) for side, most in zip(sides, kept.tolist(), strict=True)])
+            tokens += frame.around([self._ids(side, most) for side, most in zip(sides, kept.tolist(), strict=True)])
             truncated.append(lengths.sum(axis=0) > room)
         return Encoded(tokens, np.concatenate(truncated), texts, pairs)
 
@@ -119,11 +124,12 @@ class TextTokenizer:
         """The tokens that `encode` makes of one text or pair, in its order, each with its place in the text."""
         sides = [text] if pair is None else [text, pair]
         frame = self._frames[len(sides) - 1]
-        encodings = [self._tokenizer.encode(speakable(side), add_special_tokens=False) for side in sides]
+        encodings = self.encodings(sides)
         lengths = _fit(np.array([[len(encoding)] for encoding in encodings]), self.max_length - frame.size)[:, 0]
         pieces = self._special(frame.blocks[0])
         for side, (encoding, length) in enumerate(zip(encodings, lengths, strict=True)):
-            places = zip(encoding.tokens[:length], encoding.offsets[:length], strict=True)
+            kept = self._kept(len(encoding), length)
+            places = zip(encoding.tokens[kept], encoding.offsets[kept], strict=True)
             pieces += [Piece(string, side, start, end) for string, (start, end) in places]
             pieces += self._special(frame.blocks[side + 1])
         return pieces
@@ -134,7 +140,9 @@ class TextTokenizer:
 
     def encodings(self, texts: Sequence[str]) -> list[Any]:
         """`ids` and `offsets` (characters) of each text, whole and without special tokens, as `tokenizers` has them."""
-        return in_batch(self._tokenizer.encode_batch, list(map(speakable, texts)))
+        read = list(map(speakable, texts))
+        with one_line(self._path, _UNREADABLE):
+            return in_batch(self._tokenizer.encode_batch, read)
 
     def strings(self, ids: np.ndarray) -> list[str]:
         """The vocabulary's entries of token ids (n)."""
@@ -164,22 +172,27 @@ class TextTokenizer:
 
     def _encodings(self, texts: Sequence[str]) -> list[Any]:
         """What the library makes of a few texts, without special tokens."""
-        return in_batch(self._tokenizer.encode_batch_fast, list(map(speakable, texts)))
+        read = list(map(speakable, texts))
+        with one_line(self._path, _UNREADABLE):
+            return in_batch(self._tokenizer.encode_batch_fast, read)
+
+    def _kept(self, length: int, most: int) -> slice:
+        """Which of a side's tokens stay where at most so many may."""
+        return slice(max(length - most, 0), None) if self._cut_side == "left" else slice(most)
+
+    def _ids(self, encodings: Sequence[Any], most: Sequence[int]) -> list[list[int]]:
+        """The token ids of each that stay where at most so many (n) may."""
+        return [encoding.ids[self._kept(len(encoding), n)] for encoding, n in zip(encodings, most, strict=True)]
 
 
 def speakable(text: str) -> str:
-    """The text with U+FFFD for each NUL and lone surrogate: what is read of it, as long as before."""
+    """The text with U+FFFD for each lone surrogate: what is read of it, as long as before."""
     return UNSPEAKABLE.sub("\ufffd", text)
 
 
 def pack_rows(encoded: Encoded, indices: np.ndarray) -> PackedBatch:
     """The texts with these indices, (m ≥ 1) int, as one batch whose `rows` are the indices."""
     return pack([encoded.tokens[i] for i in indices], rows=np.asarray(indices, dtype=np.int64))
-
-
-def _ids(encodings: Sequence[Any], most: Sequence[int]) -> list[list[int]]:
-    """The first `most` (n) token ids of each."""
-    return [encoding.ids[:length] for encoding, length in zip(encodings, most, strict=True)]
 
 
 def _fit(lengths: np.ndarray, room: int) -> np.ndarray:
@@ -191,19 +204,34 @@ def _fit(lengths: np.ndarray, room: int) -> np.ndarray:
     return np.where(lengths.sum(axis=0) <= room, lengths, np.stack([first, room - first]))
 
 
-def _load(path: Path, content: bytes | None) -> Any:
-    if content is None:
-        content = read_bytes(path, f"{path}: no such file; save the tokenizer with save_pretrained of a fast tokenizer")
+@contextmanager
+def one_line(path: Path, problem: str) -> Iterator[None]:
+    """What goes wrong inside the `tokenizers` library as a UserError.
+
+    Its panics are no Exceptions, so that a server which catches those would be ended by one text, or one file.
+    """
     try:
+        yield
+    except (UserError, KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise UserError(f"{path}: {problem} ({first_line(error)})") from error
+
+
+def _load(folder: Path, content: bytes | None, path: Path) -> tuple[Any, str]:
+    """The tokenizer, which neither cuts nor pads, and the side at which it says that long texts are cut.
+
+    Errors call it `path`.
+    """
+    if content is None:
+        missing = f"{path}: no such file; save the tokenizer with save_pretrained of a fast tokenizer"
+        content = read_bytes(folder / path.name, missing)
+    with one_line(path, _UNREADABLE):
         tokenizer = tokenizers.Tokenizer.from_buffer(content)
-    except Exception as error:  # the library raises nothing more specific
-        raise UserError(f"{path}: not a readable tokenizer, save it again ({first_line(error)})") from error
+        refuse_other_settings(folder, tokenizer)
+        side = cut_side(tokenizer)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    try:
-        tokenizer.encode(RARE)
-    except Exception as error:
-        raise UserError(
-            f"{path}: has no token for unknown text; save it again with its special tokens ({first_line(error)})"
-        ) from error
-    return tokenizer
+    with one_line(path, "has no token for unknown text; save it again with its special tokens"):
+        tokenizer.encode(RARE, add_special_tokens=False)
+    return tokenizer, side

@@ -23,6 +23,7 @@ from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.span_model import SpanModel
 from ziggurat.encoder.spec import EncoderSpec, read_spec, with_sizes
+from ziggurat.encoder.tokenizer_files import copy_tokenizer
 from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
 from ziggurat.errors import UserError
 from ziggurat.files import whole_folder
@@ -148,7 +149,7 @@ def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarra
         sized = with_sizes(read_config(source), model.spec)  # a student's are not the source's
         config = json.dumps(classifier_config(sized, manifest), indent=2)
         (folder / layout.CONFIG).write_text(config + "\n", "utf-8")
-        copy_tokenizer(source, folder)
+        copy_tokenizer(source, folder, manifest.max_length)
         return layout.seal(folder, replace(manifest, files={}))
 
 
@@ -173,24 +174,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     return layout.read_json(
         folder / layout.CONFIG, f"{folder}: no {layout.CONFIG}; give a folder made by save_pretrained"
     )
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies the tokenizer's files; builds `tokenizer.json` with transformers where an old checkpoint has none."""
-    if not (source / "tokenizer.json").exists():
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError, ImportError) as error:
-            said = str(error).strip().splitlines()[0]
-            raise UserError(f"{source}: no tokenizer that transformers can read ({said}); add tokenizer.json") from None
-        # Where there is no vocabulary transformers makes one up, of special tokens alone: every word would be unknown.
-        if len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise UserError(f"{source}: no tokenizer; copy tokenizer.json or vocab.txt there, or save_pretrained it")
-        tokenizer.save_pretrained(target)
-        return
-    layout.copy_files(source, target, layout.TOKENIZER_FILES)
 
 
 def _tensors(file: TensorFile) -> dict[str, Tensor]:

@@ -48,6 +48,7 @@ PRUNING_PREFIX = "pruning."
 PRUNING_VALUES = "pruning.values"  # (L) float32, the rule's number for each layer
 REFERENCE = "regular_accuracy"  # in `training`: of the plain fine-tuned model, on the select rows
 PRUNED = "pruned_accuracy"  # in `training`: the same, of the last rung while it prunes as it was trained to
+CUT = "cut"  # in `training`: how many of the rows that trained or chose were longer than what is read of them
 LABEL_RANGE = "label_range"  # in `training`: of a regression, the least and largest label
 DEFERRAL = "defer.weights"
 TRAINED_ROWS = "data.trained_rows"  # (n) int64, sorted

@@ -15,6 +15,7 @@ from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.mapped import TensorFile
 from ziggurat.encoder.model_files import ModelFiles
 from ziggurat.encoder.static_tier import StaticTier, static_tier_of
+from ziggurat.encoder.tokenizer_files import copy_tokenizer
 from ziggurat.errors import UserError, brief
 from ziggurat.files import whole_folder
 
@@ -40,5 +41,5 @@ def save_small(tier: SmallTier, manifest: Manifest, trained_rows: np.ndarray, so
     with whole_folder(out) as made:
         tier.save(made / layout.WEIGHTS)
         save_file({layout.TRAINED_ROWS: np.sort(trained_rows.view(np.int64))}, made / layout.EXTRAS)
-        layout.copy_files(source, made, [layout.TOKENIZER])
+        copy_tokenizer(source, made, manifest.max_length)
         return layout.seal(made, dataclasses.replace(manifest, files={}))

@@ -123,16 +123,16 @@ def open_tiers(folder: Path, device: str, dtype: str, threads: int | None, engin
     for model in read_tiers(folder):
         manifest = model.manifest
         key = manifest.files[TOKENIZER], manifest.max_length
-        if key not in made:
-            made[key] = TextTokenizer(model.folder, manifest.max_length, model.tokenizer)
+        own = TextTokenizer(model.folder, manifest.max_length, model.tokenizer)  # each folder's other files must agree
+        tokenizer = made.setdefault(key, own)
         if model.spec is not None:
-            _refuse_other_ids(model.folder, made[key], model.spec.vocabulary, model.spec.segments)
+            _refuse_other_ids(model.folder, tokenizer, model.spec.vocabulary, model.spec.segments)
             backend = open_backend(model, engine, device, dtype, threads)
-            tier = Tier(backend, manifest, made[key], model.spec, model.extras.tensors.get(DEFERRAL))
+            tier = Tier(backend, manifest, tokenizer, model.spec, model.extras.tensors.get(DEFERRAL))
         else:
             small = small_of(model)
-            _refuse_other_ids(model.folder, made[key], small.n_ids, SEGMENTS)
-            tier = Tier(backend_of(small), manifest, made[key], None, small_flops=small.flops)
+            _refuse_other_ids(model.folder, tokenizer, small.n_ids, SEGMENTS)
+            tier = Tier(backend_of(small), manifest, tokenizer, None, small_flops=small.flops)
         _refuse_other_outputs(model.folder, tier)
         tiers.append(tier)
     _refuse_other_score(folder, tiers)

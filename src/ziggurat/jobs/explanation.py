@@ -60,7 +60,7 @@ def explain(
 
 
 def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> Json:
-    """The same for a model that is open. `text` is what was read: U+FFFD stands for each NUL and lone surrogate.
+    """The same for a model that is open. `text` is what was read: U+FFFD stands for each lone surrogate.
 
     An infinite threshold is the string "inf" or "-inf", for JSON has none; None = there is no threshold.
     """

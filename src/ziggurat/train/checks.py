@@ -47,7 +47,8 @@ def refuse_misfits(recipe: Recipe, spec: EncoderSpec, goes_on: bool = False) -> 
             'give it a [pruning] table with kind = "share", or leave [search] out'
         )
     if recipe.pruning is not None:
-        _refuse_numbers(recipe.pruning, spec.layers, min(recipe.max_length, spec.positions))
+        longest = spec.positions if recipe.max_length is None else min(recipe.max_length, spec.positions)
+        _refuse_numbers(recipe.pruning, spec.layers, longest)
 
 
 @torch.no_grad()

@@ -19,13 +19,15 @@ from ziggurat.data.squad import Questions
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import Encoded, TextTokenizer
 from ziggurat.data.windows import gold_tokens, windows_of
-from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model, take_pruning
+from ziggurat.encoder.checkpoint import load_hf, read_config, save_model, take_pruning
 from ziggurat.encoder.devices import limit_threads, resolve_device
 from ziggurat.encoder.finetuned import known_names, names_same
-from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
+from ziggurat.encoder.folder import CUT, LABEL_RANGE, MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.int8 import Int8Linear, simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.spec import read_spec
+from ziggurat.encoder.tokenizer_files import own_length, read_tokenizer
 from ziggurat.errors import UserError
 from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import Recipe
@@ -34,7 +36,7 @@ from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_emptying, refuse_misfits
 from ziggurat.train.loop import Run
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
-from ziggurat.train.students import make_student
+from ziggurat.train.students import make_student, student_spec
 from ziggurat.train.teaching import taught_by
 from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
 from ziggurat.types import Problem
@@ -65,6 +67,7 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
     """
     train.require(Role.TRAIN)
     select.require(Role.SELECT)
+    fit = _with_length(fit)
     device = resolve_device(fit.device)
     limit_threads()
     state = PartialState(cpu=device.type == "cpu")
@@ -76,8 +79,7 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         model = _start(fit, train)
         goes_on = _is_ours(fit.source) and take_pruning(model, fit.source)
         refuse_misfits(fit.recipe, model.spec, goes_on)
-        max_length = min(fit.recipe.max_length, model.spec.positions)
-        tokenizer = _tokenizer(fit, max_length)
+        tokenizer = _tokenizer(fit, train)
         tokenizer.check_fit(model.spec.vocabulary)
         run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
         rows = _seen_rows(fit.source, train, select)
@@ -86,11 +88,13 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
             refuse_emptying(model, examples[1].encoded.tokens)
         claim(fit.work, identity)
         notes = _known_of(fit.source, train) | ({} if limits is None else {LABEL_RANGE: list(limits)})
+        if isinstance(train, Dataset):
+            notes[CUT] = sum(int(part.encoded.truncated.sum()) for part in examples)
         output = output_of(train.problem, limits)
 
         def save(model: AdaptiveModel, stages: int, out: Path) -> None:
             if state.is_main_process and not out.exists():
-                manifest = _manifest(fit, model, train, max_length, stages)
+                manifest = _manifest(fit, model, train, tokenizer.max_length, stages)
                 save_model(model, replace(manifest, training={**manifest.training, **notes}), rows, fit.source, out)
 
         def after(stages: int, model: AdaptiveModel) -> None:
@@ -228,14 +232,23 @@ def _examples(rows: Dataset | Questions, tokenizer: TextTokenizer, recipe: Recip
     return Examples(tokenizer.encode(rows.texts, rows.pairs), rows.labels_or_none)
 
 
-def _tokenizer(fit: Fit, max_length: int) -> TextTokenizer:
-    """The source's tokenizer; an old checkpoint without `tokenizer.json` gets one in the work folder first."""
-    if (fit.source / "tokenizer.json").exists():
-        return TextTokenizer(fit.source, max_length)
-    if PartialState().is_main_process:
-        copy_tokenizer(fit.source, fit.work)
-    PartialState().wait_for_everyone()
-    return TextTokenizer(fit.work, max_length)
+def _tokenizer(fit: Fit, train: Dataset | Questions) -> TextTokenizer:
+    """The tokenizer that the finished folder will have; UserError if transformers gives some rows other ids."""
+    assert fit.recipe.max_length is not None
+    if isinstance(train, Questions):
+        return read_tokenizer(fit.source, fit.recipe.max_length, [*train.texts, *train.contexts])
+    return read_tokenizer(fit.source, fit.recipe.max_length, train.texts, train.pairs)
+
+
+def _with_length(fit: Fit) -> Fit:
+    """With how many tokens are read: as the recipe says, else as many as the source reads, if the student can, too."""
+    spec = read_spec(read_config(fit.source))
+    most = spec.positions
+    if fit.recipe.student is not None:
+        most = min(most, student_spec(fit.recipe.student, spec).positions)
+    stated = fit.recipe.max_length
+    length = own_length(fit.source, most) if stated is None else min(stated, most)
+    return replace(fit, recipe=replace(fit.recipe, max_length=length))
 
 
 def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset | Questions, max_length: int, stages: int) -> Manifest:

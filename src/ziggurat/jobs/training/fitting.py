@@ -16,7 +16,19 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.squad import Questions
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import STDLIB_FRACTIONS, Dataset, Fractions, Role, load, split_roles
-from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, PRUNED, REFERENCE, Manifest, read_manifest, write_manifest
+from ziggurat.encoder.folder import (
+    CONFIG,
+    CUT,
+    LABEL_RANGE,
+    MANIFEST,
+    PRUNED,
+    REFERENCE,
+    Manifest,
+    read_json,
+    read_manifest,
+    write_manifest,
+)
+from ziggurat.encoder.spec import read_spec
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import put, refuse_full_folder
@@ -48,6 +60,7 @@ class TrainOptions:
     student: str | None = None  # encoder that the recipe's student starts from; None = as the recipe says
     problem: Problem | None = None  # what the labels ask; None = what rows look like, or the checkpoint answers
     label_range: tuple[float, float] | None = None  # of a regression; None = least and largest label of the rows
+    max_length: int | None = None  # tokens that are read of an input; None = as the recipe or else the checkpoint says
 
 
 def read_roles(
@@ -88,6 +101,7 @@ def fit_roles(
     from ziggurat.train.unfinished import alone_in
 
     refuse_early(recipe, roles[Role.SELECT], options)
+    _refuse_too_long(source, options.max_length)
     work = out.with_name(out.name + ".training")
     with alone_in(work):
         refuse_full_folder(out)  # another training may have ended meanwhile
@@ -119,6 +133,15 @@ def _fit_in(
     put(made, out)
     shutil.rmtree(work)
     return summary(manifest, roles, out)
+
+
+def _refuse_too_long(source: Path, max_length: int | None) -> None:
+    """UserError for a --max-length that the encoder has no positions for."""
+    spec = read_spec(read_json(source / CONFIG, f"{source}: no {CONFIG}; give a folder made by save_pretrained"))
+    if max_length is not None and max_length > spec.positions:
+        raise UserError(
+            f"--max-length {max_length}: {source} reads at most {spec.positions} tokens; give {spec.positions} or less"
+        )
 
 
 def require_training(recipe: Recipe) -> None:
@@ -166,11 +189,12 @@ def add_operating_points(folder: Path, select: Dataset | Questions, recipe: Reci
 
 def summary(manifest: Manifest, roles: Roles | QuestionRoles, out: Path) -> dict[str, Any]:
     """What was done, as JSON values."""
-    told = ("search", "copies", REFERENCE, PRUNED)
+    told = ("search", "copies", REFERENCE, PRUNED, CUT)
     return {key: manifest.training[key] for key in told if manifest.training.get(key)} | {
         "out": str(out),
         "recipe": manifest.training["recipe"]["name"],
         "labels": list(manifest.labels),
+        "max_length": manifest.max_length,
         "unit": output_of(manifest.problem_type, manifest.training.get(LABEL_RANGE)).unit,
         "rows": {str(role): len(rows) for role, rows in roles.items()},
         "operating_points": [point.to_dict() for point in manifest.operating_points],

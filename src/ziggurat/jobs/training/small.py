@@ -15,9 +15,11 @@ from ziggurat.data.augment import Rate, augmented
 from ziggurat.data.neighbours import neighbours
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import Encoded, TextTokenizer
-from ziggurat.encoder.folder import Manifest, trained_rows, write_manifest
+from ziggurat.encoder.folder import CONFIG, CUT, Manifest, read_json, trained_rows, write_manifest
 from ziggurat.encoder.model_files import word_embeddings
 from ziggurat.encoder.small import SmallTier, save_small
+from ziggurat.encoder.spec import read_spec
+from ziggurat.encoder.tokenizer_files import own_length, read_tokenizer
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
@@ -64,8 +66,8 @@ def train_small(
     rows, select = roles[Role.TRAIN].require(Role.TRAIN), roles[Role.SELECT].require(Role.SELECT)
     progress = options.progress
     opened = None if teacher is None else Teacher(teacher, AdaptiveClassifier.from_pretrained(teacher, options.device))
-    max_length = recipe.max_length if opened is None else opened.model.manifest.max_length
-    tokenizer = TextTokenizer(source, max_length)
+    max_length = _read_length(source, recipe, opened, options)
+    tokenizer = read_tokenizer(source, max_length, rows.texts, rows.pairs)
     lesson = lesson_of(recipe, rows, select, tokenizer, opened, progress)
     tier = _LEARN[recipe.small.kind](lesson, recipe, progress)
     seen = [rows.hashes, select.hashes, *([] if teacher is None else [trained_rows(teacher)])]
@@ -74,6 +76,7 @@ def train_small(
         "teacher": None if opened is None else opened.model.manifest.fingerprint,
         "data": {"source": rows.source, "digest": rows.digest, "rows": len(rows)},
         "copies": lesson.copies,
+        CUT: int(lesson.train.truncated[: len(rows)].sum() + lesson.select.truncated.sum()),
     }
     manifest = Manifest(
         labels=rows.label_names,
@@ -90,6 +93,19 @@ def train_small(
         manifest = with_operating_points(AdaptiveClassifier.from_pretrained(made), select, recipe, progress=False)
         write_manifest(manifest, made)
     return manifest
+
+
+def _read_length(source: Path, recipe: Recipe, teacher: Teacher | None, options: TrainOptions) -> int:
+    """How many tokens are read: as many as its teacher, or the encoder whose tokenizer it has, unless somebody says."""
+    if teacher is None:
+        spec = read_spec(read_json(source / CONFIG, f"{source}: no {CONFIG}; give a folder made by save_pretrained"))
+        return own_length(source, spec.positions) if recipe.max_length is None else recipe.max_length
+    most = teacher.model.manifest.max_length
+    if options.max_length is not None and options.max_length > most:
+        raise UserError(
+            f"--max-length {options.max_length}: its teacher reads at most {most} tokens; give {most} or less"
+        )
+    return most if options.max_length is None else options.max_length
 
 
 def lesson_of(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -137,7 +139,8 @@ def adapt_classifier(
     """
     out = Path(out)
     refuse_full_folder(out)
-    recipe = _recipe(recipe, options)
+    # A checkpoint's answers stay as they are, so it reads what it always did, whatever length a recipe trains with.
+    recipe = replace(_recipe(recipe, options), max_length=options.max_length)
     if recipe.small is not None:
         raise UserError(
             f"recipe {recipe.name!r}: makes a small model and no exits; use `ziggurat train --teacher FOLDER` with it"
@@ -158,21 +161,31 @@ def adapt_classifier(
 def _answer_questions(
     backbone: Path, source: str, recipe: Recipe, out: Path, options: TrainOptions, teacher: str | None = None
 ) -> dict[str, Any]:
+    if options.max_length is not None:
+        with _named("--max-length"):
+            recipe = replace(recipe, spans=replace(recipe.spans, window=options.max_length))
     recipe = question_recipe(recipe, teacher)
     refuse_random_answers(recipe, backbone, has_spans)
     return fit_roles(backbone, recipe, question_roles(source, recipe), out, options)
 
 
 def _recipe(recipe: str | Recipe, options: TrainOptions) -> Recipe:
-    """With the options' share and student; UserError for a share that leaves nothing to train on, or no student."""
+    """With the options' share, length and student; UserError for a share or length that leaves nothing."""
     found = load_recipe(recipe) if isinstance(recipe, str) else recipe
     found = found if options.student is None else with_checkpoint(found, options.student)
-    if options.certify is None:
-        return found
+    with _named("--certify"):
+        found = found if options.certify is None else replace(found, certify=options.certify)
+    with _named("--max-length"):
+        return found if options.max_length is None else replace(found, max_length=options.max_length)
+
+
+@contextmanager
+def _named(option: str) -> Iterator[None]:
+    """A value that a recipe cannot have as a UserError that names the option."""
     try:
-        return replace(found, certify=options.certify)
+        yield
     except ValueError as error:
-        raise UserError(f"--certify: {error}") from None
+        raise UserError(f"{option}: {error}") from None
 
 
 def _make_small(
