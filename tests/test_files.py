@@ -122,6 +122,8 @@ def test_a_refusal_that_a_library_wraps_is_told_of_what_was_asked_for(tmp_path):
     with pytest.raises(UserError) as caught, whole_folder(tmp_path / "out") as made, whole_file(made / "weights"):
         raise ValueError("I/O error: File too large (os error 27)")
     assert str(caught.value).startswith(f"{tmp_path / 'out'}: File too large; ")
+    with pytest.raises(ValueError, match="os error 2"), whole_folder(tmp_path / "out"):
+        raise ValueError("No such file or directory (os error 2)")  # of what was read
 
 
 @pytest.mark.parametrize("whole", [whole_file, whole_folder])

@@ -227,7 +227,8 @@ def _number(error: Exception, path: Path) -> int | None:
     """The system's number of a refusal; libraries wrap it in errors of their own, so the disk itself is asked too."""
     if isinstance(error, OSError):
         return error.errno
-    if told := re.search(r"\(os error (\d+)\)", str(error)):  # as Rust writes it
+    told = re.search(r"\(os error (\d+)\)", str(error))  # as Rust writes it
+    if told and int(told[1]) in _OF_WRITING:
         return int(told[1])
     return errno.ENOSPC if _disk_is_full(path) else None
 
@@ -237,6 +238,7 @@ def _disk_is_full(path: Path) -> bool:
     return shutil.disk_usage(existing).free < _FULL
 
 
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # what no reading can meet
 _FIXES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",

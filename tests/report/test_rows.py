@@ -143,3 +143,18 @@ def test_commit_is_the_packages_own_and_says_when_it_is_dirty(tmp_path):
 def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance()["commit"] == "none"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")
+def test_a_full_disk_is_a_line_for_people(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"rows\.jsonl: No space left on device; free some space"):
+        append_row(path, MEASURED, ORIGIN)
+
+
+def test_any_text_has_its_row(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_row(path, MEASURED | {"model": "a\ud83d\n\u2028\x1b"}, ORIGIN)
+    assert len(path.read_bytes().decode("utf-8").splitlines()) == 1
+    assert read_rows_file(path)[0]["model"] == "a\ud83d\n\u2028\x1b"

@@ -8,7 +8,7 @@ from pathlib import Path
 from ziggurat.data.named import PREFIX, parse_source
 from ziggurat.encoder.folder import CONFIG, MANIFEST, files_of
 from ziggurat.errors import UserError
-from ziggurat.files import require_target
+from ziggurat.files import refusals_explained, require_target
 from ziggurat.report.document import GENERATOR
 from ziggurat.report.plots import MAKER
 
@@ -25,10 +25,10 @@ def require_result(path: Path, model: str, *sources: str | None) -> None:
     """
     read = [folder_of(source) for source in sources]
     require_target(path, *read, *files_of(model))
-    if path.exists() and not _is_result(path):
-        for place in (path.absolute(), path.resolve()):
-            if folder := next(filter(_is_models, place.parents), None):
-                raise UserError(f"{path}: is one of the files of the model in {folder}; choose another name")
+    places = (path.absolute(), path.resolve()) if path.exists() else ()
+    folder = next((each for place in places for each in place.parents if _is_models(each)), None)
+    if folder is not None and not _is_result(path):
+        raise UserError(f"{path}: is one of the files of the model in {folder}; choose another name")
 
 
 def folder_of(source: str | None) -> str | Path | None:
@@ -47,7 +47,7 @@ def _is_result(path: Path) -> bool:
     """Whether this package wrote it: answers, result rows, a monitor's state, a page or a figure."""
     if not path.is_file():
         return True  # a terminal or a pipe, which nothing is lost from
-    with path.open("rb") as file:
+    with refusals_explained(path), path.open("rb") as file:
         first = file.readline(_HEAD)
         head = first + file.read(4000)
     if GENERATOR.encode() in head or (path.suffix in (".png", ".svg") and MAKER.encode() in head):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.errors import UserError
+from ziggurat.files import refusals_explained
 from ziggurat.legible import json_text
 from ziggurat.machine import cpu_name, n_cores
 
@@ -82,13 +83,14 @@ def append_row(path: Path, row: Mapping[str, Any], origin: Mapping[str, Any] | N
 def append_record(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """The same for a record of other keys, such as a trial of a guarantee: append it as it is and return it."""
     line = json_text(record, allow_nan=False, default=_plain)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # One O_APPEND write per row: two benches may share the file and neither can lose the other's rows, as they could if
     # each wrote the whole file anew and renamed it. Only a crash can tear a line; then the next row starts a new one.
-    data = (b"\n" if _is_torn(path) else b"") + line.encode() + b"\n"
-    with path.open("ab", buffering=0) as file:
-        if file.write(data) != len(data):
-            raise OSError(f"{path}: the row was cut short; is the disk full?")
+    with refusals_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = (b"\n" if _is_torn(path) else b"") + line.encode() + b"\n"
+        with path.open("ab", buffering=0) as file:
+            if file.write(data) != len(data):
+                raise UserError(f"{path}: the last row was cut short, for the disk is full; free some space")
     return dict(record)
 
 
