@@ -200,6 +200,19 @@ def test_a_spoiled_model_folder_is_one_line(case, fails, copied, model_folder):
     assert named in fails("predict", folder, "bat kin")
 
 
+def test_an_edited_label_is_one_line_with_the_command_that_keeps_it(ziggurat, fails, copied, model_folder):
+    folder = copied(model_folder)
+    path = folder / "ziggurat.json"
+    path.write_text(path.read_text("utf-8").replace('"stone"', '"rock"'), "utf-8")
+    for command in (("predict", folder, "bat kin"), ("info", folder), ("eval", folder, "--data", "stdlib-docs")):
+        assert f"{path}: is not as it was written; copy the folder again" in fails(*command)
+    code, out, _ = ziggurat("seal", folder)
+    assert code == 0 and f"kept as it is now; changed: {path}" in out
+    code, out, _ = ziggurat("info", folder)
+    assert code == 0 and "rock" in out and "stone" not in out
+    assert "nothing has changed" in ziggurat("seal", folder)[1]
+
+
 def test_a_hundred_thousand_words_are_cut_and_the_answer_says_so(ziggurat, model_folder):
     code, out, _ = ziggurat("predict", model_folder, "bat " * 100_000, "bat", "--json")
     assert code == 0

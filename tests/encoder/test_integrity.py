@@ -265,14 +265,16 @@ def test_an_operating_point_that_is_none_is_named(folder, changes, tmp_path):
 def test_a_tier_is_as_well_guarded_as_the_last(cascade_folder, copied):
     folder = copied(cascade_folder)
     edit(folder / "tiers" / "1", "labels", 0, value="brook")
-    assert f"{folder / 'tiers' / '1' / MANIFEST}: is not as it was written" in refusal(list, read_tiers(folder))
+    assert f"{folder / 'tiers' / '1' / MANIFEST}: is not as it was written" in refusal(
+        list, read_tiers(folder, read_manifest(folder))
+    )
 
 
 def test_a_tier_that_names_classes_in_another_order_is_refused(cascade_folder, copied):
     folder = copied(cascade_folder)
     vouch(folder / "tiers" / "1", labels=["stone", "river", "tower"])
     vouch(folder)
-    assert "answers another question" in refusal(list, read_tiers(folder))
+    assert "answers another question" in refusal(list, read_tiers(folder, read_manifest(folder)))
 
 
 def test_a_point_in_a_file_of_its_own_is_covered_too(tmp_path):

@@ -19,6 +19,7 @@ from ziggurat.encoder.bilstm_tier import BilstmTier
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import MANIFEST, WEIGHTS, Manifest
 from ziggurat.encoder.small import save_small
+from ziggurat.engine import opened as opened_module
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.errors import UserError
@@ -73,6 +74,21 @@ def opened(kind: str, folder: Path, engine: str):
     texts = [(text, "ket kish") for text in texts] if kind == "pairs" else texts
     rules = ["full"] + ([model.rule("margin", 0.5)] if kind == "cascade" else [])
     return lambda: [(a.label, a.probabilities.tolist()) for rule in rules for a in model.predict(texts, rule)]
+
+
+@pytest.mark.parametrize("kind", ["encoder", "cascade"])
+def test_a_folder_that_becomes_another_model_while_it_is_opened_is_noticed(folders, copied, kind, monkeypatch):
+    folder = copied(folders[kind])
+    read = opened_module.open_tiers
+
+    def replaced(*arguments):
+        shutil.rmtree(folder)
+        shutil.copytree(folders["spans"], folder)
+        return read(*arguments)
+
+    monkeypatch.setattr(opened_module, "open_tiers", replaced)
+    with pytest.raises(UserError, match="copy the"):
+        opened(kind, folder, "auto")
 
 
 def files(folder: Path) -> list[Path]:

@@ -217,8 +217,13 @@ def tier_folders(folder: Path, manifest: Manifest) -> list[Path]:
     """Where the first tiers of a cascade are, from cheap to dear; UserError if one is missing."""
     folders = [folder / name for name in manifest.tiers]
     for tier in folders:
-        if not os.path.lexists(tier / MANIFEST):
-            raise UserError(f"{tier}: no {MANIFEST}; the cascade's tier is missing, copy the whole folder again")
+        try:
+            os.lstat(tier / MANIFEST)
+        except (FileNotFoundError, NotADirectoryError):
+            missing = f"{tier}: no {MANIFEST}; the cascade's tier is missing, copy the whole folder again"
+            raise UserError(missing) from None
+        except OSError:
+            continue  # what else is wrong is said when it is read
     return folders
 
 

@@ -44,12 +44,12 @@ def read_model(folder: Path) -> ModelFiles:
     return _read(folder, manifest, layout.tier_fingerprints(folder, manifest))
 
 
-def read_tiers(folder: Path) -> Iterator[ModelFiles]:
+def read_tiers(folder: Path, manifest: Manifest) -> Iterator[ModelFiles]:
     """The models of a folder from cheap to dear, of a cascade several, else one; UserError as `read_model`.
 
-    One after the other, so that the files of one need not be in memory while the next is read.
+    `manifest` is what was read of the folder: its files must be those. One after the other, so that the files of one
+    need not be in memory while the next is read.
     """
-    manifest = layout.read_manifest(folder)
     before = [(tier, layout.read_manifest(tier)) for tier in layout.tier_folders(folder, manifest)]
     for tier, one in before:
         if one.labels != manifest.labels or one.pairs != manifest.pairs or one.tiers:

@@ -69,9 +69,10 @@ class OpenedModel:
         Pickling keeps the folder and these options, and opens it again.
         """
         folder = local_folder(str(model))
-        if read_manifest(folder).answers_spans != cls.spans:
+        manifest = read_manifest(folder)
+        if manifest.answers_spans != cls.spans:
             raise UserError(_other_problem(folder, cls.spans))
-        opened = cls(open_tiers(folder, device, dtype, threads, engine))
+        opened = cls(open_tiers(folder, manifest, device, dtype, threads, engine))
         limit_threads(opened.backend.threads)
         opened._source = _Source(folder.absolute(), device, dtype, threads, engine)
         return opened

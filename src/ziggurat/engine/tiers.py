@@ -116,23 +116,28 @@ def places(tiers: Sequence[Tier]) -> list[Place]:
     ]
 
 
-def open_tiers(folder: Path, device: str, dtype: str, threads: int | None, engine: str) -> tuple[Tier, ...]:
-    """The models of a folder from cheap to dear: of a cascade several, else one. Equal tokenizers are one object."""
+def open_tiers(
+    folder: Path, manifest: Manifest, device: str, dtype: str, threads: int | None, engine: str
+) -> tuple[Tier, ...]:
+    """The models of a folder from cheap to dear: of a cascade several, else one. Equal tokenizers are one object.
+
+    `manifest` is what was read of the folder; UserError if it is another one by now.
+    """
     made: dict[tuple[str, int], TextTokenizer] = {}
     tiers = []
-    for model in read_tiers(folder):
-        manifest = model.manifest
-        key = manifest.files[TOKENIZER], manifest.max_length
-        own = TextTokenizer(model.folder, manifest.max_length, model.tokenizer)  # each folder's other files must agree
+    for model in read_tiers(folder, manifest):
+        mine = model.manifest
+        key = mine.files[TOKENIZER], mine.max_length
+        own = TextTokenizer(model.folder, mine.max_length, model.tokenizer)  # each folder's other files must agree
         tokenizer = made.setdefault(key, own)
         if model.spec is not None:
             _refuse_other_ids(model.folder, tokenizer, model.spec.vocabulary, model.spec.segments)
             backend = open_backend(model, engine, device, dtype, threads)
-            tier = Tier(backend, manifest, tokenizer, model.spec, model.extras.tensors.get(DEFERRAL))
+            tier = Tier(backend, mine, tokenizer, model.spec, model.extras.tensors.get(DEFERRAL))
         else:
             small = small_of(model)
             _refuse_other_ids(model.folder, tokenizer, small.n_ids, SEGMENTS)
-            tier = Tier(backend_of(small), manifest, tokenizer, None, small_flops=small.flops)
+            tier = Tier(backend_of(small), mine, tokenizer, None, small_flops=small.flops)
         _refuse_other_outputs(model.folder, tier)
         tiers.append(tier)
     _refuse_other_score(folder, tiers)

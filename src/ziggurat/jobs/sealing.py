@@ -29,7 +29,7 @@ def seal_folder(model: str) -> dict[str, Any]:
         found = read_manifest(part, edited=True)
         points = tuple(map(_bare, found.operating_points))
         seal(part, replace(found, operating_points=points, files={}))
-    for _ in read_tiers(folder):  # it says what does not fit together
+    for _ in read_tiers(folder, read_manifest(folder)):  # it says what does not fit together
         pass
     return {"model": model, "changed": changed, "uncertified": uncertified}
 
