@@ -1,4 +1,4 @@
-"""What happens to a process that predicts: it is forked, its interpreter ends, it gets no threads. Nothing hangs or aborts.
+"""What happens to a process that predicts: it is forked, its interpreter ends, it gets no threads. It never hangs.
 
 Each test is a process of its own, ended after a minute: what it claims is that there is no need.
 """
@@ -17,7 +17,7 @@ from ziggurat import native
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
-from toy_questions import make_contexts, make_questions, save_span_folder
+from toy_questions import save_span_folder
 from ziggurat.encoder.bilstm_tier import BilstmTier
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.small import save_small
@@ -78,7 +78,9 @@ def folders(pruned_folder, static_folder, cascade_folder, tiny_checkpoint, make_
         return rng.normal(size=shape).astype(np.float32)
 
     rows = rng.integers(0, 9, PIECES).astype(np.int16)
-    tier = BilstmTier(rows, normal(9, 5), normal(2, 5), normal(2, 24, 12), normal(2, 24, 19), normal(7, 13), normal(3, 8))
+    tier = BilstmTier(
+        rows, normal(9, 5), normal(2, 5), normal(2, 24, 12), normal(2, 24, 19), normal(7, 13), normal(3, 8)
+    )
     labels = "river", "stone", "tower"
     manifest = Manifest(labels, False, 24, "none", (), "", kind="bilstm")
     bilstm = tmp_path_factory.mktemp("bilstm") / "model"
