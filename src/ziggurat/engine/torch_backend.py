@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
+import os
+import time
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 import torch
@@ -23,6 +27,45 @@ from ziggurat.policies.prune import TokenRule
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+class _Calls:
+    """Those that compute at the moment. The interpreter's end waits for them; threads that come later end there.
+
+    Python would end these threads where they take its lock back, inside of torch, and that aborts the process.
+    """
+
+    def __init__(self) -> None:
+        self._inside: set[int] = set()  # threads; adding and discarding one cannot be interrupted
+        self._last: int | None = None  # the thread that ends the interpreter, once it does
+        self._any = False  # whether there has been one
+        atexit.register(self._end)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin_child)
+
+    def __enter__(self) -> None:
+        self._inside.add(get_ident())
+        if self._last not in (None, get_ident()):
+            self._inside.discard(get_ident())
+            raise SystemExit  # of this thread alone, and without a word, as Python does it
+        self._any = True
+
+    def __exit__(self, *_: object) -> None:
+        self._inside.discard(get_ident())
+
+    def _begin_child(self) -> None:
+        """A child would wait for its parent's threads for ever, were it to use more than its own."""
+        self._inside.clear()
+        if self._any:
+            torch.set_num_threads(1)
+
+    def _end(self) -> None:
+        self._last = get_ident()
+        while self._inside - {self._last}:
+            time.sleep(0.001)
+
+
+_CALLS = _Calls()
+
+
 class TorchBackend:
     """A model in evaluation mode, its weights laid out for inference; implements `engine.backend.Backend`.
 
@@ -37,7 +80,6 @@ class TorchBackend:
         place = resolve_device(device)
         self.device = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
         self.dtype = dtype
-        self.threads = torch.get_num_threads()
         self.model = copy.deepcopy(model).eval().requires_grad_(False).to(place, DTYPES[dtype])
         self.n_layers = model.spec.layers
         self.n_classes = model.n_classes
@@ -46,21 +88,29 @@ class TorchBackend:
         if place.type == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
             _prepack(self.model)
 
+    @property
+    def threads(self) -> int:
+        """Of the CPU that torch uses."""
+        return int(torch.get_num_threads())
+
     @torch.inference_mode()
     def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
         """Token and segment ids (n_tokens, 2) → token states (n_tokens, d) of the tokens that the rule reads."""
-        return self.model.embed(batch, tokens)
+        with _CALLS:
+            return self.model.embed(batch, tokens)
 
     @torch.inference_mode()
     def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
         """Token states before → after layer `layer`, 1 … L, of the tokens that the rule leaves there."""
-        return self.model.layer(layer, batch, tokens)
+        with _CALLS:
+            return self.model.layer(layer, batch, tokens)
 
     @torch.inference_mode()
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
         """What rung `rung` says to each sequence, (n_seqs, n_classes) float32."""
         head = self.model.head_at(self.rung_layers[rung])
-        return head(batch).float().cpu().numpy()
+        with _CALLS:
+            return head(batch).float().cpu().numpy()
 
 
 class TorchSpanBackend(TorchBackend):
@@ -69,8 +119,9 @@ class TorchSpanBackend(TorchBackend):
     @torch.inference_mode()
     def put_back(self, whole: PackedBatch, live: PackedBatch) -> None:
         """Writes the states of some tokens into those of all."""
-        slots = torch.from_numpy(slots_in(whole, live)).to(whole.states.device)
-        whole.states[slots] = live.states
+        with _CALLS:
+            slots = torch.from_numpy(slots_in(whole, live)).to(whole.states.device)
+            whole.states[slots] = live.states
 
 
 def load_backend(folder: Path, device: str, dtype: str, threads: int | None) -> TorchBackend:
