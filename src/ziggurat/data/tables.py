@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, install
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _read_parquet(path: Path) -> Table:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise UserError(f"{path}: reading Parquet needs pyarrow: pip install 'ziggurat[train]'") from error
+        raise UserError(f"{path}: reading Parquet needs pyarrow; {install('train')}") from error
     try:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:

@@ -29,10 +29,11 @@ def with_sizes(config: Config, spec: EncoderSpec) -> dict[str, Any]:
 
 def read_spec(config: Config) -> EncoderSpec:
     """The spec of a `config.json`; UserError for an architecture, an option or a value that has none."""
-    model_type = config.get("model_type")
+    model_type, known = config.get("model_type"), ", ".join(ARCHITECTURES)
+    if model_type is None:
+        raise UserError(f"config.json: no model_type; add the one that the encoder has, of {known}")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         why = f": {REFUSED[model_type]}" if isinstance(model_type, str) and model_type in REFUSED else ""
-        known = ", ".join(ARCHITECTURES)
         raise UserError(f"config.json: model_type {brief(model_type)} is not supported{why}; supported: {known}")
     architecture = ARCHITECTURES[model_type]
     layers = config.get(architecture.sizes["layers"], 1)
