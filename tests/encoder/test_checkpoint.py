@@ -185,6 +185,21 @@ def test_a_saved_model_is_an_ordinary_folder_of_transformers(model_folder, make_
     assert [tokens[:, 1].tolist() for tokens in ours] == theirs["token_type_ids"]
 
 
+def test_older_keys_of_a_configuration_do_not_overrule_what_a_saved_folder_says(
+    tiny_checkpoint, copied, make_model, tmp_path
+):
+    """A base encoder's `num_labels` would rename the classes, its `torch_dtype` round the weights."""
+    from transformers import AutoModelForSequenceClassification
+
+    source = copied(tiny_checkpoint)
+    edit(source / CONFIG, num_labels=5, torch_dtype="float16", dtype=None, id2label=None, label2id=None)
+    manifest = Manifest(("river", "stone", "tower"), False, 24, "fastbert", (1, 2, 3), "")
+    save_model(make_model(), manifest, np.array([1], dtype=np.uint64), source, tmp_path / "model")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert plain.config.id2label == {0: "river", 1: "stone", 2: "tower"}
+    assert plain.classifier.weight.dtype == torch.float32
+
+
 def test_a_finished_folder_can_be_adapted_again(model_folder, make_model, ragged_tokens):
     again = load_hf(model_folder, 3, "linear", None).eval()
     assert torch.equal(every_rung(again, ragged_tokens)[-1], every_rung(make_model(), ragged_tokens)[-1])

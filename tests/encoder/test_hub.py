@@ -46,6 +46,13 @@ def test_a_hub_name_is_downloaded_without_pickles_or_code(tmp_path, monkeypatch)
     assert wanted == {"config.json", "model.safetensors", "vocab.txt"}
 
 
+def test_a_model_that_the_hub_has_as_a_pickle_alone_is_to_be_saved_anew(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    answers(monkeypatch, str(tmp_path))
+    with pytest.raises(UserError, match="someone/some-model: the hub has no safetensors of it, and pickles are not"):
+        hub.checkpoint_folder("someone/some-model")
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [

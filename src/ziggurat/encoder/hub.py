@@ -44,6 +44,11 @@ def checkpoint_folder(model: str) -> Path:
     UserError says what else it is, and what to do. Every command that takes a checkpoint asks here.
     """
     folder = local_folder(model)
+    if folder != Path(model) and not list(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{model}: the hub has no safetensors of it, and pickles are not downloaded; load it in transformers, write it "
+            "anew with save_pretrained, and give that folder"
+        )
     require_checkpoint(folder, model)
     return folder
 
