@@ -46,8 +46,8 @@ def checkpoint_folder(model: str) -> Path:
     folder = local_folder(model)
     if folder != Path(model) and not list(folder.glob("*.safetensors")):
         raise UserError(
-            f"{model}: the hub has no safetensors of it, and pickles are not downloaded; load it in transformers, write "
-            "it anew with save_pretrained, and give that folder"
+            f"{model}: the hub has no safetensors of it, and pickles are not downloaded; load it in transformers, "
+            "write it anew with save_pretrained, and give that folder"
         )
     require_checkpoint(folder, model)
     return folder
