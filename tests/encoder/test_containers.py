@@ -147,6 +147,12 @@ def test_a_missing_shard_is_named(folder, make_bert):
     assert "has no weight_map of files beside it" in refusal(folder)
 
 
+def test_shards_without_an_index_are_no_whole_model_by_another_name(folder, make_bert):
+    sharded(folder, make_bert())
+    (folder / INDEX).unlink()
+    assert f"no {INDEX}, which says what is in model-00001-of-" in refusal(folder)
+
+
 def test_a_tensor_that_no_shard_holds_is_named(folder, make_bert):
     sharded(folder, make_bert())
     index = json.loads((folder / INDEX).read_text())
@@ -218,8 +224,11 @@ def test_of_a_trainers_folder_the_best_checkpoint_is_named_and_none_is_chosen(ti
     state = run / "checkpoint-1500" / "trainer_state.json"
     state.write_text('{"best_model_checkpoint": "/elsewhere/run/checkpoint-1000"}')
     assert f"give {run / 'checkpoint-1000'} (the best, says trainer_state.json)" in refusal(run)
-    state.write_text('{"best_model_checkpoint": "checkpoint-7"}')  # was removed since
-    assert "give one of them" in refusal(run)
+    state.write_text(json.dumps({"best_model_checkpoint": "C:\\run\\checkpoint-500"}))
+    assert f"give {run / 'checkpoint-500'} (the best" in refusal(run)
+    for lost in ('{"best_model_checkpoint": "checkpoint-7"}', "{broken"):  # that one was removed since
+        state.write_text(lost)
+        assert "give one of them" in refusal(run)
 
 
 @pytest.mark.parametrize("modules", [True, False])
@@ -264,6 +273,22 @@ def test_a_path_to_a_file_names_the_folder(folder, tmp_path):
         archive.write(folder / CONFIG)
     with pytest.raises(UserError, match="is an archive; unpack it and give the folder"):
         local_folder(str(tmp_path / "model.zip"))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "says"),
+    [
+        ("gpt2", "it is a decoder, and only encoders run"),
+        ("t5", "it has a decoder"),
+        ("deberta-v2", "disentangled"),
+        ("albert", "one set of weights"),
+        ("mpnet", "is not supported; supported: bert, roberta"),
+    ],
+)
+def test_another_architecture_is_refused_with_those_that_run(folder, model_type, says):
+    config = json.loads((folder / CONFIG).read_text()) | {"model_type": model_type}
+    (folder / CONFIG).write_text(json.dumps(config))
+    assert f": config.json: model_type '{model_type}' is not supported" in (said := refusal(folder)) and says in said
 
 
 def test_several_encoders_and_a_name_twice_are_refused(folder):

@@ -79,6 +79,8 @@ def test_what_can_be_neither_folder_nor_name_is_not_asked_for(tmp_path, monkeypa
         hub.local_folder(str(tmp_path / "file"))
     with pytest.raises(UserError, match="no such folder"):
         hub.local_folder("runs/no/such/folder")
+    with pytest.raises(UserError, match=r"cannot be read \(File name too long\); give a folder"):
+        hub.local_folder("x" * 300)
     assert not calls
 
 

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.architectures import ARCHITECTURES
-from ziggurat.encoder.containers import tensors_of
+from ziggurat.encoder.containers import tensors_of, told_of
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.int8 import simulate_int8
 from ziggurat.encoder.mapped import read_tensors
@@ -58,7 +58,9 @@ def load_hf(
         spec = replace(spec, dropout=dropout, attention_dropout=dropout)
     model = _fresh(spec, n_classes, head_kind, head_places(spec, head_layers), pruning, problem)
     torch.nn.init.constant_(model.classifier.classes.bias, start)
-    tensors = from_hf(_tensors(tensors_of(source, lambda file: read_tensors(file).tensors)), spec, torch.cat, problem)
+    with told_of(source):
+        held = tensors_of(source, lambda file: read_tensors(file).tensors)
+        tensors = from_hf(_tensors(held), spec, torch.cat, problem)
     if not keep_classifier or len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
     _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
@@ -72,7 +74,7 @@ def take_pruning(model: AdaptiveModel, folder: Path) -> bool:
     """Takes over what a folder of ours has learned of the same pruning; False = of another, or none."""
     if model.pruning is None or layout.read_manifest(folder).pruning != model.pruning.config:
         return False
-    extras = _tensors(read_tensors(folder / layout.EXTRAS))
+    extras = _tensors(read_tensors(folder / layout.EXTRAS).tensors)
     learned = {name: tensor for name, tensor in extras.items() if name.startswith(layout.PRUNING_PREFIX)}
     model.load_state_dict(learned, strict=False)
     return True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from ziggurat.encoder.folder import CONFIG, MANIFEST, WEIGHTS, read_json
 from ziggurat.encoder.mapped import map_tensors
+from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
 
 INDEX = f"{WEIGHTS}.index.json"  # which shard holds which tensor
@@ -36,6 +38,7 @@ _OTHER_WEIGHTS: tuple[tuple[str, str, str], ...] = (
     ("*.pth", "a pickle, which can run code and is not read", _RESAVE),
     ("*.bin", "a pickle, which can run code and is not read", _RESAVE),
 )
+_SHARD = re.compile(r"-of-0*([2-9]|[1-9]\d+)\.")
 _NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.\w+")
 
 
@@ -53,6 +56,18 @@ def require_checkpoint(folder: Path, name: str | None = None) -> None:
     if not (has_weights and (folder / CONFIG).is_file()):
         raise UserError(f"{name}: {_what_is_there(folder, has_weights)}")
     _refuse_quantised(folder, name)
+    with told_of(folder):
+        read_spec(read_json(folder / CONFIG, f"no {CONFIG}"))
+
+
+@contextmanager
+def told_of(folder: Path) -> Iterator[None]:
+    """A mistake in what a checkpoint holds as one that names its folder."""
+    try:
+        yield
+    except UserError as error:
+        where = "" if str(error).startswith(str(folder)) else f"{folder}: "
+        raise UserError(f"{where}{error}") from None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -145,7 +160,10 @@ def _what_is_there(folder: Path, has_weights: bool) -> str:
         for file in sorted((*folder.glob(pattern), *folder.glob(f"onnx/{pattern}"))):
             if not _NO_WEIGHTS.fullmatch(file.name):
                 return f"no {missing}, but {file.relative_to(folder)}, {what}; {fix}"
-    if others := sorted(file.name for file in folder.glob("*.safetensors")):
+    others = sorted(file.name for file in folder.glob("*.safetensors"))
+    if any(_SHARD.search(name) for name in others):
+        return f"no {INDEX}, which says what is in {others[0]} and its like; copy the whole folder again"
+    if others:
         return f"no {missing}, but {others[0]}; if that is the whole model, rename it to {missing}"
     return f"no {missing}; give a folder made by save_pretrained"
 
@@ -156,7 +174,8 @@ def _trainers(folder: Path) -> str | None:
     if not found:
         return None
     steps = sorted(found)
-    best = Path(str(_json(found[steps[-1]] / STATE).get("best_model_checkpoint") or "")).name
+    stated = str(_json(found[steps[-1]] / STATE).get("best_model_checkpoint") or "")
+    best = re.split(r"[\\/]", stated)[-1]  # of the machine that trained it
     names = [found[step].name for step in steps]
     given = f"one of them, such as {folder / names[-1]}"
     if best in names:
@@ -180,5 +199,8 @@ def _has_model(folder: Path) -> bool:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """What a file says that need not be there."""
-    return read_json(path, "") if path.is_file() else {}
+    """What a file says that need not be there, nor be in order: nothing is then said."""
+    try:
+        return read_json(path, "")
+    except UserError:
+        return {}

@@ -9,9 +9,9 @@ from typing import Any
 
 from ziggurat.data.called import Called, is_unnamed, refuse_repeated
 from ziggurat.data.labels import VALUE
-from ziggurat.encoder.containers import tensors_of
+from ziggurat.encoder.containers import tensors_of, told_of
 from ziggurat.encoder.folder import CONFIG, MANIFEST, read_json, read_manifest
-from ziggurat.encoder.spec import EncoderSpec, read_spec
+from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.weights import CLASSES, canonical_names, missing_classifier, table_of
 from ziggurat.errors import UserError
 from ziggurat.types import Label, Problem
@@ -116,7 +116,8 @@ def _why_no_classifier(folder: Path) -> str | None:
         for ending, what in _ALIKE.items():
             if name.endswith(ending):
                 return f"a {name}, which {what}"
-    missing = missing_classifier(tensors_of(folder), _spec(folder))
+    with told_of(folder):
+        missing = missing_classifier(tensors_of(folder), read_spec(_config(folder)))
     if not missing:
         return None
     beside = f", its classifier is {_SKLEARN}, a pickle, which is not read" if (folder / _SKLEARN).is_file() else ""
@@ -187,12 +188,8 @@ def _config(folder: Path) -> dict[str, Any]:
     return read_json(folder / CONFIG, f"{folder}: {_NO_CONFIG}")
 
 
-def _spec(folder: Path) -> EncoderSpec:
-    return read_spec(_config(folder))
-
-
 def _n_outputs(folder: Path) -> int:
     """How many numbers a checkpoint's classifier answers with."""
-    spec = _spec(folder)
+    spec = read_spec(_config(folder))
     (name,) = table_of(spec, Problem.SINGLE_LABEL)[f"{CLASSES}weight"]
     return len(canonical_names(tensors_of(folder), spec)[name])

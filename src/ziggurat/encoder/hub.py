@@ -20,10 +20,15 @@ def local_folder(model: str) -> Path:
     UserError where there is none, or files of it are still to be pulled from Git LFS.
     """
     path = Path(model)
-    if path.is_dir():
-        refuse_pointers(path)
-        return path
-    if path.exists():
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+            refuse_pointers(path)
+            return path
+        exists = path.exists()
+    except OSError as error:
+        raise UserError(f"{model}: cannot be read ({error.strerror}); give a folder that can be") from None
+    if exists:
         raise UserError(f"{model}: {_no_folder(path)}")
     if not _HUB_NAME.fullmatch(model):
         raise UserError(f"{model}: no such folder")
