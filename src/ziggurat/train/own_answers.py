@@ -1,4 +1,4 @@
-"""What a checkpoint that keeps its weights says of the rows it is adapted with: whether labels are what it answers."""
+"""What a checkpoint that keeps its weights says of the rows that adapt it: whether their labels fit its answers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ from ziggurat.train.teaching import taught_by
 from ziggurat.types import Problem
 
 Range = tuple[float, float]
+_FEW = 5  # rows say nothing of a class
 
 
 def own_answers(model: AdaptiveModel, select: Examples, recipe: Recipe, run: Run) -> np.ndarray | None:
-    """Predictions (n, …) of the select rows at full depth; None where a stage changes them, or they are spans."""
+    """Predictions (n) of the select rows at full depth; None where a stage changes them, or nobody asks for them."""
     changes = any(stage.kind in BACKBONE_STAGES for stage in recipe.stages)
-    if changes or model.problem is Problem.QUESTION_ANSWERING:
+    asked = model.problem is Problem.REGRESSION or (
+        model.problem is Problem.SINGLE_LABEL and bool(labelled(select.labels).any())
+    )
+    if changes or not asked:
         return None
-    taught = taught_by(model, select, run).taught
+    taught = taught_by(model, select, run, "full depth").taught
     assert taught is not None
     return output_of(model.problem).predictions(taught)
 
@@ -59,34 +63,61 @@ def label_range(stated: Range | None, own: np.ndarray | None, *parts: Dataset | 
     return low, high
 
 
-def explains(own: np.ndarray | None, select: Dataset | Questions) -> bool:
-    """Whether a checkpoint's answers (n, …) fit the rows' labels better than one and the same answer would.
+def on_labels_scale(own: np.ndarray | None, select: Dataset | Questions) -> bool:
+    """Whether a checkpoint's numbers (n) are nearer to the rows' labels than the labels' mean is; else warns.
 
-    Else a warning says so. Numbers are then on another scale, as logits of a reranker beside labels of 0 and 1; classes
-    are likely in another order. True where there is nothing to compare.
+    A reranker's logits beside labels of 0 and 1 are not. True where there is nothing to compare.
     """
-    if own is None or select.labels is None or not labelled(select.labels).any():
+    if own is None or select.problem is not Problem.REGRESSION or select.labels is None:
         return True
     rows = labelled(select.labels)
     said, true = own[rows], select.labels[rows]
-    if select.problem is Problem.REGRESSION:
-        fits = bool(((said - true) ** 2).mean() < true.var())
-        doubt = (
-            f"labels go from {true.min():g} to {true.max():g}, the checkpoint's scores from {said.min():g} to "
-            f"{said.max():g} and are on another scale: exits learn and are chosen by its scores alone"
-        )
-    elif select.problem is Problem.SINGLE_LABEL:
-        most = np.bincount(true).max() / len(true)
-        fits = bool((said == true).mean() >= most)
-        doubt = (
-            f"the checkpoint answers {(said == true).mean():.0%} of the labelled rows as they are labelled, one class "
-            f"for all would be right for {most:.0%}: see that its names for classes (id2label) are in the right order"
-        )
-    else:
+    if not len(true) or ((said - true) ** 2).mean() < true.var():
         return True
-    if not fits:
-        logging.getLogger(__name__).warning("%s: %s", select.source, doubt)
-    return fits
+    logging.getLogger(__name__).warning(
+        "%s: labels go from %g to %g, the checkpoint's scores from %g to %g and are on another scale: exits learn and "
+        "are chosen by its scores alone",
+        *(select.source, true.min(), true.max(), said.min(), said.max()),
+    )
+    return False
+
+
+def warn_of_exchanged(own: np.ndarray | None, select: Dataset | Questions) -> None:
+    """Warns where a checkpoint's answers (n) give each of some classes the name of another: B for C, and C for B.
+
+    Its names for them, or the rows', are then most likely in another order than its outputs.
+    """
+    if own is None or select.problem is not Problem.SINGLE_LABEL or select.labels is None:
+        return
+    rows = labelled(select.labels)
+    found = exchanged(own[rows], select.labels[rows], len(select.label_names))
+    if found:
+        names = [select.label_names[place] for place in found]
+        pairs = ", ".join(f"{one!r} are {other!r}" for one, other in zip(names, names[1:] + names[:1], strict=True))
+        logging.getLogger(__name__).warning(
+            "%s: most rows have other labels than the checkpoint's answers: of those that it calls %s; see that its "
+            "names for classes (id2label) are in the right order",
+            *(select.source, pairs),
+        )
+
+
+def exchanged(said: np.ndarray, true: np.ndarray, n_classes: int) -> list[int]:
+    """Classes k, l, …, m of which the answers k are mostly labelled l, and so on, and the answers m mostly k.
+
+    `said` and `true` (n) are class indices. A weak classifier takes rare classes for a frequent one, which it knows, so
+    that no such circle closes. None of a few rows.
+    """
+    table = np.zeros((n_classes, n_classes), dtype=np.int64)
+    np.add.at(table, (said, true), 1)
+    mostly, most = table.argmax(axis=1), table.max(axis=1)
+    mostly = np.where((most > table.diagonal()) & (most >= _FEW), mostly, np.arange(n_classes))
+    for start in range(n_classes):
+        circle = [start]
+        while (following := int(mostly[circle[-1]])) not in circle:
+            circle.append(following)
+        if following == start and len(circle) > 1:
+            return circle
+    return []
 
 
 def without_labels(rows: Examples) -> Examples:

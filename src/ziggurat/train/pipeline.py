@@ -31,7 +31,7 @@ from ziggurat.stage import STUDENT_STAGES
 from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_emptying, refuse_misfits
 from ziggurat.train.loop import Run
-from ziggurat.train.own_answers import explains, label_range, own_answers, without_labels
+from ziggurat.train.own_answers import label_range, on_labels_scale, own_answers, warn_of_exchanged, without_labels
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 from ziggurat.train.students import make_student
 from ziggurat.train.teaching import taught_by
@@ -85,7 +85,8 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         own = own_answers(model, examples[1], fit.recipe, run)
         limits = label_range(fit.label_range, own, train, select)
         notes = _known_of(fit.source, train) | ({} if limits is None else {LABEL_RANGE: list(limits)})
-        if not explains(own, select) and limits is not None:
+        warn_of_exchanged(own, select)
+        if not on_labels_scale(own, select):
             notes |= {OTHER_SCALE: True}
             examples = tuple(map(without_labels, examples))
         claim(fit.work, identity)
