@@ -248,6 +248,14 @@ def test_quantised_weights_are_refused(folder, method):
     assert f"its weights are quantised ({method})" in refusal(folder)
 
 
+def test_numbers_of_eight_bits_are_refused_as_what_they_are(folder):
+    tensors = load_file(folder / WEIGHTS)
+    tensors["classifier.weight"] = tensors["classifier.weight"].to(torch.float8_e4m3fn)
+    save_file(tensors, folder / WEIGHTS)
+    said = refusal(folder)
+    assert "numbers of type 'F8_E4M3' are not read; give the weights as floats of 16 or 32 bits" in said
+
+
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG, "tokenizer.json"])
 def test_git_lfs_pointers_are_to_be_pulled_whatever_asks_for_the_folder(folder, name):
     (folder / name).write_text(POINTER)

@@ -88,9 +88,7 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / shard for shard in shards]
 
 
-def tensors_of(
-    folder: Path, read: Callable[[Path], Mapping[str, np.ndarray]] = map_tensors
-) -> dict[str, np.ndarray]:
+def tensors_of(folder: Path, read: Callable[[Path], Mapping[str, np.ndarray]] = map_tensors) -> dict[str, np.ndarray]:
     """A checkpoint's tensors as `read` has them, of all shards; UserError for what is missing or broken."""
     files = weight_files(folder)
     tensors = {name: tensor for file in files for name, tensor in read(file).items()}
