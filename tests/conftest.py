@@ -62,10 +62,11 @@ def tiny_bert(**changes):
         "max_position_embeddings": 64,
         "initializer_range": 0.2,
         "id2label": dict(enumerate(LABELS)),
-        "label2id": {label: i for i, label in enumerate(LABELS)},
-    }
+    } | changes
+    if settings["id2label"] is not None:
+        settings.setdefault("label2id", {label: i for i, label in settings["id2label"].items()})
     torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig(**settings | changes)).eval()
+    model = BertForSequenceClassification(BertConfig(**settings)).eval()
     shake(model)
     return model
 

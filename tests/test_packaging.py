@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ziggurat.errors import install
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 CMAKE = (ROOT / "CMakeLists.txt").read_text("utf-8")
@@ -27,6 +29,17 @@ def test_the_wheel_has_the_whole_package_but_the_cpp_sources():
     left_out = {path.suffix for path in files if path.is_relative_to(PACKAGE / "native" / "cpp")}
     assert left_out <= {".cpp", ".h", ".inl"}
     assert {".toml", ".typed"} <= {path.suffix for path in files}
+
+
+def test_messages_name_extras_that_exist_and_no_project_of_an_index():
+    """Whoever registers a name there would be installed by our advice."""
+    sources = {path: path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
+    named = {extra for text in sources.values() for extra in re.findall(r"""install\(['"](\w+)['"]\)""", text)}
+    assert {"train", "torch", "demo", "bench", "report", "calibrate"} <= named
+    assert named <= set(PROJECT["project"]["optional-dependencies"])
+    assert install("train") == "pip install '.[train]' in Ziggurat's folder"
+    advice = re.compile(r"pip install[^\n]* '?ziggurat\b|ziggurat\[")
+    assert [str(path) for path, text in sources.items() if advice.search(text)] == []
 
 
 def test_git_ignores_nothing_that_the_package_needs():

@@ -23,3 +23,11 @@ class Stopped(UserError):
     """The user stopped the work, of which something is kept; the message says what goes on from it."""
 
     exit_code = 130  # what a shell says of a program that Ctrl-C has ended
+
+
+def install(extra: str) -> str:
+    """How to install an extra of Ziggurat, for messages that end with it.
+
+    From its own folder: a package index may have no project of this name, or somebody else's.
+    """
+    return f"pip install '.[{extra}]' in Ziggurat's folder"

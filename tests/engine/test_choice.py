@@ -53,7 +53,12 @@ def test_a_gpu_is_torchs(compiled):
 
 def test_without_any_engine_both_ways_out_are_named(not_compiled, no_torch):
     message = refusal("auto", "cpu")
-    assert "pip install 'ziggurat[torch]'" in message and MISSING in message
+    assert "pip install '.[torch]' in Ziggurat's folder" in message and MISSING in message
+
+
+def test_torch_that_is_asked_for_and_missing_is_said_without_a_reason_that_is_none(compiled, no_torch):
+    message = refusal("torch", "cpu")
+    assert message.endswith("pip install '.[torch]' in Ziggurat's folder, or drop --engine and --device")
 
 
 @pytest.mark.parametrize("wrong", [("mlx",), ("auto", "tpu"), ("auto", "cpu", "float8")])

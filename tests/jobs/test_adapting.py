@@ -190,7 +190,7 @@ def test_temperatures_without_labels_are_refused_before_training(unlabelled, tin
 
 def test_temperatures_without_scipy_are_refused_before_training(rows_file, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    with pytest.raises(UserError, match=r"pip install 'ziggurat\[train\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[train\]' in Ziggurat's folder"):
         adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", adapting(temperatures=True), QUIET)
     assert not (tmp_path / "model.training").exists()
 

@@ -72,7 +72,7 @@ def test_full_depth_and_transformers_are_equally_right(result):
 
 def test_what_is_not_installed_is_named(result):
     [left] = result[0]["left_out"]
-    assert left["reason"] == "no_such_module not installed: pip install 'ziggurat[bench]'"
+    assert left["reason"] == "no_such_module not installed: pip install '.[bench]' in Ziggurat's folder"
 
 
 @pytest.fixture(scope="module")

@@ -430,5 +430,5 @@ def test_without_matplotlib_nothing_is_measured_first(request_of, model_folder, 
 
     for name in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=r"pip install 'ziggurat\[report\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[report\]' in Ziggurat's folder"):
         thresholds(request_of("absent/"))

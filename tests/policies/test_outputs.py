@@ -19,9 +19,9 @@ TAGS = output_of(Problem.MULTI_LABEL)
 LOGITS = arrays.arrays("float32", st.tuples(st.integers(1, 5), st.integers(1, 4)), elements=st.floats(-9, 9, width=32))
 
 
-def test_a_number_is_the_one_output_clamped_to_the_range_of_labels():
+def test_a_number_is_the_one_output_wherever_labels_end():
     logits = np.array([[-1.0], [2.5], [7.0]])
-    assert STARS.predictions(logits).tolist() == [0.0, 2.5, 5.0]
+    assert STARS.predictions(logits).tolist() == [-1.0, 2.5, 7.0]
     assert output_of(Problem.REGRESSION).predictions(logits).tolist() == [-1.0, 2.5, 7.0]
     assert STARS.probabilities is None
     assert STARS.label(STARS.predictions(logits)[1], ("value",)) == 2.5
@@ -33,7 +33,17 @@ def test_losses_of_a_number_are_shares_of_the_range():
     assert STARS.losses["squared-error"](said, true).tolist() == pytest.approx([1, 0, 0.01])
 
 
+def test_beyond_the_range_of_labels_nothing_more_is_lost():
+    """Answers are what the model says; a bound needs losses of at most 1."""
+    said, true = np.array([-9.0, 7.0, 7.0]), np.array([5.0, 5.0, 2.0])
+    assert STARS.loss(said, true).tolist() == pytest.approx([1, 0, 0.6])
+    assert STARS.differs(said, np.array([9.0, 9.0, -1.0])).tolist() == pytest.approx([1, 0, 1])
+    assert STARS.apart(7.0, 9.0) == 0 and not STARS.same(7.0, 9.0)
+
+
 def test_without_a_range_or_outside_of_it_there_is_no_loss():
+    with pytest.raises(UserError, match="--label-range"):
+        output_of(Problem.REGRESSION).differs(np.array([1.0]), np.array([1.0]))
     with pytest.raises(UserError, match="--label-range"):
         output_of(Problem.REGRESSION).loss(np.array([1.0]), np.array([1.0]))
     with pytest.raises(UserError, match="label 6 is outside of the range 0 to 5"):

@@ -124,7 +124,7 @@ def test_a_peer_that_is_not_installed_is_named_with_its_pip_line(tmp_path, tiny_
     peers, [left] = open_peers([kind], PeerSetting(tmp_path, tiny_spec, 1, tmp_path))
     assert not peers
     assert (left.name, left.dtype) == ("ONNX Runtime", "int8")
-    assert left.reason == "onnxruntime not installed: pip install 'ziggurat[bench]'"
+    assert left.reason == "onnxruntime not installed: pip install '.[bench]' in Ziggurat's folder"
 
 
 def test_a_peer_that_cannot_run_is_named_and_costs_no_other(tmp_path, tiny_spec):

@@ -165,7 +165,7 @@ def test_a_figure_that_fails_leaves_the_old_one(monkeypatch, tmp_path):
 def test_without_matplotlib_the_fix_is_named(monkeypatch, tmp_path):
     for name in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=r"pip install 'ziggurat\[report\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[report\]' in Ziggurat's folder"):
         accuracy_figure(some_panels(), "title", tmp_path / "figure")
 
 

@@ -131,4 +131,4 @@ def test_scipy_is_asked_for_when_it_is_missing():
         "try: _table(None, None, 2)\nexcept Exception as error: sys.exit(str(error))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ziggurat[calibrate]" in result.stderr
+    assert "pip install '.[calibrate]'" in result.stderr

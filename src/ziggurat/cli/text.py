@@ -6,6 +6,7 @@ from typing import Any
 
 from ziggurat.cli.calibration import promise_text, rows_text
 from ziggurat.cli.questions import answer_text, question_evaluation_text, reading_lines
+from ziggurat.errors import install
 
 _UNLEARNED = 0.05  # accuracy lost to pruning on select rows that is no price but a mishap
 _LONGEST_TABLE = 40  # rows of a report's further tables that a terminal shows
@@ -234,7 +235,7 @@ def sealing_text(result: dict[str, Any]) -> str:
 def _labels_text(result: dict[str, Any]) -> str:
     if result["problem"] == "regression":
         known = result["label_range"]
-        return "numbers" if known is None else f"numbers from {known[0]:g} to {known[1]:g}"
+        return "numbers" if known is None else f"numbers, whose losses are counted from {known[0]:g} to {known[1]:g}"
     names = ", ".join(map(str, result["labels"]))
     return f"any of {names}" if result["problem"] == "multi_label_classification" else names
 
@@ -251,7 +252,7 @@ def _cost_lines(gflops: float | None) -> list[str]:
 
 def _engine_text(engine: dict[str, Any]) -> str:
     if engine["name"] is None:
-        return f"none: {engine['why_not_native']}; or pip install 'ziggurat[torch]'"
+        return f"none: {engine['why_not_native']}; or {install('torch')}"
     sets = f" ({engine['instructions'][0]})" if engine["name"] == "native" else ""
     why = f"; no compiled engine: {engine['why_not_native']}" if engine["why_not_native"] else ""
     return f"{engine['name']}{sets}, {', '.join(engine['dtypes'])}{why}"

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ziggurat.data.called import Called
 from ziggurat.data.sources import Cell, Rows
 from ziggurat.errors import UserError
 from ziggurat.types import Problem
@@ -65,8 +66,7 @@ def names_of(rows: Rows, problem: Problem) -> Names:
 def label_array(rows: Rows, names: Names, problem: Problem) -> np.ndarray | None:
     """The rows' labels as the array of their problem; None if no row has one.
 
-    1 and "1" are the same label: names that went through JSON keys or a CSV file come back as strings. UserError names
-    the row of a label that is unknown, or of another problem.
+    A class may be spelled as `Called` says. UserError names the row of a label that is unknown, or of another problem.
     """
     if rows.labels is None or all(label is None for label in rows.labels):
         return None
@@ -106,7 +106,10 @@ def _place(rows: Rows, label: Cell) -> str:
 def _class(rows: Rows, label: Cell) -> tuple[int | str, ...]:
     """A class by itself; UserError for an amount or a list."""
     if isinstance(label, tuple):
-        raise UserError(f"{_place(rows, label)}: a list of labels, but one class is wanted; write one")
+        raise UserError(
+            f"{_place(rows, label)}: a list of labels, but one class is wanted; write one, or say "
+            f"--problem {Problem.MULTI_LABEL} where any of them may apply"
+        )
     if isinstance(label, float):
         raise UserError(
             f"{_place(rows, label)}: label {label} is an amount among classes; use one kind (classes are integers or "
@@ -128,37 +131,37 @@ def _set(rows: Rows, label: Cell) -> tuple[int | str, ...]:
     return found
 
 
-def _index(names: Names) -> dict[str, int]:
-    return {str(name): place for place, name in enumerate(names)}
-
-
 def _unknown(rows: Rows, row: int, label: Any, names: Names) -> UserError:
     known = ", ".join(map(repr, names[:_SHOWN])) + (", …" if len(names) > _SHOWN else "")
-    return UserError(f"{rows.place(row)}: unknown label {label!r}; the known ones are {known}")
+    numbers = str(label).isdecimal() and not any(str(name).isdecimal() for name in names)
+    why = "; a number is not taken for a place among names, whose order may be another: write names" if numbers else ""
+    return UserError(f"{rows.place(row)}: unknown label {label!r}; the known ones are {known}{why}")
 
 
 def _classes(rows: Rows, names: Names) -> np.ndarray:
-    index = _index(names)
+    called = Called(names)
     indices = np.full(len(rows), -1, dtype=np.int64)
     for row, label in enumerate(rows.labels or ()):
         if label is not None:
             (name,) = _class(rows, label)
-            if str(name) not in index:
+            place = called.find(name)
+            if place is None:
                 raise _unknown(rows, row, name, names)
-            indices[row] = index[str(name)]
+            indices[row] = place
     return indices
 
 
 def _sets(rows: Rows, names: Names) -> np.ndarray:
-    index = _index(names)
+    called = Called(names)
     table = np.full((len(rows), len(names)), -1, dtype=np.int8)
     for row, label in enumerate(rows.labels or ()):
         if label is not None:
             table[row] = 0
             for name in _set(rows, label):
-                if str(name) not in index:
+                place = called.find(name)
+                if place is None:
                     raise _unknown(rows, row, name, names)
-                table[row, index[str(name)]] = 1
+                table[row, place] = 1
     return table
 
 

@@ -9,7 +9,7 @@ from ziggurat.data.catalogue import Release, Shape
 from ziggurat.data.named import TRAIN, Named
 from ziggurat.data.sources import hub_dataset
 from ziggurat.data.tables import READERS, Table, first_line, read_delimited, read_table, read_text
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, install
 
 _PLAIN = Shape(("text",), "text_pair")  # our own columns: a folder of train.jsonl, test.jsonl, …
 _MSR = "msr_paraphrase_{}.txt"  # MRPC as Microsoft gives it away
@@ -71,7 +71,7 @@ def _saved(root: Path, named: Named) -> tuple[Table, Shape] | None:
     try:
         import datasets
     except ImportError as error:
-        raise UserError(f"{folder}: reading it needs a package: pip install 'ziggurat[train]'") from error
+        raise UserError(f"{folder}: reading it needs a package; {install('train')}") from error
     try:
         return _of_dataset(datasets.load_from_disk(str(folder)), named)
     except Exception as error:  # broken files: these have no base class in common

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ziggurat.data.tables import READERS, Table, first_line, read_table
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, install
 
 Cell = int | str | float | tuple[int | str | float, ...]  # a label: a class, an amount, or all labels that apply
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?")
@@ -123,7 +123,7 @@ def hub_dataset(name: str, config: str | None, split: str, source: str, fix: str
     try:
         import datasets
     except ImportError as error:
-        raise UserError(f"{source}: Hugging Face data sets need a package: pip install 'ziggurat[train]'") from error
+        raise UserError(f"{source}: Hugging Face data sets need a package; {install('train')}") from error
     try:
         return datasets.load_dataset(name, config, split=split)
     except Exception as error:  # no network, unknown name, config or split: these have no base class in common

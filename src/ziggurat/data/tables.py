@@ -12,7 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, install
+from ziggurat.files import refuse_pointer
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def first_line(error: BaseException) -> str:
 
 def read_text(path: Path) -> str:
     """The file's text without a byte order mark."""
+    refuse_pointer(path)
     content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
         return content.decode("utf-8")
@@ -126,7 +128,8 @@ def _read_parquet(path: Path) -> Table:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise UserError(f"{path}: reading Parquet needs pyarrow: pip install 'ziggurat[train]'") from error
+        raise UserError(f"{path}: reading Parquet needs pyarrow; {install('train')}") from error
+    refuse_pointer(path)
     try:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:

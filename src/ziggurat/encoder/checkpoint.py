@@ -16,15 +16,16 @@ from torch.overrides import TorchFunctionMode
 
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.architectures import ARCHITECTURES
+from ziggurat.encoder.containers import tensors_of, told_of
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.int8 import simulate_int8
-from ziggurat.encoder.mapped import TensorFile, read_tensors
+from ziggurat.encoder.mapped import read_tensors
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.span_model import SpanModel
 from ziggurat.encoder.spec import EncoderSpec, read_spec, with_sizes
 from ziggurat.encoder.tokenizer_files import copy_tokenizer
-from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
+from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, hf_names, to_hf
 from ziggurat.errors import UserError
 from ziggurat.files import whole_folder
 from ziggurat.recipe import PruningConfig
@@ -32,6 +33,7 @@ from ziggurat.types import Problem
 
 _OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
 _FILLING = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_)
+_OVERRULED = ("num_labels", "torch_dtype")  # older keys of `config.json` for what we state in today's
 SPANS_TASK = "QuestionAnswering"  # what transformers calls it
 
 
@@ -57,7 +59,9 @@ def load_hf(
         spec = replace(spec, dropout=dropout, attention_dropout=dropout)
     model = _fresh(spec, n_classes, head_kind, head_places(spec, head_layers), pruning, problem)
     torch.nn.init.constant_(model.classifier.classes.bias, start)
-    tensors = from_hf(_tensors(read_tensors(source / layout.WEIGHTS)), spec, torch.cat, problem)
+    with told_of(source):
+        held = tensors_of(source, lambda file: read_tensors(file).tensors)
+        tensors = from_hf(_tensors(held), spec, torch.cat, problem)
     if not keep_classifier or len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
     _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
@@ -71,7 +75,7 @@ def take_pruning(model: AdaptiveModel, folder: Path) -> bool:
     """Takes over what a folder of ours has learned of the same pruning; False = of another, or none."""
     if model.pruning is None or layout.read_manifest(folder).pruning != model.pruning.config:
         return False
-    extras = _tensors(read_tensors(folder / layout.EXTRAS))
+    extras = _tensors(read_tensors(folder / layout.EXTRAS).tensors)
     learned = {name: tensor for name, tensor in extras.items() if name.startswith(layout.PRUNING_PREFIX)}
     model.load_state_dict(learned, strict=False)
     return True
@@ -110,8 +114,8 @@ def model_of(files: ModelFiles) -> AdaptiveModel:
     """The model, in evaluation mode, of what was read of a folder; UserError if its parts do not fit together."""
     manifest, spec = files.manifest, files.encoder
     problem = Problem(manifest.problem_type)
-    tensors = from_hf(_tensors(files.weights), spec, torch.cat, problem)
-    tensors |= {name: tensor for name, tensor in _tensors(files.extras).items() if name.startswith(_OURS)}
+    tensors = from_hf(_tensors(files.weights.tensors), spec, torch.cat, problem)
+    tensors |= {name: tensor for name, tensor in _tensors(files.extras.tensors).items() if name.startswith(_OURS)}
     sizes = len(manifest.labels), manifest.head_kind, manifest.head_layers
     with torch.device("meta"), _Unfilled():  # whatever sizes a configuration names, they take no memory
         model = _fresh(spec, *sizes, manifest.pruning, problem)
@@ -156,6 +160,7 @@ def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarra
 def classifier_config(config: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
     """The `config.json` with which plain transformers loads the folder: a sequence classifier, or a model of spans."""
     architecture = ARCHITECTURES[config["model_type"]]
+    config = {key: value for key, value in config.items() if key not in _OVERRULED}
     if manifest.answers_spans:
         named = {key: value for key, value in config.items() if key not in ("id2label", "label2id", "problem_type")}
         return named | {"architectures": [architecture.hf_class(SPANS_TASK)], "dtype": "float32"}
@@ -176,9 +181,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     )
 
 
-def _tensors(file: TensorFile) -> dict[str, Tensor]:
+def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """A file's tensors as torch's, in the same memory."""
-    return {name: torch.from_numpy(tensor) for name, tensor in file.tensors.items()}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _size(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a single number"
 
 
 def _fill(
@@ -191,8 +200,12 @@ def _fill(
     state = model.state_dict()
     for name, tensor in tensors.items():
         if name not in state or state[name].shape != tensor.shape:
-            wanted = list(state[name].shape) if name in state else "none"
-            raise UserError(f"{source}: tensor {name} has shape {list(tensor.shape)}, the configuration wants {wanted}")
+            wanted = f"one of {_size(state[name])}" if name in state else "none"
+            raise UserError(
+                f"{source}: tensor {hf_names(name, model.spec, model.problem)} is {_size(tensor)}, {layout.CONFIG} "
+                f"wants {wanted}: weights and configuration are of two models; copy both from one"
+            )
     if missing := [name for name in state if name not in tensors and not name.startswith(may_miss)]:
-        raise UserError(f"{source}: tensor {missing[0]} is missing; copy the folder again or train again")
+        lacking = hf_names(missing[0], model.spec, model.problem)
+        raise UserError(f"{source}: tensor {lacking} is missing; copy the folder again or train again")
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False, assign=assign)

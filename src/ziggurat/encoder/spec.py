@@ -6,7 +6,7 @@ import math
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ziggurat.encoder.architectures import ARCHITECTURES, REFUSED
-from ziggurat.encoder.architectures.base import Config, EncoderSpec
+from ziggurat.encoder.architectures.base import Architecture, Config, EncoderSpec
 from ziggurat.errors import UserError, brief
 
 __all__ = ["EncoderSpec", "read_spec", "with_sizes"]
@@ -27,14 +27,19 @@ def with_sizes(config: Config, spec: EncoderSpec) -> dict[str, Any]:
     return made
 
 
-def read_spec(config: Config) -> EncoderSpec:
-    """The spec of a `config.json`; UserError for an architecture, an option or a value that has none."""
-    model_type = config.get("model_type")
+def _architecture(model_type: object) -> Architecture:
+    known = ", ".join(ARCHITECTURES)
+    if model_type is None:
+        raise UserError(f"config.json: no model_type; add the one that the encoder has, of {known}")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         why = f": {REFUSED[model_type]}" if isinstance(model_type, str) and model_type in REFUSED else ""
-        known = ", ".join(ARCHITECTURES)
         raise UserError(f"config.json: model_type {brief(model_type)} is not supported{why}; supported: {known}")
-    architecture = ARCHITECTURES[model_type]
+    return ARCHITECTURES[model_type]
+
+
+def read_spec(config: Config) -> EncoderSpec:
+    """The spec of a `config.json`; UserError for an architecture, an option or a value that has none."""
+    architecture = _architecture(config.get("model_type"))
     layers = config.get(architecture.sizes["layers"], 1)
     if type(layers) is not int or not 1 <= layers <= _MOST_LAYERS:  # before lists as long as that are made
         raise UserError(f"config.json: layers {brief(layers)}: must be a whole number of 1 … {_MOST_LAYERS}")

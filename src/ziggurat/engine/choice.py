@@ -9,7 +9,7 @@ from ziggurat import native
 from ziggurat.config import DEVICES
 from ziggurat.encoder.model_files import ModelFiles
 from ziggurat.engine.backend import Backend
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, install
 
 ENGINES = ("auto", "native", "torch")
 DTYPES = {"native": ("float32", "bfloat16", "int8"), "torch": ("float32", "bfloat16")}
@@ -31,7 +31,9 @@ def choose_engine(engine: str = "auto", device: str = "auto", dtype: str = "floa
         reason = native.why_missing() or "drop --engine and --device"
         raise UserError(f"dtype {dtype!r} needs the compiled engine ({reason}); or use float32")
     if chosen == "torch" and not _has_torch():
-        raise UserError(f"no engine: torch is not installed; pip install 'ziggurat[torch]' ({native.why_missing()})")
+        reason = native.why_missing()
+        other = f" ({reason})" if reason else ", or drop --engine and --device"
+        raise UserError(f"no engine: torch is not installed; {install('torch')}{other}")
     return chosen
 
 

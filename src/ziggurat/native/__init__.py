@@ -10,7 +10,7 @@ from ziggurat.errors import UserError
 _MODULE = "ziggurat.native._core"
 _NOT_COMPILED = (
     "the compiled engine is missing: no C++17 compiler worked when ziggurat was installed; with g++ or clang, "
-    "`pip install --force-reinstall --no-deps --no-cache-dir ziggurat` (in a checkout: `make native`)"
+    "`pip install --force-reinstall --no-deps --no-cache-dir .` in Ziggurat's folder (with its Makefile: `make native`)"
 )
 
 

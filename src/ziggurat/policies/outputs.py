@@ -78,9 +78,9 @@ class Output:
 
 
 def output_of(problem: str, label_range: Sequence[float] | None = None) -> Output:
-    """The record of a problem. A regression's answers are clamped to `label_range`, the least and largest label.
+    """The record of a problem. Of a regression losses are counted within `label_range`, beyond which nothing is lost.
 
-    None = they are not clamped, and asking for a loss is a UserError: nothing bounds it.
+    Answers are what the model says, wherever that is. None = asking for a loss is a UserError: nothing bounds it.
     """
     limits = None if label_range is None else (float(label_range[0]), float(label_range[1]))
     return _OUTPUTS[Problem(problem)](limits)
@@ -125,14 +125,14 @@ def _labels(_: Range | None) -> Output:
 def _number(limits: Range | None) -> Output:
     return Output(
         Problem.REGRESSION,
-        predictions=partial(_clamped, limits),
+        predictions=lambda logits: logits[..., 0].astype(np.float64),
         probabilities=None,
         label=lambda prediction, _: float(prediction),
         losses={
-            "absolute-error": Loss(partial(_absolute, limits)),
-            "squared-error": Loss(lambda predictions, labels: _absolute(limits, predictions, labels) ** 2),
+            "absolute-error": Loss(partial(_error, limits)),
+            "squared-error": Loss(lambda predictions, labels: _error(limits, predictions, labels) ** 2),
         },
-        differs=Loss(partial(_absolute, limits)),
+        differs=Loss(partial(_apart, limits)),
         scores=("change", LEARNED),
         tried=("change",),
         unit="% of the labels' range" + ("" if limits is None else f" ({limits[0]:g} to {limits[1]:g})"),
@@ -184,27 +184,29 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return softmax(np.stack([logits, np.zeros_like(logits)], axis=-1))[..., 0]
 
 
-def _clamped(limits: Range | None, logits: np.ndarray) -> np.ndarray:
-    """The one output (…) within the range of labels: no answer is farther from a label than labels are apart."""
-    numbers = logits[..., 0].astype(np.float64)
-    return numbers if limits is None else np.clip(numbers, *limits)
-
-
-def _absolute(limits: Range | None, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """|difference| as a share of the labels' range; UserError for a label outside of it, which is never clipped."""
+def _apart(limits: Range | None, predictions: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """|difference| within the labels' range, as a share of it; UserError where the range is not known."""
     if limits is None:
         raise UserError(
             "the model does not know the range of its labels, without which no loss is bounded; train or adapt it with "
             "labelled rows, or with --label-range LOW,HIGH"
         )
     low, high = limits
+    # No answer is farther from a label than labels are apart: that bounds the loss, and the answer stays as it is.
+    return np.abs(np.clip(predictions, low, high) - np.clip(others, low, high)) / (high - low)
+
+
+def _error(limits: Range | None, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The same of predictions and labels; UserError for a label outside of the range, which is never clipped."""
+    losses = _apart(limits, predictions, labels)
+    low, high = limits or (-np.inf, np.inf)
     outside = (labels < low) | (labels > high)
     if outside.any():
         raise UserError(
             f"label {labels[outside].flat[0]:g} is outside of the range {low:g} to {high:g} that the model was made "
             "for; make it with --label-range LOW,HIGH"
         )
-    return np.abs(predictions - labels) / (high - low)
+    return losses
 
 
 _OUTPUTS: Mapping[Problem, Callable[[Range | None], Output]] = MappingProxyType(

@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, install
 from ziggurat.files import whole_file
 from ziggurat.legible import legible
 
@@ -95,7 +95,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
-        raise UserError("figures need matplotlib: pip install 'ziggurat[report]'") from None
+        raise UserError(f"figures need matplotlib; {install('report')}") from None
 
 
 def _colours(panels: Sequence[Panel]) -> Mapping[str, str]:

@@ -14,7 +14,6 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import set_seed
 
-from ziggurat.data.labels import labelled
 from ziggurat.data.squad import Questions
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.data.tokenize import Encoded, TextTokenizer
@@ -22,19 +21,28 @@ from ziggurat.data.windows import gold_tokens, windows_of
 from ziggurat.encoder.checkpoint import load_hf, read_config, save_model, take_pruning
 from ziggurat.encoder.devices import limit_threads, resolve_device
 from ziggurat.encoder.finetuned import known_names, names_same
-from ziggurat.encoder.folder import CUT, LABEL_RANGE, MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
-from ziggurat.encoder.hub import local_folder
+from ziggurat.encoder.folder import (
+    CUT,
+    LABEL_RANGE,
+    MANIFEST,
+    OTHER_SCALE,
+    REFERENCE,
+    Manifest,
+    read_manifest,
+    trained_rows,
+)
+from ziggurat.encoder.hub import checkpoint_folder
 from ziggurat.encoder.int8 import Int8Linear, simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.tokenizer_files import own_length, read_tokenizer
-from ziggurat.errors import UserError
 from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import Recipe
 from ziggurat.stage import STUDENT_STAGES
 from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_emptying, refuse_misfits
 from ziggurat.train.loop import Run
+from ziggurat.train.own_answers import label_range, on_labels_scale, own_answers, warn_of_exchanged, without_labels
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 from ziggurat.train.students import make_student, student_spec
 from ziggurat.train.teaching import taught_by
@@ -74,7 +82,6 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
     identity = _identity(fit, train, select)
     refuse_other_run(fit.work, identity)
     if not _is_made(fit):
-        limits = label_range(fit, train, select)
         set_seed(fit.recipe.seed)
         model = _start(fit, train)
         goes_on = _is_ours(fit.source) and take_pruning(model, fit.source)
@@ -86,10 +93,16 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         examples = tuple(_examples(part, tokenizer, fit.recipe) for part in (train, select))
         if not goes_on:
             refuse_emptying(model, examples[1].encoded.tokens)
-        claim(fit.work, identity)
+        own = own_answers(model, examples[1], fit.recipe, run)
+        limits = label_range(fit.label_range, own, train, select)
         notes = _known_of(fit.source, train) | ({} if limits is None else {LABEL_RANGE: list(limits)})
         if isinstance(train, Dataset):
             notes[CUT] = sum(int(part.encoded.truncated.sum()) for part in examples)
+        warn_of_exchanged(own, select)
+        if not on_labels_scale(own, select):
+            notes |= {OTHER_SCALE: True}
+            examples = tuple(map(without_labels, examples))
+        claim(fit.work, identity)
         output = output_of(train.problem, limits)
 
         def save(model: AdaptiveModel, stages: int, out: Path) -> None:
@@ -150,31 +163,6 @@ def run_recipe(
             plain, taught = copy.deepcopy(model), []
         after(number, model)
     return model.eval().requires_grad_(False)
-
-
-def label_range(fit: Fit, *parts: Dataset | Questions) -> tuple[float, float] | None:
-    """The least and largest label of a regression: as the user states them, else those that train or choose.
-
-    None = the model is none of numbers. UserError where nothing says the range, there is but one number, or a label is
-    outside of what is stated.
-    """
-    known = [part.labels[labelled(part.labels)] for part in parts if part.labels is not None]
-    if parts[0].problem is not Problem.REGRESSION:
-        return None
-    if not known and fit.label_range is None:
-        raise UserError(
-            f"{parts[0].source}: no labels say how far a regression's numbers go; give --label-range LOW,HIGH"
-        )
-    numbers = np.concatenate([*known, fit.label_range or ()])
-    low, high = float(numbers.min()), float(numbers.max())
-    if low == high:
-        raise UserError(f"{parts[0].source}: every label is {low:g}; a regression needs different numbers")
-    if fit.label_range is not None and (low, high) != fit.label_range:
-        stated = ",".join(f"{limit:g}" for limit in fit.label_range)
-        raise UserError(
-            f"{parts[0].source}: has labels from {low:g} to {high:g}; --label-range {stated} leaves some out"
-        )
-    return low, high
 
 
 def _start(fit: Fit, train: Dataset | Questions) -> AdaptiveModel:
@@ -281,7 +269,7 @@ def _identity(fit: Fit, train: Dataset | Questions, select: Dataset | Questions)
     return {
         "model": identity_of(fit.source),
         "recipe": dataclasses.asdict(fit.recipe),
-        "student": None if student is None else identity_of(local_folder(student)),
+        "student": None if student is None else identity_of(checkpoint_folder(student)),
         "data": [_texts_digest(train), train.digest, _texts_digest(select), select.digest],
         "label range": None if fit.label_range is None else list(fit.label_range),
         "processes": PartialState().num_processes,

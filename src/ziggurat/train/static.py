@@ -12,7 +12,7 @@ from ziggurat.data.packing import cumulate
 from ziggurat.data.tokenize import Encoded
 from ziggurat.encoder.ngrams import features
 from ziggurat.encoder.static_tier import LARGEST, StaticTier
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, install
 from ziggurat.policies.exits import log_softmax, softmax
 from ziggurat.train.lbfgs import minimise
 
@@ -167,7 +167,7 @@ def _table(encoded: Encoded, kinds: np.ndarray, n_buckets: int) -> Any:
     try:
         from scipy.sparse import csr_matrix
     except ImportError:
-        raise UserError("training a static tier needs scipy; pip install ziggurat[calibrate]") from None
+        raise UserError(f"training a static tier needs scipy; {install('calibrate')}") from None
     buckets, counts = features(np.concatenate(encoded.tokens), cumulate(encoded.lengths), kinds, n_buckets)
     values = np.repeat(1 / np.sqrt(np.maximum(counts, 1)), counts).astype(np.float32)
     table = csr_matrix((values, buckets, cumulate(counts)), shape=(len(counts), n_buckets))

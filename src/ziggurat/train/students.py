@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ziggurat.encoder.checkpoint import head_places, load_hf, read_config
-from ziggurat.encoder.hub import local_folder
+from ziggurat.encoder.hub import checkpoint_folder
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.spec import EncoderSpec, read_spec
 from ziggurat.errors import UserError
@@ -30,7 +30,7 @@ def make_student(teacher: AdaptiveModel, recipe: Recipe) -> AdaptiveModel:
     spec = student_spec(recipe.student, teacher.spec)
     places = head_places(spec, recipe.head_layers)
     if recipe.student.checkpoint is not None:
-        folder = local_folder(recipe.student.checkpoint)
+        folder = checkpoint_folder(recipe.student.checkpoint)
         start = float(teacher.classifier.classes.bias.detach()[0]) if teacher.problem is Problem.REGRESSION else 0.0
         shape = teacher.n_classes, recipe.head_kind, places, recipe.dropout, recipe.pruning, teacher.problem
         # Whatever it was fine-tuned to answer, its classes are not known to be the teacher's.
@@ -83,7 +83,7 @@ def _refuse_other_sizes(checkpoint: str, wanted: EncoderSpec) -> None:
 
     The student reads with the teacher's tokenizer, and its attention is compared head by head.
     """
-    found = read_spec(read_config(local_folder(checkpoint)))
+    found = read_spec(read_config(checkpoint_folder(checkpoint)))
     for name in ("layers", "hidden", "intermediate"):
         if getattr(found, name) != getattr(wanted, name):
             raise UserError(

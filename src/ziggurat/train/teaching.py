@@ -16,7 +16,7 @@ from ziggurat.train.loop import Run
 
 
 @torch.no_grad()
-def taught_by(teacher: AdaptiveModel, rows: Examples, run: Run) -> Examples:
+def taught_by(teacher: AdaptiveModel, rows: Examples, run: Run, name: str = "teacher") -> Examples:
     """The rows with the logits of the teacher's last rung, nothing pruned.
 
     A teacher without dropout says the same of a row in every epoch, at a quarter of what a training step costs. Of
@@ -24,7 +24,7 @@ def taught_by(teacher: AdaptiveModel, rows: Examples, run: Run) -> Examples:
     """
     teacher, said = teacher.eval().to(run.device), list[np.ndarray]()
     share = PartialState().split_between_processes(rows.encoded.tokens)
-    with share as mine, bar("teacher", len(mine), "texts", run.progress) as shown, run.autocast():
+    with share as mine, bar(name, len(mine), "texts", run.progress) as shown, run.autocast():
         for batch in in_batches(mine):
             said.append(teacher.full_logits(batch).float().cpu().numpy())
             shown.update(batch.n_seqs)

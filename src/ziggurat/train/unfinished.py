@@ -12,7 +12,8 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ziggurat.encoder.folder import CONFIG, MANIFEST, WEIGHTS, read_manifest
+from ziggurat.encoder.containers import weight_files
+from ziggurat.encoder.folder import CONFIG, MANIFEST, read_manifest
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained, whole_file
 from ziggurat.locks import locked_file
@@ -46,8 +47,8 @@ def identity_of(source: Path) -> list[str]:
     if (source / MANIFEST).exists():
         return [str(source.resolve()), read_manifest(source).fingerprint]
     digest = hashlib.sha256((source / CONFIG).read_bytes() if (source / CONFIG).exists() else b"")
-    if (source / WEIGHTS).exists():
-        with (source / WEIGHTS).open("rb") as file:
+    for weights in weight_files(source):
+        with weights.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return [str(source.resolve()), digest.hexdigest()]
 

@@ -29,4 +29,26 @@ _RELATIVE = (
     "fine-tune one of these instead"
 )
 # What people will try, and why it does not run.
-REFUSED: Mapping[str, str] = {"deberta": _RELATIVE, "deberta-v2": _RELATIVE}
+_DECODERS = (
+    "gpt2",
+    "gpt_neo",
+    "gpt_neox",
+    "opt",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "phi3",
+)
+REFUSED: Mapping[str, str] = {
+    "deberta": _RELATIVE,
+    "deberta-v2": _RELATIVE,
+    "albert": "its layers share one set of weights; fine-tune one of these instead",
+    **dict.fromkeys(_DECODERS, "it is a decoder, and only encoders run; fine-tune one of these instead"),
+    **dict.fromkeys(
+        ("t5", "mt5", "bart", "mbart"), "it has a decoder, and only encoders run; fine-tune one of these instead"
+    ),
+}

@@ -11,10 +11,10 @@ from typing import Any
 from ziggurat.calibrate.paths import Tried
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.encoder.folder import write_manifest
+from ziggurat.encoder.folder import OTHER_SCALE, write_manifest
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, install
 from ziggurat.jobs.calibration.picture import picture, write_page
 from ziggurat.jobs.calibration.points import Chosen, Model, Terms, chosen_points
 from ziggurat.jobs.calibration.promises import Promise, certified, refuse_too_few, searched, usable_rungs
@@ -89,7 +89,9 @@ def _asked(model: Model, promise: Promise) -> tuple[Risk, Sequence[str]]:
     scores = promise.scores or model.output.tried
     for score in scores:
         model.output.refuse_score(score)
-    return risk_by_name(promise.criterion, model.output), scores
+    # Against labels on another scale than the scores nothing can be lost or kept: what counts is full depth.
+    usual = "agreement" if model.manifest.training.get(OTHER_SCALE) else None
+    return risk_by_name(promise.criterion or usual, model.output), scores
 
 
 def _calibrate_questions(
@@ -127,7 +129,7 @@ def _require_scipy() -> None:
     try:
         importlib.import_module("scipy.stats")
     except ModuleNotFoundError as error:
-        raise UserError(f"calibration needs {error.name}; pip install 'ziggurat[calibrate]'") from None
+        raise UserError(f"calibration needs {error.name}; {install('calibrate')}") from None
 
 
 def _opened_reference(model: str, classifier: AdaptiveClassifier, options: ModelOptions) -> AdaptiveClassifier:

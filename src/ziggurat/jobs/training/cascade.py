@@ -13,9 +13,9 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tasks import Dataset
 from ziggurat.encoder.cascade import with_deferral, write_cascade
 from ziggurat.encoder.folder import Manifest, read_manifest
-from ziggurat.encoder.hub import local_folder
+from ziggurat.encoder.hub import checkpoint_folder
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, install
 from ziggurat.files import whole_folder
 from ziggurat.jobs.calibration.rows import calibration_rows
 from ziggurat.jobs.opening import ModelOptions
@@ -37,7 +37,7 @@ def build_cascade(
     """
     if not models:
         raise UserError("a cascade needs at least two models, from cheap to dear; none given")
-    out, folders = Path(out), [local_folder(model) for model in models]
+    out, folders = Path(out), [checkpoint_folder(model) for model in models]
     fitted = None
     with whole_folder(out) as made:
         whole = made / "whole"
@@ -66,7 +66,7 @@ def learn_deferral(folder: Path, rows: Dataset, options: ModelOptions, progress:
     try:
         weights = fit_deferral(every.logits, rows.labels, classifier.output)
     except ModuleNotFoundError as error:
-        raise UserError(f"a learned score needs {error.name}; pip install 'ziggurat[calibrate]'") from None
+        raise UserError(f"a learned score needs {error.name}; {install('calibrate')}") from None
     return with_deferral(folder, weights, rows.hashes)
 
 

@@ -21,6 +21,7 @@ from ziggurat.encoder.folder import (
     CUT,
     LABEL_RANGE,
     MANIFEST,
+    OTHER_SCALE,
     PRUNED,
     REFERENCE,
     Manifest,
@@ -30,7 +31,7 @@ from ziggurat.encoder.folder import (
 )
 from ziggurat.encoder.spec import read_spec
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, install
 from ziggurat.files import put, refuse_full_folder
 from ziggurat.jobs.opening import ModelOptions
 from ziggurat.jobs.questions.choosing import add_question_points, plain_f1
@@ -151,7 +152,7 @@ def require_training(recipe: Recipe) -> None:
         if recipe.temperatures:
             importlib.import_module("scipy.optimize")
     except ModuleNotFoundError as error:
-        raise UserError(f"training needs {error.name}; pip install 'ziggurat[train]'") from None
+        raise UserError(f"training needs {error.name}; {install('train')}") from None
 
 
 def refuse_early(recipe: Recipe, select: Dataset | Questions, options: TrainOptions) -> None:
@@ -179,6 +180,8 @@ def add_operating_points(folder: Path, select: Dataset | Questions, recipe: Reci
     if isinstance(select, Questions):
         return add_question_points(folder, select, recipe, options.device, options.progress)
     manifest = read_manifest(folder)
+    if manifest.training.get(OTHER_SCALE):
+        select = replace(select, labels=None)
     if manifest.problem_type == Problem.REGRESSION and manifest.head_layers and LABEL_RANGE in manifest.training:
         learn_deferral(folder, select, ModelOptions(options.device), options.progress)
     classifier = AdaptiveClassifier.from_pretrained(folder, options.device)

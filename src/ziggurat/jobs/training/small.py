@@ -22,7 +22,7 @@ from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.tokenizer_files import own_length, read_tokenizer
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, install
 from ziggurat.files import whole_folder
 from ziggurat.jobs.training.choosing import with_operating_points
 from ziggurat.jobs.training.fitting import TrainOptions
@@ -62,7 +62,7 @@ def train_small(
         for package in ("scipy.sparse", _NEEDS[recipe.small.kind]):
             importlib.import_module(package)
     except ModuleNotFoundError as error:
-        raise UserError(f"training needs {error.name}; pip install 'ziggurat[train]'") from None
+        raise UserError(f"training needs {error.name}; {install('train')}") from None
     rows, select = roles[Role.TRAIN].require(Role.TRAIN), roles[Role.SELECT].require(Role.SELECT)
     progress = options.progress
     opened = None if teacher is None else Teacher(teacher, AdaptiveClassifier.from_pretrained(teacher, options.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from typing import Any
 
 from ziggurat.data.tasks import Dataset, Role
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.encoder.finetuned import answers_of, has_classifier, known_names, names_same
+from ziggurat.encoder.containers import scores_become
+from ziggurat.encoder.finetuned import answers_of, has_classifier, known_names, names_same, same_classes
 from ziggurat.encoder.folder import check_fingerprint, read_manifest
-from ziggurat.encoder.hub import local_folder, packaged_encoder
+from ziggurat.encoder.hub import checkpoint_folder, packaged_encoder
 from ziggurat.errors import UserError
 from ziggurat.files import put, refuse_full_folder
 from ziggurat.jobs.opening import ModelOptions
@@ -64,7 +66,7 @@ def train_classifier(
     refuse_full_folder(out)
     recipe = _recipe(recipe, options)
     if asks_questions(source, options.problem):
-        backbone = packaged_encoder() if model is None else local_folder(model)
+        backbone = packaged_encoder() if model is None else checkpoint_folder(model)
         return _answer_questions(backbone, source, recipe, out, options, teacher)
     refuse_other_problem(recipe, options.problem)
     if recipe.small is not None:
@@ -72,7 +74,7 @@ def train_classifier(
     if teacher is not None:
         return _taught(teacher, source, out, recipe, model, options)
     refuse_untaught(recipe)
-    backbone = packaged_encoder() if model is None else local_folder(model)
+    backbone = packaged_encoder() if model is None else checkpoint_folder(model)
     refuse_random_answers(recipe, backbone, has_classifier)
     recipe = shared_like(recipe, backbone, options)
     if recipe.tiers:
@@ -89,7 +91,7 @@ def _rows_for(backbone: Path, source: str, recipe: Recipe, options: TrainOptions
         roles = read_roles(source, recipe, options.columns, problem=options.problem)
         names, problem = roles[Role.TRAIN].label_names, roles[Role.TRAIN].problem
         known = known_names(backbone)
-        if known is None or names_same(known, names) or sorted(map(str, known)) != sorted(map(str, names)):
+        if known is None or names_same(known, names) or not same_classes(known, names):
             return roles
         return read_roles(source, recipe, options.columns, known, problem)
     roles = read_roles(source, recipe, options.columns, *answers_of(backbone, options.problem))
@@ -101,7 +103,7 @@ def _rows_for(backbone: Path, source: str, recipe: Recipe, options: TrainOptions
 def _taught(
     teacher: str, source: str, out: Path, recipe: Recipe, model: str | None, options: TrainOptions
 ) -> dict[str, Any]:
-    folder = local_folder(teacher)
+    folder = checkpoint_folder(teacher)
     recipe, roles = _taught_rows(teacher, folder, source, with_teacher(recipe), model, options)
     return fit_roles(folder, recipe, roles, out, options)
 
@@ -149,11 +151,14 @@ def adapt_classifier(
         raise UserError(
             f"recipe {recipe.name!r}: stage {changing[0]!r} would change the checkpoint; use `ziggurat train --model`"
         )
-    folder = local_folder(checkpoint)
+    folder = checkpoint_folder(checkpoint)
     if asks_questions(source, options.problem):
         require_spans(folder)
         return _answer_questions(folder, source, recipe, out, options)
     names, problem = answers_of(folder, options.problem)
+    if problem is Problem.REGRESSION and (become := scores_become(folder)) is not None:
+        message = "%s: sentence-transformers puts a %s on its scores; here they are without, as in transformers"
+        logging.getLogger(__name__).warning(message, checkpoint, become)
     recipe = shared_like(recipe, folder, options)
     return fit_roles(folder, recipe, read_roles(source, recipe, options.columns, names, problem), out, options)
 
@@ -194,9 +199,9 @@ def _make_small(
     """A small model, with the tokenizer and the rows' roles of its teacher, if it has one."""
     if options.keep_stages:
         raise UserError(f"--keep-stages: recipe {recipe.name!r} has no stages; leave it out")
-    folder = None if teacher is None else local_folder(teacher)
+    folder = None if teacher is None else checkpoint_folder(teacher)
     if folder is None:
-        tokenizer = packaged_encoder() if model is None else local_folder(model)
+        tokenizer = packaged_encoder() if model is None else checkpoint_folder(model)
         roles = read_roles(source, recipe, options.columns, problem=options.problem)
         refuse_other_problem(recipe, roles[Role.TRAIN].problem)
     else:

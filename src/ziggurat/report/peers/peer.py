@@ -15,7 +15,7 @@ import numpy as np
 from ziggurat.data.tokenize import Encoded
 from ziggurat.data.windows import Windows
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, install
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 Feed = Mapping[str, np.ndarray]  # one padded batch: some of INPUTS → (n, longest) int64
@@ -66,7 +66,7 @@ class PeerKind:
     dtype: str
     needs: tuple[str, ...]  # modules
     make: Callable[[PeerSetting], list[Peer]]  # the ways to run it; the fastest of them stands for it
-    pip: str = "pip install 'ziggurat[bench]'"  # installs what it needs
+    pip: str = install("bench")  # installs what it needs
     calibrated: bool = False  # looks at `PeerSetting.calibration`
 
 
@@ -91,7 +91,7 @@ class TransformersPeer(Peer):
             from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
             from transformers.utils import logging
         except ModuleNotFoundError as error:
-            raise UserError(f"the comparison needs {error.name}; pip install 'ziggurat[train]'") from None
+            raise UserError(f"the comparison needs {error.name}; {install('train')}") from None
         logging.disable_progress_bar()  # its bar for loading would stand in the middle of ours
         self._torch = torch
         self.dtype = dtype

@@ -1,0 +1,48 @@
+"""What rows may call a model's classes: other spellings of one name, and no more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ziggurat.errors import UserError
+
+
+class Called:
+    """Finds the class that a row's label means.
+
+    1 and "1" are the same label: names that went through JSON keys or a CSV file come back as strings. Upper and lower
+    case do not count where no two names differ by them alone. Where nobody named the classes, LABEL_1 is 1. A number
+    is never taken for the place of a class that has a name: rows may count classes in another order.
+    """
+
+    def __init__(self, names: Sequence[int | str]) -> None:
+        """`names` in the order of the model's outputs; UserError where two of them are the same."""
+        refuse_repeated(names, "the model's labels")
+        self._exact = {str(name): place for place, name in enumerate(names)}
+        if is_unnamed(names):
+            self._exact |= {f"LABEL_{place}": place for place in range(len(names))}
+            self._exact |= {str(place): place for place in range(len(names))}
+        folded = Counter(name.casefold() for name in self._exact)
+        self._folded = {name.casefold(): place for name, place in self._exact.items() if folded[name.casefold()] == 1}
+
+    def find(self, label: object) -> int | None:
+        """The place of a label's class, None = no class is called that."""
+        return self._exact.get(str(label), self._folded.get(str(label).casefold()))
+
+
+def refuse_repeated(names: Sequence[object], where: str) -> None:
+    """UserError where two classes have one name: no label of a row would say which of them is meant."""
+    given = Counter(str(name) for name in names if name is not None)
+    name, times = given.most_common(1)[0] if given else ("", 0)
+    if times > 1:
+        places = ", ".join(str(place) for place, other in enumerate(names) if str(other) == name)
+        raise UserError(f"{where}: classes {places} have one name, {name!r}; give each a name of its own")
+
+
+def is_unnamed(names: Sequence[object]) -> bool:
+    """Whether classes are called as where nobody names them: 0, 1, … or LABEL_0, LABEL_1, … in order."""
+    return all(
+        not isinstance(name, bool) and (name is None or str(name) in (str(place), f"LABEL_{place}"))
+        for place, name in enumerate(names)
+    )
