@@ -23,3 +23,8 @@ class Stopped(UserError):
     """The user stopped the work, of which something is kept; the message says what goes on from it."""
 
     exit_code = 130  # what a shell says of a program that Ctrl-C has ended
+
+
+def first_line(error: Exception) -> str:
+    """What another library says went wrong, short enough for a one-line message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from ziggurat.data.sources import Cell, Rows
+from ziggurat.data.cells import Cell
+from ziggurat.data.sources import Rows
 from ziggurat.errors import UserError
 from ziggurat.types import Problem
 
 Names = tuple[int | str, ...]
+Scalar = int | str | float  # one label of a row
 VALUE = "value"  # the name of a regression's one output
 SEPARATOR = "|"  # between the labels of a row where a cell can hold but one string; alone it says that none applies
 _SHOWN = 20
@@ -40,7 +43,7 @@ def problem_of(rows: Rows, wanted: Problem | None = None) -> Problem:
     if all(number.is_integer() for number in numbers):
         raise UserError(
             f"{rows.source}: labels are whole numbers written as decimals ({numbers[0]}); for amounts say "
-            f"--problem {Problem.REGRESSION}, for classes write integers or strings"
+            f"--problem {Problem.REGRESSION}, for classes --problem {Problem.SINGLE_LABEL}"
         )
     return Problem.REGRESSION
 
@@ -53,10 +56,14 @@ def names_of(rows: Rows, problem: Problem) -> Names:
     if problem is Problem.REGRESSION:
         _numbers(rows, (VALUE,))
         return (VALUE,)
-    found = {name for label in _known(rows) for name in _NAMED[problem](rows, label)}
-    if len({type(name) for name in found}) > 1:
-        number, word = (min(str(x) for x in found if isinstance(x, kind)) for kind in (int, str))
-        raise UserError(f"{rows.source}: labels mix integers ({number}) and strings ({word!r}); use one kind")
+    found: set[Any] = {name for label in _known(rows) for name in _NAMED[problem](rows, label)}
+    words = {name for name in found if isinstance(name, str)}
+    if words and words != found:
+        number, word = (min(map(str, some)) for some in (found - words, words))
+        kind = "integers" if number.removeprefix("-").isdecimal() else "numbers"
+        raise UserError(f"{rows.source}: labels mix {kind} ({number}) and strings ({word!r}); use one kind")
+    if any(isinstance(name, float) for name in found):
+        found = {str(float(name)) for name in found}  # 4.0 beside 4.5
     if len(found) == 1 and problem is Problem.SINGLE_LABEL:
         raise UserError(f"{rows.source}: every label is {found.pop()!r}; a classifier needs at least two classes")
     return tuple(sorted(found))
@@ -103,24 +110,21 @@ def _place(rows: Rows, label: Cell) -> str:
     return rows.place((rows.labels or []).index(label))
 
 
-def _class(rows: Rows, label: Cell) -> tuple[int | str, ...]:
-    """A class by itself; UserError for an amount or a list."""
+def _class(rows: Rows, label: Cell) -> tuple[Scalar, ...]:
+    """A class by itself, truth and whole numbers as integers; UserError for a list."""
     if isinstance(label, tuple):
         raise UserError(f"{_place(rows, label)}: a list of labels, but one class is wanted; write one")
-    if isinstance(label, float):
-        raise UserError(
-            f"{_place(rows, label)}: label {label} is an amount among classes; use one kind (classes are integers or "
-            f"strings; for amounts say --problem {Problem.REGRESSION})"
-        )
+    if isinstance(label, bool | float):
+        return (int(label) if float(label).is_integer() else label,)
     return (label,)
 
 
-def _set(rows: Rows, label: Cell) -> tuple[int | str, ...]:
+def _set(rows: Rows, label: Cell) -> tuple[Scalar, ...]:
     """The labels that apply, each once; UserError for an amount, or a vector of zeros and ones."""
-    found: tuple[Any, ...] = label if isinstance(label, tuple) else (label,)
+    found: tuple[Any, ...] = label if isinstance(label, tuple) else _class(rows, label)
     if isinstance(label, str):
         found = tuple(name.strip() for name in label.split(SEPARATOR) if name.strip())
-    if any(isinstance(name, float) for name in found) or len(set(map(str, found))) < len(found):
+    if any(isinstance(name, bool | float) for name in found) or len(set(map(str, found))) < len(found):
         raise UserError(
             f"{_place(rows, label)}: {list(found)} is no list of labels; write the names of those that apply, each "
             "once, and no vector"
@@ -128,37 +132,59 @@ def _set(rows: Rows, label: Cell) -> tuple[int | str, ...]:
     return found
 
 
-def _index(names: Names) -> dict[str, int]:
-    return {str(name): place for place, name in enumerate(names)}
+class _Index:
+    """Where names stand; the same class may be written in several ways by different formats: 1, 1.0 and "1", or true,
+    "True" and 1.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._places = {str(name): place for place, name in enumerate(names)}
+
+    def place(self, rows: Rows, row: int, label: Scalar) -> int:
+        """The index of a label; UserError, with the row, for one that is unknown."""
+        for written in _ways_to_write(label):
+            if written in self._places:
+                return self._places[written]
+        shown = ", ".join(map(repr, self._names[:_SHOWN])) + (", …" if len(self._names) > _SHOWN else "")
+        alike = [name for name in self._names if plain(name) == plain(label)]
+        hint = f"; did you mean {alike[0]!r}?" if alike else f"; the known ones are {shown}"
+        raise UserError(f"{rows.place(row)}: unknown label {label!r}{hint}")
 
 
-def _unknown(rows: Rows, row: int, label: Any, names: Names) -> UserError:
-    known = ", ".join(map(repr, names[:_SHOWN])) + (", …" if len(names) > _SHOWN else "")
-    return UserError(f"{rows.place(row)}: unknown label {label!r}; the known ones are {known}")
+def plain(label: Scalar) -> str:
+    """A label without what people write now so, now so: case and white space."""
+    return " ".join(unicodedata.normalize("NFKC", str(label)).casefold().split())
+
+
+def _ways_to_write(label: Scalar) -> Sequence[str]:
+    if isinstance(label, bool):
+        return str(int(label)), str(label), str(label).lower(), str(label).upper()
+    if isinstance(label, int):
+        return str(label), f"{label}.0"
+    if isinstance(label, float) and label.is_integer():
+        return str(label), str(int(label))
+    return (str(label),)
 
 
 def _classes(rows: Rows, names: Names) -> np.ndarray:
-    index = _index(names)
+    index = _Index(names)
     indices = np.full(len(rows), -1, dtype=np.int64)
     for row, label in enumerate(rows.labels or ()):
         if label is not None:
-            (name,) = _class(rows, label)
-            if str(name) not in index:
-                raise _unknown(rows, row, name, names)
-            indices[row] = index[str(name)]
+            _class(rows, label)
+            indices[row] = index.place(rows, row, label)  # type: ignore[arg-type]  # a tuple has raised
     return indices
 
 
 def _sets(rows: Rows, names: Names) -> np.ndarray:
-    index = _index(names)
+    index = _Index(names)
     table = np.full((len(rows), len(names)), -1, dtype=np.int8)
     for row, label in enumerate(rows.labels or ()):
         if label is not None:
             table[row] = 0
             for name in _set(rows, label):
-                if str(name) not in index:
-                    raise _unknown(rows, row, name, names)
-                table[row, index[str(name)]] = 1
+                table[row, index.place(rows, row, name)] = 1
     return table
 
 
@@ -178,7 +204,7 @@ def _numbers(rows: Rows, names: Names) -> np.ndarray:
     return values
 
 
-_NAMED: Mapping[Problem, Callable[[Rows, Cell], Sequence[int | str]]] = MappingProxyType(
+_NAMED: Mapping[Problem, Callable[[Rows, Cell], Sequence[Scalar]]] = MappingProxyType(
     {Problem.SINGLE_LABEL: _class, Problem.MULTI_LABEL: _set}
 )
 _ARRAYS: Mapping[Problem, Callable[[Rows, Names], np.ndarray]] = MappingProxyType(
