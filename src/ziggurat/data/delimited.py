@@ -70,7 +70,7 @@ def header_cells(cells: Sequence[str]) -> list[str]:
 
 
 def _quoted(text: str, separator: str, place: str) -> list[Record]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(_lines(text), delimiter=separator, strict=True)
     records: list[Record] = []
     limit = csv.field_size_limit(2**31 - 1)  # the default refuses a cell of more than 131,072 characters
     start = 1
@@ -81,11 +81,16 @@ def _quoted(text: str, separator: str, place: str) -> list[Record]:
             start = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
-            f'{place}, line {start}: {error}; put a text with quotes in quotes and double each "'
+            f'{place}, line {start}: {error}; put a text with quotes or line ends in quotes and double each "'
         ) from error
     finally:
         csv.field_size_limit(limit)
     return records
+
+
+def _lines(text: str) -> io.StringIO:
+    """An iterable of lines for the csv module, which would take a carriage return alone for the end of one."""
+    return io.StringIO(text, newline="\n" if "\n" in text else "")
 
 
 def _swallowing(text: str, separator: str, records: Sequence[Record]) -> Record | None:
@@ -93,7 +98,7 @@ def _swallowing(text: str, separator: str, records: Sequence[Record]) -> Record 
     long = [record for record in records if record.end - record.start >= 2]
     if not long:
         return None
-    lines = list(io.StringIO(text, newline=""))  # as the csv module counts them
+    lines = list(_lines(text))
     width = len(records[0].cells)
     alike = [line.count(separator) == width - 1 or not line.strip() for line in lines]
     whole = all(alike)
