@@ -133,3 +133,25 @@ def test_a_split_of_a_folder_is_trained_on_and_measured(ziggurat, rows_file, tin
     assert code == 0 and json.loads(said)["n"] == 60
     code, _, err = ziggurat("predict", out, "--data", f"{tmp_path / 'set'}@test", "--out", tmp_path / "set/test.jsonl")
     assert code == 2 and "is what is read" in err
+
+
+def test_columns_of_labels_are_trained_on_and_measured(ziggurat, rows_file, tiny_checkpoint, tmp_path):
+    path, out = tmp_path / "rows.csv", tmp_path / "model"
+    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    lines = [f"{row['text']},{int(row['label'] == 'river')},{int(row['label'] != 'stone')}" for row in rows]
+    path.write_text("\n".join(["body,wet,no stone", *lines]))
+    columns = ["--text-column", "body", "--label-column", "wet,no stone"]
+    code, _, err = ziggurat(
+        "train", "--train", path, *columns, "--recipe", "static", "--model", tiny_checkpoint, "--out", out
+    )
+    assert code == 0, err
+    code, said, err = ziggurat("eval", out, "--data", path, *columns, "--json")
+    assert code == 0 and json.loads(said)["f1_micro"] > 0.8, err
+    _, said, _ = ziggurat("predict", out, "--data", path, "--text-column", "body", "--json")
+    assert set(json.loads(said)["answers"][0]["probabilities"]) == {"wet", "no stone"}
+    code, _, err = ziggurat("eval", out, "--data", path, "--text-column", "body", "--label-column", "no stone")
+    assert code == 2
+    pd = tmp_path / "more.csv"
+    pd.write_text(path.read_text().replace("wet", "dry"))
+    code, _, err = ziggurat("eval", out, "--data", pd, "--text-column", "body", "--label-column", "dry,no stone")
+    assert code == 2 and "no column for label 'wet'" in err

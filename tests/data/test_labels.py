@@ -101,6 +101,7 @@ def test_keys_tell_labels_apart():
         (["a", ("a", "b")], Problem.SINGLE_LABEL, "row 2: a list of labels"),
         ([("a",), 3.8], Problem.MULTI_LABEL, "row 2: .*is no list of labels"),
         ([("a",), (True, False)], Problem.MULTI_LABEL, r"row 2: \[True, False\] is no list of labels"),
+        ([(0, 1), (1, 0)], None, r"row 1: \[0, 1\] is no list of labels; write the names .* and no vector"),
         ([("a",), (0, 1, 0)], Problem.MULTI_LABEL, r"row 2: \[0, 1, 0\] is no list of labels; write the names"),
         ([("a", "b"), ("a", "a")], Problem.MULTI_LABEL, "each once"),
         ([(1,), ("a",)], Problem.MULTI_LABEL, "mix"),

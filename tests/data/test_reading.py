@@ -179,6 +179,12 @@ def test_numbers_for_columns_that_have_names_are_refused(write, content):
     assert "looks like a header" in refusal(write("a.csv", content), "1", None, "0")
 
 
+def test_a_table_called_txt_is_no_list_of_texts(write):
+    source = write("a.txt", TABLE.replace(",", "\t").encode("utf-16"))  # as a spreadsheet saves "Unicode text"
+    assert "call it a.tsv" in refusal(source, label=None)
+    assert found(write("a.tab", TABLE.replace(",", "\t").encode("utf-16"))) == FOUND
+
+
 # --- JSON, Parquet, Arrow -------------------------------------------------------------------------------------------
 
 

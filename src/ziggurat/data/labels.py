@@ -56,6 +56,7 @@ def names_of(rows: Rows, problem: Problem) -> Names:
     if problem is Problem.REGRESSION:
         _numbers(rows, (VALUE,))
         return (VALUE,)
+    _refuse_vectors(rows)
     found: set[Any] = {name for label in _known(rows) for name in _NAMED[problem](rows, label)}
     words = {name for name in found if isinstance(name, str)}
     if words and words != found:
@@ -67,6 +68,17 @@ def names_of(rows: Rows, problem: Problem) -> Names:
     if len(found) == 1 and problem is Problem.SINGLE_LABEL:
         raise UserError(f"{rows.source}: every label is {found.pop()!r}; a classifier needs at least two classes")
     return tuple(sorted(found))
+
+
+def _refuse_vectors(rows: Rows) -> None:
+    """UserError for lists of zeros and ones that are all as long as each other."""
+    lists = [label for label in _known(rows) if isinstance(label, tuple)]
+    n = len(lists[0]) if lists else 0
+    if n > 1 and all(len(one) == n and all(str(each) in ("0", "1", "0.0", "1.0") for each in one) for one in lists):
+        raise UserError(
+            f"{_place(rows, lists[0])}: {list(lists[0])} is no list of labels; write the names of those that apply "
+            "and no vector, or a column of 0 and 1 for each: --label-column A,B"
+        )
 
 
 def label_array(rows: Rows, names: Names, problem: Problem) -> np.ndarray | None:
@@ -178,6 +190,9 @@ def _classes(rows: Rows, names: Names) -> np.ndarray:
 
 
 def _sets(rows: Rows, names: Names) -> np.ndarray:
+    lacking = [name for name in names if str(name) not in rows.label_names] if rows.label_names else []
+    if lacking:  # of label columns, whose rows say nothing about any other label
+        raise UserError(f"{rows.source}: no column for label {lacking[0]!r}; name all {len(names)} with --label-column")
     index = _Index(names)
     table = np.full((len(rows), len(names)), -1, dtype=np.int8)
     for row, label in enumerate(rows.labels or ()):

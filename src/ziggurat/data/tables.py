@@ -179,7 +179,7 @@ def without_header(table: Table, label: str | None) -> Table:
     if _is_header(first, columns, cells.get(label or "", ())):
         raise UserError(
             f"{table.name}, line {table.first.start}: looks like a header; name columns by it, not by numbers: "
-            f"{', '.join(map(repr, table.cells))}"
+            f"{', '.join(map(repr, table.cells))} (if it is a row, put a line with names above it)"
         )
     broken = {row + 1: problem for row, problem in table.broken.items()}
     numbers = [table.first.start, *table.numbers]
@@ -234,6 +234,8 @@ def _read_txt(path: Path, content: bytes, encoding: str | None) -> Table:
     text, note = decoded(content, str(path), encoding, guess=True)
     lines = lines_of(text)
     lines = lines if lines[-1] else lines[:-1]
+    if len(lines) > 1 and lines[0].count("\t") > 0 and len({line.count("\t") for line in lines}) == 1:
+        raise UserError(f"{path}: has tabs as a table has, and .txt is one text on each line; call it {path.stem}.tsv")
     return Table(str(path), "line", range(1, len(lines) + 1), {TEXT: lines}, notes=_notes(note))
 
 
@@ -257,6 +259,7 @@ READERS: Mapping[str, Callable[[Path, bytes, str | None], Table]] = MappingProxy
         ".json": _read_json,
         ".csv": _read_csv,
         ".tsv": _read_tsv,
+        ".tab": _read_tsv,
         ".txt": _read_txt,
         ".parquet": _read_arrow,
         ".arrow": _read_arrow,
