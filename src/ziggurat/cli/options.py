@@ -28,7 +28,9 @@ Made = TypeVar("Made")
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder made by `ziggurat train` or `adapt`.")]
 PerhapsData = Annotated[
     str | None,
-    typer.Option(help="JSONL, CSV, TSV or Parquet file, a folder of them, stdlib-docs, or hf:NAME@SPLIT; or --task."),
+    typer.Option(
+        help="JSONL, CSV, TSV or Parquet file, FOLDER or FOLDER@SPLIT, stdlib-docs, or hf:NAME@SPLIT; or --task."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write; must be empty or absent.")]
 Point = Annotated[str, typer.Option("--operating-point", help="exact, balanced, fast or full.")]

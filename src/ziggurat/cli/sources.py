@@ -32,7 +32,9 @@ DataDir = Annotated[
 ]
 Train = Annotated[
     str | None,
-    typer.Option("--train", help="Rows to train on: file, folder, stdlib-docs, or hf:NAME@SPLIT; or --task."),
+    typer.Option(
+        "--train", help="Rows to train on: file, FOLDER or FOLDER@SPLIT, stdlib-docs, or hf:NAME@SPLIT; or --task."
+    ),
 ]
 
 
