@@ -266,6 +266,12 @@ def test_a_folder_of_one_split_needs_no_name(write, tmp_path):
     assert len(found(tmp_path / "at@home")[0]) == 1
 
 
+def test_one_name_in_two_formats_is_refused(write, tmp_path):
+    write("set/rows.csv", TABLE)
+    write("set/rows.jsonl", OBJECTS)
+    assert "rows.jsonl: beside rows.csv" in refusal(tmp_path / "set")
+
+
 def test_folders_of_texts_are_labels(write, tmp_path, caplog):
     for label, texts in (
         ("neg", ["bad\n", "no café at all".encode("latin-1")]),

@@ -134,11 +134,25 @@ def _chosen(found: Found, folder: Path, split: str | None) -> Sequence[Path]:
         if wanted not in names:
             there = f"it has {', '.join(names)}" if names else "its files name none"
             raise UserError(f"{folder}@{split}: no split {split!r}; {there}")
+        _refuse_twice(found[wanted])
         return found[wanted]
     if len(found) == 1 or set(found) == {None, "train"}:
-        return [place for places in found.values() for place in places]
+        places = [place for places in found.values() for place in places]
+        _refuse_twice(places)
+        return places
     counts = [f"{name or 'other files'} ({', '.join(place.name for place in found[name][:2])})" for name in found]
     raise UserError(f"{folder}: holds several splits: {'; '.join(counts)}; name one, as in {folder}@{names[0]}")
+
+
+def _refuse_twice(places: Sequence[Path]) -> None:
+    """UserError for one name in two formats, which most likely are the same rows."""
+    names: dict[Path, Path] = {}
+    for place in places:
+        other = names.setdefault(place.with_name(place.name.partition(".")[0]), place)
+        if other != place:
+            raise UserError(
+                f"{place}: beside {other.name}, the same rows twice? Name one of the two files, not the folder"
+            )
 
 
 def _texts_of(folder: Path, encoding: str | None, labelled: bool) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ _NEARLY_ALL = 0.99  # of the rows with one label: a model that always says so is
 _OWN = 0.5  # classes for each row: more, and the column numbers rows rather than naming them
 _LEAST = 20  # rows that say anything about that
 _SHOWN = 5  # classes by name
+_LONGEST = 60  # characters of a name
 
 
 def slips(rows: Rows, roles: Mapping[Role, Dataset]) -> list[str]:
@@ -63,8 +65,13 @@ def _it(places: np.ndarray) -> str:
 
 
 def _named(names: Sequence[int | str], places: np.ndarray, counts: np.ndarray | None = None) -> str:
-    shown = [repr(names[i]) + ("" if counts is None else f" ({counts[i]})") for i in places[:_SHOWN]]
+    shown = [_quoted(names[i]) + ("" if counts is None else f" ({counts[i]})") for i in places[:_SHOWN]]
     return ", ".join(shown) + (f" and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else "")
+
+
+def _quoted(name: Any) -> str:
+    said = repr(name)
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
 
 
 def _alike(names: Sequence[int | str]) -> Iterator[str]:
@@ -75,14 +82,14 @@ def _alike(names: Sequence[int | str]) -> Iterator[str]:
     several = [found for found in by_plain.values() if len(found) > 1]
     if several:
         more = f" (and {len(several) - 1:,} more such groups)" if len(several) > 1 else ""
-        alike = ", ".join(map(repr, several[0]))
+        alike = ", ".join(map(_quoted, several[0][:_SHOWN]))
         yield f"labels {alike} differ in case or white space alone, and are classes apart{more}"
 
 
 def _dominant(names: Sequence[int | str], counts: np.ndarray) -> Iterator[str]:
     share = counts.max() / max(counts.sum(), 1)
     if share >= _NEARLY_ALL:
-        label = repr(names[int(counts.argmax())])
+        label = _quoted(names[int(counts.argmax())])
         yield f"{100 * share:.4g} % of the rows have label {label}; a model that always says so is as accurate"
 
 
@@ -96,6 +103,6 @@ def _contradictions(rows: Rows, train: Dataset) -> Iterator[str]:
     if len(apart):
         n = len(np.unique(hashes[apart]))
         labels, pair = rows.labels or [], sorted(order[[apart[0], apart[0] + 1]].tolist())
-        one, other = (f"{rows.place(row)} ({labels[row]!r})" for row in pair)
+        one, other = (f"{rows.place(row)} ({_quoted(labels[row])})" for row in pair)
         texts = "a text has" if n == 1 else f"{n:,} texts have"
         yield f"{texts} different labels in different rows, as in {one} and {other}"
