@@ -31,3 +31,8 @@ def install(extra: str) -> str:
     From its own folder: a package index may have no project of this name, or somebody else's.
     """
     return f"pip install '.[{extra}]' in Ziggurat's folder"
+
+
+def first_line(error: BaseException) -> str:
+    """What another library says went wrong, short enough for a one-line message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

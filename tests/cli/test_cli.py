@@ -105,14 +105,12 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
         (["bench", "MODEL", "--profile", "--points", "quick"], "balanced"),
         (["predict", "MODEL"], "--data"),
         (["predict", "MODEL", "bat", "--data", "ROWS"], "one of them"),
-        (["predict", "MODEL", "bat", "  "], "number 1"),
         (["predict", "MODEL", "bat", "--text-pair", "kin"], "leave out the second one"),
         (["predict", "PAIRS", "bat"], "--text-pair"),
         (["predict", "PAIRS", "bat", "kin"], "--text-pair"),
         (["predict", "PAIRS", "bat", "rat", "--text-pair", "kin"], "one text, not 2; put several pairs into a file"),
         (["predict", "PAIRS", "--data", "ROWS", "--text-pair", "kin"], "with --data name"),
         (["predict", "PAIRS", "--text-pair", "kin"], "either texts or --data"),
-        (["explain", "MODEL", "  "], "empty"),
         (["explain", "MODEL", "bat", "kin"], "single texts"),
         (["explain", "MODEL", "bat", "--operating-point", "quick"], "it has: full, "),
         (["explain", "MODEL", "bat", "--threshold", "0.5", "--score", "luck"], "entropy"),
@@ -333,7 +331,6 @@ def test_a_dash_reads_a_text_from_each_line_that_is_piped_in(ziggurat, model_fol
     ("content", "named"),
     [
         (b"", "stdin: no lines"),
-        (b"bat\n \nkin\n", "stdin, line 2: is blank"),
         (b"bat\n\xff\n", "stdin, line 2: is not UTF-8"),
     ],
 )

@@ -36,11 +36,11 @@ def test_an_empty_label_column_counts_as_absent(write):
     fails(source, "line 2", labels_required=True)
 
 
-def test_booleans_become_integers_and_floats_stay(write):
+def test_booleans_and_floats_stay(write):
     source = write("a.jsonl", [{"text": "a", "label": True}, {"text": "b", "label": 2.5}])
     labels = read_rows(source).labels
-    assert labels == [1, 2.5]
-    assert [type(label) for label in labels] == [int, float]
+    assert labels == [True, 2.5]
+    assert [type(label) for label in labels] == [bool, float]
 
 
 def test_csv_labels_are_integers_only_if_all_are(write):
@@ -83,7 +83,8 @@ def test_a_row_of_a_folder_knows_its_file_and_line(write, tmp_path):
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', ["line 2", "UTF-8"]),
         ("a.jsonl", "\n\n", ["no rows"]),
         ("a.json", '[{"text": "a"}, {"text": ""}]', ["row 2", "blank"]),
-        ("a.json", '{"text": "a"}', ["list"]),
+        ("a.json", '"text"', ["list"]),
+        ("a.json", '{"text": ["a", "b"], "label": ["c"]}', ["list"]),
         ("a.csv", "sentence,class\na,b\n", ["'text'", "'sentence', 'class'"]),
         ("a.csv", "text,label\n", ["no rows"]),
         ("a.csv", "", ["no rows"]),

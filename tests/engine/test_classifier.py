@@ -197,10 +197,13 @@ def test_a_fixed_depth_is_that_rungs_answer(classifier, texts):
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "\n\t"])
-def test_an_empty_text_is_named_by_its_index(classifier, pair_classifier, empty):
-    assert "number 2 is empty" in refusal(classifier.predict, ["bat", "kin", empty, ""])
-    assert "number 1 is empty" in refusal(pair_classifier.predict, [("bat", "kin"), (empty, "bat")])
-    assert len(pair_classifier.predict([("bat", "kin"), ("bat", empty)])) == 2  # as rows of a file may have it
+def test_a_blank_text_is_answered_from_its_special_tokens_alone(classifier, pair_classifier, empty):
+    alone, among = classifier.predict([empty])[0], classifier.predict(["bat", empty, "kin bat"])[1]
+    assert alone.trace.read == 2 and (alone.label, alone.probabilities.tolist()) == (
+        among.label,
+        among.probabilities.tolist(),
+    )
+    assert len(pair_classifier.predict([("bat", "kin"), ("bat", empty), (empty, "bat")])) == 3
 
 
 def test_one_string_is_not_a_list_of_texts(classifier):

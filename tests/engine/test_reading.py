@@ -102,12 +102,12 @@ def test_the_tokenizers_threads_are_limited_unless_the_user_has(monkeypatch):
     assert os.environ["RAYON_NUM_THREADS"] == "3"
 
 
-def test_nothing_is_computed_where_a_text_is_empty(folder, texts, monkeypatch):
+def test_nothing_is_computed_where_a_text_is_none(folder, texts, monkeypatch):
     monkeypatch.setattr(tokenize, "CHUNK", 4)
     classifier = AdaptiveClassifier.from_pretrained(folder, "cpu", engine="native")
     busy = watch(classifier, monkeypatch)
-    with pytest.raises(UserError, match=f"number {len(texts)} is empty"):
-        classifier.predict([*texts, " "], "full")
+    with pytest.raises(UserError, match=f"number {len(texts)} is not what the model reads"):
+        classifier.predict([*texts, None], "full")
     assert busy.calls == []
 
 

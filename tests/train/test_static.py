@@ -54,6 +54,17 @@ def test_it_learns_what_can_be_learned(data):
     assert tier.weights.shape == (2**12, CLASSES) and np.array_equal(tier.kinds, KINDS)
 
 
+def test_it_learns_labels_that_may_all_apply(data):
+    (texts, classes), (select, select_classes) = data
+    sets, select_sets = (np.array([[1, 0], [1, 1], [0, 0]])[some] for some in (classes, select_classes))
+    tier = train_static(texts, sets.astype(np.float64), select, select_sets, KINDS, SMALL)
+    held_out, labels = rows(200, 2)
+    right = (said(tier, held_out) > 0) == (np.array([[1, 0], [1, 1], [0, 0]])[labels] == 1)
+    assert right.mean() > 0.9
+    with pytest.raises(ValueError, match="0 and 1, for every label"):
+        train_static(texts, sets * 2.0, select, select_sets, KINDS, SMALL)
+
+
 def test_it_learns_the_same_twice(data):
     first, second = (trained(data, one_hot(data[0][1], CLASSES)) for _ in range(2))
     for field in dataclasses.fields(StaticTier):

@@ -22,8 +22,6 @@ from ziggurat.cli.options import (
     ExitOptions,
     Json,
     Model,
-    PairColumn,
-    TextColumn,
     assembled,
     columns_of,
     device_options,
@@ -32,6 +30,7 @@ from ziggurat.cli.options import (
     model_options,
     shown,
     ticker,
+    unlabelled_columns_of,
     whole_numbers,
     words,
 )
@@ -122,7 +121,7 @@ def evaluate(
 
 
 @app.command()
-@assembled(source=perhaps_measured_source, exits=exit_options, options=model_options)
+@assembled(source=perhaps_measured_source, exits=exit_options, columns=unlabelled_columns_of, options=model_options)
 def predict(
     model: Model,
     source: str | None,
@@ -140,15 +139,13 @@ def predict(
     ] = None,
     *,
     exits: ExitOptions,
-    text_column: TextColumn = "text",
-    pair_column: PairColumn = None,
+    columns: Columns,
     options: ModelOptions,
     as_json: Json = False,
 ) -> None:
     """Classify texts, and say what each answer cost. With --json: one object with all answers."""
     from ziggurat.jobs.prediction import predict as job
 
-    columns = columns_of(text_column, pair_column)
     with shown(as_json, prediction_text) as show:
         given = given_texts(texts or [], text_pair, source)
         answers = job(model, given, source, *exits, columns, options, out, interactive(), watch)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, get_type_
 
 import typer
 
+from ziggurat.cli.notes import warnings_shown
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained
 from ziggurat.legible import json_text, legible, legible_values
@@ -27,7 +28,9 @@ Made = TypeVar("Made")
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder made by `ziggurat train` or `adapt`.")]
 PerhapsData = Annotated[
     str | None,
-    typer.Option(help="JSONL, CSV, TSV or Parquet file, a folder of them, stdlib-docs, or hf:NAME@SPLIT; or --task."),
+    typer.Option(
+        help="JSONL, CSV, TSV or Parquet file, FOLDER or FOLDER@SPLIT, stdlib-docs, or hf:NAME@SPLIT; or --task."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write; must be empty or absent.")]
 Point = Annotated[str, typer.Option("--operating-point", help="exact, balanced, fast or full.")]
@@ -40,11 +43,27 @@ Score = Annotated[
         "labels label-entropy; of a number change (since the rung before) or learned; of questions span-entropy."
     ),
 ]
-TextColumn = Annotated[str, typer.Option(help="Column with the text.")]
+TextColumn = Annotated[
+    str,
+    typer.Option(
+        help="Column with the text: its name, a.b for b in the objects of a, or its number from 0 in CSV and TSV "
+        "without a header."
+    ),
+]
 PairColumn = Annotated[
     str | None, typer.Option(help="Column with the second text (default: text_pair if there is one).")
 ]
-LabelColumn = Annotated[str, typer.Option(help="Column with the label.")]
+LabelColumn = Annotated[
+    str, typer.Option(help="Column with the label, likewise; a,b for columns of 0 and 1 of labels that may all apply.")
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="Encoding of text files, such as cp1252 or gb18030 (default: by their mark, else UTF-8)."),
+]
+OnError = Annotated[
+    str,
+    typer.Option(help="Rows that cannot be read (no text, broken JSON, no label): fail before the work, or skip them."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or, in the compiled engine, int8.")]
 Engine = Annotated[str, typer.Option(help="native (compiled, CPUs), torch, or auto: native where it can.")]
@@ -59,10 +78,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 def shown(as_json: bool, text: Callable[[dict[str, Any]], str]) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Collects a job's result and prints it when all is done; whatever libraries print meanwhile goes to stderr."""
     results: list[dict[str, Any]] = []
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), warnings_shown() as warnings:
         yield results.append
     for result in results:
         if result:  # the silent processes of `accelerate launch` have none
+            result = result | {"warnings": warnings} if warnings and as_json else result
             said = _json_line(result) if as_json else text(legible_values(result))
             with refusals_explained(Path("standard output")):
                 typer.echo(said)
@@ -111,12 +131,40 @@ def exit_options(operating_point: Point = "balanced", threshold: Threshold = Non
 
 
 def columns_of(
-    text_column: TextColumn = "text", pair_column: PairColumn = None, label_column: LabelColumn = "label"
+    text_column: TextColumn = "text",
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = "label",
+    encoding: Encoding = None,
+    on_error: OnError = "fail",
 ) -> Columns:
-    """What three options say of a source's columns."""
+    """What five options say of how a source is read."""
+    return _columns(text_column, pair_column, label_column, encoding, on_error, ("fail", "skip"))
+
+
+def unlabelled_columns_of(
+    text_column: TextColumn = "text",
+    pair_column: PairColumn = None,
+    encoding: Encoding = None,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="Rows that cannot be read (no text, broken JSON): fail before the work, skip them, or null: a null in "
+            "their place. A blank text is answered like any other unless they are skipped or null."
+        ),
+    ] = "fail",
+) -> Columns:
+    """The same where rows are answered and no labels read."""
+    return _columns(text_column, pair_column, None, encoding, on_error, ("fail", "skip", "null"))
+
+
+def _columns(
+    text: str, pair: str | None, label: str | None, encoding: str | None, on_error: str, known: Collection[str]
+) -> Columns:
     from ziggurat.data.sources import Columns
 
-    return Columns(text_column, pair_column, label_column)
+    if on_error not in known:
+        raise UserError(f"--on-error {on_error!r}: is not known here; choose one of {', '.join(known)}")
+    return Columns(text, pair, label, encoding, on_error)
 
 
 def model_options(

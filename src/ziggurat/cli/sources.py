@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +32,9 @@ DataDir = Annotated[
 ]
 Train = Annotated[
     str | None,
-    typer.Option("--train", help="Rows to train on: file, folder, stdlib-docs, or hf:NAME@SPLIT; or --task."),
+    typer.Option(
+        "--train", help="Rows to train on: file, FOLDER or FOLDER@SPLIT, stdlib-docs, or hf:NAME@SPLIT; or --task."
+    ),
 ]
 
 
@@ -61,6 +66,8 @@ def given_texts(texts: list[str], text_pair: str | None, data: str | None) -> li
         raise UserError("give either texts or --data (or --task), and one of them")
     if STDIN in texts and (len(texts) > 1 or text_pair is not None):
         raise UserError(f"{STDIN} stands for texts from standard input, and goes with no other one")
+    if texts != [STDIN]:
+        _refuse_files([*texts, *([] if text_pair is None else [text_pair])])
     if text_pair is None:
         return [*_piped()] if texts == [STDIN] else [*texts] or None
     if data is not None:
@@ -73,6 +80,7 @@ def given_texts(texts: list[str], text_pair: str | None, data: str | None) -> li
 def one_text(text: str) -> str:
     """The text itself, or the one line of standard input that "-" stands for; UserError for several."""
     if text != STDIN:
+        _refuse_files([text])
         return text
     lines = _piped()
     if len(lines) > 1:
@@ -80,16 +88,32 @@ def one_text(text: str) -> str:
     return lines[0]
 
 
+def _refuse_files(texts: Iterable[str]) -> None:
+    """UserError for the name of a file of rows, which as a text would be classified itself; of one that is not there a
+    warning.
+    """
+    from ziggurat.data.decoding import format_of
+    from ziggurat.data.tables import READERS
+
+    for text in texts:
+        if os.path.isfile(text) or (os.sep in text and os.path.isdir(text)):  # of Path both raise for long names
+            raise UserError(
+                f"{text}: is a file, and would be classified by its name; for its rows write --data {text}, for the "
+                f"name itself pipe it in: echo {text} | ziggurat predict MODEL {STDIN}"
+            )
+        if text == text.strip() and " " not in text and format_of(Path(text)) in READERS:
+            message = "%s: there is no such file, so its name is read as a text; for the rows of a file write --data"
+            logging.getLogger(__name__).warning(message, text)
+
+
 def _piped() -> list[str]:
-    """Lines of standard input, each a text; UserError where there is none, or one is blank or no UTF-8."""
+    """Lines of standard input, each a text; UserError where there is none, or one is no UTF-8."""
     lines = []
     for number, line in enumerate(sys.stdin.buffer, start=1):
         try:
             lines.append(line.decode("utf-8").rstrip("\r\n"))
         except UnicodeDecodeError:
             raise UserError(f"stdin, line {number}: is not UTF-8; convert it") from None
-        if not lines[-1].strip():
-            raise UserError(f"stdin, line {number}: is blank; remove it")
     if not lines:
         raise UserError("stdin: no lines; pipe one text per line into it")
     return lines

@@ -148,6 +148,9 @@ def prediction_text(result: dict[str, Any]) -> str:
         if "answer" in answer:
             lines.append(answer_text(answer))
             continue
+        if "error" in answer:
+            lines.append(f"null\t{answer['error']}")
+            continue
         text = answer["text"] if isinstance(answer["text"], str) else " | ".join(answer["text"])
         cut = ", cut" if answer["truncated"] else ""
         head = f"{_answer_text(answer)}\t{answer['layers']} layers, {answer['tokens']} tokens{cut}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,9 +12,9 @@ from ziggurat.errors import UserError
 class Called:
     """Finds the class that a row's label means.
 
-    1 and "1" are the same label: names that went through JSON keys or a CSV file come back as strings. Upper and lower
-    case do not count where no two names differ by them alone. Where nobody named the classes, LABEL_1 is 1. A number
-    is never taken for the place of a class that has a name: rows may count classes in another order.
+    Formats write one label in several ways: 1, 1.0 and "1", or true, "True" and 1. Case and white space do not count
+    where no two names differ by them alone. Where nobody named the classes, LABEL_1 is 1. A number is never taken for
+    the place of a class that has a name: rows may count classes in another order.
     """
 
     def __init__(self, names: Sequence[int | str]) -> None:
@@ -23,12 +24,30 @@ class Called:
         if is_unnamed(names):
             self._exact |= {f"LABEL_{place}": place for place in range(len(names))}
             self._exact |= {str(place): place for place in range(len(names))}
-        folded = Counter(name.casefold() for name in self._exact)
-        self._folded = {name.casefold(): place for name, place in self._exact.items() if folded[name.casefold()] == 1}
+        times = Counter(map(plain, self._exact))
+        self._plain = {plain(name): place for name, place in self._exact.items() if times[plain(name)] == 1}
 
     def find(self, label: object) -> int | None:
         """The place of a label's class, None = no class is called that."""
-        return self._exact.get(str(label), self._folded.get(str(label).casefold()))
+        for written in _spellings(label):
+            if written in self._exact:
+                return self._exact[written]
+        return self._plain.get(plain(label))
+
+
+def plain(label: object) -> str:
+    """A label without the differences that are most often slips: case, white space, forms of one character."""
+    return " ".join(unicodedata.normalize("NFKC", str(label)).casefold().split())
+
+
+def _spellings(label: object) -> tuple[str, ...]:
+    if isinstance(label, bool):
+        return str(int(label)), str(label), str(label).lower(), str(label).upper()
+    if isinstance(label, int):
+        return str(label), f"{label}.0"
+    if isinstance(label, float) and label.is_integer():
+        return str(label), str(int(label))
+    return (str(label),)
 
 
 def refuse_repeated(names: Sequence[object], where: str) -> None:

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.called import Called
-from ziggurat.data.sources import Cell, Rows
+from ziggurat.data.cells import Cell
+from ziggurat.data.sources import Rows
 from ziggurat.errors import UserError
 from ziggurat.types import Problem
 
 Names = tuple[int | str, ...]
+Scalar = int | str | float  # one label of a row
 VALUE = "value"  # the name of a regression's one output
 SEPARATOR = "|"  # between the labels of a row where a cell can hold but one string; alone it says that none applies
 _SHOWN = 20
@@ -41,7 +43,7 @@ def problem_of(rows: Rows, wanted: Problem | None = None) -> Problem:
     if all(number.is_integer() for number in numbers):
         raise UserError(
             f"{rows.source}: labels are whole numbers written as decimals ({numbers[0]}); for amounts say "
-            f"--problem {Problem.REGRESSION}, for classes write integers or strings"
+            f"--problem {Problem.REGRESSION}, for classes --problem {Problem.SINGLE_LABEL}"
         )
     return Problem.REGRESSION
 
@@ -54,13 +56,29 @@ def names_of(rows: Rows, problem: Problem) -> Names:
     if problem is Problem.REGRESSION:
         _numbers(rows, (VALUE,))
         return (VALUE,)
-    found = {name for label in _known(rows) for name in _NAMED[problem](rows, label)}
-    if len({type(name) for name in found}) > 1:
-        number, word = (min(str(x) for x in found if isinstance(x, kind)) for kind in (int, str))
-        raise UserError(f"{rows.source}: labels mix integers ({number}) and strings ({word!r}); use one kind")
+    _refuse_vectors(rows)
+    found: set[Any] = {name for label in _known(rows) for name in _NAMED[problem](rows, label)}
+    words = {name for name in found if isinstance(name, str)}
+    if words and words != found:
+        number, word = (min(map(str, some)) for some in (found - words, words))
+        kind = "integers" if number.removeprefix("-").isdecimal() else "numbers"
+        raise UserError(f"{rows.source}: labels mix {kind} ({number}) and strings ({word!r}); use one kind")
+    if any(isinstance(name, float) for name in found):
+        found = {str(float(name)) for name in found}  # 4.0 beside 4.5
     if len(found) == 1 and problem is Problem.SINGLE_LABEL:
         raise UserError(f"{rows.source}: every label is {found.pop()!r}; a classifier needs at least two classes")
     return tuple(sorted(found))
+
+
+def _refuse_vectors(rows: Rows) -> None:
+    """UserError for lists of zeros and ones that are all as long as each other."""
+    lists = [label for label in _known(rows) if isinstance(label, tuple)]
+    n = len(lists[0]) if lists else 0
+    if n > 1 and all(len(one) == n and all(str(each) in ("0", "1", "0.0", "1.0") for each in one) for one in lists):
+        raise UserError(
+            f"{_place(rows, lists[0])}: {list(lists[0])} is no list of labels; write the names of those that apply "
+            "and no vector, or a column of 0 and 1 for each: --label-column A,B"
+        )
 
 
 def label_array(rows: Rows, names: Names, problem: Problem) -> np.ndarray | None:
@@ -103,27 +121,24 @@ def _place(rows: Rows, label: Cell) -> str:
     return rows.place((rows.labels or []).index(label))
 
 
-def _class(rows: Rows, label: Cell) -> tuple[int | str, ...]:
-    """A class by itself; UserError for an amount or a list."""
+def _class(rows: Rows, label: Cell) -> tuple[Scalar, ...]:
+    """A class by itself, truth and whole numbers as integers; UserError for a list."""
     if isinstance(label, tuple):
         raise UserError(
             f"{_place(rows, label)}: a list of labels, but one class is wanted; write one, or say "
             f"--problem {Problem.MULTI_LABEL} where any of them may apply"
         )
-    if isinstance(label, float):
-        raise UserError(
-            f"{_place(rows, label)}: label {label} is an amount among classes; use one kind (classes are integers or "
-            f"strings; for amounts say --problem {Problem.REGRESSION})"
-        )
+    if isinstance(label, bool | float):
+        return (int(label) if float(label).is_integer() else label,)
     return (label,)
 
 
-def _set(rows: Rows, label: Cell) -> tuple[int | str, ...]:
+def _set(rows: Rows, label: Cell) -> tuple[Scalar, ...]:
     """The labels that apply, each once; UserError for an amount, or a vector of zeros and ones."""
-    found: tuple[Any, ...] = label if isinstance(label, tuple) else (label,)
+    found: tuple[Any, ...] = label if isinstance(label, tuple) else _class(rows, label)
     if isinstance(label, str):
         found = tuple(name.strip() for name in label.split(SEPARATOR) if name.strip())
-    if any(isinstance(name, float) for name in found) or len(set(map(str, found))) < len(found):
+    if any(isinstance(name, bool | float) for name in found) or len(set(map(str, found))) < len(found):
         raise UserError(
             f"{_place(rows, label)}: {list(found)} is no list of labels; write the names of those that apply, each "
             "once, and no vector"
@@ -153,6 +168,9 @@ def _classes(rows: Rows, names: Names) -> np.ndarray:
 
 def _sets(rows: Rows, names: Names) -> np.ndarray:
     called = Called(names)
+    lacking = [name for name in names if str(name) not in rows.label_names] if rows.label_names else []
+    if lacking:  # of label columns, whose rows say nothing about any other label
+        raise UserError(f"{rows.source}: no column for label {lacking[0]!r}; name all {len(names)} with --label-column")
     table = np.full((len(rows), len(names)), -1, dtype=np.int8)
     for row, label in enumerate(rows.labels or ()):
         if label is not None:
@@ -181,7 +199,7 @@ def _numbers(rows: Rows, names: Names) -> np.ndarray:
     return values
 
 
-_NAMED: Mapping[Problem, Callable[[Rows, Cell], Sequence[int | str]]] = MappingProxyType(
+_NAMED: Mapping[Problem, Callable[[Rows, Cell], Sequence[Scalar]]] = MappingProxyType(
     {Problem.SINGLE_LABEL: _class, Problem.MULTI_LABEL: _set}
 )
 _ARRAYS: Mapping[Problem, Callable[[Rows, Names], np.ndarray]] = MappingProxyType(

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ziggurat.data.catalogue import Release, Shape
+from ziggurat.data.decoding import lines_of
 from ziggurat.data.named import TRAIN, Named
 from ziggurat.data.sources import hub_dataset
-from ziggurat.data.tables import READERS, Table, first_line, read_delimited, read_table, read_text
-from ziggurat.errors import UserError, install
+from ziggurat.data.tables import READERS, Table, read_headless, read_table, read_text
+from ziggurat.errors import UserError, first_line, install
 
 _PLAIN = Shape(("text",), "text_pair")  # our own columns: a folder of train.jsonl, test.jsonl, …
 _MSR = "msr_paraphrase_{}.txt"  # MRPC as Microsoft gives it away
@@ -88,7 +89,7 @@ def _official(root: Path, named: Named) -> tuple[Table, Shape] | None:
     release = named.task.release
     path = root / f"{_stem(named.split)}{release.suffix}"
     if path.is_file():
-        table = _unquoted(path, release) if release.suffix == ".tsv" else read_delimited(path, ",", release.header)
+        table = _unquoted(path, release) if release.suffix == ".tsv" else read_headless(path, release.header or ())
         return table, release.shape
     return _microsofts(root, named) if named.task.name == "glue/mrpc" else None
 
@@ -104,7 +105,7 @@ def _microsofts(root: Path, named: Named) -> tuple[Table, Shape] | None:
         return table, release.shape
     if ids is None:
         return None
-    chosen = {tuple(line.split("\t")[:2]) for line in read_text(ids).splitlines()}
+    chosen = {tuple(line.split("\t")[:2]) for line in lines_of(read_text(ids))}
     pairs = zip(table.cells.get("#1 ID", ()), table.cells.get("#2 ID", ()), strict=True)
     kept = [row for row, pair in enumerate(pairs) if (pair in chosen) != (named.split == TRAIN)]
     cells = {column: [values[row] for row in kept] for column, values in table.cells.items()}
@@ -113,7 +114,7 @@ def _microsofts(root: Path, named: Named) -> tuple[Table, Shape] | None:
 
 def _unquoted(path: Path, release: Release) -> Table:
     """Cells between tabs as they stand there: GLUE's files quote nothing. A cell that a line lacks is None."""
-    lines = {n: line.rstrip("\r").split("\t") for n, line in enumerate(read_text(path).split("\n"), start=1) if line}
+    lines = {n: line.split("\t") for n, line in enumerate(lines_of(read_text(path)), start=1) if line}
     first = lines.get(1, [])
     named = set(release.shape.texts) <= set(first)  # CoLA's test file names its columns, its others do not
     header = first if named or release.header is None else list(release.header)

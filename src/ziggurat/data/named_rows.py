@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ziggurat.data.catalogue import Shape, Task
+from ziggurat.data.cells import Cell
 from ziggurat.data.layouts import task_table
 from ziggurat.data.named import Named
 from ziggurat.data.sources import Rows
@@ -54,7 +55,10 @@ def called_like(rows: Rows, labels: Sequence[int | str], task: Task | None = Non
         own = {name: spelled[name.casefold()] for name in names}
     else:
         return rows
-    return replace(rows, labels=rows.labels and [own.get(label) for label in rows.labels], label_names=None)
+    called: list[Cell | None] = [
+        tuple(own[one] for one in each) if isinstance(each, tuple) else own.get(each) for each in rows.labels or ()
+    ]
+    return replace(rows, labels=rows.labels and called, label_names=None)
 
 
 def _are_numbered(rows: Rows, n: int) -> bool:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
-from ziggurat.data.tables import READERS, Table, first_line, read_table
-from ziggurat.errors import UserError, install
+from ziggurat.data.arrow import names_in
+from ziggurat.data.cells import Cell, label_of, text_of, typed
+from ziggurat.data.folders import tables_in
+from ziggurat.data.tables import Table, without_header
+from ziggurat.errors import UserError, first_line, install
 
-Cell = int | str | float | tuple[int | str | float, ...]  # a label: a class, an amount, or all labels that apply
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?")
+FAIL, SKIP, NULL = ON_ERROR = ("fail", "skip", "null")
+_PAIR = "text_pair"
+_NAMED = 3  # rows, or columns of a long header, by name
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a source are called."""
+    """What the columns of a source are called, and how it is read where that is not plain."""
 
-    text: str = "text"
+    text: str = "text"  # or a number, from 0, in a CSV or TSV file without a header; `a.b` = b in the objects of a
     pair: str | None = None  # second text of a pair; None = "text_pair" where there is such a column
-    label: str | None = "label"  # None = read no labels, whatever is there
+    label: str | None = "label"  # `a,b` = columns of 0 and 1, of labels that may all apply; None = read no labels
+    encoding: str | None = None  # of its files; None = as their first bytes say, else UTF-8
+    on_error: str = FAIL  # rows that cannot be read: "fail", "skip" them, or "null": `predict` answers null
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise UserError(f"on_error {self.on_error!r}: is not known; choose one of {', '.join(ON_ERROR)}")
 
 
 DEFAULT_COLUMNS = Columns()
@@ -32,90 +41,84 @@ DEFAULT_COLUMNS = Columns()
 class Rows:
     """What a source holds, in its order; nothing is mapped, split or tokenised yet."""
 
-    texts: list[str]  # (n), none of them blank
+    texts: list[str]  # (n)
     pairs: list[str] | None  # (n), may be empty strings
     labels: list[Cell | None] | None  # (n); None in the list = this row has none
     source: str  # as the user wrote it, for messages
     label_names: tuple[str, ...] | None = None  # of a data set whose classes have an order; None = those that occur
     tables: tuple[Table, ...] = ()  # of which these are all rows; () = their place is not known
+    left_out: Mapping[int, str] = field(default_factory=dict)  # index among all rows of the source → what is wrong
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def place(self, row: int) -> str:
         """Where the row with this index stands, for messages: file and line where they are known."""
-        before = 0
-        for table in self.tables:
-            if row < before + len(table.numbers):
-                return table.place(row - before)
-            before += len(table.numbers)
-        return f"{self.source}: row {row + 1}"
+        return _place(self.tables, row) or f"{self.source}: row {row + 1}"
 
 
 def read_rows(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False) -> Rows:
-    """Rows of a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file, a folder of them, or `hf:NAME[:CONFIG]@SPLIT`.
+    """Rows of a file, a folder of files, FOLDER@SPLIT, or `hf:NAME[:CONFIG]@SPLIT`; `tables` says of which formats.
 
-    A label is int, str, float or a list of them (as a tuple); true and false become 1 and 0; a CSV or TSV label column
-    that holds nothing but integers becomes ints, one of numbers, not all of them whole, floats. Without a label column
-    (or with an empty one) `labels` is None.
+    A label is int, bool, str, float or a list of them (as a tuple); a CSV or TSV label column becomes bools if all of
+    it is true or false, ints or floats if all of it are numbers. Without a label column (or with an empty one)
+    `labels` is None. A blank text is an error where labels are read; where rows are but to be answered
+    (`columns.label` None) it is a text like others. What had to be guessed and what is left out is logged.
 
     Raises:
-        UserError: unreadable source, missing column, blank text, NaN label, labels for some rows only, or (where
-            `labels_required`) none at all. The message names file, row and fix.
+        UserError: unreadable source, missing column, no labels although they are `labels_required`; with
+            `columns.on_error` "fail" a row that cannot be read: no text, NaN for a label, a label for others only. The
+            message names file, row and fix.
     """
-    tables = [_read_hub(source, columns)] if source.startswith("hf:") else [read_table(f) for f in _data_files(source)]
+    tables = _tables(source, columns)
+    pair, labels = _columns_in(tables, columns, labels_required)
+    faults: dict[int, str] = _broken(tables)
+    answered = columns.label is None and columns.on_error == FAIL  # whether blank texts are
+    texts = _cells(tables, columns.text, faults, answered)
+    pairs = None if pair is None else _cells(tables, pair, faults, may_be_blank=True)
+    cells = _labels(tables, labels, faults, labels_required) if labels else None
+    if faults and columns.on_error == FAIL:
+        raise _fault(tables, faults)
+    if len(faults) == len(texts):
+        raise UserError(f"{_place(tables, 0)}: {faults[0]} (and no other row of {source} can be read)")
+    kept = [row for row in range(len(texts)) if row not in faults]
+    if cells is not None:
+        cells = [cells[row] for row in kept]
+        cells = typed(cells) if len(labels) == 1 and any(table.untyped for table in tables) else cells
+    rows = Rows(
+        [texts[row] for row in kept],
+        None if pairs is None else [pairs[row] for row in kept],
+        cells,
+        source,
+        labels if len(labels) > 1 and cells is not None else None,
+        _without(tables, faults),
+        {row: f"{_place(tables, row)}: {faults[row]}" for row in sorted(faults)},
+    )
+    _log_reading(rows, tables)
+    return rows
+
+
+def _tables(source: str, columns: Columns) -> list[Table]:
+    hub = source.startswith("hf:")
+    tables = [_read_hub(source)] if hub else tables_in(source, columns.encoding, columns.on_error != FAIL)
     for table in tables:
         if not table.numbers:
             raise UserError(f"{table.name}: no rows; put rows into it or remove it")
-    existing = tables[0].cells.keys()
-    pair = columns.pair if columns.pair is not None else "text_pair" if "text_pair" in existing else None
-    label = columns.label if labels_required or columns.label in existing else None
-    _require_columns(tables, [columns.text, pair, label])
-    _require_same(tables, [columns.pair or "text_pair", *([columns.label] if columns.label else [])])
-    texts = [text for table in tables for text in _texts(table, columns.text, may_be_blank=False)]
-    pairs = None if pair is None else [text for table in tables for text in _texts(table, pair, may_be_blank=True)]
-    labels = None if label is None else _labels(tables, label, labels_required)
-    return Rows(texts, pairs, labels, source, tables=tuple(tables))
+    numbers = [one for one in (columns.text, columns.pair, columns.label) if one is not None and one.isdecimal()]
+    return [
+        without_header(table, columns.label) if any(number not in table.cells for number in numbers) else table
+        for table in tables
+    ]
 
 
-def _data_files(source: str) -> list[Path]:
-    """The file itself, or the data files of a folder by name."""
-    path = Path(source).expanduser()
-    known = ", ".join(READERS)
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in READERS and not p.name.startswith("."))
-        if not files:
-            raise UserError(f"{source}: no data files in this folder; it needs {known}")
-        return files
-    if not path.exists():
-        raise UserError(f"{source}: no such file or folder{_hub_hint(source)}")
-    if path.suffix.lower() not in READERS:
-        raise UserError(f"{source}: unknown extension {path.suffix!r}; use one of {known}")
-    return [path]
-
-
-def _hub_hint(source: str) -> str:
-    """What to write if a name without a file was meant as a data set on the hub."""
-    name, _, split = source.partition("@")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name) or Path(name).suffix.lower() in READERS:
-        return "; check the path"
-    return f"; for a Hugging Face data set write hf:{name}@{split or 'train'}"
-
-
-def _read_hub(source: str, columns: Columns) -> Table:
+def _read_hub(source: str) -> Table:
     address, at, split = source.removeprefix("hf:").rpartition("@")
     name, _, config = address.partition(":")
     if not (name and at and split):
         raise UserError(f"{source}: no split named; write hf:NAME@SPLIT or hf:NAME:CONFIG@SPLIT, as in hf:ag_news@test")
     dataset = hub_dataset(name, config or None, split, source, "check name and network")
     cells = {column: list(dataset[column]) for column in dataset.column_names}
-    label = dataset.features.get(columns.label)
-    classes, several = (getattr(kind, "names", None) for kind in (label, getattr(label, "feature", None)))
-    if classes is not None:  # class indices; -1 is the hub's way to withhold a label
-        cells[columns.label] = [None if i is None or i < 0 else classes[i] for i in cells[columns.label]]
-    elif several is not None:  # all classes that apply
-        cells[columns.label] = [None if some is None else [several[i] for i in some] for some in cells[columns.label]]
-    return Table(source, "row", range(1, len(dataset) + 1), cells)
+    return Table(source, "row", range(1, len(dataset) + 1), cells, classes=names_in(dataset.features.to_dict()))
 
 
 def hub_dataset(name: str, config: str | None, split: str, source: str, fix: str) -> Any:
@@ -130,71 +133,126 @@ def hub_dataset(name: str, config: str | None, split: str, source: str, fix: str
         raise UserError(f"{source}: cannot be loaded, {fix} ({first_line(error)})") from error
 
 
-def _require_columns(tables: Iterable[Table], wanted: Sequence[str | None]) -> None:
+def _columns_in(tables: Sequence[Table], columns: Columns, required: bool) -> tuple[str | None, tuple[str, ...]]:
+    """The columns of the second texts and of the labels, as far as there are some; UserError for a missing one."""
+    first = tables[0]
+    pair = columns.pair if columns.pair is not None else _PAIR if first.column(_PAIR) is not None else None
+    label = columns.label
+    labels: tuple[str, ...] = ()
+    if label is not None and (required or label != DEFAULT_COLUMNS.label or first.column(label) is not None):
+        labels = (label,) if first.column(label) is not None else tuple(name.strip() for name in label.split(","))
+    if columns.text in labels:
+        raise UserError(f"--label-column {label}: is the column of the texts; name the one with the labels")
     for table in tables:
-        for column in wanted:
-            if column is not None and column not in table.cells:
-                existing = ", ".join(map(repr, table.cells))
-                raise UserError(f"{table.name}: no column {column!r}; it has {existing}; name the right one")
+        _require(table, columns.text, "--text-column")
+        _require(table, pair, "--pair-column")
+        for name in labels:
+            _require(table, name, "--label-column")
+    for column in (columns.pair or _PAIR, *([] if label is None or labels else [label])):
+        for table in tables:  # what only a later file has would be lost without a word
+            if table.column(column) is not None and first.column(column) is None:
+                raise UserError(f"{first.name}: no column {column!r}, but {table.name} has one; make them alike")
+    return pair, labels
 
 
-def _require_same(tables: Sequence[Table], optional: Iterable[str]) -> None:
-    """Pairs or labels that only a later file has would be lost without a word."""
-    for column in optional:
-        for table in tables:
-            if column in table.cells and column not in tables[0].cells:
-                raise UserError(f"{tables[0].name}: no column {column!r}, but {table.name} has one; make them alike")
+def _require(table: Table, column: str | None, option: str) -> None:
+    if column is None or table.column(column) is not None:
+        return
+    names = [repr(name if len(name) <= 40 else name[:39] + "…") for name in table.cells]
+    there = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    headless = f"; if it has no header count them from 0, as in {option} 0" if table.first is not None else ""
+    raise UserError(f"{table.name}: no column {column!r}; it has {there}; name the right one with {option}{headless}")
 
 
-def _texts(table: Table, column: str, may_be_blank: bool) -> list[str]:
-    for row, text in enumerate(table.cells[column]):
-        if not isinstance(text, str):
-            found = "is missing" if text is None else f"is of type {type(text).__name__}"
-            raise table.error(row, f"{column!r} {found}; it must be a string")
-        if not may_be_blank and not text.strip():
-            raise table.error(row, f"{column!r} is blank; fill it or remove the row")
-    return list(table.cells[column])
+def _broken(tables: Iterable[Table]) -> dict[int, str]:
+    """Rows that cannot be read at all, by their index among those of all tables."""
+    faults: dict[int, str] = {}
+    before = 0
+    for table in tables:
+        faults |= {before + row: problem for row, problem in table.broken.items()}
+        before += len(table.numbers)
+    return faults
 
 
-def _labels(tables: Sequence[Table], column: str, required: bool) -> list[Cell | None] | None:
-    """The labels of all tables, or None where no row has one and none is required."""
-    labels = [_label(table, column, row) for table in tables for row in range(len(table.numbers))]
-    if not required and all(label is None for label in labels):
+def _cells(tables: Iterable[Table], column: str, faults: dict[int, str], may_be_blank: bool) -> list[str]:
+    """The texts of a column of all tables; what is none becomes "" and a fault."""
+    texts = []
+    for row, cell in enumerate(chain.from_iterable(table.column(column) or () for table in tables)):
+        try:
+            texts.append(text_of(cell, column, may_be_blank))
+        except ValueError as error:
+            texts.append("")
+            faults.setdefault(row, str(error))
+    return texts
+
+
+def _labels(
+    tables: Sequence[Table], columns: Sequence[str], faults: dict[int, str], required: bool
+) -> list[Cell | None] | None:
+    """The labels of all tables, or None where no row has one and none is required; a missing one is a fault."""
+    labels: list[Cell | None] = []
+    missing, wrong = [], {}
+    for table in tables:
+        for cells in zip(*(table.column(column) or () for column in columns), strict=True):
+            row = len(labels)
+            try:
+                labels.append(label_of(cells, columns, table.classes))
+            except ValueError as error:
+                labels.append(None)
+                wrong[row] = str(error)
+            else:
+                if labels[-1] is None:
+                    missing.append(row)
+    if len(missing) == len(labels) and not required:
         return None
-    if None in labels:
-        places = [(table, row) for table in tables for row in range(len(table.numbers))]
-        table, row = places[labels.index(None)]
-        raise table.error(row, f"no {column!r}; label the row or move it to a file without labels")
-    return _typed([str(label) for label in labels]) or labels if any(table.untyped for table in tables) else labels
+    wanted = " and ".join(map(repr, columns))
+    lacking = dict.fromkeys(missing, f"no {wanted}; label the row or move it to a file without labels")
+    for row, problem in (lacking | wrong).items():
+        faults.setdefault(row, problem)
+    return labels
 
 
-def _typed(labels: list[str]) -> list[Cell | None]:
-    """The labels of a CSV file as the numbers that they all are; [] if they are not.
-
-    Only the column as a whole says what its cells are. A code such as 007 must not become 7, so a number counts only if
-    it is written the way it would be printed.
-    """
-    if not all(map(_NUMBER.fullmatch, labels)):
-        return []
-    if not any("." in label for label in labels):
-        return [] if "-0" in labels else [int(label) for label in labels]
-    numbers = [float(label) for label in labels]
-    return [] if all(number.is_integer() for number in numbers) else [*numbers]
+def _fault(tables: Sequence[Table], faults: Mapping[int, str]) -> UserError:
+    row = min(faults)
+    more = f" ({len(faults):,} rows are like that; --on-error skip leaves them out)" if len(faults) > 1 else ""
+    return UserError(f"{_place(tables, row)}: {faults[row]}{more or ', or leave it out with --on-error skip'}")
 
 
-def _label(table: Table, column: str, row: int) -> Cell | None:
-    label = table.cells[column][row]
-    if isinstance(label, list):
-        return tuple(_one_label(table, column, row, each) for each in label)
-    if label is None or (isinstance(label, str) and not label.strip()):
-        return None
-    return _one_label(table, column, row, label)
+def _place(tables: Iterable[Table], row: int) -> str:
+    before = 0
+    for table in tables:
+        if row < before + len(table.numbers):
+            return table.place(row - before)
+        before += len(table.numbers)
+    return ""
 
 
-def _one_label(table: Table, column: str, row: int, label: Any) -> int | str | float:
-    if isinstance(label, float) and not math.isfinite(label):
-        raise table.error(row, f"{column!r} is {label}; label the row or remove it")
-    if not isinstance(label, int | str | float):
-        kind = type(label).__name__
-        raise table.error(row, f"{column!r} is of type {kind}; it must be an integer, a string, a number or a list")
-    return int(label) if isinstance(label, bool) else label
+def _without(tables: Iterable[Table], faults: Mapping[int, str]) -> tuple[Table, ...]:
+    """The tables without these rows."""
+    found, before = [], 0
+    for table in tables:
+        n = len(table.numbers)
+        kept = [row for row in range(n) if before + row not in faults]
+        found.append(table if len(kept) == n else table.take(kept))
+        before += n
+    return tuple(found)
+
+
+def _log_reading(rows: Rows, tables: Iterable[Table]) -> None:
+    """Says, a line each, what was guessed, left out or blank."""
+    log = logging.getLogger(__name__).warning
+    for note in chain.from_iterable(table.notes for table in tables):
+        log(note)
+    if rows.left_out:
+        named = "; ".join([*rows.left_out.values()][:_NAMED])
+        log(f"{rows.source}: {len(rows.left_out):,} of {len(rows) + len(rows.left_out):,} rows cannot be read: {named}")
+    log_blank(rows)
+
+
+def log_blank(rows: Rows) -> None:
+    """Says how many texts are blank, and where: models answer these as well, from their special tokens alone."""
+    blank = [row for row, text in enumerate(rows.texts) if not text.strip()]
+    if blank:
+        places = ", ".join(rows.place(row) for row in blank[:_NAMED]) + (", …" if len(blank) > _NAMED else "")
+        message = "%s: %d of %d texts are blank and read as empty ones (--on-error skip leaves such rows out): %s"
+        logging.getLogger(__name__).warning(message, rows.source, len(blank), len(rows), places)

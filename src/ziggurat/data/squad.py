@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from ziggurat.cached import cached_property
+from ziggurat.data.decoding import decoded, format_of, unpacked
 from ziggurat.data.layouts import task_questions
 from ziggurat.data.named import parse_source
 from ziggurat.data.sources import Rows
-from ziggurat.data.tables import READERS, Table, first_line, read_table
+from ziggurat.data.tables import Table, read_table
 from ziggurat.data.tasks import REASONS, Fractions, Role, content_hashes, has_role
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, first_line
 from ziggurat.types import Problem
 
 Gold = tuple[str, int]  # an answer's text, and the character of its context with which it begins
@@ -105,15 +106,23 @@ def holds_questions(source: str) -> bool:
     if (named := parse_source(source)) is not None:
         return named.task.problem is Problem.QUESTION_ANSWERING
     path = Path(source).expanduser()
-    if not path.is_file() or path.suffix.lower() not in READERS:
-        return False
-    if path.suffix.lower() == ".json":
-        return path.read_bytes()[:4096].lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{")
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        with path.open("rb") as file:
-            first = next((line for line in file if line.strip()), b"{}")
-        return all(b'"%s"' % name.encode() in first for name in (*_COLUMNS, "answers"))
-    return {*_COLUMNS, "answers"} <= read_table(path).cells.keys()
+    form = format_of(path)
+    if form not in (".json", ".jsonl", ".ndjson", ".parquet") or not path.is_file():
+        return False  # no other format can hold answers
+    wanted = [*_COLUMNS, "answers"]
+    if form == ".parquet":
+        return set(wanted) <= read_table(path).cells.keys()
+    content = unpacked(path)
+    if form == ".json" and _is_squad(content):
+        return True
+    first = content if form == ".json" else content.lstrip().partition(b"\n")[0]
+    return all(b'"%s"' % name.encode() in first for name in wanted)
+
+
+def _is_squad(content: bytes) -> bool:
+    """Whether a file's bytes are one object with the keys of SQuAD's own JSON; in a text quotes have a backslash."""
+    is_object = content.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{")
+    return is_object and all(b'"%s"' % key in content for key in (b"paragraphs", b"qas"))
 
 
 def read_questions(source: str, role: Role = Role.TEST, answers_required: bool = True) -> Questions:
@@ -188,13 +197,14 @@ def _columns(one: _Question) -> tuple[str, str, str, str, tuple[Gold, ...] | Non
 
 def _squad_json(path: Path) -> Mapping[str, Any] | None:
     """The object of a SQuAD file; None for a file of rows. UserError if it is broken."""
-    if path.suffix.lower() != ".json":
+    content = unpacked(path) if format_of(path) == ".json" else b""
+    if not _is_squad(content):
         return None
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        found: Mapping[str, Any] = json.loads(decoded(content, str(path))[0])
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON, mend it ({first_line(error)})") from None
-    return content if isinstance(content, dict) else None
+    return found
 
 
 def _of_squad(content: Mapping[str, Any], source: str) -> Iterator[_Question]:

@@ -16,7 +16,7 @@ from ziggurat.data.groups import stand_ins
 from ziggurat.data.labels import Names, label_array, label_keys, labelled, names_of, problem_of, unlabelled
 from ziggurat.data.named import parse_source
 from ziggurat.data.named_rows import task_rows
-from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows, read_rows
+from ziggurat.data.sources import DEFAULT_COLUMNS, FAIL, NULL, Columns, Rows, read_rows
 from ziggurat.data.stdlib_docs import STDLIB_DOCS, stdlib_docs
 from ziggurat.errors import UserError
 from ziggurat.types import Problem
@@ -140,8 +140,12 @@ def load(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool 
     named = parse_source(source)
     if named is None:
         return read_rows(source, columns, labels_required)
-    if columns not in (DEFAULT_COLUMNS, replace(DEFAULT_COLUMNS, label=None)):
-        raise UserError(f"{source}: a task knows its columns; leave out --text-column, --pair-column, --label-column")
+    if replace(columns, on_error=FAIL) not in (DEFAULT_COLUMNS, replace(DEFAULT_COLUMNS, label=None)):
+        raise UserError(
+            f"{source}: a task knows its columns; leave out --text-column, --pair-column, --label-column, --encoding"
+        )
+    if columns.on_error == NULL:
+        raise UserError(f"{source}: --on-error null: rows of a task that cannot be read are left out; write skip")
     return task_rows(named, columns.label is not None, labels_required)
 
 

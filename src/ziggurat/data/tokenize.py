@@ -19,8 +19,7 @@ from ziggurat.data.frames import Frame, frame_of
 from ziggurat.data.packing import PackedBatch, pack
 from ziggurat.data.pieces import SPECIAL, mask_id, no_words, piece_kinds
 from ziggurat.data.settings import cut_side, refuse_other_settings
-from ziggurat.data.tables import first_line
-from ziggurat.errors import UserError
+from ziggurat.errors import UserError, first_line
 
 CHUNK = 1024  # texts per call: an encoding takes far more memory than the two numbers per token that we keep
 RARE = "\U0002a6d6"  # an ideograph that hardly any vocabulary has

@@ -84,7 +84,7 @@ class AdaptiveClassifier(OpenedModel):
         ]
 
     def encode(self, texts: Sequence[Text]) -> Encoded:
-        """Token ids of texts or pairs; UserError names the first that is empty or of the wrong kind."""
+        """Token ids of texts or pairs; UserError names the first that is of the wrong kind."""
         if isinstance(texts, str):
             raise UserError("texts: one string was given; give a list of texts")
         for number, text in enumerate(texts):
@@ -159,10 +159,8 @@ def _sizes(batch_size: int | Sequence[int], n_tiers: int) -> list[int]:
 
 
 def _check_text(text: object, number: int, pairs: bool) -> None:
-    """A second text may be blank, as it may be in rows that are read from a file."""
+    """UserError for what is no text. A blank one is read as transformers reads it: its special tokens alone."""
     kind = "pairs of texts (a, b)" if pairs else "single texts"
     parts = text if isinstance(text, tuple | list) else (text,)
     if len(parts) != (2 if pairs else 1) or not all(isinstance(part, str) for part in parts):
         raise UserError(f"texts: number {number} is not what the model reads: {kind}")
-    if not parts[0].strip():
-        raise UserError(f"texts: number {number} is empty; remove it or give it words")

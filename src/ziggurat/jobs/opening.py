@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ziggurat.data.folders import place_of
 from ziggurat.data.named import parse_source
 from ziggurat.data.named_rows import called_like
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows
@@ -132,7 +133,12 @@ def data_and_split(source: str) -> tuple[str, str]:
     named, path = parse_source(source), Path(source)
     if named is not None:
         return named.task.name, named.split
-    return (path.resolve().parent.name, path.stem) if path.exists() else (source, str(Role.TEST))
+    if path.exists():
+        return path.resolve().parent.name, path.stem
+    folder = place_of(source)
+    if folder is not None and folder.exists():
+        return folder.resolve().name, source.rpartition("@")[2]
+    return source, str(Role.TEST)
 
 
 def lengths_summary(encoded: Encoded | Windows) -> Mapping[str, Any]:

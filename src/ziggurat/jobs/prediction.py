@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.sources import DEFAULT_COLUMNS, FAIL, NULL, Columns, Rows, log_blank
 from ziggurat.data.tasks import load
 from ziggurat.engine.classifier import AdaptiveClassifier, Text
 from ziggurat.errors import UserError
@@ -41,24 +41,31 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Answers given texts, or the rows of a source, in their order; with `out` also as a JSONL file.
 
-    `watch` is the file of a monitor's state, from call to call; its alarms are logged as warnings.
+    Rows that cannot be read are an error before any work, or as `columns.on_error` says left out, or given a label
+    that is None and an `error` that says why; their number is logged. `watch` is the file of a monitor's state, from
+    call to call; its alarms are logged as warnings.
     """
     _refuse_targets(model, source, out, watch)
     if answers_questions(model):
         if watch is not None:
             raise UserError("--watch: not for models that answer questions; leave it out")
+        if columns.on_error != FAIL:
+            raise UserError("--on-error: not for models that answer questions; leave it out")
         return predict_answers(model, texts, source, operating_point, threshold, options, out, progress, score)
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     promise = promise_of(classifier, operating_point, threshold)
     if promise is not None and promise["broken"]:
         logging.getLogger(__name__).warning(promise["broken"])
+    left_out: Mapping[int, str] = {}
     if texts is None:
         rows = load(str(source), replace(columns, label=None))
         check_pairs(classifier, rows)
         texts = list(rows.texts) if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
+        left_out = rows.left_out if columns.on_error == NULL else {}
     else:
         _check_sides(texts, classifier.manifest.pairs)
+        log_blank(Rows([text if isinstance(text, str) else text[0] for text in texts], None, None, "given texts"))
     if watch is None:
         point = rule if threshold is not None else operating_point
         size = options.batch_size if options.batch_given else None
@@ -67,7 +74,7 @@ def predict(
         if threshold is not None:
             raise UserError("--watch goes with an operating point, not with --threshold")
         answers = _watched(classifier, operating_point, texts, options.batch_size, watch)
-    results = list(_results(texts, answers, classifier.manifest.labels))
+    results = _with_nulls(list(_results(texts, answers, classifier.manifest.labels)), left_out)
     if out is not None:
         with whole_file(out) as path, path.open("w", encoding="utf-8") as file:
             file.writelines(json_text(result) + "\n" for result in results)
@@ -103,6 +110,15 @@ def _check_sides(texts: Sequence[Text], pairs: bool) -> None:
         raise UserError("the model reads pairs of texts; give one text and --text-pair, or a file of pairs with --data")
     if not pairs and not all(isinstance(text, str) for text in texts):
         raise UserError("the model reads single texts; leave out the second one (--text-pair)")
+
+
+def _with_nulls(results: list[dict[str, Any]], left_out: Mapping[int, str]) -> list[dict[str, Any]]:
+    """The results with one that has no label in the place of each row that could not be read."""
+    answered = iter(results)
+    return [
+        {"text": None, "label": None, "error": left_out[row]} if row in left_out else next(answered)
+        for row in range(len(results) + len(left_out))
+    ]
 
 
 def _results(texts: Sequence[Text], answers: list[Answer], labels: tuple[Label, ...]) -> Iterator[dict[str, Any]]:

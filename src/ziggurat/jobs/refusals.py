@@ -19,10 +19,15 @@ def refuse_small(model: str, command: str) -> None:
         )
 
 
-def refuse_other_problem(recipe: Recipe, problem: Problem | None) -> None:
-    """UserError for a recipe with parts that only know classes, where something else is asked."""
+def refuse_other_problem(recipe: Recipe, problem: Problem | None, taught: bool = False) -> None:
+    """UserError for a recipe with parts that only know classes, where something else is asked.
+
+    A static model learns sets of labels, too, but only from rows and not from a teacher (`taught`).
+    """
+    small = recipe.small
+    sets = problem is Problem.MULTI_LABEL and small is not None and small.kind == "static" and not taught
     only_classes = {
-        "small models answer": recipe.small is not None,
+        "small models answer": small is not None and not sets,
         "cascades answer": bool(recipe.tiers),
         "temperatures are fitted": recipe.temperatures,
         "a [search] of shares is made": recipe.search is not None,

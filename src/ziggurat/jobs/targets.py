@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ziggurat.data.folders import place_of
 from ziggurat.data.named import PREFIX, parse_source
 from ziggurat.encoder.folder import CONFIG, MANIFEST, files_of
 from ziggurat.errors import UserError
@@ -13,7 +14,7 @@ from ziggurat.report.document import GENERATOR
 from ziggurat.report.plots import MAKER
 
 # What the first line of a file of ours says, whichever of these kinds it is.
-_ANSWERS, _ROWS, _MONITOR = {"tokens_left", "flops"}, {"what", "commit"}, {"watch", "drawn"}
+_ANSWERS, _NULLS, _ROWS, _MONITOR = {"tokens_left", "flops"}, {"label", "error"}, {"what", "commit"}, {"watch", "drawn"}
 _WEIGHTS = ("*.safetensors", "*.bin")
 _HEAD = 1 << 24  # bytes: a first line may hold a long text
 
@@ -31,10 +32,10 @@ def require_result(path: Path, model: str, *sources: str | None) -> None:
         raise UserError(f"{path}: is one of the files of the model in {folder}; choose another name")
 
 
-def folder_of(source: str | None) -> str | Path | None:
-    """Where a source's files are: the folder of a task that is read from one, else as the source says."""
+def folder_of(source: str | None) -> Path | None:
+    """Where a source's files are: the folder of a task that is read from one, else the file or folder itself."""
     named = parse_source(source) if source is not None and source.startswith(PREFIX) else None
-    return source if named is None else named.folder
+    return place_of(source) if named is None else named.folder
 
 
 def _is_models(folder: Path) -> bool:
@@ -56,4 +57,4 @@ def _is_result(path: Path) -> bool:
         values = json.loads(first)
     except (ValueError, RecursionError):
         return not head.strip()  # an empty file
-    return isinstance(values, dict) and any(kind <= values.keys() for kind in (_ANSWERS, _ROWS, _MONITOR))
+    return isinstance(values, dict) and any(kind <= values.keys() for kind in (_ANSWERS, _NULLS, _ROWS, _MONITOR))

@@ -1,7 +1,8 @@
-"""Training the static tier: multinomial logistic regression on hashed n-grams, towards labels or a teacher."""
+"""Training the static tier: logistic regression on hashed n-grams, towards classes, sets of labels or a teacher."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from ziggurat.errors import UserError, install
 from ziggurat.policies.exits import log_softmax, softmax
 from ziggurat.train.lbfgs import minimise
 
+Entropy = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]  # logits, targets → sum, slopes
 _VARIANCE = 0.15  # of a class, p (1 - p), while one is learned
 
 
@@ -59,9 +61,11 @@ def train_static(
     """A static tier that gives `train` texts their `targets`, as far as it may generalise to `select` texts.
 
     Minimises the mean cross-entropy against `targets` (n, n_classes), rows of probabilities, plus half a penalty times
-    the squared weights; of the penalties the one whose logits, at their best temperature, give the `labels` (m) of the
-    select texts the smallest negative log-likelihood. `kinds` as `TextTokenizer.piece_kinds`. The same arguments give
-    the same tier on one machine. Its probabilities are not calibrated: `calibrate.temperature` does that.
+    the squared weights; of the penalties the one whose logits, at their best temperature, give the `labels` of the
+    select texts, (m) classes, the smallest negative log-likelihood. With `labels` (m, n_labels) of 0 and 1 each label
+    applies or not by itself, and its cross-entropy is that of yes and no. `kinds` as `TextTokenizer.piece_kinds`. The
+    same arguments give the same tier on one machine. Its probabilities are not calibrated: `calibrate.temperature` does
+    that.
 
     Raises:
         UserError: scipy is missing, or there is nothing to learn from.
@@ -74,7 +78,8 @@ def train_static(
     if not len(used):
         raise UserError(f"train rows: no n-gram occurs in {settings.least_texts} texts; use more rows")
     stretch = _stretch(texts[used], table.shape[0], settings.rarity)
-    problem = _Problem(_stretched(table[:, used], stretch), np.asarray(targets, dtype=np.float64))
+    entropy = _label_entropy if labels.ndim == 2 else _class_entropy
+    problem = _Problem(_stretched(table[:, used], stretch), np.asarray(targets, dtype=np.float64), entropy)
     select_table, found = _stretched(select_table[:, used], stretch), problem.start()
     best, best_loss = found, np.inf
     for penalty in settings.penalties:
@@ -105,6 +110,10 @@ def check_rows(train: Encoded, targets: np.ndarray, select: Encoded, labels: np.
         raise UserError("a small tier needs train rows and select rows")
     if targets.ndim != 2 or len(targets) != n or targets.shape[1] < 2:
         raise ValueError(f"targets: must be ({n}, n_classes), not {targets.shape}")
+    if labels.ndim == 2:
+        if not (((targets >= 0) & (targets <= 1)).all() and labels.shape == (len(select.tokens), targets.shape[1])):
+            raise ValueError("targets, labels: must be a probability, or 0 and 1, for every label of each row")
+        return
     if not (np.isfinite(targets).all() and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1, atol=1e-3)):
         raise ValueError("targets: every row must be probabilities, which sum to 1")
     if labels.shape != (len(select.tokens),) or not ((labels >= 0) & (labels < targets.shape[1])).all():
@@ -118,15 +127,31 @@ def calibrated_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     rows = np.arange(len(labels))
 
     def loss(log: float) -> float:
-        return float(-log_softmax(logits / np.exp(log))[rows, labels].mean())
+        scaled = logits / np.exp(log)
+        if labels.ndim == 2:
+            return _label_entropy(scaled, labels)[0] / len(rows)
+        return float(-log_softmax(scaled)[rows, labels].mean())
 
     return float(minimize_scalar(loss, bounds=(-3, 3), method="bounded").fun)
+
+
+def _class_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+    """Sum of the rows' cross-entropies where one class applies, and its slopes: (n, n_classes) both."""
+    logs = log_softmax(logits)
+    return -float((targets * logs).sum()), np.exp(logs) - targets
+
+
+def _label_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+    """The same where each label applies or not by itself."""
+    log_yes, log_no = -np.logaddexp(0, -logits), -np.logaddexp(0, logits)
+    return -float((targets * log_yes + (1 - targets) * log_no).sum()), np.exp(log_yes) - targets
 
 
 class _Problem:
     """Cross-entropy of a linear model on sparse rows as a function of one vector: weights first, then the bias."""
 
-    def __init__(self, table: Any, targets: np.ndarray) -> None:
+    def __init__(self, table: Any, targets: np.ndarray, entropy: Entropy) -> None:
+        self.entropy = entropy
         self.table, self.transposed = table, table.T.tocsr()  # of both, rows are behind one another
         self.targets = targets.astype(np.float32)
         self.shape = (table.shape[1], targets.shape[1])
@@ -147,12 +172,12 @@ class _Problem:
     def loss(self, vector: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
         """What is minimised, and its gradient."""
         weights, _ = self.parts(vector)
-        logs = log_softmax(self.logits(vector, self.table))
-        slopes = ((np.exp(logs) - self.targets) / len(logs)).astype(np.float32)
+        n = len(self.targets)
+        entropy, slopes = self.entropy(self.logits(vector, self.table), self.targets)
+        slopes = (slopes / n).astype(np.float32)
         gradient = self.transposed @ slopes + np.float32(penalty) * weights
         squares = float(vector[: weights.size] @ vector[: weights.size])
-        value = -float((self.targets * logs).sum()) / len(logs) + penalty / 2 * squares
-        return value, np.concatenate([gradient.ravel(), slopes.sum(axis=0)])
+        return entropy / n + penalty / 2 * squares, np.concatenate([gradient.ravel(), slopes.sum(axis=0)])
 
     def solve(self, penalty: float, start: np.ndarray, iterations: int) -> np.ndarray:
         # Of a column's part in the loss: its mean square times p (1 - p), of which the mean is about so much.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any
 
 from ziggurat.data.named import task_of
 from ziggurat.data.named_rows import called_like
+from ziggurat.data.slips import slips
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.squad import Questions
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
@@ -79,7 +81,11 @@ def read_roles(
     problem = task.problem if problem is None and task is not None else problem
     rows = load(source, columns, labels_required=names is None)
     named = rows if names is None else called_like(rows, names)
-    return split_roles(named, fractions, names, problem, grouped)
+    roles = split_roles(named, fractions, names, problem, grouped)
+    if names is None:  # else they are those of a model, which has learned them from other rows
+        for slip in slips(named, roles):
+            logging.getLogger(__name__).warning(slip)
+    return roles
 
 
 def shared_like(recipe: Recipe, teacher: Path, options: TrainOptions) -> Recipe:

@@ -28,6 +28,7 @@ from ziggurat.jobs.training.choosing import with_operating_points
 from ziggurat.jobs.training.fitting import TrainOptions
 from ziggurat.recipe import AugmentConfig, Recipe
 from ziggurat.train.static import one_hot, teacher_targets, train_static
+from ziggurat.types import Problem
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Lesson:
     """What a small model learns from."""
 
     train: Encoded
-    targets: np.ndarray  # (n, n_classes) probabilities
+    targets: np.ndarray  # (n, n_classes) probabilities, or which labels apply
     select: Encoded
-    labels: np.ndarray  # (m) of the select texts
+    labels: np.ndarray  # (m) of the select texts, or (m, n_labels)
     kinds: np.ndarray  # (vocabulary) uint8, see `data.pieces`
     copies: Mapping[str, int] | None = None  # how many were made of the texts, and how fast; None = none
 
@@ -87,6 +88,7 @@ def train_small(
         fingerprint="",
         training=training,
         kind=recipe.small.kind,
+        problem_type=rows.problem,
     )
     with whole_folder(out) as made:
         save_small(tier, manifest, np.unique(np.concatenate(seen)), source, made)
@@ -158,7 +160,8 @@ def _with_copies(
 def _targets(recipe: Recipe, rows: Dataset, teacher: Teacher | None, train: Encoded, progress: bool) -> np.ndarray:
     assert recipe.small is not None
     if teacher is None:
-        return one_hot(rows.classes, len(rows.label_names))
+        sets = rows.problem is Problem.MULTI_LABEL
+        return rows.truth.astype(np.float64) if sets else one_hot(rows.classes, len(rows.label_names))
     soft = teacher_targets(_full_logits(teacher, train, progress), recipe.small.temperature)
     if rows.labels is None or recipe.small.label_weight == 0:
         return soft

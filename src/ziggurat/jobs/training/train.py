@@ -119,7 +119,7 @@ def _taught_rows(
         raise UserError(
             f"{teacher}: answers questions with spans of a text, which no student learns yet; train it alone"
         )
-    refuse_other_problem(recipe, Problem(manifest.problem_type))
+    refuse_other_problem(recipe, Problem(manifest.problem_type), taught=True)
     recipe = shared_like(recipe, folder, options)
     check_fingerprint(folder, manifest)
     roles = read_roles(source, recipe, options.columns, manifest.labels, Problem(manifest.problem_type))

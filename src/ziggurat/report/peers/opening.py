@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ziggurat.data.tables import first_line
+from ziggurat.errors import first_line
 from ziggurat.report.peers.onnxruntime import OnnxRuntimePeer
 from ziggurat.report.peers.openvino import OpenVinoPeer, open_vino
 from ziggurat.report.peers.peer import Peer, PeerKind, PeerSetting, TransformersPeer, Unavailable

@@ -1,0 +1,81 @@
+"""Cells as texts and labels; what is wrong with one is said by a ValueError, whose row its caller knows."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ziggurat.data.arrow import named
+
+Cell = int | str | float | tuple[int | str | float, ...]  # a label: a class, an amount, or all labels that apply
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?")
+_TRUTH = {"true": True, "false": False}
+_APPLIES = {"1": True, "1.0": True, "0": False, "0.0": False, **_TRUTH}
+
+
+def text_of(cell: Any, column: str, may_be_blank: bool) -> str:
+    """The text in a cell."""
+    if not isinstance(cell, str):
+        missing = cell is None or (isinstance(cell, float) and math.isnan(cell))
+        found = "is missing" if missing else f"is of type {type(cell).__name__}"
+        raise ValueError(f"{column!r} {found}; it must be a string")
+    if not may_be_blank and not cell.strip():
+        raise ValueError(f"{column!r} is blank; fill it or remove the row")
+    return cell
+
+
+def label_of(cells: Sequence[Any], columns: Sequence[str], classes: Mapping[str, Sequence[str]]) -> Cell | None:
+    """The label in a row's cell, or of several cells of 0 and 1 those columns that apply; None = it has none."""
+    if len(columns) > 1:
+        return _those_that_apply(cells, columns)
+    (cell,), (column,) = cells, columns
+    if column in classes:
+        try:
+            cell = named(cell, classes[column])
+        except (IndexError, TypeError):
+            raise ValueError(f"{column!r} is {cell!r}, and there are {len(classes[column])} classes") from None
+    if isinstance(cell, list):
+        return tuple(_one_label(each, column) for each in cell)
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return None
+    return _one_label(cell, column)
+
+
+def typed(labels: Sequence[Any]) -> list[Cell | None]:
+    """The labels of a column without types, as those of a CSV file are: the numbers or truths that all of them are.
+
+    Only the column as a whole says what its cells are. A code such as 007 must not become 7, so a number counts only if
+    it is written the way it would be printed.
+    """
+    words = [str(label) for label in labels]
+    if all(word.lower() in _TRUTH for word in words):
+        return [_TRUTH[word.lower()] for word in words]
+    if not all(map(_NUMBER.fullmatch, words)):
+        return list(labels)
+    if any("." in word for word in words):
+        return [float(word) for word in words]
+    return list(labels) if "-0" in words else [int(word) for word in words]
+
+
+def _those_that_apply(cells: Sequence[Any], columns: Sequence[str]) -> tuple[str, ...] | None:
+    if all(cell is None or cell == "" for cell in cells):
+        return None
+    found = []
+    for cell, column in zip(cells, columns, strict=True):
+        applies = _APPLIES.get(str(cell).strip().lower())
+        if applies is None:
+            raise ValueError(f"{column!r} is {cell!r}; of several label columns each says 0 or 1")
+        if applies:
+            found.append(column)
+    return tuple(found)
+
+
+def _one_label(label: Any, column: str) -> int | str | float:
+    if isinstance(label, float) and not math.isfinite(label):
+        raise ValueError(f"{column!r} is {label}; label the row or remove it")
+    if not isinstance(label, int | str | float):
+        kind = type(label).__name__
+        raise ValueError(f"{column!r} is of type {kind}; it must be an integer, a string, a number or a list")
+    return label

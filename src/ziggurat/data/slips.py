@@ -1,0 +1,109 @@
+"""What in labelled rows is likely a slip, though nothing is wrong by itself: a line each, for a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ziggurat.data.called import plain
+from ziggurat.data.labels import labelled
+from ziggurat.data.sources import Rows
+from ziggurat.data.tasks import Dataset, Role, as_dataset
+from ziggurat.types import Problem
+
+_FEW = 5  # training rows: a class with fewer is hardly learned
+_NEARLY_ALL = 0.99  # of the rows with one label: a model that always says so is as good
+_OWN = 0.5  # classes for each row: more, and the column numbers rows rather than naming them
+_LEAST = 20  # rows that say anything about that
+_SHOWN = 5  # classes by name
+_LONGEST = 60  # characters of a name
+
+
+def slips(rows: Rows, roles: Mapping[Role, Dataset]) -> list[str]:
+    """Slips in rows and the roles that they were given; none where labels are numbers, or there are none."""
+    train = roles[Role.TRAIN]
+    if train.problem is Problem.REGRESSION or rows.labels is None:
+        return []
+    counts = {role: _counts(part) for role, part in roles.items()}
+    everywhere: np.ndarray = np.sum(list(counts.values()), axis=0)
+    single = train.problem is Problem.SINGLE_LABEL
+    n, names = int(everywhere.sum()), train.label_names
+    if all(text.strip() == str(label).strip() for text, label in zip(rows.texts, rows.labels, strict=True)):
+        found = ["each label is the text itself; name the column of the labels with --label-column"]
+    elif single and n >= _LEAST and len(names) > _OWN * n:
+        found = [f"{len(names):,} classes in {n:,} rows: is this the column of the labels? Name it with --label-column"]
+    else:
+        found = [*_rare(names, counts[Role.TRAIN], everywhere)]
+    found += _alike(names)
+    if single:
+        found += [*_dominant(names, everywhere), *_contradictions(rows, train)]
+    return [f"{rows.source}: {slip}" for slip in found]
+
+
+def _counts(part: Dataset) -> np.ndarray:
+    """How many rows have each label, (n_names) int64."""
+    n = len(part.label_names)
+    if part.labels is None:
+        return np.zeros(n, dtype=np.int64)
+    known = part.labels[labelled(part.labels)]
+    return known.sum(axis=0, dtype=np.int64) if known.ndim == 2 else np.bincount(known, minlength=n)
+
+
+def _rare(names: Sequence[int | str], train: np.ndarray, everywhere: np.ndarray) -> Iterator[str]:
+    absent, few = np.flatnonzero(train == 0), np.flatnonzero((train > 0) & (train < _FEW))
+    if len(absent):
+        kept = int(everywhere[absent].sum())
+        why = f"; {kept:,} rows of {_it(absent)} are kept out to choose and to certify" if kept else ""
+        yield f"no training row has label {_named(names, absent)}, so the model cannot learn {_it(absent)}{why}"
+    if len(few):
+        yield f"fewer than {_FEW} training rows have label {_named(names, few, train)}: hardly enough to learn from"
+
+
+def _it(places: np.ndarray) -> str:
+    return "it" if len(places) == 1 else "them"
+
+
+def _named(names: Sequence[int | str], places: np.ndarray, counts: np.ndarray | None = None) -> str:
+    shown = [_quoted(names[i]) + ("" if counts is None else f" ({counts[i]})") for i in places[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(places) - _SHOWN:,} more" if len(places) > _SHOWN else "")
+
+
+def _quoted(name: Any) -> str:
+    said = repr(name)
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+
+
+def _alike(names: Sequence[int | str]) -> Iterator[str]:
+    """Names that differ in what people write now so, now so."""
+    by_plain: dict[str, list[int | str]] = {}
+    for name in names:
+        by_plain.setdefault(plain(name), []).append(name)
+    several = [found for found in by_plain.values() if len(found) > 1]
+    if several:
+        more = f" (and {len(several) - 1:,} more such groups)" if len(several) > 1 else ""
+        alike = ", ".join(map(_quoted, several[0][:_SHOWN]))
+        yield f"labels {alike} differ in case or white space alone, and are classes apart{more}"
+
+
+def _dominant(names: Sequence[int | str], counts: np.ndarray) -> Iterator[str]:
+    share = counts.max() / max(counts.sum(), 1)
+    if share >= _NEARLY_ALL:
+        label = _quoted(names[int(counts.argmax())])
+        yield f"{100 * share:.4g} % of the rows have label {label}; a model that always says so is as accurate"
+
+
+def _contradictions(rows: Rows, train: Dataset) -> Iterator[str]:
+    """The same text, up to case and white space, under different labels."""
+    every = as_dataset(rows, Role.TRAIN, train.label_names, train.problem)
+    known = np.flatnonzero(labelled(every.labels_or_none))
+    order = known[np.lexsort((every.labels_or_none[known], every.hashes[known]))]
+    hashes, classes = every.hashes[order], every.labels_or_none[order]
+    apart = np.flatnonzero((hashes[1:] == hashes[:-1]) & (classes[1:] != classes[:-1]))
+    if len(apart):
+        n = len(np.unique(hashes[apart]))
+        labels, pair = rows.labels or [], sorted(order[[apart[0], apart[0] + 1]].tolist())
+        one, other = (f"{rows.place(row)} ({_quoted(labels[row])})" for row in pair)
+        texts = "a text has" if n == 1 else f"{n:,} texts have"
+        yield f"{texts} different labels in different rows, as in {one} and {other}"
