@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
 
@@ -27,6 +28,7 @@ from ziggurat.encoder.folder import (
     MANIFEST,
     OTHER_SCALE,
     REFERENCE,
+    TRIALS,
     Manifest,
     read_manifest,
     trained_rows,
@@ -46,6 +48,7 @@ from ziggurat.train.own_answers import label_range, on_labels_scale, own_answers
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 from ziggurat.train.students import make_student, student_spec
 from ziggurat.train.teaching import taught_by
+from ziggurat.train.trials import trials_in
 from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
 from ziggurat.types import Problem
 
@@ -82,46 +85,68 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
     identity = _identity(fit, train, select)
     refuse_other_run(fit.work, identity)
     if not _is_made(fit):
-        set_seed(fit.recipe.seed)
-        model = _start(fit, train)
-        goes_on = _is_ours(fit.source) and take_pruning(model, fit.source)
-        refuse_misfits(fit.recipe, model.spec, goes_on)
-        tokenizer = _tokenizer(fit, train)
-        tokenizer.check_fit(model.spec.vocabulary)
-        run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
-        rows = _seen_rows(fit.source, train, select)
-        examples = tuple(_examples(part, tokenizer, fit.recipe) for part in (train, select))
-        if not goes_on:
-            refuse_emptying(model, examples[1].encoded.tokens)
-        own = own_answers(model, examples[1], fit.recipe, run)
-        limits = label_range(fit.label_range, own, train, select)
-        notes = _known_of(fit.source, train) | ({} if limits is None else {LABEL_RANGE: list(limits)})
-        if isinstance(train, Dataset):
-            notes[CUT] = sum(int(part.encoded.truncated.sum()) for part in examples)
-        warn_of_exchanged(own, select)
-        if not on_labels_scale(own, select):
-            notes |= {OTHER_SCALE: True}
-            examples = tuple(map(without_labels, examples))
+        start = _prepared(fit, train, select, device)
         claim(fit.work, identity)
-        output = output_of(train.problem, limits)
+        rows = _seen_rows(fit.source, train, select)
+        notes = dict(start.notes)
+        output = output_of(train.problem, notes.get(LABEL_RANGE))
 
         def save(model: AdaptiveModel, stages: int, out: Path) -> None:
             if state.is_main_process and not out.exists():
-                manifest = _manifest(fit, model, train, tokenizer.max_length, stages)
+                manifest = _manifest(fit, model, train, start.tokenizer.max_length, stages)
                 save_model(model, replace(manifest, training={**manifest.training, **notes}), rows, fit.source, out)
 
         def after(stages: int, model: AdaptiveModel) -> None:
             kind = fit.recipe.stages[stages - 1].kind
+            if trials := trials_in(stage_folder(start.run, stages, kind)):
+                notes[TRIALS] = trials
             if kind in PLAIN_STAGES and fit.grade is not None:
-                notes[REFERENCE] = fit.grade(model, tokenizer)
+                notes[REFERENCE] = fit.grade(model, start.tokenizer)
             elif kind in PLAIN_STAGES and select.labels is not None:
-                notes[REFERENCE] = full_accuracy(model, examples[1], output)
+                notes[REFERENCE] = full_accuracy(model, start.select, output)
             if fit.keep_stages:
                 save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{kind}")
 
-        save(run_recipe(model, fit.recipe, *examples, run, after), len(fit.recipe.stages), fit.made)
+        trained = run_recipe(start.model, fit.recipe, start.train, start.select, start.run, after)
+        save(trained, len(fit.recipe.stages), fit.made)
     state.wait_for_everyone()
     return bool(state.is_main_process)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What the first stage starts from."""
+
+    model: AdaptiveModel
+    tokenizer: TextTokenizer
+    train: Examples
+    select: Examples
+    run: Run
+    notes: Mapping[str, Any]  # for the manifest's `training`
+
+
+def _prepared(fit: Fit, train: Dataset | Questions, select: Dataset | Questions, device: torch.device) -> _Prepared:
+    """The model before any stage and the tokenised rows; UserError for what does not fit together."""
+    set_seed(fit.recipe.seed)
+    model = _start(fit, train)
+    goes_on = _is_ours(fit.source) and take_pruning(model, fit.source)
+    refuse_misfits(fit.recipe, model.spec, goes_on)
+    tokenizer = _tokenizer(fit, train)
+    tokenizer.check_fit(model.spec.vocabulary)
+    run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
+    examples = [_examples(part, tokenizer, fit.recipe) for part in (train, select)]
+    if not goes_on:
+        refuse_emptying(model, examples[1].encoded.tokens)
+    own = own_answers(model, examples[1], fit.recipe, run)
+    limits = label_range(fit.label_range, own, train, select)
+    notes = _known_of(fit.source, train) | ({} if limits is None else {LABEL_RANGE: list(limits)})
+    if isinstance(train, Dataset):
+        notes[CUT] = sum(int(part.encoded.truncated.sum()) for part in examples)
+    warn_of_exchanged(own, select)
+    if not on_labels_scale(own, select):
+        notes[OTHER_SCALE] = True
+        examples = [without_labels(part) for part in examples]
+    return _Prepared(model, tokenizer, *examples, run, notes)
 
 
 def _is_made(fit: Fit) -> bool:
@@ -150,7 +175,7 @@ def run_recipe(
     for number, (config, stage) in enumerate(stages, start=1):
         # Each stage starts from its own seed, so that a resumed run draws what an unbroken one would.
         set_seed(recipe.seed + number)
-        folder = run.folder / f"{number}-{config.kind}"
+        folder = stage_folder(run, number, config.kind)
         trains_student = config.kind in STUDENT_STAGES
         if trains_student and teacher is None:
             model, teacher = make_student(model, recipe), model
@@ -163,6 +188,11 @@ def run_recipe(
             plain, taught = copy.deepcopy(model), []
         after(number, model)
     return model.eval().requires_grad_(False)
+
+
+def stage_folder(run: Run, number: int, kind: str) -> Path:
+    """Where the recipe's stage of this number (1, 2, …) keeps what it has done."""
+    return run.folder / f"{number}-{kind}"
 
 
 def _start(fit: Fit, train: Dataset | Questions) -> AdaptiveModel:
@@ -252,7 +282,7 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset | Questions, max_le
         head_kind=model.head_kind,
         head_layers=model.head_layers if done & HEAD_STAGES else (),
         int8=any(isinstance(part, Int8Linear) for part in model.modules()),
-        pruning=fit.recipe.pruning if pruned else None,
+        pruning=model.pruning.config if pruned and model.pruning is not None else None,
         fingerprint="",  # `save_model` takes it from the files
         training={
             "recipe": dataclasses.asdict(fit.recipe),

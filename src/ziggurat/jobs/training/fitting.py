@@ -26,6 +26,7 @@ from ziggurat.encoder.folder import (
     OTHER_SCALE,
     PRUNED,
     REFERENCE,
+    TRIALS,
     Manifest,
     read_json,
     read_manifest,
@@ -198,7 +199,7 @@ def add_operating_points(folder: Path, select: Dataset | Questions, recipe: Reci
 
 def summary(manifest: Manifest, roles: Roles | QuestionRoles, out: Path) -> dict[str, Any]:
     """What was done, as JSON values."""
-    told = ("search", "copies", REFERENCE, PRUNED, CUT)
+    told = ("search", "copies", REFERENCE, PRUNED, TRIALS, CUT)
     return {key: manifest.training[key] for key in told if manifest.training.get(key)} | {
         "out": str(out),
         "recipe": manifest.training["recipe"]["name"],
