@@ -1,5 +1,7 @@
 """Whatever Python hands to the compiled engine, it gets an answer or an exception, never a crash."""
 
+import subprocess
+import sys
 from dataclasses import asdict
 
 import numpy as np
@@ -129,6 +131,84 @@ def test_arrays_that_are_not_contiguous_are_refused(engine):
             engine.run(spoilt, positions, cu_seqlens, original, EXITS, None, 4)
 
 
+def in_the_middle(array):
+    """The same numbers, each of them beginning one byte behind where numbers begin."""
+    shifted = np.zeros(array.nbytes + 1, dtype=np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    shifted[...] = array
+    return shifted
+
+
+def test_arrays_that_begin_in_the_middle_of_a_number_are_refused(engine, parts):
+    good = dict(zip(("ids", "positions", "cu_seqlens", "original"), inputs((3, 5)), strict=True))
+    for name, array in good.items():
+        with pytest.raises(TypeError):
+            engine.run(*(good | {name: in_the_middle(array)}).values(), EXITS, None, 4)
+    with pytest.raises(ValueError, match=r"layers\.0\.up\.weight: must be a contiguous float32 array"):
+        make(parts, tensors={"encoder.layers.0.up.weight": in_the_middle(parts[1]["encoder.layers.0.up.weight"])})
+    with pytest.raises(TypeError):
+        core.ExitRule("entropy", 0.0, np.full((1, 3), 0.5), in_the_middle(np.ones(4)))
+    with pytest.raises(TypeError):
+        core.kernels.attend("scalar", in_the_middle(np.ones((1, 12), dtype=np.float32)), 2)
+
+
+@pytest.mark.parametrize("heads", [0, -1, 5, 715827883, 1431655766, 2**30, 2**31 - 1, -(2**31)])
+def test_heads_that_do_not_divide_the_columns_are_refused_however_many(heads):
+    qkv = np.ones((2, 12), dtype=np.float32)
+    for call in (
+        lambda: core.kernels.attend("scalar", qkv, heads),
+        lambda: core.kernels.attend_seconds("scalar", qkv, heads, True, 1),
+        lambda: core.kernels.attend_first("scalar", qkv[:1], np.ones((3, 24), dtype=np.float32), heads),
+    ):
+        with pytest.raises(ValueError, match="heads"):
+            call()
+
+
+CHANGING = """
+import sys, threading
+import numpy as np
+from pathlib import Path
+from ziggurat import native
+from ziggurat.engine.native_backend import load_backend
+
+core, n = native.core(), 64 * 40
+backend = load_backend(Path(sys.argv[1]), "float32", 2)
+ids, positions = np.zeros((n, 2), dtype=np.int64), np.tile(np.arange(64), 40)
+edges, rule = np.arange(0, n + 1, 64), core.ExitRule("entropy", 0.0, np.full((1, 3), 0.5), None)
+calls = [
+    lambda: backend._core.run(ids, positions, edges, np.full(40, 64), rule, None, backend.n_layers),
+    lambda: backend._core.embed(ids, positions),
+    lambda: core.StaticTier(
+        np.ones((256, 2), dtype=np.int16), *np.ones((2, 2), dtype=np.float32), np.zeros(26, dtype=np.uint8)
+    ).logits(ids, edges),
+]
+stop = threading.Event()
+
+def write():
+    while not stop.is_set():
+        ids[-64:, 0] = 2**30
+        positions[-64:] = 2**40
+        ids[-64:, 0] = 0
+        positions[-64:] = 0
+
+sys.setswitchinterval(1e-5)
+writer = threading.Thread(target=write)
+writer.start()
+for number in range(300):
+    try:
+        calls[number % 3]()
+    except ValueError as error:
+        assert "must be at least 0 and below" in str(error)
+stop.set()
+writer.join()
+"""
+
+
+def test_ids_that_another_thread_changes_meanwhile_are_answered_or_refused(pruned_folder):
+    command = [sys.executable, "-c", CHANGING, str(pruned_folder)]
+    done = subprocess.run(command, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite_are_refused_by_name(parts, value):
     name = "encoder.layers.2.up.weight"
@@ -167,7 +247,8 @@ def test_tensors_of_another_shape_or_type_are_refused(parts, name, spoil):
         {"spec": {"embedding_width": 16}}, {"spec": {"embedding_width": -1}}, {"spec": {"task_types": 2}},
         {"spec": {"activation": "silu"}}, {"spec": {"head_activation": ""}}, {"spec": {"activation": None}},
         {"heads": [0]}, {"heads": [4]}, {"heads": [2, 1]}, {"heads": [1, 1]}, {"dtype": "int4"}, {"threads": 0},
-        {"threads": 10**6},
+        {"threads": 10**6}, {"spec": {"vocabulary": 2**31}}, {"spec": {"hidden": "32"}}, {"spec": {"rotary": 1.0}},
+        {"spec": {"intermediate": 2**30, "gated": True}}, {"spec": {"hidden": 2**31 - 1}}, {"spec": {"gated": "yes"}},
     ],
 )  # fmt: skip
 def test_models_that_do_not_fit_are_refused(parts, wrong):

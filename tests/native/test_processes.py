@@ -1,4 +1,4 @@
-"""What happens to a process that predicts: it is forked, its interpreter ends, it gets no threads. Nothing hangs or aborts.
+"""What happens to a process that predicts: it is forked, its interpreter ends, it gets no threads. It never hangs.
 
 Each test is a process of its own, ended after a minute: what it claims is that there is no need.
 """
