@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from ziggurat.encoder.int8 import Int8Linear, simulate_int8
 from ziggurat.engine.runner import run_every_rung
 from ziggurat.engine.torch_backend import DTYPES, TorchBackend, _PrepackedLinear, load_backend
 from ziggurat.errors import UserError
+from ziggurat.machine import n_cores
 
 prepacking = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"),
@@ -116,9 +119,32 @@ def test_threads_are_as_many_as_were_asked_for(model_folder):
     try:
         assert load_backend(model_folder, "cpu", "float32", 1).threads == 1
         assert load_backend(model_folder, "cpu", "float32", 2).threads == torch.get_num_threads() == 2
-        assert load_backend(model_folder, "cpu", "float32", None).threads == 2
+        assert load_backend(model_folder, "cpu", "float32", None).threads == min(2, n_cores())
     finally:
         torch.set_num_threads(before)
+
+
+DAEMONS = """
+import sys, threading, time
+import ziggurat
+
+model = ziggurat.AdaptiveClassifier.from_pretrained(sys.argv[1], "cpu", threads=1, engine="torch")
+
+def work():
+    while True:
+        model.predict(["bat kish lor"] * 20, "full")
+
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.5)
+print(len(model.predict(["bat"], "full")))
+"""
+
+
+def test_the_interpreter_ends_while_daemon_threads_compute(model_folder):
+    command = [sys.executable, "-c", DAEMONS, str(model_folder)]
+    done = subprocess.run(command, timeout=120, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")

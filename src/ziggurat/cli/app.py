@@ -50,6 +50,7 @@ from ziggurat.cli.text import (
 from ziggurat.cli.training import adapt, cascade, train
 from ziggurat.errors import Stopped, UserError
 from ziggurat.legible import legible
+from ziggurat.machine import default_threads
 
 # Rooms are imported inside the commands: `ziggurat --help` answers before numpy would be loaded.
 if TYPE_CHECKING:
@@ -253,6 +254,8 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # numpy starts its threads when it is imported: one for each core, whatever a container's quota, or it dies.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(default_threads()))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: letters that a terminal lacks are no error
     if logging.lastResort is not None:  # which writes our warnings

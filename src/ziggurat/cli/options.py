@@ -48,7 +48,7 @@ LabelColumn = Annotated[str, typer.Option(help="Column with the label.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or, in the compiled engine, int8.")]
 Engine = Annotated[str, typer.Option(help="native (compiled, CPUs), torch, or auto: native where it can.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores).")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads (default: OMP_NUM_THREADS, else all cores).")]
 BatchSize = Annotated[
     int | None, typer.Option(help="Texts per batch (default: what the operating point measured, else 32).")
 ]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
+import os
+import time
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 import torch
@@ -21,6 +25,37 @@ from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class _Calls:
+    """Those that compute at the moment. The interpreter's end waits for them; threads that come later end there.
+
+    Python would end these threads where they take its lock back, inside of torch, and that aborts the process.
+    """
+
+    def __init__(self) -> None:
+        self._inside: set[int] = set()  # threads; adding and discarding one cannot be interrupted
+        self._last: int | None = None  # the thread that ends the interpreter, once it does
+        atexit.register(self._end)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._inside.clear)
+
+    def __enter__(self) -> None:
+        self._inside.add(get_ident())
+        if self._last not in (None, get_ident()):
+            self._inside.discard(get_ident())
+            raise SystemExit  # of this thread alone, and without a word, as Python does it
+
+    def __exit__(self, *_: object) -> None:
+        self._inside.discard(get_ident())
+
+    def _end(self) -> None:
+        self._last = get_ident()
+        while self._inside - {self._last}:
+            time.sleep(0.001)
+
+
+_CALLS = _Calls()
 
 
 class TorchBackend:
@@ -49,18 +84,21 @@ class TorchBackend:
     @torch.inference_mode()
     def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
         """Token and segment ids (n_tokens, 2) → token states (n_tokens, d) of the tokens that the rule reads."""
-        return self.model.embed(batch, tokens)
+        with _CALLS:
+            return self.model.embed(batch, tokens)
 
     @torch.inference_mode()
     def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
         """Token states before → after layer `layer`, 1 … L, of the tokens that the rule leaves there."""
-        return self.model.layer(layer, batch, tokens)
+        with _CALLS:
+            return self.model.layer(layer, batch, tokens)
 
     @torch.inference_mode()
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
         """What rung `rung` says to each sequence, (n_seqs, n_classes) float32."""
         head = self.model.head_at(self.rung_layers[rung])
-        return head(batch).float().cpu().numpy()
+        with _CALLS:
+            return head(batch).float().cpu().numpy()
 
 
 class TorchSpanBackend(TorchBackend):
@@ -69,8 +107,9 @@ class TorchSpanBackend(TorchBackend):
     @torch.inference_mode()
     def put_back(self, whole: PackedBatch, live: PackedBatch) -> None:
         """Writes the states of some tokens into those of all."""
-        slots = torch.from_numpy(slots_in(whole, live)).to(whole.states.device)
-        whole.states[slots] = live.states
+        with _CALLS:
+            slots = torch.from_numpy(slots_in(whole, live)).to(whole.states.device)
+            whole.states[slots] = live.states
 
 
 def load_backend(folder: Path, device: str, dtype: str, threads: int | None) -> TorchBackend:
