@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 
@@ -139,6 +140,42 @@ for _ in range(2):
 time.sleep(0.5)
 print(len(model.predict(["bat"], "full")))
 """
+
+
+FORKS = """
+import os, sys, threading
+import ziggurat
+
+model = ziggurat.AdaptiveClassifier.from_pretrained(sys.argv[1], "cpu", threads=2, engine="torch")
+texts = ["bat kish lor"] * 200
+
+def ask():
+    return [a.label for a in model.predict(texts, "full")]
+
+before, going = ask(), [True]
+
+def work():
+    while going:
+        ask()
+
+worker = threading.Thread(target=work)
+worker.start()
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if ask() == before and model.backend.threads == 1 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+going.clear()
+worker.join()
+assert model.backend.threads == 2
+"""
+
+
+def test_children_that_are_forked_while_another_thread_computes_answer(model_folder):
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "true"}
+    command = [sys.executable, "-W", "ignore", "-c", FORKS, str(model_folder)]
+    done = subprocess.run(command, timeout=120, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_interpreter_ends_while_daemon_threads_compute(model_folder):

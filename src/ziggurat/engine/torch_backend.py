@@ -36,18 +36,26 @@ class _Calls:
     def __init__(self) -> None:
         self._inside: set[int] = set()  # threads; adding and discarding one cannot be interrupted
         self._last: int | None = None  # the thread that ends the interpreter, once it does
+        self._any = False  # whether there has been one
         atexit.register(self._end)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._inside.clear)
+            os.register_at_fork(after_in_child=self._begin_child)
 
     def __enter__(self) -> None:
         self._inside.add(get_ident())
         if self._last not in (None, get_ident()):
             self._inside.discard(get_ident())
             raise SystemExit  # of this thread alone, and without a word, as Python does it
+        self._any = True
 
     def __exit__(self, *_: object) -> None:
         self._inside.discard(get_ident())
+
+    def _begin_child(self) -> None:
+        """A child would wait for its parent's threads for ever, were it to use more than its own."""
+        self._inside.clear()
+        if self._any:
+            torch.set_num_threads(1)
 
     def _end(self) -> None:
         self._last = get_ident()
@@ -72,7 +80,6 @@ class TorchBackend:
         place = resolve_device(device)
         self.device = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
         self.dtype = dtype
-        self.threads = torch.get_num_threads()
         self.model = copy.deepcopy(model).eval().requires_grad_(False).to(place, DTYPES[dtype])
         self.n_layers = model.spec.layers
         self.n_classes = model.n_classes
@@ -80,6 +87,11 @@ class TorchBackend:
         self.token_rule = model.token_rule
         if place.type == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
             _prepack(self.model)
+
+    @property
+    def threads(self) -> int:
+        """Of the CPU that torch uses."""
+        return int(torch.get_num_threads())
 
     @torch.inference_mode()
     def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
