@@ -90,6 +90,8 @@ def folders(pruned_folder, static_folder, cascade_folder, tiny_checkpoint, make_
     return folders | {"questions": questions}
 
 
+# Its own memory's locks are left behind in a child (GCC 12's runtime).
+under_asan = pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="ASan is not made for forks")
 KINDS = ["encoder", "static", "bilstm", "cascade", "questions"]
 
 FORKS = """
@@ -113,6 +115,7 @@ assert ask() == before
 """
 
 
+@under_asan
 @pytest.mark.parametrize("switch", ["true", "false"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_child_that_is_forked_while_another_thread_predicts_answers(folders, kind, switch):

@@ -13,11 +13,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ziggurat.cached import cached_property
 from ziggurat.calibrate.joining import leaders, moved
 from ziggurat.config import from_mapping
 from ziggurat.errors import UserError

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ziggurat.cached import cached_property
 from ziggurat.data.packing import cumulate
 from ziggurat.errors import UserError
 

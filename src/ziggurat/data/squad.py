@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ziggurat.cached import cached_property
 from ziggurat.data.layouts import task_questions
 from ziggurat.data.named import parse_source
 from ziggurat.data.sources import Rows

@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from enum import StrEnum
-from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
 
+from ziggurat.cached import cached_property
 from ziggurat.data.groups import stand_ins
 from ziggurat.data.labels import Names, label_array, label_keys, labelled, names_of, problem_of, unlabelled
 from ziggurat.data.named import parse_source

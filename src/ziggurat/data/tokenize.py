@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
 
+from ziggurat.cached import cached_property
 from ziggurat.contents import read_bytes
 from ziggurat.data.batching import in_batch
 from ziggurat.data.frames import Frame, frame_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
+from ziggurat.cached import cached_property
 from ziggurat.data.packing import PackedBatch, cumulate, pack
 from ziggurat.data.squad import Gold
 from ziggurat.data.tokenize import Piece, TextTokenizer

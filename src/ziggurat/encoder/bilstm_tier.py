@@ -7,11 +7,11 @@ of its own: the texts have been read for the large model anyway.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from ziggurat.cached import cached_property
 from ziggurat.encoder.lstm import blocks_of, columns, joined, product, run_layer, scaled
 from ziggurat.encoder.mapped import TensorFile, read_tensors
 from ziggurat.encoder.ngrams import check_texts

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from ziggurat.cached import cached_property
 from ziggurat.data.batching import limit_threads
 from ziggurat.data.packing import cumulate
 from ziggurat.encoder.folder import LABEL_RANGE, read_manifest, read_point

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from ziggurat.cached import cached_property
 from ziggurat.errors import UserError
 from ziggurat.policies.defer import learned
 from ziggurat.policies.exits import LEARNED, exit_score

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
+from ziggurat.cached import cached_property
 from ziggurat.calibrate.candidates import Candidate
 from ziggurat.calibrate.stored import StoredRun
 from ziggurat.calibrate.timing import Profile, predicted_seconds

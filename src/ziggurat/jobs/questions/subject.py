@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 
+from ziggurat.cached import cached_property
 from ziggurat.data.squad import Questions, read_questions
 from ziggurat.data.tasks import Role
 from ziggurat.data.windows import Windows
