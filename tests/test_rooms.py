@@ -29,8 +29,20 @@ ROOMS = (
     "jobs",
     "cli",
 )
-HALL = {"errors", "types", "config", "files", "contents", "locks", "legible", "recipe", "stage", "bars", "machine"}
-HALL |= {"cached"}
+HALL = {
+    "errors",
+    "types",
+    "config",
+    "files",
+    "contents",
+    "locks",
+    "legible",
+    "recipe",
+    "stage",
+    "bars",
+    "cached",
+    "machine",
+}
 FRONT_DOOR = {"__init__", "__main__"}
 # Everything else imports where torch and its company are not installed.
 NEEDS_TORCH = {
