@@ -60,6 +60,13 @@ def test_a_method_that_fell_back_at_every_seed_says_so():
     assert note not in reproduction_table.tables([measured("lat", fell_back=True), measured("lat", seed=1)])
 
 
+def test_rows_of_heads_that_had_not_learned_say_so_until_they_are_made_anew():
+    old, new, note = "2026-11-30T05:26:36+00:00", "2026-12-02T05:26:36+00:00", "had not learned"
+    assert note in reproduction_table.tables([measured("deebert", date=old)])
+    assert note not in reproduction_table.tables([measured("deebert", date=new)])
+    assert note not in reproduction_table.tables([measured("early-exit", date=old)])
+
+
 def test_of_several_rows_for_one_seed_the_last_counts():
     text = reproduction_table.tables([measured("full", accuracy=0.9), measured("full", accuracy=0.5)])
     assert "seeds" not in text

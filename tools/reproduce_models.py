@@ -104,7 +104,9 @@ def recipe_of(method: str, place: Place) -> Recipe:
         if method == FULL or stage.kind != "regular":
             lasts = ("hard" if recipe.pruning else "regular") if stage.kind == "joint" else stage.kind
             rate = known["regular"].learning_rate if stage.kind in starts else stage.learning_rate
-            stages.append(replace(stage, epochs=float(epochs[lasts]), learning_rate=rate))
+            # A stage with patience ends by itself, and its epochs are only the most.
+            most = stage.epochs if stage.patience is not None else float(epochs[lasts])
+            stages.append(replace(stage, epochs=most, learning_rate=rate))
     return replace(recipe, stages=tuple(stages), max_length=128, seed=place.seed)
 
 

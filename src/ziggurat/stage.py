@@ -33,6 +33,8 @@ class StageConfig:
     weight_decay: float = 0.01  # AdamW, not on biases and LayerNorms
     max_gradient: float = 1.0  # norm to which gradients are clipped
     evaluations: int = 2  # how often per epoch the select rows are looked at, and a checkpoint kept
+    # Looks at the select rows without a lower loss that end the stage, whose `epochs` are the most; None = never.
+    patience: int | None = _of(None, "heads", "joint")
     label_weight: float = _of(0.0, "heads", "distil")  # share of cross-entropy against labels beside the KL divergence
     threshold_learning_rate: float = _of(5e-3, "soft")  # of the thresholds, in the unit of relative scores
     vocabulary_learning_rate: float = _of(2e-2, "soft")  # of the vocabulary's scores
@@ -40,6 +42,9 @@ class StageConfig:
     temperature: float = _of(0.1, "soft")  # T of the mask, of relative scores; falls evenly to `final_temperature`
     final_temperature: float | None = _of(None, "soft")  # T at the end; None = it does not fall
     fade_attention: bool = _of(True, "soft")  # masks also fade a token in the next attention; false = as in the papers
+    trial: bool = _of(
+        True, "soft"
+    )  # what costs more than it gives is taken back, see train.trials; false = as in the papers
     reverse_kl: bool = _of(False, "heads")  # KL(student ‖ teacher) as MP eq. 3 is printed, not KL(teacher ‖ student)
     head_learning_rate: float | None = _of(None, "joint")  # of the exit heads; None = as the rest
     depth_weight: float = _of(1.0, "joint")  # the k-th rung's loss weighs k to this power; 1 = PABEE, 0 = all alike
@@ -70,6 +75,7 @@ class StageConfig:
         require(self.max_gradient > 0, "max_gradient", self.max_gradient, "more than 0")
         require(self.evaluations >= 1, "evaluations", self.evaluations, "at least 1")
         self._refuse_unread()
+        require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1")
         require(0 <= self.label_weight <= 1, "label_weight", self.label_weight, "in [0, 1]")
         require(self.threshold_learning_rate >= 0, "threshold_learning_rate", self.threshold_learning_rate, "≥ 0")
         require(self.vocabulary_learning_rate >= 0, "vocabulary_learning_rate", self.vocabulary_learning_rate, "≥ 0")

@@ -18,7 +18,14 @@ def training_text(result: dict[str, Any]) -> str:
         f"\n  {point['name']:<9} {_point_text(point, result['unit'])}" for point in result["operating_points"]
     )
     head = f"{result['out']}: trained with recipe {result['recipe']} ({rows} rows)"
-    learned = f"{_search_text(result.get('search'))}{_copies_text(result.get('copies'))}{_pruned_text(result)}"
+    learned = "".join(
+        [
+            _search_text(result.get("search")),
+            _copies_text(result.get("copies")),
+            _trials_text(result.get("trials", {})),
+            _pruned_text(result),
+        ]
+    )
     return f"{head}{learned}\noperating points, chosen on the select rows:{points}"
 
 
@@ -29,6 +36,25 @@ def _copies_text(copies: dict[str, Any] | None) -> str:
         f"\nlearned from {copies['copies']:,} changed copies too, made at {copies['per_second']:,} per second "
         f"({copies['dropped']:,} alike and dropped)"
     )
+
+
+def _trials_text(trials: dict[str, Any]) -> str:
+    """What of the recipe's pruning was taken back, and why."""
+    tried, settled = trials.get("vocabulary"), trials.get("settled")
+    lines = []
+    if tried is not None and not tried["kept"]:
+        lines.append(
+            f"no word is left out: by {tried['share']:.0%} of the tokens, as the recipe has it, the plain model has "
+            f"{tried['read']:.4f} on the select rows, by all {tried['plain']:.4f}"
+        )
+    elif tried is not None and settled is not None and not settled["vocabulary"]:
+        lines.append("no word is left out any more: the vocabulary had learned to read too little")
+    if settled is not None and settled["factor"] != 1:
+        lines.append(
+            f"thresholds taken back to {settled['factor']:g} of what was learned: {settled['learned']:.4f} on the "
+            f"select rows became {settled['settled']:.4f}, nothing pruned {settled['plain']:.4f}"
+        )
+    return "".join(f"\n{line}" for line in lines)
 
 
 def _pruned_text(result: dict[str, Any]) -> str:

@@ -67,8 +67,16 @@ def load_hf(
 
 
 def take_pruning(model: AdaptiveModel, folder: Path) -> bool:
-    """Takes over what a folder of ours has learned of the same pruning; False = of another, or none."""
-    if model.pruning is None or layout.read_manifest(folder).pruning != model.pruning.config:
+    """Takes over what a folder of ours has learned of the same pruning; False = of another, or none.
+
+    Where its training has taken the vocabulary back, it has none.
+    """
+    if model.pruning is None:
+        return False
+    manifest, mine = layout.read_manifest(folder), model.pruning.config
+    if layout.TRIALS in manifest.training and manifest.pruning == replace(mine, vocabulary=None) != mine:
+        model.pruning.drop_vocabulary()
+    if manifest.pruning != model.pruning.config:
         return False
     extras = _tensors(read_tensors(folder / layout.EXTRAS))
     learned = {name: tensor for name, tensor in extras.items() if name.startswith(layout.PRUNING_PREFIX)}

@@ -48,6 +48,7 @@ PRUNING_PREFIX = "pruning."
 PRUNING_VALUES = "pruning.values"  # (L) float32, the rule's number for each layer
 REFERENCE = "regular_accuracy"  # in `training`: of the plain fine-tuned model, on the select rows
 PRUNED = "pruned_accuracy"  # in `training`: the same, of the last rung while it prunes as it was trained to
+TRIALS = "trials"  # in `training`: what of the recipe's pruning was tried and taken back, see train.trials
 LABEL_RANGE = "label_range"  # in `training`: of a regression, the least and largest label
 DEFERRAL = "defer.weights"
 TRAINED_ROWS = "data.trained_rows"  # (n) int64, sorted

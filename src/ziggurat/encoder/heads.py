@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ziggurat.data.packing import PackedBatch, padded_slots
 from ziggurat.encoder.dropout import Dropout
 from ziggurat.encoder.flops import FASTBERT_WIDTH
-from ziggurat.encoder.linear import RowLinear
+from ziggurat.encoder.linear import ReadingLinear, RowLinear
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.torch_encoder import ACTIVATIONS, first_tokens, layer_norm, mean_tokens
 
@@ -56,7 +56,7 @@ class PoolerHead(nn.Module):
         self.norm = reading_norm(spec)
         self.reads_first = spec.pooling != "mean"
         self.pool = first_tokens if self.reads_first else mean_tokens
-        self.dense = nn.Linear(spec.hidden, spec.hidden, spec.head_bias)
+        self.dense = ReadingLinear(spec.hidden, spec.hidden, spec.head_bias)
         self.activation = ACTIVATIONS[spec.head_activation]
         self.dense_norm = layer_norm(spec) if spec.head_norm else nn.Identity()
         self.dropout = Dropout(spec.dropout)
@@ -76,7 +76,7 @@ class LinearHead(nn.Module):
     def __init__(self, spec: EncoderSpec, n_classes: int) -> None:
         super().__init__()
         self.norm = reading_norm(spec)
-        self.classes = nn.Linear(spec.hidden, n_classes)
+        self.classes = ReadingLinear(spec.hidden, n_classes)
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """(n_tokens, d) → (n_seqs, n_classes)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -72,6 +74,11 @@ class TokenPruning(nn.Module):
     def unread_vocabulary(self) -> bool:
         """Whether there are scores of vocabulary entries, and nothing has said yet where they start."""
         return self.config.vocabulary is not None and bool((self.vocabulary == 1).all())
+
+    def drop_vocabulary(self) -> None:
+        """From now on every token is read."""
+        self.config = replace(self.config, vocabulary=None)
+        del self.vocabulary
 
     def always_read(self, entries: list[int]) -> None:
         """Fixes these vocabulary entries: their score is so high that no step of training brings it down."""

@@ -14,7 +14,7 @@ from ziggurat.data.labels import labelled
 from ziggurat.data.packing import PackedBatch, cumulate, pack, place_in_sequence
 from ziggurat.data.tokenize import Encoded
 
-_BATCH = 64
+BATCH = 64  # inputs of a forward pass without gradient
 Example = tuple[np.ndarray, ...]  # tokens (length, 2), label (…), and the teacher's logits (…) if there are any
 
 
@@ -63,5 +63,10 @@ def packed(states: Tensor, lengths: Tensor) -> PackedBatch:
 
 def in_batches(tokens: Sequence[np.ndarray]) -> Iterator[PackedBatch]:
     """All inputs in their order, some at a time, for a forward pass without gradient."""
-    for start in range(0, len(tokens), _BATCH):
-        yield pack(tokens[start : start + _BATCH])
+    for start in range(0, len(tokens), BATCH):
+        yield pack(tokens[start : start + BATCH])
+
+
+def spread(n: int, most: int) -> np.ndarray:
+    """At most so many of n places, all over: rows may be sorted by label. (k) int64."""
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)

@@ -20,8 +20,9 @@ class Bar(TrainerCallback):
     that an error's line stands below it and nothing is drawn behind that.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, watch: StopAtStep) -> None:
         self.name = name
+        self.watch = watch
         self.bar: tqdm[NoReturn] | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
@@ -48,8 +49,10 @@ class Bar(TrainerCallback):
             self.bar.close()
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Closes the bar."""
+        """Closes the bar, full where the stage ended early by itself."""
         if self.bar is not None:
+            if not self.watch.stopped:
+                self.bar.total = self.bar.n
             self.bar.close()
 
 
@@ -63,6 +66,22 @@ class Progress(TrainerCallback):
         """Before every step, also the first after a resume."""
         self.module.step = state.global_step
         self.module.progress = state.global_step / state.max_steps
+
+
+class Patience(TrainerCallback):
+    """Ends a stage when so many looks at the select rows in a row have found no lower loss; None = never."""
+
+    def __init__(self, looks: int | None) -> None:
+        self.looks = looks
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Counts in the trainer's own log, which a checkpoint keeps."""
+        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        if self.looks is not None and len(losses) - losses.index(min(losses)) > self.looks:
+            control.should_training_stop = True
+        return control
 
 
 class StopAtStep(TrainerCallback):

@@ -15,9 +15,10 @@ from torch.utils.data import Dataset
 from ziggurat.bars import bar
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.stage import StageConfig
-from ziggurat.train.batches import Examples, in_batches
+from ziggurat.train.batches import BATCH, Examples, in_batches, packed, spread
 from ziggurat.train.loop import Run
 from ziggurat.train.objectives import known
+from ziggurat.train.standardise import ROWS
 from ziggurat.types import Problem
 
 _OF_MEMORY = 4  # a quarter of the machine's may hold readings
@@ -94,3 +95,12 @@ def readings(model: AdaptiveModel, rows: Examples, stage: StageConfig, run: Run)
     starts = [np.concatenate([[0], np.cumsum(np.concatenate(counts))]) for counts in lengths]
     kept = [np.concatenate(states.pop(0)) for _ in model.exits]  # one head's twice in memory, not all
     return Readings(rows.labels, wanted, kept, starts)
+
+
+def show_readings(model: AdaptiveModel, read: Readings) -> None:
+    """Runs the exit heads on some of what they read."""
+    rows = spread(len(read), ROWS)
+    for start in range(0, len(rows), BATCH):
+        batch = collate_readings([read[row] for row in rows[start : start + BATCH]])
+        for head, states, lengths in zip(model.exits.values(), batch["states"], batch["lengths"], strict=True):
+            head(packed(states, lengths))

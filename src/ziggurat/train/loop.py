@@ -30,9 +30,10 @@ from ziggurat.errors import Stopped
 from ziggurat.files import refusals_explained, whole_file
 from ziggurat.stage import StageConfig
 from ziggurat.train.batches import collate
-from ziggurat.train.callbacks import Bar, Progress, StopAtStep, interrupts
+from ziggurat.train.callbacks import Bar, Patience, Progress, StopAtStep, interrupts
 from ziggurat.train.criteria import Metric
 from ziggurat.train.objectives import Objective
+from ziggurat.train.standardise import fold
 
 _FINISHED = "finished.safetensors"
 
@@ -101,8 +102,7 @@ def fit(
     if run.finished:
         module.load_state_dict(load_file(finished))
         return
-    watch = StopAtStep()
-    metric = keep.metric
+    watch, metric = StopAtStep(), keep.metric
     trainer = Trainer(
         model=module,
         args=_arguments(len(train), stage, run, keep),
@@ -110,17 +110,18 @@ def fit(
         eval_dataset=select,
         data_collator=collator,
         compute_metrics=None if metric is None else lambda output: {"score": _score(output, metric)},
-        callbacks=[watch, Progress(module)],
+        callbacks=[watch, Progress(module), Patience(stage.patience)],
         optimizers=(_optimizer(module.to(run.device), stage, own_rates) if own_rates else None, None),
     )
     # Theirs print dictionaries.
     trainer.remove_callback(ProgressCallback if run.progress else PrinterCallback)
-    bar = Bar(stage.kind)
+    bar = Bar(stage.kind, watch)
     if run.progress:
         trainer.add_callback(bar)
     with interrupts(watch), refusals_explained(run.folder), bar:
         trainer.train(resume_from_checkpoint=_last_checkpoint(run.folder))
     if not watch.stopped:
+        fold(module)
         _finish(module, finished)
     if watch.asked:
         raise Stopped(

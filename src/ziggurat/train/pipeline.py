@@ -22,7 +22,7 @@ from ziggurat.data.windows import gold_tokens, windows_of
 from ziggurat.encoder.checkpoint import copy_tokenizer, load_hf, save_model, take_pruning
 from ziggurat.encoder.devices import limit_threads, resolve_device
 from ziggurat.encoder.finetuned import known_names, names_same
-from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, REFERENCE, Manifest, read_manifest, trained_rows
+from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, REFERENCE, TRIALS, Manifest, read_manifest, trained_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.int8 import Int8Linear, simulate_int8
 from ziggurat.encoder.model import AdaptiveModel
@@ -36,6 +36,7 @@ from ziggurat.train.loop import Run
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 from ziggurat.train.students import make_student
 from ziggurat.train.teaching import taught_by
+from ziggurat.train.trials import trials_in
 from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
 from ziggurat.types import Problem
 
@@ -95,6 +96,8 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
 
         def after(stages: int, model: AdaptiveModel) -> None:
             kind = fit.recipe.stages[stages - 1].kind
+            if trials := trials_in(stage_folder(run, stages, kind)):
+                notes[TRIALS] = trials
             if kind in PLAIN_STAGES and fit.grade is not None:
                 notes[REFERENCE] = fit.grade(model, tokenizer)
             elif kind in PLAIN_STAGES and select.labels is not None:
@@ -133,7 +136,7 @@ def run_recipe(
     for number, (config, stage) in enumerate(stages, start=1):
         # Each stage starts from its own seed, so that a resumed run draws what an unbroken one would.
         set_seed(recipe.seed + number)
-        folder = run.folder / f"{number}-{config.kind}"
+        folder = stage_folder(run, number, config.kind)
         trains_student = config.kind in STUDENT_STAGES
         if trains_student and teacher is None:
             model, teacher = make_student(model, recipe), model
@@ -146,6 +149,11 @@ def run_recipe(
             plain, taught = copy.deepcopy(model), []
         after(number, model)
     return model.eval().requires_grad_(False)
+
+
+def stage_folder(run: Run, number: int, kind: str) -> Path:
+    """Where the recipe's stage of this number (1, 2, …) keeps what it has done."""
+    return run.folder / f"{number}-{kind}"
 
 
 def label_range(fit: Fit, *parts: Dataset | Questions) -> tuple[float, float] | None:
@@ -251,7 +259,7 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset | Questions, max_le
         head_kind=model.head_kind,
         head_layers=model.head_layers if done & HEAD_STAGES else (),
         int8=any(isinstance(part, Int8Linear) for part in model.modules()),
-        pruning=fit.recipe.pruning if pruned else None,
+        pruning=model.pruning.config if pruned and model.pruning is not None else None,
         fingerprint="",  # `save_model` takes it from the files
         training={
             "recipe": dataclasses.asdict(fit.recipe),

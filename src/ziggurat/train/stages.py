@@ -15,15 +15,16 @@ from ziggurat.policies.outputs import CLASSES, Output
 from ziggurat.policies.prune import PREDICTED, SCALES
 from ziggurat.recipe import PruningConfig
 from ziggurat.stage import STUDENT_STAGES, StageConfig
-from ziggurat.train.batches import Examples, in_batches
+from ziggurat.train.batches import Examples, in_batches, spread
 from ziggurat.train.criteria import CRITERIA, Metric
 from ziggurat.train.distil import Distil
-from ziggurat.train.frozen import collate_readings, readings, worth_keeping
+from ziggurat.train.frozen import collate_readings, readings, show_readings, worth_keeping
 from ziggurat.train.lengthdrop import LengthDrop
 from ziggurat.train.loop import Keep, Run, fit
 from ziggurat.train.objectives import FrozenHeads, Guess, Hard, Heads, Int8, Joint, Regular, Soft
+from ziggurat.train.standardise import ROWS, standardise
 from ziggurat.train.theseus import Theseus
-from ziggurat.train.vocabulary import start_vocabulary
+from ziggurat.train.trials import settle, try_vocabulary
 
 Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], AdaptiveModel]
 
@@ -49,12 +50,13 @@ def guess(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
 def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
     """Learns what to prune while tokens fade instead of leaving (LTP, MP). The last state is kept.
 
-    Not the best one on select: pruning grows from step to step, and accuracy with it falls.
+    Not the best one on select: pruning grows from step to step, and accuracy with it falls. What costs more there than
+    it gives is taken back (`train.trials`).
     """
     _check("soft", model)
     pruning = model.pruning
-    if pruning.unread_vocabulary and not run.finished:
-        start_vocabulary(model, train, run.device)
+    if stage.trial and pruning.config.vocabulary is not None:
+        try_vocabulary(model, train, select, run)
     only_train(model, (model.encoder, model.classifier, pruning))
     # Thresholds of 0 stand for none, and several processes wait for the gradient of whatever learns.
     pruning.values.requires_grad_(any(pruning.fades(layer) for layer in range(1, model.spec.layers + 1)))
@@ -65,6 +67,8 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     }
     keep = Keep.last(metric_of(model))
     fit(Soft(model, stage), train.labelled(), select.labelled(), stage, run, keep, own_rates)
+    if stage.trial:
+        settle(model, select, run)
     return model
 
 
@@ -111,9 +115,12 @@ def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     _check("heads", model)
     only_train(model, model.exits.values())
     if run.finished or not worth_keeping(model, (train, select), run):
+        if not run.finished:
+            standardise(model.exits.values(), lambda: _show(model, train, run))
         fit(Heads(model, stage), train, select, stage, run, Keep.lowest_loss())
     else:
-        kept = (readings(model, rows, stage, run) for rows in (train, select))
+        kept = [readings(model, rows, stage, run) for rows in (train, select)]
+        standardise(model.exits.values(), lambda: show_readings(model, kept[0]))
         fit(FrozenHeads(model, stage), *kept, stage, run, Keep.lowest_loss(), collator=collate_readings)
     return model
 
@@ -198,6 +205,14 @@ def full_accuracy(model: AdaptiveModel, rows: Examples, output: Output = CLASSES
     logits = np.concatenate([answer.float().cpu().numpy() for answer in answers])
     lost = float(output.loss(output.predictions(logits), rows.labels).sum())
     return (len(rows) - lost) / len(rows)
+
+
+def _show(model: AdaptiveModel, rows: Examples, run: Run) -> None:
+    """Runs backbone and heads as the stage will, on some of the rows."""
+    model.eval().to(run.device)
+    with run.autocast():
+        for batch in in_batches([rows.encoded.tokens[row] for row in spread(len(rows), ROWS)]):
+            model(batch, model.token_rule)
 
 
 def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> None:

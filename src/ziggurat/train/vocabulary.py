@@ -7,7 +7,7 @@ import torch
 
 from ziggurat.data.packing import PackedBatch, pack
 from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.train.batches import Examples
+from ziggurat.train.batches import Examples, spread
 from ziggurat.train.criteria import CRITERIA
 
 _PRIOR = 3.0  # occurrences that every entry is taken to have had, twice as important as the mean: rare words are read
@@ -24,9 +24,7 @@ def start_vocabulary(model: AdaptiveModel, rows: Examples, device: torch.device)
     pruning = model.pruning
     model.to(device).eval().requires_grad_(False)
     held, seen, first, last = (np.zeros(model.spec.vocabulary) for _ in range(4))
-    n = len(rows.encoded.tokens)
-    looked_at = np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64)  # all over the file, which may be sorted by label
-    tokens = [rows.encoded.tokens[row] for row in looked_at]
+    tokens = [rows.encoded.tokens[row] for row in spread(len(rows), _ROWS)]
     for start in range(0, len(tokens), _BATCH):
         batch = pack(tokens[start : start + _BATCH])
         ids = batch.states[:, 0]

@@ -16,7 +16,16 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.squad import Questions
 from ziggurat.data.stdlib_docs import STDLIB_DOCS
 from ziggurat.data.tasks import STDLIB_FRACTIONS, Dataset, Fractions, Role, load, split_roles
-from ziggurat.encoder.folder import LABEL_RANGE, MANIFEST, PRUNED, REFERENCE, Manifest, read_manifest, write_manifest
+from ziggurat.encoder.folder import (
+    LABEL_RANGE,
+    MANIFEST,
+    PRUNED,
+    REFERENCE,
+    TRIALS,
+    Manifest,
+    read_manifest,
+    write_manifest,
+)
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.files import put, refuse_full_folder
@@ -166,7 +175,7 @@ def add_operating_points(folder: Path, select: Dataset | Questions, recipe: Reci
 
 def summary(manifest: Manifest, roles: Roles | QuestionRoles, out: Path) -> dict[str, Any]:
     """What was done, as JSON values."""
-    told = ("search", "copies", REFERENCE, PRUNED)
+    told = ("search", "copies", REFERENCE, PRUNED, TRIALS)
     return {key: manifest.training[key] for key in told if manifest.training.get(key)} | {
         "out": str(out),
         "recipe": manifest.training["recipe"]["name"],
