@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from ziggurat.cli.text import training_text
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
-from ziggurat.encoder.checkpoint import load_hf
+from ziggurat.encoder.checkpoint import load_hf, take_pruning
 from ziggurat.encoder.finetuned import has_classifier
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
@@ -143,7 +143,7 @@ def test_stages_can_be_kept_of_a_model_that_is_finished_and_without_points(
 def test_pruning_that_unlearns_the_task_is_told_and_pruning_that_does_not_is_not(trained, rows_file, tmp_path):
     _, soft, hard = load_recipe("ltp").stages
     brief = {"epochs": 0.1, "learning_rate": 1e-6}
-    stages = (dataclasses.replace(soft, regularisation=0.0, **brief), dataclasses.replace(hard, **brief))
+    stages = (dataclasses.replace(soft, regularisation=0.0, trial=False, **brief), dataclasses.replace(hard, **brief))
     said = {}
     for words in (0.01, None):
         pruning = dataclasses.replace(load_recipe("ltp").pruning, final=0.01, vocabulary=words)
@@ -154,6 +154,24 @@ def test_pruning_that_unlearns_the_task_is_told_and_pruning_that_does_not_is_not
         assert (made["pruned_accuracy"] < 0.85) == ("warning: pruning" in said[words])
     plain = read_manifest(trained[0]).training["regular_accuracy"]  # it is known of the folder that is gone on from
     assert f"the plain model had {plain:.1%}" in said[0.01] and "warning" not in said[None]
+
+
+def test_a_vocabulary_that_costs_too_much_is_not_in_the_folder_is_told_and_is_gone_on_without(
+    trained, rows_file, tmp_path
+):
+    _, soft, hard = load_recipe("ltp").stages
+    brief = {"epochs": 0.1, "learning_rate": 1e-6}
+    stages = (dataclasses.replace(soft, regularisation=0.0, **brief), dataclasses.replace(hard, **brief))
+    pruning = dataclasses.replace(load_recipe("ltp").pruning, final=0.01, vocabulary=0.01)
+    recipe = dataclasses.replace(load_recipe("ltp"), stages=stages, pruning=pruning)
+    made = train_classifier(str(rows_file), tmp_path / "model", recipe, str(trained[0]), QUIET)
+    manifest = read_manifest(tmp_path / "model")
+    assert not made["trials"]["vocabulary"]["kept"] and manifest.training["trials"] == made["trials"]
+    assert "no word is left out: by 1% of the tokens" in training_text(made) and "warning" not in training_text(made)
+    assert manifest.pruning == dataclasses.replace(pruning, vocabulary=None)
+    assert "pruning.vocabulary" not in load_file(tmp_path / "model" / "ziggurat.safetensors")
+    model = load_hf(tmp_path / "model", len(manifest.labels), "fastbert", None, pruning=pruning)
+    assert take_pruning(model, tmp_path / "model") and model.pruning.config == manifest.pruning
 
 
 def test_points_use_entropy_and_no_temperatures_unless_the_recipe_says_so(trained):

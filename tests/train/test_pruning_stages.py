@@ -17,7 +17,7 @@ from ziggurat.encoder.soft import soft_logits
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig
 from ziggurat.stage import StageConfig
-from ziggurat.train import vocabulary
+from ziggurat.train import stages
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.objectives import Soft
 from ziggurat.train.stages import guess, hard, heads, int8, joint, regular, soft
@@ -181,7 +181,7 @@ def test_a_vocabulary_that_is_learned_is_learned_on_and_not_begun_again(
 ):
     model, config = pruned(vocabulary=0.9), dataclasses.replace(stage, kind="soft")
     soft(model, train_rows, select_rows, config, run)
-    monkeypatch.setattr(vocabulary, "start_vocabulary", None)
+    monkeypatch.setattr(stages, "start_vocabulary", None)
     learned, still = (
         model.pruning.vocabulary.detach().clone(),
         dataclasses.replace(config, vocabulary_learning_rate=0.0),

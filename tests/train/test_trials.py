@@ -17,6 +17,7 @@ from ziggurat.train import trials
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.stages import full_accuracy, only_train, soft
 from ziggurat.train.trials import settle, trials_in, try_vocabulary
+from ziggurat.train.vocabulary import start_vocabulary
 
 SOFT = StageConfig(kind="soft", epochs=1, learning_rate=1e-4, batch_size=60, warmup=0.0)
 
@@ -108,7 +109,8 @@ def test_a_vocabulary_stays_where_nothing_else_prunes_or_nothing_shall_be_tried(
     alone, untried = copy.deepcopy(model), copy.deepcopy(model)
     with torch.no_grad():
         alone.pruning.values.zero_()
-    try_vocabulary(alone, *given)
+    start_vocabulary(alone, given[0], given[2].device)
+    try_vocabulary(alone, *given[1:])
     assert not trials_in(given[2].folder)["vocabulary"]["read"] > 0.9
     assert alone.token_rule.vocabulary is not None
     run = dataclasses.replace(given[2], folder=given[2].folder / "untried")

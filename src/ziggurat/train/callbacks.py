@@ -49,11 +49,9 @@ class Bar(TrainerCallback):
             self.bar.close()
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Closes the bar, full where the stage ended early by itself."""
-        if self.bar is not None:
-            if not self.watch.stopped:
-                self.bar.total = self.bar.n
-            self.bar.close()
+        """What a stage that ended early by itself has done is all there was to do."""
+        if self.bar is not None and not self.watch.stopped:
+            self.bar.total = self.bar.n
 
 
 class Progress(TrainerCallback):

@@ -25,6 +25,7 @@ from ziggurat.train.objectives import FrozenHeads, Guess, Hard, Heads, Int8, Joi
 from ziggurat.train.standardise import ROWS, standardise
 from ziggurat.train.theseus import Theseus
 from ziggurat.train.trials import settle, try_vocabulary
+from ziggurat.train.vocabulary import start_vocabulary
 
 Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], AdaptiveModel]
 
@@ -55,8 +56,11 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     """
     _check("soft", model)
     pruning = model.pruning
-    if stage.trial and pruning.config.vocabulary is not None:
-        try_vocabulary(model, train, select, run)
+    begins = pruning.unread_vocabulary
+    if begins and not run.finished:
+        start_vocabulary(model, train, run.device)
+    if begins and stage.trial:
+        try_vocabulary(model, select, run)
     only_train(model, (model.encoder, model.classifier, pruning))
     # Thresholds of 0 stand for none, and several processes wait for the gradient of whatever learns.
     pruning.values.requires_grad_(any(pruning.fades(layer) for layer in range(1, model.spec.layers + 1)))

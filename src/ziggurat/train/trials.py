@@ -21,7 +21,6 @@ from ziggurat.policies.prune import TokenRule
 from ziggurat.train.batches import Examples, in_batches, spread
 from ziggurat.train.criteria import CRITERIA
 from ziggurat.train.loop import Run
-from ziggurat.train.vocabulary import start_vocabulary
 
 _FILE = "trials.json"
 _ROWS = 1024  # select rows that are asked, at most
@@ -43,20 +42,18 @@ class Tried:
         return self.given - _PRICE * self.cost
 
 
-def try_vocabulary(model: AdaptiveModel, train: Examples, select: Examples, run: Run) -> None:
-    """Starts the vocabulary's scores; the model goes on without them where they cost more than they give, as it is.
+def try_vocabulary(model: AdaptiveModel, select: Examples, run: Run) -> None:
+    """Tries the scores with which the vocabulary starts; the model goes on without where they cost more than they give.
 
     Where nothing else prunes they stay. The outcome is kept in the stage's folder, and a run that is taken up again
     goes by it.
     """
-    if model.pruning.unread_vocabulary and not run.finished:
-        start_vocabulary(model, train, run.device)
-        if "vocabulary" not in trials_in(run.folder):
-            reads = replace(model.token_rule, values=np.full(model.spec.layers, np.nan))
-            plain, [tried] = _tried(model, select, [reads])
-            said = {"share": model.pruning.config.vocabulary, "plain": plain, "read": tried.metric}
-            _keep(run, "vocabulary", said | {"kept": tried.worth > 0 or not _has_thresholds(model)})
-    if not trials_in(run.folder).get("vocabulary", {}).get("kept", True):
+    if "vocabulary" not in trials_in(run.folder):
+        reads = replace(model.token_rule, values=np.full(model.spec.layers, np.nan))
+        plain, [tried] = _tried(model, select, [reads])
+        said = {"share": model.pruning.config.vocabulary, "plain": plain, "read": tried.metric}
+        _keep(run, "vocabulary", said | {"kept": tried.worth > 0 or not _has_thresholds(model)})
+    if not trials_in(run.folder)["vocabulary"]["kept"]:
         model.pruning.drop_vocabulary()
 
 
