@@ -8,14 +8,18 @@ import torch
 
 from conftest import SPEC
 from ziggurat.data.tokenize import Encoded
+from ziggurat.encoder.linear import ReadingLinear
 from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.stage import StageConfig
+from ziggurat.train import stages
 from ziggurat.train.batches import Examples, in_batches
 from ziggurat.train.lbfgs import minimise
+from ziggurat.train.objectives import FrozenHeads
 from ziggurat.train.stages import heads
+from ziggurat.train.standardise import fold, standardise
 
 FAINT = 1e-2  # what a layer adds to a state, in the size of the state
-STAGE = StageConfig(kind="heads", epochs=40, learning_rate=1e-2, batch_size=16, label_weight=1.0, patience=8)
+STAGE = StageConfig(kind="heads", epochs=12, learning_rate=5e-2, batch_size=32, label_weight=1.0, patience=8)
 
 
 def rows_of(n, seed):
@@ -80,7 +84,7 @@ def accuracies(model, rows):
 @pytest.mark.parametrize("precise", [True, False])
 @pytest.mark.parametrize("kind", ["linear", "pooler"])
 def test_a_head_learns_as_much_as_a_converged_logistic_regression(kind, precise, run):
-    model, train, select = faint_model(kind), rows_of(400, 1), rows_of(200, 2)
+    model, train, select = faint_model(kind), rows_of(300, 1), rows_of(200, 2)
     run = dataclasses.replace(run, mixed_precision=not precise)
     read, asked = first_states(model, train), first_states(model, select)
     assert (read.std(axis=1).mean(axis=1) < 0.02 * np.abs(read).mean(axis=(1, 2))).all()
@@ -90,3 +94,81 @@ def test_a_head_learns_as_much_as_a_converged_logistic_regression(kind, precise,
     assert min(reachable) > 0.9
     heads(model, train, select, STAGE, run)
     assert (accuracies(model.eval(), select) > np.array(reachable) - 0.03).all()
+
+
+def test_a_killed_stage_ends_like_an_unbroken_one_and_its_folder_knows_nothing_of_standardising(run, monkeypatch):
+    stage, parts = dataclasses.replace(STAGE, epochs=3), (rows_of(200, 1), rows_of(60, 2))
+    unbroken = heads(faint_model("pooler"), *parts, stage, dataclasses.replace(run, folder=run.folder / "whole"))
+    steps, forward = [], FrozenHeads.forward
+
+    def watched(self, labels, wanted, states, lengths):
+        steps.append(self.training)
+        if sum(steps) == 11:
+            raise KeyboardInterrupt
+        return forward(self, labels, wanted, states, lengths)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FrozenHeads, "forward", watched)
+        heads(faint_model("pooler"), *parts, stage, run)
+    assert list(run.folder.glob("checkpoint-*"))
+    resumed = heads(faint_model("pooler"), *parts, stage, run).state_dict()
+    assert resumed.keys() == faint_model("pooler").state_dict().keys()
+    assert all(torch.equal(mine, resumed[name]) for name, mine in unbroken.state_dict().items())
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_map_says_the_same_before_while_and_after_it_reads_standardised_states(kept, run, monkeypatch):
+    monkeypatch.setattr(stages, "worth_keeping", lambda *_: kept)
+    model, rows, said = faint_model("linear"), rows_of(100, 1), []
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "fit", lambda module, *_, **__: said.extend([exits(model, rows), fold(module)]))
+        before = exits(model, rows)
+        heads(model, rows, rows, STAGE, run)
+    assert all(torch.allclose(before, other, atol=1e-4) for other in (said[0], exits(model, rows)))
+
+
+@torch.no_grad()
+def exits(model, rows):
+    return torch.stack(model(next(batches(rows)))[:-1])
+
+
+def test_standardised_states_have_mean_0_and_deviation_1_and_a_constant_feature_is_none():
+    read = torch.randn(500, 16, generator=torch.Generator().manual_seed(0)) * 0.003 + 1.5
+    read[:, 3] = 1.5
+    part = ReadingLinear(16, 2)
+    standardise([part], lambda: part(read))
+    part.weight.data = torch.eye(16)
+    part.bias.data = torch.zeros(16)
+    seen = part(read).detach()
+    others = [place for place in range(16) if place != 3]
+    assert seen[:, others].mean(0).abs().max() < 0.01 and (seen[:, others].std(0) - 1).abs().max() < 0.01
+    assert seen[:, 3].abs().max() < 0.1
+
+
+def test_norms_in_front_stay_and_a_pooler_without_a_bias_reads_states_as_they_are(run):
+    """As ModernBERT has them."""
+    rows, maps = rows_of(100, 1), {}
+    for kind in ("linear", "pooler"):
+        model = faint_model(kind, norm_first=True, head_bias=False)
+        before = exits(model, rows)
+        standardise(model.exits.values(), lambda model=model: exits(model, rows))
+        maps[kind] = [part.mean is not None for part in model.exits.modules() if isinstance(part, ReadingLinear)]
+        assert torch.allclose(exits(model, rows), before, atol=1e-4)
+        fold(model)
+        assert torch.allclose(exits(model, rows), before, atol=1e-4)
+    assert maps == {"linear": [True, True], "pooler": [False, False]}
+
+
+def test_a_stage_with_patience_ends_when_the_loss_falls_no_more_and_keeps_the_lowest(run):
+    looks, model, rows = [], faint_model("linear"), (rows_of(100, 1), rows_of(60, 2))
+    stage = dataclasses.replace(STAGE, epochs=50, patience=3, evaluations=1, learning_rate=0.3, label_weight=0.0)
+    evaluate = stages.FrozenHeads.train
+
+    def watched(self, mode=True):
+        looks.extend([] if mode else [1])
+        return evaluate(self, mode)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FrozenHeads, "train", watched)
+        heads(model, *rows, stage, run)
+    assert 3 < len(looks) < 40
