@@ -22,7 +22,6 @@ QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 HEADS_ONLY = """
 name = "h"
 description = "For tests."
-max_length = 24
 select = 0.3
 [[stages]]
 kind = "heads"
@@ -75,10 +74,7 @@ def scores(reranker, pairs):
     model = AutoModelForSequenceClassification.from_pretrained(reranker)
     tokenizer = AutoTokenizer.from_pretrained(reranker)
     with torch.no_grad():
-        said = [
-            model(**tokenizer(*pair, truncation=True, max_length=24, return_tensors="pt")).logits.item()
-            for pair in pairs
-        ]
+        said = [model(**tokenizer(*pair, return_tensors="pt")).logits.item() for pair in pairs]
     return np.array(said)
 
 
