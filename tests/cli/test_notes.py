@@ -64,6 +64,15 @@ def test_nulls_keep_answers_beside_their_rows(ziggurat, model_folder, spoilt):
     assert len(out.splitlines()) == 5 and out.splitlines()[1].startswith("null\t")
 
 
+def test_questions_are_read_without_these_options(ziggurat, tiny_checkpoint, tmp_path):
+    path = tmp_path / "asked.jsonl"
+    path.write_text('{"question": "bat", "context": "bat kit", "answers": {"text": [], "answer_start": []}}\n')
+    for option in (["--on-error", "skip"], ["--encoding", "cp1252"]):
+        options = ["--model", tiny_checkpoint, "--out", tmp_path / "new", *option]
+        code, _, err = ziggurat("train", "--train", path, *options)
+        assert code == 2 and "--encoding, --on-error: not for questions" in err
+
+
 def test_null_is_for_answers_alone(ziggurat, model_folder, rows_file):
     code, _, err = ziggurat("eval", model_folder, "--data", rows_file, "--on-error", "null")
     assert code == 2 and "choose one of fail, skip" in err

@@ -158,10 +158,10 @@ def _classes(rows: Rows, names: Names) -> np.ndarray:
     indices = np.full(len(rows), -1, dtype=np.int64)
     for row, label in enumerate(rows.labels or ()):
         if label is not None:
-            (name,) = _class(rows, label)
-            place = called.find(name)
+            _class(rows, label)  # refuses a list
+            place = called.find(label)  # as it was written: true may be called 1 or True
             if place is None:
-                raise _unknown(rows, row, name, names)
+                raise _unknown(rows, row, label, names)
             indices[row] = place
     return indices
 

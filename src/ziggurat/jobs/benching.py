@@ -83,7 +83,7 @@ def bench(
     if out is not None:
         require_result(out, model, source)
     refuse_small(model, "bench")  # which compares with transformers
-    spans = answers_questions(model)
+    spans = answers_questions(model, columns)
     opened = options.open_questions(model) if spans else options.open(model)
     if points is None:
         points = [point.name for point in opened.manifest.operating_points]

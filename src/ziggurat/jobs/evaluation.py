@@ -50,7 +50,7 @@ def evaluate(
     medians. `metrics` are measured beside accuracy, None = the task's. UserError for rows without labels or with
     labels that are not the model's.
     """
-    if answers_questions(model):
+    if answers_questions(model, columns):
         if metrics is not None:
             raise UserError("--metric: questions are measured by exact match and F1 alone; leave it out")
         return evaluate_questions(model, source, operating_point, threshold, options, timed_texts // 4, progress, score)

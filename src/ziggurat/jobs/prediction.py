@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.data.sources import DEFAULT_COLUMNS, FAIL, NULL, Columns, Rows, log_blank
+from ziggurat.data.sources import DEFAULT_COLUMNS, NULL, Columns, Rows, log_blank
 from ziggurat.data.tasks import load
 from ziggurat.engine.classifier import AdaptiveClassifier, Text
 from ziggurat.errors import UserError
@@ -46,11 +46,9 @@ def predict(
     call to call; its alarms are logged as warnings.
     """
     _refuse_targets(model, source, out, watch)
-    if answers_questions(model):
+    if answers_questions(model, columns):
         if watch is not None:
             raise UserError("--watch: not for models that answer questions; leave it out")
-        if columns.on_error != FAIL:
-            raise UserError("--on-error: not for models that answer questions; leave it out")
         return predict_answers(model, texts, source, operating_point, threshold, options, out, progress, score)
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)

@@ -49,7 +49,7 @@ def calibrate_classifier(
     _require_scipy()
     if html is not None:
         require_result(html, model, source)
-    if answers_questions(model):
+    if answers_questions(model, columns):
         return _calibrate_questions(model, source, promise, options, html, progress, tick)
     if html is not None:
         require_matplotlib()

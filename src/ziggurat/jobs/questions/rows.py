@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ziggurat.data.sources import DEFAULT_COLUMNS, FAIL, Columns
 from ziggurat.data.squad import Questions, holds_questions, read_questions, split_questions
 from ziggurat.data.tasks import Fractions, Role
 from ziggurat.encoder.folder import CONFIG, read_json, read_manifest
@@ -18,14 +19,23 @@ from ziggurat.types import Problem
 STAGES = ("regular", "guess", "soft", "hard", "heads", "joint")  # that know spans
 
 
-def asks_questions(source: str, problem: Problem | None = None) -> bool:
-    """Whether rows are questions about texts: as `problem` says, None = by the form of the file."""
-    return holds_questions(source) if problem is None else problem is Problem.QUESTION_ANSWERING
+def asks_questions(source: str, problem: Problem | None = None, columns: Columns = DEFAULT_COLUMNS) -> bool:
+    """Whether rows are questions about texts: as `problem` says, None = by the form of the file.
+
+    UserError where `columns` say of them what is for other rows alone.
+    """
+    return _told(holds_questions(source) if problem is None else problem is Problem.QUESTION_ANSWERING, columns)
 
 
-def answers_questions(model: str) -> bool:
-    """Whether a model folder answers with spans."""
-    return read_manifest(local_folder(model)).answers_spans
+def answers_questions(model: str, columns: Columns = DEFAULT_COLUMNS) -> bool:
+    """Whether a model folder answers with spans; UserError as `asks_questions`."""
+    return _told(read_manifest(local_folder(model)).answers_spans, columns)
+
+
+def _told(questions: bool, columns: Columns) -> bool:
+    if questions and (columns.encoding is not None or columns.on_error != FAIL):
+        raise UserError("--encoding, --on-error: not for questions, which are read whole and as UTF-8; leave them out")
+    return questions
 
 
 def question_roles(source: str, recipe: Recipe) -> Mapping[Role, Questions]:

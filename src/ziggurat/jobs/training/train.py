@@ -65,7 +65,7 @@ def train_classifier(
     out = Path(out)
     refuse_full_folder(out)
     recipe = _recipe(recipe, options)
-    if asks_questions(source, options.problem):
+    if asks_questions(source, options.problem, options.columns):
         backbone = packaged_encoder() if model is None else checkpoint_folder(model)
         return _answer_questions(backbone, source, recipe, out, options, teacher)
     refuse_other_problem(recipe, options.problem)
@@ -152,7 +152,7 @@ def adapt_classifier(
             f"recipe {recipe.name!r}: stage {changing[0]!r} would change the checkpoint; use `ziggurat train --model`"
         )
     folder = checkpoint_folder(checkpoint)
-    if asks_questions(source, options.problem):
+    if asks_questions(source, options.problem, options.columns):
         require_spans(folder)
         return _answer_questions(folder, source, recipe, out, options)
     names, problem = answers_of(folder, options.problem)
