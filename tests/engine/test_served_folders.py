@@ -194,6 +194,17 @@ def test_a_tokenizer_whose_ids_the_model_has_no_rows_for_is_refused(folders, cop
         opened(kind, vouch(folder), "auto")
 
 
+@pytest.mark.parametrize("kind", ["encoder", "static", "bilstm"])
+def test_nor_may_those_of_its_special_tokens_be_others(folders, copied, kind):
+    folder = copied(folders[kind])
+    path = folder / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["post_processor"]["special_tokens"]["[SEP]"]["ids"] = [99]
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="special tokens up to 99, the model only"):
+        opened(kind, vouch(folder), "auto")
+
+
 @pytest.mark.parametrize("kind", ["encoder", "bilstm"])
 def test_nor_may_its_segments_be_more_than_the_model_has(folders, copied, kind):
     folder = copied(folders[kind])
