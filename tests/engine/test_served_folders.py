@@ -128,7 +128,7 @@ def test_a_pipe_in_the_place_of_any_file_is_named_at_once(folders, copied, kind)
         content = path.read_bytes()
         path.unlink()
         os.mkfifo(path)
-        if path.suffix == ".safetensors" or path.name in (MANIFEST, "tokenizer.json", "config.json"):
+        if path.suffix in (".safetensors", ".json"):
             with pytest.raises(UserError) as caught:
                 opened(kind, folder, "auto")
             assert str(path.parent) in str(caught.value) and path.name in str(caught.value)
@@ -191,6 +191,17 @@ def test_a_tokenizer_whose_ids_the_model_has_no_rows_for_is_refused(folders, cop
     values["model"]["vocab"]["bat"] = 1_000_000
     path.write_text(json.dumps(values))
     with pytest.raises(UserError, match="another model's"):
+        opened(kind, vouch(folder), "auto")
+
+
+@pytest.mark.parametrize("kind", ["encoder", "static", "bilstm"])
+def test_nor_may_those_of_its_special_tokens_be_others(folders, copied, kind):
+    folder = copied(folders[kind])
+    path = folder / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["post_processor"]["special_tokens"]["[SEP]"]["ids"] = [99]
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="special tokens up to 99, the model only"):
         opened(kind, vouch(folder), "auto")
 
 

@@ -148,12 +148,14 @@ def _refuse_other_ids(folder: Path, tokenizer: TextTokenizer, entries: int, segm
     """UserError for a tokenizer that makes ids which the model has no rows for; of one segment nobody reads which."""
     tokenizer.check_fit(entries)
     frames = [tokenizer.frame(sides) for sides in (1, 2)]
-    largest = max(*(max(frame.segments) for frame in frames), *(np.concatenate(f.blocks)[:, 1].max() for f in frames))
-    if largest >= segments > 1:
-        raise UserError(
-            f"{folder / TOKENIZER}: the tokenizer has segments up to {largest}, the model only {segments}: it is "
-            "another model's; copy the one that the checkpoint was trained with"
-        )
+    special = np.concatenate([block for frame in frames for block in frame.blocks]).max(axis=0)
+    segment = max(special[1], *(max(frame.segments) for frame in frames))
+    for what, largest, n in (("special tokens", special[0], entries), ("segments", segment, segments)):
+        if largest >= n > 1:
+            raise UserError(
+                f"{folder / TOKENIZER}: the tokenizer has {what} up to {largest}, the model only {n}: it is another "
+                "model's; copy the one that the checkpoint was trained with"
+            )
 
 
 def _refuse_other_outputs(folder: Path, tier: Tier) -> None:
