@@ -70,3 +70,5 @@ def test_the_command_line_predicts_with_the_packages_of_the_small_installation(p
     assert answer["label"] in AdaptiveClassifier.from_pretrained(pruned_folder).manifest.labels
     wrong = subprocess.run([*start, "predict", str(pruned_folder), "--nope"], capture_output=True, text=True)
     assert wrong.returncode == 2 and len(wrong.stderr.splitlines()) == 1
+    named = subprocess.run([*start, "predict", "someone/some-model", texts[0]], capture_output=True, text=True)
+    assert named.returncode == 2 and "pip install huggingface-hub" in named.stderr

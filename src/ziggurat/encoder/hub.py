@@ -32,9 +32,18 @@ def local_folder(model: str) -> Path:
         raise UserError(f"{model}: {_no_folder(path)}")
     if not _HUB_NAME.fullmatch(model):
         raise UserError(f"{model}: no such folder")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    return _downloaded(model)
 
+
+def _downloaded(model: str) -> Path:
+    """Where the hub's client keeps a model of this name; UserError where it cannot be had."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{model}: no such folder; for a name on the hub install its client: pip install huggingface-hub"
+        ) from None
     try:
         return Path(snapshot_download(model, allow_patterns=_WANTED))
     except HfHubHTTPError:
