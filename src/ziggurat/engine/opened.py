@@ -14,7 +14,7 @@ import numpy as np
 from ziggurat.cached import cached_property
 from ziggurat.data.batching import limit_threads
 from ziggurat.data.packing import cumulate
-from ziggurat.encoder.folder import LABEL_RANGE, read_manifest, read_point
+from ziggurat.encoder.folder import LABEL_RANGE, Manifest, read_manifest, read_point
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine import rules
@@ -81,7 +81,7 @@ class OpenedModel:
         """Where it was opened, how, and what was there; UserError for a model that no folder holds."""
         if self._source is None:
             raise UserError("only a model that from_pretrained opened can be pickled; pickle its folder's name")
-        return _opened_again, (type(self), self._source, self.manifest.fingerprint)
+        return _opened_again, (type(self), self._source, _identity(self.manifest))
 
     def __copy__(self) -> Self:
         """Another model of the same parts, which nothing changes."""
@@ -181,12 +181,17 @@ class OpenedModel:
         return read_point(Path(name)) if name.endswith(".json") else self.manifest.operating_point(name)
 
 
-def _opened_again(kind: type[OpenedModel], source: _Source, fingerprint: str) -> OpenedModel:
-    """A pickled model; UserError where its folder is gone, or holds other weights by now."""
+def _identity(manifest: Manifest) -> tuple[object, ...]:
+    """What another model differs in. Operating points may be chosen anew."""
+    return manifest.fingerprint, manifest.labels
+
+
+def _opened_again(kind: type[OpenedModel], source: _Source, identity: tuple[object, ...]) -> OpenedModel:
+    """A pickled model; UserError where its folder is gone, or holds another one by now."""
     if not source.folder.is_dir():
         raise UserError(f"{source.folder}: no such folder any more; put the pickled model back there")
     opened = kind.from_pretrained(*source)
-    if opened.manifest.fingerprint != fingerprint:
+    if _identity(opened.manifest) != identity:
         raise UserError(f"{source.folder}: no longer the model that was pickled; open it and pickle it again")
     return opened
 
