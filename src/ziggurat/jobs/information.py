@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat import native
+from ziggurat.contents import file_digest
 from ziggurat.encoder.flops import full_flops
 from ziggurat.encoder.folder import (
     CONFIG,
@@ -17,8 +18,9 @@ from ziggurat.encoder.folder import (
     MANIFEST,
     WEIGHTS,
     Manifest,
-    check_fingerprint,
+    missing_file,
     read_manifest,
+    refuse_others,
     spec_of,
     tier_folders,
 )
@@ -34,7 +36,7 @@ _TYPICAL_LENGTH = 64  # tokens, for a FLOPs figure that needs no data
 def info(model: str) -> dict[str, Any]:
     """Architecture, labels, heads, operating points and origin of a model folder.
 
-    UserError if a file is not the one that the manifest was written with. Loads no weights, but reads them.
+    Needs no weights. UserError if the manifest or the configuration is not as it was written.
     """
     folder = local_folder(model)
     manifest = read_manifest(folder)
@@ -63,7 +65,9 @@ def info(model: str) -> dict[str, Any]:
 
 def _architecture(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """Of one tier; a small model has no layers, and costs next to nothing."""
-    check_fingerprint(folder, manifest)
+    if manifest.kind == ENCODER and manifest.files:
+        digest = file_digest(folder / CONFIG, missing_file(folder, CONFIG))
+        refuse_others(folder, {CONFIG: manifest.files.get(CONFIG, "")}, {CONFIG: digest})
     spec = spec_of(folder, manifest)
     if spec is None:
         return {"architecture": manifest.kind, "layers": 0, "hidden": None, "gflops_at_64_tokens": None}
