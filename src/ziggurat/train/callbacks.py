@@ -20,9 +20,8 @@ class Bar(TrainerCallback):
     that an error's line stands below it and nothing is drawn behind that.
     """
 
-    def __init__(self, name: str, watch: StopAtStep) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.watch = watch
         self.bar: tqdm[NoReturn] | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
@@ -48,9 +47,9 @@ class Bar(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        """What a stage that ended early by itself has done is all there was to do."""
-        if self.bar is not None and not self.watch.stopped:
+    def fill(self) -> None:
+        """What was done is all there was to do: a stage may end by itself."""
+        if self.bar is not None:
             self.bar.total = self.bar.n
 
 

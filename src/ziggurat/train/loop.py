@@ -115,11 +115,13 @@ def fit(
     )
     # Theirs print dictionaries.
     trainer.remove_callback(ProgressCallback if run.progress else PrinterCallback)
-    bar = Bar(stage.kind, watch)
+    bar = Bar(stage.kind)
     if run.progress:
         trainer.add_callback(bar)
     with interrupts(watch), refusals_explained(run.folder), bar:
         trainer.train(resume_from_checkpoint=_last_checkpoint(run.folder))
+        if not watch.stopped:
+            bar.fill()
     if not watch.stopped:
         fold(module)
         _finish(module, finished)
