@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from ziggurat.cli.text import training_text
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tasks import Fractions, Role, load, split_roles
-from ziggurat.encoder.checkpoint import load_hf, take_pruning
+from ziggurat.encoder.checkpoint import load_hf
 from ziggurat.encoder.finetuned import has_classifier
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
@@ -170,8 +170,11 @@ def test_a_vocabulary_that_costs_too_much_is_not_in_the_folder_is_told_and_is_go
     assert "no word is left out: by 1% of the tokens" in training_text(made) and "warning" not in training_text(made)
     assert manifest.pruning == dataclasses.replace(pruning, vocabulary=None)
     assert "pruning.vocabulary" not in load_file(tmp_path / "model" / "ziggurat.safetensors")
-    model = load_hf(tmp_path / "model", len(manifest.labels), "fastbert", None, pruning=pruning)
-    assert take_pruning(model, tmp_path / "model") and model.pruning.config == manifest.pruning
+    further = dataclasses.replace(recipe, stages=stages[1:])
+    for source, out in (("model", "further"), ("further", "still")):
+        train_classifier(str(rows_file), tmp_path / out, further, str(tmp_path / source), QUIET)
+        assert read_manifest(tmp_path / out).pruning == manifest.pruning
+        assert read_manifest(tmp_path / out).training["trials"] == made["trials"]
 
 
 def test_points_use_entropy_and_no_temperatures_unless_the_recipe_says_so(trained):
@@ -247,7 +250,7 @@ def test_a_folder_of_a_stage_is_gone_on_from_with_what_it_has_learned_of_pruning
         train_classifier(str(rows_file), tmp_path / name, recipe, str(model), QUIET)
         return load_file(tmp_path / name / "ziggurat.safetensors")["pruning.values"]
 
-    soft = dataclasses.replace(SOFT, threshold_learning_rate=0.05)
+    soft = dataclasses.replace(SOFT, threshold_learning_rate=0.05, trial=False)
     learned = train("soft", tiny_checkpoint, soft, final=0.6, vocabulary=0.9)
     assert not torch.allclose(learned, torch.tensor([0.15, 0.3, 0.45, 0.6]), atol=0.01)
     # Nor is it asked to learn a vocabulary that it knows.

@@ -25,8 +25,8 @@ class ReadingLinear(RowLinear):
     mean: Tensor | None
     deviation: Tensor | None
 
-    def __init__(self, d_in: int, d_out: int, bias: bool = True) -> None:
-        super().__init__(d_in, d_out, bias)
+    def __init__(self, d_in: int, d_out: int, bias: bool = True, device: torch.device | str | None = None) -> None:
+        super().__init__(d_in, d_out, bias, device)
         self.register_buffer("mean", None)
         self.register_buffer("deviation", None)
 

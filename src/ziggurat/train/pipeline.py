@@ -139,7 +139,7 @@ def _prepared(fit: Fit, train: Dataset | Questions, select: Dataset | Questions,
         refuse_emptying(model, examples[1].encoded.tokens)
     own = own_answers(model, examples[1], fit.recipe, run)
     limits = label_range(fit.label_range, own, train, select)
-    notes = _known_of(fit.source, train) | ({} if limits is None else {LABEL_RANGE: list(limits)})
+    notes = _known_of(fit.source, train, goes_on) | ({} if limits is None else {LABEL_RANGE: list(limits)})
     if isinstance(train, Dataset):
         notes[CUT] = sum(int(part.encoded.truncated.sum()) for part in examples)
     warn_of_exchanged(own, select)
@@ -214,11 +214,15 @@ def _start(fit: Fit, train: Dataset | Questions) -> AdaptiveModel:
     return model
 
 
-def _known_of(source: Path, train: Dataset | Questions) -> dict[str, Any]:
-    """How accurate the plain model was that `source` is made of, where it was trained and judged on the same rows."""
+def _known_of(source: Path, train: Dataset | Questions, goes_on: bool) -> dict[str, Any]:
+    """What the folder that `source` is says of the plain model that it is made of, and of pruning that is gone on with.
+
+    How accurate that was counts where it was trained and judged on the same rows.
+    """
     before = read_manifest(source).training if _is_ours(source) else {}
     same = before.get("data", {}).get("digest") == train.digest
-    return {REFERENCE: before[REFERENCE]} if same and REFERENCE in before else {}
+    known = {REFERENCE: same, TRIALS: goes_on}
+    return {key: before[key] for key, counts in known.items() if counts and key in before}
 
 
 def _texts_digest(rows: Dataset | Questions) -> str:
