@@ -82,6 +82,14 @@ def test_every_missing_tensor_of_the_encoder_is_named(hf_tensors, tiny_spec):
             from_hf(rest, tiny_spec, torch.cat)
 
 
+@pytest.mark.parametrize("shape", [(), (32, 16), (32, 32, 1)])
+def test_parts_that_do_not_fit_together_are_named(hf_tensors, tiny_spec, shape):
+    name = "bert.encoder.layer.1.attention.self.key.weight"
+    with pytest.raises(UserError, match=f"'{name}' does not fit") as caught:
+        from_hf(hf_tensors | {name: torch.zeros(shape)}, tiny_spec, torch.cat)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_table_works_on_numpy_arrays_as_well(hf_tensors, tiny_spec):
     arrays = {name: tensor.numpy() for name, tensor in hf_tensors.items()}
     back = to_hf(from_hf(arrays, tiny_spec, np.concatenate), tiny_spec)

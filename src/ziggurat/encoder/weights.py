@@ -93,13 +93,21 @@ def from_hf(
     for name, parts in table_of(spec, problem).items():
         missing = [part for part in parts if part not in named]
         if not missing:
-            ours[name] = named[parts[0]] if len(parts) == 1 else join([named[part] for part in parts])
+            ours[name] = named[parts[0]] if len(parts) == 1 else _joined(named, parts, join)
         elif not name.startswith((POOLER, CLASSES)):
             raise UserError(
                 f"the checkpoint has no tensor {missing[0]!r}, which a {spec.model_type} of {spec.layers} layers has; "
                 "save weights and config.json again, together, with save_pretrained"
             )
     return ours
+
+
+def _joined(named: Tensors, parts: Sequence[str], join: Callable[[Sequence[Any]], Any]) -> Any:
+    """Tensors behind one another, along their first axis; UserError unless the other axes are the same."""
+    for part in parts:
+        if not named[part].ndim or named[part].shape[1:] != named[parts[0]].shape[1:]:
+            raise UserError(f"the checkpoint's tensor {part!r} does not fit to {parts[0]!r}; copy its file again")
+    return join([named[part] for part in parts])
 
 
 def hf_names(name: str, spec: EncoderSpec, problem: Problem = Problem.SINGLE_LABEL) -> str:
