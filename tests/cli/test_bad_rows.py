@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from ziggurat.cli import main
+from ziggurat.jobs.sealing import seal_folder
 
 SINGLE = '{"text": "bat", "label": "river"}\n{"text": "kin", "label": "stone"}\n{"text": "rat", "label": "tower"}\n'
 PAIR = SINGLE.replace('"label"', '"text_pair": "kit", "label"')
@@ -118,6 +119,8 @@ def test_a_tokenizer_of_another_model_is_refused_before_anything_runs(
 ):
     folder = copied(model_folder)
     with_more_words(folder / "tokenizer.json")
+    assert "tokenizer.json: is not the one" in fails("predict", folder, "bat")
+    seal_folder(str(folder))
     assert "another model's" in fails("predict", folder, "bat")
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(tiny_checkpoint, checkpoint)

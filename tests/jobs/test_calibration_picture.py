@@ -227,5 +227,5 @@ def test_a_band_holds_the_mean_and_narrows_with_the_rows():
 def test_the_page_is_refused_before_anything_is_measured(monkeypatch, plain, rows_file, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(calibration_time, "stored_profile", lambda *_: pytest.fail("it was measured"))
-    with pytest.raises(UserError, match=r"ziggurat\[report\]"):
+    with pytest.raises(UserError, match=r"'\.\[report\]'"):
         calibrate_classifier(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=tmp_path / "page.html")

@@ -189,8 +189,6 @@ def test_pairs_tell_which_text_a_token_is_of(pair_folder):
     [
         ("single", ("bat", "kin"), "reads single texts"),
         ("pair", "bat", "give a second one"),
-        ("single", " \t", "empty"),
-        ("pair", ("", "bat"), "empty"),
     ],
 )
 def test_the_wrong_kind_of_text_is_refused(folder, text, named, model_folder, pair_folder):

@@ -187,5 +187,5 @@ def test_against_another_model_full_depth_promises_like_any_point():
 
 def test_without_matplotlib_the_way_to_install_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UserError, match=r"ziggurat\[report\]"):
+    with pytest.raises(UserError, match=r"'\.\[report\]'"):
         page(result(FAST), picture(spot("fast", 6.0)))

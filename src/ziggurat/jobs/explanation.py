@@ -38,7 +38,7 @@ def explain(
     """Which tokens of a text, or pair of texts, left at which layer, and why it exited where it did, as JSON values.
 
     The answer is what `predict` gives the text alone; of a model of questions a question and its text are given. With
-    `html` also as a page of its own. UserError for an empty text, for a pair where the model reads single texts or the
+    `html` also as a page of its own. UserError for a pair where the model reads single texts or the
     reverse, for an unknown operating point, and for a page that would replace a file of the model.
     """
     if html is not None:
