@@ -11,7 +11,7 @@ from transformers import TrainerState, TrainingArguments
 
 from ziggurat.errors import UserError
 from ziggurat.train.callbacks import Bar
-from ziggurat.train.unfinished import alone_in
+from ziggurat.train.unfinished import alone_in, identity_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks are POSIX's")
 
@@ -51,3 +51,13 @@ def test_what_ends_a_training_stands_below_its_bar(tmp_path, monkeypatch):
     length = len(shown.getvalue())
     bar.bar.close()
     assert len(shown.getvalue()) == length
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+def test_a_checkpoint_whose_file_changes_is_another(name, tiny_checkpoint, copied):
+    folder = copied(tiny_checkpoint)
+    before = identity_of(folder)
+    assert identity_of(folder) == before
+    with (folder / name).open("ab") as file:
+        file.write(b" ")
+    assert identity_of(folder) != before

@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import PartialState
 
 from ziggurat.encoder.containers import weight_files
-from ziggurat.encoder.folder import CONFIG, MANIFEST, read_manifest
+from ziggurat.encoder.folder import CONFIG, MANIFEST, TOKENIZER_FILES, read_manifest
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained, whole_file
 from ziggurat.locks import locked_file
@@ -46,10 +46,11 @@ def identity_of(source: Path) -> list[str]:
     """Which model that is: its folder and what is in it, for one that was trained anew in the same place is another."""
     if (source / MANIFEST).exists():
         return [str(source.resolve()), read_manifest(source).fingerprint]
-    digest = hashlib.sha256((source / CONFIG).read_bytes() if (source / CONFIG).exists() else b"")
-    for weights in weight_files(source):
-        with weights.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    digest = hashlib.sha256()
+    settings = [source / name for name in (CONFIG, *TOKENIZER_FILES)]
+    for path in (*filter(Path.is_file, settings), *weight_files(source)):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return [str(source.resolve()), digest.hexdigest()]
 
 
