@@ -31,7 +31,7 @@ int64_t size_of(const In<float>& array, size_t n_axes, size_t axis, const char* 
     return size;
 }
 
-// Holds a tier's embedding where it is, in a mapped file for instance. Has no state: calls need not wait for each other.
+// Holds a tier's embedding where it is. Has no state: calls need not wait for each other.
 class BoundBilstmTier {
   public:
     BoundBilstmTier(const In<int16_t>& vocabulary, In<float> embedding, In<float> segments, const In<float>& first,

@@ -10,7 +10,7 @@
 namespace ziggurat {
 namespace {
 
-// Holds a tier's arrays where they are, in a mapped file for instance. Has no state: calls need not wait for each other.
+// Holds a tier's arrays where they are. Has no state: calls need not wait for each other.
 class BoundStaticTier {
   public:
     BoundStaticTier(In<int16_t> weights, In<float> scales, In<float> bias, In<uint8_t> kinds)

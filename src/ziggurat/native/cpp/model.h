@@ -70,7 +70,7 @@ struct Model {
     Dtype dtype;
     const Kernels* kernels;
     int n_classes;
-    // These belong to the caller, who keeps them alive: they may be a mapped file. No position where it is rotary.
+    // These belong to the caller, who keeps them alive: arrays that Python holds. No position where it is rotary.
     const float *word, *position = nullptr;
     std::vector<float> no_position;  // zeros
     std::vector<float> segment;      // (kinds that are read, at least one), with what is added to every token
