@@ -31,6 +31,7 @@ TEXTS = (
     "a",
     "A",
     "Boat boat a<url>b <url> [MASK]<mask> [CLS] <s>the</s> [SEP]x <URL>",
+    "the <pad> river <pad><pad>stones [PAD] <pad>",
     "Stones\tand\u00a0 stones ",
     "ÅÉ e\u0301 我x的 nu\x00l",
 )

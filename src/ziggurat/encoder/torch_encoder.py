@@ -47,13 +47,27 @@ class Embeddings(nn.Module):
         ids = torch.as_tensor(batch.states, device=device)
         states = self.word(ids[:, 0])
         if self.position is not None:
-            states = states + self.position(torch.as_tensor(batch.positions, device=device) + self.position_offset)
+            states = states + self.position(self._position_rows(batch, ids[:, 0]))
         if self.segment is not None:
             # One kind of segment is in every token, whatever ids a tokenizer made for BERT gives to a pair.
             states = states + (self.segment(ids[:, 1]) if self.reads_segments else self.segment.weight[0])
         if self.task is not None:
             states = states + self.task.weight[0]
         return batch.with_states(self.project(self.dropout(self.norm(states))))
+
+    def _position_rows(self, batch: PackedBatch, ids: Tensor) -> Tensor:
+        """Which row of the position table each token (n_tokens) reads.
+
+        Where an offset leaves the rows up to that of padding to padding, a text may hold the token for it, too: that
+        reads the row of padding, and counts for none of those behind it.
+        """
+        positions = torch.as_tensor(batch.positions, device=ids.device)
+        if not self.position_offset:
+            return positions
+        padding = ids == self.position_offset - 1
+        before = padding.cumsum(0) - padding.long()
+        first = torch.as_tensor(np.repeat(batch.cu_seqlens[:-1], batch.lengths), device=ids.device)
+        return torch.where(padding, -1, positions - before + before[first]) + self.position_offset
 
 
 class Layer(nn.Module):

@@ -59,9 +59,31 @@ void add(float* y, Rows rows, int d) {
     }
 }
 
+// Which row each token reads of a position table that counts from the row behind its padding's: a text may hold the token
+// for padding, which reads the row of padding, -1, and counts for none of those behind it. Positions rise within a text.
+std::vector<int64_t> without_padding(const int64_t* ids, const int64_t* positions, int n, int64_t padding) {
+    std::vector<int64_t> places(positions, positions + n);
+    int64_t before = 0;
+    for (int i = 0; i < n; ++i) {
+        if (i > 0 && positions[i] <= positions[i - 1]) before = 0;
+        if (ids[2 * i] == padding) {
+            places[i] = -1;
+            ++before;
+        } else {
+            places[i] -= before;
+        }
+    }
+    return places;
+}
+
 }  // namespace
 
 void Pass::embed(const int64_t* ids, const int64_t* positions, int n, float* states) {
+    std::vector<int64_t> counted;
+    if (const int offset = model_.spec.position_offset; offset > 0 && model_.position) {
+        counted = without_padding(ids, positions, n, offset - 1);
+        positions = counted.data();
+    }
     const int d = model_.spec.hidden, e = model_.spec.embedded();
     const bool reads_segments = model_.spec.reads_segments();
     const auto* project = model_.project ? &*model_.project : nullptr;
