@@ -206,6 +206,16 @@ def test_weights_of_another_kind_are_named_with_what_to_do(folder, file, says):
     assert f"no {WEIGHTS}, but " in said and says in said
 
 
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS, "tokenizer.json", "tokenizer_config.json"])
+def test_what_is_called_as_a_file_and_is_none_is_not_left_out(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("../blobs/gone")  # as in a hub's cache whose blobs were deleted
+    assert refusal(folder).startswith(f": {name} is a link to what is not there; ")
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    assert refusal(folder).startswith(f": {name} is no file; ")
+
+
 def test_a_folder_without_weights_or_configuration_is_named(folder, tmp_path):
     (folder / "training_args.bin").write_bytes(b"")
     (folder / WEIGHTS).rename(tmp_path / "kept")

@@ -90,7 +90,7 @@ def test_one_output_is_a_score_and_no_class(tmp_path, stated):
             checkpoint_labels(tmp_path)
 
 
-@pytest.mark.parametrize("ending", ["ForTokenClassification", "ForMultipleChoice"])
+@pytest.mark.parametrize("ending", ["ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering"])
 def test_tensors_of_the_same_names_that_mean_something_else_are_no_classifier(tiny_checkpoint, tmp_path, ending):
     """A tagger has a classifier, too: taken for one of texts it would answer, and all of it would be wrong."""
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "other")

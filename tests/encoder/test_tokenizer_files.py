@@ -96,10 +96,18 @@ def test_a_tokenizer_in_python_is_refused(checkpoint, target):
     assert "(BertJapaneseTokenizer) is a program of its own" in refusal(checkpoint, target)
 
 
-@pytest.mark.parametrize("content", ["{", '{"model": 3}', "[]"])
-def test_a_broken_tokenizer_is_refused(checkpoint, target, content):
-    (checkpoint / TOKENIZER).write_text(content)
-    assert refusal(checkpoint, target).startswith(f"{checkpoint}: no tokenizer that transformers can read")
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (TOKENIZER, "{", f"/{TOKENIZER}: not valid JSON"),  # as where copying stopped
+        (TOKENIZER, "[]", f"/{TOKENIZER}: not a JSON object"),
+        ("special_tokens_map.json", '{"pad', "/special_tokens_map.json: not valid JSON"),
+        (TOKENIZER, '{"model": 3}', ": no tokenizer that transformers can read"),
+    ],
+)
+def test_a_broken_tokenizer_is_refused_and_its_file_named(checkpoint, target, name, content, says):
+    (checkpoint / name).write_text(content)
+    assert refusal(checkpoint, target).startswith(f"{checkpoint}{says}")
 
 
 def test_code_of_others_is_not_run(checkpoint, target):

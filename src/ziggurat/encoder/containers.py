@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.encoder.folder import CONFIG, MANIFEST, WEIGHTS, read_json
+from ziggurat.encoder.folder import CONFIG, MANIFEST, TOKENIZER_FILES, WEIGHTS, read_json
 from ziggurat.encoder.mapped import map_tensors
 from ziggurat.encoder.spec import read_spec
 from ziggurat.errors import UserError
@@ -52,6 +53,7 @@ def require_checkpoint(folder: Path, name: str | None = None) -> None:
         return  # whoever opens it knows what else must be there
     if (folder / ADAPTER).is_file():
         raise UserError(f"{name}: {_adapter(folder)}")
+    _refuse_no_files(folder, name)
     has_weights = any((folder / file).is_file() for file in (WEIGHTS, INDEX))
     if not (has_weights and (folder / CONFIG).is_file()):
         raise UserError(f"{name}: {_what_is_there(folder, has_weights)}")
@@ -133,6 +135,15 @@ def _adapter(folder: Path) -> str:
         f"an adapter{f' ({kind})' if isinstance(kind, str) else ''}{of}, not a whole model; merge it: load it with "
         "peft's AutoPeftModelForSequenceClassification, then .merge_and_unload().save_pretrained(NEW), and give NEW"
     )
+
+
+def _refuse_no_files(folder: Path, name: str) -> None:
+    """UserError for what is called as a file of a checkpoint and is none: transformers would go on without it."""
+    for file in (CONFIG, WEIGHTS, INDEX, *TOKENIZER_FILES):
+        path = folder / file
+        if os.path.lexists(path) and not path.is_file():
+            what = "a link to what is not there" if path.is_symlink() and not path.exists() else "no file"
+            raise UserError(f"{name}: {file} is {what}; copy or download the whole folder again")
 
 
 def _refuse_quantised(folder: Path, name: str) -> None:

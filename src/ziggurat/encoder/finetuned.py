@@ -18,7 +18,11 @@ from ziggurat.types import Label, Problem
 
 _NO_CONFIG = f"no {CONFIG}; give a folder made by save_pretrained"
 # Models whose tensors have the names of a sequence classifier's, and mean something else.
-_ALIKE = {"ForTokenClassification": "labels each token", "ForMultipleChoice": "chooses between texts"}
+_ALIKE = {
+    "ForTokenClassification": "labels each token",
+    "ForMultipleChoice": "chooses between texts",
+    "ForQuestionAnswering": "answers questions with spans of a text, and wants rows that ask",
+}
 _MOST_CLASSES = 1_000_000
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SKLEARN = "model_head.pkl"  # SetFit's classifier

@@ -18,7 +18,7 @@ import numpy as np
 from ziggurat.data.settings import ADDED, AS_IT_IS, SPECIAL
 from ziggurat.data.settings import CONFIG as SETTINGS
 from ziggurat.data.tokenize import TextTokenizer, one_line, speakable
-from ziggurat.encoder.folder import CONFIG, MANIFEST, TOKENIZER, copy_files, read_json, read_manifest
+from ziggurat.encoder.folder import CONFIG, MANIFEST, TOKENIZER, TOKENIZER_FILES, copy_files, read_json, read_manifest
 from ziggurat.errors import UserError
 
 _UNREADABLE = "no tokenizer that transformers can read"
@@ -128,6 +128,11 @@ def _theirs(source: Path) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
             # Where there is no vocabulary transformers makes one up, of special tokens alone: every word is unknown.
             made_up = len(tokenizer) <= len(tokenizer.all_special_tokens)
+    except UserError:
+        for name in TOKENIZER_FILES:
+            if name.endswith(".json") and (source / name).is_file():
+                read_json(source / name, "")  # says which file is the broken one
+        raise
     finally:
         logging.set_verbosity(before)
     if made_up:
