@@ -320,6 +320,19 @@ def test_several_encoders_and_a_name_twice_are_refused(folder):
         answers_of(folder)
 
 
+@pytest.mark.parametrize(
+    ("number", "dtype"), [(float("nan"), torch.float32), (float("inf"), torch.float16), (1e300, torch.float64)]
+)
+def test_numbers_that_are_none_are_told_before_anything_is_trained(folder, number, dtype):
+    tensors = load_file(folder / WEIGHTS)
+    name = "bert.encoder.layer.2.output.dense.weight"
+    tensors[name] = tensors[name].to(dtype)
+    tensors[name][1, 2] = number
+    save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(UserError, match=f"^{folder}: tensor {name} has numbers that are not finite"):
+        load_hf(folder, 3, "linear", None)
+
+
 def test_a_missing_tensor_is_told_in_the_checkpoints_words(folder):
     tensors = load_file(folder / WEIGHTS)
     del tensors["bert.encoder.layer.3.output.dense.bias"]

@@ -65,6 +65,12 @@ def load_hf(
     if not keep_classifier or len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
     _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
+    for name, tensor in tensors.items():
+        if not tensor.float().isfinite().all():  # no engine runs it, and stages would train on it for hours
+            raise UserError(
+                f"{source}: tensor {hf_names(name, spec, problem)} has numbers that are not finite (NaN, or beyond "
+                "float32): copy the file again, or give a checkpoint from before its training went wrong"
+            )
     model.start_heads_from_pooler()
     for head in model.exits.values() if problem is Problem.REGRESSION else ():
         torch.nn.init.constant_(head.classes.bias, float(model.classifier.classes.bias.detach()[0]))

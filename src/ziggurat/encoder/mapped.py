@@ -58,7 +58,8 @@ class _Entry:
         typed = raw.view(_KINDS[self.dtype]).reshape(self.shape)
         if self.dtype == "BF16":
             return (typed.astype(np.uint32) << 16).view(np.float32)
-        return typed.astype(np.float32) if self.dtype in ("F16", "F64") else typed
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused where numbers matter
+            return typed.astype(np.float32) if self.dtype in ("F16", "F64") else typed
 
 
 def read_tensors(path: Path) -> TensorFile:
