@@ -283,6 +283,19 @@ def test_one_name_in_two_formats_is_refused(write, tmp_path):
     assert "rows.jsonl: beside rows.csv" in refusal(tmp_path / "set")
 
 
+def test_data_files_in_folders_beside_data_files_are_named_as_not_read(write, tmp_path, caplog):
+    write("rows/a.csv", TABLE)
+    write("rows/more/b.csv", TABLE)
+    write("rows/pictures/c.png", "x")
+    assert found(tmp_path / "rows") == FOUND
+    assert caplog.messages == [f"{tmp_path / 'rows'}: only its own files are read, not those in more"]
+
+
+@pytest.mark.parametrize("name", ["rows.tar.gz", "rows.tgz", "archive.zip", "rows.7z"])
+def test_an_archive_is_to_be_unpacked(write, name):
+    assert refusal(write(name, TABLE)).endswith("an archive; unpack it, and name the file or folder that was in it")
+
+
 def test_folders_of_texts_are_labels(write, tmp_path, caplog):
     for label, texts in (
         ("neg", ["bad\n", "no café at all".encode("latin-1")]),

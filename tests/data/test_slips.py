@@ -68,7 +68,7 @@ def test_the_same_text_under_two_labels_is_named_with_both_places():
     assert said.startswith("a text has different labels") and "row 5 ('a') and rows.csv: row 8 ('c')" in said
 
 
-@pytest.mark.parametrize("absent", ["nan", "N/A", "None", "<NA>"])
+@pytest.mark.parametrize("absent", ["nan", "N/A", "None", "<NA>", "-", "?"])
 def test_a_class_that_others_write_for_no_label_is_named(absent):
     (said,) = found(["a", "b", absent] * 60)
     assert f"label {absent!r} is a class like any other" in said and "leave the cell empty" in said

@@ -14,7 +14,7 @@ Cell = int | str | float | tuple[int | str | float, ...]  # a label: a class, an
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?")
 _TRUTH = {"true": True, "false": False}
 _NO_VALUE = ("nan", "NaN", "-nan", "-NaN", "NA", "<NA>", "N/A", "n/a", "#N/A", "#NA", "NULL", "null", "None")
-ABSENT = frozenset(_NO_VALUE)  # what pandas reads as no value
+ABSENT = frozenset((*_NO_VALUE, "-", "?"))  # what pandas reads as no value, and how SNLI and UCI's files write it
 _BRACKETED_NAME = re.compile(r"\[[^\W\d][^,'\"\[\]]*\]")  # as in [Sport], which is no list
 _APPLIES = {"1": True, "1.0": True, "0": False, "0.0": False, **_TRUTH}
 
