@@ -128,6 +128,17 @@ def test_a_cell_of_several_lines_stays_one_in_tsv_too(write):
     assert found(write("a.tsv", 'text\tlabel\n"one, ""two""\nthree"\tx\nfour\ty\n'))[0] == ['one, "two"\nthree', "four"]
 
 
+def test_a_line_of_excels_that_names_the_separator_is_no_header(write):
+    table = "sep=;\r\ntext;label\r\nrain, tomorrow;weather\r\nrates rise;money;\r\n"
+    assert "line 4: 3 cells under 2 columns" in refusal(write("a.csv", table))
+    assert found(write("b.csv", table.replace("money;", "money")))[1] == ["weather", "money"]
+
+
+def test_a_ragged_row_is_named_whatever_the_separator_is(write):
+    table = "text;label\nrain, tomorrow;weather\nrates; rise;money\n"
+    assert "line 3: 3 cells under 2 columns" in refusal(write("a.csv", table))
+
+
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
 def test_other_separators_are_found(write, separator):
     content = TABLE.replace("rates rise", "rates, they rise").replace(",", separator).replace(f"s{separator} ", "s, ")
@@ -272,6 +283,19 @@ def test_one_name_in_two_formats_is_refused(write, tmp_path):
     assert "rows.jsonl: beside rows.csv" in refusal(tmp_path / "set")
 
 
+def test_data_files_in_folders_beside_data_files_are_named_as_not_read(write, tmp_path, caplog):
+    write("rows/a.csv", TABLE)
+    write("rows/more/b.csv", TABLE)
+    write("rows/pictures/c.png", "x")
+    assert found(tmp_path / "rows") == FOUND
+    assert caplog.messages == [f"{tmp_path / 'rows'}: only its own files are read, not those in more"]
+
+
+@pytest.mark.parametrize("name", ["rows.tar.gz", "rows.tgz", "archive.zip", "rows.7z"])
+def test_an_archive_is_to_be_unpacked(write, name):
+    assert refusal(write(name, TABLE)).endswith("an archive; unpack it, and name the file or folder that was in it")
+
+
 def test_folders_of_texts_are_labels(write, tmp_path, caplog):
     for label, texts in (
         ("neg", ["bad\n", "no café at all".encode("latin-1")]),
@@ -335,6 +359,33 @@ def test_whole_numbers_written_as_decimals_ask_what_they_are_in_every_format(wri
     for source in written_alike(write, [1.0, 5.0]):
         with pytest.raises(UserError, match=r"--problem regression, for classes --problem single_label"):
             problem_of(read_rows(source))
+
+
+@pytest.mark.parametrize("absent", ["nan", "NaN", "<NA>", "None", "N/A"])
+@pytest.mark.parametrize("numbers", [("0", "1"), ("0.5", "1.5"), ("True", "False")])
+def test_what_pandas_takes_for_no_value_is_no_class_among_numbers(write, absent, numbers):
+    table = "text,label\n" + "".join(f"text {n},{label}\n" for n, label in enumerate([*numbers, absent]))
+    assert "line 4: no 'label'" in refusal(write("a.csv", table))
+    texts, labels = found(write("a.csv", table), on_error="skip")
+    assert len(texts) == 2 and not any(isinstance(label, str) for label in labels)
+    words = table.replace(numbers[0], "none of them")
+    assert found(write("words.csv", words))[1] == ["none of them", numbers[1], absent]
+
+
+@pytest.mark.parametrize(("one", "both"), [("['x']", "['x', 'it, too']"), ('["x"]', '["x", "it, too"]')])
+def test_lists_in_csv_cells_are_labels_that_may_all_apply(write, one, both):
+    cells = [cell.replace('"', '""') for cell in (one, both, "[]")]
+    source = write("a.csv", "text,label\n" + "".join(f'text {n},"{cell}"\n' for n, cell in enumerate(cells)))
+    rows = read_rows(str(source))
+    assert rows.labels == [("x",), ("x", "it, too"), ()]
+    assert problem_of(rows) is Problem.MULTI_LABEL
+
+
+def test_what_looks_like_a_list_and_is_none_is_refused_and_names_in_brackets_stay(write):
+    table = "text,label\nrain,{}\nsnow,[{}]\n"
+    for broken in ("[1 0 1]", "['a' 'b']", "['a]"):
+        assert "line 2: " in refusal(write("a.csv", table.format(broken, "1 0")))
+    assert found(write("names.csv", table.format("[Sport]", "World news")))[1] == ["[Sport]", "[World news]"]
 
 
 def test_columns_of_zeros_and_ones_are_labels_that_may_all_apply(write):

@@ -66,3 +66,17 @@ def test_the_same_text_under_two_labels_is_named_with_both_places():
     texts[7] = texts[4].upper() + " "
     (said,) = found([{4: "a", 7: "c"}.get(i, label) for i, label in enumerate(CALM)], texts)
     assert said.startswith("a text has different labels") and "row 5 ('a') and rows.csv: row 8 ('c')" in said
+
+
+@pytest.mark.parametrize("absent", ["nan", "N/A", "None", "<NA>", "-", "?"])
+def test_a_class_that_others_write_for_no_label_is_named(absent):
+    (said,) = found(["a", "b", absent] * 60)
+    assert f"label {absent!r} is a class like any other" in said and "leave the cell empty" in said
+
+
+@pytest.mark.parametrize("separator", [",", "; ", "|"])
+def test_labels_with_a_separator_between_them_are_named(separator):
+    joined = f"a{separator}b"
+    (said,) = found(["a", "b", joined] * 60)
+    assert f"label {joined!r} is one label" in said and "write a|b" in said
+    assert found(["a", "c", joined] * 60) == []  # "b" is no label

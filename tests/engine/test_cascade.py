@@ -133,6 +133,12 @@ def test_a_small_model_alone_is_a_model(static_folder, opened, texts):
         _ = static.spec
 
 
+@pytest.mark.parametrize("wrong", [{"engine": "tpu"}, {"device": "tpu"}, {"dtype": "int3"}, {"threads": 0}])
+def test_a_small_model_takes_no_option_that_no_model_takes(static_folder, wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        AdaptiveClassifier.from_pretrained(static_folder, **wrong)
+
+
 def test_a_points_own_batch_sizes_are_used_unless_the_call_says_otherwise(cascade, texts, monkeypatch):
     point = OperatingPoint("p", "margin", (0.35,) * 4, cascade.manifest.fingerprint, batch_sizes=(1024, 3))
     seen = []

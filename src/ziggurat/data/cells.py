@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ziggurat.data.arrow import named
@@ -12,6 +13,9 @@ from ziggurat.data.arrow import named
 Cell = int | str | float | tuple[int | str | float, ...]  # a label: a class, an amount, or all labels that apply
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?")
 _TRUTH = {"true": True, "false": False}
+_NO_VALUE = ("nan", "NaN", "-nan", "-NaN", "NA", "<NA>", "N/A", "n/a", "#N/A", "#NA", "NULL", "null", "None")
+ABSENT = frozenset((*_NO_VALUE, "-", "?"))  # what pandas reads as no value, and how SNLI and UCI's files write it
+_BRACKETED_NAME = re.compile(r"\[[^\W\d][^,'\"\[\]]*\]")  # as in [Sport], which is no list
 _APPLIES = {"1": True, "1.0": True, "0": False, "0.0": False, **_TRUTH}
 
 
@@ -57,6 +61,33 @@ def typed(labels: Sequence[Any]) -> list[Cell | None]:
     if any("." in word for word in words):
         return [float(word) for word in words]
     return list(labels) if "-0" in words else [int(word) for word in words]
+
+
+def absent_among_numbers(labels: Sequence[Any]) -> list[int]:
+    """Rows of a column without types that spell "no number", such as `nan`, while all others are numbers or truths."""
+    given = {row: label for row, label in enumerate(labels) if label is not None}
+    absent = [row for row, label in given.items() if str(label).strip() in ABSENT]
+    others = [label for label in given.values() if str(label).strip() not in ABSENT]
+    return absent if absent and others and not any(isinstance(label, str) for label in typed(others)) else []
+
+
+def are_lists(cells: Iterable[Any]) -> bool:
+    """Whether a column without types holds lists as pandas writes them into CSV: `['a', 'b']`."""
+    given = [cell.strip() for cell in cells if isinstance(cell, str) and cell.strip()]
+    bracketed = bool(given) and all(cell[0] + cell[-1] == "[]" for cell in given)
+    return bracketed and not all(_BRACKETED_NAME.fullmatch(cell) for cell in given)
+
+
+def list_of(cell: Any) -> Any:
+    """The list that a string spells in JSON or in Python; a cell without one as it is. ValueError for other strings."""
+    if not isinstance(cell, str) or not cell.strip():
+        return cell
+    for spelled in (cell, cell.replace("'", '"') if '"' not in cell else cell):
+        try:
+            return json.loads(spelled)
+        except (ValueError, RecursionError):
+            continue
+    raise ValueError(f'{cell!r} looks like a list and is none; write ["a", "b"], or a column of 0 and 1 for each label')
 
 
 def _those_that_apply(cells: Sequence[Any], columns: Sequence[str]) -> tuple[str, ...] | None:

@@ -12,6 +12,7 @@ from ziggurat.data.decoding import lines_of
 from ziggurat.errors import UserError
 
 SEPARATORS = (",", ";", "\t", "|")
+_NAMED_SEPARATOR = re.compile(r"(sep=([,;\t|]))(?=\r|\n)")
 _QUOTED_TABS = re.compile(r'(?:(?:"(?:[^"]++|"")*+"|[^"\t\r\n]*+)(?:\t|\r\n?|\n|\Z))*+')  # RFC 4180, whole file
 _MOST_LINES = 8  # of a cell whose every line has a row's separators: longer ones do not happen by chance
 
@@ -27,18 +28,25 @@ class Record(NamedTuple):
 def comma_separated(text: str, place: str, separator: str = ",") -> list[Record]:
     """Records in RFC 4180 quoting; UserError for broken quotes, or such as seem to swallow rows.
 
-    Another separator than a comma is found where it alone gives every record the same number of cells.
+    Another separator than a comma is found where it alone gives every record, or failing that most, as many cells as
+    the header has; Excel's first line `sep=;` names it.
     """
+    if named := _NAMED_SEPARATOR.match(text):
+        text, separator = text[named.end(1) :], named[2]  # with its line end, so that lines keep their numbers
+    ragged = None  # with most rows as wide as the header: the caller says which are not
     for candidate in (separator, *(other for other in SEPARATORS if other != separator)):
         try:
             records = _quoted(text, candidate, place)
         except UserError:
             continue
-        widths = {len(record.cells) for record in records}
-        if len(widths) == 1 and max(widths) > 1:
+        width = len(records[0].cells) if records else 0
+        alike = sum(len(record.cells) == width for record in records)
+        if alike == len(records) and width > 1:
             _refuse_swallowing(text, candidate, records, place)
             return records
-    return _quoted(text, separator, place)
+        if ragged is None and alike > max(1, len(records) // 2) and width > 1:
+            ragged = records
+    return ragged or _quoted(text, separator, place)
 
 
 def tab_separated(text: str, place: str) -> tuple[list[Record], str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ _SPLITS = {
 _STATE, _SPLITS_OF = "state.json", "dataset_dict.json"  # what `save_to_disk` writes beside a data set, and several
 _NO_ROWS = {_STATE, _SPLITS_OF, "dataset_info.json", "dataset_infos.json"}
 _UNLABELLED = "unsup"  # the Large Movie Review Dataset's folder of texts without a label
+_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
 _TEXTS = ("", ".txt")  # how files end that hold one text each
 
 Found = Mapping[str | None, Sequence[Path]]  # split (None = the name says none) → its files, or folders of texts
@@ -39,13 +41,28 @@ def tables_in(source: str, encoding: str | None = None, lenient: bool = False) -
         raise UserError(f"{source}: no data files in this folder; it needs {', '.join(READERS)}, or a folder per label")
     places = _chosen(found, path, split)
     if not places[0].is_dir():
-        return [read_table(place, encoding, lenient) for place in places]
+        tables = [read_table(place, encoding, lenient) for place in places]
+        return _with_note(tables, _note_on_others(path) if places[0].parent == path else None)
     labelled = [place for place in places if place.name != _UNLABELLED]
     tables = [_texts_of(folder, encoding, len(labelled) > 1) for folder in labelled]
-    if len(labelled) < len(places):
-        note = f"{path}: the texts in {_UNLABELLED} have no label and are left out"
-        tables[0] = replace(tables[0], notes=(*tables[0].notes, note))
-    return tables
+    left_out = f"{path}: the texts in {_UNLABELLED} have no label and are left out"
+    return _with_note(tables, left_out if len(labelled) < len(places) else None)
+
+
+def _with_note(tables: list[Table], note: str | None) -> list[Table]:
+    """The tables, the first of which says this too; None = nothing."""
+    if note is None:
+        return tables
+    return [replace(tables[0], notes=(*tables[0].notes, note)), *tables[1:]]
+
+
+def _note_on_others(folder: Path) -> str | None:
+    """What has to be said of folders with data files that stand beside data files; None = there are none."""
+    folders = sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
+    others = [
+        inner.name for inner in folders if os.access(inner, os.R_OK | os.X_OK) and any(map(_is_data, inner.iterdir()))
+    ]
+    return f"{folder}: only its own files are read, not those in {', '.join(others)}" if others else None
 
 
 def place_of(source: str | None) -> Path | None:
@@ -64,6 +81,8 @@ def _parts(source: str) -> tuple[Path, str | None]:
 def _data_file(path: Path, source: str) -> Path:
     if not path.exists():
         raise UserError(f"{source}: no such file or folder{_hub_hint(source)}")
+    if path.name.lower().endswith(_ARCHIVES) or (path.suffix.lower() == ".zip" and format_of(path) not in READERS):
+        raise UserError(f"{source}: an archive; unpack it, and name the file or folder that was in it")
     if format_of(path) not in READERS:
         known = ", ".join(READERS)
         raise UserError(f"{source}: unknown extension {format_of(path)!r}; use one of {known}, or these with .gz")

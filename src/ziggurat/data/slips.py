@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.called import plain
+from ziggurat.data.cells import ABSENT
 from ziggurat.data.labels import labelled
 from ziggurat.data.sources import Rows
 from ziggurat.data.tasks import Dataset, Role, as_dataset
@@ -36,7 +37,7 @@ def slips(rows: Rows, roles: Mapping[Role, Dataset]) -> list[str]:
         found = [f"{len(names):,} classes in {n:,} rows: is this the column of the labels? Name it with --label-column"]
     else:
         found = [*_rare(names, counts[Role.TRAIN], everywhere)]
-    found += _alike(names)
+    found += [*_alike(names), *_absent(names), *_joined(names)]
     if single:
         found += [*_dominant(names, everywhere), *_contradictions(rows, train)]
     return [f"{rows.source}: {slip}" for slip in found]
@@ -85,6 +86,27 @@ def _alike(names: Sequence[int | str]) -> Iterator[str]:
         more = f" (and {len(several) - 1:,} more such groups)" if len(several) > 1 else ""
         alike = ", ".join(map(_quoted, several[0][:_SHOWN]))
         yield f"labels {alike} differ in case or white space alone, and are classes apart{more}"
+
+
+def _absent(names: Sequence[int | str]) -> Iterator[str]:
+    """What other programs write where there is no label."""
+    found = [name for name in names if isinstance(name, str) and name.strip() in ABSENT]
+    if found:
+        yield f"label {_quoted(found[0])} is a class like any other; if it says there is none, leave the cell empty"
+
+
+def _joined(names: Sequence[int | str]) -> Iterator[str]:
+    """Labels that are several others with a comma or the like between them."""
+    known = {str(name).strip() for name in names}
+    for name in names:
+        for separator in ",;|":
+            parts = [part.strip() for part in str(name).split(separator)]
+            if len(parts) > 1 and known.issuperset(parts):
+                yield (
+                    f"label {_quoted(name)} is one label, though {' and '.join(map(_quoted, parts[:2]))} are others; "
+                    f"where several may apply write a|b and say --problem {Problem.MULTI_LABEL}"
+                )
+                return
 
 
 def _dominant(names: Sequence[int | str], counts: np.ndarray) -> Iterator[str]:

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from ziggurat.data.arrow import names_in
-from ziggurat.data.cells import Cell, label_of, text_of, typed
+from ziggurat.data.cells import Cell, absent_among_numbers, are_lists, label_of, list_of, text_of, typed
 from ziggurat.data.folders import tables_in
 from ziggurat.data.tables import Table, without_header
 from ziggurat.errors import UserError, first_line, install
@@ -192,17 +192,20 @@ def _labels(
     """The labels of all tables, or None where no row has one and none is required; a missing one is a fault."""
     labels: list[Cell | None] = []
     missing, wrong = [], {}
+    untyped = len(columns) == 1 and any(table.untyped for table in tables)
+    lists = untyped and are_lists(chain.from_iterable(table.column(columns[0]) or () for table in tables))
     for table in tables:
         for cells in zip(*(table.column(column) or () for column in columns), strict=True):
             row = len(labels)
             try:
-                labels.append(label_of(cells, columns, table.classes))
+                labels.append(label_of([list_of(cells[0])] if lists else cells, columns, table.classes))
             except ValueError as error:
                 labels.append(None)
                 wrong[row] = str(error)
             else:
                 if labels[-1] is None:
                     missing.append(row)
+    missing += absent_among_numbers(labels) if untyped else []
     if len(missing) == len(labels) and not required:
         return None
     wanted = " and ".join(map(repr, columns))

@@ -88,8 +88,8 @@ class Manifest:
             if point.name == name:
                 return point
         known = ", ".join((FULL, *(point.name for point in self.operating_points)))
-        more = "" if self.operating_points else "; make more with `ziggurat calibrate`"
-        raise UserError(f"operating point {name!r} is not in the model; it has: {known}{more}")
+        more = "choose one (--operating-point)" if self.operating_points else "make more with `ziggurat calibrate`"
+        raise UserError(f"operating point {name!r} is not in the model; it has: {known}; {more}")
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

@@ -15,13 +15,19 @@ ENGINES = ("auto", "native", "torch")
 DTYPES = {"native": ("float32", "bfloat16", "int8"), "torch": ("float32", "bfloat16")}
 
 
-def choose_engine(engine: str = "auto", device: str = "auto", dtype: str = "float32") -> str:
-    """`native` or `torch`; UserError for what is not known, or for an engine that is not there or cannot do it."""
-    for value, known, what in ((engine, ENGINES, "engine"), (device, DEVICES, "device")):
+def refuse_unknown(engine: str, device: str, dtype: str, threads: int | None = None) -> None:
+    """UserError for options that no model can be opened with, whether or not it has a choice of engines."""
+    options = ((engine, ENGINES, "engine"), (device, DEVICES, "device"), (dtype, DTYPES["native"], "dtype"))
+    for value, known, what in options:
         if value not in known:
             raise UserError(f"{what} {value!r} is not known; known: {', '.join(known)}")
-    if dtype not in DTYPES["native"]:
-        raise UserError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES['native'])}")
+    if threads is not None and threads < 1:
+        raise UserError(f"threads {threads}: must be at least 1")
+
+
+def choose_engine(engine: str = "auto", device: str = "auto", dtype: str = "float32") -> str:
+    """`native` or `torch`; UserError for what is not known, or for an engine that is not there or cannot do it."""
+    refuse_unknown(engine, device, dtype)
     chosen = engine if engine != "auto" else _fitting(device, dtype)
     if chosen == "native" and device == "cuda":
         raise UserError("device 'cuda': the compiled engine runs on CPUs; use --engine torch")
@@ -58,8 +64,6 @@ def _has_torch() -> bool:
 
 def open_backend(model: ModelFiles, engine: str, device: str, dtype: str, threads: int | None) -> Backend:
     """The backend of what was read of a model folder; UserError if its parts do not fit together."""
-    if threads is not None and threads < 1:
-        raise UserError(f"threads {threads}: must be at least 1")
     if choose_engine(engine, device, dtype) == "native":
         from ziggurat.engine import native_backend
 

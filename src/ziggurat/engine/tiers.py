@@ -18,7 +18,7 @@ from ziggurat.encoder.model_files import read_tiers
 from ziggurat.encoder.small import SEGMENTS, small_of
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine.backend import Backend
-from ziggurat.engine.choice import open_backend
+from ziggurat.engine.choice import open_backend, refuse_unknown
 from ziggurat.engine.scheduler import by_length
 from ziggurat.engine.small_backend import backend_of
 from ziggurat.errors import UserError
@@ -123,6 +123,7 @@ def open_tiers(
 
     `manifest` is what was read of the folder; UserError if it is another one by now.
     """
+    refuse_unknown(engine, device, dtype, threads)  # small models have no choice of engines, and typos are typos
     made: dict[tuple[str, int], TextTokenizer] = {}
     tiers = []
     for model in read_tiers(folder, manifest):

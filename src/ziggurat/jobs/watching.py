@@ -112,8 +112,8 @@ class WatchedClassifier:
             )
         if state.cost_drifted:
             found.append(
-                f"{self._point}: answers cost {state.cost.total / state.cost.n:.2f} of full depth on average, expected "
-                f"{state.watch.expected_cost:.2f}: other inputs, or an attack; `calibrate --max-layers` caps the cost"
+                f"{self._point}: answers cost {state.cost.total / state.cost.n:.2g} of full depth on average, expected "
+                f"{state.watch.expected_cost:.2g}: other inputs, or an attack; `calibrate --max-layers` caps the cost"
             )
         return found
 
