@@ -67,15 +67,16 @@ template <int LANES, class LAYOUT, bool DOT_BF16> struct Portable {
         std::memcpy(&w, p, sizeof w);
         return seti(w);
     }
-    static I addi(I a, I b) { return a + b; }
+    // Wraps, as instructions do: scores that are no numbers come this far.
+    static I addi(I a, I b) { return (I)((U)a + (U)b); }
     static I andi(I a, I b) { return a & b; }
     static I maxi(I a, I b) { return a > b ? a : b; }
-    template <int N> static I left(I a) { return a << N; }
+    template <int N> static I left(I a) { return (I)((U)a << N); }
     template <int N> static I right(I a) { return (I)((U)a >> N); }
     static I as_int(F a) { return (I)a; }
     static F as_float(I a) { return (F)a; }
     // To nearest, halves to even; only for what codes need, |a| < 2^22.
-    static I to_int(F a) { return as_int(a + 12582912.f) - 0x4b400000; }
+    static I to_int(F a) { return addi(as_int(a + 12582912.f), seti(-0x4b400000)); }
     static F to_float(I a) {
         F v{};
         for (int i = 0; i < LANES; ++i) v[i] = static_cast<float>(a[i]);
