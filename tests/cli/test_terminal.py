@@ -153,6 +153,15 @@ def test_a_reader_that_goes_away_is_no_traceback(model_folder):
     assert done.stderr == "" and done.returncode not in (0, 2)
 
 
+@pytest.mark.parametrize(("closed", "text", "code"), [("2>&-", "rain", 0), (">&-", "rain", 0), ("<&-", "-", 2)])
+def test_closed_streams_are_empty_ones(closed, text, code, model_folder):
+    command = f'exec "$0" -m ziggurat predict "$1" {text} --operating-point full {closed}'
+    run = subprocess.run(["sh", "-c", command, sys.executable, model_folder], capture_output=True, timeout=120)
+    assert run.returncode == code and b"Traceback" not in run.stdout + run.stderr
+    assert (b"rain" in run.stdout) == (closed == "2>&-")
+    assert (b"stdin: no lines" in run.stderr) == (text == "-")
+
+
 def test_ctrl_c_while_modules_load_is_one_line(tmp_path):
     """A module that the command line loads first sends the signal, as a person would."""
     (tmp_path / "typer.py").write_text(f"import os, signal\nos.kill(os.getpid(), {int(signal.SIGINT)})\n")

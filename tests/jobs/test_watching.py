@@ -81,7 +81,7 @@ def test_dearer_inputs_than_were_expected_sound_an_alarm(with_point, many):
     watched = WatchedClassifier(with_point(0.95, 0.1), "eager")
     watched.predict(many)
     [alarm] = watched.alarms
-    assert "expected 0.10" in alarm and "--max-layers" in alarm
+    assert "expected 0.1:" in alarm and "--max-layers" in alarm
 
 
 def test_a_restart_goes_on_where_it_stopped(with_point, many, tmp_path):
@@ -158,12 +158,12 @@ def test_what_is_expected_of_costs_is_counted_as_the_monitor_counts_them(with_po
 def test_predict_keeps_the_state_between_calls_and_warns(with_point, many, tmp_path, monkeypatch, caplog):
     model, path = with_point(0.95, 0.1), tmp_path / "state.json"
     monkeypatch.setattr(ModelOptions, "open", lambda self, folder: model)
-    monkeypatch.setattr(prediction, "answers_questions", lambda folder: False)
+    monkeypatch.setattr(prediction, "answers_questions", lambda folder, columns: False)
     predict("folder", many[:100], operating_point="eager", watch=path)
     assert read_state(path).cost.n == 100
     predict("folder", many[100:], operating_point="eager", watch=path)
     assert read_state(path).cost.n == 240
-    assert "expected 0.10" in caplog.messages[-1]
+    assert "expected 0.1:" in caplog.messages[-1]
     with pytest.raises(UserError, match="--watch goes with an operating point"):
         predict("folder", many, threshold=0.5, watch=path)
 
