@@ -2,32 +2,13 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 
-from ziggurat.cli import main
 from ziggurat.jobs.sealing import seal_folder
 
 SINGLE = '{"text": "bat", "label": "river"}\n{"text": "kin", "label": "stone"}\n{"text": "rat", "label": "tower"}\n'
 PAIR = SINGLE.replace('"label"', '"text_pair": "kit", "label"')
-
-
-@pytest.fixture
-def fails(capsys, monkeypatch):
-    """A function that runs a command line and returns its one line of complaint."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ziggurat", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        lines = [line for line in captured.err.splitlines() if line.startswith("ziggurat: ")]
-        assert (stop.value.code, captured.out, len(lines)) == (2, "", 1), captured.err
-        assert "Traceback" not in captured.err
-        return lines[0]
-
-    return run
 
 
 @pytest.fixture

@@ -8,26 +8,11 @@ import sys
 
 import pytest
 
-from ziggurat.cli import main
 from ziggurat.data.sources import Columns
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.jobs.prediction import predict as predict_job
 
 SPOILT = '{"text": "bat kin"}\n{"text": null}\n{"text": " "}\n{"text": 7}\n{"text": "rat"}\n'
-
-
-@pytest.fixture
-def ziggurat(capsys, monkeypatch):
-    """A function that runs a command line and returns exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ziggurat", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

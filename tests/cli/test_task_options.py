@@ -1,26 +1,9 @@
 """--task, --data-dir and --metric from the command line to the figures."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
-
-from ziggurat.cli import main
-
-
-@pytest.fixture
-def ziggurat(capsys, monkeypatch):
-    """A function that runs a command line which must succeed, and returns what it prints."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ziggurat", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert (stop.value.code or 0) == 0
-        return capsys.readouterr().out
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +37,23 @@ def news_folder(make_bert, make_checkpoint, tmp_path_factory):
     return base / "model"
 
 
-def test_eval_takes_the_split_on_which_models_are_compared(ziggurat, news_folder, agnews):
+def test_eval_takes_the_split_on_which_models_are_compared(succeeds, news_folder, agnews):
     options = ["--task", "ag_news", "--data-dir", agnews, "--operating-point", "full", "--metric", "f1-macro,mcc"]
-    result = json.loads(ziggurat("eval", news_folder, *options, "--json"))
+    result = json.loads(succeeds("eval", news_folder, *options, "--json"))
     assert result["data"] == f"task:ag_news@test:{agnews}" and result["n"] == 40
     assert result["metrics"].keys() >= {"f1_macro", "f1_macro_low", "full_f1_macro", "mcc"}
-    shown = ziggurat("eval", news_folder, *options)
+    shown = succeeds("eval", news_folder, *options)
     assert f"  f1-macro   {result['metrics']['f1_macro']:.4f} [" in shown
 
 
-def test_another_split_is_named_behind_the_task(ziggurat, news_folder, agnews):
+def test_another_split_is_named_behind_the_task(succeeds, news_folder, agnews):
     options = ["--data-dir", agnews, "--operating-point", "full", "--json"]
-    assert json.loads(ziggurat("eval", news_folder, "--task", "ag_news@train", *options))["n"] == 8
+    assert json.loads(succeeds("eval", news_folder, "--task", "ag_news@train", *options))["n"] == 8
 
 
-def test_predict_and_report_know_tasks_too(ziggurat, news_folder, agnews, tmp_path):
+def test_predict_and_report_know_tasks_too(succeeds, news_folder, agnews, tmp_path):
     task = ["--task", "ag_news", "--data-dir", agnews]
-    answers = json.loads(ziggurat("predict", news_folder, *task, "--threshold", "0.9", "--json"))["answers"]
+    answers = json.loads(succeeds("predict", news_folder, *task, "--threshold", "0.9", "--json"))["answers"]
     assert len(answers) == 40 and answers[0]["label"] in ("World", "Sports", "Business", "Sci/Tech")
-    ziggurat("report", "lengths", news_folder, *task, "--threshold", "0.9", "--out", tmp_path / "report")
+    succeeds("report", "lengths", news_folder, *task, "--threshold", "0.9", "--out", tmp_path / "report")
     assert "# Savings by input length: ag_news test" in (tmp_path / "report" / "lengths.md").read_text()

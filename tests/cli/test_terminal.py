@@ -21,20 +21,6 @@ HALF = "bat \ud83d kin"
 
 
 @pytest.fixture
-def ziggurat(capsys, monkeypatch):
-    """A function that runs a command line and returns exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ziggurat", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def rows(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"text": text, "label": "river"}) + "\n" for text in (NASTY, HALF)))
