@@ -197,12 +197,12 @@ _LARGEST_POINTER = 1024  # bytes, as Git LFS has it
 
 
 def refuse_pointer(path: Path) -> None:
-    """UserError where a file is what Git has in the place of a large one that nobody has fetched yet."""
+    """UserError where a file is what Git has in the place of a large one that has not been fetched yet."""
     try:
         small = path.is_file() and path.stat().st_size < _LARGEST_POINTER
         content = path.read_bytes() if small else b""
     except OSError:
-        return  # whoever reads it says why it cannot be read
+        return  # reading it says why it cannot be read
     if content.startswith(_POINTER):
         raise UserError(f"{path}: a Git LFS pointer, not the file itself; run `git lfs pull` in its repository")
 

@@ -288,9 +288,9 @@ def _joined(onto: Evidence, since: tuple[Evidence, Way], now: tuple[Evidence, Wa
         """The stakes that `onto` has there, and its capital."""
         grown = np.array(place.growth) - way.here.growth
         with np.errstate(divide="ignore"):  # of a stake of 0 nothing grows
-            old, theirs = (np.exp(np.minimum(np.log(one.stakes) + grown, np.log(_LARGEST))) for one in (before, onto))
+            old, written = (np.exp(np.minimum(np.log(one.stakes) + grown, np.log(_LARGEST))) for one in (before, onto))
         fresh = np.maximum(place.stakes - old, 0)
-        stakes = np.minimum(theirs + pace * fresh, _LARGEST)
+        stakes = np.minimum(written + pace * fresh, _LARGEST)
         return stakes, float(stakes.sum() + _waiting(np.array(onto.n + place.n - before.n)))
 
     stakes, capital = capital_at(later.here)

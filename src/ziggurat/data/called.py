@@ -13,7 +13,7 @@ class Called:
     """Finds the class that a row's label means.
 
     Formats write one label in several ways: 1, 1.0 and "1", or true, "True" and 1. Case and white space do not count
-    where no two names differ by them alone. Where nobody named the classes, LABEL_1 is 1. A number is never taken for
+    where no two names differ by them alone. Where the classes have no names, LABEL_1 is 1. A number is never taken for
     the place of a class that has a name: rows may count classes in another order.
     """
 
@@ -60,7 +60,7 @@ def refuse_repeated(names: Sequence[object], where: str) -> None:
 
 
 def is_unnamed(names: Sequence[object]) -> bool:
-    """Whether classes are called as where nobody names them: 0, 1, … or LABEL_0, LABEL_1, … in order."""
+    """Whether classes have no names of their own: they are called 0, 1, … or LABEL_0, LABEL_1, … in order."""
     return all(
         not isinstance(name, bool) and (name is None or str(name) in (str(place), f"LABEL_{place}"))
         for place, name in enumerate(names)

@@ -50,7 +50,7 @@ def require_checkpoint(folder: Path, name: str | None = None) -> None:
     """
     name = str(folder) if name is None else name
     if (folder / MANIFEST).is_file():
-        return  # whoever opens it knows what else must be there
+        return  # opening it checks what else must be there
     if (folder / ADAPTER).is_file():
         raise UserError(f"{name}: {_adapter(folder)}")
     _refuse_no_files(folder, name)

@@ -71,7 +71,7 @@ def same_classes(names: Sequence[Label], others: Sequence[Label]) -> bool:
 
 
 def checkpoint_labels(folder: Path, problem: Problem | None = None) -> tuple[Label, ...]:
-    """What a fine-tuned checkpoint calls its outputs: its names for them, or 0, 1, … where nobody named them.
+    """What a fine-tuned checkpoint calls its outputs: its names for them, or 0, 1, … where it has none.
 
     UserError where its configuration contradicts itself: a class that is taken for another is worse than no answer.
     """
@@ -152,7 +152,7 @@ def _names(config: Mapping[str, Any]) -> list[object]:
             raise ValueError("label2id is no object; write {NAME: 0, NAME: 1, …}")
         pairs = [(number, name) for name, number in named.items()]
     else:
-        # transformers leaves all three out where a classifier has two classes that nobody named.
+        # transformers leaves all three out where a classifier has two classes without names.
         stated = config.get("num_labels")
         if stated is not None and (type(stated) is not int or not 1 <= stated <= _MOST_CLASSES):
             raise ValueError(f"num_labels {stated!r} is no number of classes")

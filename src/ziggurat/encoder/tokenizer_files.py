@@ -57,13 +57,13 @@ def read_tokenizer(
     """
     with TemporaryDirectory() as made:
         tokenizer = copy_tokenizer(source, Path(made), max_length)
-    theirs = _theirs(source)
-    if theirs is None or not len(texts):
+    reference = _reference(source)
+    if reference is None or not len(texts):
         return tokenizer
     some = np.unique(np.linspace(0, len(texts) - 1, min(len(texts), _ROWS)).round().astype(np.int64))
     longest = _CHARACTERS * max_length
     columns = [[speakable(column[row])[:longest] for row in some] for column in (texts, pairs) if column is not None]
-    _refuse_other(source, columns, _ids(theirs, columns, max_length), tokenizer.encode(*columns).tokens)
+    _refuse_other(source, columns, _ids(reference, columns, max_length), tokenizer.encode(*columns).tokens)
     return tokenizer
 
 
@@ -73,8 +73,8 @@ def copy_tokenizer(source: Path, target: Path, max_length: int) -> TextTokenizer
     A folder of ours has one that says all, and one without a configuration is taken as it is; of a checkpoint it is
     made with transformers, if that is installed. UserError where there is none, or none that a tokenizer.json can be.
     """
-    theirs = _theirs(source)
-    if theirs is None:
+    reference = _reference(source)
+    if reference is None:
         ours = TextTokenizer(source, max_length)  # refuses what cannot be read, or is said otherwise in another file
         copy_files(source, target, (TOKENIZER, SETTINGS, SPECIAL, ADDED))
         if (target / SETTINGS).is_file():
@@ -83,13 +83,13 @@ def copy_tokenizer(source: Path, target: Path, max_length: int) -> TextTokenizer
     from transformers import PreTrainedTokenizerFast
 
     with one_line(source, _UNREADABLE):
-        (target / TOKENIZER).write_text(_state(theirs, max_length), "utf-8")
-        _write_settings(target, _settings(theirs, max_length))
+        (target / TOKENIZER).write_text(_state(reference, max_length), "utf-8")
+        _write_settings(target, _settings(reference, max_length))
         again = PreTrainedTokenizerFast.from_pretrained(target, local_files_only=True)
     ours = TextTokenizer(target, max_length, named=source)
-    texts = _texts(theirs, max_length)
+    texts = _texts(reference, max_length)
     for columns in ([texts], [texts, texts[::-1]], [texts, texts[1:] + texts[:1]]):
-        wanted = _ids(theirs, columns, max_length)
+        wanted = _ids(reference, columns, max_length)
         _refuse_other(source, columns, wanted, ours.encode(*columns).tokens)
         _refuse_other(source, columns, wanted, _ids(again, columns, max_length))
     return ours
@@ -109,8 +109,8 @@ def own_length(folder: Path, positions: int) -> int:
     return int(min(stated, positions)) if isinstance(stated, int | float) and stated >= 1 else positions
 
 
-def _theirs(source: Path) -> Any:
-    """The tokenizer that transformers loads for a checkpoint; None = nobody is to be asked, or transformers is missing.
+def _reference(source: Path) -> Any:
+    """The tokenizer that transformers loads for a checkpoint; None = transformers is missing, or need not be asked.
 
     UserError where transformers cannot load it, or computes ids in Python.
     """
@@ -162,24 +162,28 @@ def _is_there(module: str) -> bool:
         return False
 
 
-def _state(theirs: Any, max_length: int) -> str:
+def _state(reference: Any, max_length: int) -> str:
     """A `tokenizer.json` of what transformers loaded."""
-    state = json.loads(theirs.backend_tokenizer.to_str())
+    state = json.loads(reference.backend_tokenizer.to_str())
     state |= {"padding": None, "truncation": None}
-    if theirs.truncation_side == "left":
+    if reference.truncation_side == "left":
         state["truncation"] = {"direction": "Left", "max_length": max_length, "strategy": "LongestFirst", "stride": 0}
-    if _SEGMENTS not in theirs.model_input_names:  # then the model gets none, whatever the file says
+    if _SEGMENTS not in reference.model_input_names:  # then the model gets none, whatever the file says
         state["post_processor"] = _in_one_segment(state["post_processor"])
     return json.dumps(state, ensure_ascii=False)
 
 
-def _settings(theirs: Any, max_length: int) -> dict[str, Any]:
+def _settings(reference: Any, max_length: int) -> dict[str, Any]:
     """A `tokenizer_config.json` with which transformers takes `tokenizer.json` as it is."""
-    kept = {key: theirs.init_kwargs[key] for key in _KEPT if key in theirs.init_kwargs}
-    named = {name: str(token) for name, token in theirs.special_tokens_map.items() if name.endswith("_token")}
-    names = {"model_input_names": list(theirs.model_input_names), "padding_side": theirs.padding_side}
+    kept = {key: reference.init_kwargs[key] for key in _KEPT if key in reference.init_kwargs}
+    named = {name: str(token) for name, token in reference.special_tokens_map.items() if name.endswith("_token")}
+    names = {"model_input_names": list(reference.model_input_names), "padding_side": reference.padding_side}
     return {
-        **{"tokenizer_class": AS_IT_IS[0], "model_max_length": max_length, "truncation_side": theirs.truncation_side},
+        **{
+            "tokenizer_class": AS_IT_IS[0],
+            "model_max_length": max_length,
+            "truncation_side": reference.truncation_side,
+        },
         **(names | named | kept),
     }
 
@@ -211,17 +215,17 @@ def _side(name: str) -> dict[str, Any]:
     return {"Sequence": {"id": name, "type_id": 0}}
 
 
-def _texts(theirs: Any, max_length: int) -> list[str]:
+def _texts(reference: Any, max_length: int) -> list[str]:
     """Texts on which tokenizers differ, among them the tokenizer's own special and added tokens, and two long ones."""
-    tokens = [str(token) for token in theirs.added_tokens_decoder.values()][:_LISTED]
+    tokens = [str(token) for token in reference.added_tokens_decoder.values()][:_LISTED]
     texts = [*PROBE, *(f"a {token} b{token}c {token.upper()} {token.lower()}{token} ,{token}" for token in tokens)]
     long = (" ".join(texts) + " a" * max_length)[: _CHARACTERS * max_length]
     return [*texts, long, long[::-1]]
 
 
-def _ids(theirs: Any, columns: Sequence[list[str]], max_length: int) -> list[np.ndarray]:
+def _ids(reference: Any, columns: Sequence[list[str]], max_length: int) -> list[np.ndarray]:
     """What the model gets of n texts, or pairs, from transformers: n arrays (length, 2) of token and segment ids."""
-    read = theirs(*columns, truncation=True, max_length=max_length)
+    read = reference(*columns, truncation=True, max_length=max_length)
     tokens = [np.array(ids, dtype=np.int64) for ids in read["input_ids"]]
     segments = read[_SEGMENTS] if _SEGMENTS in read else [np.zeros_like(ids) for ids in tokens]
     return [np.stack([ids, np.array(kinds)], axis=1) for ids, kinds in zip(tokens, segments, strict=True)]
