@@ -29,7 +29,7 @@ def _room_for(path: Path) -> Iterator[Path]:
     A killed run cannot remove its own, so the next one for the same path does; that of a living one is locked.
     """
     with ExitStack() as held:
-        with _swept(path):  # and nobody sweeps between a hidden folder's making and its lock
+        with _swept(path):  # no other process sweeps before the hidden folder is locked
             hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_HIDDEN, dir=path.parent))
             held.callback(shutil.rmtree, hidden, ignore_errors=True)
             held.enter_context(locked_folder(hidden))
@@ -141,7 +141,7 @@ def changed_folder(path: Path) -> Iterator[Path]:
 def share(folder: Path, like: Path | None = None) -> None:
     """Gives a folder and all in it the modes that the user's umask asks for; a file of `like` keeps the mode it has.
 
-    Libraries make some files, and `mkdtemp` makes folders, that nobody else may read: not a server, nor a colleague.
+    Libraries make some files, and `mkdtemp` makes folders, that other users cannot read.
     """
     mask = _umask()
     for path in (folder, *folder.rglob("*")):

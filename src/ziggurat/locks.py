@@ -19,7 +19,7 @@ _fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 @contextmanager
 def locked_folder(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Locks a folder until the block ends; yields whether it is locked: not if another process has, or nobody can."""
+    """Locks a folder until the block ends; yields False if another process holds it or the system has no locks."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -47,7 +47,7 @@ def locked_file(path: Path, busy: str | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        # Still locked, so that whoever waits for it sees that the name is gone, and makes the file anew.
+        # Still locked, so that a waiting process sees that the name is gone, and makes the file anew.
         path.unlink(missing_ok=True)
         os.close(handle)
 

@@ -23,7 +23,7 @@ def n_cores(root: Path = _ROOT) -> int:
 
 
 def default_threads() -> int:
-    """Threads that compute where nobody says how many: `OMP_NUM_THREADS` as OpenMP reads it, else all cores."""
+    """The default number of threads: `OMP_NUM_THREADS` as OpenMP reads it, else all cores."""
     said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(said) if said.isdecimal() and int(said) > 0 else n_cores()
 

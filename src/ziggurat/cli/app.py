@@ -254,7 +254,7 @@ def main() -> None:
     # numpy starts its threads when it is imported: one for each core, whatever a container's quota, or it dies.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(default_threads()))
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed by whoever started us, as with 2>&-
+        if getattr(sys, name) is None:  # closed by the parent process, as with 2>&-
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # for as long as we run
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: letters that a terminal lacks are no error

@@ -39,7 +39,7 @@ def _alone_in_forks() -> None:
     """From the first batch on, children that are forked tokenise on the thread that asks for it.
 
     They have none of the library's threads, and would wait for them for ever. The library knows, but not where the user
-    has set its switch, nor while its threads are being started. In a child there is one thread, so that nobody else
+    has set its switch, nor while its threads are being started. In a child there is one thread, so nothing else
     reads the environment while this writes it.
     """
     if hasattr(os, "register_at_fork"):

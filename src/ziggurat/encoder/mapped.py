@@ -95,7 +95,7 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
 
 
 class _OtherNumbers(ValueError):
-    """A file is whole, and its numbers are of a type that nobody here computes with: floats of 8 bits."""
+    """A file is whole, and its numbers are of a type that is not supported: floats of 8 bits."""
 
 
 @contextmanager

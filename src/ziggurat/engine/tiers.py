@@ -146,7 +146,7 @@ def open_tiers(
 
 
 def _refuse_other_ids(folder: Path, tokenizer: TextTokenizer, entries: int, segments: int) -> None:
-    """UserError for a tokenizer that makes ids which the model has no rows for; of one segment nobody reads which."""
+    """UserError for a tokenizer that makes ids that the model has no rows for; a single segment needs no id."""
     tokenizer.check_fit(entries)
     frames = [tokenizer.frame(sides) for sides in (1, 2)]
     special = np.concatenate([block for frame in frames for block in frame.blocks]).max(axis=0)

@@ -88,7 +88,7 @@ Engine::~Engine() {
     if (shared_->process != forks()) (void)shared_.release();
 }
 
-// The caller has the interpreter's lock, so that nobody else replaces it meanwhile.
+// The caller has the interpreter's lock, so nothing replaces it meanwhile.
 Engine::Shared& Engine::shared() {
     if (shared_->process != forks()) {
         (void)shared_.release();
