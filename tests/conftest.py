@@ -102,8 +102,8 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_spec(tiny_checkpoint):
     """The architecture of `tiny_checkpoint`."""
-    from ziggurat.encoder.checkpoint import read_config
     from ziggurat.encoder.spec import read_spec
+    from ziggurat.encoder.torch.checkpoint import read_config
 
     return read_spec(read_config(tiny_checkpoint))
 
@@ -113,7 +113,7 @@ def make_model(tiny_checkpoint) -> Callable:
     """A function that loads `tiny_checkpoint` with exit heads, the same ones every time, in evaluation mode."""
     import torch
 
-    from ziggurat.encoder.checkpoint import load_hf
+    from ziggurat.encoder.torch.checkpoint import load_hf
 
     def make(head_kind: str = "fastbert", head_layers: tuple[int, ...] | None = None, pruning=None):
         torch.manual_seed(1)
@@ -148,8 +148,8 @@ def tiny_model(make_model):
 @pytest.fixture(scope="session")
 def make_folder(tiny_checkpoint, make_model, make_pruned, tmp_path_factory) -> Callable:
     """A function that saves a finished model folder with operating points; manifest changes in, folder out."""
-    from ziggurat.encoder.checkpoint import save_model
     from ziggurat.encoder.folder import Manifest, write_manifest
+    from ziggurat.encoder.torch.checkpoint import save_model
     from ziggurat.types import OperatingPoint
 
     def make(head_kind: str = "fastbert", head_layers: tuple[int, ...] = (1, 2, 3), **changes) -> Path:
@@ -188,10 +188,10 @@ def pruned_folder(make_folder) -> Path:
 @pytest.fixture(scope="session")
 def make_static(tiny_checkpoint, tmp_path_factory) -> Callable:
     """A function that saves a folder of a random static model; manifest changes in, folder out."""
-    from ziggurat.data.tokenize import TextTokenizer
+    from ziggurat.data.tokenizer import TextTokenizer
     from ziggurat.encoder.folder import Manifest
-    from ziggurat.encoder.small import save_small
-    from ziggurat.encoder.static_tier import StaticTier
+    from ziggurat.small.folder import save_small
+    from ziggurat.small.static import StaticTier
 
     def make(**changes) -> Path:
         folder = tmp_path_factory.mktemp("static") / "model"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ziggurat.bars import bar
+from ziggurat.system import bar
 
 
 @pytest.mark.parametrize(("people", "least", "most"), [(True, 0, 1), (False, 10, 60)])

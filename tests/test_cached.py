@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ziggurat
-from ziggurat.cached import cached_property
+from ziggurat.system import cached_property
 
 
 @dataclass(frozen=True)

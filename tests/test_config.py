@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 
 from ziggurat.config import from_mapping
 from ziggurat.errors import UserError
-from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StudentConfig, load_recipe, recipe_folder
-from ziggurat.stage import KINDS, StageConfig
+from ziggurat.recipe import (
+    KINDS,
+    PruningConfig,
+    Recipe,
+    SearchConfig,
+    StageConfig,
+    StudentConfig,
+    load_recipe,
+    recipe_folder,
+)
 
 SHIPPED = sorted(path.name.removesuffix(".toml") for path in recipe_folder().iterdir() if path.name.endswith(".toml"))
 STAGE = {"kind": "heads", "epochs": 2, "learning_rate": 0.1}

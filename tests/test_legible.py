@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ziggurat.legible import json_text, legible, legible_values, utf8
+from ziggurat.system import json_text, legible, legible_values, utf8
 
 ANY = st.text(st.characters(codec=None), max_size=30)  # lone surrogates too
 

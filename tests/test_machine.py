@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from ziggurat.machine import default_threads, n_cores
+from ziggurat.system import default_threads, n_cores
 
 UNIFIED = "31 23 0:28 {top} {at} rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate"
 SEPARATE = "33 31 0:29 {top} {at} rw,relatime - cgroup cgroup rw,{controllers}"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.measure.rows import read_rows_file
 from ziggurat.native import core, why_missing
-from ziggurat.report.rows import read_rows_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 import bars
@@ -67,7 +67,7 @@ def test_idle_rules_are_timed_at_all_batches_and_full_depth_is_their_unit(engine
 def test_idle_rules_score_tokens_or_ask_exits_and_leave_every_answer_as_it_is(pruned_folder, ragged_tokens):
     import bench_engine
 
-    from ziggurat.data.tokenize import Encoded
+    from ziggurat.data.tokenizer import Encoded
 
     classifier = AdaptiveClassifier.from_pretrained(pruned_folder, "cpu", engine="native")
     encoded = Encoded(ragged_tokens, np.zeros(len(ragged_tokens), dtype=bool))

@@ -27,7 +27,7 @@ def test_files_that_it_names_exist():
 
 def test_its_ten_lines_of_python_run(tmp_path, monkeypatch, rows_file, tiny_recipe, tiny_checkpoint):
     import ziggurat
-    from ziggurat.jobs.training.fitting import TrainOptions
+    from ziggurat.train.fit import TrainOptions
 
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
     (tmp_path / "train.jsonl").write_text(rows_file.read_text())

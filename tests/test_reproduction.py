@@ -14,12 +14,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.calibrate.choose import select_ladders
+from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.training.choosing import select_ladders
+from ziggurat.measure.rows import SCHEMA, checked_row, read_rows_file
 from ziggurat.recipe import PruningConfig, load_recipe
-from ziggurat.report.rows import SCHEMA, checked_row, read_rows_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 import reproduce

@@ -94,9 +94,9 @@ def save_span_folder(work: Path, make_checkpoint, pruning=None, head_layers=(1, 
     import torch
 
     from ziggurat.data.squad import SPAN_ENDS
-    from ziggurat.encoder.checkpoint import load_hf, save_model
     from ziggurat.encoder.folder import Manifest
-    from ziggurat.encoder.span_model import SPAN_HEAD
+    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
+    from ziggurat.encoder.torch.model import SPAN_HEAD
     from ziggurat.recipe import SpanConfig
     from ziggurat.types import Problem
 

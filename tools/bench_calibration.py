@@ -14,14 +14,13 @@ import time
 
 import numpy as np
 
-from ziggurat.calibrate.candidates import Candidate, families
+from ziggurat.calibrate.candidates import Candidate, StoredRun, families
 from ziggurat.calibrate.certify import Evidence, certify
 from ziggurat.calibrate.choose import TARGETS
 from ziggurat.calibrate.paths import path_of, sequences, tried
 from ziggurat.calibrate.risks import RISKS
-from ziggurat.calibrate.stored import StoredRun
-from ziggurat.jobs.calibration.rows import MOST_ORDERING
-from ziggurat.report.measure import peak_memory_mib
+from ziggurat.calibrate.rows import MOST_ORDERING
+from ziggurat.measure.clock import peak_memory_mib
 
 CLASSES = 4
 

@@ -23,7 +23,8 @@ from fresh import fresh_engines
 from roofline import roofline
 from saved import acting_rules, flops_gains
 
-from ziggurat.data.tokenize import Encoded, pack_rows
+from ziggurat.bench.peers.peer import TransformersPeer
+from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine import rules
 from ziggurat.engine.backend import Backend
@@ -34,14 +35,13 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes, run
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
-from ziggurat.jobs.opening import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.machine import n_cores
+from ziggurat.measure.clock import Ratio, interleave, paired_ratio
+from ziggurat.measure.rows import append_record, provenance
+from ziggurat.measure.subject import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
 from ziggurat.native import core
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.prune import TokenRule, above
-from ziggurat.report.measure import Ratio, interleave, paired_ratio
-from ziggurat.report.peers.peer import TransformersPeer
-from ziggurat.report.rows import append_record, provenance
+from ziggurat.system import n_cores
 
 IDLE_BATCHES, BATCHES, SORTED_BATCH = (1, 8, 32), (8, 32), 32
 NOTHING = 1e-30  # a threshold on received attention that every token is above

@@ -17,9 +17,9 @@ import numpy as np
 from bench_shapes import ours, random_model, text_of
 from transformers.utils import logging
 
-from ziggurat.jobs.opening import ModelOptions
-from ziggurat.report.measure import interleave, paired_ratio
-from ziggurat.report.rows import append_record, provenance
+from ziggurat.measure.clock import interleave, paired_ratio
+from ziggurat.measure.rows import append_record, provenance
+from ziggurat.measure.subject import ModelOptions
 
 FAMILIES = ("Bert", "Roberta", "XLMRoberta", "Camembert", "DistilBert", "Electra", "Ernie")
 LAYERS, LENGTH = 6, 64

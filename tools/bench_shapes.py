@@ -19,16 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.data.tokenize import Encoded, pack_rows
+from ziggurat.bench.peers.opening import KINDS, open_peers
+from ziggurat.bench.peers.peer import PeerSetting, padded
+from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.folder import Manifest
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.runner import run
-from ziggurat.jobs.opening import ModelOptions
-from ziggurat.report.measure import interleave, paired_ratio
-from ziggurat.report.peers.opening import KINDS, open_peers
-from ziggurat.report.peers.peer import PeerSetting, padded
-from ziggurat.report.rows import provenance
+from ziggurat.measure.clock import interleave, paired_ratio
+from ziggurat.measure.rows import provenance
+from ziggurat.measure.subject import ModelOptions
 
 SHAPES = {6: (384, 12, 1536), 12: (768, 12, 3072)}  # layers → hidden, heads, intermediate: MiniLM-L6, BERT-base
 VOCABULARY, CLASSES = 30522, 4
@@ -106,7 +106,7 @@ def random_model(folder: Path, layers: int, family: str = "Bert") -> Path:
     import torch
     import transformers
 
-    from ziggurat.encoder.checkpoint import load_hf, save_model
+    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
 
     hidden, heads, intermediate = SHAPES[layers]
     torch.manual_seed(0)

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.points import Promise, searched
 from ziggurat.calibrate.risks import Risk, risk_by_name
+from ziggurat.calibrate.rows import Seen, seen
+from ziggurat.calibrate.times import PredictedTime, costs_of
 from ziggurat.errors import UserError
-from ziggurat.jobs.calibration.certify import calibrate_classifier
-from ziggurat.jobs.calibration.promises import Promise, searched
-from ziggurat.jobs.calibration.runs import Seen, seen
-from ziggurat.jobs.calibration.time import PredictedTime, costs_of
-from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure
-from ziggurat.report.rows import append_record, provenance
+from ziggurat.measure.rows import append_record, provenance
+from ziggurat.measure.subject import ModelOptions, data_and_split, rows_to_measure
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.report.measure import interleave
+from ziggurat.measure.clock import interleave
 
 BATCH, TOKENS = 32, 128
 ANSWER = (
@@ -52,7 +52,7 @@ def memory_of(model: str, dtype: str, threads: int) -> dict[str, float]:
     embeddings are read where their file is mapped, and are weights. `growth_with_files`: with these pages.
     `workspace`: what the engine itself keeps for its next call. `loaded`: resident before the calls.
     """
-    from ziggurat.data.tokenize import Encoded, pack_rows
+    from ziggurat.data.tokenizer import Encoded, pack_rows
     from ziggurat.engine import rules
     from ziggurat.engine.classifier import AdaptiveClassifier
     from ziggurat.engine.runner import run

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ziggurat.engine.classifier import FULL
-from ziggurat.jobs.opening import ModelOptions, rows_to_measure
+from ziggurat.measure.subject import ModelOptions, rows_to_measure
 
 EXACT = "float32"
 

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from ziggurat.bench.int8_texts import calibration_of
+from ziggurat.bench.peers.opening import KINDS, open_peers
+from ziggurat.bench.peers.openvino import CALIBRATION_TEXTS
+from ziggurat.bench.peers.peer import PeerSetting, padded
 from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.data.tokenize import Encoded, pack_rows
+from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.runner import run
-from ziggurat.jobs.competition.calibration import calibration_of
-from ziggurat.jobs.opening import ModelOptions, rows_to_measure
-from ziggurat.report.peers.opening import KINDS, open_peers
-from ziggurat.report.peers.openvino import CALIBRATION_TEXTS
-from ziggurat.report.peers.peer import PeerSetting, padded
+from ziggurat.measure.subject import ModelOptions, rows_to_measure
 
 PASSES = ("first", "second")
 OURS = "ziggurat"

@@ -9,8 +9,8 @@ from typing import Any
 from bars import OPENVINO, Row, bars
 from markers import between
 
-from ziggurat.report.competition import ARRIVAL, SORTED
-from ziggurat.report.rows import read_rows_file
+from ziggurat.bench.competition import ARRIVAL, SORTED
+from ziggurat.measure.rows import read_rows_file
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"

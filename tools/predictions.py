@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from ziggurat.errors import UserError
-from ziggurat.jobs.opening import ModelOptions, data_and_split
-from ziggurat.jobs.profiling.checks import bench_profile
-from ziggurat.report.rows import append_record, provenance
+from ziggurat.measure.check import bench_profile
+from ziggurat.measure.rows import append_record, provenance
+from ziggurat.measure.subject import ModelOptions, data_and_split
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from markers import between
 from performance_tables import latest_run, peers_table, said
 
-from ziggurat.report.rows import read_rows_file
+from ziggurat.measure.rows import read_rows_file
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "results" / "peers.jsonl"

@@ -18,19 +18,19 @@ from typing import Any
 import numpy as np
 from reproduce_models import FULL, METHODS, PHRASES, ROOT, ROWS, Place, recipe_of, train_all, trained
 
-from ziggurat.calibrate.choose import Ladder, choose_points
+from ziggurat.calibrate.choose import Ladder, choose_points, select_ladders
+from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.groups import stand_ins
 from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.data.tasks import Dataset, Role
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.opening import data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.jobs.training.choosing import select_ladders
-from ziggurat.jobs.training.fitting import read_roles
+from ziggurat.measure.clock import interleave, paired_ratio
+from ziggurat.measure.rows import append_row, provenance, read_rows_file
+from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
 from ziggurat.recipe import Recipe
-from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
-from ziggurat.report.rows import append_row, provenance, read_rows_file
+from ziggurat.report.metrics import accuracy_interval
+from ziggurat.train.fit import read_roles
 
 DROP = 0.01  # accuracy on `choosing_rows` that a method may lose
 BATCH, TIMED = 32, 256

@@ -17,9 +17,9 @@ import torch
 
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.train import train_classifier
 from ziggurat.recipe import Recipe, load_recipe
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.train import train_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "results" / "reproduction.jsonl"

@@ -10,7 +10,7 @@ from typing import Any
 from markers import between
 from reproduce_models import DATA, FULL, METHODS
 
-from ziggurat.report.rows import read_rows_file
+from ziggurat.measure.rows import read_rows_file
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "results" / "reproduction.jsonl"

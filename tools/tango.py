@@ -18,19 +18,17 @@ from reproduce import choosing_rows
 from reproduce_models import FULL, Place, recipe_of
 from tango_rows import TIMED, Rows, Subject, measured, right_of, routers
 
-from ziggurat.calibrate.choose import choose_points
-from ziggurat.calibrate.temperature import fit_temperatures
-from ziggurat.data.tasks import Dataset
+from ziggurat.calibrate.choose import choose_points, fit_temperatures, select_ladders
+from ziggurat.data.dataset import Dataset
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
-from ziggurat.jobs.opening import data_and_split, rows_to_measure
-from ziggurat.jobs.training.choosing import select_ladders
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.train import train_classifier
-from ziggurat.report.rows import append_row, provenance, read_rows_file
+from ziggurat.measure.rows import append_row, provenance, read_rows_file
+from ziggurat.measure.subject import data_and_split, rows_to_measure
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.train import train_classifier
 
 ROWS = Path(__file__).resolve().parent.parent / "results" / "cascades.jsonl"
 SHARES = (0.99, 0.98)  # of the last tier's accuracy, as in the paper

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from reproduce_models import FULL
 
-from ziggurat.data.tasks import Dataset
-from ziggurat.data.tokenize import Encoded
+from ziggurat.data.dataset import Dataset
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes
-from ziggurat.jobs.opening import lengths_summary, sample
-from ziggurat.report.measure import accuracy_interval, interleave, paired_ratio
+from ziggurat.measure.clock import interleave, paired_ratio
+from ziggurat.measure.subject import lengths_summary, sample
+from ziggurat.report.metrics import accuracy_interval
 
 TIMED = {1: 64, 32: 256}  # texts, by batch size
 

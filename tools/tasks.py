@@ -16,12 +16,12 @@ from typing import Any
 
 from ziggurat.encoder.folder import Manifest, read_manifest, write_point
 from ziggurat.errors import UserError
-from ziggurat.jobs.evaluation import evaluate
-from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.train import train_classifier
+from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.rows import append_record, provenance, read_rows_file
+from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import Recipe, load_recipe
-from ziggurat.report.rows import append_record, provenance, read_rows_file
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.train import train_classifier
 from ziggurat.types import OperatingPoint
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from typing import Any
 
 from markers import between
 
-from ziggurat.report.rows import read_rows_file
+from ziggurat.measure.rows import read_rows_file
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "results" / "tasks.jsonl"

@@ -21,19 +21,19 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.data.tasks import load
+from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.data.dataset import load
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
-from ziggurat.jobs.calibration.certify import calibrate_classifier
-from ziggurat.jobs.opening import ModelOptions, data_and_split, rows_to_measure
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.train import train_classifier
+from ziggurat.measure.clock import Timing, interleave, paired_ratio
+from ziggurat.measure.rows import append_record, provenance
+from ziggurat.measure.subject import ModelOptions, data_and_split, rows_to_measure
 from ziggurat.recipe import load_recipe
-from ziggurat.report.measure import Timing, interleave, paired_ratio
-from ziggurat.report.rows import append_record, provenance
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.train import train_classifier
 
 
 def main() -> None:

@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ziggurat.calibrate.calibrate import calibrate_classifier
+    from ziggurat.calibrate.points import Promise
     from ziggurat.engine.classifier import AdaptiveClassifier
     from ziggurat.errors import UserError
-    from ziggurat.jobs.calibration.certify import calibrate_classifier
-    from ziggurat.jobs.calibration.promises import Promise
-    from ziggurat.jobs.training.cascade import build_cascade
-    from ziggurat.jobs.training.train import adapt_classifier, train_classifier
+    from ziggurat.train.cascade import build_cascade
+    from ziggurat.train.train import adapt_classifier, train_classifier
     from ziggurat.types import Answer, OperatingPoint, Rung, Trace
 
 __version__ = "0.1.0"
@@ -33,14 +33,14 @@ _HOMES = {
     "AdaptiveClassifier": "ziggurat.engine.classifier",
     "Answer": "ziggurat.types",
     "OperatingPoint": "ziggurat.types",
-    "Promise": "ziggurat.jobs.calibration.promises",
+    "Promise": "ziggurat.calibrate.points",
     "Rung": "ziggurat.types",
     "Trace": "ziggurat.types",
     "UserError": "ziggurat.errors",
-    "adapt_classifier": "ziggurat.jobs.training.train",
-    "build_cascade": "ziggurat.jobs.training.cascade",
-    "calibrate_classifier": "ziggurat.jobs.calibration.certify",
-    "train_classifier": "ziggurat.jobs.training.train",
+    "adapt_classifier": "ziggurat.train.train",
+    "build_cascade": "ziggurat.train.cascade",
+    "calibrate_classifier": "ziggurat.calibrate.calibrate",
+    "train_classifier": "ziggurat.train.train",
 }
 
 

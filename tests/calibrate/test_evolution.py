@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.calibrate.evolution import Candidate, cheapest, evolve, mutate, on_grid, pareto_front
 from ziggurat.recipe import SearchConfig
+from ziggurat.train.lengths.evolution import Candidate, cheapest, evolve, mutate, on_grid, pareto_front
 
 SMALL = SearchConfig(iterations=12, population=8, mutations=8, crossovers=8)
 FULL = (1.0,) * 5

@@ -7,11 +7,11 @@ import pytest
 from scipy.stats import binom, chisquare
 
 from ziggurat.calibrate.bounds import p_value, p_values
+from ziggurat.calibrate.candidates import StoredRun
 from ziggurat.calibrate.certify import Evidence, certify
 from ziggurat.calibrate.grouping import groups_of, per_draw
 from ziggurat.calibrate.paths import Tried
 from ziggurat.calibrate.risks import RISKS, Risk
-from ziggurat.calibrate.stored import StoredRun
 
 ACCURACY, AGREEMENT = RISKS["accuracy"], RISKS["agreement"]
 KEYS = np.array([7, 3, 7, 9, 3, 7], dtype=np.uint64)

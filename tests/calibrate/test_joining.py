@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_timing import CONDITIONS, NOISY
 
-from ziggurat.calibrate import joining
-from ziggurat.calibrate.joining import leaders, moved
-from ziggurat.calibrate.timing import predicted_seconds
+from ziggurat.measure import predicted_time as joining
+from ziggurat.measure.predicted_time import leaders, moved, predicted_seconds
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=100)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ladders import ladder
 
-from ziggurat.calibrate.candidates import families
+from ziggurat.calibrate.candidates import StoredRun, families
 from ziggurat.calibrate.certify import Evidence, certify, least_rows
 from ziggurat.calibrate.paths import (
     Tried,
@@ -25,7 +25,6 @@ from ziggurat.calibrate.paths import (
     tried,
 )
 from ziggurat.calibrate.risks import RISKS
-from ziggurat.calibrate.stored import StoredRun
 from ziggurat.engine.runner import replay
 from ziggurat.policies.exits import LEARNED
 from ziggurat.policies.outputs import output_of

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ladders import RUNGS, ladder
 
-from ziggurat.calibrate.candidates import SCORES, exit_sets, families, full_depth
-from ziggurat.calibrate.deferral import fit_deferral
-from ziggurat.calibrate.stored import StoredRun, doubts
+from ziggurat.calibrate.candidates import SCORES, StoredRun, doubts, exit_sets, families, full_depth
+from ziggurat.calibrate.choose import fit_deferral
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import replay
 from ziggurat.policies.exits import exit_score

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ziggurat.calibrate.temperature import fit_temperatures, likelihood_loss
+from ziggurat.calibrate.choose import fit_temperatures, likelihood_loss
 from ziggurat.policies.exits import softmax
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)

@@ -8,9 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ziggurat.calibrate.timing import Conditions, Costs, Profile, predicted_batches, predicted_seconds
-from ziggurat.calibrate.timing_fit import completed, nonnegative, nonnegative_line, rising, typical
 from ziggurat.errors import UserError
+from ziggurat.measure.predicted_time import (
+    Conditions,
+    Costs,
+    Profile,
+    completed,
+    nonnegative,
+    nonnegative_line,
+    predicted_batches,
+    predicted_seconds,
+    rising,
+    typical,
+)
 
 CONDITIONS = Conditions(
     cpu="a processor",

@@ -244,7 +244,7 @@ def test_bench_with_peers_prints_tables_or_one_object(ziggurat, model_folder, ro
 def test_bench_with_profile_keeps_it_and_prints_a_table_or_one_object(
     ziggurat, model_folder, rows_file, tmp_path, monkeypatch
 ):
-    from ziggurat.jobs.profiling import profile as profiling
+    from ziggurat.measure import profile as profiling
 
     monkeypatch.setenv("ZIGGURAT_CACHE", str(tmp_path))
     monkeypatch.setattr(profiling, "token_grid", lambda engine, threads: [1, 2, 4, 8, 24])
@@ -409,7 +409,7 @@ def test_help_loads_neither_numpy_nor_torch():
     ],
 )
 def test_what_cannot_be_written_is_refused_before_the_work(arguments, fails, model_folder, rows_file, monkeypatch):
-    monkeypatch.setattr("ziggurat.jobs.opening.ModelOptions.open", None)
-    monkeypatch.setattr("ziggurat.jobs.analyses.papers.selection_costs", None)
+    monkeypatch.setattr("ziggurat.measure.subject.ModelOptions.open", None)
+    monkeypatch.setattr("ziggurat.analyses.papers.selection_costs", None)
     filled = [part.replace("MODEL", str(model_folder)).replace("ROWS", str(rows_file)) for part in arguments]
     assert f"{rows_file}" in fails(*filled)

@@ -7,7 +7,7 @@ import pytest
 
 from ziggurat.cli.explanation import SCALE, explanation_text
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.jobs.explanation import explanation
+from ziggurat.explain.explain import explanation
 
 ANSI = re.compile("\x1b\\[[0-9;]*m")
 TEXT = "Bat kin, rat loss ban unheard net posh bat kish mulm ban lon nend balm"

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from ziggurat.calibrate.prediction import predict as predict_job
 from ziggurat.data.sources import Columns
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.jobs.prediction import predict as predict_job
 
 SPOILT = '{"text": "bat kin"}\n{"text": null}\n{"text": " "}\n{"text": 7}\n{"text": "rat"}\n'
 

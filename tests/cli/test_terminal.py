@@ -111,7 +111,7 @@ def test_a_warning_is_one_plain_line(ziggurat, model_folder, monkeypatch):
         handler.handle(logging.LogRecord("a", logging.WARNING, "", 0, "label %s", (NASTY,), None))
         return {}
 
-    monkeypatch.setattr("ziggurat.jobs.information.info", warn)
+    monkeypatch.setattr("ziggurat.cli.information.info", warn)
     ziggurat("info", model_folder)
     assert is_plain(told.getvalue(), 1) and told.getvalue().startswith("label bat river")
 

@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ziggurat.data.augment import Rate, augmented
-from ziggurat.data.tokenize import Encoded, TextTokenizer
+from ziggurat.data.tokenizer import Encoded, TextTokenizer
 from ziggurat.recipe import AugmentConfig
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)

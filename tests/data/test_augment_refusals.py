@@ -8,7 +8,7 @@ from copies import KINDS, MASK, NEIGHBOURS, SIZE, M, encoded, made
 
 from ziggurat.config import from_mapping
 from ziggurat.data.augment import augmented
-from ziggurat.data.tokenize import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.errors import UserError
 from ziggurat.recipe import AugmentConfig
 

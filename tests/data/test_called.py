@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from ziggurat.data.called import Called, is_unnamed
-from ziggurat.data.labels import label_array
+from ziggurat.data.labels import Called, is_unnamed, label_array
 from ziggurat.data.sources import Rows
 from ziggurat.errors import UserError
 from ziggurat.types import Problem

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.groups import stand_ins
-from ziggurat.data.overlap import overlapping
+from ziggurat.data.dataset import Fractions, Role, content_hashes, has_role, split_roles
+from ziggurat.data.groups import overlapping, stand_ins
 from ziggurat.data.sources import Rows
-from ziggurat.data.tasks import Fractions, Role, content_hashes, has_role, split_roles
 from ziggurat.errors import UserError
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=150)

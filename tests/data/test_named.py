@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ziggurat.data.catalogue import TASKS
-from ziggurat.data.layouts import task_questions
-from ziggurat.data.named import parse_source, task_of, task_source
+from ziggurat.data.catalogue import TASKS, parse_source, task_of, task_source
+from ziggurat.data.dataset import load, split_roles
 from ziggurat.data.sources import Columns
-from ziggurat.data.tasks import load, split_roles
+from ziggurat.data.task_rows import task_questions
 from ziggurat.errors import UserError
 from ziggurat.report.metrics import MEASURES
 from ziggurat.types import Problem

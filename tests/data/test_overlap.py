@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.overlap import overlapping
+from ziggurat.data.groups import overlapping
 
 words = st.sampled_from(["a", "b", "c", "D"])
 texts = st.lists(st.lists(words, min_size=0, max_size=7).map(" ".join), max_size=6)

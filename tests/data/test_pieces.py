@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from ziggurat.data.pieces import CONTINUES, SPECIAL, STARTS, mask_id, no_words, piece_kinds
-from ziggurat.data.tokenize import TextTokenizer
+from ziggurat.data.tokenizer import CONTINUES, SPECIAL, STARTS, TextTokenizer, mask_id, no_words, piece_kinds
 
 
 def kinds_of(tokenizer: Tokenizer) -> dict[str, int]:

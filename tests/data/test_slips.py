@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ziggurat.data.dataset import Fractions, Role, split_roles
 from ziggurat.data.slips import slips
 from ziggurat.data.sources import Rows
-from ziggurat.data.tasks import Fractions, Role, split_roles
 
 
 def found(labels, texts=None, fractions=Fractions()):

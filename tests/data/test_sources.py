@@ -195,7 +195,7 @@ def test_the_hub_without_datasets_names_the_extra(monkeypatch):
 
 def test_the_data_room_needs_neither_torch_nor_the_extras():
     program = (
-        "import sys, ziggurat.data.packing, ziggurat.data.tasks, ziggurat.data.tokenize\n"
+        "import sys, ziggurat.data.packing, ziggurat.data.dataset, ziggurat.data.tokenizer\n"
         "print([name for name in ('torch', 'transformers', 'datasets', 'pyarrow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

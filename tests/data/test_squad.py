@@ -5,8 +5,8 @@ import json
 import pytest
 
 from toy_questions import squad_content, write_squad
+from ziggurat.data.dataset import Fractions, Role
 from ziggurat.data.squad import holds_questions, read_questions, split_questions
-from ziggurat.data.tasks import Fractions, Role
 from ziggurat.errors import UserError
 
 

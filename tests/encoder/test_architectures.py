@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 import families
 from families import FAMILIES, LABELS, random_texts, save_adaptive, save_family
 from ziggurat.data.packing import pack
-from ziggurat.data.tokenize import TextTokenizer, pack_rows
+from ziggurat.data.tokenizer import TextTokenizer, pack_rows
 from ziggurat.encoder.architectures import ARCHITECTURES
-from ziggurat.encoder.checkpoint import load_hf, load_model, read_config
 from ziggurat.encoder.flops import embedding_flops, full_flops, path_flops, rung_flops
 from ziggurat.encoder.spec import read_spec
+from ziggurat.encoder.torch.checkpoint import load_hf, load_model, read_config
 from ziggurat.encoder.weights import from_hf, to_hf
 from ziggurat.errors import UserError
 

@@ -8,10 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.encoder import grid
-from ziggurat.encoder.attention import attend, attend_and_score
-from ziggurat.encoder.grid import Window
-from ziggurat.encoder.rotary import rotate
+from ziggurat.encoder.torch import attention as grid
+from ziggurat.encoder.torch.attention import Window, attend, attend_and_score, rotate
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
 ragged = st.lists(st.integers(1, 60), min_size=1, max_size=6)

@@ -12,9 +12,18 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 from ziggurat.data.packing import cumulate
-from ziggurat.encoder.bilstm_tier import UNKNOWN, BilstmShape, BilstmTier, bilstm_flops, load_bilstm_tier
-from ziggurat.encoder.lstm import WIDE, blocks_of, product, scaled
 from ziggurat.errors import UserError
+from ziggurat.small.bilstm import (
+    UNKNOWN,
+    WIDE,
+    BilstmShape,
+    BilstmTier,
+    bilstm_flops,
+    blocks_of,
+    load_bilstm_tier,
+    product,
+    scaled,
+)
 
 IDS, ROWS = 60, 20
 NAMES = ("weight_ih", "weight_hh")

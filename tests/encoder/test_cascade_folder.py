@@ -20,8 +20,8 @@ from ziggurat.encoder.folder import (
     trained_rows,
 )
 from ziggurat.encoder.model_files import read_model
-from ziggurat.encoder.small import small_of
 from ziggurat.errors import UserError
+from ziggurat.small.folder import small_of
 
 
 def refusal(*arguments) -> str:

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from vouching import vouch
 from ziggurat.config import from_mapping
 from ziggurat.data.packing import pack
-from ziggurat.data.tokenize import TextTokenizer
-from ziggurat.encoder.checkpoint import load_hf, load_model, save_model
+from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.encoder.folder import Manifest, fingerprint, read_manifest, trained_rows, write_manifest
-from ziggurat.encoder.heads import HEADS
 from ziggurat.encoder.tokenizer_files import copy_tokenizer
+from ziggurat.encoder.torch.checkpoint import load_hf, load_model, save_model
+from ziggurat.encoder.torch.heads import HEADS
 from ziggurat.errors import UserError
 from ziggurat.types import OperatingPoint
 

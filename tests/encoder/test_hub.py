@@ -9,7 +9,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from ziggurat.encoder import hub
-from ziggurat.encoder.devices import resolve_device
+from ziggurat.encoder.torch.parts import resolve_device
 from ziggurat.errors import UserError
 
 

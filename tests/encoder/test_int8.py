@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional
 
 from ziggurat.data.packing import pack
-from ziggurat.encoder.checkpoint import load_model, save_model
-from ziggurat.encoder.int8 import Int8Linear, int8_weights, quantise_rows, simulate_int8, without_int8
-from ziggurat.encoder.linear import RowLinear
-from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.torch.checkpoint import load_model, save_model
+from ziggurat.encoder.torch.int8 import Int8Linear, int8_weights, quantise_rows, simulate_int8, without_int8
+from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.parts import RowLinear
 from ziggurat.errors import UserError
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.encoder.linear import RowLinear, pad_rows
+from ziggurat.encoder.torch.parts import RowLinear, pad_rows
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)

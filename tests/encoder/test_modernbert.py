@@ -12,9 +12,9 @@ import torch
 from families import family
 from ziggurat.data.packing import pack
 from ziggurat.encoder.architectures import modernbert
-from ziggurat.encoder.checkpoint import load_hf
 from ziggurat.encoder.flops import full_flops, layer_flops, pairs_seen, path_flops, rung_flops
 from ziggurat.encoder.spec import read_spec, with_sizes
+from ziggurat.encoder.torch.checkpoint import load_hf
 from ziggurat.errors import UserError
 from ziggurat.recipe import StudentConfig
 from ziggurat.train.students import student_spec

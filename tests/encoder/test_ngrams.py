@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ziggurat.data.packing import cumulate
-from ziggurat.data.pieces import CONTINUES, SPECIAL, STARTS
-from ziggurat.encoder.ngrams import features
+from ziggurat.data.tokenizer import CONTINUES, SPECIAL, STARTS
+from ziggurat.small.static import features
 
 CLS, SEP, THE, RIVER, STONE, ER, S = range(7)
 KINDS = np.array([SPECIAL, SPECIAL, STARTS, STARTS, STARTS, CONTINUES, CONTINUES], dtype=np.uint8)

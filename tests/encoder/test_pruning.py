@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ziggurat.data.packing import pack
 from ziggurat.encoder.folder import fingerprint, read_manifest
-from ziggurat.encoder.pruning import starting_values
-from ziggurat.encoder.soft import regularisation_from_ltp, soft_logits
+from ziggurat.encoder.torch.pruning import starting_values
+from ziggurat.encoder.torch.soft import regularisation_from_ltp, soft_logits
 from ziggurat.policies.prune import (
     FROM_OTHERS,
     SCALES,
@@ -378,8 +378,8 @@ def test_predicted_scores_have_mean_one_and_prune(make_pruned, ragged_tokens):
 
 
 def test_claim_9_thresholds_are_saved_and_come_back(make_pruned, tiny_checkpoint, tmp_path):
-    from ziggurat.encoder.checkpoint import load_model, save_model
     from ziggurat.encoder.folder import Manifest
+    from ziggurat.encoder.torch.checkpoint import load_model, save_model
 
     config = PruningConfig(per_layer=(None, 0.5, 0.75, 1.0), vocabulary=0.9)
     model = make_pruned(config)

@@ -13,11 +13,10 @@ from families import FAMILIES, family, save_family, shake, tokenizer_of
 from ziggurat import native
 from ziggurat.data.packing import pack
 from ziggurat.data.squad import SPAN_ENDS
-from ziggurat.encoder.checkpoint import load_hf, load_model, save_model
-from ziggurat.encoder.flops import full_flops
+from ziggurat.encoder.flops import full_flops, span_full_flops, span_rung_flops
 from ziggurat.encoder.folder import WEIGHTS, Manifest
-from ziggurat.encoder.span_flops import span_full_flops, span_rung_flops
-from ziggurat.encoder.span_model import SPAN_HEAD
+from ziggurat.encoder.torch.checkpoint import load_hf, load_model, save_model
+from ziggurat.encoder.torch.model import SPAN_HEAD
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import never, shared
 from ziggurat.engine.simple_spans import answer_question

@@ -8,12 +8,12 @@ from transformers import BertForQuestionAnswering
 
 from toy_questions import make_contexts, make_questions, save_span_folder, tiny_qa
 from ziggurat.data.packing import pack
-from ziggurat.data.tokenize import TextTokenizer
+from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.data.windows import windows_of
-from ziggurat.encoder.checkpoint import load_hf, load_model
 from ziggurat.encoder.folder import WEIGHTS
-from ziggurat.encoder.soft import soft_logits
-from ziggurat.encoder.span_model import IMPOSSIBLE, SPAN_HEAD
+from ziggurat.encoder.torch.checkpoint import load_hf, load_model
+from ziggurat.encoder.torch.model import IMPOSSIBLE, SPAN_HEAD
+from ziggurat.encoder.torch.soft import soft_logits
 from ziggurat.recipe import PruningConfig, SpanConfig
 from ziggurat.types import Problem
 

@@ -7,10 +7,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ziggurat.data.packing import cumulate
-from ziggurat.data.pieces import CONTINUES, SPECIAL, STARTS
-from ziggurat.encoder.ngrams import features
-from ziggurat.encoder.static_tier import LARGEST, StaticTier, load_static_tier, static_flops
+from ziggurat.data.tokenizer import CONTINUES, SPECIAL, STARTS
 from ziggurat.errors import UserError
+from ziggurat.small.static import LARGEST, StaticTier, features, load_static_tier, static_flops
 
 KINDS = np.array([SPECIAL] * 2 + [STARTS] * 12 + [CONTINUES] * 6, dtype=np.uint8)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ziggurat.data.tokenize import TextTokenizer
+from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.encoder import tokenizer_files
 from ziggurat.encoder.tokenizer_files import copy_tokenizer, read_tokenizer
 from ziggurat.errors import UserError

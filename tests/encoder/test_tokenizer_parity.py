@@ -14,10 +14,10 @@ import torch
 
 from families import LABELS, family
 from toy_tokenizers import KINDS, SENTENCES, save_tokenizer
-from ziggurat.data.tokenize import TextTokenizer
-from ziggurat.encoder.checkpoint import load_hf, save_model
+from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.tokenizer_files import copy_tokenizer
+from ziggurat.encoder.torch.checkpoint import load_hf, save_model
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 

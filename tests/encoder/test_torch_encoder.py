@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ziggurat.data.packing import pack
-from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.spec import read_spec
-from ziggurat.encoder.torch_encoder import first_tokens
+from ziggurat.encoder.torch.layers import first_tokens
+from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.encoder.weights import from_hf, to_hf
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=30)

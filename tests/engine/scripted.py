@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ziggurat.data.packing import PackedBatch
-from ziggurat.data.tokenize import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.tiers import Tier
 
 N, CLASSES = 30, 3

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import CLASSES, N, R, inputs, make_tiers
 
-from ziggurat.data.tokenize import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.ladder import run_every_rung_of, run_ladder
 from ziggurat.engine.rules import ExitRule, never, shared
 from ziggurat.engine.runner import replay

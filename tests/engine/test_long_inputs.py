@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 from families import save_adaptive
 from ziggurat import native
 from ziggurat.data.packing import pack
-from ziggurat.encoder import grid
-from ziggurat.encoder.checkpoint import load_model
-from ziggurat.encoder.soft import soft_logits
+from ziggurat.encoder.torch import attention as grid
+from ziggurat.encoder.torch.checkpoint import load_model
+from ziggurat.encoder.torch.soft import soft_logits
 from ziggurat.engine.rules import never
 from ziggurat.engine.runner import run
 from ziggurat.engine.scheduler import MOST_TOKENS, by_length

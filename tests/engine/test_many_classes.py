@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from ziggurat import native
-from ziggurat.calibrate.candidates import families
-from ziggurat.calibrate.stored import StoredRun
+from ziggurat.calibrate.candidates import StoredRun, families
 from ziggurat.data.packing import pack
 from ziggurat.engine.rules import ExitRule, shared
 from ziggurat.engine.runner import replay, run, run_every_rung
@@ -22,8 +21,8 @@ MANY = 1000
 def folder(make_bert, make_checkpoint, tmp_path_factory):
     import torch
 
-    from ziggurat.encoder.checkpoint import load_hf, save_model
     from ziggurat.encoder.folder import Manifest
+    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
 
     made = tmp_path_factory.mktemp("many")
     names = {index: f"class {index}" for index in range(MANY)}

@@ -10,11 +10,11 @@ import shutil
 import pytest
 
 from toy_questions import make_contexts, make_questions, save_span_folder
+from ziggurat.calibrate.watching import WatchedClassifier
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
-from ziggurat.jobs.watching import WatchedClassifier
 from ziggurat.types import OperatingPoint
 
 FOLDERS = ["model_folder", "static_folder", "cascade_folder"]

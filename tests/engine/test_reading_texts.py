@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data import batching, tokenize
+from ziggurat.data import batching
+from ziggurat.data import tokenizer as tokenize
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 

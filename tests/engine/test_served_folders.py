@@ -14,15 +14,15 @@ from safetensors.numpy import load_file, save_file
 from toy_questions import make_contexts, make_questions, save_span_folder
 from vouching import vouch
 from ziggurat import native
-from ziggurat.data.tokenize import TextTokenizer
-from ziggurat.encoder.bilstm_tier import BilstmTier
+from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import MANIFEST, WEIGHTS, Manifest
-from ziggurat.encoder.small import save_small
 from ziggurat.engine import opened as opened_module
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.errors import UserError
+from ziggurat.small.bilstm import BilstmTier
+from ziggurat.small.folder import save_small
 
 LABELS = ("river", "stone", "tower")
 ENGINES = [

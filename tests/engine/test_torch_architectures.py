@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from families import FAMILIES, random_texts, save_adaptive
-from ziggurat.data.tokenize import TextTokenizer, pack_rows
+from ziggurat.data.tokenizer import TextTokenizer, pack_rows
 from ziggurat.engine.rules import shared
 from ziggurat.engine.runner import run
 from ziggurat.engine.simple import answer_all

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from ziggurat.data.packing import pack
-from ziggurat.encoder.heads import HEADS
-from ziggurat.encoder.int8 import Int8Linear, simulate_int8
+from ziggurat.encoder.torch.heads import HEADS
+from ziggurat.encoder.torch.int8 import Int8Linear, simulate_int8
 from ziggurat.engine.runner import run_every_rung
 from ziggurat.engine.torch_backend import DTYPES, TorchBackend, _PrepackedLinear, load_backend
 from ziggurat.errors import UserError
-from ziggurat.machine import n_cores
+from ziggurat.system import n_cores
 
 prepacking = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"),

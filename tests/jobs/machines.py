@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ziggurat.calibrate.timing import Costs, Profile
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.jobs.profiling.profile import conditions_of
+from ziggurat.measure.predicted_time import Costs, Profile
+from ziggurat.measure.profile import conditions_of
 
 
 def made_up_profile(classifier: AdaptiveClassifier, tick=None) -> Profile:

@@ -9,15 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ziggurat.calibrate.temperature import fit_temperatures
-from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.calibrate.choose import fit_temperatures
+from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.training import fitting
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.train import adapt_classifier, train_classifier
 from ziggurat.recipe import load_recipe
+from ziggurat.train import fit as fitting
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.train import adapt_classifier, train_classifier
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 

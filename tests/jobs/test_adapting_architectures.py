@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 
 from families import FAMILIES, LABELS, family, random_texts, save_family, tokenizer_of
-from ziggurat.data.tokenize import TextTokenizer
-from ziggurat.encoder.checkpoint import load_model
+from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.encoder.folder import read_manifest
 from ziggurat.encoder.spec import read_spec
+from ziggurat.encoder.torch.checkpoint import load_model
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.train import adapt_classifier, train_classifier
-from ziggurat.recipe import AugmentConfig, PruningConfig, Recipe, SmallConfig, StudentConfig
-from ziggurat.stage import StageConfig
+from ziggurat.recipe import AugmentConfig, PruningConfig, Recipe, SmallConfig, StageConfig, StudentConfig
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.train import adapt_classifier, train_classifier
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ADAPT = Recipe("adapt", "a test", (StageConfig("heads", 1, 3e-3),), max_length=40)

@@ -11,24 +11,23 @@ from functools import cache
 import numpy as np
 import pytest
 
+from ziggurat.calibrate import calibrate as certify
+from ziggurat.calibrate import points as calibration_points
+from ziggurat.calibrate import times as calibration_time
+from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.page.curves import band, mechanisms
 from ziggurat.calibrate.paths import frontier, net_loss
+from ziggurat.calibrate.points import Promise, rule_of
 from ziggurat.calibrate.risks import risk_by_name
-from ziggurat.calibrate.timing import Costs, Profile
+from ziggurat.calibrate.rows import full_run
 from ziggurat.encoder.folder import read_manifest
 from ziggurat.errors import UserError
-from ziggurat.jobs.calibration import certify
-from ziggurat.jobs.calibration import points as calibration_points
-from ziggurat.jobs.calibration import time as calibration_time
-from ziggurat.jobs.calibration.certify import calibrate_classifier
-from ziggurat.jobs.calibration.curves import band, mechanisms
-from ziggurat.jobs.calibration.points import rule_of
-from ziggurat.jobs.calibration.promises import Promise
-from ziggurat.jobs.calibration.runs import full_run
-from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.profiling.profile import conditions_of
+from ziggurat.measure.clock import Timing
+from ziggurat.measure.predicted_time import Costs, Profile
+from ziggurat.measure.profile import conditions_of
+from ziggurat.measure.subject import ModelOptions
 from ziggurat.policies.outputs import CLASSES
 from ziggurat.recipe import PruningConfig
-from ziggurat.report.measure import Timing
 
 CPU = ModelOptions(device="cpu", threads=1)
 ALONE = {"recipe": {"select": 0.1, "certify": 0.1, "grouped": False}}  # each row counts, whatever text it shares

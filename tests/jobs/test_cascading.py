@@ -10,32 +10,32 @@ import numpy as np
 import pytest
 from machines import made_up_profile
 
-from ziggurat.calibrate.stored import StoredRun
+from ziggurat.calibrate import calibrate as certifying
+from ziggurat.calibrate import points as calibration_points
+from ziggurat.calibrate import times as calibration_time
+from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.candidates import StoredRun
+from ziggurat.calibrate.points import Promise
+from ziggurat.calibrate.prediction import predict
+from ziggurat.calibrate.times import PredictedTime, ProfiledCost, SmallCost, costs_of
+from ziggurat.cli.information import info
 from ziggurat.cli.text import training_text
-from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
-from ziggurat.jobs.calibration import certify as certifying
-from ziggurat.jobs.calibration import points as calibration_points
-from ziggurat.jobs.calibration import time as calibration_time
-from ziggurat.jobs.calibration.certify import calibrate_classifier
-from ziggurat.jobs.calibration.promises import Promise
-from ziggurat.jobs.calibration.time import PredictedTime, ProfiledCost, SmallCost, costs_of
-from ziggurat.jobs.evaluation import evaluate
-from ziggurat.jobs.explanation import explain
-from ziggurat.jobs.information import info
-from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.prediction import predict
-from ziggurat.jobs.training import small
-from ziggurat.jobs.training import train as train_job
-from ziggurat.jobs.training.cascade import build_cascade
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.small import Teacher, lesson_of
-from ziggurat.jobs.training.train import train_classifier
+from ziggurat.explain.explain import explain
+from ziggurat.measure.clock import Timing
+from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import Recipe, SmallConfig
-from ziggurat.report.measure import Timing
+from ziggurat.train import small
+from ziggurat.train import train as train_job
+from ziggurat.train.cascade import build_cascade
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.small import Teacher, lesson_of
+from ziggurat.train.train import train_classifier
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ENGINE = ModelOptions("cpu")

@@ -9,25 +9,24 @@ import numpy as np
 import pytest
 from machines import made_up_profile
 
+from ziggurat.calibrate import points as promises
+from ziggurat.calibrate import rows as rows_module
+from ziggurat.calibrate import times as calibration_time
+from ziggurat.calibrate.calibrate import calibrate_classifier
 from ziggurat.calibrate.grouping import per_draw
+from ziggurat.calibrate.points import Promise
 from ziggurat.calibrate.risks import RISKS
+from ziggurat.calibrate.rows import calibration_rows, seen
+from ziggurat.calibrate.times import PredictedTime, ProfiledCost
 from ziggurat.cli.calibration import calibration_text
+from ziggurat.data.dataset import Fractions, Role, as_dataset, load, split_roles
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.data.tasks import Fractions, Role, as_dataset, load, split_roles
 from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest, write_point
 from ziggurat.engine import rules
 from ziggurat.engine.runner import replay
 from ziggurat.errors import UserError
-from ziggurat.jobs.calibration import promises
-from ziggurat.jobs.calibration import rows as rows_module
-from ziggurat.jobs.calibration import time as calibration_time
-from ziggurat.jobs.calibration.certify import calibrate_classifier
-from ziggurat.jobs.calibration.promises import Promise
-from ziggurat.jobs.calibration.rows import calibration_rows
-from ziggurat.jobs.calibration.runs import seen
-from ziggurat.jobs.calibration.time import PredictedTime, ProfiledCost
-from ziggurat.jobs.evaluation import evaluate
-from ziggurat.jobs.opening import ModelOptions
+from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.subject import ModelOptions
 from ziggurat.types import OperatingPoint
 
 ENGINE = ModelOptions("cpu", engine="torch")
@@ -270,8 +269,8 @@ def test_eval_says_what_is_promised_and_that_another_dtype_breaks_it(certified, 
 
 
 def test_a_setting_that_is_slower_when_it_runs_is_not_believed(folder, rows_file, monkeypatch):
-    from ziggurat.jobs.calibration import points as calibration_points
-    from ziggurat.report.measure import Timing
+    from ziggurat.calibrate import points as calibration_points
+    from ziggurat.measure.clock import Timing
 
     slow = {"None": Timing((1.0,) * 5), "loose": Timing((2.0,) * 5)}
     monkeypatch.setattr(calibration_points, "interleave", lambda calls, progress=None: slow)

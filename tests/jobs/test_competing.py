@@ -6,21 +6,21 @@ import json
 import numpy as np
 import pytest
 
+from ziggurat.bench import compete as competing
+from ziggurat.bench.compete import Rules, compete
+from ziggurat.bench.competition import Entry
+from ziggurat.bench.int8_texts import calibration_of
+from ziggurat.bench.peers.opening import KINDS
+from ziggurat.bench.peers.peer import PeerKind
+from ziggurat.data.dataset import load
 from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.data.tasks import load
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.competition import compete as competing
-from ziggurat.jobs.competition.calibration import calibration_of
-from ziggurat.jobs.competition.compete import Rules, compete
-from ziggurat.jobs.evaluation import evaluate
-from ziggurat.jobs.opening import ModelOptions, rows_to_measure, sample
-from ziggurat.report.competition import Entry
-from ziggurat.report.peers.opening import KINDS
-from ziggurat.report.peers.peer import PeerKind
-from ziggurat.report.rows import read_rows_file
+from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.rows import read_rows_file
+from ziggurat.measure.subject import ModelOptions, rows_to_measure, sample
 from ziggurat.types import OperatingPoint
 
 QUICK = Rules((1, 4), timed_texts=8, search_texts=6, scored_texts=40, repeats=2, only=("transformersSDPAfloat32",))
@@ -97,7 +97,7 @@ def test_calibration_prefers_rows_that_trained_the_model(classifier, model_folde
     (tmp_path / "train.jsonl").write_text("".join(lines[:200]))
     (tmp_path / "test.jsonl").write_text("".join(lines[150:]))
     trained = rows_to_measure(classifier, str(tmp_path / "train.jsonl"))
-    monkeypatch.setattr("ziggurat.jobs.competition.calibration.trained_rows", lambda folder: trained.hashes[:180])
+    monkeypatch.setattr("ziggurat.bench.int8_texts.trained_rows", lambda folder: trained.hashes[:180])
     manifest = replace(classifier.manifest, training={"data": {"source": str(tmp_path / "train.jsonl")}})
     knowing = AdaptiveClassifier([dataclasses.replace(classifier.tiers[0], manifest=manifest)])
     data = rows_to_measure(classifier, str(tmp_path / "test.jsonl"))

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ziggurat.analyses.deferral import RATES, deferral
+from ziggurat.analyses.reporting import Request
 from ziggurat.cli import main
 from ziggurat.encoder.cascade import with_deferral, write_cascade
 from ziggurat.engine.rules import ExitRule, fixed_depth
 from ziggurat.errors import UserError
-from ziggurat.jobs.analyses.deferral import RATES, deferral
-from ziggurat.jobs.analyses.reporting import Request
-from ziggurat.jobs.opening import ModelOptions
+from ziggurat.measure.subject import ModelOptions
 
 CONFIDENCE = ["entropy", "max-probability", "margin"]
 

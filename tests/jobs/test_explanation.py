@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ziggurat.calibrate.prediction import predict
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.explanation import explain, explanation
-from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.prediction import predict
+from ziggurat.explain.explain import explain, explanation
+from ziggurat.explain.page import facts
+from ziggurat.measure.subject import ModelOptions
 from ziggurat.policies.prune import top_count
 from ziggurat.recipe import PruningConfig
-from ziggurat.report.explained import facts
 
 CPU = ModelOptions(device="cpu")
 WORDS = ("bat", "ban", "bar", "kit", "kish", "lon", "loss", "mulm", "net", "nend", "pon", "posh", "rat", "rand")

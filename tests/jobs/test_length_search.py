@@ -6,22 +6,23 @@ import json
 import numpy as np
 import pytest
 
-from ziggurat.calibrate.evolution import on_grid
+from ziggurat.calibrate import choose as choosing
 from ziggurat.cli.text import training_text
-from ziggurat.data.tasks import Fractions, Role, load, split_roles
-from ziggurat.encoder.checkpoint import load_model
+from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, with_pruning_values
+from ziggurat.encoder.torch.checkpoint import load_model
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
-from ziggurat.jobs.training import choosing, length_search, length_trials
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.length_search import sample, search_lengths
-from ziggurat.jobs.training.length_trials import Trials
-from ziggurat.jobs.training.train import adapt_classifier, train_classifier
 from ziggurat.policies.prune import without_repeats
-from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, load_recipe
-from ziggurat.stage import StageConfig
+from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.lengths import search as length_search
+from ziggurat.train.lengths import trials as length_trials
+from ziggurat.train.lengths.evolution import on_grid
+from ziggurat.train.lengths.search import sample, search_lengths
+from ziggurat.train.lengths.trials import Trials
+from ziggurat.train.train import adapt_classifier, train_classifier
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 SEARCH = SearchConfig(iterations=2, population=4, mutations=3, crossovers=3, max_drop=0.05, rows=16)

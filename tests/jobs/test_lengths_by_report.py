@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from ziggurat.jobs.analyses.by_length import lengths
-from ziggurat.jobs.analyses.reporting import Request
-from ziggurat.jobs.analyses.settings import FULL_DEPTH, Exits
-from ziggurat.jobs.opening import ModelOptions
+from ziggurat.analyses.by_length import lengths
+from ziggurat.analyses.reporting import Request
+from ziggurat.analyses.settings import FULL_DEPTH, Exits
+from ziggurat.measure.subject import ModelOptions
 from ziggurat.native import why_missing
 
 WORDS = ("bat", "kin", "losh", "mur", "ness", "polm")
@@ -20,8 +20,8 @@ def long_folder(make_bert, make_checkpoint, tmp_path_factory):
     """A model folder that reads 512 tokens and prunes some of them."""
     import torch
 
-    from ziggurat.encoder.checkpoint import load_hf, save_model
     from ziggurat.encoder.folder import Manifest
+    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
     from ziggurat.recipe import PruningConfig
 
     base = tmp_path_factory.mktemp("long")
@@ -67,7 +67,7 @@ def test_512_tokens_are_read_answered_and_timed_in_their_own_bucket(engine, long
 def test_both_engines_answer_long_inputs_alike(long_folder, long_rows):
     if why_missing() is not None:
         pytest.skip("the compiled engine is not installed")
-    from ziggurat.data.tasks import load
+    from ziggurat.data.dataset import load
 
     texts = load(str(long_rows)).texts
     answers = [

@@ -7,15 +7,15 @@ import pytest
 
 from toy_questions import save_span_folder, write_squad
 from ziggurat import native
+from ziggurat.analyses.by_length import lengths, quantiles
+from ziggurat.analyses.reporting import Request
+from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, Exits
 from ziggurat.data.squad import read_questions
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.jobs.analyses.by_length import lengths, quantiles
-from ziggurat.jobs.analyses.reporting import Request
-from ziggurat.jobs.analyses.settings import BOTH, EXITS, FULL_DEPTH, Exits
-from ziggurat.jobs.opening import ModelOptions
+from ziggurat.measure.problem_metrics import METRICS
+from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import PruningConfig
-from ziggurat.report.problem_metrics import METRICS
 from ziggurat.report.squad_metrics import grades
 from ziggurat.types import Problem
 
@@ -43,8 +43,8 @@ def classifiers(tmp_path_factory, make_bert, make_checkpoint):
     """By problem a model folder with exits."""
     import torch
 
-    from ziggurat.encoder.checkpoint import load_hf, save_model
     from ziggurat.encoder.folder import LABEL_RANGE, Manifest
+    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
 
     made = {}
     for problem in (Problem.REGRESSION, Problem.MULTI_LABEL):

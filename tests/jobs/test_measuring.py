@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from ziggurat import native
-from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.analyses.drawing import draw
+from ziggurat.bench.bench import bench
+from ziggurat.calibrate.prediction import predict
+from ziggurat.cli.information import info
+from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.benching import bench
-from ziggurat.jobs.drawing import draw
-from ziggurat.jobs.evaluation import evaluate
-from ziggurat.jobs.information import info
-from ziggurat.jobs.opening import ModelOptions, sample
-from ziggurat.jobs.prediction import predict
+from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.rows import read_rows_file
+from ziggurat.measure.subject import ModelOptions, sample
 from ziggurat.recipe import PruningConfig
-from ziggurat.report.rows import read_rows_file
 from ziggurat.types import OperatingPoint
 
 CPU = ModelOptions(device="cpu", batch_size=8)
@@ -104,7 +104,7 @@ def test_a_threshold_of_the_call_goes_before_the_operating_point(model_folder, r
 
 def test_rows_that_trained_the_model_are_counted(copied, model_folder, rows_file, make_folder, monkeypatch):
     rows = split_roles(load(str(rows_file)), Fractions())[Role.SELECT]
-    monkeypatch.setattr("ziggurat.jobs.opening.trained_rows", lambda folder: rows.hashes)
+    monkeypatch.setattr("ziggurat.measure.subject.trained_rows", lambda folder: rows.hashes)
     result = evaluate(str(model_folder), str(rows_file), options=CPU, timed_texts=8)
     assert result["seen_in_training"] >= len(rows)
 
@@ -186,8 +186,8 @@ def test_bench_refuses_a_small_model_alone(static_folder, rows_file):
 
 
 def test_transformers_gives_the_same_answers_as_full_depth(model_folder, rows_file):
+    from ziggurat.bench.peers.peer import TransformersPeer
     from ziggurat.engine.scheduler import in_order
-    from ziggurat.report.peers.peer import TransformersPeer
 
     classifier = AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
     encoded = classifier.encode(load(str(rows_file)).texts[:20])

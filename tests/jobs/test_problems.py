@@ -9,8 +9,17 @@ import pytest
 from machines import made_up_profile
 
 from ziggurat import native
+from ziggurat.analyses.drawing import draw
+from ziggurat.bench.bench import bench
+from ziggurat.calibrate import times as calibration_time
+from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.points import Promise, rule_of
+from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.risks import risks_of
+from ziggurat.calibrate.rows import calibration_rows, seen
+from ziggurat.calibrate.watching import WatchedClassifier
 from ziggurat.cli.calibration import calibration_text
+from ziggurat.cli.information import info
 from ziggurat.cli.text import bench_text, evaluation_text, information_text, prediction_text
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.folder import LABEL_RANGE, read_json, read_manifest
@@ -18,23 +27,12 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.runner import replay
 from ziggurat.engine.simple import answer_all
 from ziggurat.errors import UserError
-from ziggurat.jobs.benching import bench
-from ziggurat.jobs.calibration import time as calibration_time
-from ziggurat.jobs.calibration.certify import calibrate_classifier
-from ziggurat.jobs.calibration.points import rule_of
-from ziggurat.jobs.calibration.promises import Promise
-from ziggurat.jobs.calibration.rows import calibration_rows
-from ziggurat.jobs.calibration.runs import seen
-from ziggurat.jobs.drawing import draw
-from ziggurat.jobs.evaluation import evaluate
-from ziggurat.jobs.explanation import explain
-from ziggurat.jobs.information import info
-from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.prediction import predict
-from ziggurat.jobs.training.cascade import build_cascade
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.train import adapt_classifier, train_classifier
-from ziggurat.jobs.watching import WatchedClassifier
+from ziggurat.explain.explain import explain
+from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.subject import ModelOptions
+from ziggurat.train.cascade import build_cascade
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.train import adapt_classifier, train_classifier
 from ziggurat.types import Problem
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.jobs.profiling import profile as profiling
-from ziggurat.jobs.profiling.profile import Effort, profile_beside, profile_engine
-from ziggurat.jobs.profiling.runs import Shape, call_of, ways_of
-from ziggurat.report.measure import Timing
+from ziggurat.measure import profile as profiling
+from ziggurat.measure.clock import Timing
+from ziggurat.measure.profile import Effort, profile_beside, profile_engine
+from ziggurat.measure.runs import Shape, call_of, ways_of
 
 QUICK = Effort(rounds=1, seconds_per_call=0.0, longest_call=0.0)
 

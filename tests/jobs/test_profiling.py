@@ -11,10 +11,9 @@ from ziggurat.encoder.cascade import write_cascade
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.profiling import checks as profile_checks
-from ziggurat.jobs.profiling import profile as profiling
-from ziggurat.jobs.profiling.checks import (
+from ziggurat.measure import check as profile_checks
+from ziggurat.measure import profile as profiling
+from ziggurat.measure.check import (
     PredictionError,
     batch_numbers,
     bench_profile,
@@ -22,7 +21,8 @@ from ziggurat.jobs.profiling.checks import (
     prediction_error,
     with_gain_errors,
 )
-from ziggurat.jobs.profiling.profile import (
+from ziggurat.measure.clock import Timing
+from ziggurat.measure.profile import (
     Effort,
     load_profile,
     mismatch,
@@ -31,9 +31,9 @@ from ziggurat.jobs.profiling.profile import (
     read_profile,
     stored_profile,
 )
-from ziggurat.jobs.profiling.runs import Shape, costs_of, length_grid, shapes_of, token_grid, ways_of
+from ziggurat.measure.runs import Shape, costs_of, length_grid, shapes_of, token_grid, ways_of
+from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import PruningConfig
-from ziggurat.report.measure import Timing
 
 QUICK = Effort(rounds=1, seconds_per_call=0.0, longest_call=0.0)
 PARTS = ("call", "layer", "last", "head", "attention", "rest")

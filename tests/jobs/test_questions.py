@@ -16,11 +16,11 @@ from ziggurat.data.squad import read_questions
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.errors import UserError
-from ziggurat.jobs.questions.rows import question_recipe
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.train import train_classifier
+from ziggurat.measure.question_rows import question_recipe
 from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import load_recipe
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.train import train_classifier
 from ziggurat.types import Problem
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
@@ -348,7 +348,7 @@ def test_an_unknown_problem_or_criterion_lists_those_that_there_are(squad, capsy
 
 
 def test_a_folder_of_another_problem_is_refused_by_the_python_door(tmp_path, make_checkpoint):
-    from ziggurat.jobs.opening import ModelOptions
+    from ziggurat.measure.subject import ModelOptions
 
     folder = save_span_folder(tmp_path, make_checkpoint)
     with pytest.raises(UserError, match="question_answering"):

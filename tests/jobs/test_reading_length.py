@@ -15,10 +15,9 @@ from ziggurat.encoder.folder import read_manifest
 from ziggurat.encoder.tokenizer_files import own_length
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.train import adapt_classifier, train_classifier
-from ziggurat.recipe import Recipe, SmallConfig
-from ziggurat.stage import StageConfig
+from ziggurat.recipe import Recipe, SmallConfig, StageConfig
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.train import adapt_classifier, train_classifier
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 HEADS = Recipe("heads", "a test", (StageConfig("heads", 0.2, 1e-3),), head_kind="linear")

@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.analyses import by_length, comparing
+from ziggurat.analyses.by_length import lengths, quantiles
+from ziggurat.analyses.comparing import methods
+from ziggurat.analyses.papers import correctness, grid, joint_sweep, thresholds, trajectories
+from ziggurat.analyses.reporting import Request
+from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
+from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.rules import never, shared
 from ziggurat.errors import UserError
-from ziggurat.jobs.analyses import by_length, comparing
-from ziggurat.jobs.analyses.by_length import lengths, quantiles
-from ziggurat.jobs.analyses.comparing import methods
-from ziggurat.jobs.analyses.papers import correctness, grid, joint_sweep, thresholds, trajectories
-from ziggurat.jobs.analyses.reporting import Request
-from ziggurat.jobs.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
-from ziggurat.jobs.evaluation import evaluate
-from ziggurat.jobs.opening import ModelOptions, sample
-from ziggurat.report.measure import Timing
+from ziggurat.measure.clock import Timing
+from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.subject import ModelOptions, sample
 
 EDGES = (5, 9)
 AT = Exits(threshold=0.6)
@@ -181,7 +181,7 @@ def test_quantiles_share_out_all_rows_by_length(subject, request_of, pruned_fold
 def test_quantiles_say_how_long_the_training_texts_were(request_of, make_folder, rows_file, monkeypatch):
     folder = make_folder(training={"data": {"source": str(rows_file)}})
     rows = split_roles(load(str(rows_file)), Fractions())[Role.SELECT]
-    monkeypatch.setattr("ziggurat.jobs.analyses.by_length.trained_rows", lambda folder: rows.hashes)
+    monkeypatch.setattr("ziggurat.analyses.by_length.trained_rows", lambda folder: rows.hashes)
     (subject,) = request_of(folder).subjects()
     used = np.isin(subject.rows.hashes, rows.hashes)
     median, most = np.median(subject.encoded.lengths[used]), subject.encoded.lengths[used].max()
@@ -387,7 +387,7 @@ def test_rows_that_trained_the_model_and_cut_texts_are_in_the_notes(
     job, request_of, pruned_folder, rows_file, tmp_path, monkeypatch
 ):
     rows = split_roles(load(str(rows_file)), Fractions())[Role.SELECT]
-    monkeypatch.setattr("ziggurat.jobs.opening.trained_rows", lambda folder: rows.hashes)
+    monkeypatch.setattr("ziggurat.measure.subject.trained_rows", lambda folder: rows.hashes)
     longer = tmp_path / "rows.jsonl"
     longer.write_text(rows_file.read_text() + '{"text": "' + "bat " * 90 + '", "label": "river"}\n')
     extra = {"timed_texts": None} if job is methods else {}

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from ziggurat import native
+from ziggurat.calibrate.calibrate import _asked
+from ziggurat.calibrate.points import Promise
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.encoder.folder import LABEL_RANGE, OTHER_SCALE, read_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.jobs.calibration.certify import _asked
-from ziggurat.jobs.calibration.promises import Promise
-from ziggurat.jobs.evaluation import evaluate
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.train import adapt_classifier
+from ziggurat.measure.evaluate import evaluate
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.train import adapt_classifier
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 HEADS_ONLY = """

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ziggurat.cli.information import info
+from ziggurat.cli.sealing import seal_folder
 from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.information import info
-from ziggurat.jobs.sealing import seal_folder
 
 
 def opened(folder: Path) -> AdaptiveClassifier:

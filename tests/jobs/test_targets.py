@@ -7,14 +7,14 @@ import json
 import pytest
 
 from ziggurat.calibrate.monitor import Monitor, Watch
+from ziggurat.calibrate.prediction import predict
+from ziggurat.calibrate.watching import write_state
 from ziggurat.errors import UserError
-from ziggurat.jobs.explanation import explain
-from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.prediction import predict
-from ziggurat.jobs.targets import require_result
-from ziggurat.jobs.watching import write_state
+from ziggurat.explain.explain import explain
+from ziggurat.measure.rows import append_record
+from ziggurat.measure.subject import ModelOptions
+from ziggurat.measure.targets import require_result
 from ziggurat.report.plots import Panel, Series, accuracy_figure
-from ziggurat.report.rows import append_record
 
 
 @pytest.fixture

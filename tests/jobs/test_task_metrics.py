@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 from machines import made_up_profile
 
+from ziggurat.bench.bench import bench
+from ziggurat.calibrate import times as calibration_time
+from ziggurat.calibrate.calibrate import Promise, calibrate_classifier
 from ziggurat.cli.calibration import calibration_text
 from ziggurat.cli.text import bench_text, evaluation_text
-from ziggurat.data.tasks import load
+from ziggurat.data.dataset import load
 from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.errors import UserError
-from ziggurat.jobs.benching import bench
-from ziggurat.jobs.calibration import time as calibration_time
-from ziggurat.jobs.calibration.certify import Promise, calibrate_classifier
-from ziggurat.jobs.evaluation import evaluate
-from ziggurat.jobs.opening import ModelOptions, data_and_split
-from ziggurat.jobs.task_metrics import class_order, metrics_for
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.train import adapt_classifier, train_classifier
+from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.subject import ModelOptions, data_and_split
+from ziggurat.measure.task_metrics import class_order, metrics_for
 from ziggurat.report.metrics import f1, mcc
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.train import adapt_classifier, train_classifier
 
 CPU = ModelOptions("cpu", batch_size=8)
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
@@ -53,8 +53,8 @@ def two_classes(make_bert, make_checkpoint, tmp_path_factory):
     """A function: what a random model calls its two classes in, its folder out."""
     import torch
 
-    from ziggurat.encoder.checkpoint import load_hf, save_model
     from ziggurat.encoder.folder import Manifest
+    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
 
     base = tmp_path_factory.mktemp("two")
     checkpoint = make_checkpoint(make_bert(id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}), base / "checkpoint")

@@ -9,15 +9,14 @@ import torch
 
 from toy_questions import save_span_folder
 from ziggurat import native
-from ziggurat.data.tasks import Fractions, Role, load, split_roles
+from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import fingerprint, read_manifest, trained_rows, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.training.fitting import TrainOptions
-from ziggurat.jobs.training.teachers import with_teacher
-from ziggurat.jobs.training.train import adapt_classifier, train_classifier
-from ziggurat.recipe import PruningConfig, Recipe, StudentConfig, load_recipe
-from ziggurat.stage import StageConfig
+from ziggurat.recipe import PruningConfig, Recipe, StageConfig, StudentConfig, load_recipe
+from ziggurat.train.fit import TrainOptions
+from ziggurat.train.teachers import with_teacher
+from ziggurat.train.train import adapt_classifier, train_classifier
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 STUDENTS = ("distil", "pkd", "pkd-last", "theseus", "truncated", "tinybert", "dynamic-tinybert")

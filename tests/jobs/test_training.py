@@ -6,24 +6,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ziggurat.calibrate.choose import with_operating_points
 from ziggurat.cli.text import training_text
+from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.data.tasks import Fractions, Role, load, split_roles
-from ziggurat.encoder.checkpoint import load_hf
 from ziggurat.encoder.finetuned import has_classifier
 from ziggurat.encoder.folder import read_manifest, trained_rows
+from ziggurat.encoder.torch.checkpoint import load_hf
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs.training import fitting
-from ziggurat.jobs.training.choosing import with_operating_points
-from ziggurat.jobs.training.fitting import TrainOptions, read_roles
-from ziggurat.jobs.training.teachers import refuse_random_answers
-from ziggurat.jobs.training.train import train_classifier
-from ziggurat.recipe import PruningConfig, load_recipe
-from ziggurat.stage import StageConfig
+from ziggurat.recipe import PruningConfig, StageConfig, load_recipe
+from ziggurat.train import fit as fitting
 from ziggurat.train import loop
 from ziggurat.train.checks import refuse_misfits
+from ziggurat.train.fit import TrainOptions, read_roles
 from ziggurat.train.pipeline import Fit, fit_folder
+from ziggurat.train.teachers import refuse_random_answers
+from ziggurat.train.train import train_classifier
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 SOFT, HARD, HEADS, REGULAR = (StageConfig(kind, 1.0, 1e-3) for kind in ("soft", "hard", "heads", "regular"))

@@ -12,15 +12,15 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from ziggurat.calibrate import prediction
 from ziggurat.calibrate.monitor import Monitor, State, Watch
+from ziggurat.calibrate.prediction import predict
+from ziggurat.calibrate.watching import DEAREST, WatchedClassifier, read_state, watch_of, watched_costs, write_state
+from ziggurat.data.dataset import load
 from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.data.tasks import load
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.jobs import prediction
-from ziggurat.jobs.opening import ModelOptions
-from ziggurat.jobs.prediction import predict
-from ziggurat.jobs.watching import DEAREST, WatchedClassifier, read_state, watch_of, watched_costs, write_state
+from ziggurat.measure.subject import ModelOptions
 from ziggurat.types import Certificate, OperatingPoint
 
 
@@ -226,7 +226,7 @@ def test_what_was_not_written_is_added_by_the_next_attempt(tmp_path, monkeypatch
     write_state(monitor.state, path)
     monitor.add(0.3)
     with monkeypatch.context() as full, pytest.raises(UserError, match="free some space"):
-        full.setattr("ziggurat.jobs.watching.whole_file", lambda _: _raises(OSError(28, "full")))
+        full.setattr("ziggurat.calibrate.watching.whole_file", lambda _: _raises(OSError(28, "full")))
         write_state(monitor.state, path)
     write_state(monitor.state, path)
     assert read_state(path).cost.n == 2

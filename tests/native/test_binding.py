@@ -15,9 +15,8 @@ if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
 from ziggurat.encoder.folder import read_manifest
-from ziggurat.encoder.mapped import map_tensors
 from ziggurat.encoder.spec import read_spec
-from ziggurat.encoder.weights import from_hf
+from ziggurat.encoder.weights import from_hf, map_tensors
 
 REFUSED = (ValueError, TypeError, RuntimeError)
 core = native.core()
@@ -26,7 +25,7 @@ core = native.core()
 @pytest.fixture(scope="module")
 def parts(pruned_folder):
     """Spec and tensors of a model that the compiled engine takes."""
-    from ziggurat.encoder.checkpoint import read_config
+    from ziggurat.encoder.torch.checkpoint import read_config
 
     spec = read_spec(read_config(pruned_folder))
     tensors = from_hf(map_tensors(pruned_folder / "model.safetensors"), spec, np.concatenate)

@@ -32,7 +32,7 @@ def to_bf16(values: np.ndarray) -> np.ndarray:
 
 
 def codes_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (n, d) and scales (n) as `ziggurat.encoder.int8` defines them."""
+    """Codes (n, d) and scales (n) as `ziggurat.encoder.torch.int8` defines them."""
     scales = np.abs(values).max(axis=1) / np.float32(127)
     scales = np.where(scales < np.finfo(np.float32).tiny, np.float32(1), scales)
     return np.rint(values / scales[:, None]).astype(np.int64), scales

@@ -14,7 +14,7 @@ from ziggurat import native
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
-from ziggurat.data.tokenize import Encoded, TextTokenizer, pack_rows
+from ziggurat.data.tokenizer import Encoded, TextTokenizer, pack_rows
 from ziggurat.engine import native_backend
 from ziggurat.engine.native_backend import NativeBackend, load_backend
 from ziggurat.engine.rules import never, shared
@@ -90,8 +90,8 @@ def test_half_and_quarter_precision_stay_near(folders, name, dtype):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_int8_is_what_torch_simulates(folders, name):
-    from ziggurat.encoder.checkpoint import load_model
-    from ziggurat.encoder.int8 import simulate_int8
+    from ziggurat.encoder.torch.checkpoint import load_model
+    from ziggurat.encoder.torch.int8 import simulate_int8
 
     model, _ = load_model(folders[name])
     simulate_int8(model)

@@ -78,8 +78,8 @@ def narrow_folder(make_bert, make_checkpoint, tmp_path_factory):
     """TinyBERT's widths: 312 with 12 heads of 26, which fill no vector, and 1200."""
     import torch
 
-    from ziggurat.encoder.checkpoint import load_hf, save_model
     from ziggurat.encoder.folder import Manifest
+    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
 
     folder = tmp_path_factory.mktemp("narrow")
     bert = make_bert(
@@ -119,8 +119,8 @@ def test_int8_is_simulated_in_exactly_the_parts_that_are_computed_so(folders, ra
     """Some values are rounded to the next code, where floats differ in the last digit; most answers are the same."""
     import torch
 
-    from ziggurat.encoder.checkpoint import load_model
-    from ziggurat.encoder.int8 import simulate_int8
+    from ziggurat.encoder.torch.checkpoint import load_model
+    from ziggurat.encoder.torch.int8 import simulate_int8
 
     model, _ = load_model(folders["none"])
     simulate_int8(model)
@@ -266,7 +266,7 @@ def test_rows_that_join_on_the_way_are_answered_as_if_alone(backend, ragged_toke
 
 
 def test_embeddings_are_read_where_the_file_is_mapped(folders):
-    from ziggurat.encoder.mapped import map_tensors
+    from ziggurat.encoder.weights import map_tensors
 
     tensors = map_tensors(folders["none"] / "model.safetensors")
     assert all(isinstance(tensor.base, np.memmap) or tensor.base is not None for tensor in tensors.values())

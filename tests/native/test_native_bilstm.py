@@ -15,9 +15,9 @@ if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
 from ziggurat.data.packing import cumulate
-from ziggurat.encoder.bilstm_tier import BilstmTier, load_bilstm_tier
 from ziggurat.engine import bilstm_backend
 from ziggurat.engine.bilstm_backend import BilstmBackend, fastest_bilstm
+from ziggurat.small.bilstm import BilstmTier, load_bilstm_tier
 
 REFUSED = (ValueError, TypeError)
 IDS, ROWS = 30, 12

@@ -18,9 +18,9 @@ if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
 from toy_questions import save_span_folder
-from ziggurat.encoder.bilstm_tier import BilstmTier
 from ziggurat.encoder.folder import Manifest
-from ziggurat.encoder.small import save_small
+from ziggurat.small.bilstm import BilstmTier
+from ziggurat.small.folder import save_small
 
 SECONDS = 60
 PIECES = 54  # in the vocabulary of conftest's tokenizer

@@ -15,9 +15,9 @@ if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
 from ziggurat.data.packing import cumulate
-from ziggurat.encoder.static_tier import LARGEST, StaticTier, load_static_tier
 from ziggurat.engine import static_backend
 from ziggurat.engine.static_backend import StaticBackend, fastest
+from ziggurat.small.static import LARGEST, StaticTier, load_static_tier
 
 REFUSED = (ValueError, TypeError)
 VOCABULARY = 30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ziggurat.report.calibration.data import Costly, Curve, Deciles, Mechanism, Picture, Spot, TokensLeft
+from ziggurat.calibrate.page.data import Costly, Curve, Deciles, Mechanism, Picture, Spot, TokensLeft
 
 RUNGS, LAYERS = 3, 6
 SCRIPT = "<script>alert('x')</script> & more"

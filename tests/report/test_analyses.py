@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ziggurat.report.analyses import (
+from ziggurat.analyses.measured import (
     Measured,
     bucket_names,
     buckets,
@@ -15,7 +15,7 @@ from ziggurat.report.analyses import (
     summary,
     trajectory,
 )
-from ziggurat.report.measure import accuracy_interval
+from ziggurat.report.metrics import accuracy_interval
 
 # Two layers. The first text is pruned to half and leaves at layer 1, the second keeps all, the third one token.
 KEPT = np.array([[4, 2, 0], [6, 6, 6], [8, 4, 1]])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.report.calibration.data import (
+from ziggurat.calibrate.page.data import (
     costliest,
     deciles,
     exit_shares,

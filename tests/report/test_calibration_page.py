@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import pytest
 from calibrations import SCRIPT, entry, picture, result, spot
 
+from ziggurat.calibrate.page.page import page
 from ziggurat.errors import UserError
-from ziggurat.report.calibration.page import page
 
 EXACT = entry("exact", 0.0, note="1,450 rows do not certify 0 points for anything faster")
 BALANCED, FAST = entry("balanced", 0.005, 4.5, 0.0012), entry("fast", 0.01, 6.125, 0.002)

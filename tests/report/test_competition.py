@@ -5,10 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from ziggurat.data.tokenize import Encoded
-from ziggurat.encoder.folder import read_json
-from ziggurat.encoder.spec import read_spec
-from ziggurat.report.competition import (
+from ziggurat.bench.competition import (
     Contestant,
     Entry,
     Latencies,
@@ -18,10 +15,13 @@ from ziggurat.report.competition import (
     race_single,
     single_entries,
 )
-from ziggurat.report.competition_tables import competition_tables
-from ziggurat.report.peers import opening as peers_open
-from ziggurat.report.peers.opening import KINDS, open_peers
-from ziggurat.report.peers.peer import INPUTS, Peer, PeerKind, PeerSetting, Unavailable, padded
+from ziggurat.bench.peers import opening as peers_open
+from ziggurat.bench.peers.opening import KINDS, open_peers
+from ziggurat.bench.peers.peer import INPUTS, Peer, PeerKind, PeerSetting, Unavailable, padded
+from ziggurat.bench.tables import competition_tables
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.encoder.folder import read_json
+from ziggurat.encoder.spec import read_spec
 
 
 class Counting(Peer):
@@ -161,7 +161,7 @@ def test_all_installed_peers_can_be_loaded(real_peers):
 
 
 def test_float32_peers_answer_as_we_do(real_peers, encoded, make_model):
-    from ziggurat.data.tokenize import pack_rows
+    from ziggurat.data.tokenizer import pack_rows
     from ziggurat.engine.rules import never
     from ziggurat.engine.runner import run
     from ziggurat.engine.torch_backend import TorchBackend

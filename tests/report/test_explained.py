@@ -4,8 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ziggurat.report.explained import comparison, decision, departures, facts, legible, stretches
-from ziggurat.report.page import page
+from ziggurat.explain.page import comparison, decision, departures, facts, legible, page, stretches
 
 
 def token(piece, side=None, start=0, end=0, left_at=None):
@@ -176,7 +175,7 @@ def test_a_tokens_colour_goes_from_early_to_late():
 @pytest.mark.parametrize("name", ["bert", "roberta", "camembert"])
 def test_a_text_is_shown_as_it_is_whatever_the_tokenizer_makes_of_it(tmp_path, name):
     from families import tokenizer_of
-    from ziggurat.data.tokenize import TextTokenizer
+    from ziggurat.data.tokenizer import TextTokenizer
 
     tokenizer_of(name).save_pretrained(tmp_path)
     text = "barks, émile 한국 stone"

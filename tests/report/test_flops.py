@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from ziggurat.analyses.conventions import CONVENTIONS, Route, ltp_bops
 from ziggurat.encoder.flops import (
     HEADS,
     bit_operations,
@@ -19,7 +20,6 @@ from ziggurat.encoder.flops import (
     rung_flops,
 )
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.report.conventions import CONVENTIONS, Route, ltp_bops
 
 BERT_BASE = EncoderSpec(
     model_type="bert",
@@ -239,7 +239,7 @@ def test_claim_19_head_spends_what_is_counted(kind):
     import torch
 
     from ziggurat.data.packing import pack
-    from ziggurat.encoder.heads import HEADS
+    from ziggurat.encoder.torch.heads import HEADS
 
     batch = pack([torch.zeros(17, TINY.hidden).numpy()]).with_states(torch.zeros(17, TINY.hidden))
     measured = counted(HEADS[kind](TINY, 4), batch)

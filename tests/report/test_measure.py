@@ -6,15 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from ziggurat.report.measure import (
-    Ratio,
-    Timing,
-    accuracy_interval,
-    interleave,
-    latencies,
-    paired_ratio,
-    peak_memory_mib,
-)
+from ziggurat.measure.clock import Ratio, Timing, interleave, latencies, paired_ratio, peak_memory_mib
+from ziggurat.report.metrics import accuracy_interval
 
 
 class FakeMachine:
@@ -132,7 +125,7 @@ def test_impossible_accuracies_are_refused(correct, n):
 def test_peak_memory_counts_mebibytes_and_never_falls():
     code = """
 import numpy as np
-from ziggurat.report.measure import peak_memory_mib as peak
+from ziggurat.measure.clock import peak_memory_mib as peak
 before = peak()
 held = np.ones(100 * 2**17)
 during = peak()

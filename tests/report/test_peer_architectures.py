@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from families import random_texts, save_adaptive
-from ziggurat.data.tokenize import TextTokenizer, pack_rows
+from ziggurat.bench.competition import Entry, of_peer
+from ziggurat.bench.peers.opening import KINDS, open_peers
+from ziggurat.bench.peers.peer import INPUTS, PeerSetting
+from ziggurat.data.tokenizer import TextTokenizer, pack_rows
 from ziggurat.encoder.folder import read_json
 from ziggurat.encoder.spec import read_spec
 from ziggurat.engine.rules import never
 from ziggurat.engine.runner import run
 from ziggurat.engine.torch_backend import load_backend
-from ziggurat.report.competition import Entry, of_peer
-from ziggurat.report.peers.opening import KINDS, open_peers
-from ziggurat.report.peers.peer import INPUTS, PeerSetting
 
 pytest.importorskip("onnxruntime")
 

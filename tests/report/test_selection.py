@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from ziggurat.analyses import selection
+from ziggurat.analyses.papers import kernel
 from ziggurat.errors import UserError
-from ziggurat.jobs.analyses.papers import kernel
 from ziggurat.policies.prune import above, top_share
-from ziggurat.report import selection
 
 
 @pytest.fixture(scope="module")

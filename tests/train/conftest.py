@@ -2,9 +2,9 @@ import pytest
 import torch
 from rows_for_training import make_examples
 
-from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.stage import StageConfig
+from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.recipe import StageConfig
 from ziggurat.train.loop import Run
 
 SPEC = EncoderSpec(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ziggurat.data.tokenize import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.train.batches import Examples
 
 

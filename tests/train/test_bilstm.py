@@ -7,12 +7,20 @@ import pytest
 import torch
 
 from ziggurat.data.packing import pack
-from ziggurat.data.pieces import SPECIAL
-from ziggurat.data.tokenize import Encoded
-from ziggurat.encoder.bilstm_tier import UNKNOWN, BilstmTier
+from ziggurat.data.tokenizer import SPECIAL, Encoded
 from ziggurat.errors import UserError
-from ziggurat.train.bilstm import Bilstm, BilstmSettings, _batch, _logits, _read, _shuffled, frequent, train_bilstm
-from ziggurat.train.static import one_hot, teacher_targets
+from ziggurat.small.bilstm import UNKNOWN, BilstmTier
+from ziggurat.small.train_bilstm import (
+    Bilstm,
+    BilstmSettings,
+    _batch,
+    _logits,
+    _read,
+    _shuffled,
+    frequent,
+    train_bilstm,
+)
+from ziggurat.small.train_static import one_hot, teacher_targets
 
 CLASSES, VOCABULARY = 2, 30
 KINDS = np.zeros(VOCABULARY, dtype=np.uint8)

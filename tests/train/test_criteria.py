@@ -6,12 +6,19 @@ import torch
 from rows_for_training import make_examples
 from torch.nn import functional
 
-from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.recipe import PruningConfig
-from ziggurat.stage import StageConfig
+from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train.batches import Examples, collate, packed
-from ziggurat.train.criteria import CRITERIA, kl_divergence, labelled, micro_f1, negative_square
-from ziggurat.train.losses import answers_loss, exits_loss, joint_loss
+from ziggurat.train.losses import (
+    CRITERIA,
+    answers_loss,
+    exits_loss,
+    joint_loss,
+    kl_divergence,
+    labelled,
+    micro_f1,
+    negative_square,
+)
 from ziggurat.train.stages import hard, heads, joint, regular, soft
 from ziggurat.types import Problem
 

@@ -11,17 +11,16 @@ from hypothesis import strategies as st
 from rows_for_training import make_examples
 
 from conftest import SPEC
-from ziggurat.encoder.heads import HEADS
-from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.recipe import PruningConfig
-from ziggurat.stage import StageConfig
-from ziggurat.train import frozen, stages
+from ziggurat.encoder.torch.heads import HEADS
+from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.recipe import PruningConfig, StageConfig
+from ziggurat.train import precomputed as frozen
+from ziggurat.train import stages
 from ziggurat.train.batches import collate, in_batches
-from ziggurat.train.frozen import collate_readings, readings
 from ziggurat.train.loop import Run
 from ziggurat.train.objectives import FrozenHeads, Heads
+from ziggurat.train.precomputed import collate_readings, readings, taught_by
 from ziggurat.train.stages import heads
-from ziggurat.train.teaching import taught_by
 
 HEADS_STAGE = StageConfig(kind="heads", epochs=2, learning_rate=5e-3, batch_size=8, warmup=0.0)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ziggurat.train.lbfgs import minimise
+from ziggurat.small.train_static import minimise
 
 
 def bowl(curvature: np.ndarray, bottom: np.ndarray):

@@ -9,17 +9,16 @@ from rows_for_training import make_examples
 from torch.nn import functional
 
 from ziggurat.data.packing import pack
-from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.errors import UserError
-from ziggurat.jobs.training.train import train_classifier
 from ziggurat.policies.prune import TokenRule, top_share
-from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, load_recipe, recipe_folder
-from ziggurat.stage import StageConfig
+from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe, recipe_folder
 from ziggurat.train.batches import collate, packed
 from ziggurat.train.checks import refuse_emptying, refuse_misfits
-from ziggurat.train.criteria import accuracy, kl_divergence
-from ziggurat.train.lengthdrop import LengthDrop, random_shares, smallest_shares
+from ziggurat.train.lengths.drop import LengthDrop, random_shares, smallest_shares
+from ziggurat.train.losses import accuracy, kl_divergence
 from ziggurat.train.stages import hard, lengthdrop
+from ziggurat.train.train import train_classifier
 
 SHARES = PruningConfig(kind="share", schedule="flat", final=1.0)
 RULES = {

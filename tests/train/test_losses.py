@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from ziggurat.train.criteria import kl_divergence
-from ziggurat.train.losses import distillation_loss, exits_loss
+from ziggurat.train.losses import distillation_loss, exits_loss, kl_divergence
 
 TEACHER = torch.log(torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]))
 STUDENT = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.3, 0.3, 0.4]]))

@@ -8,21 +8,19 @@ import pytest
 import torch
 
 from conftest import SPEC
-from ziggurat.data.tokenize import Encoded
-from ziggurat.encoder.dropout import Dropout
-from ziggurat.encoder.int8 import Int8Linear
-from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.encoder.pruning import ALWAYS_READ
-from ziggurat.encoder.soft import soft_logits
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.encoder.torch.int8 import Int8Linear
+from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.parts import Dropout
+from ziggurat.encoder.torch.pruning import ALWAYS_READ
+from ziggurat.encoder.torch.soft import soft_logits
 from ziggurat.errors import UserError
-from ziggurat.recipe import PruningConfig
-from ziggurat.stage import StageConfig
+from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train import stages
 from ziggurat.train.batches import Examples, collate, packed
-from ziggurat.train.objectives import Soft
+from ziggurat.train.objectives import Soft, start_vocabulary
+from ziggurat.train.precomputed import taught_by
 from ziggurat.train.stages import guess, hard, heads, int8, joint, regular, soft
-from ziggurat.train.teaching import taught_by
-from ziggurat.train.vocabulary import start_vocabulary
 
 
 def pruned(**changes):
@@ -214,7 +212,7 @@ def test_separators_between_pairs_are_special_too(train_rows, run):
 
 
 def test_guess_learns_the_order_of_the_upper_half_and_nothing_else(train_rows, select_rows, stage, run):
-    from ziggurat.encoder.received import received_by_layer
+    from ziggurat.encoder.torch.soft import received_by_layer
 
     model = pruned(score="predicted")
     before = weights(model)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from ziggurat.data.packing import pack
-from ziggurat.data.tokenize import Encoded
-from ziggurat.encoder.span_model import SpanModel
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.encoder.torch.model import SpanModel
 from ziggurat.recipe import PruningConfig
 from ziggurat.train.batches import Examples, collate, packed
+from ziggurat.train.objectives import hold, start_vocabulary
 from ziggurat.train.stages import hard, heads, joint, regular, soft
-from ziggurat.train.vocabulary import hold, start_vocabulary
 
 START, END = 7, 8
 

@@ -9,7 +9,7 @@ from transformers import Trainer
 from ziggurat.errors import UserError
 from ziggurat.train import stages
 from ziggurat.train.batches import Examples, collate, packed
-from ziggurat.train.criteria import accuracy
+from ziggurat.train.losses import accuracy
 from ziggurat.train.stages import full_accuracy, heads, regular, stage_of
 
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from conftest import SPEC
-from ziggurat.data.tokenize import Encoded
-from ziggurat.encoder.linear import ReadingLinear
-from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.stage import StageConfig
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.parts import ReadingLinear
+from ziggurat.recipe import StageConfig
+from ziggurat.small.standardise import fold, standardise
+from ziggurat.small.train_static import minimise
 from ziggurat.train import stages
 from ziggurat.train.batches import Examples, in_batches
-from ziggurat.train.lbfgs import minimise
 from ziggurat.train.objectives import FrozenHeads
 from ziggurat.train.stages import heads
-from ziggurat.train.standardise import fold, standardise
 
 FAINT = 1e-2  # what a layer adds to a state, in the size of the state
 STAGE = StageConfig(kind="heads", epochs=12, learning_rate=5e-2, batch_size=32, label_weight=1.0, patience=8)

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from ziggurat.data.packing import pack
-from ziggurat.data.pieces import CONTINUES, SPECIAL
-from ziggurat.data.tokenize import Encoded
-from ziggurat.encoder.static_tier import StaticTier
+from ziggurat.data.tokenizer import CONTINUES, SPECIAL, Encoded
 from ziggurat.errors import UserError
-from ziggurat.train.static import StaticSettings, one_hot, teacher_targets, train_static
+from ziggurat.small.static import StaticTier
+from ziggurat.small.train_static import StaticSettings, one_hot, teacher_targets, train_static
 
 CLASSES, VOCABULARY = 3, 60
 KINDS = np.zeros(VOCABULARY, dtype=np.uint8)
@@ -138,7 +137,7 @@ def test_settings_that_make_no_sense_are_refused(wrong):
 def test_scipy_is_asked_for_when_it_is_missing():
     code = (
         "import sys; sys.modules['scipy'] = None; sys.modules['scipy.sparse'] = None\n"
-        "from ziggurat.train.static import _table\n"
+        "from ziggurat.small.train_static import _table\n"
         "try: _table(None, None, 2)\nexcept Exception as error: sys.exit(str(error))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -11,19 +11,24 @@ import torch
 from rows_for_training import make_examples
 from test_resume import Killed, same
 
-from ziggurat.encoder.attention import score_gap
-from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.torch.attention import score_gap
+from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.errors import UserError
-from ziggurat.recipe import PruningConfig, Recipe, StudentConfig
-from ziggurat.stage import StageConfig
+from ziggurat.recipe import PruningConfig, Recipe, StageConfig, StudentConfig
 from ziggurat.train.batches import collate, packed
 from ziggurat.train.checks import refuse_misfits
-from ziggurat.train.distil import Distil
 from ziggurat.train.losses import answers_loss, cosine_loss, patience_loss, states_loss
 from ziggurat.train.pipeline import run_recipe
 from ziggurat.train.stages import distil, full_accuracy, theseus
-from ziggurat.train.students import make_student, patient_layers, spread_layers, starting_layers, student_spec
-from ziggurat.train.theseus import Theseus
+from ziggurat.train.students import (
+    Distil,
+    Theseus,
+    make_student,
+    patient_layers,
+    spread_layers,
+    starting_layers,
+    student_spec,
+)
 
 REGULAR = StageConfig("regular", 1, 5e-3, batch_size=8, warmup=0.0)
 DISTIL = dataclasses.replace(REGULAR, kind="distil", epochs=2)

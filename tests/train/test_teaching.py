@@ -16,16 +16,14 @@ from hypothesis import strategies as st
 from rows_for_training import make_examples
 
 from conftest import SPEC
-from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.encoder.span_model import SpanModel
-from ziggurat.recipe import PruningConfig, Recipe
-from ziggurat.stage import StageConfig
+from ziggurat.encoder.torch.model import AdaptiveModel, SpanModel
+from ziggurat.recipe import PruningConfig, Recipe, StageConfig
 from ziggurat.train import pipeline
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.loop import Run
 from ziggurat.train.objectives import Hard, Soft
 from ziggurat.train.pipeline import run_recipe
-from ziggurat.train.teaching import taught_by
+from ziggurat.train.precomputed import taught_by
 
 ALONE = Run(Path("nowhere"), torch.device("cpu"), progress=False, mixed_precision=False)
 REGULAR = StageConfig(kind="regular", epochs=1, learning_rate=5e-3, batch_size=8, warmup=0.0)
@@ -127,7 +125,7 @@ import sys, numpy, torch
 from accelerate import PartialState
 from rows_for_training import make_examples
 from test_teaching import ALONE, pruned
-from ziggurat.train.teaching import taught_by
+from ziggurat.train.precomputed import taught_by
 
 state, teacher, asked = PartialState(cpu=True), pruned(), []
 whole = teacher.full_logits

@@ -9,15 +9,14 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from conftest import SPEC
-from ziggurat.data.tokenize import Encoded
-from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.recipe import PruningConfig
-from ziggurat.stage import StageConfig
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train import trials
 from ziggurat.train.batches import Examples, collate, packed
+from ziggurat.train.objectives import start_vocabulary
 from ziggurat.train.stages import full_accuracy, only_train, soft
 from ziggurat.train.trials import settle, trials_in, try_vocabulary
-from ziggurat.train.vocabulary import start_vocabulary
 
 SOFT = StageConfig(kind="soft", epochs=1, learning_rate=1e-4, batch_size=60, warmup=0.0)
 

@@ -10,7 +10,7 @@ import pytest
 from transformers import TrainerState, TrainingArguments
 
 from ziggurat.errors import UserError
-from ziggurat.train.callbacks import Bar
+from ziggurat.train.loop import Bar
 from ziggurat.train.unfinished import alone_in, identity_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks are POSIX's")

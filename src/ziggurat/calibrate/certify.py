@@ -13,12 +13,11 @@ from itertools import chain
 
 import numpy as np
 
-from ziggurat.calibrate.bounds import p_value, rows_needed, upper_bound
+from ziggurat.calibrate.bounds import fixed_sequence, p_value, rows_needed, upper_bound
+from ziggurat.calibrate.candidates import StoredRun
 from ziggurat.calibrate.grouping import Groups, per_draw
 from ziggurat.calibrate.paths import Tried, losses_along
 from ziggurat.calibrate.risks import Risk
-from ziggurat.calibrate.stored import StoredRun
-from ziggurat.calibrate.testing import fixed_sequence
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,17 +5,24 @@ Chosen is not certified: `confidence` stays None until rows that chose nothing v
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 
 import numpy as np
 
+from ziggurat.data.dataset import Dataset, Role
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.encoder.folder import PRUNED, REFERENCE, Manifest
+from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule, never, shared
 from ziggurat.engine.runner import replay
-from ziggurat.policies.exits import exit_score
+from ziggurat.policies.exits import exit_score, features, log_softmax
 from ziggurat.policies.outputs import CLASSES, Loss, Output
-from ziggurat.types import OperatingPoint
+from ziggurat.policies.prune import TokenRule, above, scaled
+from ziggurat.recipe import Recipe
+from ziggurat.types import OperatingPoint, Problem
 
 TARGETS: Mapping[str, float] = {"exact": 0.0, "balanced": 0.005, "fast": 0.01}  # accuracy that may be lost
 _HAIR = 1e-4  # beyond the smallest and largest score
@@ -135,3 +142,125 @@ def candidate_thresholds(every: np.ndarray, score: str, temperatures: np.ndarray
         return np.empty(0)
     quantiles = np.unique(np.quantile(values, np.linspace(0, 1, _CANDIDATES)))
     return np.concatenate([quantiles[:1] - _HAIR, (quantiles[1:] + quantiles[:-1]) / 2, quantiles[-1:] + _HAIR])
+
+
+_LARGEST = 20.0  # and 1 / 20 at the other end: rows that a rung gets all right would drive it to 0
+
+
+def fit_temperatures(every: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What to divide each rung's logits by: (n, n_rungs, n_classes) and (n) class indices → (n_rungs) float64.
+
+    Each minimises the mean negative log-likelihood of the labels (Guo et al. 2017; per exit as in Sledgehammer), or is
+    exactly 1 where the best one found does not improve on that. No prediction changes. Needs scipy.
+    """
+    return np.array([_fit_one(every[:, rung], labels) for rung in range(every.shape[1])])
+
+
+def likelihood_loss(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
+    """Mean negative log-likelihood of the labels (n) under logits (n, n_classes) / temperature, in nats."""
+    logs = log_softmax(logits / np.float64(temperature))
+    return float(-logs[np.arange(len(labels)), labels].mean())
+
+
+def _fit_one(logits: np.ndarray, labels: np.ndarray) -> float:
+    from scipy.optimize import minimize_scalar
+
+    # The loss is convex in 1 / T, so it has one valley in log T too, and a bounded search finds it.
+    end = np.log(_LARGEST)
+    found = minimize_scalar(
+        lambda log: likelihood_loss(logits, labels, np.exp(log)), bounds=(-end, end), method="bounded"
+    )
+    best = float(np.exp(found.x))
+    return best if likelihood_loss(logits, labels, best) < likelihood_loss(logits, labels) else 1.0
+
+
+_PENALTY = 1.0  # of half the squared weights, in rows: weak beside some hundred rows
+
+
+def fit_certainty(every: np.ndarray, output: Output) -> np.ndarray:
+    """Weights (n_rungs - 1, 5) of `policies.defer.learned` of a regression from what all rungs said, (n, n_rungs, 1).
+
+    The more certain a rung, the nearer it is to the last: 1 - their difference as a share of the labels' range.
+    """
+    numbers = output.predictions(every)
+    certain = [1 - output.differs(numbers[:, rung], numbers[:, -1]) for rung in range(every.shape[1] - 1)]
+    found = [_logistic(features(every[:, : rung + 1]), wanted) for rung, wanted in enumerate(certain)]
+    return np.array(found).reshape(-1, 4 + every.shape[2])
+
+
+def fit_deferral(every: np.ndarray, labels: np.ndarray | None, output: Output = CLASSES) -> np.ndarray:
+    """Weights (n_rungs - 1, 4 + n_classes) of `policies.defer.learned` from what all rungs said, (n, n_rungs, C).
+
+    An answer is worth keeping if the last rung's would not be better: by labels (n) where it is right, or the last is
+    wrong too; without labels where both are the same. Of a regression see `fit_certainty`, which reads no labels.
+    """
+    if output.problem is Problem.REGRESSION:
+        return fit_certainty(every, output)
+    answers = every.argmax(axis=2)
+    right = answers == (answers[:, -1] if labels is None else labels)[:, None]
+    keep = right | ~right[:, -1:]
+    found = [
+        _logistic(features(every[:, : rung + 1]), keep[:, rung].astype(np.float64))
+        for rung in range(every.shape[1] - 1)
+    ]
+    return np.array(found).reshape(-1, 4 + every.shape[2])
+
+
+def _logistic(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Weights (m) with which features (n, m) say the shares `wanted` (n) in [0, 1]."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        said = table @ weights
+        value = np.logaddexp(0, said).sum() - wanted @ said + _PENALTY / 2 * (weights @ weights)
+        return float(value), table.T @ (expit(said) - wanted) + _PENALTY * weights
+
+    found: np.ndarray = minimize(loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B").x
+    return found
+
+
+def with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recipe: Recipe, progress: bool) -> Manifest:
+    """The manifest with the points that the select rows choose; UserError for rows of another role."""
+    ladders = select_ladders(classifier, select, progress=progress)
+    points = choose_points(
+        ladders,
+        select.labels,
+        classifier.manifest.fingerprint,
+        select.digest,
+        recipe.exit_score,
+        output=classifier.output,
+        temperatures=fit_temperatures(ladders[-1].every, select.classes) if recipe.temperatures else None,
+        reference=float(classifier.manifest.training.get(REFERENCE, 0.0)),
+    )
+    training = dict(classifier.manifest.training)
+    if classifier.token_rule is not None and select.labels is not None:
+        right = rights(ladders[-1].every, classifier.output, classifier.output.loss, select.labels)
+        training[PRUNED] = float(right[:, -1].mean())
+    return dataclasses.replace(classifier.manifest, operating_points=points, training=training)
+
+
+def select_ladders(
+    classifier: AdaptiveClassifier, select: Dataset, factors: Sequence[float] | None = None, progress: bool = False
+) -> list[Ladder]:
+    """What every rung says to the select rows at several strengths of pruning; UserError for rows of another role.
+
+    By default the first strength is none and the last the one that the model was trained for.
+    """
+    select.require(Role.SELECT)
+    encoded = classifier.tokenizer.encode(select.texts, select.pairs)
+    factors = pruning_strengths(classifier.token_rule) if factors is None else factors
+    return [_ladder(classifier, encoded, factor, progress) for factor in factors]
+
+
+def pruning_strengths(tokens: TokenRule | None) -> tuple[float, ...]:
+    """Factors on the model's pruning that are worth a run; the first is none, the last what it was trained for."""
+    if tokens is None:
+        return (1.0,)
+    return (0.0, 0.5, 0.75, 1.25, 1.0) if tokens.keep is above else (0.0, 1.0)
+
+
+def _ladder(classifier: AdaptiveClassifier, encoded: Encoded, factor: float, progress: bool) -> Ladder:
+    tokens = scaled(classifier.token_rule, factor)
+    every = classifier.every_rung(encoded, progress=progress, tokens=tokens)
+    return Ladder(every.logits, lambda rule: classifier.flops(every.kept, replace(rule, tokens=tokens)), factor)

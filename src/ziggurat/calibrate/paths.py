@@ -16,8 +16,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ziggurat.calibrate.candidates import Candidate
-from ziggurat.calibrate.stored import StoredRun, doubts
+from ziggurat.calibrate.candidates import Candidate, StoredRun, doubts
 from ziggurat.engine.rules import ExitRule
 from ziggurat.policies.exits import LEARNED, exit_score
 

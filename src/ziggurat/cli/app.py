@@ -48,13 +48,12 @@ from ziggurat.cli.text import (
 )
 from ziggurat.cli.training import adapt, cascade, train
 from ziggurat.errors import Stopped, UserError
-from ziggurat.legible import legible
-from ziggurat.machine import default_threads
+from ziggurat.system import default_threads, legible
 
 # Rooms are imported inside the commands: `ziggurat --help` answers before numpy would be loaded.
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
-    from ziggurat.jobs.opening import ModelOptions
+    from ziggurat.measure.subject import ModelOptions
 
 app = typer.Typer(
     add_completion=False,
@@ -86,7 +85,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Train an early-exit classifier on the built-in data and show what it saves. A few minutes on 2 cores."""
-    from ziggurat.jobs.demonstration import demonstrate
+    from ziggurat.cli.demonstration import demonstrate
 
     with shown(as_json, demonstration_text) as show, ticker() as tick:
         show(demonstrate(out, device, tick))
@@ -113,7 +112,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure accuracy, cost and speed on labelled rows, beside the same model at full depth."""
-    from ziggurat.jobs.evaluation import evaluate as job
+    from ziggurat.measure.evaluate import evaluate as job
 
     metrics = None if metric is None else words(metric, "--metric")
     with shown(as_json, evaluation_text) as show:
@@ -144,7 +143,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify texts, and say what each answer cost. With --json: one object with all answers."""
-    from ziggurat.jobs.prediction import predict as job
+    from ziggurat.calibrate.prediction import predict as job
 
     with shown(as_json, prediction_text) as show:
         given = given_texts(texts or [], text_pair, source)
@@ -168,7 +167,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show which tokens of a text left at which layer, and why its answer came where it did."""
-    from ziggurat.jobs.explanation import explain as job
+    from ziggurat.explain.explain import explain as job
 
     # https://no-color.org: set to anything but nothing means no colours.
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -206,8 +205,8 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Time the model beside plain transformers, or with --peers beside ONNX Runtime and OpenVINO too, in one run."""
-    from ziggurat.jobs.benching import bench as job
-    from ziggurat.jobs.drawing import draw, refuse_undrawable
+    from ziggurat.analyses.drawing import draw, refuse_undrawable
+    from ziggurat.bench.bench import bench as job
 
     sizes = None if batch is None else whole_numbers(batch, "--batch")
     names = None if points is None else words(points, "--points")
@@ -230,7 +229,7 @@ def bench(
 @app.command()
 def info(model: Model, as_json: Json = False) -> None:
     """Describe a model folder: architecture, heads, operating points, origin."""
-    from ziggurat.jobs.information import info as job
+    from ziggurat.cli.information import info as job
 
     with shown(as_json, information_text) as show:
         show(job(model))
@@ -239,7 +238,7 @@ def info(model: Model, as_json: Json = False) -> None:
 @app.command()
 def seal(model: Model, as_json: Json = False) -> None:
     """Take a model folder as somebody has edited it, such as with other names of labels; its certificates go."""
-    from ziggurat.jobs.sealing import seal_folder as job
+    from ziggurat.cli.sealing import seal_folder as job
 
     with shown(as_json, sealing_text) as show:
         show(job(model))

@@ -25,7 +25,7 @@ from ziggurat.errors import UserError
 
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
-    from ziggurat.jobs.opening import ModelOptions
+    from ziggurat.measure.subject import ModelOptions
 
 
 _FEWER = 0.95  # groups of certifying rows per row, below which people are told what they count for
@@ -75,8 +75,8 @@ def calibrate(
 
     Give the file or task that the model was trained on (rows that training kept out are used), or other labelled rows.
     """
-    from ziggurat.jobs.calibration.certify import calibrate_classifier as job
-    from ziggurat.jobs.calibration.promises import Promise
+    from ziggurat.calibrate.calibrate import calibrate_classifier as job
+    from ziggurat.calibrate.points import Promise
 
     tried = None if scores is None else tuple(words(scores, "--scores"))
     promise = Promise(targets_of(max_drop, name), confidence, criterion, tried, reference, max_layers)

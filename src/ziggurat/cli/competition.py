@@ -14,7 +14,7 @@ from ziggurat.errors import UserError
 
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
-    from ziggurat.jobs.opening import ModelOptions
+    from ziggurat.measure.subject import ModelOptions
 
 Peers = Annotated[
     bool,
@@ -56,7 +56,7 @@ class CompetitionOptions:
         progress: Callable[[str], None],
     ) -> dict[str, Any]:
         """Calls the job."""
-        from ziggurat.jobs.competition.compete import BATCH_SIZES, Rules, compete
+        from ziggurat.bench.compete import BATCH_SIZES, Rules, compete
 
         rules = Rules(
             batch_sizes=sizes or BATCH_SIZES,

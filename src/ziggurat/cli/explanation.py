@@ -6,16 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ziggurat.report.explained import (
-    Stretch,
-    comparison,
-    decision,
-    departures,
-    facts,
-    fate,
-    likeliest,
-    stretches,
-)
+from ziggurat.explain.page import Stretch, comparison, decision, departures, facts, fate, likeliest, stretches
 
 GONE = "·"
 TITLE = 13  # columns of what stands before each line

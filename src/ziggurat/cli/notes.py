@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import typer
 
-from ziggurat.legible import legible
+from ziggurat.system import legible
 
 
 class _Notes(logging.Handler):

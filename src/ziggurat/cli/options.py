@@ -17,11 +17,11 @@ import typer
 from ziggurat.cli.notes import warnings_shown
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained
-from ziggurat.legible import json_text, legible, legible_values
+from ziggurat.system import json_text, legible, legible_values
 
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
-    from ziggurat.jobs.opening import ModelOptions
+    from ziggurat.measure.subject import ModelOptions
 
 Made = TypeVar("Made")
 
@@ -175,7 +175,7 @@ def model_options(
     engine: Engine = "auto",
 ) -> ModelOptions:
     """What four options say of how a model is run."""
-    from ziggurat.jobs.opening import ModelOptions
+    from ziggurat.measure.subject import ModelOptions
 
     size = ModelOptions().batch_size if batch_size is None else batch_size
     return ModelOptions(device, dtype, threads, size, engine, batch_given=batch_size is not None)
@@ -185,7 +185,7 @@ def device_options(
     device: Device = "auto", dtype: Dtype = "float32", threads: Threads = None, engine: Engine = "auto"
 ) -> ModelOptions:
     """The same for a command that has no batches, or its own."""
-    from ziggurat.jobs.opening import ModelOptions
+    from ziggurat.measure.subject import ModelOptions
 
     return ModelOptions(device, dtype, threads, engine=engine)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ziggurat.data.sources import Columns
-    from ziggurat.jobs.opening import ModelOptions
+    from ziggurat.measure.subject import ModelOptions
 
 Profile = Annotated[
     bool,
@@ -45,7 +45,7 @@ def show_profile(
     as_json: bool,
 ) -> None:
     """Calls the job and prints; UserError for `others`: options of another way of `bench`."""
-    from ziggurat.jobs.profiling.checks import bench_profile
+    from ziggurat.measure.check import bench_profile
 
     if others:
         raise UserError("--profile measures this machine alone; run --peers, --out and --figure without it")

@@ -24,10 +24,10 @@ from ziggurat.cli.sources import measured_source
 from ziggurat.cli.text import report_text
 
 if TYPE_CHECKING:
+    from ziggurat.analyses.reporting import Request
+    from ziggurat.analyses.settings import Exits
     from ziggurat.data.sources import Columns
-    from ziggurat.jobs.analyses.reporting import Request
-    from ziggurat.jobs.analyses.settings import Exits
-    from ziggurat.jobs.opening import ModelOptions
+    from ziggurat.measure.subject import ModelOptions
 
 report_app = typer.Typer(
     help="Analyses of models on labelled rows: tables and figures in a folder.", no_args_is_help=True
@@ -55,7 +55,7 @@ def _request(
     models: Models, source: str, out: Folder, columns: Columns, options: ModelOptions, names: Names = None
 ) -> Request:
     """What every analysis of models is asked."""
-    from ziggurat.jobs.analyses.reporting import Request
+    from ziggurat.analyses.reporting import Request
 
     return Request(models, source, out, names or (), columns, options, interactive())
 
@@ -65,7 +65,7 @@ def _request_of_one(
     model: OneModel, source: str, out: Folder, columns: Columns, options: ModelOptions, names: Names = None
 ) -> Request:
     """What an analysis of one model is asked."""
-    from ziggurat.jobs.analyses.reporting import Request
+    from ziggurat.analyses.reporting import Request
 
     return Request([model], source, out, names or (), columns, options, interactive())
 
@@ -73,7 +73,7 @@ def _request_of_one(
 @assembled(chosen=exit_options)
 def _exits(chosen: ExitOptions) -> Exits:
     """Where texts leave in an analysis."""
-    from ziggurat.jobs.analyses.settings import Exits
+    from ziggurat.analyses.settings import Exits
 
     return Exits(*chosen)
 
@@ -89,7 +89,7 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """Compare models: accuracy against FLOPs and against measured time, on one figure."""
-    from ziggurat.jobs.analyses.comparing import methods as job
+    from ziggurat.analyses.comparing import methods as job
 
     with shown(as_json, report_text) as show, ticker() as tick:
         show(job(request, curve, texts if time else None, repeats, tick))
@@ -103,7 +103,7 @@ def thresholds(
     as_json: Json = False,
 ) -> None:
     """Accuracy, FLOPs and layers at each exit threshold (Magic Pyramid, Table 4)."""
-    from ziggurat.jobs.analyses.papers import thresholds as job
+    from ziggurat.analyses.papers import thresholds as job
 
     with shown(as_json, report_text) as show:
         show(job(request, decimal_numbers(taus, "--taus")))
@@ -121,7 +121,7 @@ def lengths(
     as_json: Json = False,
 ) -> None:
     """What exits and pruning save on short, middle and long texts (Magic Pyramid, Figure 1)."""
-    from ziggurat.jobs.analyses.by_length import lengths as job
+    from ziggurat.analyses.by_length import lengths as job
 
     with shown(as_json, report_text) as show, ticker() as tick:
         show(job(request, whole_numbers(buckets, "--buckets"), exits, texts if time else None, repeats, tick))
@@ -136,7 +136,7 @@ def quantiles(
     as_json: Json = False,
 ) -> None:
     """Accuracy and FLOPs beside full depth by quantile of length (LTP, Table 4.4)."""
-    from ziggurat.jobs.analyses.by_length import quantiles as job
+    from ziggurat.analyses.by_length import quantiles as job
 
     with shown(as_json, report_text) as show:
         show(job(request, decimal_numbers(quantiles, "--quantiles"), exits))
@@ -151,7 +151,7 @@ def trajectories(
     as_json: Json = False,
 ) -> None:
     """Tokens left behind each layer by length of the text (LTP, Figure 4.6)."""
-    from ziggurat.jobs.analyses.papers import trajectories as job
+    from ziggurat.analyses.papers import trajectories as job
 
     with shown(as_json, report_text) as show:
         show(job(request, whole_numbers(buckets, "--buckets"), exits))
@@ -165,7 +165,7 @@ def correctness(
     as_json: Json = False,
 ) -> None:
     """How much of a text is kept where the answer is right, and where wrong (LTP, Figure 4.7)."""
-    from ziggurat.jobs.analyses.papers import correctness as job
+    from ziggurat.analyses.papers import correctness as job
 
     with shown(as_json, report_text) as show:
         show(job(request, exits))
@@ -180,7 +180,7 @@ def grid(
     as_json: Json = False,
 ) -> None:
     """Every pruning scale with every exit threshold of a model that prunes: pruning really run, exits replayed."""
-    from ziggurat.jobs.analyses.papers import grid as job
+    from ziggurat.analyses.papers import grid as job
 
     with shown(as_json, report_text) as show:
         show(job(request, decimal_numbers(scales, "--scales"), decimal_numbers(taus, "--taus")))
@@ -194,7 +194,7 @@ def deferral(
     as_json: Json = False,
 ) -> None:
     """Who should go on from a cascade's first tier: every score between random and oracle (TangoBERT)."""
-    from ziggurat.jobs.analyses.deferral import deferral as job
+    from ziggurat.analyses.deferral import deferral as job
 
     with shown(as_json, report_text) as show:
         show(job(request, tier))
@@ -210,7 +210,7 @@ def kernel(
     as_json: Json = False,
 ) -> None:
     """Time to choose tokens by threshold and by top-k, on random scores (LTP, Figure 4.5); needs no model."""
-    from ziggurat.jobs.analyses.papers import kernel as job
+    from ziggurat.analyses.papers import kernel as job
 
     with shown(as_json, report_text) as show, ticker() as tick:
         sizes, stay = whole_numbers(lengths, "--lengths"), decimal_numbers(shares, "--shares")

@@ -121,7 +121,7 @@ def _piped() -> list[str]:
 
 def _source(given: str | None, task: str | None, folder: Path | None, option: str, training: bool) -> str:
     """The one source that options name; UserError for none or two."""
-    from ziggurat.data.named import task_source
+    from ziggurat.data.catalogue import task_source
 
     if (given is None) == (task is None):
         wanted = "give rows with" if given is None else "give rows once, with"

@@ -208,7 +208,7 @@ def _figure_lines(result: dict[str, Any]) -> list[str]:
 
 def competition_text(result: dict[str, Any]) -> str:
     """What `bench --peers` shows."""
-    from ziggurat.report.competition_tables import competition_tables
+    from ziggurat.bench.tables import competition_tables
 
     lines = [competition_tables(result["rows"])]
     if result["calibration"] is not None:

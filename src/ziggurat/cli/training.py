@@ -25,8 +25,8 @@ from ziggurat.errors import UserError
 
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
-    from ziggurat.jobs.opening import ModelOptions
-    from ziggurat.jobs.training.fitting import TrainOptions
+    from ziggurat.measure.subject import ModelOptions
+    from ziggurat.train.fit import TrainOptions
     from ziggurat.types import Problem
 
 
@@ -58,7 +58,7 @@ def _train_options(
     ] = None,
 ) -> TrainOptions:
     """What both ways of training are told."""
-    from ziggurat.jobs.training.fitting import TrainOptions
+    from ziggurat.train.fit import TrainOptions
 
     options = TrainOptions(columns, device, mixed_precision=mixed_precision, certify=certify)
     return replace(options, problem=problem_named(problem), label_range=range_of(label_range), max_length=max_length)
@@ -104,7 +104,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a classifier with early exits from an encoder and labelled rows. Stopped, the same command goes on."""
-    from ziggurat.jobs.training.train import train_classifier as job
+    from ziggurat.train.train import train_classifier as job
 
     with shown(as_json, training_text) as show:
         options = replace(options, keep_stages=keep_stages, student=student)
@@ -126,7 +126,7 @@ def cascade(
     as_json: Json = False,
 ) -> None:
     """Put small models in front of a large one; calibrate the result, and each text goes as far as it must."""
-    from ziggurat.jobs.training.cascade import build_cascade as job
+    from ziggurat.train.cascade import build_cascade as job
 
     with shown(as_json, cascade_text) as show:
         show(job(models, out, data, columns, options, interactive()))
@@ -148,7 +148,7 @@ def adapt(
 
     Rows are like those that it will see, with or without labels.
     """
-    from ziggurat.jobs.training.train import adapt_classifier as job
+    from ziggurat.train.train import adapt_classifier as job
 
     with shown(as_json, training_text) as show:
         show(job(checkpoint, source, out, recipe, options))

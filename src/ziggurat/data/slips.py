@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.data.called import plain
 from ziggurat.data.cells import ABSENT
-from ziggurat.data.labels import labelled
+from ziggurat.data.dataset import Dataset, Role, as_dataset
+from ziggurat.data.labels import labelled, plain
 from ziggurat.data.sources import Rows
-from ziggurat.data.tasks import Dataset, Role, as_dataset
 from ziggurat.types import Problem
 
 _FEW = 5  # training rows: a class with fewer is hardly learned

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.cached import cached_property
+from ziggurat.data.catalogue import parse_source
+from ziggurat.data.dataset import REASONS, Fractions, Role, content_hashes, has_role
 from ziggurat.data.decoding import decoded, format_of, unpacked
-from ziggurat.data.layouts import task_questions
-from ziggurat.data.named import parse_source
 from ziggurat.data.sources import Rows
 from ziggurat.data.tables import Table, read_table
-from ziggurat.data.tasks import REASONS, Fractions, Role, content_hashes, has_role
+from ziggurat.data.task_rows import task_questions
 from ziggurat.errors import UserError, first_line
+from ziggurat.system import cached_property
 from ziggurat.types import Problem
 
 Gold = tuple[str, int]  # an answer's text, and the character of its context with which it begins

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ziggurat.cached import cached_property
 from ziggurat.data.packing import PackedBatch, cumulate, pack
 from ziggurat.data.squad import Gold
-from ziggurat.data.tokenize import Piece, TextTokenizer
+from ziggurat.data.tokenizer import Piece, TextTokenizer
 from ziggurat.errors import UserError
 from ziggurat.recipe import SpanConfig
+from ziggurat.system import cached_property
 
 
 @dataclass(frozen=True, eq=False)

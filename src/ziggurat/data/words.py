@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ziggurat.data.packing import cumulate, place_in_sequence
-from ziggurat.data.pieces import CONTINUES, SPECIAL
+from ziggurat.data.tokenizer import CONTINUES, SPECIAL
 
 _STEP = 0x9E3779B97F4A7C15
 _ALL = 2**64 - 1

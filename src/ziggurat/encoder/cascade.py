@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import ENCODER, Manifest
-from ziggurat.encoder.mapped import read_tensors
+from ziggurat.encoder.weights import read_tensors
 from ziggurat.errors import UserError
 from ziggurat.files import changed_folder, refuse_full_folder, whole_folder
 from ziggurat.types import Problem

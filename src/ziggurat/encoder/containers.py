@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ziggurat.encoder.folder import CONFIG, MANIFEST, TOKENIZER_FILES, WEIGHTS, read_json
-from ziggurat.encoder.mapped import map_tensors
 from ziggurat.encoder.spec import read_spec
+from ziggurat.encoder.weights import map_tensors
 from ziggurat.errors import UserError
 
 INDEX = f"{WEIGHTS}.index.json"  # which shard holds which tensor

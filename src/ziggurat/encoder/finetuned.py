@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ziggurat.data.called import Called, is_unnamed, refuse_repeated
-from ziggurat.data.labels import VALUE
+from ziggurat.data.labels import VALUE, Called, is_unnamed, refuse_repeated
 from ziggurat.encoder.containers import tensors_of, told_of
 from ziggurat.encoder.folder import CONFIG, MANIFEST, read_json, read_manifest
 from ziggurat.encoder.spec import read_spec

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ziggurat.encoder.architectures import ARCHITECTURES
 from ziggurat.encoder.spec import EncoderSpec
 
 # One input's count, or many inputs' (any shape): the answer has the same form.
@@ -132,9 +133,9 @@ def path_bops(
     """Bit operations of one answer, from the same description of its way as in `path_flops`.
 
     `layer_bits` is the width of the layers' linear maps and of a head's that see every token, weights and activations
-    alike (`ziggurat.encoder.int8`). The products inside attention, the rest of the heads and the classifier are charged
-    at `FLOAT_BITS`, so a model in INT8 costs a little more than a quarter of its FP16 self; LTP charges everything at 8
-    (`ziggurat.report.conventions.ltp_bops`).
+    alike (`encoder.torch.int8`). The products inside attention, the rest of the heads and the classifier are charged at
+    `FLOAT_BITS`, so a model in INT8 costs a little more than a quarter of its FP16 self; LTP charges everything at 8
+    (`ziggurat.analyses.conventions.ltp_bops`).
     """
     left = tokens if kept is None else kept
     linear = sum(linear_flops(spec, before, after) for before, after in zip(tokens, left, strict=True))
@@ -215,8 +216,8 @@ def _wide(n: Tokens) -> Tokens:
 def _fastbert(spec: EncoderSpec, n: Any, n_classes: int) -> Any:
     """MACs: d → 128, keys and values on every token; query, attention and the rest for the first token alone.
 
-    What `ziggurat.encoder.heads` computes; FastBERT as published also maps and attends with every other token's query,
-    which nothing reads (`ziggurat.report.conventions`).
+    What `encoder.torch.heads` computes; FastBERT as published also maps and attends with every other token's query,
+    which nothing reads (`ziggurat.analyses.conventions`).
     """
     w = FASTBERT_WIDTH
     return (spec.hidden * w + 2 * w * w + 2 * w) * n + 3 * w * w + w * n_classes
@@ -238,3 +239,38 @@ HEADS: Mapping[str, Callable[[EncoderSpec, Any, int], Any]] = {
     "pooler": _pooler,
     "linear": _linear,
 }
+
+
+def span_head_flops(spec: EncoderSpec, lengths: np.ndarray) -> np.ndarray:
+    """Of one exit's span head, d → 2 on every token: lengths (n) → (n) int64."""
+    flops: np.ndarray = 4 * spec.hidden * lengths.astype(np.int64)
+    return flops
+
+
+def span_full_flops(spec: EncoderSpec, lengths: np.ndarray) -> np.ndarray:
+    """Of the whole model without exits and pruning: lengths (n) → (n) int64."""
+    kept = np.repeat(lengths[:, None], spec.layers + 1, axis=1)
+    flops: np.ndarray = span_rung_flops(spec, lengths, kept, (spec.layers,), ())[:, 0]
+    return flops
+
+
+def span_rung_flops(
+    spec: EncoderSpec,
+    lengths: np.ndarray,
+    kept: np.ndarray,
+    rung_layers: Sequence[int],
+    asked: Sequence[bool],
+    guessed: Sequence[bool] | None = None,
+) -> np.ndarray:
+    """FLOPs of leaving at each rung: (n, n_rungs) int64.
+
+    `lengths` (n) before any pruning, `kept` (n, L + 1), `asked` and `guessed` as in `flops.rung_flops`. Tokens that are
+    not read are embedded none the less. The last rung's head maps d → d before where the architecture's own does.
+    """
+    layers = passed_flops(spec, kept, guessed)[:, np.asarray(rung_layers) - 1]
+    passed = np.concatenate([[0], np.cumsum(asked[: len(rung_layers) - 1], dtype=np.int64)])
+    heads = span_head_flops(spec, lengths)[:, None] * (passed + 1)
+    flops: np.ndarray = embedding_flops(spec, lengths)[:, None] + layers + heads
+    if ARCHITECTURES[spec.model_type].dense_spans:
+        flops[:, -1] += 2 * spec.hidden**2 * lengths.astype(np.int64)
+    return flops

@@ -21,12 +21,12 @@ from safetensors.numpy import save_file
 from ziggurat.config import from_mapping
 from ziggurat.contents import digest_of, file_digest
 from ziggurat.contents import read_json as read_json
-from ziggurat.encoder.mapped import read_tensors
 from ziggurat.encoder.spec import EncoderSpec, read_spec
+from ziggurat.encoder.weights import read_tensors
 from ziggurat.errors import UserError, brief
 from ziggurat.files import whole_file, whole_folder
-from ziggurat.legible import json_text
 from ziggurat.recipe import PruningConfig, SpanConfig
+from ziggurat.system import json_text
 from ziggurat.types import FULL, Label, OperatingPoint, Problem
 
 FORMAT_VERSION = 2

@@ -13,9 +13,8 @@ from ziggurat.contents import parse_json, read_bytes, read_json
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.flops import HEADS
 from ziggurat.encoder.folder import Manifest
-from ziggurat.encoder.mapped import TensorFile, map_tensors, read_tensors
 from ziggurat.encoder.spec import EncoderSpec, read_spec
-from ziggurat.encoder.weights import from_hf
+from ziggurat.encoder.weights import TensorFile, from_hf, map_tensors, read_tensors
 from ziggurat.errors import UserError, brief
 
 

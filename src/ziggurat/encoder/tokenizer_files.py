@@ -17,7 +17,7 @@ import numpy as np
 
 from ziggurat.data.settings import ADDED, AS_IT_IS, SPECIAL
 from ziggurat.data.settings import CONFIG as SETTINGS
-from ziggurat.data.tokenize import TextTokenizer, one_line, speakable
+from ziggurat.data.tokenizer import TextTokenizer, one_line, speakable
 from ziggurat.encoder.folder import CONFIG, MANIFEST, TOKENIZER, TOKENIZER_FILES, copy_files, read_json, read_manifest
 from ziggurat.errors import UserError
 

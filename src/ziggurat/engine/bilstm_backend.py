@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ziggurat.encoder.bilstm_tier import BilstmTier
 from ziggurat.engine.static_backend import Scorer
 from ziggurat.native import core, why_missing
+from ziggurat.small.bilstm import BilstmTier
 
 
 class BilstmBackend:

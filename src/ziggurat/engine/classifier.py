@@ -8,7 +8,7 @@ from operator import index
 
 import numpy as np
 
-from ziggurat.data.tokenize import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.escalation import Escalation
 from ziggurat.engine.ladder import run_every_rung_of, run_ladder
 from ziggurat.engine.opened import BATCH, OpenedModel, refuse_no_numbers

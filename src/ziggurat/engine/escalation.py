@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ziggurat.data.tokenize import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.ladder import inputs_of, run_tier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes, nothing_yet

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ziggurat.data.tokenize import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine import rules
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, Outcomes, nothing_yet, run, run_batch, run_every_rung

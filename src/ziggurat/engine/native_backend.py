@@ -18,11 +18,11 @@ from ziggurat.encoder.weights import from_hf
 from ziggurat.engine.backend import Answered
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
-from ziggurat.machine import default_threads
 from ziggurat.native import core
 from ziggurat.policies.exits import LEARNED, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
+from ziggurat.system import default_threads
 from ziggurat.types import Problem
 
 _MOST_THREADS = 1024  # that the compiled engine takes

@@ -11,7 +11,6 @@ from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from ziggurat.cached import cached_property
 from ziggurat.data.batching import limit_threads
 from ziggurat.data.packing import cumulate
 from ziggurat.encoder.folder import LABEL_RANGE, Manifest, read_manifest, read_point
@@ -23,6 +22,7 @@ from ziggurat.engine.tiers import Tier, open_tiers
 from ziggurat.errors import UserError
 from ziggurat.policies.outputs import Output, output_of
 from ziggurat.policies.prune import TokenRule, scaled
+from ziggurat.system import cached_property
 from ziggurat.types import FULL, OperatingPoint, Problem, Rung
 
 BATCH = 32  # texts, where nobody says otherwise

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ziggurat.bars import bar
 from ziggurat.data.windows import Windows, windows_of
-from ziggurat.encoder.span_flops import span_full_flops, span_rung_flops
+from ziggurat.encoder.flops import span_full_flops, span_rung_flops
 from ziggurat.engine.backend import SpanBackend
 from ziggurat.engine.opened import OpenedModel, refuse_no_numbers
 from ziggurat.engine.rules import ExitRule
@@ -17,6 +16,7 @@ from ziggurat.engine.span_runner import EverySpan, SpanOutcomes, Spans, run_ever
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED, TokenRule
 from ziggurat.recipe import SpanConfig
+from ziggurat.system import bar
 from ziggurat.types import OperatingPoint, SpanAnswer, Trace
 
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ziggurat.cached import cached_property
 from ziggurat.errors import UserError
-from ziggurat.policies.defer import learned
-from ziggurat.policies.exits import LEARNED, exit_score
+from ziggurat.policies.exits import LEARNED, exit_score, learned
 from ziggurat.policies.prune import TokenRule
+from ziggurat.system import cached_property
 from ziggurat.types import OperatingPoint
 
 

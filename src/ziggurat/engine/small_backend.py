@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ziggurat.data.packing import PackedBatch, join
-from ziggurat.encoder.small import SmallTier
-from ziggurat.encoder.static_tier import StaticTier
 from ziggurat.engine.backend import Answered
 from ziggurat.engine.bilstm_backend import BilstmBackend, fastest_bilstm
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.static_backend import Scorer, StaticBackend, fastest
 from ziggurat.policies.prune import TokenRule
+from ziggurat.small.folder import SmallTier
+from ziggurat.small.static import StaticTier
 
 
 class SmallBackend:

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ziggurat.encoder.static_tier import StaticTier
 from ziggurat.native import core, why_missing
+from ziggurat.small.static import StaticTier
 
 
 class Scorer(Protocol):

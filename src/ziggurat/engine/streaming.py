@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ziggurat.data.tokenize import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.escalation import Escalation, Finished
 from ziggurat.engine.opened import refuse_no_numbers
 from ziggurat.types import Answer

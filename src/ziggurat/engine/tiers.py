@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ziggurat.bars import bar
 from ziggurat.data.packing import PackedBatch
-from ziggurat.data.tokenize import Encoded, TextTokenizer, pack_rows
+from ziggurat.data.tokenizer import Encoded, TextTokenizer, pack_rows
 from ziggurat.encoder.flops import full_flops, rung_flops
 from ziggurat.encoder.folder import DEFERRAL, EXTRAS, MANIFEST, TOKENIZER, Manifest
 from ziggurat.encoder.model_files import read_tiers
-from ziggurat.encoder.small import SEGMENTS, small_of
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine.backend import Backend
 from ziggurat.engine.choice import open_backend, refuse_unknown
@@ -23,6 +21,8 @@ from ziggurat.engine.scheduler import by_length
 from ziggurat.engine.small_backend import backend_of
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED, TokenRule
+from ziggurat.small.folder import SEGMENTS, small_of
+from ziggurat.system import bar
 from ziggurat.types import Rung
 
 SMALL_BATCH = 1024  # texts per call of a small model: a call's own time counts, and its states are a few numbers

@@ -14,13 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ziggurat.data.packing import PackedBatch, slots_in
-from ziggurat.encoder.checkpoint import model_of
-from ziggurat.encoder.devices import limit_threads, resolve_device
-from ziggurat.encoder.int8 import Int8Linear
-from ziggurat.encoder.linear import pad_rows
-from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.model_files import ModelFiles, read_model
-from ziggurat.encoder.span_model import SpanModel
+from ziggurat.encoder.torch.checkpoint import model_of
+from ziggurat.encoder.torch.int8 import Int8Linear
+from ziggurat.encoder.torch.model import AdaptiveModel, SpanModel
+from ziggurat.encoder.torch.parts import limit_threads, pad_rows, resolve_device
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from statistics import NormalDist
 from types import MappingProxyType
 
 import numpy as np
 
 from ziggurat.errors import UserError
-from ziggurat.report.measure import accuracy_interval
 
 Measure = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 RESAMPLES = 1000
@@ -211,3 +211,20 @@ def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def _json(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of an accuracy, as two shares. ValueError unless 0 ≤ correct ≤ n, n ≥ 1.
+
+    Wilson and not the exact Clopper-Pearson, which needs scipy. It describes a figure; what certifies an operating
+    point is in `ziggurat.calibrate`. Source: Wilson 1927, equation 6.
+    """
+    if not 0 <= correct <= n or n < 1:
+        raise ValueError(f"{correct} right of {n} is no accuracy")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = correct / n
+    centre = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # At 0 and n right answers an end is the share itself, but for rounding that would leave the share outside.
+    return min(share, max(0.0, (centre - half) / scale)), max(share, min(1.0, (centre + half) / scale))

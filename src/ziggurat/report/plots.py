@@ -11,7 +11,7 @@ from typing import Any
 
 from ziggurat.errors import UserError, install
 from ziggurat.files import whole_file
-from ziggurat.legible import legible
+from ziggurat.system import legible
 
 # Okabe and Ito's palette: distinct for colour-blind readers too. Yellow is left out, it vanishes on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")

@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ziggurat.encoder.checkpoint import head_places
-from ziggurat.encoder.model import AdaptiveModel
-from ziggurat.encoder.pruning import starting_values
 from ziggurat.encoder.spec import EncoderSpec
+from ziggurat.encoder.torch.checkpoint import head_places
+from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.pruning import starting_values
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED, only_first
-from ziggurat.recipe import PruningConfig, Recipe
-from ziggurat.stage import BACKBONE_STAGES, STUDENT_STAGES
+from ziggurat.recipe import BACKBONE_STAGES, STUDENT_STAGES, PruningConfig, Recipe
 from ziggurat.train.batches import in_batches
 from ziggurat.train.stages import HEAD_STAGES, UNPRUNED_STAGES, refuse_misfit, stage_of
 from ziggurat.train.students import student_spec

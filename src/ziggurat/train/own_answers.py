@@ -7,17 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from ziggurat.data.dataset import Dataset
 from ziggurat.data.labels import labelled
 from ziggurat.data.squad import Questions
-from ziggurat.data.tasks import Dataset
-from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.policies.outputs import output_of
-from ziggurat.recipe import Recipe
-from ziggurat.stage import BACKBONE_STAGES
+from ziggurat.recipe import BACKBONE_STAGES, Recipe
 from ziggurat.train.batches import Examples
 from ziggurat.train.loop import Run
-from ziggurat.train.teaching import taught_by
+from ziggurat.train.precomputed import taught_by
 from ziggurat.types import Problem
 
 Range = tuple[float, float]

@@ -15,12 +15,10 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
 
+from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.squad import Questions
-from ziggurat.data.tasks import Dataset, Role
-from ziggurat.data.tokenize import Encoded, TextTokenizer
+from ziggurat.data.tokenizer import Encoded, TextTokenizer
 from ziggurat.data.windows import gold_tokens, windows_of
-from ziggurat.encoder.checkpoint import load_hf, read_config, save_model, take_pruning
-from ziggurat.encoder.devices import limit_threads, resolve_device
 from ziggurat.encoder.finetuned import known_names, names_same
 from ziggurat.encoder.folder import (
     CUT,
@@ -34,20 +32,21 @@ from ziggurat.encoder.folder import (
     trained_rows,
 )
 from ziggurat.encoder.hub import checkpoint_folder
-from ziggurat.encoder.int8 import Int8Linear, simulate_int8
-from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.tokenizer_files import own_length, read_tokenizer
+from ziggurat.encoder.torch.checkpoint import load_hf, read_config, save_model, take_pruning
+from ziggurat.encoder.torch.int8 import Int8Linear, simulate_int8
+from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.parts import limit_threads, resolve_device
 from ziggurat.policies.outputs import output_of
-from ziggurat.recipe import Recipe
-from ziggurat.stage import STUDENT_STAGES
+from ziggurat.recipe import STUDENT_STAGES, Recipe
 from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_emptying, refuse_misfits
 from ziggurat.train.loop import Run
 from ziggurat.train.own_answers import label_range, on_labels_scale, own_answers, warn_of_exchanged, without_labels
+from ziggurat.train.precomputed import taught_by
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
 from ziggurat.train.students import make_student, student_spec
-from ziggurat.train.teaching import taught_by
 from ziggurat.train.trials import trials_in
 from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
 from ziggurat.types import Problem

@@ -8,24 +8,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from ziggurat.encoder.int8 import simulate_int8
-from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.torch.int8 import simulate_int8
+from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.policies.outputs import CLASSES, Output
 from ziggurat.policies.prune import PREDICTED, SCALES
-from ziggurat.recipe import PruningConfig
-from ziggurat.stage import STUDENT_STAGES, StageConfig
+from ziggurat.recipe import STUDENT_STAGES, PruningConfig, StageConfig
+from ziggurat.small.standardise import ROWS, standardise
 from ziggurat.train.batches import Examples, in_batches, spread
-from ziggurat.train.criteria import CRITERIA, Metric
-from ziggurat.train.distil import Distil
-from ziggurat.train.frozen import collate_readings, readings, show_readings, worth_keeping
-from ziggurat.train.lengthdrop import LengthDrop
+from ziggurat.train.lengths.drop import LengthDrop
 from ziggurat.train.loop import Keep, Run, fit
-from ziggurat.train.objectives import FrozenHeads, Guess, Hard, Heads, Int8, Joint, Regular, Soft
-from ziggurat.train.standardise import ROWS, standardise
-from ziggurat.train.theseus import Theseus
+from ziggurat.train.losses import CRITERIA, Metric
+from ziggurat.train.objectives import FrozenHeads, Guess, Hard, Heads, Int8, Joint, Regular, Soft, start_vocabulary
+from ziggurat.train.precomputed import collate_readings, readings, show_readings, worth_keeping
+from ziggurat.train.students import Distil, Theseus
 from ziggurat.train.trials import settle, try_vocabulary
-from ziggurat.train.vocabulary import start_vocabulary
 
 Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], AdaptiveModel]
 

@@ -1,19 +1,27 @@
-"""Students: smaller models that start from layers, or from parts of layers, of a trained teacher."""
+"""Students: smaller models that start from layers of a trained teacher, and learn from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ziggurat.encoder.checkpoint import head_places, load_hf, read_config
+from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.hub import checkpoint_folder
-from ziggurat.encoder.model import AdaptiveModel
 from ziggurat.encoder.spec import EncoderSpec, read_spec
+from ziggurat.encoder.torch.attention import score_gap
+from ziggurat.encoder.torch.checkpoint import head_places, load_hf, read_config
+from ziggurat.encoder.torch.layers import first_tokens
+from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.parts import RowLinear
 from ziggurat.errors import UserError
-from ziggurat.recipe import Recipe, StudentConfig
+from ziggurat.recipe import Recipe, StageConfig, StudentConfig
+from ziggurat.train.batches import packed
+from ziggurat.train.losses import answers_loss, cosine_loss, patience_loss, states_loss
+from ziggurat.train.objectives import Objective, Output
 from ziggurat.types import Problem
 
 _EMBEDDINGS, _LAYERS, _CLASSIFIER = "encoder.embeddings.", "encoder.layers.", "classifier."
@@ -175,3 +183,133 @@ def _narrowed(name: str, tensor: Tensor, kept: _Kept) -> Tensor:
     part = tensor.detach().cpu()
     part = part if rows is None else part[rows]
     return (part if columns is None or part.ndim == 1 else part[:, columns]).clone()
+
+
+class Distil(Objective):
+    """The weighted sum of what the stage names: answers, hidden states, attention scores, cosine, patience.
+
+    The student's layer m of k is compared with the teacher's layer m L / k (TinyBERT's g; attention (i + 1) L / k - 1
+    counted from 0), embeddings with embeddings. Where widths differ a learned linear map, one for all layers and not
+    part of the student, takes the student's states to the teacher's width first (as in TinyBERT's code; its paper has
+    one of its own for embeddings).
+    """
+
+    def __init__(self, model: AdaptiveModel, stage: StageConfig, teacher: AdaptiveModel) -> None:
+        super().__init__(model, stage, teacher)
+        mine, theirs = model.spec, teacher.spec
+        self.spread = (0, *spread_layers(mine.layers, theirs.layers))
+        self.patient = patient_layers(stage.patient_layers, mine.layers, theirs.layers)
+        looks = stage.hidden_weight or stage.cosine_weight or (stage.patient_weight and self.patient)
+        # A map that nothing goes through would have no gradient, which several processes refuse.
+        self.widen = _widening(mine.hidden, theirs.hidden) if looks and mine.hidden != theirs.hidden else nn.Identity()
+
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
+        """Labels (n) with -1 = unlabelled, lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+        batch = packed(states, lengths)
+        [teacher] = self.teacher
+        mine = _states(self.model, batch)
+        with torch.no_grad():
+            theirs = _states(teacher.to(states.device), batch)
+            wanted = teacher.classifier(theirs[-1])
+        logits = self.model.classifier(mine[-1]).float()
+        losses = self._of_states(mine, theirs)
+        if weight := self.stage.answer_weight:
+            t, share = self.stage.logit_temperature, self.stage.label_weight
+            losses.append(weight * answers_loss(wanted, logits, labels, t, share, self.criterion))
+        return {"loss": torch.stack(losses).sum(), "logits": logits}
+
+    def _of_states(self, mine: list[PackedBatch], theirs: list[PackedBatch]) -> list[Tensor]:
+        """The weighted losses that compare what the layers hold, embeddings first."""
+        stage, losses = self.stage, []
+        if stage.hidden_weight:
+            pairs = [theirs[layer].states for layer in self.spread], [self.widen(own.states) for own in mine]
+            losses.append(stage.hidden_weight * states_loss(*pairs))
+        if stage.cosine_weight:
+            losses.append(stage.cosine_weight * cosine_loss(theirs[-1].states, self.widen(mine[-1].states)))
+        if stage.patient_weight and self.patient:  # a student of one layer has none to be patient with
+            first = [first_tokens(theirs[layer]) for layer in self.patient]
+            losses.append(
+                stage.patient_weight * patience_loss(first, [self.widen(first_tokens(own)) for own in mine[1:-1]])
+            )
+        if stage.attention_weight:
+            losses.append(stage.attention_weight * self._of_attention(mine, theirs))
+        return losses
+
+    def _of_attention(self, mine: list[PackedBatch], theirs: list[PackedBatch]) -> Tensor:
+        """Mean over the student's layers of the gap between its scores and the teacher's."""
+        [teacher] = self.teacher
+        gaps = []
+        for own, layer in enumerate(self.spread[1:]):
+            compared = self.model.encoder.layers[own].project(mine[own])
+            with torch.no_grad():
+                wanted = teacher.encoder.layers[layer - 1].project(theirs[layer - 1])
+            gaps.append(score_gap(compared, wanted, mine[own].lengths, self.model.spec.heads))
+        return torch.stack(gaps).mean()
+
+
+def _states(model: AdaptiveModel, batch: PackedBatch) -> list[PackedBatch]:
+    """Token ids (n_tokens, 2) → states (n_tokens, d) after the embeddings and after every layer, nothing pruned."""
+    states = [model.embed(batch)]
+    for layer in range(1, model.spec.layers + 1):
+        states.append(model.layer(layer, states[-1]))
+    return states
+
+
+def _widening(width: int, wide: int) -> RowLinear:
+    """A linear map that starts as the student did: its numbers are the first of the teacher's."""
+    made = RowLinear(width, wide)
+    nn.init.eye_(made.weight)
+    nn.init.zeros_(made.bias)
+    return made
+
+
+class Theseus(Objective):
+    """Cross-entropy of a chain in which each module is the teacher's layers, or with some probability the student's.
+
+    A module is one layer of the student and the L/k of the teacher that it replaces. One draw per module and training
+    step, for the whole batch (paper, eq. 3 to 5). Only the student's layers may have a gradient; its embeddings and
+    classifier are the teacher's. Other than in the authors' code the teacher's layers have no dropout and no share in
+    the clipping norm. Evaluated is the student alone.
+    """
+
+    def __init__(self, model: AdaptiveModel, stage: StageConfig, seed: int, teacher: AdaptiveModel) -> None:
+        super().__init__(model, stage, teacher)
+        self.seed = seed
+        self.edges = (0, *spread_layers(model.spec.layers, teacher.spec.layers))
+
+    def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
+        """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
+        replaced = self.drawn() if self.training else np.ones(self.model.spec.layers, dtype=bool)
+        logits = self.chain(packed(states, lengths), replaced).float()
+        loss = self.criterion.loss(logits, labels)
+        if self.training:
+            # A draw may leave out any layer, or all: they take part with nothing, for a step wants a gradient of each.
+            out = [self.model.encoder.layers[module] for module in np.flatnonzero(~replaced)]
+            loss = loss + sum(0.0 * parameter.sum() for layer in out for parameter in layer.parameters())
+        return {"loss": loss, "logits": logits}
+
+    def chain(self, batch: PackedBatch, replaced: np.ndarray) -> Tensor:
+        """Logits (n, n_classes) with the student's layers where `replaced` (k) is true and the teacher's elsewhere."""
+        [teacher] = self.teacher
+        live = self.model.embed(batch)
+        teacher.to(live.states.device)
+        for module, mine in enumerate(replaced):
+            if mine:
+                live = self.model.layer(module + 1, live)
+            else:
+                for layer in range(self.edges[module] + 1, self.edges[module + 1] + 1):
+                    live = teacher.layer(layer, live)
+        return self.model.classifier(live)
+
+    def drawn(self) -> np.ndarray:
+        """Which modules the student's layers stand in for at this step, (k) bool.
+
+        It depends on the stage's seed and the step alone: the same in every process and after a resume.
+        """
+        draws = np.random.default_rng((self.seed, self.step))
+        return draws.random(self.model.spec.layers) < self.rate
+
+    @property
+    def rate(self) -> float:
+        """The probability now: min(1, b + k t), t being the share of the stage that is done."""
+        return min(1.0, self.stage.replacing + self.stage.replacing_growth * self.progress)

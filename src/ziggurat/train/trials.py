@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ziggurat.encoder.model import AdaptiveModel
+from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.files import whole_file
 from ziggurat.policies.prune import TokenRule
 from ziggurat.train.batches import Examples, in_batches, spread
-from ziggurat.train.criteria import CRITERIA
 from ziggurat.train.loop import Run
+from ziggurat.train.losses import CRITERIA
 
 _FILE = "trials.json"
 _ROWS = 1024  # select rows that are asked, at most

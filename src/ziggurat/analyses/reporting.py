@@ -1,0 +1,224 @@
+"""What all analyses share: models with the rows they are measured on, their settings, and the files of a report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.analyses.measured import Measured
+from ziggurat.analyses.questions import QuestionSubject, question_subject
+from ziggurat.analyses.settings import Exits, Passes, settings_of
+from ziggurat.data.dataset import Dataset
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.engine import rules
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.runner import AllRungs, replay
+from ziggurat.errors import UserError
+from ziggurat.files import require_target, whole_file
+from ziggurat.measure.problem_metrics import METRICS
+from ziggurat.measure.question_rows import answers_questions
+from ziggurat.measure.subject import ModelOptions, data_and_split, refuse_but_classes, rows_to_measure, seen_in_training
+from ziggurat.measure.targets import folder_of
+from ziggurat.report.columns import COLUMNS, PART_COLUMNS, filled
+from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
+from ziggurat.report.tables import csv_text, markdown
+from ziggurat.system import cached_property, legible, utf8
+from ziggurat.types import Problem
+
+SUFFIXES = (".md", ".csv", ".png", ".svg")  # of a report's files
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model and the rows that it is measured on."""
+
+    name: str  # in tables and figures
+    model: str  # folder or hub name
+    classifier: AdaptiveClassifier
+    rows: Dataset
+    encoded: Encoded
+    batch_size: int
+    progress: bool
+
+    @property
+    def n_rungs(self) -> int:
+        """Places where it can answer."""
+        return len(self.classifier.rungs)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens that it reads of each row, (n)."""
+        return self.encoded.lengths
+
+    @property
+    def cut(self) -> np.ndarray:
+        """Which rows it does not read whole, (n) bool."""
+        return self.encoded.truncated
+
+    @property
+    def most(self) -> int:
+        """Tokens that it reads of a row at most."""
+        return self.classifier.manifest.max_length
+
+    @cached_property
+    def every_rung(self) -> Passes[AllRungs]:
+        """Every rung's answers under the model's own pruning at any strength, or under none."""
+        return Passes(partial(self.classifier.every_rung, self.encoded, self.batch_size, self.progress))
+
+    @cached_property
+    def full(self) -> Measured:
+        """At full depth, all tokens."""
+        return self.measured(rules.never(self.n_rungs))
+
+    def measured(self, rule: ExitRule) -> Measured:
+        """What a rule with the model's own pruning at any strength, or with none, makes of the rows."""
+        return exits_replayed(self, self.every_rung(rule.tokens), rule)
+
+    def settings(self, exits: Exits) -> Mapping[str, ExitRule]:
+        """As `settings_of`."""
+        return settings_of(self.classifier, exits)
+
+    def run(self, rows: np.ndarray, rule: ExitRule) -> Callable[[], object]:
+        """What is timed: a rule on these rows, (m) indices."""
+        return partial(self.classifier.run, self.encoded.take(rows), rule, self.batch_size)
+
+
+def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measured:
+    """What `rule` makes of each row, from a pass that really ran the rule's pruning and in which nobody left."""
+    classifier, everyone = subject.classifier, np.arange(len(subject.rows))
+    rungs = replay(every.logits, rule)
+    kept = classifier.ran(every.kept, rungs, rule)
+    output, truth = classifier.output, subject.rows.truth
+    predictions = output.predictions(every.logits[everyone, rungs])
+    found = METRICS[output.problem]
+    return Measured(
+        predictions,
+        (predictions == truth.astype(predictions.dtype)).reshape(len(truth), -1).all(axis=1),
+        (kept[:, classifier.layer_columns] > 0).sum(axis=1),
+        kept,
+        classifier.flops(every.kept, rule)[everyone, rungs],
+        None if output.problem is Problem.SINGLE_LABEL else lambda chosen: found(predictions[chosen], truth[chosen]),
+    )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every analysis is told: which models, on which rows, where to write."""
+
+    models: Sequence[str]
+    source: str
+    out: Path  # folder
+    names: Sequence[str] = ()  # of the models, in tables and figures; default: their folders'
+    columns: Columns = DEFAULT_COLUMNS
+    options: ModelOptions = ModelOptions()
+    progress: bool = False
+
+    def subjects(self, *refusals: Callable[[str], None]) -> Iterator[Subject]:
+        """The models of an analysis that is about classes, as `of_any_problem`; UserError for another one."""
+        for subject in self.of_any_problem(partial(refuse_but_classes, command="report"), *refusals):
+            assert isinstance(subject, Subject)
+            yield subject
+
+    def of_any_problem(self, *refusals: Callable[[str], None]) -> Iterator[Subject | QuestionSubject]:
+        """One model after the other, opened when its turn comes; UserError where names do not tell them apart.
+
+        `refusals` get every model before the first is opened, and raise a UserError for one that will not do.
+        """
+        names = list(self.names) or [Path(model).name for model in self.models]
+        if len(names) != len(self.models):
+            raise UserError(f"--name: {len(names)} names for {len(self.models)} models; give one for each")
+        if doubled := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"two models are called {doubled[0]!r}; tell them apart with --name, one for each")
+        require_matplotlib()
+        self._refuse_targets()
+        for refuse in refusals:
+            for model in self.models:
+                refuse(model)
+        for model in self.models[1:]:  # before the first is measured, not after it
+            if not answers_questions(model):
+                rows_to_measure(self.options.open(model), self.source, self.columns)
+        for model, name in zip(self.models, names, strict=True):
+            if answers_questions(model):
+                yield question_subject(name, model, self.source, self.options, self.progress)
+                continue
+            classifier = self.options.open(model)
+            rows = rows_to_measure(classifier, self.source, self.columns)
+            encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
+            yield Subject(name, model, classifier, rows, encoded, self.options.batch_size, self.progress)
+
+    def _refuse_targets(self) -> None:
+        """UserError where a report's file could not be written, or would take the place of what is read."""
+        for kind in (*COLUMNS, *PART_COLUMNS):
+            for suffix in SUFFIXES:
+                require_target(self.out / f"{kind}{suffix}", folder_of(self.source))
+
+    @property
+    def data(self) -> str:
+        """What titles call the rows."""
+        return " ".join(data_and_split(self.source))
+
+
+def caveats(subject: Subject | QuestionSubject) -> list[str]:
+    """What a reader of the subject's figures must know: rows that trained it, texts that it did not read whole."""
+    notes, n = [], len(subject.rows)
+    if seen := seen_in_training(subject.model, subject.rows):
+        notes.append(
+            f"Warning: {seen:,} of the {n:,} rows trained {subject.name} or chose something for it; "
+            "its accuracy flatters."
+        )
+    if cut := int(subject.cut.sum()):
+        notes.append(f"{cut:,} of the {n:,} texts are longer than the {subject.most} tokens that {subject.name} reads.")
+    return notes
+
+
+@dataclass(frozen=True)
+class Part:
+    """A further table of a report."""
+
+    name: str  # of its file, behind the report's, and of its columns
+    heading: str
+    rows: Sequence[dict[str, Any]]
+
+    def kind(self, report: str) -> str:
+        """What its file and its columns are called in a report of this kind."""
+        return f"{report}-{self.name}"
+
+
+def write_report(
+    out: Path,
+    kind: str,
+    title: str,
+    rows: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    panels: Sequence[Panel] = (),
+    parts: Sequence[Part] = (),
+) -> dict[str, Any]:
+    """Writes `out`/`kind`.md and .csv, with panels also .png and .svg; returns what the command shows.
+
+    Further tables stand in the same .md, each in a .csv of its own. An earlier report of the kind is replaced.
+    """
+    columns, base = filled(kind, rows), out / kind
+    text = f"# {legible(title)}\n\n{markdown(rows, columns)}\n"
+    contents = {base.with_suffix(".csv"): csv_text(rows, columns)}
+    for part in parts:
+        columns = filled(part.kind(kind), part.rows)
+        text += f"## {legible(part.heading)}\n\n{markdown(part.rows, columns)}\n"
+        contents[out / f"{part.kind(kind)}.csv"] = csv_text(part.rows, columns)
+    text += "".join(f"- {legible(note)}\n" for note in notes)
+    contents = {base.with_suffix(".md"): text} | contents
+    for path, content in contents.items():
+        with whole_file(path) as temporary:
+            temporary.write_bytes(utf8(content))
+    files = list(contents)
+    if panels:
+        files += accuracy_figure(panels, title, base)
+    result = {"kind": kind, "title": title, "rows": rows, "notes": list(notes), "files": [str(path) for path in files]}
+    return result | ({"parts": [dataclasses.asdict(part) for part in parts]} if parts else {})

@@ -1,0 +1,1 @@
+"""Beside other engines: ONNX Runtime, OpenVINO, transformers."""

@@ -1,0 +1,190 @@
+"""`bench`: speed beside plain transformers on the same texts and threads, in one interleaved run, as result rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.bench.peers.peer import TransformersPeer
+from ziggurat.bench.questions import Judge, Runner, question_parts
+from ziggurat.data.dataset import Dataset
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.windows import Windows
+from ziggurat.encoder.hub import local_folder
+from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine.questions import QuestionAnswerer
+from ziggurat.engine.scheduler import by_length, in_order
+from ziggurat.errors import UserError
+from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, quality_fields, timing_fields
+from ziggurat.measure.problem_metrics import METRICS
+from ziggurat.measure.question_rows import answers_questions
+from ziggurat.measure.rows import append_row, checked_row, provenance
+from ziggurat.measure.subject import (
+    ModelOptions,
+    data_and_split,
+    lengths_summary,
+    refuse_small,
+    rows_to_measure,
+    sample,
+)
+from ziggurat.measure.targets import require_result
+from ziggurat.measure.task_metrics import metrics_for, task_measures
+from ziggurat.types import Problem
+
+_BASELINE = "full depth"  # our packed engine without exits: every gain is over it
+_PEER = ""  # whose figures are transformers'; no operating point has this name
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One comparison: which model, and on what it is timed and judged."""
+
+    model: str
+    source: str
+    opened: OpenedModel
+    timed: Encoded | Windows  # what is timed
+    run: Runner  # answers it, in batches of this size
+    peer: TransformersPeer
+
+
+@dataclass(frozen=True)
+class System:
+    """Something to time."""
+
+    what: str
+    padding: str
+    dtype: str
+    call: Callable[[], object]
+    point: str  # the operating point whose accuracy and FLOPs are its own, or _PEER
+
+
+def bench(
+    model: str,
+    source: str,
+    batch_sizes: Sequence[int] = (1, 32),
+    points: Sequence[str] | None = None,
+    columns: Columns = DEFAULT_COLUMNS,
+    options: ModelOptions = ModelOptions(),
+    timed_texts: int = 512,
+    repeats: int = 5,
+    out: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Result rows for transformers padded (as it comes; sorted), our full depth packed, and each operating point.
+
+    `points` None: all that the model has. Accuracy and FLOPs are those of all rows; times those of `timed_texts` of
+    them, the model's alone; of questions a quarter as many are timed, and batches count windows. At batch 1 rows carry
+    latencies too. With `out` every row is appended to that file.
+    UserError for a batch size below 1, or a small model alone.
+    """
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
+    if out is not None:
+        require_result(out, model, source)
+    refuse_small(model, "bench")  # which compares with transformers
+    spans = answers_questions(model, columns)
+    opened = options.open_questions(model) if spans else options.open(model)
+    if points is None:
+        points = [point.name for point in opened.manifest.operating_points]
+    for point in points:
+        opened.rule_of(point)
+    timed, run, judge = _parts(opened, source, columns, timed_texts)
+    peer = TransformersPeer(local_folder(model), opened.backend.device, spans=spans)
+    setting = Bench(model, source, opened, timed, run, peer)
+    quality = {point: judge(point) for point in (FULL, *points)}
+    quality[_PEER] = quality[FULL]
+    if opened.backend.dtype != peer.dtype:  # transformers' answers are those of full depth in its own precision
+        same = replace(options, dtype=peer.dtype)
+        exact = same.open_questions(model) if spans else same.open(model)
+        quality[_PEER] = _parts(exact, source, columns, timed_texts)[2](FULL)
+    origin = provenance()
+    results = []
+    for batch_size in batch_sizes:
+        systems = _systems(setting, batch_size, points)
+        timings = interleave({system.what: system.call for system in systems}, repeats, progress=progress)
+        for system in systems:
+            row = _row(setting, system, batch_size, timings) | quality[system.point]
+            results.append(checked_row(origin | row) if out is None else append_row(out, row, origin))
+    return results
+
+
+def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[System]:
+    opened, timed, peer = setting.opened, setting.timed, setting.peer
+    orders = {
+        "as it comes": list(in_order(np.arange(len(timed.tokens)), batch_size)),
+        "sorted": list(by_length(timed.lengths, batch_size)),
+    }
+    systems = []
+    for padding, batches in orders.items():
+        if batch_size == 1 and padding == "sorted":
+            continue  # one text at a time is never padded
+        call = partial(peer.run, peer.prepare(timed, batches))
+        systems.append(System(f"transformers SDPA, {padding}", padding, peer.dtype, call, _PEER))
+    for point in (FULL, *points):
+        what = _BASELINE if point == FULL else point
+        run = partial(setting.run, opened.rule_of(point), batch_size)
+        systems.append(System(f"ziggurat {what}", "packed", opened.backend.dtype, run, point))
+    return systems
+
+
+def _parts(
+    classifier: AdaptiveClassifier | QuestionAnswerer, source: str, columns: Columns, timed_texts: int
+) -> tuple[Encoded | Windows, Runner, Judge]:
+    """What is timed, how it is run, how good a point is."""
+    if isinstance(classifier, QuestionAnswerer):
+        return question_parts(classifier, source, timed_texts // 4)
+    rows = rows_to_measure(classifier, source, columns)
+    encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
+    timed = encoded.take(sample(len(rows), timed_texts))
+    return timed, partial(classifier.run, timed), partial(_quality, classifier, source, rows, encoded)
+
+
+def _quality(
+    classifier: AdaptiveClassifier, source: str, rows: Dataset, encoded: Encoded, point: str
+) -> dict[str, Any]:
+    """Accuracy, or of other answers the first figure of their problem, and FLOPs of an operating point on all rows."""
+    rule = classifier.rule_of(point)
+    outcomes = classifier.run(encoded, rule)
+    lengths = encoded.lengths
+    if point == FULL:
+        spent = classifier.full_flops(lengths)
+    else:
+        spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
+    full, output = classifier.full_flops(lengths), classifier.output
+    names = metrics_for(classifier.manifest, source)
+    answers = output.predictions(outcomes.logits)
+    own = task_measures(classifier.manifest, source, names, answers, rows.truth)
+    if output.problem is Problem.SINGLE_LABEL:
+        return own | quality_fields(answers == rows.classes, spent, full)
+    found = METRICS[output.problem](answers, rows.truth)
+    metric = next(iter(found))
+    fields = {"n_accuracy": len(rows), "metric": metric, "quality": found[metric]}
+    return fields | found | own | flops_fields(spent, full)
+
+
+def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Timing]) -> dict[str, Any]:
+    timing = timings[system.what]
+    n, backend = len(setting.timed), setting.opened.backend
+    data, split = data_and_split(setting.source)
+    gain = paired_ratio(timings[f"ziggurat {_BASELINE}"], timing)
+    return {
+        "what": system.what,
+        "data": data,
+        "split": split,
+        "model": Path(setting.model).name,
+        "device": backend.device,
+        "threads": backend.threads,
+        "batch": batch_size,
+        "dtype": system.dtype,
+        "padding": system.padding,
+        "timed": "model",
+        **timing_fields(timing, n, gain),
+        **lengths_summary(setting.timed),
+    }

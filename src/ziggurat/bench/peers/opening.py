@@ -1,0 +1,70 @@
+"""All peers that we know, and those of them that this machine can run."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ziggurat.bench.peers.onnxruntime import OnnxRuntimePeer
+from ziggurat.bench.peers.openvino import OpenVinoPeer, open_vino
+from ziggurat.bench.peers.peer import Peer, PeerKind, PeerSetting, TransformersPeer, Unavailable
+from ziggurat.errors import first_line
+
+_TORCH = ("torch", "transformers")
+_GRAPH = (*_TORCH, "onnx")
+
+
+def _transformers(dtype: str, setting: PeerSetting) -> list[Peer]:
+    return [TransformersPeer(setting.folder, dtype=dtype)]
+
+
+def _onnx_runtime(dtype: str, setting: PeerSetting) -> list[Peer]:
+    return [OnnxRuntimePeer(dtype, setting)]
+
+
+def _kinds() -> Iterator[PeerKind]:
+    for dtype in ("float32", "bfloat16"):
+        yield PeerKind(TransformersPeer.name, dtype, _TORCH, partial(_transformers, dtype))
+    for dtype in ("float32", "int8"):
+        yield PeerKind(OnnxRuntimePeer.name, dtype, (*_GRAPH, "onnxruntime"), partial(_onnx_runtime, dtype))
+    for dtype in ("float32", "bfloat16", "int8"):
+        needs = (*_GRAPH, "openvino", *(["nncf"] if dtype == "int8" else []))
+        yield PeerKind(OpenVinoPeer.name, dtype, needs, partial(open_vino, dtype), calibrated=dtype == "int8")
+
+
+KINDS = tuple(_kinds())
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A peer that is not in the comparison."""
+
+    name: str
+    dtype: str
+    reason: str  # and what mends it
+
+
+def missing(kind: PeerKind) -> str | None:
+    """What a peer lacks and the line that installs it; None if all is there."""
+    absent = [module for module in kind.needs if importlib.util.find_spec(module) is None]
+    return f"{' and '.join(absent)} not installed: {kind.pip}" if absent else None
+
+
+def open_peers(kinds: Sequence[PeerKind], setting: PeerSetting) -> tuple[list[Peer], list[LeftOut]]:
+    """The peers that run here, loaded, and the others with the reason why not."""
+    peers: list[Peer] = []
+    left_out: list[LeftOut] = []
+    for kind in kinds:
+        reason = missing(kind)
+        if reason is None:
+            try:
+                peers.extend(kind.make(setting))
+                continue
+            except Unavailable as error:
+                reason = str(error)
+            except Exception as error:  # one broken competitor must not cost the others, and is named
+                reason = f"could not be loaded ({type(error).__name__}: {first_line(error)})"
+        left_out.append(LeftOut(kind.name, kind.dtype, reason))
+    return peers, left_out

@@ -1,0 +1,125 @@
+"""Competitors ("peers") on the same texts: what each must offer, and transformers, the padded way a user would run it.
+
+ONNX Runtime is in `onnxruntime`, OpenVINO in `openvino`; `opening` knows all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.windows import Windows
+from ziggurat.encoder.spec import EncoderSpec
+from ziggurat.errors import UserError, install
+
+INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+Feed = Mapping[str, np.ndarray]  # one padded batch: some of INPUTS → (n, longest) int64
+
+
+class Peer(Protocol):
+    """Another engine with the same model in it, at full depth."""
+
+    name: str  # what tables call it
+    dtype: str  # of its weights and activations: float32, bfloat16, int8
+    inputs: tuple[str, ...] = INPUTS  # what a batch holds
+    streams: int = 1  # batches that it works on at once, sharing the threads
+
+    def logits(self, batch: Feed) -> np.ndarray:
+        """(n, n_classes) float32 of one padded batch, when all work is done."""
+        ...
+
+    def all_logits(self, batches: Sequence[Feed]) -> list[np.ndarray]:
+        """`logits` of each batch."""
+        return [self.logits(batch) for batch in batches]
+
+
+class Unavailable(Exception):
+    """A peer that cannot run on this machine; the message says why."""
+
+
+@dataclass(frozen=True)
+class PeerSetting:
+    """What every peer is made from."""
+
+    folder: Path  # of the model, as plain transformers loads it
+    spec: EncoderSpec
+    threads: int  # that each may use
+    scratch: Path  # for exported graphs, for as long as the run lasts
+    calibration: Sequence[np.ndarray] = ()  # texts (length, 2) that int8 peers may look at
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What an exported graph of this model takes: no segment ids where the architecture has none."""
+        return tuple(name for name in INPUTS if self.spec.segments or name != "token_type_ids")
+
+
+@dataclass(frozen=True)
+class PeerKind:
+    """A peer that may be in the comparison."""
+
+    name: str
+    dtype: str
+    needs: tuple[str, ...]  # modules
+    make: Callable[[PeerSetting], list[Peer]]  # the ways to run it; the fastest of them stands for it
+    pip: str = install("bench")  # installs what it needs
+    calibrated: bool = False  # looks at `PeerSetting.calibration`
+
+
+def padded(tokens: Sequence[np.ndarray], inputs: Sequence[str] = INPUTS) -> dict[str, np.ndarray]:
+    """Texts of (length_i, 2 …) token and segment ids as one batch of these `inputs`, zeros up to the longest."""
+    longest = max(len(row) for row in tokens)
+    grid = np.zeros((3, len(tokens), longest), dtype=np.int64)
+    for place, row in enumerate(tokens):
+        grid[:2, place, : len(row)] = row[:, :2].T
+        grid[2, place, : len(row)] = 1
+    return {name: part for name, part in zip(INPUTS, grid, strict=True) if name in inputs}
+
+
+class TransformersPeer(Peer):
+    """The model folder in plain transformers: full depth, padded batches, PyTorch's fused attention."""
+
+    name = "transformers SDPA"
+
+    def __init__(self, folder: Path, device: str = "cpu", dtype: str = "float32", spans: bool = False) -> None:
+        try:
+            import torch
+            from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+            from transformers.utils import logging
+        except ModuleNotFoundError as error:
+            raise UserError(f"the comparison needs {error.name}; {install('train')}") from None
+        logging.disable_progress_bar()  # its bar for loading would stand in the middle of ours
+        self._torch = torch
+        self.dtype = dtype
+        self.device = torch.device("cpu" if device == "cpu" else "cuda")
+        kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+        classes = AutoModelForQuestionAnswering if spans else AutoModelForSequenceClassification
+        model = classes.from_pretrained(folder, attn_implementation="sdpa", dtype=kind)
+        self._spans = spans
+        self.model = model.eval().to(self.device)
+
+    def logits(self, batch: Feed) -> np.ndarray:
+        """(n, n_classes) float32 of one padded batch; of spans (n x longest, 2)."""
+        return self.run([self._tensors(batch)])
+
+    def prepare(self, encoded: Encoded | Windows, batches: Iterable[np.ndarray]) -> list[dict[str, Any]]:
+        """Padded tensors of each batch of indices, made beforehand: padding is not on the peer's clock."""
+        return [self._tensors(padded([encoded.tokens[row] for row in rows])) for rows in batches]
+
+    def run(self, prepared: Iterable[dict[str, Any]]) -> np.ndarray:
+        """Logits of all batches behind one another, as `logits`."""
+        with self._torch.inference_mode():
+            said = [self._logits(self.model(**batch)).float().cpu().numpy() for batch in prepared]
+        return np.concatenate(said)
+
+    def _logits(self, output: Any) -> Any:
+        if not self._spans:
+            return output.logits
+        return self._torch.stack([output.start_logits, output.end_logits], dim=-1).flatten(0, 1)
+
+    def _tensors(self, batch: Feed) -> dict[str, Any]:
+        return {name: self._torch.from_numpy(part).to(self.device) for name, part in batch.items()}

@@ -1,0 +1,144 @@
+"""`predict`: texts in, one JSON object per text out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.calibrate.question_prediction import predict_answers
+from ziggurat.calibrate.watching import WatchedClassifier, read_state
+from ziggurat.data.dataset import load
+from ziggurat.data.sources import DEFAULT_COLUMNS, NULL, Columns, Rows, log_blank
+from ziggurat.engine.classifier import AdaptiveClassifier, Text
+from ziggurat.errors import UserError
+from ziggurat.files import whole_file
+from ziggurat.measure.question_rows import answers_questions
+from ziggurat.measure.subject import ModelOptions, check_pairs, exit_rule, promise_of
+from ziggurat.measure.targets import require_result
+from ziggurat.system import json_text
+from ziggurat.types import Answer, Label
+
+_TABLES = (".csv", ".tsv", ".parquet")  # whose readers would not understand JSON lines
+
+
+def predict(
+    model: str,
+    texts: Sequence[Text] | None = None,
+    source: str | None = None,
+    operating_point: str = "balanced",
+    threshold: float | None = None,
+    score: str | None = None,
+    columns: Columns = DEFAULT_COLUMNS,
+    options: ModelOptions = ModelOptions(),
+    out: Path | None = None,
+    progress: bool = False,
+    watch: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Answers given texts, or the rows of a source, in their order; with `out` also as a JSONL file.
+
+    Rows that cannot be read are an error before any work, or as `columns.on_error` says left out, or given a label
+    that is None and an `error` that says why; their number is logged. `watch` is the file of a monitor's state, from
+    call to call; its alarms are logged as warnings.
+    """
+    _refuse_targets(model, source, out, watch)
+    if answers_questions(model, columns):
+        if watch is not None:
+            raise UserError("--watch: not for models that answer questions; leave it out")
+        return predict_answers(model, texts, source, operating_point, threshold, options, out, progress, score)
+    classifier = options.open(model)
+    rule = exit_rule(classifier, operating_point, threshold, score)
+    promise = promise_of(classifier, operating_point, threshold)
+    if promise is not None and promise["broken"]:
+        logging.getLogger(__name__).warning(promise["broken"])
+    left_out: Mapping[int, str] = {}
+    if texts is None:
+        rows = load(str(source), replace(columns, label=None))
+        check_pairs(classifier, rows)
+        texts = list(rows.texts) if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
+        left_out = rows.left_out if columns.on_error == NULL else {}
+    else:
+        _check_sides(texts, classifier.manifest.pairs)
+        log_blank(Rows([text if isinstance(text, str) else text[0] for text in texts], None, None, "given texts"))
+    if watch is None:
+        point = rule if threshold is not None else operating_point
+        size = options.batch_size if options.batch_given else None
+        answers = classifier.predict(texts, point, size, progress)
+    else:
+        if threshold is not None:
+            raise UserError("--watch goes with an operating point, not with --threshold")
+        answers = _watched(classifier, operating_point, texts, options.batch_size, watch)
+    results = _with_nulls(list(_results(texts, answers, classifier.manifest.labels)), left_out)
+    if out is not None:
+        with whole_file(out) as path, path.open("w", encoding="utf-8") as file:
+            file.writelines(json_text(result) + "\n" for result in results)
+    return results
+
+
+def _refuse_targets(model: str, source: str | None, out: Path | None, watch: Path | None) -> None:
+    """UserError for files that cannot be written, or that would take the place of what is read or of each other."""
+    if out is not None:
+        if out.suffix in _TABLES:
+            raise UserError(f"{out}: answers are written as JSON lines; name it {out.stem}.jsonl")
+        require_result(out, model, source)
+    if watch is not None:
+        require_result(watch, model, source)
+        if out is not None and watch.resolve() == out.resolve():
+            raise UserError(f"{out}: --out and --watch name the same file; give each its own")
+
+
+def _watched(
+    classifier: AdaptiveClassifier, operating_point: str, texts: Sequence[Text], batch_size: int, path: Path
+) -> list[Answer]:
+    watched = WatchedClassifier(classifier, operating_point, state=read_state(path))
+    answers = watched.predict(texts, batch_size)
+    watched.keep(path)
+    for alarm in watched.alarms:
+        logging.getLogger(__name__).warning(alarm)
+    return answers
+
+
+def _check_sides(texts: Sequence[Text], pairs: bool) -> None:
+    """UserError for single texts where the model reads pairs, or the reverse."""
+    if pairs and any(isinstance(text, str) for text in texts):
+        raise UserError("the model reads pairs of texts; give one text and --text-pair, or a file of pairs with --data")
+    if not pairs and not all(isinstance(text, str) for text in texts):
+        raise UserError("the model reads single texts; leave out the second one (--text-pair)")
+
+
+def _with_nulls(results: list[dict[str, Any]], left_out: Mapping[int, str]) -> list[dict[str, Any]]:
+    """The results with one that has no label in the place of each row that could not be read."""
+    answered = iter(results)
+    return [
+        {"text": None, "label": None, "error": left_out[row]} if row in left_out else next(answered)
+        for row in range(len(results) + len(left_out))
+    ]
+
+
+def _results(texts: Sequence[Text], answers: list[Answer], labels: tuple[Label, ...]) -> Iterator[dict[str, Any]]:
+    for text, answer in zip(texts, answers, strict=True):
+        trace = answer.trace
+        yield {
+            "text": text if isinstance(text, str) else list(text),
+            **said(answer.label, answer.probabilities, labels),
+            "layers": trace.layers,
+            "tokens": trace.read,
+            "tokens_left": trace.tokens[-1] if trace.tokens else trace.read,
+            "flops": trace.flops,
+            "microseconds": round(trace.microseconds, 1),
+            "truncated": trace.truncated,
+        }
+
+
+def said(label: Any, probabilities: np.ndarray | None, labels: tuple[Label, ...]) -> dict[str, Any]:
+    """The label as a label column would have it, and probabilities where there are some: a number has none."""
+    if probabilities is None:
+        return {"label": label}
+    shares = {str(name): float(share) for name, share in zip(labels, probabilities, strict=True)}
+    if isinstance(label, tuple):
+        return {"label": list(label), "probabilities": shares}
+    return {"label": label, "probability": float(probabilities.max()), "probabilities": shares}

@@ -1,0 +1,172 @@
+"""What settings are predicted to take on some rows, from what each tier's parts were measured to cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from ziggurat.calibrate.candidates import Candidate, StoredRun
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.engine import rules
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.ladder import inputs_of
+from ziggurat.engine.scheduler import by_length
+from ziggurat.engine.tiers import SMALL_BATCH, Tier, places
+from ziggurat.measure.clock import interleave
+from ziggurat.measure.predicted_time import Profile, predicted_seconds
+from ziggurat.measure.profile import stored_profile
+from ziggurat.measure.subject import sample
+from ziggurat.system import Progress, cached_property
+
+_TIMED_ROWS = 4096  # at most, that predicted times are of
+_ROUNDS = 5
+_SIZED_TEXTS, _SIZES = 128, (1, 8, 32, 128)
+
+
+class Cost(Protocol):
+    """Of one tier."""
+
+    @property
+    def key(self) -> str:
+        """Under which a profile is kept; "" = it was measured just now."""
+        ...
+
+    def seconds(self, kept: np.ndarray, rungs: np.ndarray, asked: Sequence[bool], batch_of: np.ndarray) -> float:
+        """Of texts that leave at `rungs` (n), counted from the tier's own first; arguments as `predicted_seconds`."""
+        ...
+
+
+@dataclass(frozen=True)
+class ProfiledCost:
+    """Of an encoder."""
+
+    profile: Profile
+
+    @property
+    def key(self) -> str:
+        """Short name of the profile's conditions."""
+        return self.profile.key
+
+    def seconds(self, kept: np.ndarray, rungs: np.ndarray, asked: Sequence[bool], batch_of: np.ndarray) -> float:
+        """As its profile predicts."""
+        return predicted_seconds(self.profile, kept, rungs, asked, batch_of)
+
+
+@dataclass(frozen=True)
+class SmallCost:
+    """Of a small model: so much for each token."""
+
+    per_token: float  # seconds
+    key: str = ""
+
+    def seconds(self, kept: np.ndarray, rungs: np.ndarray, asked: Sequence[bool], batch_of: np.ndarray) -> float:
+        """In proportion to the tokens."""
+        return self.per_token * float(kept.sum())
+
+
+def costs_of(classifier: AdaptiveClassifier, encoded: Encoded, batch_size: int, tick: Progress = None) -> list[Cost]:
+    """Of each tier: an encoder's stored profile, measured where there is none; small models are timed right here."""
+    some = sample(len(encoded), _TIMED_ROWS)
+    return [
+        ProfiledCost(stored_profile(AdaptiveClassifier([tier]), tick))
+        if tier.spec is not None
+        else _timed(tier, inputs_of(tier, classifier.tiers[-1], encoded.take(some), np.arange(len(some))), batch_size)
+        for tier in classifier.tiers
+    ]
+
+
+def _timed(tier: Tier, encoded: Encoded, batch_size: int) -> SmallCost:
+    alone, seconds = AdaptiveClassifier([tier]), []
+    for _ in range(_ROUNDS):
+        start = time.perf_counter()
+        alone.run(encoded, rules.never(1), batch_size)  # one text at a time costs it many times as much
+        seconds.append(time.perf_counter() - start)
+    return SmallCost(float(np.median(seconds)) / max(1, int(encoded.lengths.sum())))
+
+
+def best_batch_sizes(classifier: AdaptiveClassifier, encoded: Encoded, tick: Progress = None) -> tuple[int, ...]:
+    """For each tier the smallest batch that is hardly slower than the fastest, on some of these texts (Tango 6.2).
+
+    Of a small model, whatever its batches, `SMALL_BATCH`.
+    """
+    some = encoded.take(sample(len(encoded), _SIZED_TEXTS))
+    found = []
+    for tier in classifier.tiers:
+        if tier.spec is None:
+            found.append(SMALL_BATCH)
+            continue
+        alone = AdaptiveClassifier([tier])
+        mine = inputs_of(tier, classifier.tiers[-1], some, np.arange(len(some)))
+        calls = {str(size): partial(alone.run, mine, rules.never(tier.n_rungs), size) for size in _SIZES}
+        times = {int(size): timing.p50 for size, timing in interleave(calls, 3, progress=tick).items()}
+        found.append(min(size for size in _SIZES if times[size] <= 1.02 * min(times.values())))
+    return tuple(found)
+
+
+class PredictedTime:
+    """Predicted seconds per text of settings on some rows, in batches of like lengths."""
+
+    def __init__(
+        self,
+        classifier: AdaptiveClassifier,
+        costs: Sequence[Cost],
+        encoded: Encoded,
+        runs: Mapping[float, StoredRun],
+        batch_size: int,
+    ) -> None:
+        self._places, self._costs, self._batch_size = places(classifier.tiers), costs, batch_size
+        self._n = len(encoded)
+        rows = sample(len(encoded), _TIMED_ROWS)
+        self._rows = rows[np.concatenate([*by_length(encoded.lengths[rows], batch_size), np.zeros(0, dtype=np.int64)])]
+        self._kept = {strength: run.kept[self._rows] for strength, run in runs.items()}
+
+    @property
+    def key(self) -> str:
+        """Of the profiles that the times come from."""
+        return "+".join(cost.key for cost in self._costs if cost.key)
+
+    def __call__(self, candidate: Candidate) -> float:
+        """Of the rows that `candidate.rungs` is about."""
+        return self.of(candidate.rungs, candidate.asked, candidate.pruning)
+
+    def of_full_depth(self, n_rungs: int) -> float:
+        """Of rows that go all the way, without pruning, no exit asked."""
+        return self.of(np.full(self._n, n_rungs - 1), rules.never(n_rungs).asked, self._unpruned)
+
+    def of(self, rungs: np.ndarray, asked: Sequence[bool], pruning: float) -> float:
+        """Of rows that leave at `rungs` (n, all of them)."""
+        here, kept = rungs[self._rows], self._kept[pruning]
+        total = 0.0
+        for place, cost in zip(self._places, self._costs, strict=True):
+            first, last = place.rungs.start, place.last_asked(asked)
+            if last is not None:
+                # Like lengths come behind one another, and those that go on share batches anew.
+                came = slice(None) if first == 0 else np.flatnonzero(here >= first)
+                local = np.minimum(here[came] - first, last)
+                batch_of = np.arange(len(local)) // self._batch_size
+                total += cost.seconds(kept[came, place.columns], local, tuple(asked[place.rungs]), batch_of)
+        return total / max(1, len(self._rows))
+
+    @cached_property
+    def saved(self) -> np.ndarray:
+        """What leaving at each rung saves of the time of full depth, (n_rungs): all that would come after it."""
+        parts = []
+        for place, cost in zip(self._places, self._costs, strict=True):
+            kept, tier = self._kept[self._unpruned][:, place.columns], place.tier
+            last, asked = np.full(len(kept), tier.n_rungs - 1), rules.never(tier.n_rungs).asked
+            whole = cost.seconds(kept, last, asked, np.arange(len(kept)) // self._batch_size)
+            depths = np.array(tier.backend.rung_layers) / max(1, tier.backend.n_layers)
+            parts.append((whole, depths if tier.spec is not None else np.ones(1)))
+        after = np.append(np.cumsum([whole for whole, _ in parts[:0:-1]])[::-1], 0.0)  # each tier's: all later ones
+        left = [whole * (1 - depths) + later for (whole, depths), later in zip(parts, after, strict=True)]
+        found: np.ndarray = np.concatenate(left) / max(parts[-1][0], 1e-12)
+        return found
+
+    @property
+    def _unpruned(self) -> float:
+        return 0.0 if 0.0 in self._kept else next(iter(self._kept))

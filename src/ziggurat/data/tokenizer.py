@@ -1,0 +1,369 @@
+"""Texts in, token ids out, without padding; the special tokens around them, and what kinds of pieces there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, pairwise, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from ziggurat.contents import read_bytes
+from ziggurat.data.batching import in_batch
+from ziggurat.data.packing import PackedBatch, cumulate, pack
+from ziggurat.data.settings import cut_side, refuse_other_settings
+from ziggurat.errors import UserError, first_line
+from ziggurat.system import cached_property
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The special tokens around a text, or around and between the two texts of a pair."""
+
+    blocks: list[np.ndarray]  # (sides + 1) arrays of (any number, 2): before the first side, …, after the last
+    segments: list[int]  # (sides): the segment id of each side's own tokens
+
+    @cached_property
+    def size(self) -> int:
+        """How many special tokens there are."""
+        return sum(map(len, self.blocks))
+
+    def around(self, sides: Sequence[Sequence[Sequence[int]]]) -> list[np.ndarray]:
+        """Token ids of n texts, for each side → n arrays (length_i, 2)."""
+        lengths = np.array([[len(ids) for ids in side] for side in sides], dtype=np.int64)
+        edges = cumulate(lengths.sum(axis=0) + self.size)
+        table = np.empty((edges[-1], 2), dtype=np.int64)
+        parts: list[Iterable[Sequence[int]]] = [repeat(self._specials[0])]  # of each text in turn
+        for side, special in zip(sides, self._specials[1:], strict=True):
+            parts += [side, repeat(special)]
+        ids = chain.from_iterable(chain.from_iterable(zip(*parts, strict=False)))
+        table[:, 0] = np.fromiter(ids, dtype=np.int64, count=len(table))
+        table[:, 1] = self._segments_of(lengths)
+        return [table[start:stop] for start, stop in pairwise(edges.tolist())]
+
+    @cached_property
+    def _specials(self) -> list[list[int]]:
+        """Each block's token ids."""
+        return [block[:, 0].tolist() for block in self.blocks]
+
+    @cached_property
+    def _pattern(self) -> tuple[np.ndarray, np.ndarray]:
+        """Segments of a text's parts (special tokens one by one, each side whole), and which parts are sides."""
+        segments = [self.blocks[0][:, 1]]
+        for side, block in zip(self.segments, self.blocks[1:], strict=True):
+            segments += [np.array([side]), block[:, 1]]
+        before = np.cumsum(list(map(len, segments)))
+        return np.concatenate(segments), before[:-1:2]
+
+    def _segments_of(self, lengths: np.ndarray) -> np.ndarray | int:
+        """Segment ids of texts behind one another, of lengths (sides, n): (n_tokens), or one for all."""
+        segments, own = self._pattern
+        if not segments.any():
+            return 0
+        n = lengths.shape[1]
+        counts = np.ones((n, len(segments)), dtype=np.int64)
+        counts[:, own] = lengths.T
+        return np.repeat(np.tile(segments, n), counts.ravel())
+
+
+def frame_of(tokenizer: Any, path: Path, sides: int) -> Frame:
+    """What the tokenizer puts around a text (`sides` 1) or a pair (2), read off an example.
+
+    UserError where nothing stands before the text, or a token that is none.
+    """
+    _refuse_unknown(tokenizer.post_processor, path)
+    example = tokenizer.encode(*["a"] * sides)
+    table = np.array([example.ids, example.type_ids], dtype=np.int64).T
+    owners = example.sequence_ids  # per token: which side it comes from, None = special
+    if any(side not in owners for side in range(sides)) or owners[0] is not None:
+        raise UserError(f"{path}: puts no special token before the text, which a classifier reads; use a BERT-like one")
+    starts = [owners.index(side) for side in range(sides)]
+    ends = [len(owners) - owners[::-1].index(side) for side in range(sides)]
+    blocks = [table[end:start] for end, start in zip([0, *ends], [*starts, len(owners)], strict=True)]
+    return Frame(blocks, [int(table[start, 1]) for start in starts])
+
+
+def _refuse_unknown(processor: Any, path: Path) -> None:
+    """UserError for a template with a special token that it has no id of: the library ends with a panic there."""
+    state = {} if processor is None else json.loads(processor.__getstate__())
+    for part in (state, *state.get("processors", ())):
+        if part.get("type") == "TemplateProcessing":
+            pieces = [piece["SpecialToken"]["id"] for piece in part["single"] + part["pair"] if "SpecialToken" in piece]
+            if unknown := sorted(set(pieces) - set(part["special_tokens"])):
+                raise UserError(
+                    f"{path}: puts {unknown[0]!r} around texts and has no id of it; save the tokenizer again"
+                )
+
+
+STARTS, CONTINUES, SPECIAL = 0, 1, 2
+SPACES = ("Ġ", "▁")  # how byte-level BPE and SentencePiece write the space before a word
+MASKS = ("[MASK]", "<mask>")  # how tokenizers name the token for a hidden word
+BRACKETS = ("[]", "<>")  # around special tokens and places kept free in a vocabulary: "[unused7]", "<unk>"
+
+
+def piece_kinds(tokenizer: Any) -> np.ndarray:
+    """STARTS, CONTINUES or SPECIAL for each entry of a `tokenizers.Tokenizer`'s vocabulary, (vocabulary) uint8.
+
+    WordPiece marks what continues a word (`##`). Where the space before a word is marked instead (byte-level BPE,
+    SentencePiece), a piece without the mark continues, unless nothing in it is a letter or a digit: a comma does not
+    belong to the word before. Then a text's first piece looks as if it continued; whoever reads kinds has to know that
+    nothing stands before it. Where nothing is marked every piece starts a word. The piece for unknown text starts one
+    too, all other special tokens are SPECIAL.
+    """
+    prefix = getattr(tokenizer.model, "continuing_subword_prefix", None)
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    spaced = any(piece.startswith(SPACES) for piece in vocabulary)
+    kinds = np.full(max(vocabulary.values()) + 1, STARTS, dtype=np.uint8)
+    for piece, index in vocabulary.items():
+        if prefix:
+            continues = piece.startswith(prefix)
+        else:
+            continues = spaced and not piece.startswith(SPACES) and any(map(str.isalnum, piece))
+        kinds[index] = CONTINUES if continues else STARTS
+    for index, token in tokenizer.get_added_tokens_decoder().items():
+        kinds[index] = SPECIAL if token.special else STARTS
+    if unknown in vocabulary:
+        kinds[vocabulary[unknown]] = STARTS
+    return kinds
+
+
+def no_words(tokenizer: Any) -> np.ndarray:
+    """Which entries of the vocabulary are neither a word nor a part of one, (vocabulary) bool.
+
+    Those without a letter or a digit, as the vocabulary spells them, and those in brackets, such as `[unused7]`.
+    """
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    wordless = np.zeros(max(vocabulary.values()) + 1, dtype=bool)
+    for piece, index in vocabulary.items():
+        bracketed = len(piece) > 2 and piece[0] + piece[-1] in BRACKETS
+        wordless[index] = bracketed or not any(map(str.isalnum, piece.lstrip("".join(SPACES))))
+    return wordless
+
+
+def mask_id(tokenizer: Any) -> int | None:
+    """The token that stands for a hidden word, where there is none the one for unknown text, or None."""
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    named = (tokenizer.token_to_id(piece) for piece in (*MASKS, unknown) if piece)
+    return next((index for index in named if index is not None), None)
+
+
+CHUNK = 1024  # texts per call: an encoding takes far more memory than the two numbers per token that we keep
+RARE = "\U0002a6d6"  # an ideograph that hardly any vocabulary has
+_UNREADABLE = "not a readable tokenizer, save it again"
+UNSPEAKABLE = re.compile("[\ud800-\udfff]")  # lone surrogates: no UTF-8 can hold them
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Token ids of n texts."""
+
+    tokens: list[np.ndarray]  # (n) arrays of shape (length, 2) int64: token id, segment id
+    truncated: np.ndarray  # (n) bool: the text was longer than the model reads
+    texts: Sequence[str] | None = None  # (n) what was read, for a tier with a tokenizer of its own; None = unknown
+    pairs: Sequence[str] | None = None  # (n) second texts; None = single texts
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, special ones included, (n) int64."""
+        return np.array([len(tokens) for tokens in self.tokens], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, rows: np.ndarray) -> Encoded:
+        """Only these texts, (m) indices, in this order."""
+        texts, pairs = (None if some is None else [some[row] for row in rows] for some in (self.texts, self.pairs))
+        return Encoded([self.tokens[row] for row in rows], self.truncated[rows], texts, pairs)
+
+    def joined(self, other: Encoded) -> Encoded:
+        """These texts, and the others behind them."""
+        texts, pairs = (
+            None if mine is None or theirs is None else [*mine, *theirs]
+            for mine, theirs in ((self.texts, other.texts), (self.pairs, other.pairs))
+        )
+        truncated = np.concatenate([self.truncated, other.truncated])
+        return Encoded([*self.tokens, *other.tokens], truncated, texts, pairs)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token as people read it."""
+
+    string: str  # the vocabulary's entry: "river", "##s", "[CLS]"
+    side: int | None = None  # 0 = of the text, 1 = of a pair's second text, None = a special token
+    start: int = 0  # its characters in that text: from here …
+    end: int = 0  # … to before here; of a special token both are 0
+
+
+class TextTokenizer:
+    """The `tokenizer.json` of a model folder. Of its truncation only the side is used, its padding is ignored.
+
+    Texts are cut here and not by the `tokenizers` library, which also builds everything that it cuts off: for two long
+    sides of a pair that is each piece of one with each piece of the other, gigabytes for a single request.
+    """
+
+    def __init__(self, folder: Path, max_length: int, content: bytes | None = None, named: Path | None = None) -> None:
+        """Texts are cut to `max_length` tokens, special ones included.
+
+        `content` is what was read of the file, None = read it now; `named` is what errors call the folder. UserError if
+        it has no tokenizer, or other files in it say another thing of how texts are read.
+        """
+        path = self._path = (named or folder) / "tokenizer.json"
+        self.max_length = max_length
+        self._tokenizer, self._cut_side = _load(folder, content, path)
+        with one_line(path, _UNREADABLE):
+            self._frames = [frame_of(self._tokenizer, path, sides) for sides in (1, 2)]
+        shortest = max(frame.size + sides for sides, frame in enumerate(self._frames, start=1))
+        if max_length < shortest:
+            raise UserError(f"max_length {max_length} leaves no room for text; use {shortest} or more")
+
+    def check_fit(self, entries: int) -> None:
+        """UserError if it makes token ids that an embedding table of so many entries has not."""
+        if self.n_ids() > entries:  # not the vocabulary's size: ids may have gaps
+            raise UserError(
+                f"{self._path}: the tokenizer has ids up to {self.n_ids() - 1}, the model only {entries} embeddings: "
+                "it is another model's; copy the one that the checkpoint was trained with"
+            )
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
+        """Tokens of n texts, or of n pairs; of a pair that is too long the longer side is cut first.
+
+        Lone surrogates, which are not text, are read as U+FFFD (the replacement character).
+        """
+        if pairs is not None and len(pairs) != len(texts):
+            raise ValueError(f"{len(pairs)} second texts for {len(texts)} first ones")
+        columns = [column for column in (texts, pairs) if column is not None]
+        frame = self._frames[len(columns) - 1]
+        room = self.max_length - frame.size
+        tokens: list[np.ndarray] = []
+        truncated = [np.zeros(0, dtype=bool)]
+        for start in range(0, len(texts), CHUNK):
+            sides = [self._encodings(column[start : start + CHUNK]) for column in columns]
+            lengths = np.array([[len(encoding) for encoding in side] for side in sides])
+            kept = _fit(lengths, room)
+            tokens += frame.around([self._ids(side, most) for side, most in zip(sides, kept.tolist(), strict=True)])
+            truncated.append(lengths.sum(axis=0) > room)
+        return Encoded(tokens, np.concatenate(truncated), texts, pairs)
+
+    def pieces(self, text: str, pair: str | None = None) -> list[Piece]:
+        """The tokens that `encode` makes of one text or pair, in its order, each with its place in the text."""
+        sides = [text] if pair is None else [text, pair]
+        frame = self._frames[len(sides) - 1]
+        encodings = self.encodings(sides)
+        lengths = _fit(np.array([[len(encoding)] for encoding in encodings]), self.max_length - frame.size)[:, 0]
+        pieces = self._special(frame.blocks[0])
+        for side, (encoding, length) in enumerate(zip(encodings, lengths, strict=True)):
+            kept = self._kept(len(encoding), length)
+            places = zip(encoding.tokens[kept], encoding.offsets[kept], strict=True)
+            pieces += [Piece(string, side, start, end) for string, (start, end) in places]
+            pieces += self._special(frame.blocks[side + 1])
+        return pieces
+
+    def frame(self, sides: int) -> Frame:
+        """The special tokens around a text (`sides` 1) or a pair (2)."""
+        return self._frames[sides - 1]
+
+    def encodings(self, texts: Sequence[str]) -> list[Any]:
+        """`ids` and `offsets` (characters) of each text, whole and without special tokens, as `tokenizers` has them."""
+        read = list(map(speakable, texts))
+        with one_line(self._path, _UNREADABLE):
+            return in_batch(self._tokenizer.encode_batch, read)
+
+    def strings(self, ids: np.ndarray) -> list[str]:
+        """The vocabulary's entries of token ids (n)."""
+        return [self._tokenizer.id_to_token(int(token)) for token in ids]
+
+    def n_ids(self) -> int:
+        """How many ids there are at least: one more than the largest."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def piece_kinds(self) -> np.ndarray:
+        """What each vocabulary entry is to a word, (vocabulary) uint8: see `data.pieces`."""
+        kinds = piece_kinds(self._tokenizer)
+        for block in (block for frame in self._frames for block in frame.blocks):
+            kinds[block[:, 0]] = SPECIAL
+        return kinds
+
+    def no_words(self) -> np.ndarray:
+        """Which vocabulary entries are neither a word nor a part of one, (vocabulary) bool: see `data.pieces`."""
+        return no_words(self._tokenizer)
+
+    def mask_id(self) -> int | None:
+        """The token for a hidden word, else that for unknown text, else None."""
+        return mask_id(self._tokenizer)
+
+    def _special(self, block: np.ndarray) -> list[Piece]:
+        return [Piece(string) for string in self.strings(block[:, 0])]
+
+    def _encodings(self, texts: Sequence[str]) -> list[Any]:
+        """What the library makes of a few texts, without special tokens."""
+        read = list(map(speakable, texts))
+        with one_line(self._path, _UNREADABLE):
+            return in_batch(self._tokenizer.encode_batch_fast, read)
+
+    def _kept(self, length: int, most: int) -> slice:
+        """Which of a side's tokens stay where at most so many may."""
+        return slice(max(length - most, 0), None) if self._cut_side == "left" else slice(most)
+
+    def _ids(self, encodings: Sequence[Any], most: Sequence[int]) -> list[list[int]]:
+        """The token ids of each that stay where at most so many (n) may."""
+        return [encoding.ids[self._kept(len(encoding), n)] for encoding, n in zip(encodings, most, strict=True)]
+
+
+def speakable(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate: what is read of it, as long as before."""
+    return UNSPEAKABLE.sub("\ufffd", text)
+
+
+def pack_rows(encoded: Encoded, indices: np.ndarray) -> PackedBatch:
+    """The texts with these indices, (m ≥ 1) int, as one batch whose `rows` are the indices."""
+    return pack([encoded.tokens[i] for i in indices], rows=np.asarray(indices, dtype=np.int64))
+
+
+def _fit(lengths: np.ndarray, room: int) -> np.ndarray:
+    """How many tokens each side of a text may keep so that their sum is at most `room`: (sides, n) → (sides, n)."""
+    if len(lengths) == 1:
+        return np.minimum(lengths, room)
+    shorter = np.minimum(lengths.min(axis=0), room // 2)
+    first = np.where(lengths[0] > lengths[1], room - shorter, shorter)
+    return np.where(lengths.sum(axis=0) <= room, lengths, np.stack([first, room - first]))
+
+
+@contextmanager
+def one_line(path: Path, problem: str) -> Iterator[None]:
+    """What goes wrong inside the `tokenizers` library as a UserError.
+
+    Its panics are no Exceptions, so that a server which catches those would be ended by one text, or one file.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise UserError(f"{path}: {problem} ({first_line(error)})") from error
+
+
+def _load(folder: Path, content: bytes | None, path: Path) -> tuple[Any, str]:
+    """The tokenizer, which neither cuts nor pads, and the side at which it says that long texts are cut.
+
+    Errors call it `path`.
+    """
+    if content is None:
+        missing = f"{path}: no such file; save the tokenizer with save_pretrained of a fast tokenizer"
+        content = read_bytes(folder / path.name, missing)
+    with one_line(path, _UNREADABLE):
+        tokenizer = tokenizers.Tokenizer.from_buffer(content)
+        refuse_other_settings(folder, tokenizer)
+        side = cut_side(tokenizer)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    with one_line(path, "has no token for unknown text; save it again with its special tokens"):
+        tokenizer.encode(RARE, add_special_tokens=False)
+    return tokenizer, side

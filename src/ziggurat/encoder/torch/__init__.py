@@ -1,0 +1,1 @@
+"""All of the encoder that needs torch."""

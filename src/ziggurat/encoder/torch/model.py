@@ -1,0 +1,230 @@
+"""An encoder with a ladder of heads, of whole inputs or of every token: what is trained, saved and run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ziggurat.data.packing import PackedBatch, slots_in
+from ziggurat.encoder.architectures import ARCHITECTURES
+from ziggurat.encoder.spec import EncoderSpec
+from ziggurat.encoder.torch.heads import HEADS, LinearHead, PoolerHead
+from ziggurat.encoder.torch.layers import Encoder, initialise
+from ziggurat.encoder.torch.pruning import TokenPruning
+from ziggurat.errors import UserError
+from ziggurat.policies.prune import FROM_OTHERS, PREDICTED, TokenRule
+from ziggurat.recipe import PruningConfig
+from ziggurat.types import Problem, Rung
+
+
+class AdaptiveModel(nn.Module):
+    """Encoder, its own classifier (the last rung), one exit head for each layer in `head_layers` (1 … L - 1), pruning.
+
+    UserError for a `head_kind` that is not a key of `exit_heads`.
+    """
+
+    exit_heads: ClassVar[Mapping[str, type[nn.Module]]] = HEADS
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        n_classes: int,
+        head_kind: str,
+        head_layers: Sequence[int],
+        pruning: PruningConfig | None = None,
+        problem: Problem = Problem.SINGLE_LABEL,
+    ) -> None:
+        super().__init__()
+        if head_kind not in self.exit_heads:
+            raise UserError(f"head kind {head_kind!r} is not known; known: {', '.join(self.exit_heads)}")
+        self.spec = spec
+        self.problem = problem
+        self.n_classes = n_classes
+        self.head_kind = head_kind
+        self.head_layers = tuple(head_layers)
+        self.encoder = Encoder(spec)
+        self.classifier = self.final_head(spec, n_classes)
+        head = self.exit_heads[head_kind]
+        self.exits = nn.ModuleDict({str(layer): head(spec, n_classes) for layer in self.head_layers})
+        self.pruning = None if pruning is None else TokenPruning(pruning, spec)
+        initialise(self, spec.initializer_range)
+
+    @staticmethod
+    def final_head(spec: EncoderSpec, n_classes: int) -> nn.Module:
+        """The architecture's own classifier, fresh."""
+        return PoolerHead(spec, n_classes)
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """Where it can answer, from cheap to dear; the last is the full model."""
+        return tuple(Rung(layer) for layer in (*self.head_layers, self.spec.layers))
+
+    @property
+    def token_rule(self) -> TokenRule | None:
+        """The pruning rule of its parameters, None if it never prunes."""
+        return None if self.pruning is None else self.pruning.rule()
+
+    def head_at(self, layer: int) -> nn.Module | None:
+        """The head after `layer` layers (1 … L), None where there is none."""
+        if layer == self.spec.layers:
+            return self.classifier
+        return self.exits[str(layer)] if layer in self.head_layers else None
+
+    def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """Token ids (n_tokens, 2) → states (n_tokens, d) of those that are read."""
+        read = None if tokens is None else tokens.reads(batch)
+        return self.encoder.embeddings(batch if read is None else batch.take_tokens(read))
+
+    def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """States before → after layer 1 … L; tokens leave between its attention and the rest (LTP)."""
+        module = self.encoder.layers[layer - 1]
+        if tokens is None or not tokens.prunes(layer):
+            return module(batch)
+        if tokens.score == PREDICTED:
+            context, scores = module.context(batch), self.pruning.predicted(layer, batch)
+        else:
+            context, scores = module.scored_context(batch, tokens.score == FROM_OTHERS)
+        keep = tokens.stays(layer, scores.detach().float().cpu().numpy(), batch)
+        return module.finish(batch.take_tokens(keep), batch.with_states(context).take_tokens(keep).states)
+
+    def forward(self, batch: PackedBatch, tokens: TokenRule | None = None) -> list[Tensor]:
+        """Token ids (n_tokens, 2) → logits of every rung, each (n_seqs, n_classes)."""
+        return [self.head_at(layer)(states) for layer, states in self.climb(batch, tokens)]
+
+    def climb(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Iterator[tuple[int, PackedBatch]]:
+        """Token ids (n_tokens, 2) → rung by rung its layer (1 … L) and the states (n_tokens, d) that its head reads."""
+        states = self.embed(batch, tokens)
+        for layer in range(1, self.spec.layers + 1):
+            states = self.layer(layer, states, tokens)
+            if self.head_at(layer) is not None:
+                yield layer, states
+
+    def full_logits(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
+        """Token ids (n_tokens, 2) → logits of the last rung alone, (n_seqs, n_classes)."""
+        return self.logits_of(self.embed(batch, tokens), tokens)
+
+    def logits_of(self, states: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
+        """Embedded tokens (n_tokens, d) → logits of the last rung alone, (n_seqs, n_classes)."""
+        for layer in range(1, self.spec.layers + 1):
+            states = self.layer(layer, states, tokens)
+        return self.classifier(states)
+
+    def answer(self, states: PackedBatch, restored: Tensor, batch: PackedBatch) -> Tensor:
+        """Logits of the last rung from the last layer's states (n_tokens, d), as they are and restored, of `batch`."""
+        return self.classifier(states)
+
+    def restored_states(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
+        """Token ids (n_tokens, 2) → the last state of every token of the input, (n_tokens, d), in the input's order.
+
+        For outputs that need a state per token, such as spans: a token that leaves at layer l keeps the state that
+        entered l, one that is not read its embedding (drop-and-restore, Length-Adaptive Transformer).
+        """
+        live = self.encoder.embeddings(batch)
+        read = None if tokens is None else tokens.reads(batch)
+        slots, states = [], []
+        for layer in range(self.spec.layers + 1):
+            if layer:
+                after = self.layer(layer, live, tokens)
+            else:
+                after = live if read is None else live.take_tokens(read)
+            mine = slots_in(batch, live)
+            gone = np.isin(mine, slots_in(batch, after), invert=True)
+            slots.append(mine[gone])
+            states.append(live.states[torch.from_numpy(np.flatnonzero(gone))])
+            live = after
+        order = np.argsort(np.concatenate([*slots, slots_in(batch, live)]))
+        return torch.cat([*states, live.states])[torch.from_numpy(order)]
+
+    def start_heads_from_pooler(self) -> None:
+        """Copies the last rung's pooler into every exit that has one, as DeeBERT does, and its norm into each."""
+        for head in self.exits.values():
+            head.norm.load_state_dict(self.classifier.norm.state_dict())
+            if isinstance(head, PoolerHead):
+                head.dense.load_state_dict(self.classifier.dense.state_dict())
+                head.dense_norm.load_state_dict(self.classifier.dense_norm.state_dict())
+
+
+SPAN_HEAD = "span"  # the one kind of head that such a model has
+IMPOSSIBLE = -1e4  # logit of tokens where no span may start or end: its probability is 0, its logarithm still a number
+
+
+class SpanHead(LinearHead):
+    """Every token, d → 2: the answer's start and its end (BERT's `qa_outputs`)."""
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """(n_tokens, d) → (n_tokens, 2)."""
+        return self.classes(self.norm(batch.states))
+
+
+class DenseSpanHead(PoolerHead):
+    """Every token, d → d → 2: the architecture's own classifier, which reads one token after the other (ModernBERT)."""
+
+    def __init__(self, spec: EncoderSpec, n_outputs: int) -> None:
+        super().__init__(spec, n_outputs)
+        self.pool = every_token
+
+
+def every_token(batch: PackedBatch) -> Tensor:
+    """The states as they are, (n_tokens, d)."""
+    return batch.states
+
+
+class SpanModel(AdaptiveModel):
+    """`AdaptiveModel` for spans. Heads read the restored states: a token that left keeps the last state it had.
+
+    Batches hold ids (n_tokens, 3), the third saying where a span may start or end (`data.windows`). Logits are two rows
+    for each sequence, of its start and its end: (n_seqs, 2, positions of the encoder), `IMPOSSIBLE` where none may be.
+    """
+
+    exit_heads: ClassVar[Mapping[str, type[nn.Module]]] = {SPAN_HEAD: SpanHead}
+
+    def __init__(self, spec: EncoderSpec, head_layers: Sequence[int], pruning: PruningConfig | None = None) -> None:
+        super().__init__(spec, 2, SPAN_HEAD, head_layers, pruning, Problem.QUESTION_ANSWERING)
+
+    @staticmethod
+    def final_head(spec: EncoderSpec, n_classes: int) -> nn.Module:
+        """The architecture's own span head, fresh."""
+        return (DenseSpanHead if ARCHITECTURES[spec.model_type].dense_spans else SpanHead)(spec, n_classes)
+
+    def forward(self, batch: PackedBatch, tokens: TokenRule | None = None) -> list[Tensor]:
+        """Ids (n_tokens, 3) → logits of every rung, each (n_seqs, 2, positions)."""
+        whole = self.encoder.embeddings(batch)
+        read = None if tokens is None else tokens.reads(batch)
+        live = whole if read is None else whole.take_tokens(read)
+        answers = []
+        for layer in range(1, self.spec.layers + 1):
+            live = self.layer(layer, live, tokens)
+            whole = put_back(whole, live)
+            if (head := self.head_at(layer)) is not None:
+                answers.append(self.spread(head(whole), batch))
+        return answers
+
+    def full_logits(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
+        """Ids (n_tokens, 3) → logits of the last rung alone, (n_seqs, 2, positions)."""
+        whole = batch.with_states(self.restored_states(batch, tokens))
+        return self.spread(self.classifier(whole), batch)
+
+    def answer(self, states: PackedBatch, restored: Tensor, batch: PackedBatch) -> Tensor:
+        """Logits of the last rung from restored states (n_tokens, d) of the batch's ids."""
+        return self.spread(self.classifier(batch.with_states(restored)), batch)
+
+    def spread(self, logits: Tensor, batch: PackedBatch) -> Tensor:
+        """Logits (n_tokens, 2) of a batch's tokens, as rows for a softmax: (n_seqs, 2, positions)."""
+        marks = torch.as_tensor(batch.states, device=logits.device)[:, 2:]
+        possible = logits.float().masked_fill(marks == 0, IMPOSSIBLE)
+        owners = np.repeat(np.arange(batch.n_seqs), batch.lengths)
+        slots = torch.from_numpy(owners * self.spec.positions + batch.positions).to(logits.device)
+        grid = possible.new_full((batch.n_seqs * self.spec.positions, 2), IMPOSSIBLE).index_copy(0, slots, possible)
+        return grid.view(batch.n_seqs, -1, 2).transpose(1, 2)
+
+
+def put_back(whole: PackedBatch, live: PackedBatch) -> PackedBatch:
+    """All tokens of a batch with the states of those that are left put back at their places."""
+    if len(live.positions) == len(whole.positions):
+        return whole.with_states(live.states)
+    slots = torch.from_numpy(slots_in(whole, live)).to(whole.states.device)
+    return whole.with_states(whole.states.index_copy(0, slots, live.states.to(whole.states.dtype)))

@@ -1,0 +1,1 @@
+"""How one input got its answer: rungs, scores, dropped tokens."""

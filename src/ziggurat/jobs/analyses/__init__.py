@@ -1,1 +1,0 @@
-"""`report`: the papers' analyses."""

@@ -1,1 +1,0 @@
-"""`bench --peers`: our engine beside those that a user would pick instead."""

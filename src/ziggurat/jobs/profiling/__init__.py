@@ -1,1 +1,0 @@
-"""`bench --profile`: what the parts of a call take on this machine."""

@@ -1,1 +1,0 @@
-"""What each command does with a model of questions."""

@@ -1,0 +1,209 @@
+"""`bench --profile`: measures a machine's profile, and how well it predicts what it was not measured on."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ziggurat.data.dataset import load
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.runner import Outcomes
+from ziggurat.engine.scheduler import by_length
+from ziggurat.errors import UserError
+from ziggurat.measure.clock import Clock, Timing, interleave
+from ziggurat.measure.predicted_time import Profile, predicted_seconds
+from ziggurat.measure.profile import Effort, keep_profile, profile_beside, profile_file
+from ziggurat.measure.runs import random_tokens
+from ziggurat.measure.subject import ModelOptions, check_pairs, refuse_cascade, refuse_small, sample
+
+# Texts and mean tokens of batches that are on no grid; their lengths lie between half and one and a half times that.
+HELD_OUT = ((1, 21), (1, 54), (3, 37), (8, 54), (11, 90), (32, 20), (32, 54))
+_TEXTS = 96  # of each at least: in a few milliseconds the same work differs by a tenth from call to call
+_BATCHES = 8  # of each at least
+
+
+@dataclass(frozen=True)
+class PredictionError:
+    """Predicted against measured time of answering some texts in batches."""
+
+    what: str  # the texts
+    point: str  # name of the rule
+    batch: int  # texts
+    n_texts: int
+    predicted: float  # seconds
+    measured: float  # seconds, median
+    measured_low: float  # fastest round
+    measured_high: float  # slowest round
+
+    @property
+    def error(self) -> float:
+        """Relative: 0.1 = ten per cent more was predicted than measured."""
+        return self.predicted / self.measured - 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return dataclasses.asdict(self) | {"error": self.error}
+
+
+def prediction_error(
+    profile: Profile,
+    classifier: AdaptiveClassifier,
+    encoded: Encoded,
+    rules: Mapping[str, ExitRule],
+    batch_size: int,
+    what: str = "data",
+    rounds: int = 5,
+    progress: Callable[[str], None] | None = None,
+    clock: Clock = time.perf_counter,
+) -> list[PredictionError]:
+    """For each rule by name: what the profile predicts for these texts, like lengths together, and what they take."""
+    case = Case(what, encoded, batch_size)
+    timings = interleave(case.calls(classifier, rules), rounds, progress=progress, clock=clock)
+    return case.errors(profile, classifier, rules, timings)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Texts in batches of a size."""
+
+    what: str
+    encoded: Encoded
+    batch_size: int
+
+    def calls(self, classifier: AdaptiveClassifier, rules: Mapping[str, ExitRule]) -> dict[str, Callable[[], Outcomes]]:
+        """Answering the texts under each rule, by what progress calls it."""
+        return {
+            self._name(name): partial(classifier.run, self.encoded, rule, self.batch_size)
+            for name, rule in rules.items()
+        }
+
+    def errors(
+        self,
+        profile: Profile,
+        classifier: AdaptiveClassifier,
+        rules: Mapping[str, ExitRule],
+        timings: Mapping[str, Timing],
+    ) -> list[PredictionError]:
+        """One for each rule, from the timings of the calls."""
+        found = []
+        for name, rule in rules.items():
+            timing, outcomes = timings[self._name(name)], classifier.run(self.encoded, rule, self.batch_size)
+            predicted = _predicted(profile, outcomes, rule, self.encoded.lengths, self.batch_size)
+            size = self.batch_size, len(self.encoded.tokens)
+            least, most = min(timing.runs), max(timing.runs)
+            found.append(PredictionError(self.what, name, *size, predicted, timing.p50, least, most))
+        return found
+
+    def _name(self, rule: str) -> str:
+        return f"{self.what}, {rule}, batch {self.batch_size}, {len(self.encoded.tokens)} texts"
+
+
+def _predicted(profile: Profile, outcomes: Outcomes, rule: ExitRule, lengths: np.ndarray, batch_size: int) -> float:
+    layers = range(1, profile.conditions.layers + 1)
+    pruned = [rule.tokens is not None and rule.tokens.prunes(layer) for layer in layers]
+    batches = batch_numbers(lengths, batch_size)
+    return predicted_seconds(profile, outcomes.kept, outcomes.rungs, rule.asked, batches, pruned)
+
+
+def batch_numbers(lengths: np.ndarray, batch_size: int) -> np.ndarray:
+    """In which batch `AdaptiveClassifier.run` puts each text: lengths (n) → (n) int64."""
+    numbers = np.empty(len(lengths), dtype=np.int64)
+    for number, rows in enumerate(by_length(lengths, batch_size)):
+        numbers[rows] = number
+    return numbers
+
+
+def held_out(classifier: AdaptiveClassifier) -> list[Case]:
+    """Random texts in shapes that no profile measures."""
+    found = []
+    for n_texts, mean in HELD_OUT:
+        rng = np.random.default_rng([n_texts, mean])
+        lengths = rng.integers(mean // 2, mean * 3 // 2 + 1, n_texts * max(_BATCHES, _TEXTS // n_texts))
+        lengths = np.clip(lengths, 1, classifier.manifest.max_length)
+        tokens = random_tokens(rng, lengths, classifier.spec.vocabulary)
+        encoded = Encoded(tokens, np.zeros(len(tokens), bool))
+        found.append(Case(f"random texts of about {mean} tokens", encoded, n_texts))
+    return found
+
+
+def bench_profile(
+    model: str,
+    source: str | None = None,
+    batch_sizes: Sequence[int] = (1, 32),
+    points: Sequence[str] | None = None,
+    columns: Columns = DEFAULT_COLUMNS,
+    options: ModelOptions = ModelOptions(),
+    texts: int = 512,
+    rounds: int = 5,
+    progress: Callable[[str], None] | None = None,
+    effort: Effort = Effort(),
+) -> dict[str, Any]:
+    """Measures and keeps the profile; errors on held-out shapes and on at most `texts` texts of the source, if any.
+
+    What is predicted is timed in the same `rounds` (as the effort's rounds are here) as what predicts it.
+    At full depth and at each operating point (`points` None: all that the model has). Labels are not needed.
+    UserError for a batch size below 1, a small model alone, or a cascade.
+    """
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
+    refuse_small(model, "bench --profile")
+    refuse_cascade(model, "bench --profile")
+    classifier = options.open(model)
+    if points is None:
+        points = [point.name for point in classifier.manifest.operating_points]
+    rules = {point: classifier.rule_of(point) for point in (FULL, *points)}
+    cases = held_out(classifier)
+    if source is not None:
+        encoded = _encoded(classifier, source, columns, texts)
+        cases += [Case(source, encoded, size) for size in batch_sizes]
+    calls = [case.calls(classifier, rules) for case in cases]
+    profile, timings = profile_beside(classifier, calls, progress, dataclasses.replace(effort, rounds=rounds))
+    keep_profile(profile, classifier)
+    errors = [error for case in cases for error in case.errors(profile, classifier, rules, timings)]
+    return {
+        "model": model,
+        "profile": str(profile_file(classifier)),
+        "key": profile.key,
+        "date": profile.date,
+        "conditions": profile.to_dict()["conditions"],
+        "layer": layer_rows(profile),
+        "errors": with_gain_errors(errors),
+    }
+
+
+def with_gain_errors(errors: Sequence[PredictionError]) -> list[dict[str, Any]]:
+    """Errors as JSON values, each with that of the speed-up over full depth on the same texts in the same batches.
+
+    A shared machine runs now faster, now slower: that moves all times alike, and no speed-up.
+    """
+    full = {(one.what, one.batch): 1 + one.error for one in errors if one.point == FULL}
+    return [one.to_dict() | {"gain_error": full[one.what, one.batch] / (1 + one.error) - 1} for one in errors]
+
+
+def layer_rows(profile: Profile) -> list[dict[str, Any]]:
+    """Seconds of the parts at some shapes of the grid, for people: tokens of the batch, of each text, and each part."""
+    longest = profile.lengths[-1]
+    rows = []
+    for n in (8, 24, 48, 96, 192, 384, 1536):
+        for length in dict.fromkeys((min(8, longest), min(32, longest), longest)):
+            if length <= n <= profile.tokens[-1]:
+                shape = np.array(n), np.array(n * length)
+                parts = {name: float(profile.seconds(name, *shape)) for name in ("layer", "last", "head", "call")}
+                rows.append({"tokens": n, "length": length} | parts)
+    return rows
+
+
+def _encoded(classifier: AdaptiveClassifier, source: str, columns: Columns, texts: int) -> Encoded:
+    rows = load(source, dataclasses.replace(columns, label=None))
+    check_pairs(classifier, rows)
+    encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
+    return encoded.take(sample(len(encoded.tokens), texts))

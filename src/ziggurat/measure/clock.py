@@ -1,0 +1,145 @@
+"""The clock: interleaved timings, latencies at batch 1, their ratios, and peak memory.
+
+Machines are shared and drift, so figures are compared only within one `interleave`: A B C A B C …, with every ratio
+taken inside a round. A call that is timed must return when its work is done (on a GPU: synchronise inside it).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ziggurat.report.metrics import accuracy_interval
+
+Clock = Callable[[], float]  # seconds, rising
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Repeated timings of one thing."""
+
+    runs: tuple[float, ...]  # seconds, in the order they were taken
+
+    @property
+    def p50(self) -> float:
+        """Median, seconds."""
+        return float(np.percentile(self.runs, 50))
+
+    @property
+    def p95(self) -> float:
+        """The slow end: 95th percentile, seconds (interpolated; of five runs, between the two slowest)."""
+        return float(np.percentile(self.runs, 95))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two timings with its spread over the rounds."""
+
+    median: float
+    low: float  # smallest of the rounds
+    high: float  # largest of the rounds
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], object]],
+    repeats: int = 5,
+    warmup: int = 1,
+    progress: Callable[[str], None] | None = None,
+    clock: Clock = time.perf_counter,
+) -> dict[str, Timing]:
+    """Time every call `repeats` times, in turn, after `warmup` untimed rounds; seconds per whole call.
+
+    `progress` gets the name of each call that has ended, warm-up included. ValueError if nothing would be timed.
+    """
+    if not calls or repeats < 1 or warmup < 0:
+        raise ValueError("interleave needs a call, repeats of at least 1 and a warmup of at least 0")
+    runs: dict[str, list[float]] = {name: [] for name in calls}
+    for round_ in range(warmup + repeats):
+        for name, call in calls.items():
+            seconds = _time(call, clock)
+            if round_ >= warmup:
+                runs[name].append(seconds)
+            if progress is not None:
+                progress(name)
+    return {name: Timing(tuple(seconds)) for name, seconds in runs.items()}
+
+
+def latencies(
+    call_per_item: Callable[[int], object], n_items: int, warmup: int = 3, clock: Clock = time.perf_counter
+) -> Timing:
+    """Seconds of every single item 0 … n_items - 1 (batch 1), after the first `warmup` of them have run untimed."""
+    if n_items < 1:
+        raise ValueError("latencies needs at least one item")
+    for item in range(min(warmup, n_items)):
+        call_per_item(item)
+    return Timing(tuple(_time(partial(call_per_item, item), clock) for item in range(n_items)))
+
+
+def paired_ratio(a: Timing, b: Timing) -> Ratio:
+    """`a` over `b`, round by round: `paired_ratio(dense, adaptive)` is a speed-up. ValueError where unpaired."""
+    if len(a.runs) != len(b.runs):
+        raise ValueError(f"{len(a.runs)} runs cannot be paired with {len(b.runs)}: time both in one interleave")
+    ratios = np.array(a.runs) / np.array(b.runs)
+    return Ratio(float(np.median(ratios)), float(ratios.min()), float(ratios.max()))
+
+
+def peak_memory_mib() -> float | None:
+    """Most memory that this process ever held, MiB; None on Windows. Never falls: one process per system compared."""
+    if sys.platform == "win32":
+        return None
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux getrusage would answer with the parent's peak where that was higher
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM")), None)
+        if line is not None:
+            return int(line.split()[1]) / 1024
+    import resource  # Unix only
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere
+
+
+def timing_fields(timing: Timing, n: int, gain: Ratio) -> dict[str, float | int]:
+    """What a result row says of the time that n texts took, and of its gain over another."""
+    return {
+        "n_texts": n,
+        "rounds": len(timing.runs),
+        "texts_per_second_p50": n / timing.p50,
+        "texts_per_second_p95": n / timing.p95,
+        "milliseconds_per_text": 1e3 * timing.p50 / n,
+        "time_gain": gain.median,
+        "time_gain_low": gain.low,
+        "time_gain_high": gain.high,
+    }
+
+
+def quality_fields(right: np.ndarray, spent: np.ndarray, full: np.ndarray) -> dict[str, float | int]:
+    """What a result row says of answers: right (n) bool, FLOPs spent (n), FLOPs of the full model (n)."""
+    correct, n = int(right.sum()), len(right)
+    low, high = accuracy_interval(correct, n)
+    return {
+        "n_accuracy": n,
+        "accuracy": correct / n,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        **flops_fields(spent, full),
+    }
+
+
+def flops_fields(spent: np.ndarray, full: np.ndarray) -> dict[str, float | int]:
+    """What a result row says of cost: FLOPs spent (n), FLOPs of the full model (n)."""
+    return {
+        "gflops_mean": float(spent.mean() / 1e9),
+        "flops_gain": float(full.sum() / spent.sum()),
+    }
+
+
+def _time(call: Callable[[], object], clock: Clock) -> float:
+    start = clock()
+    call()
+    return clock() - start

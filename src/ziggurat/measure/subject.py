@@ -1,0 +1,240 @@
+"""A model and the labelled rows to measure it on; what cannot be measured is refused before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.data.builtin import STDLIB_DOCS
+from ziggurat.data.catalogue import parse_source
+from ziggurat.data.dataset import Dataset, Role, as_dataset, load, load_builtin
+from ziggurat.data.folders import place_of
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows
+from ziggurat.data.squad import Questions
+from ziggurat.data.task_rows import called_like
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.windows import Windows
+from ziggurat.encoder.folder import ENCODER, read_manifest, tier_folders, trained_rows
+from ziggurat.encoder.hub import local_folder
+from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine.questions import QuestionAnswerer
+from ziggurat.engine.rules import ExitRule
+from ziggurat.errors import UserError
+from ziggurat.measure.clock import interleave, paired_ratio
+from ziggurat.measure.task_metrics import task_for
+from ziggurat.recipe import Recipe
+from ziggurat.types import OperatingPoint, Problem
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is run."""
+
+    device: str = "auto"
+    dtype: str = "float32"
+    threads: int | None = None  # None = all cores
+    batch_size: int = 32
+    engine: str = "auto"
+    batch_given: bool = False  # the user chose `batch_size`; else the sizes that a point was measured with come first
+
+    def open(self, model: str) -> AdaptiveClassifier:
+        """Loads the model folder."""
+        return AdaptiveClassifier.from_pretrained(model, self.device, self.dtype, self.threads, self.engine)
+
+    def open_questions(self, model: str) -> QuestionAnswerer:
+        """Loads a model folder that answers questions."""
+        return QuestionAnswerer.from_pretrained(model, self.device, self.dtype, self.threads, self.engine)
+
+
+def exit_rule(
+    classifier: OpenedModel, operating_point: str | OperatingPoint, threshold: float | None, score: str | None
+) -> ExitRule:
+    """The rule that a call asks for: its own threshold if it gives one, else the operating point.
+
+    `score` None = the default of what the model answers. UserError for a score without a threshold.
+    """
+    if score is not None and threshold is None:
+        raise UserError(f"--score {score}: says what --threshold is compared with; give one, or leave --score out")
+    score = classifier.output.scores[0] if score is None else score
+    return classifier.rule_of(operating_point if threshold is None else classifier.rule(score, threshold))
+
+
+def promise_of(classifier: OpenedModel, operating_point: str, threshold: float | None) -> dict[str, Any] | None:
+    """What an operating point promises, as JSON values; None for full depth, a threshold of the call, or no promise.
+
+    `broken` says why the promise does not hold for this call, None where it does.
+    """
+    if threshold is not None or operating_point == FULL:
+        return None
+    point = classifier.point(operating_point)
+    if point.certificate is None:
+        return None
+    proof, backend = point.certificate, classifier.backend
+    broken = None
+    if proof.dtype != backend.dtype:
+        broken = f"{point.name} was certified in {proof.dtype}; in {backend.dtype} it promises nothing: calibrate in it"
+    return {
+        "target": point.target,
+        "confidence": point.confidence,
+        "criterion": proof.criterion,
+        "rows": proof.rows,
+        "groups": proof.groups,
+        "broken": broken,
+    }
+
+
+def rows_to_measure(classifier: AdaptiveClassifier, source: str, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
+    """Labelled rows of a source as test rows; for the built-in data its own test rows."""
+    names = classifier.manifest.labels
+    if source == STDLIB_DOCS:
+        rows = load_builtin()[Role.TEST]
+        if rows.label_names != names:
+            raise UserError(f"{source}: its labels are not the model's ({', '.join(map(str, names))})")
+    else:
+        loaded = load_like(classifier, source, columns, labels_required=True)
+        rows = as_dataset(loaded, Role.TEST, names, classifier.manifest.problem_type)
+    return rows.require(Role.TEST)
+
+
+def load_like(
+    classifier: AdaptiveClassifier, source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
+) -> Rows:
+    """Rows of a source with their classes called what the model calls them; UserError for pairs or single texts where
+    it reads the other.
+    """
+    rows = load(source, columns, labels_required)
+    check_pairs(classifier, rows)
+    return called_like(rows, classifier.manifest.labels, task_for(classifier.manifest, source))
+
+
+def check_pairs(classifier: AdaptiveClassifier, rows: Rows) -> None:
+    """UserError if the rows are pairs and the model reads single texts, or the reverse."""
+    if classifier.manifest.pairs and rows.pairs is None:
+        raise UserError(
+            f"{rows.source}: has single texts, the model reads pairs; name the second text's column with --pair-column"
+        )
+    if not classifier.manifest.pairs and rows.pairs is not None:
+        raise UserError(
+            f"{rows.source}: has pairs of texts, the model reads single ones; give rows without a second text"
+        )
+
+
+def seen_in_training(model: str, rows: Dataset | Questions) -> int:
+    """How many of the rows trained the model or chose something for it: a result on them flatters."""
+    return int(np.isin(rows.hashes, trained_rows(local_folder(model))).sum())
+
+
+def data_and_split(source: str) -> tuple[str, str]:
+    """What rows and titles call a source: its folder and file without path and suffix, or its own name."""
+    named, path = parse_source(source), Path(source)
+    if named is not None:
+        return named.task.name, named.split
+    if path.exists():
+        return path.resolve().parent.name, path.stem
+    folder = place_of(source)
+    if folder is not None and folder.exists():
+        return folder.resolve().name, source.rpartition("@")[2]
+    return source, str(Role.TEST)
+
+
+def lengths_summary(encoded: Encoded | Windows) -> Mapping[str, Any]:
+    """What a result row says about its texts."""
+    lengths = encoded.lengths
+    return {"tokens_mean": float(lengths.mean()), "tokens_p99": float(np.percentile(lengths, 99))}
+
+
+def sample(n: int, size: int) -> np.ndarray:
+    """Indices of at most `size` rows of n, spread evenly, in their order: the same rows in every run."""
+    return np.unique(np.linspace(0, n - 1, min(n, size)).round().astype(np.int64))
+
+
+def beside_full_depth(
+    model: AdaptiveClassifier | QuestionAnswerer,
+    timed: Any,
+    both: tuple[ExitRule, ExitRule],
+    batch_size: int,
+    unit: str,
+) -> dict[str, float]:
+    """Speed of answering what the model reads under a rule, and under that of full depth, interleaved; five rounds.
+
+    `unit` is what is counted a second: texts or questions.
+    """
+    adaptive, full = both
+    timings = interleave(
+        {
+            "adaptive": lambda: model.run(timed, adaptive, batch_size),
+            "full": lambda: model.run(timed, full, batch_size),
+        }
+    )
+    speedup = paired_ratio(timings["full"], timings["adaptive"])
+    return {
+        f"{unit}_per_second": len(timed) / timings["adaptive"].p50,
+        f"full_{unit}_per_second": len(timed) / timings["full"].p50,
+        "time_ratio": speedup.median,
+        "time_ratio_low": speedup.low,
+        "time_ratio_high": speedup.high,
+    }
+
+
+def tokens_left(kept: np.ndarray, lengths: np.ndarray) -> list[float]:
+    """Share of tokens that are read, then that each layer leaves, of inputs that come so far: kept (n, L + 1), (n)."""
+    whole = ((kept > 0) * lengths[:, None]).sum(axis=0)
+    return [float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of]
+
+
+def refuse_small(model: str, command: str) -> None:
+    """UserError for a small model alone: it has no layers, and answers at one place."""
+    manifest = read_manifest(local_folder(model))
+    if manifest.kind != ENCODER:
+        raise UserError(
+            f"{model}: a {manifest.kind} model alone has neither layers nor exits, which `ziggurat {command}` is "
+            "about; give an encoder or a cascade (`ziggurat eval` measures a small model)"
+        )
+
+
+def refuse_other_problem(recipe: Recipe, problem: Problem | None, taught: bool = False) -> None:
+    """UserError for a recipe with parts that only know classes, where something else is asked.
+
+    A static model learns sets of labels, too, but only from rows and not from a teacher (`taught`).
+    """
+    small = recipe.small
+    sets = problem is Problem.MULTI_LABEL and small is not None and small.kind == "static" and not taught
+    only_classes = {
+        "small models answer": small is not None and not sets,
+        "cascades answer": bool(recipe.tiers),
+        "temperatures are fitted": recipe.temperatures,
+        "a [search] of shares is made": recipe.search is not None,
+    }
+    wrong = [what for what, here in only_classes.items() if here]
+    if wrong and problem not in (None, Problem.SINGLE_LABEL):
+        raise UserError(
+            f"recipe {recipe.name!r}: {wrong[0]} for classes alone, not for {problem}; choose another recipe"
+        )
+
+
+def refuse_but_classes(model: str, command: str) -> None:
+    """UserError for a model that answers with anything but one of its classes."""
+    problem = read_manifest(local_folder(model)).problem_type
+    if problem != Problem.SINGLE_LABEL:
+        raise UserError(
+            f"{model}: `ziggurat {command}` is about classes, and the model's problem is {problem}; `eval`, `bench`, "
+            "`calibrate`, `explain`, `report lengths` and `predict` know it"
+        )
+
+
+def refuse_cascade(model: str, command: str) -> None:
+    """UserError for a cascade: layers of several models stand side by side in it. It names folders that will do."""
+    folder = local_folder(model)
+    tiers = tier_folders(folder, read_manifest(folder))
+    if tiers:
+        encoders = [str(tier) for tier in tiers if read_manifest(tier).kind == ENCODER]
+        instead = ", ".join([*encoders, "the folder that its last tier was made from"])
+        raise UserError(
+            f"{model}: a cascade, and `ziggurat {command}` is about one encoder's layers; "
+            f"give its encoders by themselves: {instead}"
+        )

@@ -1,1 +1,0 @@
-"""The page of a calibration: its data, tables, figure and words."""

@@ -1,1 +1,0 @@
-"""Engines of others, each opened as its users would."""

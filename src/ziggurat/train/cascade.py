@@ -1,0 +1,77 @@
+"""`cascade`: trained model folders, from cheap to dear, become one model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ziggurat.calibrate.choose import fit_deferral
+from ziggurat.calibrate.risks import RISKS
+from ziggurat.calibrate.rows import calibration_rows
+from ziggurat.data.dataset import Dataset
+from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.encoder.cascade import with_deferral, write_cascade
+from ziggurat.encoder.folder import Manifest, read_manifest
+from ziggurat.encoder.hub import checkpoint_folder
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.errors import UserError, install
+from ziggurat.files import whole_folder
+from ziggurat.measure.subject import ModelOptions
+
+
+def build_cascade(
+    models: Sequence[str],
+    out: str | Path,
+    source: str | None = None,
+    columns: Columns = DEFAULT_COLUMNS,
+    options: ModelOptions = ModelOptions(),
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Writes a cascade of these models into the folder `out`; returns what it is made of, as JSON values.
+
+    It has no operating points but "full", its last tier alone, until it is calibrated. On the rows of `source` that
+    chose for the models (else a third of those that they never saw) a score is fitted that predicts whether the next
+    tier would do better. UserError for fewer than two models, other questions, or a folder that is not a model's.
+    """
+    if not models:
+        raise UserError("a cascade needs at least two models, from cheap to dear; none given")
+    out, folders = Path(out), [checkpoint_folder(model) for model in models]
+    fitted = None
+    with whole_folder(out) as made:
+        whole = made / "whole"
+        write_cascade(folders, whole)
+        if source is not None:
+            fitted = _fitted_on(whole, source, columns, options, progress)
+        for part in list(whole.iterdir()):
+            part.rename(made / part.name)
+        shutil.rmtree(whole)
+    manifest = read_manifest(out)
+    kinds = [read_manifest(out / tier).kind for tier in manifest.tiers]
+    return {
+        "out": str(out),
+        "tiers": [*kinds, manifest.kind],
+        "rungs": [rung.name for rung in AdaptiveClassifier.from_pretrained(out, "cpu").rungs],
+        "labels": list(manifest.labels),
+        "rows_fitted": fitted,
+    }
+
+
+def learn_deferral(folder: Path, rows: Dataset, options: ModelOptions, progress: bool) -> Manifest:
+    """Fits the learned exit score of a model or cascade to rows that certify nothing, and keeps it in the folder."""
+    classifier = options.open(str(folder))
+    encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
+    every = classifier.every_rung(encoded, options.batch_size, progress, classifier.token_rule)
+    try:
+        weights = fit_deferral(every.logits, rows.labels, classifier.output)
+    except ModuleNotFoundError as error:
+        raise UserError(f"a learned score needs {error.name}; {install('calibrate')}") from None
+    return with_deferral(folder, weights, rows.hashes)
+
+
+def _fitted_on(folder: Path, source: str, columns: Columns, options: ModelOptions, progress: bool) -> int:
+    classifier = options.open(str(folder))
+    rows = calibration_rows(str(folder), classifier, source, columns, RISKS["agreement"]).order
+    learn_deferral(folder, rows, options, progress)
+    return len(rows)

@@ -1,0 +1,96 @@
+"""The search for the shares of tokens that a length-adaptive model keeps: candidates are really run on select rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.data.dataset import Dataset, Role
+from ziggurat.encoder.folder import MANIFEST, with_pruning_values
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.errors import UserError
+from ziggurat.policies.prune import top_share, without_repeats
+from ziggurat.recipe import Recipe, SearchConfig
+from ziggurat.system import bar
+from ziggurat.train.lengths.evolution import Candidate, Shares, cheapest, evolve
+from ziggurat.train.lengths.trials import Trials
+
+
+@dataclass(frozen=True)
+class LengthSearch:
+    """What a search found."""
+
+    front: tuple[Candidate, ...]  # from cheap to dear: no other is both cheaper and at least as accurate
+    chosen: Candidate  # the cheapest within the target
+    full_accuracy: float  # of the model that keeps every token, on the same rows
+    rows: int  # that every candidate answered
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "rows": self.rows,
+            "full_accuracy": self.full_accuracy,
+            "chosen": asdict(self.chosen),
+            "front": [asdict(candidate) for candidate in self.front],
+        }
+
+
+def search_lengths(
+    classifier: AdaptiveClassifier,
+    select: Dataset,
+    config: SearchConfig,
+    seed: int = 0,
+    progress: bool = False,
+    memory: Path | None = None,
+) -> LengthSearch:
+    """Searches for shares that cost few FLOPs and lose at most `config.max_drop` accuracy at the last rung.
+
+    Accuracy is agreement with the full model where rows have no labels. The accuracy of what is chosen is that of the
+    rows that chose it, and so flatters it. `memory` is a file from which a search that was stopped goes on. UserError
+    for rows of another role, or a model without shares.
+    """
+    select.require(Role.SELECT)
+    token_rule = classifier.token_rule
+    if token_rule is None or token_rule.keep is not top_share:
+        raise UserError('search: the model\'s pruning has no shares; train it with kind = "share" in [pruning]')
+    rows = sample(select, config.rows)
+    trials = Trials(classifier, token_rule, rows, memory)
+    most = config.population + config.iterations * (config.mutations + config.crossovers)
+    with bar("search", most, "candidates", progress) as shown:
+
+        def accuracy(shares: Shares, beaten: float) -> float:
+            found = trials.accuracy(shares, beaten)
+            shown.update()
+            return found
+
+        front = evolve(trials.flops, accuracy, classifier.spec.layers, config, seed)
+    least = trials.full_accuracy - config.max_drop
+    return LengthSearch(front, cheapest(front, least), trials.full_accuracy, len(rows))
+
+
+def searched_folder(
+    folder: Path, out: Path, select: Dataset, recipe: Recipe, device: str, progress: bool = False
+) -> Path:
+    """The model folder `folder`, or where the recipe asks for a search `out`: the same with the shares that it chose.
+
+    The manifest of `out` tells what was found. Where `out` is there already it is left as it is.
+    """
+    if recipe.search is None:
+        return folder
+    if not (out / MANIFEST).exists():
+        classifier = AdaptiveClassifier.from_pretrained(folder, device)
+        memory = out.with_suffix(".json")
+        found = search_lengths(classifier, select, recipe.search, recipe.seed, progress, memory)
+        values = without_repeats(np.array(found.chosen.shares))
+        with_pruning_values(folder, out, values, {"search": found.to_dict()})
+    return out
+
+
+def sample(rows: Dataset, most: int) -> Dataset:
+    """At most `most` rows in their order: those with the smallest content hashes, whatever order they came in."""
+    if len(rows) <= most:
+        return rows
+    return rows.take(np.sort(np.argsort(rows.hashes, kind="stable")[:most]))

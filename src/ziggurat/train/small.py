@@ -1,0 +1,189 @@
+"""Training a small model, a cascade's first tier, towards a teacher or towards labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ziggurat.calibrate.choose import with_operating_points
+from ziggurat.data.augment import Rate, augmented, neighbours
+from ziggurat.data.dataset import Dataset, Role
+from ziggurat.data.tokenizer import Encoded, TextTokenizer
+from ziggurat.encoder.folder import CONFIG, CUT, Manifest, read_json, trained_rows, write_manifest
+from ziggurat.encoder.model_files import word_embeddings
+from ziggurat.encoder.spec import read_spec
+from ziggurat.encoder.tokenizer_files import own_length, read_tokenizer
+from ziggurat.engine import rules
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.errors import UserError, install
+from ziggurat.files import whole_folder
+from ziggurat.recipe import AugmentConfig, Recipe
+from ziggurat.small.folder import SmallTier, save_small
+from ziggurat.small.train_static import one_hot, teacher_targets, train_static
+from ziggurat.train.fit import TrainOptions
+from ziggurat.types import Problem
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model that answers what a small one then learns."""
+
+    folder: Path
+    model: AdaptiveClassifier
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a small model learns from."""
+
+    train: Encoded
+    targets: np.ndarray  # (n, n_classes) probabilities, or which labels apply
+    select: Encoded
+    labels: np.ndarray  # (m) of the select texts, or (m, n_labels)
+    kinds: np.ndarray  # (vocabulary) uint8, see `data.pieces`
+    copies: Mapping[str, int] | None = None  # how many were made of the texts, and how fast; None = none
+
+
+def train_small(
+    source: Path, recipe: Recipe, roles: Mapping[Role, Dataset], out: Path, teacher: Path | None, options: TrainOptions
+) -> Manifest:
+    """Trains a small model into the folder `out`, with the tokenizer of `source`; returns its manifest.
+
+    Rows without labels need a teacher. UserError where there is neither, or something is not installed.
+    """
+    assert recipe.small is not None
+    try:
+        for package in ("scipy.sparse", _NEEDS[recipe.small.kind]):
+            importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise UserError(f"training needs {error.name}; {install('train')}") from None
+    rows, select = roles[Role.TRAIN].require(Role.TRAIN), roles[Role.SELECT].require(Role.SELECT)
+    progress = options.progress
+    opened = None if teacher is None else Teacher(teacher, AdaptiveClassifier.from_pretrained(teacher, options.device))
+    max_length = _read_length(source, recipe, opened, options)
+    tokenizer = read_tokenizer(source, max_length, rows.texts, rows.pairs)
+    lesson = lesson_of(recipe, rows, select, tokenizer, opened, progress)
+    tier = _LEARN[recipe.small.kind](lesson, recipe, progress)
+    seen = [rows.hashes, select.hashes, *([] if teacher is None else [trained_rows(teacher)])]
+    training = {
+        "recipe": dataclasses.asdict(recipe),
+        "teacher": None if opened is None else opened.model.manifest.fingerprint,
+        "data": {"source": rows.source, "digest": rows.digest, "rows": len(rows)},
+        "copies": lesson.copies,
+        CUT: int(lesson.train.truncated[: len(rows)].sum() + lesson.select.truncated.sum()),
+    }
+    manifest = Manifest(
+        labels=rows.label_names,
+        pairs=rows.pairs is not None,
+        max_length=max_length,
+        head_kind="none",
+        head_layers=(),
+        fingerprint="",
+        training=training,
+        kind=recipe.small.kind,
+        problem_type=rows.problem,
+    )
+    with whole_folder(out) as made:
+        save_small(tier, manifest, np.unique(np.concatenate(seen)), source, made)
+        manifest = with_operating_points(AdaptiveClassifier.from_pretrained(made), select, recipe, progress=False)
+        write_manifest(manifest, made)
+    return manifest
+
+
+def _read_length(source: Path, recipe: Recipe, teacher: Teacher | None, options: TrainOptions) -> int:
+    """How many tokens are read: as many as its teacher, or the encoder whose tokenizer it has, unless somebody says."""
+    if teacher is None:
+        spec = read_spec(read_json(source / CONFIG, f"{source}: no {CONFIG}; give a folder made by save_pretrained"))
+        return own_length(source, spec.positions) if recipe.max_length is None else recipe.max_length
+    most = teacher.model.manifest.max_length
+    if options.max_length is not None and options.max_length > most:
+        raise UserError(
+            f"--max-length {options.max_length}: its teacher reads at most {most} tokens; give {most} or less"
+        )
+    return most if options.max_length is None else options.max_length
+
+
+def lesson_of(
+    recipe: Recipe,
+    rows: Dataset,
+    select: Dataset,
+    tokenizer: TextTokenizer,
+    teacher: Teacher | None,
+    progress: bool,
+) -> Lesson:
+    """Texts and what to say to them: the teacher's full depth, mixed with labels as the recipe says."""
+    train, chosen = (tokenizer.encode(part.texts, part.pairs) for part in (rows, select))
+    targets = _targets(recipe, rows, teacher, train, progress)
+    if select.labels is not None:
+        labels = select.labels
+    elif teacher is not None:
+        labels = _full_logits(teacher, chosen, progress).argmax(axis=1)
+    else:
+        raise UserError(f"{select.source}: has no labels; label its rows, or name a model to learn from with --teacher")
+    lesson = Lesson(train, targets, chosen, labels, tokenizer.piece_kinds())
+    return lesson if recipe.augment is None else _with_copies(lesson, recipe, recipe.augment, teacher, progress)
+
+
+def _with_copies(
+    lesson: Lesson, recipe: Recipe, augment: AugmentConfig, teacher: Teacher | None, progress: bool
+) -> Lesson:
+    """The same with changed copies of the train texts, which only a teacher can label."""
+    if teacher is None:
+        raise UserError(f"recipe {recipe.name!r}: what it makes of texts needs a label; name a model with --teacher")
+    assert recipe.small is not None
+    tokenizer = teacher.model.tokenizer
+    mask = tokenizer.mask_id()
+    if mask is None:
+        raise UserError(f"{teacher.folder}: its tokenizer has no mask token and no unknown one; leave out [augment]")
+    table = neighbours(word_embeddings(teacher.folder), lesson.kinds, augment.neighbours, tokenizer.no_words())
+    made = list(augmented(lesson.train, augment, lesson.kinds, table, mask, progress=progress))
+    rate, dropped = sum((some.rate for some in made), Rate()), sum(some.dropped for some in made)
+    copies = Encoded(
+        [tokens for some in made for tokens in some.encoded.tokens],
+        np.concatenate([some.encoded.truncated for some in made]),
+    )
+    message = "%d copies of %d texts, %.0f per second, %d alike and dropped"
+    logging.getLogger(__name__).info(message, len(copies), len(lesson.train), rate.per_second, dropped)
+    said = teacher_targets(_full_logits(teacher, copies, progress), recipe.small.temperature)
+    both = Encoded([*lesson.train.tokens, *copies.tokens], np.append(lesson.train.truncated, copies.truncated))
+    note = {"copies": len(copies), "dropped": dropped, "per_second": round(rate.per_second)}
+    return replace(lesson, train=both, targets=np.concatenate([lesson.targets, said]), copies=note)
+
+
+def _targets(recipe: Recipe, rows: Dataset, teacher: Teacher | None, train: Encoded, progress: bool) -> np.ndarray:
+    assert recipe.small is not None
+    if teacher is None:
+        sets = rows.problem is Problem.MULTI_LABEL
+        return rows.truth.astype(np.float64) if sets else one_hot(rows.classes, len(rows.label_names))
+    soft = teacher_targets(_full_logits(teacher, train, progress), recipe.small.temperature)
+    if rows.labels is None or recipe.small.label_weight == 0:
+        return soft
+    share = recipe.small.label_weight * (rows.labels >= 0)[:, None]  # of what has no label the teacher says all
+    return (1 - share) * soft + share * one_hot(rows.labels, soft.shape[1])
+
+
+def _full_logits(teacher: Teacher, encoded: Encoded, progress: bool) -> np.ndarray:
+    return teacher.model.run(encoded, rules.never(len(teacher.model.rungs)), progress=progress).logits
+
+
+def _learn_static(lesson: Lesson, recipe: Recipe, progress: bool) -> SmallTier:
+    return train_static(lesson.train, lesson.targets, lesson.select, lesson.labels, lesson.kinds)
+
+
+def _learn_bilstm(lesson: Lesson, recipe: Recipe, progress: bool) -> SmallTier:
+    from ziggurat.small.train_bilstm import BilstmSettings, train_bilstm
+
+    assert recipe.small is not None
+    settings = BilstmSettings(epochs=recipe.small.epochs)
+    parts = lesson.train, lesson.targets, lesson.select, lesson.labels, lesson.kinds
+    return train_bilstm(*parts, settings, seed=recipe.seed, progress=progress)
+
+
+_LEARN: Mapping[str, Callable[[Lesson, Recipe, bool], SmallTier]] = {"static": _learn_static, "bilstm": _learn_bilstm}
+_NEEDS = {"static": "scipy.sparse", "bilstm": "torch"}
