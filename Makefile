@@ -79,35 +79,35 @@ DATA_FOLDER ?= ../shared/data
 JOBS ?= 2
 reproduce: DATA ?= rte mrpc yelp_polarity ag_news sst2
 reproduce: $(VENV)/dev native  ## the papers' methods on the papers' data, rows in results/, table in docs/
-	$(BIN)/python tools/reproduce.py --jobs $(JOBS) $(addprefix $(DATA_FOLDER)/,$(DATA))
-	$(BIN)/python tools/reproduction_table.py
+	$(BIN)/python -m reproduction.reproduce --jobs $(JOBS) $(addprefix $(DATA_FOLDER)/,$(DATA))
+	$(BIN)/python -m reproduction.reproduction_table
 
 # `make tango DATA=ag_news`: after `make reproduce` of the same data.
 tango: DATA ?= mrpc yelp_polarity ag_news sst2
 tango: $(VENV)/dev native  ## cascades: TangoBERT's tables in our terms, rows in results/, tables in docs/
-	$(BIN)/python tools/tango.py $(addprefix $(DATA_FOLDER)/,$(DATA))
-	$(BIN)/python tools/tango_table.py
+	$(BIN)/python -m reproduction.tango $(addprefix $(DATA_FOLDER)/,$(DATA))
+	$(BIN)/python -m reproduction.tango_table
 
 tasks: $(VENV)/dev native  ## pruning and exits for similarity scores and questions, rows in results/, tables in docs/
-	$(BIN)/python tools/tasks.py $(DATA_FOLDER)/stsb $(DATA_FOLDER)/xquad_en
-	$(BIN)/python tools/tasks_table.py
+	$(BIN)/python -m reproduction.tasks $(DATA_FOLDER)/stsb $(DATA_FOLDER)/xquad_en
+	$(BIN)/python -m reproduction.tasks_table
 
 guarantee: $(VENV)/dev  ## 1,000 times: certify an operating point on a pool of known risk; fails where promises do
-	OMP_NUM_THREADS=1 $(BIN)/python tools/guarantee.py --out results/guarantee.jsonl
+	OMP_NUM_THREADS=1 $(BIN)/python tests/proof/guarantee.py --out results/guarantee.jsonl
 
 # `make bench MODEL=runs/news DATA=news/test.jsonl`; without them the demo model, trained where it is not there yet.
 MODEL ?= runs/demo/model
 bench: DATA ?= stdlib-docs
 bench: $(VENV)/bench native $(MODEL)  ## beside transformers, ONNX Runtime and OpenVINO, and by itself: rows in results/, tables in docs/
 	$(BIN)/ziggurat bench $(MODEL) --data $(DATA) --peers --out results/peers.jsonl
-	$(BIN)/python tools/bench_engine.py $(MODEL) $(DATA)
-	$(BIN)/python tools/performance_tables.py
+	$(BIN)/python -m benchmarks.engine $(MODEL) $(DATA)
+	$(BIN)/python -m benchmarks.performance_tables
 
 runs/demo/model: | $(VENV)/bench
 	$(BIN)/ziggurat train --train stdlib-docs --recipe demo --out $@
 
 readme: $(VENV)/dev  ## the results table of the README, from results/
-	$(BIN)/python tools/readme_table.py
+	$(BIN)/python -m benchmarks.readme_table
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

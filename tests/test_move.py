@@ -1,14 +1,10 @@
-"""`tools/move.py`: what mentions a module that moves, or a name, mentions its new place."""
+"""`scripts/move.py`: what mentions a module that moves, or a name, mentions its new place."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-import move
+from scripts import move
 
 MOVES = {
     "ziggurat.shed": "ziggurat.barn",

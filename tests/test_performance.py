@@ -10,13 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import performance_tables, targets
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.measure.rows import read_rows_file
 from ziggurat.native import core, why_missing
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-import bars
-import performance_tables
 
 compiled = pytest.mark.skipif(why_missing() is not None, reason="the compiled part is missing")
 linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
@@ -28,11 +25,11 @@ linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="n
 @pytest.fixture(scope="module")
 def engine_rows(pruned_folder, rows_file, tmp_path_factory):
     """Rows of the races over a tiny model that prunes; without those that start processes."""
-    import bench_engine
+    from benchmarks import engine
 
     out = tmp_path_factory.mktemp("engine") / "engine.jsonl"
     arguments = [str(pruned_folder), str(rows_file), "--texts", "24", "--rounds", "2", "--threads", "1"]
-    bench_engine.main([*arguments, "--out", str(out), "--races", "never_acting", "savings", "avx2"])
+    engine.main([*arguments, "--out", str(out), "--races", "never_acting", "savings", "avx2"])
     return read_rows_file(out)
 
 
@@ -65,19 +62,18 @@ def test_idle_rules_are_timed_at_all_batches_and_full_depth_is_their_unit(engine
 
 @compiled
 def test_idle_rules_score_tokens_or_ask_exits_and_leave_every_answer_as_it_is(pruned_folder, ragged_tokens):
-    import bench_engine
-
+    from benchmarks import engine
     from ziggurat.data.tokenizer import Encoded
 
     classifier = AdaptiveClassifier.from_pretrained(pruned_folder, "cpu", engine="native")
     encoded = Encoded(ragged_tokens, np.zeros(len(ragged_tokens), dtype=bool))
-    rules = bench_engine.idle_rules(classifier)
+    rules = engine.idle_rules(classifier)
     assert all(rules["pruning"].tokens.prunes(layer) for layer in (1, 2, 3, 4))
     assert [rules["pruning before the last layer"].tokens.prunes(layer) for layer in (3, 4)] == [True, False]
     assert all(rules["exits"].asked) and not any(rules["pruning"].asked[:-1])
-    full = bench_engine.answers(classifier.backend, encoded, rules["full"], 8)
+    full = engine.answers(classifier.backend, encoded, rules["full"], 8)
     for rule in rules.values():
-        outcomes = bench_engine.answers(classifier.backend, encoded, rule, 8)
+        outcomes = engine.answers(classifier.backend, encoded, rule, 8)
         assert np.array_equal(outcomes.kept, full.kept) and (outcomes.rungs == 3).all()
         np.testing.assert_allclose(outcomes.logits, full.logits, atol=1e-4)
 
@@ -95,8 +91,7 @@ def test_a_pruned_models_points_are_timed_with_and_without_its_pruning(engine_ro
 
 
 def test_what_a_last_layer_leaves_out_is_all_that_other_tokens_than_the_first_need_it_for(tiny_spec):
-    from saved import not_computed
-
+    from benchmarks.time_vs_flops import not_computed
     from ziggurat.encoder.flops import layer_flops
 
     n, d = np.array([0, 1, 7]), tiny_spec.hidden
@@ -112,15 +107,15 @@ def test_what_a_last_layer_leaves_out_is_all_that_other_tokens_than_the_first_ne
 @compiled
 @linux
 def test_memory_and_cold_starts_are_of_fresh_processes(model_folder, monkeypatch):
-    import cold
+    from benchmarks import cold_start
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    [*memories] = cold.memories(str(model_folder), 1, 1)
+    [*memories] = cold_start.memories(str(model_folder), 1, 1)
     assert [row["dtype"] for row in memories] == ["float32", "bfloat16", "int8"]
     for row in memories:
         assert row["tokens"] == 32 * 24  # all that this model reads
         assert 0 < row["workspace"] < row["loaded"] and row["growth"] <= row["growth_with_files"] + 1
-    starts = list(cold.cold_starts(str(model_folder), "bat kin", 1, 1))
+    starts = list(cold_start.cold_starts(str(model_folder), "bat kin", 1, 1))
     assert [row["dtype"] for row in starts] == ["float32", "int8"] and all(row["seconds"][0] > 0 for row in starts)
 
 
@@ -138,7 +133,7 @@ def test_the_peak_counts_its_operations():
 
 @compiled
 def test_all_threads_rates_are_added():
-    import roofline
+    from benchmarks import roofline
 
     with ThreadPoolExecutor(2) as pool:
         assert roofline.at_once(lambda repeats: (6.0 * repeats, 2.0), 5, pool, 2) == 2 * 15.0
@@ -164,31 +159,31 @@ def lines_of(found):
 
 
 def test_a_bar_that_is_kept_is_its_figure_one_that_is_not_says_so_and_one_without_rows_too():
-    rows = [peer_row(bars.FULL, over=2.0), peer_row(bars.FULL, "float32", over=1.1)]
-    lines = list(lines_of(bars.bars(rows, [])).values())
+    rows = [peer_row(targets.FULL, over=2.0), peer_row(targets.FULL, "float32", over=1.1)]
+    lines = list(lines_of(targets.bars(rows, [])).values())
     assert lines[0].endswith("| >= 1.35x | 2.00x (1.50 to 2.50) |")
     assert lines[6].endswith("| >= 1.20x | 1.10x (0.60 to 1.60): **missed** |")
     assert lines[1].endswith("| <= 0.30x | not measured |") and lines[-1].endswith("| reported | not measured |")
 
 
 def test_a_latency_is_a_share_of_the_peers():
-    lines = list(lines_of(bars.bars([peer_row(bars.FULL, over=2.0, single=True)], [])).values())
+    lines = list(lines_of(targets.bars([peer_row(targets.FULL, over=2.0, single=True)], [])).values())
     assert lines[2].endswith("| <= 0.65x | 0.50x (0.40 to 0.67) |")
     assert lines[1].endswith("**missed** |")
 
 
 def test_exits_within_a_point_are_the_fastest_that_lose_no_more_of_float32s_full_depth():
-    full = peer_row(bars.FULL, "float32", accuracy=0.92)
+    full = peer_row(targets.FULL, "float32", accuracy=0.92)
     rows = [
         full,
         peer_row("ziggurat balanced", over=4.5, accuracy=0.911),
         peer_row("ziggurat fast", accuracy=0.909, over=9.0),
     ]
-    assert bars.within_a_point(rows, "model", False)["what"] == "ziggurat balanced"
+    assert targets.within_a_point(rows, "model", False)["what"] == "ziggurat balanced"
     rows[2] |= {"accuracy": 0.91}
-    assert bars.within_a_point(rows, "model", False)["what"] == "ziggurat fast"
-    assert bars.within_a_point(rows[:1], "model", False) is None
-    assert "`fast`, +1.00 points lost" in "\n".join(lines_of(bars.bars(rows, [])).values())
+    assert targets.within_a_point(rows, "model", False)["what"] == "ziggurat fast"
+    assert targets.within_a_point(rows[:1], "model", False) is None
+    assert "`fast`, +1.00 points lost" in "\n".join(lines_of(targets.bars(rows, [])).values())
 
 
 def engine_row(race, what, dtype="int8", **figures):
@@ -220,7 +215,7 @@ def some_engine_rows():
 
 
 def test_of_several_systems_the_worst_is_held_against_a_bar():
-    lines = lines_of(bars.bars([], some_engine_rows()))
+    lines = lines_of(targets.bars([], some_engine_rows()))
     text = "\n".join(lines.values())
     assert "| <= 1.030x | 1.020x (0.900 to 1.200), int8, batch 32 |" in text
     assert "| >= 0.90 | 0.88 (0.80 to 1.00), `fast`, int8, batch 8: **missed** |" in text
@@ -240,10 +235,10 @@ def test_the_page_gets_every_table_from_the_latest_rows_and_stays_as_it_is_elsew
     openvino = peer_row("OpenVINO") | {"peer": True, "order": "sorted", "over": {}}
     peers = [
         peer_row("old") | old,
-        peer_row(bars.FULL),
+        peer_row(targets.FULL),
         openvino,
         # A cascade's run, later: the engine's own races do not know it, so it has a table of its own.
-        peer_row(bars.FULL, model="cascade"),
+        peer_row(targets.FULL, model="cascade"),
         peer_row("ziggurat fast", model="cascade", over=11.0, accuracy=0.895),
         openvino | {"model": "cascade"},
     ]

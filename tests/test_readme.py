@@ -1,5 +1,4 @@
 import re
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -9,8 +8,7 @@ SUPPORT = (ROOT / "docs" / "support.md").read_text("utf-8")
 
 
 def test_the_results_table_is_made_from_the_rows():
-    sys.path.insert(0, str(ROOT / "tools"))
-    from readme_table import results_section, with_results
+    from benchmarks.readme_table import results_section, with_results
 
     assert with_results(README, results_section()) == README
 

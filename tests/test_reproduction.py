@@ -6,24 +6,19 @@ import dataclasses
 import json
 import os
 import shutil
-import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from reproduction import models, reproduce
 from ziggurat.calibrate.choose import select_ladders
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.measure.rows import SCHEMA, checked_row, read_rows_file
 from ziggurat.recipe import PruningConfig, load_recipe
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-import reproduce
-import reproduce_models
 
 HOPELESS = "magic-pyramid"  # made to read next to no word, so that no training helps
 METHODS = ["full", "ltp", "early-exit", HOPELESS]
@@ -53,9 +48,9 @@ def made(rows_file, tiny_checkpoint, tmp_path_factory):
     arguments = [data, "--runs", folder / "runs", "--rows", folder / "rows.jsonl", "--model", tiny_checkpoint]
     arguments = [str(argument) for argument in [*arguments, "--methods", *METHODS]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reproduce_models, "load_recipe", quick_recipe)
+        patch.setattr(models, "load_recipe", quick_recipe)
         reproduce.main(arguments)
-        place = reproduce_models.Place(data, folder / "runs", 0, str(tiny_checkpoint), folder / "rows.jsonl")
+        place = models.Place(data, folder / "runs", 0, str(tiny_checkpoint), folder / "rows.jsonl")
         yield SimpleNamespace(place=place, arguments=arguments, rows=read_rows_file(place.rows))
 
 
@@ -117,19 +112,19 @@ def select_rows(made):
     return split_roles(load(made.place.train), Fractions(0.6, 0.4, 0.0, 0.0))[Role.SELECT]
 
 
-@pytest.mark.parametrize("data", reproduce_models.DATA)
+@pytest.mark.parametrize("data", models.DATA)
 def test_magic_pyramid_has_a_recipe_file_for_each_data_set_that_also_runs_alone(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce_models, "load_recipe", load_recipe)  # the fixture above has another
-    file = load_recipe(str(reproduce_models.RECIPES / f"{data}.toml"))
+    monkeypatch.setattr(models, "load_recipe", load_recipe)  # the fixture above has another
+    file = load_recipe(str(models.RECIPES / f"{data}.toml"))
     assert [stage.kind for stage in file.stages] == ["regular", "soft", "hard", "heads"]
-    behind = reproduce_models.recipe_of("magic-pyramid", reproduce_models.Place(tmp_path / data, tmp_path, 0))
+    behind = models.recipe_of("magic-pyramid", models.Place(tmp_path / data, tmp_path, 0))
     assert behind == dataclasses.replace(file, stages=file.stages[1:])
     # In phrases and pairs every word counts.
     assert (file.pruning.vocabulary is None) == (data in ("sst2", "mrpc", "rte"))
 
 
 def test_two_methods_that_only_ask_otherwise_share_a_model(made):
-    counted, surely = (reproduce_models.recipe_of(method, made.place) for method in ("s3-count", "s3-entropy"))
+    counted, surely = (models.recipe_of(method, made.place) for method in ("s3-count", "s3-entropy"))
     assert made.place.model("s3-count") == made.place.model("s3-entropy")
     assert (counted.stages, counted.head_kind, counted.head_layers) == (
         surely.stages,
@@ -147,10 +142,10 @@ def test_where_phrases_train_sentences_choose(tmp_path):
     rows += [{"text": " ".join(row["text"].split()[:4]), "label": row["label"]} for row in rows]
     (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = dataclasses.replace(load_recipe("full"), select=0.3)
-    chosen = reproduce.choosing_rows(recipe, reproduce_models.Place(data, tmp_path, 0))
+    chosen = reproduce.choosing_rows(recipe, models.Place(data, tmp_path, 0))
     assert len(chosen) > 10 and chosen.role is Role.SELECT
     assert set(chosen.texts) < set(texts)
-    everything = reproduce.choosing_rows(recipe, reproduce_models.Place(data.rename(tmp_path / "other"), tmp_path, 0))
+    everything = reproduce.choosing_rows(recipe, models.Place(data.rename(tmp_path / "other"), tmp_path, 0))
     assert len(everything) >= 2 * len(chosen)
 
 
@@ -158,7 +153,7 @@ def test_models_are_trained_several_at_a_time_the_full_one_first(made, tmp_path)
     first, second = (dataclasses.replace(made.place, runs=tmp_path, seed=seed) for seed in (0, 1))
     shutil.copytree(made.place.model("full"), first.model("full"))
     wanted = [("s3-count", first), ("s3-entropy", first), ("early-exit", second)]
-    reproduce_models.train_all(wanted, 2)
+    models.train_all(wanted, 2)
     assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == [
         "early-exit-1",
         "full-0",
@@ -169,10 +164,10 @@ def test_models_are_trained_several_at_a_time_the_full_one_first(made, tmp_path)
 
 def test_the_longest_trainings_start_first_so_that_all_end_together(made, tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr(reproduce_models, "_train_at_once", lambda missing, jobs: started.extend(missing))
+    monkeypatch.setattr(models, "_train_at_once", lambda missing, jobs: started.extend(missing))
     new = dataclasses.replace(made.place, runs=tmp_path)
     shutil.copytree(made.place.model("full"), new.model("full"))
-    reproduce_models.train_all([(method, new) for method in ("early-exit", "ltp", "magic-pyramid", "spatten")], 2)
+    models.train_all([(method, new) for method in ("early-exit", "ltp", "magic-pyramid", "spatten")], 2)
     assert [method for method, _ in started] == ["magic-pyramid", "ltp", "spatten", "early-exit"]
 
 
@@ -180,7 +175,7 @@ def test_when_one_of_several_trainings_fails_that_is_said_and_no_more_are_starte
     gone = dataclasses.replace(made.place, runs=tmp_path, data=tmp_path / "gone")
     shutil.copytree(made.place.model("full"), gone.model("full"))
     with pytest.raises(UserError, match=r"gone/train\.jsonl"):
-        reproduce_models.train_all([("ltp", gone), ("lat", gone), ("spatten", gone)], 2)
+        models.train_all([("ltp", gone), ("lat", gone), ("spatten", gone)], 2)
     assert [path.name for path in (tmp_path / "gone").iterdir()] == ["full-0"]
 
 
@@ -198,7 +193,7 @@ def test_settings_are_chosen_on_rows_that_trained_nothing_and_no_test_row(made, 
     blind = dataclasses.replace(made.place, data=data)
     full = reproduce.Full(blind)
     for method in ("ltp", "early-exit"):
-        model, recipe = opened(made, method), reproduce_models.recipe_of(method, blind)
+        model, recipe = opened(made, method), models.recipe_of(method, blind)
         rule = reproduce.chosen_rule(model, full, recipe, blind)
         row = reproduce.measure(method, model, reproduce.Full(made.place), rule, made.place)
         assert row["flops_gain"] == row_of(made, method)["flops_gain"]
@@ -210,7 +205,7 @@ def test_a_second_run_does_nothing(made, monkeypatch):
     def stop(*_):
         raise AssertionError("nothing is left to do")
 
-    for module, name in ((reproduce_models, "train"), (reproduce, "measure"), (reproduce, "trained")):
+    for module, name in ((models, "train"), (reproduce, "measure"), (reproduce, "trained")):
         monkeypatch.setattr(module, name, stop)
     before = made.place.rows.read_bytes()
     reproduce.main(made.arguments)
@@ -231,7 +226,7 @@ def test_a_method_that_is_missing_is_added_and_trained_models_are_used_again(mad
     def stop(*_):
         raise AssertionError("all models are there")
 
-    monkeypatch.setattr(reproduce_models, "train_classifier", stop)
+    monkeypatch.setattr(models, "train_classifier", stop)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in made.rows if row["what"] != "ltp"))
     reproduce.reproduce([dataclasses.replace(made.place, rows=rows)], METHODS)
@@ -245,7 +240,7 @@ def test_a_method_that_is_missing_is_added_and_trained_models_are_used_again(mad
     [(None, "no train.jsonl"), (["train.jsonl"], "no test.jsonl or validation.jsonl"), (["test.jsonl"], "no train")],
 )
 def test_missing_data_is_one_line_before_anything_trains(files, says, made, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(reproduce_models, "train_classifier", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr(models, "train_classifier", lambda *_: pytest.fail("it trains"))
     data = tmp_path / "elsewhere"
     if files is not None:
         data.mkdir()
@@ -258,13 +253,13 @@ def test_missing_data_is_one_line_before_anything_trains(files, says, made, tmp_
     assert error.count("\n") == 1 and error.startswith(f"reproduce: {data}: ") and says in error
 
 
-@pytest.mark.parametrize("data", [*reproduce_models.DATA, "unheard-of"])
-@pytest.mark.parametrize("method", reproduce_models.METHODS)
+@pytest.mark.parametrize("data", [*models.DATA, "unheard-of"])
+@pytest.mark.parametrize("method", models.METHODS)
 def test_every_method_trains_as_long_as_magic_pyramid_or_until_nothing_falls_and_only_full_trains_the_start(
     method, data, tmp_path
 ):
-    place = reproduce_models.Place(tmp_path / data, tmp_path, 3)
-    full, pyramid, recipe = (reproduce_models.recipe_of(name, place) for name in ("full", "magic-pyramid", method))
+    place = models.Place(tmp_path / data, tmp_path, 3)
+    full, pyramid, recipe = (models.recipe_of(name, place) for name in ("full", "magic-pyramid", method))
     expected = {stage.kind: stage.epochs for one in (full, pyramid) for stage in one.stages}
     kinds = [stage.kind for stage in recipe.stages]
     assert kinds and ("regular" in kinds) == (method == "full")
@@ -276,21 +271,20 @@ def test_every_method_trains_as_long_as_magic_pyramid_or_until_nothing_falls_and
 
 
 def test_small_sets_start_from_the_encoder_at_a_larger_rate_and_go_on_at_the_shipped_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce_models, "load_recipe", load_recipe)
-    small, large = (reproduce_models.Place(tmp_path / data, tmp_path, 0) for data in ("rte", "ag_news"))
+    monkeypatch.setattr(models, "load_recipe", load_recipe)
+    small, large = (models.Place(tmp_path / data, tmp_path, 0) for data in ("rte", "ag_news"))
     for method in ("full", "pabee"):
-        assert reproduce_models.recipe_of(method, small).stages[0].learning_rate == 1.5e-4
-        assert reproduce_models.recipe_of(method, large).stages[0].learning_rate == 5e-5
+        assert models.recipe_of(method, small).stages[0].learning_rate == 1.5e-4
+        assert models.recipe_of(method, large).stages[0].learning_rate == 5e-5
     for method in ("spatten", "magic-pyramid-joint"):
         shipped = [stage.learning_rate for stage in load_recipe(method).stages[1:]]
-        assert [stage.learning_rate for stage in reproduce_models.recipe_of(method, small).stages] == shipped
+        assert [stage.learning_rate for stage in models.recipe_of(method, small).stages] == shipped
 
 
 @pytest.fixture(scope="module")
 def cascades(made):
     """The rows of the cascades over what the fixture above left behind."""
-    import tango
-    import tango_rows
+    from reproduction import tango, tango_rows
 
     rows = made.place.runs.parent / "cascades.jsonl"
     arguments = [str(made.place.data), "--runs", str(made.place.runs), "--rows", str(rows), "--students", "truncated"]
@@ -307,7 +301,7 @@ def cascades(made):
 def test_cascades_of_models_that_are_not_there_or_were_made_anew_have_no_rows_yet(
     cascades, made, tmp_path, monkeypatch
 ):
-    import tango
+    from reproduction import tango
 
     rows = made.place.runs.parent / "cascades.jsonl"
     options = SimpleNamespace(rows=rows, small=["static"], students=[])
@@ -340,7 +334,7 @@ def test_random_and_oracle_routers_bound_what_a_router_escalates(cascades):
 
 
 def test_the_cascades_table_has_a_line_for_each_method(cascades):
-    import tango_table
+    from reproduction import tango_table
 
     text = tango_table.tables(cascades)
     assert text.count("### Cascades on `tiny` (60 test texts") == 1
@@ -353,8 +347,7 @@ def test_the_cascades_table_has_a_line_for_each_method(cascades):
 
 
 def test_scores_and_questions_are_trained_by_what_is_shipped_and_shown_setting_by_setting():
-    import tasks
-    import tasks_table
+    from reproduction import tasks, tasks_table
 
     for data in tasks.PLAIN:
         plain, pyramid = tasks.recipes(data)

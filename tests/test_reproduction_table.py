@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-import reproduction_table
-from reproduction_table import BEGIN, END
+from reproduction import reproduction_table
+from reproduction.reproduction_table import BEGIN, END
 
 
 def measured(what, data="rte", accuracy=0.5, fell_back=False, **changes):

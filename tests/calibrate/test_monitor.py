@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
 from ziggurat.calibrate.monitor import Monitor, State, Watch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import alarms
 
 WATCH = Watch(low=0, high=1, target=0.01, expected_cost=0.3)
 SIGNED = replace(WATCH, low=-1)
@@ -177,17 +172,6 @@ def test_what_is_out_of_range_is_refused_and_nothing_taken_note_of(costs, losses
 def test_a_watch_that_makes_no_sense_is_refused(changes):
     with pytest.raises(ValueError, match="must"):
         replace(WATCH, **changes)
-
-
-def test_the_trial_of_the_monitor_is_passed_and_a_peeking_test_fails_it(monkeypatch):
-    monkeypatch.setattr(alarms, "QUIET", 3000)
-    monkeypatch.setattr(alarms, "CHANGES", (0, 1000))
-    kinds = alarms.all_streams(100)
-    assert [one.kept for one in kinds] == 6 * [True] + [False]
-    assert alarms.proven(kinds)
-    assert not alarms.proven(kinds[:-1])
-    assert not alarms.proven([replace(one, missed=0.1) for one in kinds])
-    assert alarms.table(kinds).count("too many") == 1
 
 
 def joined(before: State, first: np.ndarray, second: np.ndarray) -> State:

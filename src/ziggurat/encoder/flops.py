@@ -4,7 +4,7 @@ One convention for everything that Ziggurat prints: 2 x multiply-adds of the mat
 tokens included, padding never), attention products counted, exit heads and the final classifier counted, embeddings
 free but for the linear map that widens some. Elementwise work (softmax, LayerNorm, GELU, the entropy of an exit, the
 column sums of a pruning score) holds no matrix product and is not counted. The conventions of other papers are in
-`ziggurat.report.conventions`.
+`ziggurat.analyses.conventions`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ returns (n_seqs) float64. A rung that was not asked is not in the history. `exit
 
 A learned exit score: the probability that going on would not put this answer right. Numbers only, no threshold.
 
-A logistic model on what a rung says of an input; fitted by `ziggurat.calibrate.deferral`, kept with the model. Of a
+A logistic model on what a rung says of an input; fitted by `ziggurat.calibrate.choose`, kept with the model. Of a
 regression it is the expected certainty 1 - |error| / range, after the learned exit of BERxiT (Xin et al. 2021), which
 reads the hidden state instead, and learns 1 - tanh|error|.
 """

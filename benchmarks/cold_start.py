@@ -1,6 +1,6 @@
-"""In processes of their own: how soon an answer comes, and how much memory calls take. `bench_engine` writes the rows.
+"""In processes of their own: how soon an answer comes, and how much memory calls take. `engine.py` writes the rows.
 
-python tools/cold.py MODEL DTYPE THREADS   # a JSON object of what a call of 32 x 128 tokens takes
+python -m benchmarks.cold_start MODEL DTYPE THREADS   # a JSON object of what a call of 32 x 128 tokens takes
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def cold_starts(model: str, text: str, threads: int, rounds: int) -> Iterator[di
 def memories(model: str, threads: int, rounds: int) -> Iterator[dict[str, Any]]:
     """What calls take beside the weights, in MiB: medians of fresh processes."""
     for dtype in ("float32", "bfloat16", "int8"):
-        found = [json.loads(_run(__file__, model, dtype, threads)) for _ in range(rounds)]
+        found = [json.loads(_run("-P", __file__, model, dtype, threads)) for _ in range(rounds)]
         medians = {key: float(np.median([one[key] for one in found])) for key in found[0]}
         yield {"race": "memory", "what": "full depth", "dtype": dtype, "rounds": rounds} | medians
 
@@ -87,5 +87,5 @@ def resident() -> dict[str, float]:
 
 if __name__ == "__main__":
     if len(sys.argv) != 4:
-        sys.exit("usage: python tools/cold.py MODEL DTYPE THREADS")
+        sys.exit("usage: python -m benchmarks.cold_start MODEL DTYPE THREADS")
     sys.stdout.write(json.dumps(memory_of(sys.argv[1], sys.argv[2], int(sys.argv[3]))) + "\n")

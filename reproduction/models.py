@@ -1,4 +1,4 @@
-"""What `tools/reproduce.py` compares, and how each method is trained: recipes, epochs, folders."""
+"""What `reproduction/reproduce.py` compares, and how each method is trained: recipes, epochs, folders."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ METHODS = (
 )
 TRAINED_AS = {"s3-count": "s3-entropy"}  # the same heads, asked otherwise
 DATA = ("ag_news", "yelp_polarity", "sst2", "mrpc", "rte")
-RECIPES = ROOT / "tools" / "recipes"  # Magic Pyramid's for each of them; all methods take its epochs and rate
+RECIPES = Path(__file__).with_name("recipes")  # Magic Pyramid's for each of them; all methods take its epochs and rate
 # Epochs of the stages that it has not. One of LengthDrop has four passes a step: as dear as `soft` and `hard` together.
 OTHERS = {"mrpc": {"guess": 2, "lengthdrop": 3}, "rte": {"guess": 2, "lengthdrop": 3}}
 OTHERS_ELSEWHERE = {"guess": 1, "lengthdrop": 1}

@@ -1,6 +1,6 @@
 """Puts a first tier that knows nothing before a model, calibrates both, and shows by the clock what that costs.
 
-    python tools/useless_tier.py MODEL DATA_FOLDER [--dtype int8] [--rounds 7] [--texts 2000]
+    python -m reproduction.useless_tier MODEL DATA_FOLDER [--dtype int8] [--rounds 7] [--texts 2000]
 
 The tier is a static one, trained on the folder's train rows with their labels drawn by lot. A row for each operating
 point: whether the planner asks the tier, and the time of the cascade's point beside the model's own, interleaved; and a

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from markers import between
-from performance_tables import latest_run, peers_table, said
-
+from benchmarks.performance_tables import latest_run, peers_table, said
+from scripts.markers import between
 from ziggurat.measure.rows import read_rows_file
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,6 +1,6 @@
 """Trial of the monitor: false alarms on streams that keep their limits, and how soon a change is found.
 
-`tools/guarantee.py` calls it. Beside it a monitor that is wrong on purpose: the fixed-sample test, looked at again and
+`guarantee.py` runs it. Beside it a monitor that is wrong on purpose: the fixed-sample test, looked at again and
 again, as if each look were the only one.
 """
 

@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bars import OPENVINO, Row, bars
-from markers import between
-
+from benchmarks.targets import OPENVINO, Row, bars
+from scripts.markers import between
 from ziggurat.bench.competition import ARRIVAL, SORTED
 from ziggurat.measure.rows import read_rows_file
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from markers import between
-from reproduce_models import DATA, FULL, METHODS
-
+from reproduction.models import DATA, FULL, METHODS
+from scripts.markers import between
 from ziggurat.measure.rows import read_rows_file
 
 ROOT = Path(__file__).resolve().parent.parent

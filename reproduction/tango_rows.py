@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from reproduce_models import FULL
 
+from reproduction.models import FULL
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine import rules

@@ -1,6 +1,6 @@
 """How long `calibrate` takes beside running the model: 200,000 rows, 12 rungs, 3 exit scores, 3 targets.
 
-    python tools/bench_calibration.py [--rows 200000] [--rungs 12]
+    python -m benchmarks.calibration [--rows 200000] [--rungs 12]
 
 Rows are made up (a model that knows more with depth); prints one JSON object: seconds, peak memory, what was certified.
 """

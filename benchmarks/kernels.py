@@ -1,6 +1,6 @@
 """What the kernels reach on one thread: linear maps and attention, in operations per second.
 
-    python tools/bench_kernels.py [--sets avx2,scalar] [--json rows.jsonl] [--torch]
+    python -m benchmarks.kernels [--sets avx2,scalar] [--json rows.jsonl] [--torch]
 
 `--torch` adds what torch reaches with float32 in the same run, and with 1024 x 1024 matrices: about the peak.
 """

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduce_models import FULL, METHODS, PHRASES, ROOT, ROWS, Place, recipe_of, train_all, trained
 
+from reproduction.models import FULL, METHODS, PHRASES, ROOT, ROWS, Place, recipe_of, train_all, trained
 from ziggurat.calibrate.choose import Ladder, choose_points, select_ladders
 from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.groups import stand_ins

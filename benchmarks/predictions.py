@@ -1,6 +1,6 @@
 """How well a machine's profile predicts times: `bench --profile` on held-out shapes and a data set, as result rows.
 
-python tools/predictions.py MODEL FILE [--dtype int8] [--out results/predictions.jsonl]
+python -m benchmarks.predictions MODEL FILE [--dtype int8] [--out results/predictions.jsonl]
 """
 
 from __future__ import annotations

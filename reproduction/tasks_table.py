@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from markers import between
-
+from scripts.markers import between
 from ziggurat.measure.rows import read_rows_file
 
 ROOT = Path(__file__).resolve().parent.parent

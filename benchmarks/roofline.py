@@ -1,4 +1,4 @@
-"""What the kernels reach of the processor's peak, all threads at work at once; `bench_engine` writes its rows.
+"""What the kernels reach of the processor's peak, all threads at work at once; `engine.py` writes its rows.
 
 The peak is measured in the same round: products that never leave the registers. Seconds are each thread's own.
 """

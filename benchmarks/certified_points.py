@@ -1,6 +1,6 @@
 """Certifies a model on a data folder's train rows and reports on its test rows, beside what an oracle would choose.
 
-    python tools/certify.py MODEL DATA_FOLDER [--out results/certified.jsonl] [--html FILE]
+    python -m benchmarks.certified_points MODEL DATA_FOLDER [--out results/certified.jsonl] [--html FILE]
 
 The oracle sees the test rows: it takes the fastest setting that keeps the target there, by predicted time; of all that
 `calibrate` tries, or of those with one threshold for all exits. A row for each target: what was promised, what the test
@@ -100,5 +100,5 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        sys.stderr.write(f"certify: {error}\n")
+        sys.stderr.write(f"certified_points: {error}\n")
         sys.exit(2)

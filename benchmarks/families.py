@@ -1,6 +1,6 @@
 """Whether post-norm encoders of other families are as fast as BERT's of the same size: random weights, full depth.
 
-    python tools/bench_families.py [--dtype int8] [--out results/families.jsonl]
+    python -m benchmarks.families [--dtype int8] [--out results/families.jsonl]
 
 "Share" is the FLOPs a second of a family over BERT's of the same round. 32 texts of 64 tokens, and one text.
 """
@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from bench_shapes import ours, random_model, text_of
 from transformers.utils import logging
 
+from benchmarks.shapes import ours, random_model, text_of
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_record, provenance
 from ziggurat.measure.subject import ModelOptions

@@ -1,7 +1,7 @@
 """TangoBERT's Tables 2 and 3 in our terms: what cascades save at 99 % and 98 % of the last tier's accuracy.
 
-Starts from the models of `tools/reproduce.py` (the full one, those with exits), puts small models in front of them,
-sets each ladder on select rows, and reports test rows. What is finished stays. `make tango` calls it.
+Starts from the models of `reproduction/reproduce.py` (the full one, those with exits), puts small models in front of
+them, sets each ladder on select rows, and reports test rows. What is finished stays. `make tango` calls it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduce import choosing_rows
-from reproduce_models import FULL, Place, recipe_of
-from tango_rows import TIMED, Rows, Subject, measured, right_of, routers
 
+from reproduction.models import FULL, Place, recipe_of
+from reproduction.reproduce import choosing_rows
+from reproduction.tango_rows import TIMED, Rows, Subject, measured, right_of, routers
 from ziggurat.calibrate.choose import choose_points, fit_temperatures, select_ladders
 from ziggurat.data.dataset import Dataset
 from ziggurat.encoder.cascade import write_cascade

@@ -1,6 +1,6 @@
 """The engine's own speed bars: what idle policies cost, what saved FLOPs save, cold starts, memory, AVX2, the roof.
 
-    python tools/bench_engine.py MODEL DATA [--races never_acting savings …] [--out results/engine.jsonl]
+    python -m benchmarks.engine MODEL DATA [--races never_acting savings …] [--out results/engine.jsonl]
 
 MODEL is a folder with exits; of one that prunes, operating points are measured with and without its pruning. A race's
 rows are appended when it ends. Beside other engines: `ziggurat bench --peers`.
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cold import cold_starts, memories
-from dtypes import answers_by_dtype
-from fresh import fresh_engines
-from roofline import roofline
-from saved import acting_rules, flops_gains
 
+from benchmarks.cold_start import cold_starts, memories
+from benchmarks.dtypes import answers_by_dtype
+from benchmarks.first_pass import fresh_engines
+from benchmarks.roofline import roofline
+from benchmarks.time_vs_flops import acting_rules, flops_gains
 from ziggurat.bench.peers.peer import TransformersPeer
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
@@ -227,5 +227,5 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        sys.stderr.write(f"bench_engine: {error}\n")
+        sys.stderr.write(f"engine: {error}\n")
         sys.exit(2)

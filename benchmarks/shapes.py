@@ -1,6 +1,6 @@
 """Speed by length and size of model, ours beside ONNX Runtime and OpenVINO: random weights, random ids, full depth.
 
-    python tools/bench_shapes.py [--layers 6 12] [--lengths 16 64 256 512] [--out results/shapes.jsonl]
+    python -m benchmarks.shapes [--layers 6 12] [--lengths 16 64 256 512] [--out results/shapes.jsonl]
 
 All texts of a row have one length, so that nobody pads: the engines' kernels alone. Batch 1, and about 2,048 tokens a
 batch. Rows have no accuracy: the weights are random.

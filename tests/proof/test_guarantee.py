@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import guarantee
 import pytest
+from alarms import Alarms
+from guarantee import empirical_mean, groups_unseen, in_groups, make_pool, proven, table, trial
 
 from ziggurat.calibrate.bounds import p_values
 from ziggurat.calibrate.risks import RISKS
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-import guarantee
-from alarms import Alarms
-from guarantee import empirical_mean, groups_unseen, in_groups, make_pool, proven, table, trial
 
 
 @pytest.fixture(scope="module")

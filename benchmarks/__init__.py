@@ -1,0 +1,1 @@
+"""How fast the engine is; README.md has a line for each script."""

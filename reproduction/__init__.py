@@ -1,0 +1,1 @@
+"""Measurements of published methods; README.md has a line for each script."""

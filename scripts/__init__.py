@@ -1,0 +1,1 @@
+"""For contributors; README.md has a line for each script."""
