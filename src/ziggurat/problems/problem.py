@@ -1,0 +1,211 @@
+"""The record of a problem: what a rung's reading stands for, how answers are judged, and how they are written.
+
+A *reading* is what a rung says of one input: a row of numbers of fixed width, whose meaning only the problem knows. A
+*prediction* is the answer that a reading stands for. Whoever has readings asks the record, and nobody else asks which
+problem it is. There is one file of this shape for each problem: `classes`, `labels`, `number`, `spans`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ziggurat.data.tasks import Dataset
+from ziggurat.data.tokenize import Encoded, TextTokenizer
+from ziggurat.errors import UserError
+from ziggurat.policies.exits import FAMILIES
+from ziggurat.types import Answer, Label, ProblemType, SpanAnswer, Trace
+
+Json = dict[str, Any]
+Figures = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The distance of two answers, or of an answer and its label."""
+
+    of: Callable[[np.ndarray, np.ndarray], np.ndarray]  # (n, …) each → (n) in [0, 1]
+    binary: bool = False  # every loss is 0 or 1
+
+    def __call__(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """(n) float64 in [0, 1]."""
+        return self.of(predictions, labels)
+
+
+@dataclass(frozen=True)
+class Problem(ABC):
+    """What one model answers. Arrays of readings are (…, width), of predictions (…) or (…, n_labels)."""
+
+    names: tuple[Label, ...] = ()  # of the model's outputs
+
+    type: ClassVar[ProblemType]
+    scores: ClassVar[tuple[str, ...]]  # exit scores, and families of them; the first is the default
+    tried: ClassVar[tuple[str, ...]]  # of these, what calibration tries
+    measures: ClassVar[tuple[str, ...]]  # names of `metrics.MEASURES` that may be asked for beside the figures
+    training_loss: ClassVar[str]  # name of a loss of `ziggurat.train.criteria`
+    head: ClassVar[str] = "ForSequenceClassification"  # how transformers' classes end that have its outputs
+    counted: ClassVar[str] = "texts"  # what one input is called
+    surrogate: ClassVar[str | None] = None  # a usual measure that is no mean of losses; None = there is none
+    reading_dtype: ClassVar[type[np.floating[Any]]] = np.float32
+
+    @property
+    def width(self) -> int:
+        """Numbers in a reading."""
+        return len(self.names)
+
+    # Answers.
+
+    @abstractmethod
+    def predictions(
+        self, readings: np.ndarray, inputs: Encoded | None = None, rungs: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What readings (n, …, width) answer.
+
+        Answers that are parts of texts need the n `inputs`. `rungs` are those that the readings are of, in the shape of
+        the axes between the first and the last, or (n) where there are none; None = every rung, on the second axis.
+        """
+
+    def probabilities(self, readings: np.ndarray) -> np.ndarray | None:
+        """Of each output, (…, width) → (…, width); None = the problem has none."""
+        return None
+
+    @abstractmethod
+    def label(self, prediction: Any) -> Any:
+        """One prediction as a label column holds it."""
+
+    def answers(
+        self, readings: np.ndarray, inputs: Encoded, rungs: np.ndarray, traces: Sequence[Trace]
+    ) -> list[Answer] | list[SpanAnswer]:
+        """Readings (n, width) of the rungs (n) that answered n inputs, as `predict` returns them."""
+        predictions, shares = self.predictions(readings, inputs, rungs), self.probabilities(readings)
+        each: Sequence[np.ndarray | None] = [None] * len(traces) if shares is None else list(shares)
+        rows = zip(predictions, each, traces, strict=True)
+        return [Answer(self.label(prediction), share, trace) for prediction, share, trace in rows]
+
+    def label_fields(self, prediction: Any, probabilities: np.ndarray | None) -> Json:
+        """A label as JSON fields, with the probabilities of the outputs (n_outputs) where there are some."""
+        if probabilities is None:
+            return {"label": prediction}
+        shares = {str(name): float(share) for name, share in zip(self.names, probabilities, strict=True)}
+        return {"label": prediction, "probabilities": shares}
+
+    def answer_fields(self, answer: Any) -> Json:
+        """An answer as JSON fields, without its trace."""
+        return self.label_fields(answer.label, answer.probabilities)
+
+    def input_fields(self, text: str, pair: str | None, identity: str | None) -> Json:
+        """The input of an answer as JSON fields."""
+        return {"text": text if pair is None else [text, pair]}
+
+    # Inputs.
+
+    def encode(self, tokenizer: TextTokenizer, texts: Sequence[str], pairs: Sequence[str] | None) -> Encoded:
+        """The tokens of n texts, or pairs of texts; UserError for what cannot be read."""
+        return tokenizer.encode(texts, pairs)
+
+    def targets(self, rows: Dataset, encoded: Encoded) -> np.ndarray:
+        """What training compares the outputs for each sequence of `encoded` with; `rows` are its inputs."""
+        return rows.labels_or_none
+
+    # Losses.
+
+    @property
+    @abstractmethod
+    def losses(self) -> Mapping[str, Loss]:
+        """By name; the first is what is lost unless another is asked for."""
+
+    @property
+    @abstractmethod
+    def differs(self) -> Loss:
+        """The distance of two models' predictions."""
+
+    @property
+    def loss(self) -> Loss:
+        """The loss that is meant unless another is asked for."""
+        return next(iter(self.losses.values()))
+
+    @property
+    def unit(self) -> str:
+        """Of a loss times 100."""
+        return "points"
+
+    def unit_of(self, criterion: str | None) -> str:
+        """What 100 times this loss is counted in; None = the default loss."""
+        return self.unit
+
+    def apart(self, label: Any, other: Any) -> float:
+        """The distance of two models' labels of one input, in [0, 1], as `differs` has it for predictions."""
+        return float(not self.same(label, other))
+
+    def same(self, label: Any, other: Any) -> bool:
+        """Whether two labels are the same answer."""
+        return bool(label == other)
+
+    def right(self, predictions: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Which of n predictions are the label itself, (n) bool."""
+        found: np.ndarray = self.differs(predictions, truth) == 0
+        return found
+
+    def keeps(self, predictions: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
+        """How much an exit's answer is worth keeping, (n, n_rungs - 1) in [0, 1]: what the learned score learns.
+
+        `predictions` (n, n_rungs, …) of all rungs; `truth` (n, …), None = the last rung's. An answer is worth keeping
+        where the last rung's would not be better.
+        """
+        wanted = predictions[:, -1] if truth is None else truth
+        right = np.stack([self.right(predictions[:, rung], wanted) for rung in range(predictions.shape[1])], axis=1)
+        kept: np.ndarray = (right[:, :-1] | ~right[:, -1:]).astype(np.float64)
+        return kept
+
+    # Figures.
+
+    @abstractmethod
+    def figures(self, predictions: np.ndarray, truth: np.ndarray, rows: np.ndarray | slice = slice(None)) -> Figures:
+        """How good predictions (n, …) are, in the usual measures, the first being the most usual; of `rows` alone."""
+
+    def beside_full(self, adaptive: np.ndarray, full: np.ndarray, truth: np.ndarray) -> Figures:
+        """Figures of predictions (n, …), and of full depth's with "full_" before their names.
+
+        "agreement" is 1 - the mean distance of the two.
+        """
+        whole = {f"full_{name}": value for name, value in self.figures(full, truth).items()}
+        return {**self.figures(adaptive, truth), **whole, "agreement": 1 - float(self.differs(adaptive, full).mean())}
+
+    # Settings.
+
+    def check_score(self, score: str) -> None:
+        """UserError for an exit score that reads other outputs."""
+        if score.partition("@")[0] not in self.scores:
+            known = ", ".join(
+                f"{name}@{FAMILIES[name].parameter}" if name in FAMILIES else name for name in self.scores
+            )
+            raise UserError(f"exit score {score!r} is not for a model of {self.type}; it can have: {known}")
+
+    def distinct(self, scores: Sequence[str]) -> list[str]:
+        """Those of some exit scores that order inputs in different ways."""
+        return list(scores)
+
+    def check_certifying(self, rows: Dataset) -> None:
+        """UserError for rows without labels, or on which a promise would say nothing about some of the labels."""
+        rows.truth  # noqa: B018 - it raises
+
+    def rung_offsets(self, readings: np.ndarray, inputs: Encoded, truth: np.ndarray) -> tuple[float, ...] | None:
+        """A number for each rung that its answers depend on, fitted to select rows; None = they depend on none.
+
+        `readings` (n, n_rungs, width) at full depth, without pruning.
+        """
+        return None
+
+
+def check_every_label(rows: Dataset, occurs: np.ndarray) -> None:
+    """UserError for the first label that does not occur, (n_labels) bool, among rows that would certify."""
+    missing = [str(name) for name, found in zip(rows.label_names, occurs, strict=True) if not found]
+    if missing:
+        raise UserError(
+            f"{rows.source}: none of the {len(rows):,} rows that would certify has label {missing[0]!r}; a promise "
+            "about data without it says nothing about data with it: add such rows"
+        )
