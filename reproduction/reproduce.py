@@ -28,8 +28,8 @@ from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_row, provenance, read_rows_file
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.recipe import Recipe
-from ziggurat.report.metrics import accuracy_interval
 from ziggurat.train.fit import read_roles
 
 DROP = 0.01  # accuracy on `choosing_rows` that a method may lose
@@ -150,7 +150,7 @@ def reproduce(places: list[Place], methods: list[str], jobs: int = 1) -> None:
             rule = rules.never(1) if method == FULL else chosen_rule(model, full, recipe, place)
             runs = full.model if rule is None else model
             row = measure(method, runs, full, rules.never(1) if rule is None else rule, place)
-            score = recipe.exit_score or model.output.scores[0]
+            score = recipe.exit_score or model.problem.scores[0]
             append_row(place.rows, row | {"fell_back": rule is None, "exit_score": score}, origin)
 
 

@@ -18,7 +18,7 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import lengths_summary, sample
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.metrics import accuracy_interval
 
 TIMED = {1: 64, 32: 256}  # texts, by batch size
 

@@ -26,7 +26,7 @@ from ziggurat.measure.clock import Timing
 from ziggurat.measure.predicted_time import Costs, Profile
 from ziggurat.measure.profile import conditions_of
 from ziggurat.measure.subject import ModelOptions
-from ziggurat.policies.outputs import CLASSES
+from ziggurat.problems.classes import CLASSES
 from ziggurat.recipe import PruningConfig
 
 CPU = ModelOptions(device="cpu", threads=1)

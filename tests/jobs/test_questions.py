@@ -17,11 +17,11 @@ from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.errors import UserError
 from ziggurat.measure.question_rows import question_recipe
-from ziggurat.policies.outputs import output_of
+from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import load_recipe
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import train_classifier
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
 RECIPE = """
@@ -80,7 +80,7 @@ def trained(tmp_path_factory, squad, tiny_checkpoint):
 
 def test_training_writes_a_folder_that_says_what_it_answers(trained, squad):
     manifest = read_manifest(trained)
-    assert manifest.problem_type == Problem.QUESTION_ANSWERING and manifest.labels == ("start", "end")
+    assert manifest.problem_type == ProblemType.QUESTION_ANSWERING and manifest.labels == ("start", "end")
     assert (manifest.max_length, manifest.head_kind, manifest.spans.stride) == (24, "span", 5)
     assert len(manifest.no_answer) == 4 and np.isfinite(manifest.no_answer).all()
     assert [point.score for point in manifest.operating_points] == ["span-entropy"] * 3
@@ -343,8 +343,8 @@ def test_an_unknown_problem_or_criterion_lists_those_that_there_are(squad, capsy
     said = fails(capsys, "train", "--train", squad, "--out", tmp_path / "out", "--problem", "spans")
     assert "question_answering" in said
     with pytest.raises(UserError, match="choose one of f1, exact-match, agreement, harm"):
-        risk_by_name("accuracy", output_of(Problem.QUESTION_ANSWERING))
-    assert risk_by_name(None, output_of(Problem.QUESTION_ANSWERING)).name == "f1"
+        risk_by_name("accuracy", problem_named(ProblemType.QUESTION_ANSWERING))
+    assert risk_by_name(None, problem_named(ProblemType.QUESTION_ANSWERING)).name == "f1"
 
 
 def test_a_folder_of_another_problem_is_refused_by_the_python_door(tmp_path, make_checkpoint):

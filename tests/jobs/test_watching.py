@@ -109,7 +109,7 @@ def test_a_point_that_is_full_depth_never_differs_from_it(with_point, many):
 
 def test_numbers_that_differ_in_their_last_digits_are_the_same(with_point, many, monkeypatch):
     model = with_point(0.0, 1.5)
-    monkeypatch.setattr(type(model.output), "apart", lambda *_: 1e-8)
+    monkeypatch.setattr(type(model.problem), "apart", lambda *_: 1e-8)
     watched = WatchedClassifier(model, "eager", share=1.0)
     watched.predict(many)
     assert watched.alarms == [] and watched.monitor.state.risk.total == 0

@@ -25,7 +25,7 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import LEARNED
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.report.plots import Panel, Series
 
 RATES = tuple(step / 20 for step in range(21))

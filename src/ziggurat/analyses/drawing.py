@@ -21,7 +21,7 @@ from ziggurat.engine.runner import AllRungs, replay
 from ziggurat.measure.clock import interleave
 from ziggurat.measure.subject import ModelOptions, data_and_split, refuse_but_classes, rows_to_measure, sample
 from ziggurat.measure.targets import require_result
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.report.plots import Panel, Series, accuracy_figure, figure_paths
 
 _THRESHOLDS = 24  # of the curve against FLOPs

@@ -19,7 +19,7 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import replay
 from ziggurat.engine.span_runner import EverySpan
 from ziggurat.measure.subject import ModelOptions
-from ziggurat.report.squad_metrics import grades
+from ziggurat.problems.metrics import grades
 from ziggurat.system import cached_property
 
 

@@ -23,7 +23,6 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, replay
 from ziggurat.errors import UserError
 from ziggurat.files import require_target, whole_file
-from ziggurat.measure.problem_metrics import METRICS
 from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.subject import ModelOptions, data_and_split, refuse_but_classes, rows_to_measure, seen_in_training
 from ziggurat.measure.targets import folder_of
@@ -31,7 +30,6 @@ from ziggurat.report.columns import COLUMNS, PART_COLUMNS, filled
 from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
 from ziggurat.report.tables import csv_text, markdown
 from ziggurat.system import cached_property, legible, utf8
-from ziggurat.types import Problem
 
 SUFFIXES = (".md", ".csv", ".png", ".svg")  # of a report's files
 
@@ -96,16 +94,15 @@ def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measure
     classifier, everyone = subject.classifier, np.arange(len(subject.rows))
     rungs = replay(every.logits, rule)
     kept = classifier.ran(every.kept, rungs, rule)
-    output, truth = classifier.output, subject.rows.truth
-    predictions = output.predictions(every.logits[everyone, rungs])
-    found = METRICS[output.problem]
+    problem, truth = classifier.problem, subject.rows.truth
+    predictions = problem.predictions(every.logits[everyone, rungs])
     return Measured(
         predictions,
-        (predictions == truth.astype(predictions.dtype)).reshape(len(truth), -1).all(axis=1),
+        problem.right(predictions, truth),
         (kept[:, classifier.layer_columns] > 0).sum(axis=1),
         kept,
         classifier.flops(every.kept, rule)[everyone, rungs],
-        None if output.problem is Problem.SINGLE_LABEL else lambda chosen: found(predictions[chosen], truth[chosen]),
+        partial(problem.figures, predictions, truth),
     )
 
 

@@ -22,8 +22,7 @@ from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
-from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, quality_fields, timing_fields
-from ziggurat.measure.problem_metrics import METRICS
+from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, timing_fields
 from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.rows import append_row, checked_row, provenance
 from ziggurat.measure.subject import (
@@ -36,7 +35,7 @@ from ziggurat.measure.subject import (
 )
 from ziggurat.measure.targets import require_result
 from ziggurat.measure.task_metrics import metrics_for, task_measures
-from ziggurat.types import Problem
+from ziggurat.problems.problem import main_figure
 
 _BASELINE = "full depth"  # our packed engine without exits: every gain is over it
 _PEER = ""  # whose figures are transformers'; no operating point has this name
@@ -157,16 +156,12 @@ def _quality(
         spent = classifier.full_flops(lengths)
     else:
         spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
-    full, output = classifier.full_flops(lengths), classifier.output
+    full, problem = classifier.full_flops(lengths), classifier.problem
     names = metrics_for(classifier.manifest, source)
-    answers = output.predictions(outcomes.logits)
+    answers = problem.predictions(outcomes.logits)
     own = task_measures(classifier.manifest, source, names, answers, rows.truth)
-    if output.problem is Problem.SINGLE_LABEL:
-        return own | quality_fields(answers == rows.classes, spent, full)
-    found = METRICS[output.problem](answers, rows.truth)
-    metric = next(iter(found))
-    fields = {"n_accuracy": len(rows), "metric": metric, "quality": found[metric]}
-    return fields | found | own | flops_fields(spent, full)
+    found = problem.figures(answers, rows.truth)
+    return {"n_accuracy": len(rows)} | main_figure(found) | found | own | flops_fields(spent, full)
 
 
 def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Timing]) -> dict[str, Any]:

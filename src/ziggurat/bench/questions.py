@@ -16,7 +16,7 @@ from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.measure.clock import flops_fields
 from ziggurat.measure.subject import sample
-from ziggurat.report.squad_metrics import grades
+from ziggurat.problems.metrics import grades
 
 Runner = Callable[[ExitRule, int], object]  # answers what is timed, in batches of this size
 Judge = Callable[[str], dict[str, Any]]  # an operating point → how good it is on all rows, and what it costs

@@ -34,7 +34,7 @@ from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.measure.targets import require_result
 from ziggurat.measure.task_metrics import uncertified
-from ziggurat.policies.outputs import Output
+from ziggurat.problems.problem import Problem
 from ziggurat.report.plots import require_matplotlib
 from ziggurat.system import Progress
 
@@ -94,12 +94,12 @@ def calibrate_classifier(
 
 def _asked(model: Model, promise: Promise) -> tuple[Risk, Sequence[str]]:
     """What may be lost, and the exit scores that are tried; UserError for what the model does not have."""
-    scores = promise.scores or model.output.tried
+    scores = promise.scores or model.problem.tried
     for score in scores:
-        model.output.refuse_score(score)
+        model.problem.check_score(score)
     # Against labels on another scale than the scores nothing can be lost or kept: what counts is full depth.
     usual = "agreement" if model.manifest.training.get(OTHER_SCALE) else None
-    return risk_by_name(promise.criterion or usual, model.output), scores
+    return risk_by_name(promise.criterion or usual, model.problem), scores
 
 
 def _calibrate_questions(
@@ -171,7 +171,7 @@ def _summary(
     return {
         "model": model,
         "data": source,
-        "problem": str(classifier.output.problem),
+        "problem": str(classifier.problem.type),
         "criterion": promise.criterion,
         "confidence": promise.confidence,
         "reference": promise.reference,
@@ -183,17 +183,19 @@ def _summary(
         "batch_size": options.batch_size,
         "profile": profile,
         "note": uncertified(classifier.manifest, source, str(promise.criterion))
-        or surrogate_note(classifier.output, str(promise.criterion)),
-        "unit": classifier.output.unit_of(promise.criterion),
+        or surrogate_note(classifier.problem, str(promise.criterion)),
+        "unit": classifier.problem.unit_of(promise.criterion),
         "points": [_entry(one) for one in chosen],
     }
 
 
-def surrogate_note(output: Output, criterion: str) -> str | None:
+def surrogate_note(problem: Problem, criterion: str) -> str | None:
     """What is promised where people measure something that is no mean of losses per row; None = the same."""
-    if output.surrogate is None:
+    if problem.surrogate is None:
         return None
-    return f"{output.surrogate} is no mean of losses per row, so no bound holds for it; what is promised is {criterion}"
+    return (
+        f"{problem.surrogate} is no mean of losses per row, so no bound holds for it; what is promised is {criterion}"
+    )
 
 
 def _entry(one: Chosen) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ziggurat.policies.exits import LEARNED, exit_score, learned
-from ziggurat.policies.outputs import CLASSES, Output
+from ziggurat.problems.classes import CLASSES
+from ziggurat.problems.problem import Problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +25,8 @@ class StoredRun:
     kept: np.ndarray  # (n, L + 1) int64, as in `engine.runner.Outcomes`
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
     deferral: np.ndarray | None = None  # the model's weights of the learned score, see `engine.rules.ExitRule`
-    output: Output = CLASSES  # what the logits stand for
-    answers: np.ndarray | None = None  # (n, n_rungs) int64: equal numbers are equal answers; None = as the output says
+    problem: Problem = CLASSES  # what the logits stand for
+    answers: np.ndarray | None = None  # (n, n_rungs) int64: equal numbers are equal answers; None = as the problem says
 
     @property
     def n_rungs(self) -> int:
@@ -43,8 +44,8 @@ class StoredRun:
         return replace(self, every=self.every[:, :rungs], answers=answers)
 
     def predictions(self) -> np.ndarray:
-        """Of every rung, (n, n_rungs, …): class indices, or whatever the output's answers are."""
-        return self.output.predictions(self.every) if self.answers is None else self.answers
+        """Of every rung, (n, n_rungs, …): class indices, or whatever the problem's answers are."""
+        return self.problem.predictions(self.every) if self.answers is None else self.answers
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,7 +83,7 @@ def chosen_points(
 def rule_of(classifier: Model, setting: Tried | None) -> ExitRule:
     """As the engine takes it; None = full depth."""
     if setting is None:
-        return rules.never(len(classifier.rungs), classifier.output.scores[0])
+        return rules.never(len(classifier.rungs), classifier.problem.scores[0])
     return replace(setting.rule(classifier.deferral), tokens=scaled(classifier.token_rule, setting.pruning))
 
 
@@ -157,7 +157,7 @@ def _point(
     full, own = timings[None], timings[name if setting is not None else None]
     gain = paired_ratio(full, own)
     differs, flops, cost = _watched(classifier, setting, witness, certified.confidence)
-    evidence = witness.evidence(risks_of(classifier.output)[terms.criterion])
+    evidence = witness.evidence(risks_of(classifier.problem)[terms.criterion])
     certificate = Certificate(
         criterion=terms.criterion,
         estimate=0.0 if setting is None else float(evidence.losses_of(setting).mean()),
@@ -203,7 +203,7 @@ def _watched(classifier: Model, setting: Tried | None, witness: Seen, confidence
     if setting is None:
         return 0.0, 1.0, 1.0
     run, everyone = witness.runs[setting.pruning], np.arange(len(witness.rows))
-    risk = risks_of(classifier.output)["agreement"]
+    risk = risks_of(classifier.problem)["agreement"]
     rungs = replay(run.every, setting.rule(run.deferral))
     full = full_run(witness.runs).predictions()[:, -1]
     differing = risk.of(run.predictions()[everyone, rungs], full)
@@ -253,7 +253,7 @@ def searched(
     for strength, run in order.runs.items():
         losses = order.losses[strength]
         for family in families(
-            run.cut(usable), losses[:, :usable], saved[:usable], promise.scores or classifier.output.tried, sizes
+            run.cut(usable), losses[:, :usable], saved[:usable], promise.scores or classifier.problem.tried, sizes
         ):
             settings = (tried(extended(one, n_rungs), losses, time) for one in family)
             paths.append(path_of(settings, slowest))

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ziggurat.calibrate.question_prediction import predict_answers
 from ziggurat.calibrate.watching import WatchedClassifier, read_state
 from ziggurat.data.dataset import load
@@ -20,8 +18,9 @@ from ziggurat.files import whole_file
 from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.subject import ModelOptions, check_pairs, exit_rule, promise_of
 from ziggurat.measure.targets import require_result
+from ziggurat.problems.problem import Problem
 from ziggurat.system import json_text
-from ziggurat.types import Answer, Label
+from ziggurat.types import Answer
 
 _TABLES = (".csv", ".tsv", ".parquet")  # whose readers would not understand JSON lines
 
@@ -72,7 +71,7 @@ def predict(
         if threshold is not None:
             raise UserError("--watch goes with an operating point, not with --threshold")
         answers = _watched(classifier, operating_point, texts, options.batch_size, watch)
-    results = _with_nulls(list(_results(texts, answers, classifier.manifest.labels)), left_out)
+    results = _with_nulls(list(_results(texts, answers, classifier.problem)), left_out)
     if out is not None:
         with whole_file(out) as path, path.open("w", encoding="utf-8") as file:
             file.writelines(json_text(result) + "\n" for result in results)
@@ -119,12 +118,12 @@ def _with_nulls(results: list[dict[str, Any]], left_out: Mapping[int, str]) -> l
     ]
 
 
-def _results(texts: Sequence[Text], answers: list[Answer], labels: tuple[Label, ...]) -> Iterator[dict[str, Any]]:
+def _results(texts: Sequence[Text], answers: list[Answer], problem: Problem) -> Iterator[dict[str, Any]]:
     for text, answer in zip(texts, answers, strict=True):
         trace = answer.trace
         yield {
             "text": text if isinstance(text, str) else list(text),
-            **said(answer.label, answer.probabilities, labels),
+            **problem.answer_fields(answer),
             "layers": trace.layers,
             "tokens": trace.read,
             "tokens_left": trace.tokens[-1] if trace.tokens else trace.read,
@@ -132,13 +131,3 @@ def _results(texts: Sequence[Text], answers: list[Answer], labels: tuple[Label, 
             "microseconds": round(trace.microseconds, 1),
             "truncated": trace.truncated,
         }
-
-
-def said(label: Any, probabilities: np.ndarray | None, labels: tuple[Label, ...]) -> dict[str, Any]:
-    """The label as a label column would have it, and probabilities where there are some: a number has none."""
-    if probabilities is None:
-        return {"label": label}
-    shares = {str(name): float(share) for name, share in zip(labels, probabilities, strict=True)}
-    if isinstance(label, tuple):
-        return {"label": list(label), "probabilities": shares}
-    return {"label": label, "probability": float(probabilities.max()), "probabilities": shares}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ziggurat.calibrate.choose import Ladder, choose_points, pruning_strengths
-from ziggurat.calibrate.no_answer import best_no_answer
 from ziggurat.data.dataset import Role
 from ziggurat.data.squad import SPAN_ENDS, Questions
 from ziggurat.data.tokenizer import TextTokenizer
@@ -21,8 +20,9 @@ from ziggurat.engine.rules import ExitRule, never
 from ziggurat.engine.span_runner import EverySpan, Spans
 from ziggurat.engine.tiers import Tier
 from ziggurat.policies.prune import scaled
+from ziggurat.problems.metrics import grades
+from ziggurat.problems.spans import best_offset as best_no_answer
 from ziggurat.recipe import Recipe
-from ziggurat.report.squad_metrics import grades
 
 if TYPE_CHECKING:
     from ziggurat.encoder.torch.model import AdaptiveModel
@@ -64,7 +64,7 @@ def add_question_points(folder: Path, select: Questions, recipe: Recipe, device:
         select.digest,
         recipe.exit_score,
         reference=reference,
-        output=answerer.output,
+        problem=answerer.problem,
     )
     manifest = replace(manifest, operating_points=points)
     write_manifest(manifest, folder)

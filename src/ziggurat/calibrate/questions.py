@@ -22,7 +22,7 @@ from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave
 from ziggurat.measure.subject import ModelOptions, sample
 from ziggurat.policies.prune import scaled
-from ziggurat.report.squad_metrics import normalised
+from ziggurat.problems.metrics import normalised
 
 ENOUGH = 50  # questions that chose for the model: from here on they order the path, and all fresh ones certify
 _ORDERING = 3  # else one of so many fresh articles does

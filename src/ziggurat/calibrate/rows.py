@@ -24,7 +24,7 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.measure.subject import load_like
 from ziggurat.policies.prune import scaled
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 ENOUGH = 200  # rows that chose for the model: from here on they order the path, and all fresh rows certify
 MOST_ORDERING = 20_000  # more learn no better path, and would be missing where they certify
@@ -133,7 +133,7 @@ def _check_range(classifier: AdaptiveClassifier, rows: CalibrationRows, risk: Ri
     for part in (rows.order, rows.certify):
         labels = part.truth if risk.needs_labels else part.labels_or_none[:0]
         try:
-            classifier.output.loss(labels, labels)
+            classifier.problem.loss(labels, labels)
         except UserError as error:
             raise UserError(f"{part.source}: {error}") from None
 
@@ -144,9 +144,9 @@ def _check_labels(rows: Dataset, risk: Risk) -> None:
             f"{rows.source}: criterion {risk.name!r} needs labels; name their column with --label-column, or certify "
             "agreement with the full model, which needs none (--criterion agreement)"
         )
-    if rows.problem is Problem.REGRESSION:
+    if rows.problem is ProblemType.REGRESSION:
         return
-    sets = rows.problem is Problem.MULTI_LABEL
+    sets = rows.problem is ProblemType.MULTI_LABEL
     there = rows.labels.max(axis=0) > 0 if sets else np.isin(np.arange(len(rows.label_names)), rows.labels)
     missing = [str(name) for name, found in zip(rows.label_names, there, strict=True) if not found]
     if missing:
@@ -194,11 +194,11 @@ def seen(
     for strength in pruning_strengths(classifier.token_rule):
         tokens = scaled(classifier.token_rule, strength)
         every = classifier.every_rung(encoded, batch_size, progress, tokens)
-        runs[strength] = StoredRun(every.logits, every.kept, strength, classifier.deferral, classifier.output)
+        runs[strength] = StoredRun(every.logits, every.kept, strength, classifier.deferral, classifier.problem)
     if reference is not None:
         theirs = reference.tokenizer.encode(rows.texts, rows.pairs)
         outcomes = reference.run(theirs, rules.never(len(reference.rungs)), batch_size, progress)
-        full = classifier.output.predictions(outcomes.logits)
+        full = classifier.problem.predictions(outcomes.logits)
     else:
         full = full_run(runs).predictions()[:, -1]
     return Seen(rows, encoded, runs, {strength: _losses(run, risk, full, rows) for strength, run in runs.items()})

@@ -96,7 +96,7 @@ class WatchedClassifier:
             return np.zeros(len(checked))
         full = self._classifier.predict([texts[row] for row in checked.tolist()], FULL, batch_size)
         pairs = zip((answers[row].label for row in checked.tolist()), (one.label for one in full), strict=True)
-        apart = np.array([self._classifier.output.apart(*pair) for pair in pairs], dtype=np.float64)
+        apart = np.array([self._classifier.problem.apart(*pair) for pair in pairs], dtype=np.float64)
         return np.where(apart > _ROUNDING, apart, 0.0)
 
     @property

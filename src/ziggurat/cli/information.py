@@ -27,7 +27,6 @@ from ziggurat.encoder.folder import (
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.choice import DTYPES, choose_engine
 from ziggurat.errors import UserError
-from ziggurat.policies.outputs import output_of
 
 _TYPICAL_LENGTH = 64  # tokens, for a FLOPs figure that needs no data
 
@@ -48,7 +47,7 @@ def info(model: str) -> dict[str, Any]:
         "spans": None if manifest.spans is None else dataclasses.asdict(manifest.spans),
         "no_answer": None if manifest.no_answer is None else list(manifest.no_answer),
         "label_range": manifest.training.get(LABEL_RANGE),
-        "unit": output_of(manifest.problem_type, manifest.training.get(LABEL_RANGE)).unit,
+        "unit": manifest.problem.unit,
         "pairs": manifest.pairs,
         "max_length": manifest.max_length,
         "heads": {"kind": manifest.head_kind, "after_layers": list(manifest.head_layers)},

@@ -19,7 +19,7 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, FAIL, NULL, Columns, Rows, re
 from ziggurat.data.task_rows import task_rows
 from ziggurat.errors import UserError
 from ziggurat.system import cached_property
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 class Role(StrEnum):
@@ -70,7 +70,7 @@ class Dataset:
     label_names: Names  # in the order of the model's outputs
     role: Role
     source: str  # where the rows come from, for messages
-    problem: Problem = Problem.SINGLE_LABEL
+    problem: ProblemType = ProblemType.SINGLE_LABEL
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -87,7 +87,7 @@ class Dataset:
     @property
     def classes(self) -> np.ndarray:
         """Class index of each row, (n) int64; UserError if rows are unlabelled, or have no classes."""
-        if self.problem is not Problem.SINGLE_LABEL:
+        if self.problem is not ProblemType.SINGLE_LABEL:
             raise UserError(f"{self.source}: this step is about classes, and the model's problem is {self.problem}")
         return self.truth
 
@@ -158,7 +158,7 @@ def split_roles(
     rows: Rows,
     fractions: Fractions = Fractions(),
     label_names: Names | None = None,
-    problem: Problem | None = None,
+    problem: ProblemType | None = None,
     grouped: bool = True,
 ) -> dict[Role, Dataset]:
     """One data set for each role whose fraction is above 0.
@@ -200,17 +200,19 @@ def has_role(rows: Rows, fractions: Fractions, role: Role, grouped: bool = True)
     return found[stand_ins(rows.texts, rows.pairs, _hash_rows(rows.texts, rows.pairs, b"row"))] if grouped else found
 
 
-def as_dataset(rows: Rows, role: Role, label_names: Names, problem: Problem | str = Problem.SINGLE_LABEL) -> Dataset:
+def as_dataset(
+    rows: Rows, role: Role, label_names: Names, problem: ProblemType | str = ProblemType.SINGLE_LABEL
+) -> Dataset:
     """All rows in one role, their labels as the problem has them; 1 and "1" are the same label.
 
     Raises:
         UserError: a label that is not in `label_names`, or unlabelled rows among labelled ones in a role that measures.
     """
-    labels = label_array(rows, label_names, Problem(problem))
+    labels = label_array(rows, label_names, ProblemType(problem))
     if role is not Role.TRAIN and labels is not None and not labelled(labels).all():
         place = rows.place(int(np.argmin(labelled(labels))))
         raise UserError(f"{place} has no label; label it or remove it, only train rows may lack one")
-    return Dataset(rows.texts, rows.pairs, labels, label_names, role, rows.source, Problem(problem))
+    return Dataset(rows.texts, rows.pairs, labels, label_names, role, rows.source, ProblemType(problem))
 
 
 def content_hashes(texts: Sequence[str]) -> np.ndarray:

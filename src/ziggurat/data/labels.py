@@ -19,7 +19,7 @@ import numpy as np
 from ziggurat.data.cells import Cell
 from ziggurat.data.sources import Rows
 from ziggurat.errors import UserError
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 class Called:
@@ -87,7 +87,7 @@ SEPARATOR = "|"  # between the labels of a row where a cell can hold but one str
 _SHOWN = 20
 
 
-def problem_of(rows: Rows, wanted: Problem | None = None) -> Problem:
+def problem_of(rows: Rows, wanted: ProblemType | None = None) -> ProblemType:
     """What the labels ask: `wanted`, else lists are labels that may all apply, fractions are a regression.
 
     UserError where nobody can tell: numbers written as decimals, but all of them whole.
@@ -96,24 +96,24 @@ def problem_of(rows: Rows, wanted: Problem | None = None) -> Problem:
         return wanted
     given = [label for label in rows.labels or () if label is not None]
     if any(isinstance(label, tuple) for label in given):
-        return Problem.MULTI_LABEL
+        return ProblemType.MULTI_LABEL
     numbers = [label for label in given if isinstance(label, float)]
     if not numbers:
-        return Problem.SINGLE_LABEL
+        return ProblemType.SINGLE_LABEL
     if all(number.is_integer() for number in numbers):
         raise UserError(
             f"{rows.source}: labels are whole numbers written as decimals ({numbers[0]}); for amounts say "
-            f"--problem {Problem.REGRESSION}, for classes --problem {Problem.SINGLE_LABEL}"
+            f"--problem {ProblemType.REGRESSION}, for classes --problem {ProblemType.SINGLE_LABEL}"
         )
-    return Problem.REGRESSION
+    return ProblemType.REGRESSION
 
 
-def names_of(rows: Rows, problem: Problem) -> Names:
+def names_of(rows: Rows, problem: ProblemType) -> Names:
     """What the outputs of a model for these rows are called: the labels that occur, integers by value, or `VALUE`.
 
     UserError for labels of mixed types, or a single class.
     """
-    if problem is Problem.REGRESSION:
+    if problem is ProblemType.REGRESSION:
         _numbers(rows, (VALUE,))
         return (VALUE,)
     _refuse_vectors(rows)
@@ -125,7 +125,7 @@ def names_of(rows: Rows, problem: Problem) -> Names:
         raise UserError(f"{rows.source}: labels mix {kind} ({number}) and strings ({word!r}); use one kind")
     if any(isinstance(name, float) for name in found):
         found = {str(float(name)) for name in found}  # 4.0 beside 4.5
-    if len(found) == 1 and problem is Problem.SINGLE_LABEL:
+    if len(found) == 1 and problem is ProblemType.SINGLE_LABEL:
         raise UserError(f"{rows.source}: every label is {found.pop()!r}; a classifier needs at least two classes")
     return tuple(sorted(found))
 
@@ -141,7 +141,7 @@ def _refuse_vectors(rows: Rows) -> None:
         )
 
 
-def label_array(rows: Rows, names: Names, problem: Problem) -> np.ndarray | None:
+def label_array(rows: Rows, names: Names, problem: ProblemType) -> np.ndarray | None:
     """The rows' labels as the array of their problem; None if no row has one.
 
     A class may be spelled as `Called` says. UserError names the row of a label that is unknown, or of another problem.
@@ -158,11 +158,11 @@ def labelled(labels: np.ndarray) -> np.ndarray:
     return labels.reshape(len(labels), -1)[:, 0] >= 0
 
 
-def unlabelled(n: int, n_names: int, problem: Problem) -> np.ndarray:
+def unlabelled(n: int, n_names: int, problem: ProblemType) -> np.ndarray:
     """The array of n rows without a label."""
-    if problem is Problem.REGRESSION:
+    if problem is ProblemType.REGRESSION:
         return np.full(n, np.nan)
-    return np.full((n, n_names), -1, dtype=np.int8) if problem is Problem.MULTI_LABEL else np.full(n, -1)
+    return np.full((n, n_names), -1, dtype=np.int8) if problem is ProblemType.MULTI_LABEL else np.full(n, -1)
 
 
 def label_keys(labels: np.ndarray) -> np.ndarray:
@@ -186,7 +186,7 @@ def _class(rows: Rows, label: Cell) -> tuple[Scalar, ...]:
     if isinstance(label, tuple):
         raise UserError(
             f"{_place(rows, label)}: a list of labels, but one class is wanted; write one, or say "
-            f"--problem {Problem.MULTI_LABEL} where any of them may apply"
+            f"--problem {ProblemType.MULTI_LABEL} where any of them may apply"
         )
     if isinstance(label, bool | float):
         return (int(label) if float(label).is_integer() else label,)
@@ -259,9 +259,9 @@ def _numbers(rows: Rows, names: Names) -> np.ndarray:
     return values
 
 
-_NAMED: Mapping[Problem, Callable[[Rows, Cell], Sequence[Scalar]]] = MappingProxyType(
-    {Problem.SINGLE_LABEL: _class, Problem.MULTI_LABEL: _set}
+_NAMED: Mapping[ProblemType, Callable[[Rows, Cell], Sequence[Scalar]]] = MappingProxyType(
+    {ProblemType.SINGLE_LABEL: _class, ProblemType.MULTI_LABEL: _set}
 )
-_ARRAYS: Mapping[Problem, Callable[[Rows, Names], np.ndarray]] = MappingProxyType(
-    {Problem.SINGLE_LABEL: _classes, Problem.MULTI_LABEL: _sets, Problem.REGRESSION: _numbers}
+_ARRAYS: Mapping[ProblemType, Callable[[Rows, Names], np.ndarray]] = MappingProxyType(
+    {ProblemType.SINGLE_LABEL: _classes, ProblemType.MULTI_LABEL: _sets, ProblemType.REGRESSION: _numbers}
 )

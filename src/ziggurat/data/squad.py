@@ -19,7 +19,7 @@ from ziggurat.data.tables import Table, read_table
 from ziggurat.data.task_rows import task_questions
 from ziggurat.errors import UserError, first_line
 from ziggurat.system import cached_property
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 Gold = tuple[str, int]  # an answer's text, and the character of its context with which it begins
 SPAN_ENDS = ("start", "end")  # what a model of spans says of every token: a label each
@@ -42,9 +42,9 @@ class Questions:
         return len(self.texts)
 
     @property
-    def problem(self) -> Problem:
+    def problem(self) -> ProblemType:
         """What is asked of a model."""
-        return Problem.QUESTION_ANSWERING
+        return ProblemType.QUESTION_ANSWERING
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ class Questions:
 def holds_questions(source: str) -> bool:
     """Whether a file's form is SQuAD's: its JSON, or rows with a question, a context, answers; or a task has spans."""
     if (named := parse_source(source)) is not None:
-        return named.task.problem is Problem.QUESTION_ANSWERING
+        return named.task.problem is ProblemType.QUESTION_ANSWERING
     path = Path(source).expanduser()
     form = format_of(path)
     if form not in (".json", ".jsonl", ".ndjson", ".parquet") or not path.is_file():
@@ -133,7 +133,7 @@ def read_questions(source: str, role: Role = Role.TEST, answers_required: bool =
             its offset. The message names file, question and fix.
     """
     if (named := parse_source(source)) is not None:
-        if named.task.problem is not Problem.QUESTION_ANSWERING:
+        if named.task.problem is not ProblemType.QUESTION_ANSWERING:
             raise UserError(f"{source}: has labels, and spans that answer questions are wanted; take squad or squad_v2")
         return questions_in(task_questions(named), source, role, answers_required)
     path = Path(source).expanduser()

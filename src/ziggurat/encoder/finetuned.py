@@ -13,7 +13,7 @@ from ziggurat.encoder.folder import CONFIG, MANIFEST, read_json, read_manifest
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.weights import CLASSES, canonical_names, missing_classifier, table_of
 from ziggurat.errors import UserError
-from ziggurat.types import Label, Problem
+from ziggurat.types import Label, ProblemType
 
 _NO_CONFIG = f"no {CONFIG}; give a folder made by save_pretrained"
 # Models whose tensors have the names of a sequence classifier's, and mean something else.
@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 _SKLEARN = "model_head.pkl"  # SetFit's classifier
 
 
-def answers_of(folder: Path, problem: Problem | None = None) -> tuple[tuple[Label, ...], Problem]:
+def answers_of(folder: Path, problem: ProblemType | None = None) -> tuple[tuple[Label, ...], ProblemType]:
     """What a checkpoint with a classifier calls its outputs, in their order, and the problem that they answer.
 
     `problem` is what a user says that it is, None = what the checkpoint says, or the manifest of a folder of ours.
@@ -36,7 +36,7 @@ def answers_of(folder: Path, problem: Problem | None = None) -> tuple[tuple[Labe
     require_classifier(folder)
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
-        names, known = manifest.labels, Problem(manifest.problem_type)
+        names, known = manifest.labels, ProblemType(manifest.problem_type)
         problem = known if problem is None else problem
     else:
         problem = checkpoint_problem(folder) if problem is None else problem
@@ -45,7 +45,7 @@ def answers_of(folder: Path, problem: Problem | None = None) -> tuple[tuple[Labe
         raise UserError(
             f"{folder}: {CONFIG} names {len(names)} classes (id2label), its classifier has {outputs}; name each of them"
         )
-    if problem is Problem.REGRESSION and len(names) > 1:
+    if problem is ProblemType.REGRESSION and len(names) > 1:
         raise UserError(f"{folder}: has {len(names)} outputs, and a regression has one; give another --problem")
     return names, problem
 
@@ -69,7 +69,7 @@ def same_classes(names: Sequence[Label], others: Sequence[Label]) -> bool:
     return len(others) == len(names) and {called.find(other) for other in others} == set(range(len(names)))
 
 
-def checkpoint_labels(folder: Path, problem: Problem | None = None) -> tuple[Label, ...]:
+def checkpoint_labels(folder: Path, problem: ProblemType | None = None) -> tuple[Label, ...]:
     """What a fine-tuned checkpoint calls its outputs: its names for them, or 0, 1, … where it has none.
 
     UserError where its configuration contradicts itself: a class that is taken for another is worse than no answer.
@@ -77,27 +77,27 @@ def checkpoint_labels(folder: Path, problem: Problem | None = None) -> tuple[Lab
     problem = checkpoint_problem(folder) if problem is None else problem
     names = _output_names(folder)
     refuse_repeated(names, str(folder / CONFIG))
-    if len(names) < 2 and problem is Problem.SINGLE_LABEL:
+    if len(names) < 2 and problem is ProblemType.SINGLE_LABEL:
         raise UserError(
             f"{folder}: has one output, and {problem} needs one for each class; for its score say --problem "
-            f"{Problem.REGRESSION}, for a yes or no --problem {Problem.MULTI_LABEL}"
+            f"{ProblemType.REGRESSION}, for a yes or no --problem {ProblemType.MULTI_LABEL}"
         )
     if is_unnamed(names):
-        return (VALUE,) if problem is Problem.REGRESSION else tuple(range(len(names)))
+        return (VALUE,) if problem is ProblemType.REGRESSION else tuple(range(len(names)))
     numbered = all(type(name) is int for name in names)
     return tuple(names) if numbered else tuple(map(str, names))
 
 
-def checkpoint_problem(folder: Path) -> Problem:
+def checkpoint_problem(folder: Path) -> ProblemType:
     """What a fine-tuned checkpoint answers, as transformers has it: its `problem_type`, else a number if it has one
     output, else one of its classes.
     """
     stated = _config(folder).get("problem_type")
     if stated is None:
-        return Problem.REGRESSION if len(_output_names(folder)) == 1 else Problem.SINGLE_LABEL
-    if stated not in list(Problem):
-        raise UserError(f"{folder}: {CONFIG} has problem_type {stated!r}; known: {', '.join(Problem)}")
-    return Problem(stated)
+        return ProblemType.REGRESSION if len(_output_names(folder)) == 1 else ProblemType.SINGLE_LABEL
+    if stated not in list(ProblemType):
+        raise UserError(f"{folder}: {CONFIG} has problem_type {stated!r}; known: {', '.join(ProblemType)}")
+    return ProblemType(stated)
 
 
 def has_classifier(folder: Path) -> bool:
@@ -194,5 +194,5 @@ def _config(folder: Path) -> dict[str, Any]:
 def _n_outputs(folder: Path) -> int:
     """How many numbers a checkpoint's classifier answers with."""
     spec = read_spec(_config(folder))
-    (name,) = table_of(spec, Problem.SINGLE_LABEL)[f"{CLASSES}weight"]
+    (name,) = table_of(spec, ProblemType.SINGLE_LABEL)[f"{CLASSES}weight"]
     return len(canonical_names(tensors_of(folder), spec)[name])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
 from operator import index
 
 import numpy as np
@@ -19,7 +18,7 @@ from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule
 from ziggurat.types import FULL as FULL
-from ziggurat.types import Answer, OperatingPoint, Trace
+from ziggurat.types import Answer, OperatingPoint, SpanAnswer, Trace
 
 Text = str | tuple[str, str]
 
@@ -62,12 +61,9 @@ class AdaptiveClassifier(OpenedModel):
         sizes = self.batch_sizes(operating_point) if batch_sizes is None else batch_sizes
         return streamed(self, arrivals, Escalation(self.tiers, rule, sizes, deadline))
 
-    def answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> list[Answer]:
+    def answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> list[Answer] | list[SpanAnswer]:
         """Outcomes of inputs under a rule, as what `predict` returns."""
-        output, names = self.output, self.manifest.labels
         flops = self.flops(outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
-        predictions = output.predictions(outcomes.logits)
-        shares = repeat(None) if output.probabilities is None else output.probabilities(outcomes.logits)
         # As Python's own numbers all at once: one by one that takes longer than a small model's answer.
         traces = zip(
             outcomes.rungs.tolist(),
@@ -78,10 +74,7 @@ class AdaptiveClassifier(OpenedModel):
             encoded.truncated.tolist(),
             strict=True,
         )
-        return [
-            Answer(output.label(prediction, names), share, Trace(*trace))
-            for prediction, share, trace in zip(predictions, shares, traces, strict=False)
-        ]
+        return self.problem.answers(outcomes.logits, encoded, outcomes.rungs, [Trace(*trace) for trace in traces])
 
     def encode(self, texts: Sequence[Text]) -> Encoded:
         """Token ids of texts or pairs; UserError names the first that is of the wrong kind."""

@@ -17,7 +17,7 @@ from ziggurat.data.windows import Windows
 from ziggurat.engine.backend import SpanBackend
 from ziggurat.engine.rules import ExitRule
 from ziggurat.policies.prune import TokenRule
-from ziggurat.policies.spans import best_spans, end_entropies, null_scores
+from ziggurat.problems.spans import best_spans, end_entropies, null_scores
 
 
 @dataclass(frozen=True, eq=False)

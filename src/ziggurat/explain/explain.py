@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ziggurat.calibrate.prediction import said
 from ziggurat.data.tokenizer import speakable
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
 from ziggurat.engine.observed import ObservedBackend
@@ -72,13 +71,13 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
     sides = [text] if isinstance(text, str) else list(text)
     # Of a cascade the tier that answered: those behind it did not read the text.
     tier, watch = [each for each in zip(classifier.tiers, observed, strict=True) if each[1].said][-1]
-    labels, trace = classifier.manifest.labels, answer.trace
+    trace = answer.trace
     return {
         "text": [speakable(side) for side in sides] if classifier.manifest.pairs else speakable(sides[0]),
-        **said(answer.label, answer.probabilities, labels),
+        **classifier.problem.answer_fields(answer),
         **way_of(classifier, rule, trace, int(classifier.full_flops(np.array([trace.read]))[0])),
-        "full": said(full.label, full.probabilities, labels),
-        "agrees": classifier.output.same(full.label, answer.label),
+        "full": classifier.problem.answer_fields(full),
+        "agrees": classifier.problem.same(full.label, answer.label),
         "rungs": list(_rungs(classifier, rule, _said_by_rung(classifier, observed))),
         "pruning": pruning_of(tier.manifest, rule, watch.narrowings),
         "tokens": tokens_of(tier.tokenizer.pieces(*sides), watch.narrowings),
@@ -94,9 +93,8 @@ def _check_kind(classifier: AdaptiveClassifier, text: Text) -> None:
 
 def _said(classifier: AdaptiveClassifier, logits: np.ndarray) -> Json:
     """What a rung's logits (n_outputs) say."""
-    output, labels = classifier.output, classifier.manifest.labels
-    shares = None if output.probabilities is None else output.probabilities(logits)
-    return said(output.label(output.predictions(logits), labels), shares, labels)
+    problem = classifier.problem
+    return problem.fields(problem.predictions(logits), problem.probabilities(logits))
 
 
 def _said_by_rung(classifier: AdaptiveClassifier, observed: Sequence[ObservedBackend]) -> list[tuple[int, np.ndarray]]:

@@ -15,7 +15,7 @@ from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.explain.record import Json, decision_of, pruning_of, tokens_of, way_of
-from ziggurat.report.squad_metrics import normalised
+from ziggurat.problems.metrics import normalised
 from ziggurat.types import SpanAnswer
 
 

@@ -15,7 +15,6 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes
 from ziggurat.engine.tiers import Tier, places
 from ziggurat.errors import UserError
-from ziggurat.measure.problem_metrics import figures
 from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.questions import evaluate_questions
 from ziggurat.measure.subject import (
@@ -57,13 +56,13 @@ def evaluate(
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     names = metrics_for(classifier.manifest, source, metrics)
-    rows, output = rows_to_measure(classifier, source, columns), classifier.output
+    rows, problem = rows_to_measure(classifier, source, columns), classifier.problem
     promise = promise_of(classifier, operating_point, threshold)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     full_rule = rules.never(len(classifier.rungs))
     adaptive = classifier.run(encoded, rule, options.batch_size, progress)
     full = classifier.run(encoded, full_rule, options.batch_size, progress)
-    predictions = output.predictions(adaptive.logits), output.predictions(full.logits)
+    predictions = problem.predictions(adaptive.logits), problem.predictions(full.logits)
     timed = encoded.take(sample(len(rows), timed_texts))
     spent = classifier.flops(adaptive.kept, rule)[np.arange(len(rows)), adaptive.rungs]
     return {
@@ -72,9 +71,9 @@ def evaluate(
         "operating_point": operating_point if threshold is None else f"{rule.score} {threshold:g}",
         "promise": promise,
         "n": len(rows),
-        "problem": str(output.problem),
-        "unit": output.unit_of(None if promise is None else promise["criterion"]),
-        **figures(output, *predictions, rows.truth),
+        "problem": str(problem.type),
+        "unit": problem.unit_of(None if promise is None else promise["criterion"]),
+        **problem.beside_full(*predictions, rows.truth),
         "metrics": beside_full(classifier.manifest, source, names, *predictions, rows.truth),
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
         "bops_ratio": _full_bops(classifier, encoded.lengths) / _bops(classifier, adaptive, rule),

@@ -14,17 +14,17 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import SPAN_ENTROPY
 from ziggurat.recipe import Recipe
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 STAGES = ("regular", "guess", "soft", "hard", "heads", "joint")  # that know spans
 
 
-def asks_questions(source: str, problem: Problem | None = None, columns: Columns = DEFAULT_COLUMNS) -> bool:
+def asks_questions(source: str, problem: ProblemType | None = None, columns: Columns = DEFAULT_COLUMNS) -> bool:
     """Whether rows are questions about texts: as `problem` says, None = by the form of the file.
 
     UserError where `columns` say of them what is for other rows alone.
     """
-    return _told(holds_questions(source) if problem is None else problem is Problem.QUESTION_ANSWERING, columns)
+    return _told(holds_questions(source) if problem is None else problem is ProblemType.QUESTION_ANSWERING, columns)
 
 
 def answers_questions(model: str, columns: Columns = DEFAULT_COLUMNS) -> bool:

@@ -21,9 +21,8 @@ from ziggurat.measure.subject import (
     seen_in_training,
     tokens_left,
 )
-from ziggurat.report.metrics import accuracy_interval
-from ziggurat.report.squad_metrics import grades, normalised
-from ziggurat.types import Problem
+from ziggurat.problems.metrics import accuracy_interval, grades, normalised
+from ziggurat.types import ProblemType
 
 
 def evaluate_questions(
@@ -52,7 +51,7 @@ def evaluate_questions(
     return {
         "model": model,
         "data": source,
-        "problem": str(Problem.QUESTION_ANSWERING),
+        "problem": str(ProblemType.QUESTION_ANSWERING),
         "operating_point": operating_point if threshold is None else f"{rule.score} {threshold:g}",
         "promise": promise_of(answerer, operating_point, threshold),
         "n": len(rows),

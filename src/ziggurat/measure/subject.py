@@ -28,7 +28,7 @@ from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.task_metrics import task_for
 from ziggurat.recipe import Recipe
-from ziggurat.types import OperatingPoint, Problem
+from ziggurat.types import OperatingPoint, ProblemType
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def exit_rule(
     """
     if score is not None and threshold is None:
         raise UserError(f"--score {score}: says what --threshold is compared with; give one, or leave --score out")
-    score = classifier.output.scores[0] if score is None else score
+    score = classifier.problem.scores[0] if score is None else score
     return classifier.rule_of(operating_point if threshold is None else classifier.rule(score, threshold))
 
 
@@ -197,13 +197,13 @@ def refuse_small(model: str, command: str) -> None:
         )
 
 
-def refuse_other_problem(recipe: Recipe, problem: Problem | None, taught: bool = False) -> None:
+def refuse_other_problem(recipe: Recipe, problem: ProblemType | None, taught: bool = False) -> None:
     """UserError for a recipe with parts that only know classes, where something else is asked.
 
     A static model learns sets of labels, too, but only from rows and not from a teacher (`taught`).
     """
     small = recipe.small
-    sets = problem is Problem.MULTI_LABEL and small is not None and small.kind == "static" and not taught
+    sets = problem is ProblemType.MULTI_LABEL and small is not None and small.kind == "static" and not taught
     only_classes = {
         "small models answer": small is not None and not sets,
         "cascades answer": bool(recipe.tiers),
@@ -211,7 +211,7 @@ def refuse_other_problem(recipe: Recipe, problem: Problem | None, taught: bool =
         "a [search] of shares is made": recipe.search is not None,
     }
     wrong = [what for what, here in only_classes.items() if here]
-    if wrong and problem not in (None, Problem.SINGLE_LABEL):
+    if wrong and problem not in (None, ProblemType.SINGLE_LABEL):
         raise UserError(
             f"recipe {recipe.name!r}: {wrong[0]} for classes alone, not for {problem}; choose another recipe"
         )
@@ -220,7 +220,7 @@ def refuse_other_problem(recipe: Recipe, problem: Problem | None, taught: bool =
 def refuse_but_classes(model: str, command: str) -> None:
     """UserError for a model that answers with anything but one of its classes."""
     problem = read_manifest(local_folder(model)).problem_type
-    if problem != Problem.SINGLE_LABEL:
+    if problem != ProblemType.SINGLE_LABEL:
         raise UserError(
             f"{model}: `ziggurat {command}` is about classes, and the model's problem is {problem}; `eval`, `bench`, "
             "`calibrate`, `explain`, `report lengths` and `predict` know it"

@@ -9,14 +9,14 @@ import numpy as np
 from ziggurat.data.catalogue import Task, task_of
 from ziggurat.encoder.folder import Manifest
 from ziggurat.errors import UserError
-from ziggurat.report.metrics import MEANS, measure_by_name, measures, values
-from ziggurat.types import Problem
+from ziggurat.problems.metrics import MEANS, measure_by_name, measures, values
+from ziggurat.types import ProblemType
 
 _ACCURACY = "accuracy"
 _OF_PROBLEMS: Mapping[str, tuple[str, ...]] = {
-    Problem.SINGLE_LABEL: (_ACCURACY, "f1", "f1-macro", "f1-micro", "mcc", "pearson", "spearman"),
-    Problem.MULTI_LABEL: (_ACCURACY, "f1-macro", "f1-micro"),
-    Problem.REGRESSION: ("pearson", "spearman"),
+    ProblemType.SINGLE_LABEL: (_ACCURACY, "f1", "f1-macro", "f1-micro", "mcc", "pearson", "spearman"),
+    ProblemType.MULTI_LABEL: (_ACCURACY, "f1-macro", "f1-micro"),
+    ProblemType.REGRESSION: ("pearson", "spearman"),
 }
 
 

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ziggurat.data.tasks import Dataset
-from ziggurat.data.tokenize import Encoded, TextTokenizer
+from ziggurat.data.dataset import Dataset
+from ziggurat.data.tokenizer import Encoded, TextTokenizer
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import FAMILIES
 from ziggurat.types import Answer, Label, ProblemType, SpanAnswer, Trace
@@ -86,12 +86,16 @@ class Problem(ABC):
         rows = zip(predictions, each, traces, strict=True)
         return [Answer(self.label(prediction), share, trace) for prediction, share, trace in rows]
 
-    def label_fields(self, prediction: Any, probabilities: np.ndarray | None) -> Json:
+    def fields(self, prediction: Any, probabilities: np.ndarray | None) -> Json:
+        """One prediction as JSON fields, with the probabilities of the outputs (n_outputs) where there are some."""
+        return self.label_fields(self.label(prediction), probabilities)
+
+    def label_fields(self, label: Any, probabilities: np.ndarray | None) -> Json:
         """A label as JSON fields, with the probabilities of the outputs (n_outputs) where there are some."""
         if probabilities is None:
-            return {"label": prediction}
+            return {"label": label}
         shares = {str(name): float(share) for name, share in zip(self.names, probabilities, strict=True)}
-        return {"label": prediction, "probabilities": shares}
+        return {"label": label, "probabilities": shares}
 
     def answer_fields(self, answer: Any) -> Json:
         """An answer as JSON fields, without its trace."""
@@ -185,8 +189,8 @@ class Problem(ABC):
             )
             raise UserError(f"exit score {score!r} is not for a model of {self.type}; it can have: {known}")
 
-    def distinct(self, scores: Sequence[str]) -> list[str]:
-        """Those of some exit scores that order inputs in different ways."""
+    def distinct(self, scores: Sequence[str], width: int) -> list[str]:
+        """Those of some exit scores that order readings of this width in different ways."""
         return list(scores)
 
     def check_certifying(self, rows: Dataset) -> None:
@@ -199,6 +203,12 @@ class Problem(ABC):
         `readings` (n, n_rungs, width) at full depth, without pruning.
         """
         return None
+
+
+def main_figure(figures: Figures) -> Json:
+    """The first figure, under names that the tables of all problems share; accuracy has columns of its own."""
+    first = next(iter(figures))
+    return {} if first == "accuracy" else {"metric": first, "quality": figures[first]}
 
 
 def check_every_label(rows: Dataset, occurs: np.ndarray) -> None:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ziggurat.data.tasks import Dataset
-from ziggurat.data.tokenize import TextTokenizer
+from ziggurat.data.dataset import Dataset
+from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.data.windows import Windows, gold_tokens, windows_of
 from ziggurat.policies.exits import SPAN_ENTROPY, log_softmax
 from ziggurat.problems.metrics import accuracy_interval, grades, normalised
@@ -19,8 +19,8 @@ from ziggurat.recipe import SpanConfig
 from ziggurat.types import ProblemType, SpanAnswer, Trace
 
 # The numbers of a reading.
-START_ENTROPY, END_ENTROPY = 0, 1  # of the least sure window, in [0, 1]
-WINDOW, FIRST, LAST = 2, 3, 4  # of the best span: its window, its first and last token there
+ENTROPIES = slice(0, 2)  # of start and end, of the least sure window, in [0, 1]
+PLACE = slice(2, 5)  # of the best span: its window, from 0 of each input, its first and last token there
 SCORE, NULL_SCORE = 5, 6  # start logit + end logit of the best span; the same of "no answer", the least of all windows
 WIDTH = 7
 _EPSILON = 1e-4  # beyond the smallest and largest lead
@@ -58,12 +58,12 @@ class Spans(Problem):
 
     def predictions(self, readings: np.ndarray, inputs: Any = None, rungs: np.ndarray | None = None) -> np.ndarray:
         """The best span, or none where "no answer" leads by more than the rung's offset or there are no words."""
-        missing = self._missing(readings, rungs).ravel()
-        places = readings[..., WINDOW : LAST + 1].reshape(-1, 3)
-        found = np.empty(len(missing), dtype=object)
-        for index, none in enumerate(missing.tolist()):
-            found[index] = Span("", 0, 0) if none else Span(*inputs.text(*map(int, places[index])))
-        return found.reshape(readings.shape[:-1])
+        found = np.full(readings.shape[:-1], None, dtype=object)
+        missing, places = self._missing(readings, rungs), readings[..., PLACE].astype(np.int64)
+        for index in np.ndindex(found.shape):
+            none, row = missing[index], index[0]
+            found[index] = Span("", 0, 0) if none else Span(*inputs.text(row, *places[index].tolist()))
+        return found
 
     def _missing(self, readings: np.ndarray, rungs: np.ndarray | None) -> np.ndarray:
         none: np.ndarray = np.isneginf(readings[..., SCORE])
@@ -84,11 +84,11 @@ class Spans(Problem):
         windows = np.diff(inputs.edges).tolist()
         rows = zip(self.predictions(readings, inputs, rungs), readings.tolist(), windows, traces, strict=True)
         return [
-            SpanAnswer(*span, row[SCORE], row[NULL_SCORE], max(row[START_ENTROPY], row[END_ENTROPY]), n, trace)
+            SpanAnswer(*span, row[SCORE], row[NULL_SCORE], max(row[ENTROPIES]), n, trace)
             for span, row, n, trace in rows
         ]
 
-    def label_fields(self, prediction: Span, probabilities: np.ndarray | None) -> Json:
+    def fields(self, prediction: Span, probabilities: np.ndarray | None) -> Json:
         """The answer's text and its characters."""
         return {"label": prediction.text, "start": prediction.start, "end": prediction.end}
 

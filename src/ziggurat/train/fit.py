@@ -40,11 +40,11 @@ from ziggurat.errors import UserError, install
 from ziggurat.files import put, refuse_full_folder
 from ziggurat.measure.subject import ModelOptions, refuse_other_problem
 from ziggurat.policies.exits import LEARNED, exit_score
-from ziggurat.policies.outputs import output_of
+from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import Recipe
 from ziggurat.train.cascade import learn_deferral
 from ziggurat.train.lengths.search import searched_folder
-from ziggurat.types import Label, Problem
+from ziggurat.types import Label, ProblemType
 
 Roles = Mapping[Role, Dataset]
 QuestionRoles = Mapping[Role, Questions]
@@ -61,7 +61,7 @@ class TrainOptions:
     certify: float | None = None  # share of the rows that is kept out for `calibrate`; None = as the recipe says
     keep_stages: bool = False  # also a model folder for each stage, in OUT.stages
     student: str | None = None  # encoder that the recipe's student starts from; None = as the recipe says
-    problem: Problem | None = None  # what the labels ask; None = what rows look like, or the checkpoint answers
+    problem: ProblemType | None = None  # what the labels ask; None = what rows look like, or the checkpoint answers
     label_range: tuple[float, float] | None = None  # of a regression; None = least and largest label of the rows
     max_length: int | None = None  # tokens that are read of an input; None = as the recipe or else the checkpoint says
 
@@ -71,7 +71,7 @@ def read_roles(
     recipe: Recipe,
     columns: Columns,
     names: tuple[Label, ...] | None = None,
-    problem: Problem | None = None,
+    problem: ProblemType | None = None,
 ) -> Roles:
     """Rows in their roles: the built-in data in its own, others as the recipe shares them out."""
     builtin = source == STDLIB_DOCS
@@ -164,7 +164,7 @@ def require_training(recipe: Recipe) -> None:
 def refuse_early(recipe: Recipe, select: Dataset | Questions, options: TrainOptions) -> None:
     """UserError for what would otherwise be noticed when training is over and its operating points are chosen."""
     refuse_other_problem(recipe, select.problem)
-    if options.label_range is not None and select.problem is not Problem.REGRESSION:
+    if options.label_range is not None and select.problem is not ProblemType.REGRESSION:
         raise UserError(f"--label-range: is of a regression's numbers; {select.source} has {select.problem}")
     if recipe.exit_score == LEARNED:
         raise UserError(
@@ -173,7 +173,7 @@ def refuse_early(recipe: Recipe, select: Dataset | Questions, options: TrainOpti
         )
     if recipe.exit_score is not None:
         exit_score(recipe.exit_score)
-        output_of(select.problem).refuse_score(recipe.exit_score)
+        problem_named(select.problem).check_score(recipe.exit_score)
     if recipe.temperatures and select.labels is None:
         raise UserError(
             f"{select.source}: temperatures are fitted to labels and it has none; "
@@ -188,7 +188,7 @@ def add_operating_points(folder: Path, select: Dataset | Questions, recipe: Reci
     manifest = read_manifest(folder)
     if manifest.training.get(OTHER_SCALE):
         select = replace(select, labels=None)
-    if manifest.problem_type == Problem.REGRESSION and manifest.head_layers and LABEL_RANGE in manifest.training:
+    if manifest.problem_type == ProblemType.REGRESSION and manifest.head_layers and LABEL_RANGE in manifest.training:
         learn_deferral(folder, select, ModelOptions(options.device), options.progress)
     classifier = AdaptiveClassifier.from_pretrained(folder, options.device)
     manifest = with_operating_points(classifier, select, recipe, options.progress)
@@ -204,7 +204,7 @@ def summary(manifest: Manifest, roles: Roles | QuestionRoles, out: Path) -> dict
         "recipe": manifest.training["recipe"]["name"],
         "labels": list(manifest.labels),
         "max_length": manifest.max_length,
-        "unit": output_of(manifest.problem_type, manifest.training.get(LABEL_RANGE)).unit,
+        "unit": manifest.problem.unit,
         "rows": {str(role): len(rows) for role, rows in roles.items()},
         "operating_points": [point.to_dict() for point in manifest.operating_points],
     }

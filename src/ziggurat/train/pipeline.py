@@ -38,7 +38,7 @@ from ziggurat.encoder.torch.checkpoint import load_hf, read_config, save_model, 
 from ziggurat.encoder.torch.int8 import Int8Linear, simulate_int8
 from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.encoder.torch.parts import limit_threads, resolve_device
-from ziggurat.policies.outputs import output_of
+from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import STUDENT_STAGES, Recipe
 from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_emptying, refuse_misfits
@@ -49,7 +49,7 @@ from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, fu
 from ziggurat.train.students import make_student, student_spec
 from ziggurat.train.trials import trials_in
 from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 STAGES_FOLDER = "stages"
 
@@ -88,7 +88,7 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         claim(fit.work, identity)
         rows = _seen_rows(fit.source, train, select)
         notes = dict(start.notes)
-        output = output_of(train.problem, notes.get(LABEL_RANGE))
+        problem = problem_named(train.problem, train.label_names, notes.get(LABEL_RANGE))
 
         def save(model: AdaptiveModel, stages: int, out: Path) -> None:
             if state.is_main_process and not out.exists():
@@ -102,7 +102,7 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
             if kind in PLAIN_STAGES and fit.grade is not None:
                 notes[REFERENCE] = fit.grade(model, start.tokenizer)
             elif kind in PLAIN_STAGES and select.labels is not None:
-                notes[REFERENCE] = full_accuracy(model, start.select, output)
+                notes[REFERENCE] = full_accuracy(model, start.select, problem)
             if fit.keep_stages:
                 save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{kind}")
 
@@ -203,7 +203,7 @@ def _start(fit: Fit, train: Dataset | Questions) -> AdaptiveModel:
     known = None if isinstance(train, Questions) else known_names(fit.source)
     keep = isinstance(train, Questions) or (known is not None and names_same(known, train.label_names))
     mean = 0.0
-    if train.problem is Problem.REGRESSION and train.labels is not None:
+    if train.problem is ProblemType.REGRESSION and train.labels is not None:
         mean = float(np.nanmean(train.labels))
     places, pruning = (recipe.head_layers, recipe.pruning) if recipe.student is None else ((), None)
     shape = n_outputs, recipe.head_kind, places, recipe.dropout, pruning, train.problem

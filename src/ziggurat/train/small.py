@@ -27,7 +27,7 @@ from ziggurat.recipe import AugmentConfig, Recipe
 from ziggurat.small.folder import SmallTier, save_small
 from ziggurat.small.train_static import one_hot, teacher_targets, train_static
 from ziggurat.train.fit import TrainOptions
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _with_copies(
 def _targets(recipe: Recipe, rows: Dataset, teacher: Teacher | None, train: Encoded, progress: bool) -> np.ndarray:
     assert recipe.small is not None
     if teacher is None:
-        sets = rows.problem is Problem.MULTI_LABEL
+        sets = rows.problem is ProblemType.MULTI_LABEL
         return rows.truth.astype(np.float64) if sets else one_hot(rows.classes, len(rows.label_names))
     soft = teacher_targets(_full_logits(teacher, train, progress), recipe.small.temperature)
     if rows.labels is None or recipe.small.label_weight == 0:

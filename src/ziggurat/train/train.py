@@ -43,7 +43,7 @@ from ziggurat.train.teachers import (
     with_checkpoint,
     with_teacher,
 )
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 def train_classifier(
@@ -117,10 +117,10 @@ def _taught_rows(
         raise UserError(
             f"{teacher}: answers questions with spans of a text, which no student learns yet; train it alone"
         )
-    refuse_other_problem(recipe, Problem(manifest.problem_type), taught=True)
+    refuse_other_problem(recipe, ProblemType(manifest.problem_type), taught=True)
     recipe = shared_like(recipe, folder, options)
     check_fingerprint(folder, manifest)
-    roles = read_roles(source, recipe, options.columns, manifest.labels, Problem(manifest.problem_type))
+    roles = read_roles(source, recipe, options.columns, manifest.labels, ProblemType(manifest.problem_type))
     for rows in roles.values():
         refuse_other_task(teacher, manifest, rows, recipe)
     return recipe, roles
@@ -154,7 +154,7 @@ def adapt_classifier(
         require_spans(folder)
         return _answer_questions(folder, source, recipe, out, options)
     names, problem = answers_of(folder, options.problem)
-    if problem is Problem.REGRESSION and (become := scores_become(folder)) is not None:
+    if problem is ProblemType.REGRESSION and (become := scores_become(folder)) is not None:
         message = "%s: sentence-transformers puts a %s on its scores; here they are without, as in transformers"
         logging.getLogger(__name__).warning(message, checkpoint, become)
     recipe = shared_like(recipe, folder, options)

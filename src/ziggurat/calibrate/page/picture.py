@@ -32,9 +32,9 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.tiers import places
 from ziggurat.files import whole_file
 from ziggurat.policies.exits import exit_score
-from ziggurat.policies.outputs import Output
+from ziggurat.problems.problem import Problem
 from ziggurat.system import utf8
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 _COSTLY = 10
 
@@ -59,7 +59,7 @@ def picture(
     time: PredictedTime,
 ) -> Picture:
     """What the page shows, as arrays; `time` predicts for rows of `order`."""
-    risk, sure = risk_by_name(result["criterion"], classifier.output), result["confidence"]
+    risk, sure = risk_by_name(result["criterion"], classifier.problem), result["confidence"]
     front = shown_frontier(paths)
     full = full_run(witness.runs)
     full_loss = float(witness.losses[full.pruning][:, -1].mean())
@@ -97,24 +97,24 @@ def _labels(rows: Seen) -> np.ndarray | None:
 def _accuracy(predictions: np.ndarray, rows: Seen) -> float | None:
     """None of rows without labels, or where answers are no classes."""
     labels = _labels(rows)
-    if labels is None or rows.rows.problem is not Problem.SINGLE_LABEL:
+    if labels is None or rows.rows.problem is not ProblemType.SINGLE_LABEL:
         return None
     return float((predictions == labels).mean())
 
 
-def _lost(output: Output, answers: np.ndarray, full: np.ndarray, rows: Seen) -> np.ndarray | None:
+def _lost(problem: Problem, answers: np.ndarray, full: np.ndarray, rows: Seen) -> np.ndarray | None:
     """How much more than full depth's answers are off the labels, (n); None = no labels."""
     labels = _labels(rows)
-    return None if labels is None else output.loss(answers, labels) - output.loss(full, labels)
+    return None if labels is None else problem.loss(answers, labels) - problem.loss(full, labels)
 
 
 def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifier, witness: Seen) -> list[Spot]:
     """A point's part of the page; none for full depth."""
     if one.setting is None or one.certificate is None:
         return []
-    run, rungs, output = witness.runs[one.setting.pruning], rungs_of(one.setting, witness), classifier.output
+    run, rungs, problem = witness.runs[one.setting.pruning], rungs_of(one.setting, witness), classifier.problem
     answers = run.predictions()[np.arange(len(rungs)), rungs]
-    risk = risk_by_name(result["criterion"], classifier.output)
+    risk = risk_by_name(result["criterion"], classifier.problem)
     lost = witness.evidence(risk).losses_of(one.setting)
     low, high = band(risk, lost, result["confidence"])
     unsure, sorted_by = _doubt(one.setting, classifier, witness)
@@ -131,7 +131,7 @@ def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifie
         exits=exit_shares(rungs, run.n_rungs),
         tokens=tokens_left(*_of_last_tier(classifier, run.kept, rungs, rule_of(classifier, one.setting))),
         deciles=deciles(
-            unsure, rungs < run.n_rungs - 1, output.differs(answers, full), _lost(output, answers, full, witness)
+            unsure, rungs < run.n_rungs - 1, problem.differs(answers, full), _lost(problem, answers, full, witness)
         ),
         sorted_by=sorted_by,
     )
@@ -183,9 +183,9 @@ def _costly(
 def _input(
     classifier: AdaptiveClassifier, rows: Seen, row: int, rung: int, kept: np.ndarray, flops: int, answer: Any
 ) -> Costly:
-    data, output, labels = rows.rows, classifier.output, _labels(rows)
+    data, problem, labels = rows.rows, classifier.problem, _labels(rows)
     label = None if labels is None else labels[row : row + 1]
-    wrong = label is not None and output.differs.binary and bool(output.loss(np.asarray(answer)[None], label)[0] > 0)
+    wrong = label is not None and problem.differs.binary and bool(problem.loss(np.asarray(answer)[None], label)[0] > 0)
     pair = "" if data.pairs is None else f" ‖ {data.pairs[row]}"
     return Costly(
         text=data.texts[row] + pair,
@@ -201,7 +201,7 @@ def _input(
 
 def _shown(classifier: AdaptiveClassifier, prediction: Any) -> str:
     """A class, all labels that apply, or a number, as people read them."""
-    label = classifier.output.label(prediction, classifier.manifest.labels)
+    label = classifier.problem.label(prediction)
     if isinstance(label, float):
         return f"{label:.4g}"
     return (", ".join(map(str, label)) or "none") if isinstance(label, tuple) else str(label)

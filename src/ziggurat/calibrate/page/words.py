@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 # By criterion: {} is how much, and against what.
 _PROMISES: Mapping[str, str] = {
@@ -51,7 +51,7 @@ def unit(criterion: str) -> str:
 def bound(result: Mapping[str, Any], target: float) -> str:
     """What a point of this target may lose: "loses at most 1 point of accuracy against full depth"."""
     promise = _PROMISES.get(result["criterion"], "has a loss of at most {} against {}")
-    if result.get("problem", Problem.SINGLE_LABEL) != Problem.SINGLE_LABEL:
+    if result.get("problem", ProblemType.SINGLE_LABEL) != ProblemType.SINGLE_LABEL:
         promise = _SHARES.get(result["criterion"], promise)
     return promise.format(amount(result["criterion"], target), against(result))
 

@@ -18,7 +18,7 @@ from ziggurat.encoder.torch.pruning import TokenPruning
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import FROM_OTHERS, PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
-from ziggurat.types import Problem, Rung
+from ziggurat.types import ProblemType, Rung
 
 
 class AdaptiveModel(nn.Module):
@@ -36,7 +36,7 @@ class AdaptiveModel(nn.Module):
         head_kind: str,
         head_layers: Sequence[int],
         pruning: PruningConfig | None = None,
-        problem: Problem = Problem.SINGLE_LABEL,
+        problem: ProblemType = ProblemType.SINGLE_LABEL,
     ) -> None:
         super().__init__()
         if head_kind not in self.exit_heads:
@@ -183,7 +183,7 @@ class SpanModel(AdaptiveModel):
     exit_heads: ClassVar[Mapping[str, type[nn.Module]]] = {SPAN_HEAD: SpanHead}
 
     def __init__(self, spec: EncoderSpec, head_layers: Sequence[int], pruning: PruningConfig | None = None) -> None:
-        super().__init__(spec, 2, SPAN_HEAD, head_layers, pruning, Problem.QUESTION_ANSWERING)
+        super().__init__(spec, 2, SPAN_HEAD, head_layers, pruning, ProblemType.QUESTION_ANSWERING)
 
     @staticmethod
     def final_head(spec: EncoderSpec, n_classes: int) -> nn.Module:
