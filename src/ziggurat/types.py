@@ -82,6 +82,9 @@ class SpanAnswer:
         return self.text
 
 
+AnyAnswers = list[Answer] | list[SpanAnswer]
+
+
 @dataclass(frozen=True)
 class Certificate:
     """What vouches for an operating point: the test that it passed, and what its speed was measured to be."""

@@ -12,7 +12,6 @@ from ziggurat.analyses.reporting import Request
 from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, Exits
 from ziggurat.data.squad import read_questions
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.problems.metrics import grades
 from ziggurat.recipe import PruningConfig
@@ -103,12 +102,12 @@ def test_questions_have_em_f1_and_time_by_the_length_of_their_contexts(tmp_path,
     result = lengths(request, (24,), Exits(threshold=0.9), timed_texts=4, repeats=1)
     rows, answerer = (
         read_questions(str(squad)),
-        QuestionAnswerer.from_pretrained(folder, "cpu", threads=1, engine=engine),
+        AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=engine),
     )
-    words = np.array([len(context.split()) for context in rows.contexts])
+    words = np.array([len(context.split()) for context in rows.pairs])
     for setting, rule in ((FULL_DEPTH, "full"), (BOTH, answerer.rule("span-entropy", 0.9))):
-        answers = answerer.predict(rows.texts, rows.contexts, rule)
-        exact, f1 = grades([one.text for one in answers], [[text for text, _ in some] for some in rows.golds])
+        answers = answerer.predict(list(zip(rows.texts, rows.pairs, strict=True)), rule)
+        exact, f1 = grades([one.text for one in answers], [[text for text, _ in some] for some in rows.labels])
         short, long = (row for row in result["rows"] if row["setting"] == setting)
         assert (short["span"], long["span"]) == ("24-24", "48-48")
         for row, here in ((short, words == 24), (long, words == 48)):

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from ziggurat.calibrate import prediction
 from ziggurat.calibrate.monitor import Monitor, State, Watch
 from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.watching import DEAREST, WatchedClassifier, read_state, watch_of, watched_costs, write_state
@@ -158,7 +157,6 @@ def test_what_is_expected_of_costs_is_counted_as_the_monitor_counts_them(with_po
 def test_predict_keeps_the_state_between_calls_and_warns(with_point, many, tmp_path, monkeypatch, caplog):
     model, path = with_point(0.95, 0.1), tmp_path / "state.json"
     monkeypatch.setattr(ModelOptions, "open", lambda self, folder: model)
-    monkeypatch.setattr(prediction, "answers_questions", lambda folder, columns: False)
     predict("folder", many[:100], operating_point="eager", watch=path)
     assert read_state(path).cost.n == 100
     predict("folder", many[100:], operating_point="eager", watch=path)

@@ -186,10 +186,10 @@ def test_spans_are_judged_as_squad_judges_them_and_agree_whatever_their_articles
 def test_the_offsets_of_rungs_are_those_with_the_best_f1_and_none_where_all_have_answers():
     spans = problem_named(ProblemType.QUESTION_ANSWERING)
     readings = np.array([[reading(1, 1, null=-1.0)], [reading(1, 1, null=3.0)]])
-    (offset,) = spans.rung_offsets(readings, OneContext(), golds(["red"], []))
+    (offset,) = spans.rung_offsets(lambda: readings, OneContext(), golds(["red"], []))
     assert -2 < offset < 2  # between the leads
-    assert spans.rung_offsets(readings, OneContext(), golds(["red"], ["fox"])) is None
-    assert CLASS.rung_offsets(readings, OneContext(), np.zeros(2)) is None
+    assert spans.rung_offsets(lambda: readings, OneContext(), golds(["red"], ["fox"])) is None
+    assert CLASS.rung_offsets(lambda: readings, OneContext(), np.zeros(2)) is None
 
 
 def test_what_is_worth_keeping_of_exits():

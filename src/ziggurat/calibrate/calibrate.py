@@ -12,7 +12,6 @@ from ziggurat.calibrate.page.picture import picture, write_page
 from ziggurat.calibrate.paths import Tried
 from ziggurat.calibrate.points import (
     Chosen,
-    Model,
     Promise,
     Terms,
     certified,
@@ -21,7 +20,6 @@ from ziggurat.calibrate.points import (
     searched,
     usable_rungs,
 )
-from ziggurat.calibrate.questions import FlopsTime, question_rows, seen_questions
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.calibrate.rows import CalibrationRows, calibration_rows, seen
 from ziggurat.calibrate.times import PredictedTime, best_batch_sizes, costs_of
@@ -30,7 +28,6 @@ from ziggurat.encoder.folder import OTHER_SCALE, write_manifest
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError, install
-from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.measure.targets import require_result
 from ziggurat.measure.task_metrics import uncertified
@@ -57,8 +54,6 @@ def calibrate_classifier(
     _require_scipy()
     if html is not None:
         require_result(html, model, source)
-    if answers_questions(model, columns):
-        return _calibrate_questions(model, source, promise, options, html, progress, tick)
     if html is not None:
         require_matplotlib()
     classifier = options.open(model)
@@ -79,20 +74,20 @@ def calibrate_classifier(
     terms = Terms(
         risk.name,
         promise.reference,
-        time.key,
+        time.key or None,
         always_full=promise.reference is None and usable_rungs(classifier, promise) == len(classifier.rungs),
         batch_sizes=best_batch_sizes(classifier, order.encoded, tick) if len(classifier.tiers) > 1 else None,
     )
     chosen = chosen_points(classifier, found, order, witness, terms, options, tick)
     _write(model, classifier, chosen)
-    result = _summary(classifier, model, source, promise, rows, chosen, paths, time.key, options)
+    result = _summary(classifier, model, source, promise, rows, chosen, paths, time.key or None, options)
     if html is not None:
         write_page(html, result, picture(result, classifier, chosen, paths, order, witness, time))
         result["html"] = str(html)
     return result
 
 
-def _asked(model: Model, promise: Promise) -> tuple[Risk, Sequence[str]]:
+def _asked(model: AdaptiveClassifier, promise: Promise) -> tuple[Risk, Sequence[str]]:
     """What may be lost, and the exit scores that are tried; UserError for what the model does not have."""
     scores = promise.scores or model.problem.tried
     for score in scores:
@@ -100,37 +95,6 @@ def _asked(model: Model, promise: Promise) -> tuple[Risk, Sequence[str]]:
     # Against labels on another scale than the scores nothing can be lost or kept: what counts is full depth.
     usual = "agreement" if model.manifest.training.get(OTHER_SCALE) else None
     return risk_by_name(promise.criterion or usual, model.problem), scores
-
-
-def _calibrate_questions(
-    model: str,
-    source: str,
-    promise: Promise,
-    options: ModelOptions,
-    html: Path | None,
-    progress: bool,
-    tick: Progress,
-) -> dict[str, Any]:
-    """The same for a model of spans; times are predicted from FLOPs, and what is chosen is timed as elsewhere."""
-    for option, given in (("--html", html), ("--reference", promise.reference)):
-        if given is not None:
-            raise UserError(f"{option}: not for models that answer questions; leave it out")
-    answerer = options.open_questions(model)
-    risk, scores = _asked(answerer, promise)
-    promise = replace(promise, criterion=risk.name, scores=scores)
-    usable_rungs(answerer, promise)
-    rows = question_rows(model, answerer, source)
-    refuse_too_few(rows, promise, risk)
-    order, witness = (
-        seen_questions(answerer, part, risk, options.batch_size, progress) for part in (rows.order, rows.certify)
-    )
-    time = FlopsTime(answerer, order, options)
-    paths = searched(answerer, order, time, promise)
-    found = certified(paths, witness, risk, promise)
-    always_full = usable_rungs(answerer, promise) == len(answerer.rungs)
-    chosen = chosen_points(answerer, found, order, witness, Terms(risk.name, None, None, always_full), options, tick)
-    _write(model, answerer, chosen)
-    return _summary(answerer, model, source, promise, rows, chosen, paths, None, options)
 
 
 def _require_scipy() -> None:
@@ -148,7 +112,7 @@ def _opened_reference(model: str, classifier: AdaptiveClassifier, options: Model
     return reference
 
 
-def _write(model: str, classifier: Model, chosen: Sequence[Chosen]) -> None:
+def _write(model: str, classifier: AdaptiveClassifier, chosen: Sequence[Chosen]) -> None:
     """The points into the folder's manifest, in the place of those of the same name, which also go where none is."""
     made = {one.name: one.point for one in chosen}
     manifest = classifier.manifest
@@ -158,7 +122,7 @@ def _write(model: str, classifier: Model, chosen: Sequence[Chosen]) -> None:
 
 
 def _summary(
-    classifier: Model,
+    classifier: AdaptiveClassifier,
     model: str,
     source: str,
     promise: Promise,

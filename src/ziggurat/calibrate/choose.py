@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, takewhile
 
 import numpy as np
@@ -34,10 +35,10 @@ _CANDIDATES = 256  # thresholds that are tried: quantiles of the scores that occ
 class Ladder:
     """What all rungs say to the select rows at one strength of pruning, and what that costs."""
 
-    every: np.ndarray  # (n, n_rungs, n_classes) logits
+    every: np.ndarray  # (n, n_rungs, width) readings
     cost: Callable[[ExitRule], np.ndarray]  # FLOPs of leaving at each rung, (n, n_rungs)
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
-    right: np.ndarray | None = None  # (n, n_rungs) in [0, 1]: how right each is, where labels cannot say (spans)
+    predictions: np.ndarray | None = None  # (n, n_rungs, …) of these readings; None = as the problem has them alone
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,19 @@ def choose_points(
 
 
 def _graded(ladders: Sequence[Ladder], labels: np.ndarray | None, problem: Problem) -> list[np.ndarray]:
-    """How right the rungs of each ladder are, (n, n_rungs): as it says itself, else by its logits."""
-    known = [ladder.right for ladder in ladders if ladder.right is not None]
-    if len(known) == len(ladders):
-        return known
-    full = problem.predictions(ladders[0].every[:, -1])
-    truth, loss = (full, problem.differs) if labels is None else (labels, problem.loss)
-    return [rights(ladder.every, problem, loss, truth) for ladder in ladders]
+    """How right the rungs of each ladder are, (n, n_rungs)."""
+    answers = [_predictions(ladder, problem) for ladder in ladders]
+    truth, loss = (answers[0][:, -1], problem.differs) if labels is None else (labels, problem.loss)
+    return [rights(predictions, loss, truth) for predictions in answers]
 
 
-def rights(every: np.ndarray, problem: Problem, loss: Loss, truth: np.ndarray) -> np.ndarray:
-    """1 minus the loss of every rung's answer: logits (n, n_rungs, n_outputs), labels (n, …) → (n, n_rungs)."""
-    predictions = problem.predictions(every)
-    return np.stack([1 - loss(predictions[:, rung], truth) for rung in range(every.shape[1])], axis=1)
+def _predictions(ladder: Ladder, problem: Problem) -> np.ndarray:
+    return problem.predictions(ladder.every) if ladder.predictions is None else ladder.predictions
+
+
+def rights(predictions: np.ndarray, loss: Loss, truth: np.ndarray) -> np.ndarray:
+    """1 minus the loss of every rung's answer: predictions (n, n_rungs, …), labels (n, …) → (n, n_rungs)."""
+    return np.stack([1 - loss(predictions[:, rung], truth) for rung in range(predictions.shape[1])], axis=1)
 
 
 def _settings(ladder: Ladder, score: str, temperatures: np.ndarray | None, right: np.ndarray) -> list[_Setting]:
@@ -207,22 +208,32 @@ def _logistic(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recipe: Recipe, progress: bool) -> Manifest:
     """The manifest with the points that the select rows choose; UserError for rows of another role."""
-    ladders = select_ladders(classifier, select, progress=progress)
+    ladders, problem = select_ladders(classifier, select, progress=progress), classifier.problem
     points = choose_points(
         ladders,
         select.labels,
         classifier.manifest.fingerprint,
         select.digest,
         recipe.exit_score,
-        problem=classifier.problem,
+        problem=problem,
         temperatures=fit_temperatures(ladders[-1].every, select.classes) if recipe.temperatures else None,
         reference=float(classifier.manifest.training.get(REFERENCE, 0.0)),
     )
     training = dict(classifier.manifest.training)
     if classifier.token_rule is not None and select.labels is not None:
-        right = rights(ladders[-1].every, classifier.problem, classifier.problem.loss, select.labels)
-        training[PRUNED] = float(right[:, -1].mean())
+        right = rights(_predictions(ladders[-1], problem)[:, -1:], problem.loss, select.labels)
+        training[PRUNED] = float(right.mean())
     return dataclasses.replace(classifier.manifest, operating_points=points, training=training)
+
+
+def fitted_offsets(classifier: AdaptiveClassifier, select: Dataset, progress: bool) -> tuple[float, ...] | None:
+    """The numbers of the rungs that their answers depend on (`Problem.rung_offsets`); None = there are none."""
+    if select.labels is None:
+        return None
+    encoded = classifier.encode_rows(select)
+    tokens = scaled(classifier.token_rule, pruning_strengths(classifier.token_rule)[0])
+    run = partial(classifier.every_rung, encoded, progress=progress, tokens=tokens)
+    return classifier.problem.rung_offsets(lambda: run().readings, encoded, select.truth)
 
 
 def select_ladders(
@@ -233,7 +244,7 @@ def select_ladders(
     By default the first strength is none and the last the one that the model was trained for.
     """
     select.require(Role.SELECT)
-    encoded = classifier.tokenizer.encode(select.texts, select.pairs)
+    encoded = classifier.encode_rows(select)
     factors = pruning_strengths(classifier.token_rule) if factors is None else factors
     return [_ladder(classifier, encoded, factor, progress) for factor in factors]
 
@@ -248,4 +259,8 @@ def pruning_strengths(tokens: TokenRule | None) -> tuple[float, ...]:
 def _ladder(classifier: AdaptiveClassifier, encoded: Encoded, factor: float, progress: bool) -> Ladder:
     tokens = scaled(classifier.token_rule, factor)
     every = classifier.every_rung(encoded, progress=progress, tokens=tokens)
-    return Ladder(every.logits, lambda rule: classifier.flops(every.kept, replace(rule, tokens=tokens)), factor)
+
+    def cost(rule: ExitRule) -> np.ndarray:
+        return classifier.spent(encoded, every.kept, replace(rule, tokens=tokens))
+
+    return Ladder(every.readings, cost, factor, classifier.problem.predictions(every.readings, encoded))

@@ -14,14 +14,12 @@ from ziggurat.calibrate.candidates import extended, families
 from ziggurat.calibrate.certify import Certified, certify, least_rows
 from ziggurat.calibrate.choose import TARGETS
 from ziggurat.calibrate.paths import Tried, path_of, sequences, tried
-from ziggurat.calibrate.questions import FlopsTime
 from ziggurat.calibrate.risks import Risk, risks_of
 from ziggurat.calibrate.rows import CalibrationRows, Seen, full_run
 from ziggurat.calibrate.times import PredictedTime
 from ziggurat.calibrate.watching import watched_costs
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import replay
 from ziggurat.errors import UserError
@@ -31,7 +29,6 @@ from ziggurat.policies.prune import scaled
 from ziggurat.system import Progress
 from ziggurat.types import Certificate, OperatingPoint
 
-Model = AdaptiveClassifier | QuestionAnswerer
 _TIMED = 512  # rows that a setting is timed on
 
 
@@ -63,7 +60,7 @@ class Terms:
 
 
 def chosen_points(
-    classifier: Model,
+    classifier: AdaptiveClassifier,
     certified: Mapping[str, Certified],
     order: Seen,
     witness: Seen,
@@ -80,7 +77,7 @@ def chosen_points(
     return [_chosen(classifier, name, one, witness, terms, timings, options) for name, one in certified.items()]
 
 
-def rule_of(classifier: Model, setting: Tried | None) -> ExitRule:
+def rule_of(classifier: AdaptiveClassifier, setting: Tried | None) -> ExitRule:
     """As the engine takes it; None = full depth."""
     if setting is None:
         return rules.never(len(classifier.rungs), classifier.problem.scores[0])
@@ -88,7 +85,7 @@ def rule_of(classifier: Model, setting: Tried | None) -> ExitRule:
 
 
 def _timed(
-    classifier: Model,
+    classifier: AdaptiveClassifier,
     settings: Mapping[str, Tried | None],
     order: Seen,
     options: ModelOptions,
@@ -107,7 +104,7 @@ def _timed(
 
 
 def _chosen(
-    classifier: Model,
+    classifier: AdaptiveClassifier,
     name: str,
     certified: Certified,
     witness: Seen,
@@ -144,7 +141,7 @@ def _why_none(certified: Certified, witness: Seen) -> str:
 
 
 def _point(
-    classifier: Model,
+    classifier: AdaptiveClassifier,
     name: str,
     certified: Certified,
     setting: Tried | None,
@@ -195,7 +192,9 @@ def _point(
     )
 
 
-def _watched(classifier: Model, setting: Tried | None, witness: Seen, confidence: float) -> tuple[float, float, float]:
+def _watched(
+    classifier: AdaptiveClassifier, setting: Tried | None, witness: Seen, confidence: float
+) -> tuple[float, float, float]:
     """What production can watch without labels: how often answers differ from full depth's at most, and their cost.
 
     That is full depth's share of FLOPs, first of all rows together, then the mean of each row's own.
@@ -237,7 +236,7 @@ class Promise:
 
 
 def searched(
-    classifier: Model, order: Seen, time: PredictedTime | FlopsTime, promise: Promise
+    classifier: AdaptiveClassifier, order: Seen, time: PredictedTime, promise: Promise
 ) -> list[tuple[Tried, ...]]:
     """The paths of all families, at every strength of pruning, that have anything faster than full depth.
 
@@ -269,7 +268,7 @@ def certified(paths: Sequence[Sequence[Tried]], witness: Seen, risk: Risk, promi
     }
 
 
-def usable_rungs(classifier: Model, promise: Promise) -> int:
+def usable_rungs(classifier: AdaptiveClassifier, promise: Promise) -> int:
     """How many rungs are within the promise's cap; UserError if none is."""
     depths = classifier.depths.tolist()
     usable = sum(promise.max_layers is None or depth <= promise.max_layers for depth in depths)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ziggurat import native
 from ziggurat.contents import file_digest
-from ziggurat.encoder.flops import full_flops, span_full_flops
+from ziggurat.encoder.flops import whole_flops
 from ziggurat.encoder.folder import (
     CONFIG,
     ENCODER,
@@ -70,9 +70,7 @@ def _architecture(folder: Path, manifest: Manifest) -> dict[str, Any]:
     if spec is None:
         return {"architecture": manifest.kind, "layers": 0, "hidden": None, "gflops_at_64_tokens": None}
     length = np.array([_TYPICAL_LENGTH])
-    flops = (
-        span_full_flops(spec, length) if manifest.answers_spans else full_flops(spec, len(manifest.labels), length)
-    )[0]
+    flops = whole_flops(spec, manifest.head_kind, len(manifest.labels), length)[0]
     return {
         "architecture": spec.model_type,
         "layers": spec.layers,

@@ -1,7 +1,8 @@
 """What the labels of rows are: classes, sets of them, or numbers; and the arrays that everything after it reads.
 
 An array's dtype says what it holds: (n) int64 the index of a class, -1 = unlabelled; (n, n_labels) int8 which labels
-apply, 1 or 0, -1 throughout = unlabelled; (n) float64 a number, NaN = unlabelled.
+apply, 1 or 0, -1 throughout = unlabelled; (n) float64 a number, NaN = unlabelled; (n) object the spans of the second
+text that answer the first, a tuple of `squad.Gold`, None = unlabelled.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ def is_unnamed(names: Sequence[object]) -> bool:
 
 Names = tuple[int | str, ...]
 Scalar = int | str | float  # one label of a row
+SPAN_ENDS = ("start", "end")  # the names of the two outputs that a model of spans has for every token
 VALUE = "value"  # the name of a regression's one output
 SEPARATOR = "|"  # between the labels of a row where a cell can hold but one string; alone it says that none applies
 _SHOWN = 20
@@ -94,6 +96,8 @@ def problem_of(rows: Rows, wanted: ProblemType | None = None) -> ProblemType:
     """
     if wanted is not None:
         return wanted
+    if rows.articles is not None:
+        return ProblemType.QUESTION_ANSWERING
     given = [label for label in rows.labels or () if label is not None]
     if any(isinstance(label, tuple) for label in given):
         return ProblemType.MULTI_LABEL
@@ -116,6 +120,8 @@ def names_of(rows: Rows, problem: ProblemType) -> Names:
     if problem is ProblemType.REGRESSION:
         _numbers(rows, (VALUE,))
         return (VALUE,)
+    if problem is ProblemType.QUESTION_ANSWERING:
+        return SPAN_ENDS
     _refuse_vectors(rows)
     found: set[Any] = {name for label in _known(rows) for name in _NAMED[problem](rows, label)}
     words = {name for name in found if isinstance(name, str)}
@@ -151,8 +157,15 @@ def label_array(rows: Rows, names: Names, problem: ProblemType) -> np.ndarray | 
     return _ARRAYS[problem](rows, names)
 
 
+def names_same(names: Sequence[int | str], others: Sequence[int | str]) -> bool:
+    """Whether two classifiers' outputs are the same in the same order: of one output each, a number, always."""
+    return len(names) == len(others) == 1 or list(map(str, names)) == list(map(str, others))
+
+
 def labelled(labels: np.ndarray) -> np.ndarray:
     """Which rows of a label array have one, (n) bool."""
+    if labels.dtype == object:
+        return np.array([label is not None for label in labels], dtype=bool)
     if np.issubdtype(labels.dtype, np.floating):
         return ~np.isnan(labels)
     return labels.reshape(len(labels), -1)[:, 0] >= 0
@@ -160,6 +173,8 @@ def labelled(labels: np.ndarray) -> np.ndarray:
 
 def unlabelled(n: int, n_names: int, problem: ProblemType) -> np.ndarray:
     """The array of n rows without a label."""
+    if problem is ProblemType.QUESTION_ANSWERING:
+        return np.full(n, None, dtype=object)
     if problem is ProblemType.REGRESSION:
         return np.full(n, np.nan)
     return np.full((n, n_names), -1, dtype=np.int8) if problem is ProblemType.MULTI_LABEL else np.full(n, -1)
@@ -167,9 +182,12 @@ def unlabelled(n: int, n_names: int, problem: ProblemType) -> np.ndarray:
 
 def label_keys(labels: np.ndarray) -> np.ndarray:
     """One integer for each row's label, (n) int64: of a class its index, else a hash."""
-    if labels.ndim == 1 and not np.issubdtype(labels.dtype, np.floating):
+    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
         return labels
-    rows = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in labels)
+    contents = (
+        repr(row).encode("utf-8", "backslashreplace") if labels.dtype == object else row.tobytes() for row in labels
+    )
+    rows = (hashlib.blake2b(content, digest_size=8).digest() for content in contents)
     return np.array([int.from_bytes(digest, "little", signed=True) for digest in rows], dtype=np.int64)
 
 
@@ -259,9 +277,21 @@ def _numbers(rows: Rows, names: Names) -> np.ndarray:
     return values
 
 
+def _golds(rows: Rows, names: Names) -> np.ndarray:
+    found = np.full(len(rows), None, dtype=object)
+    for row, golds in enumerate(rows.labels or ()):
+        found[row] = golds
+    return found
+
+
 _NAMED: Mapping[ProblemType, Callable[[Rows, Cell], Sequence[Scalar]]] = MappingProxyType(
     {ProblemType.SINGLE_LABEL: _class, ProblemType.MULTI_LABEL: _set}
 )
 _ARRAYS: Mapping[ProblemType, Callable[[Rows, Names], np.ndarray]] = MappingProxyType(
-    {ProblemType.SINGLE_LABEL: _classes, ProblemType.MULTI_LABEL: _sets, ProblemType.REGRESSION: _numbers}
+    {
+        ProblemType.SINGLE_LABEL: _classes,
+        ProblemType.MULTI_LABEL: _sets,
+        ProblemType.REGRESSION: _numbers,
+        ProblemType.QUESTION_ANSWERING: _golds,
+    }
 )

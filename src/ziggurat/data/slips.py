@@ -22,9 +22,9 @@ _LONGEST = 60  # characters of a name
 
 
 def slips(rows: Rows, roles: Mapping[Role, Dataset]) -> list[str]:
-    """Slips in rows and the roles that they were given; none where labels are numbers, or there are none."""
+    """Slips in rows and the roles that they were given; none where labels are neither classes nor sets of them."""
     train = roles[Role.TRAIN]
-    if train.problem is ProblemType.REGRESSION or rows.labels is None:
+    if rows.labels is None or train.labels is None or not np.issubdtype(train.labels.dtype, np.integer):
         return []
     counts = {role: _counts(part) for role, part in roles.items()}
     everywhere: np.ndarray = np.sum(list(counts.values()), axis=0)

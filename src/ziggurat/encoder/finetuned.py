@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ziggurat.data.labels import VALUE, Called, is_unnamed, refuse_repeated
+from ziggurat.data.labels import SPAN_ENDS, VALUE, Called, is_unnamed, refuse_repeated
 from ziggurat.encoder.containers import tensors_of, told_of
 from ziggurat.encoder.folder import CONFIG, MANIFEST, read_json, read_manifest
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.weights import CLASSES, canonical_names, missing_classifier, table_of
 from ziggurat.errors import UserError
+from ziggurat.problems.registry import problem_named
 from ziggurat.types import Label, ProblemType
 
+SPANS = "ForQuestionAnswering"  # how the names of transformers' classes end whose outputs are spans
 _NO_CONFIG = f"no {CONFIG}; give a folder made by save_pretrained"
 # Models whose tensors have the names of a sequence classifier's, and mean something else.
 _ALIKE = {
@@ -33,6 +35,9 @@ def answers_of(folder: Path, problem: ProblemType | None = None) -> tuple[tuple[
     `problem` is what a user says that it is, None = what the checkpoint says, or the manifest of a folder of ours.
     UserError for one without a classifier, or with a classifier of another size than the names.
     """
+    if problem is not None and problem_named(problem).head == SPANS:
+        require_spans(folder)
+        return SPAN_ENDS, problem
     require_classifier(folder)
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
@@ -56,11 +61,6 @@ def known_names(folder: Path) -> tuple[Label, ...] | None:
         return answers_of(folder)[0]
     except UserError:
         return None
-
-
-def names_same(names: Sequence[Label], others: Sequence[Label]) -> bool:
-    """Whether two classifiers' outputs are the same in the same order: of one output each, a number, always."""
-    return len(names) == len(others) == 1 or list(map(str, names)) == list(map(str, others))
 
 
 def same_classes(names: Sequence[Label], others: Sequence[Label]) -> bool:
@@ -98,6 +98,22 @@ def checkpoint_problem(folder: Path) -> ProblemType:
     if stated not in list(ProblemType):
         raise UserError(f"{folder}: {CONFIG} has problem_type {stated!r}; known: {', '.join(ProblemType)}")
     return ProblemType(stated)
+
+
+def has_head(folder: Path, head: str) -> bool:
+    """Whether a checkpoint has trained outputs of this kind (`Problem.head`)."""
+    return has_spans(folder) if head == SPANS else has_classifier(folder)
+
+
+def has_spans(folder: Path) -> bool:
+    """Whether a checkpoint was fine-tuned for questions."""
+    return any(str(name).endswith(SPANS) for name in _config(folder).get("architectures") or ())
+
+
+def require_spans(folder: Path) -> None:
+    """UserError unless a checkpoint was fine-tuned for questions."""
+    if not has_spans(folder):
+        raise UserError(f"{folder}: not fine-tuned for questions (no …{SPANS} in {CONFIG}); use `ziggurat train`")
 
 
 def has_classifier(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule, scaled
 from ziggurat.problems.problem import Problem
 from ziggurat.system import cached_property
-from ziggurat.types import FULL, OperatingPoint, ProblemType, Rung
+from ziggurat.types import FULL, OperatingPoint, Rung
 
 BATCH = 32  # texts, where nobody says otherwise
 
@@ -41,7 +41,6 @@ class _Source(NamedTuple):
 class OpenedModel:
     """What classifiers and models of spans share."""
 
-    spans: ClassVar[bool] = False  # answers are spans of a text
     _source: _Source | None = None  # None = not opened from a folder
 
     def __init__(self, tiers: Sequence[Tier]) -> None:
@@ -70,8 +69,6 @@ class OpenedModel:
         """
         folder = local_folder(str(model))
         manifest = read_manifest(folder)
-        if manifest.answers_spans != cls.spans:
-            raise UserError(_other_problem(folder, cls.spans))
         opened = cls(open_tiers(folder, manifest, device, dtype, threads, engine))
         limit_threads(opened.backend.threads)
         opened._source = _Source(folder.absolute(), device, dtype, threads, engine)
@@ -206,12 +203,3 @@ def refuse_no_numbers(broken: np.ndarray) -> None:
             "the model's weights are broken: they give answers that are no numbers; copy its folder again, or train it "
             "again"
         )
-
-
-def _other_problem(folder: Path, spans: bool) -> str:
-    if spans:
-        return f"{folder}: a classifier, which has no spans to give; give a model of {ProblemType.QUESTION_ANSWERING}"
-    return (
-        f"{folder}: answers questions with spans of a text ({ProblemType.QUESTION_ANSWERING}), which this cannot run; "
-        "train, eval, predict, calibrate and info can"
-    )

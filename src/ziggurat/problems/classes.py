@@ -33,6 +33,7 @@ class Classes(Problem):
     tried = ("entropy", "max-probability", "margin")
     measures = ("accuracy", "f1", "f1-macro", "f1-micro", "mcc", "pearson", "spearman")
     training_loss = "cross-entropy"
+    lacks = frozenset()
 
     def predictions(
         self, readings: np.ndarray, inputs: Encoded | None = None, rungs: np.ndarray | None = None

@@ -41,6 +41,10 @@ class Labels(Problem):
         """The names of the labels that apply."""
         return tuple(name for name, applies in zip(self.names, prediction, strict=True) if applies)
 
+    def true_label(self, truth: Any) -> tuple[Label, ...]:
+        """The names of the labels that are 1."""
+        return self.label(truth > 0)
+
     def label_fields(self, label: Any, probabilities: np.ndarray | None) -> Json:
         """The labels that apply, and all probabilities."""
         return super().label_fields(list(label), probabilities)

@@ -86,6 +86,15 @@ class Number(Problem):
         near = [1 - self._distance(predictions[:, rung], last) for rung in range(predictions.shape[1] - 1)]
         return np.stack(near, axis=1) if near else np.zeros((len(predictions), 0))
 
+    def check_labels(self, labels: np.ndarray) -> None:
+        """UserError where the range of labels is not known, or one is outside of it."""
+        self._error(labels, labels)
+
+    @property
+    def learns_certainty(self) -> bool:
+        """Where losses are bounded."""
+        return self.limits is not None
+
     def figures(self, predictions: np.ndarray, truth: np.ndarray, rows: np.ndarray | slice = slice(None)) -> Figures:
         """Correlations and mean errors."""
         answered, true = predictions[rows], truth[rows]

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from ziggurat.data.dataset import Dataset
-from ziggurat.data.tokenizer import Encoded, TextTokenizer
+from ziggurat.data.labels import names_same
+from ziggurat.data.packing import PackedBatch
+from ziggurat.data.tokenizer import Encoded, Piece, TextTokenizer, speakable
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import FAMILIES
-from ziggurat.types import Answer, Label, ProblemType, SpanAnswer, Trace
+from ziggurat.recipe import Recipe, SpanConfig
+from ziggurat.types import Answer, AnyAnswers, Label, ProblemType, Trace
 
 Json = dict[str, Any]
+# Parts of a recipe, or of a command that trains by it, that not every problem can have; kinds of stages are others.
+SMALL, TIERS, SEARCH, TEMPERATURES, TEACHER = "[small]", "tiers", "[search]", "temperatures", "--teacher"
 Figures = dict[str, float | None]
 
 
@@ -36,6 +41,23 @@ class Loss:
         return self.of(predictions, labels)
 
 
+class Reader(Protocol):
+    """Reduces a rung's outputs for all tokens of an input's sequences to its reading."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in a reading."""
+        ...
+
+    def read(self, logits: np.ndarray, marks: PackedBatch) -> np.ndarray:
+        """Outputs (n_tokens, n_outputs) of whole sequences → (n, width).
+
+        A pruned token's outputs are of its last state. The states (n_tokens) of `marks` are the third column of the
+        token table; its `rows` say which input each sequence is of, whose sequences stand together.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Problem(ABC):
     """What one model answers. Arrays of readings are (…, width), of predictions (…) or (…, n_labels)."""
@@ -48,14 +70,23 @@ class Problem(ABC):
     measures: ClassVar[tuple[str, ...]]  # names of `metrics.MEASURES` that may be asked for beside the figures
     training_loss: ClassVar[str]  # name of a loss of `ziggurat.train.criteria`
     head: ClassVar[str] = "ForSequenceClassification"  # how transformers' classes end that have its outputs
-    counted: ClassVar[str] = "texts"  # what one input is called
+    counted: ClassVar[str] = "texts"  # what inputs are called
+    pair: ClassVar[str] = "pairs of texts"  # what those with a second text are called
+    lengths_are: ClassVar[str] = "Lengths are tokens as full depth reads them, special ones included."
+    texts_per_input: ClassVar[int] = 1  # where so many texts are timed, this many times fewer inputs are
+    lacks: ClassVar[frozenset[str]] = frozenset({SEARCH, TEMPERATURES})  # parts of recipes that know other problems
     surrogate: ClassVar[str | None] = None  # a usual measure that is no mean of losses; None = there is none
-    reading_dtype: ClassVar[type[np.floating[Any]]] = np.float32
+    dtype: ClassVar[type[np.floating[Any]]] = np.float32  # of readings
 
     @property
     def width(self) -> int:
         """Numbers in a reading."""
         return len(self.names)
+
+    @property
+    def reader(self) -> Reader | None:
+        """What makes readings; None = an input is one sequence, and its reading the outputs for it."""
+        return None
 
     # Answers.
 
@@ -77,9 +108,11 @@ class Problem(ABC):
     def label(self, prediction: Any) -> Any:
         """One prediction as a label column holds it."""
 
-    def answers(
-        self, readings: np.ndarray, inputs: Encoded, rungs: np.ndarray, traces: Sequence[Trace]
-    ) -> list[Answer] | list[SpanAnswer]:
+    def true_label(self, truth: Any) -> Any:
+        """One entry of the labels of rows as a label column holds it."""
+        return self.label(truth)
+
+    def answers(self, readings: np.ndarray, inputs: Encoded, rungs: np.ndarray, traces: Sequence[Trace]) -> AnyAnswers:
         """Readings (n, width) of the rungs (n) that answered n inputs, as `predict` returns them."""
         predictions, shares = self.predictions(readings, inputs, rungs), self.probabilities(readings)
         each: Sequence[np.ndarray | None] = [None] * len(traces) if shares is None else list(shares)
@@ -105,11 +138,35 @@ class Problem(ABC):
         """The input of an answer as JSON fields."""
         return {"text": text if pair is None else [text, pair]}
 
+    def broken(self, readings: np.ndarray) -> np.ndarray:
+        """Where readings are no numbers that a model can give, (…, width) bool."""
+        return ~np.isfinite(readings)
+
     # Inputs.
 
     def encode(self, tokenizer: TextTokenizer, texts: Sequence[str], pairs: Sequence[str] | None) -> Encoded:
         """The tokens of n texts, or pairs of texts; UserError for what cannot be read."""
         return tokenizer.encode(texts, pairs)
+
+    def lengths(self, encoded: Encoded) -> np.ndarray:
+        """Tokens by which inputs count as short or long, (n) int64."""
+        return encoded.lengths
+
+    def longest(self, max_length: int) -> int:
+        """Tokens of a text that is not cut at most, of a model that reads so many."""
+        return max_length
+
+    def sequence_shown(self, reading: np.ndarray) -> int:
+        """Which of an input's sequences, from 0, a reading (width) is best explained by."""
+        return 0
+
+    def shown_fields(self, encoded: Encoded, sequence: int, sides: Sequence[str]) -> Json:
+        """What people see of one input, whose texts are `sides`, as JSON fields."""
+        return {"text": speakable(sides[0]) if len(sides) == 1 else [speakable(side) for side in sides]}
+
+    def pieces(self, tokenizer: TextTokenizer, encoded: Encoded, sequence: int, sides: Sequence[str]) -> list[Piece]:
+        """The tokens of that sequence as people read them."""
+        return tokenizer.pieces(*sides)
 
     def targets(self, rows: Dataset, encoded: Encoded) -> np.ndarray:
         """What training compares the outputs for each sequence of `encoded` with; `rows` are its inputs."""
@@ -197,10 +254,38 @@ class Problem(ABC):
         """UserError for rows without labels, or on which a promise would say nothing about some of the labels."""
         rows.truth  # noqa: B018 - it raises
 
-    def rung_offsets(self, readings: np.ndarray, inputs: Encoded, truth: np.ndarray) -> tuple[float, ...] | None:
+    def check_labels(self, labels: np.ndarray) -> None:
+        """UserError for labels (n, …) of which no loss is bounded, or where no label's is."""
+        return None
+
+    def fitted_recipe(self, recipe: Recipe, max_length: int | None) -> Recipe:
+        """The recipe as it is for this problem; `max_length` tokens are read of an input, None = as the recipe says."""
+        return recipe if max_length is None else replace(recipe, max_length=max_length)
+
+    @property
+    def learns_certainty(self) -> bool:
+        """Whether a model with exits learns, when it is trained, how certain each is: the learned score."""
+        return False
+
+    def keeps_head(self, known: Sequence[Label] | None) -> bool:
+        """Whether a checkpoint's own outputs, called `known` (None = it has none, or nobody knows), are this one's."""
+        return known is not None and names_same(known, self.names)
+
+    @property
+    def span_config(self) -> SpanConfig | None:
+        """How texts are read in windows; None = they are not."""
+        return None
+
+    def with_offsets(self, offsets: tuple[float, ...] | None) -> Self:
+        """The same with other `rung_offsets`."""
+        return self
+
+    def rung_offsets(
+        self, run: Callable[[], np.ndarray], inputs: Encoded, truth: np.ndarray
+    ) -> tuple[float, ...] | None:
         """A number for each rung that its answers depend on, fitted to select rows; None = they depend on none.
 
-        `readings` (n, n_rungs, width) at full depth, without pruning.
+        `run` gives readings (n, n_rungs, width) without pruning and takes long; `truth` are the labels (n, …).
         """
         return None
 

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ziggurat.data.dataset import Dataset
-from ziggurat.data.tokenizer import TextTokenizer
-from ziggurat.data.windows import Windows, gold_tokens, windows_of
+from ziggurat.data.packing import PackedBatch, padded_slots
+from ziggurat.data.tokenizer import Piece, TextTokenizer, speakable
+from ziggurat.data.windows import Windows, gold_tokens, window_pieces, windows_of
 from ziggurat.policies.exits import SPAN_ENTROPY, log_softmax
 from ziggurat.problems.metrics import accuracy_interval, grades, normalised
-from ziggurat.problems.problem import Figures, Json, Loss, Problem
-from ziggurat.recipe import SpanConfig
-from ziggurat.types import ProblemType, SpanAnswer, Trace
+from ziggurat.problems.problem import (
+    SEARCH,
+    SMALL,
+    TEACHER,
+    TEMPERATURES,
+    TIERS,
+    Figures,
+    Json,
+    Loss,
+    Problem,
+)
+from ziggurat.recipe import Recipe, SpanConfig
+from ziggurat.types import Label, ProblemType, SpanAnswer, Trace
 
 # The numbers of a reading.
 ENTROPIES = slice(0, 2)  # of start and end, of the least sure window, in [0, 1]
@@ -47,14 +58,45 @@ class Spans(Problem):
     tried = (SPAN_ENTROPY,)
     measures = ()
     training_loss = "span-cross-entropy"
+    lacks = frozenset(
+        {SMALL, TIERS, SEARCH, TEMPERATURES, TEACHER, "lengthdrop", "int8", "distil", "theseus"}
+    )  # stages that do not know spans among them
     head = "ForQuestionAnswering"
     counted = "questions"
-    reading_dtype = np.float64  # two float32 logits add up exactly: ties do not depend on rounding
+    pair = "questions and their contexts"
+    texts_per_input = 4
+    lengths_are = "Lengths are tokens of contexts; the mean of tokens is of all windows, questions included."
+    dtype = np.float64  # two float32 logits add up exactly: ties do not depend on rounding
 
     @property
     def width(self) -> int:
         """Numbers in a reading."""
         return WIDTH
+
+    @property
+    def reader(self) -> Spans:
+        """Itself."""
+        return self
+
+    def read(self, logits: np.ndarray, marks: PackedBatch) -> np.ndarray:
+        """Start and end logits (n_tokens, 2) of whole windows → (n, 7); see `Reader`.
+
+        `marks` has 1 as the state of each token where a span may start or end.
+        """
+        lengths = marks.lengths
+        shape, slots = (marks.n_seqs, int(lengths.max())), padded_slots(lengths)
+        grid, possible = np.zeros((*shape, 2), dtype=np.float32), np.zeros(shape, dtype=bool)
+        grid.reshape(-1, 2)[slots], possible.ravel()[slots] = logits, marks.states > 0
+        first = np.flatnonzero(np.diff(marks.rows, prepend=-1))
+        readings = np.empty((len(first), WIDTH))
+        readings[:, ENTROPIES] = np.maximum.reduceat(end_entropies(grid, possible), first, axis=0)
+        possible[:, 0] = False  # the first token stands for "no answer here"
+        scores, tokens = best_spans(grid, possible, self.windows.answer)
+        edges = zip(first.tolist(), [*first[1:].tolist(), len(scores)], strict=True)
+        best = np.array([begin + int(scores[begin:stop].argmax()) for begin, stop in edges], dtype=np.int64)
+        readings[:, PLACE] = np.concatenate([(best - first)[:, None], tokens[best]], axis=1)
+        readings[:, SCORE], readings[:, NULL_SCORE] = scores[best], np.minimum.reduceat(null_scores(grid), first)
+        return readings
 
     def predictions(self, readings: np.ndarray, inputs: Any = None, rungs: np.ndarray | None = None) -> np.ndarray:
         """The best span, or none where "no answer" leads by more than the rung's offset or there are no words."""
@@ -73,9 +115,17 @@ class Spans(Problem):
         lead = readings[..., NULL_SCORE] - readings[..., SCORE]
         return none | (lead > (offsets if rungs is None else offsets[rungs]))
 
+    def broken(self, readings: np.ndarray) -> np.ndarray:
+        """The best span of a context without words has the score -inf."""
+        return np.isnan(readings) | np.isposinf(readings)
+
     def label(self, prediction: Span) -> str:
         """The answer's text."""
         return prediction.text
+
+    def true_label(self, truth: Sequence[tuple[str, int]]) -> str:
+        """The first gold's text."""
+        return truth[0][0] if truth else ""
 
     def answers(
         self, readings: np.ndarray, inputs: Any, rungs: np.ndarray, traces: Sequence[Trace]
@@ -111,6 +161,30 @@ class Spans(Problem):
     def encode(self, tokenizer: TextTokenizer, texts: Sequence[str], pairs: Sequence[str] | None) -> Windows:
         """Each question with its context, in windows."""
         return windows_of(tokenizer, texts, pairs or (), self.windows)
+
+    def lengths(self, encoded: Any) -> np.ndarray:
+        """Tokens of each question's context: what windows share counts once."""
+        counts = np.array([len(places) for places in encoded.places], dtype=np.int64)
+        lengths: np.ndarray = encoded.summed(counts) - self.windows.stride * (np.diff(encoded.edges) - 1)
+        return lengths
+
+    def longest(self, max_length: int) -> int:
+        """Of a question; contexts are never cut."""
+        return self.windows.question
+
+    def sequence_shown(self, reading: np.ndarray) -> int:
+        """The window that holds the best span."""
+        return int(reading[PLACE][0])
+
+    def shown_fields(self, encoded: Any, sequence: int, sides: Sequence[str]) -> Json:
+        """The question and what the window holds of the context, and which window that is."""
+        begin, stop = _extent(encoded, sequence)
+        windows = {"shown": sequence + 1, "of": len(encoded.tokens), "start": begin, "end": stop}
+        return {"text": [speakable(sides[0]), speakable(sides[1])[begin:stop]], "windows": windows}
+
+    def pieces(self, tokenizer: TextTokenizer, encoded: Any, sequence: int, sides: Sequence[str]) -> list[Piece]:
+        """The tokens of the window."""
+        return window_pieces(tokenizer, encoded, sequence, sides[0], _extent(encoded, sequence)[0])
 
     def targets(self, rows: Dataset, encoded: Any) -> np.ndarray:
         """First and last token of each window's answer, (w, 2); -1 where rows have no labels."""
@@ -153,16 +227,40 @@ class Spans(Problem):
             found |= {"f1_unanswerable": float(f1[~answerable].mean())}
         return found
 
-    def rung_offsets(self, readings: np.ndarray, inputs: Any, truth: np.ndarray) -> tuple[float, ...] | None:
+    def fitted_recipe(self, recipe: Recipe, max_length: int | None) -> Recipe:
+        """Inputs are as long as its windows."""
+        spans = recipe.spans if max_length is None else replace(recipe.spans, window=max_length)
+        return replace(recipe, spans=spans, max_length=spans.window, exit_score=SPAN_ENTROPY)
+
+    def keeps_head(self, known: Sequence[Label] | None) -> bool:
+        """Every such checkpoint has the same two outputs."""
+        return True
+
+    @property
+    def span_config(self) -> SpanConfig:
+        """How texts are read."""
+        return self.windows
+
+    def with_offsets(self, offsets: tuple[float, ...] | None) -> Spans:
+        """The same with other leads that "no answer" needs."""
+        return replace(self, offsets=offsets)
+
+    def rung_offsets(self, run: Callable[[], np.ndarray], inputs: Any, truth: np.ndarray) -> tuple[float, ...] | None:
         """For each rung the lead of "no answer" with the best F1; None where all questions have answers."""
         if all(truth):
             return None
-        always = Spans(self.names, self.windows)
+        readings, always = run(), Spans(self.names, self.windows)
         silent = np.array([0.0 if golds else 1.0 for golds in truth])
         leads = readings[..., NULL_SCORE] - readings[..., SCORE]
         answers = always.predictions(readings, inputs)
         answered = [_grades(answers[:, rung], truth)[1] for rung in range(answers.shape[1])]
         return tuple(best_offset(leads[:, rung], f1, silent) for rung, f1 in enumerate(answered))
+
+
+def _extent(encoded: Windows, sequence: int) -> tuple[int, int]:
+    """The characters of the context that a window holds."""
+    places = encoded.places[sequence]
+    return (int(places[0, 0]), int(places[-1, 1])) if len(places) else (0, 0)
 
 
 def _grades(predictions: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

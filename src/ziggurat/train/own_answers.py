@@ -9,7 +9,6 @@ import numpy as np
 
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.labels import labelled
-from ziggurat.data.squad import Questions
 from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.errors import UserError
 from ziggurat.problems.registry import problem_named
@@ -36,7 +35,7 @@ def own_answers(model: AdaptiveModel, select: Examples, recipe: Recipe, run: Run
     return problem_named(model.problem).predictions(taught)
 
 
-def label_range(stated: Range | None, own: np.ndarray | None, *parts: Dataset | Questions) -> Range | None:
+def label_range(stated: Range | None, own: np.ndarray | None, *parts: Dataset) -> Range | None:
     """In which numbers a regression's losses are counted: as the user states it, else least and largest label.
 
     Of a checkpoint that keeps its weights its own answers count, too: a reranker's scores go beyond its labels. None =
@@ -62,7 +61,7 @@ def label_range(stated: Range | None, own: np.ndarray | None, *parts: Dataset | 
     return low, high
 
 
-def on_labels_scale(own: np.ndarray | None, select: Dataset | Questions) -> bool:
+def on_labels_scale(own: np.ndarray | None, select: Dataset) -> bool:
     """Whether a checkpoint's numbers (n) are nearer to the rows' labels than the labels' mean is; else warns.
 
     A reranker's logits beside labels of 0 and 1 are not. True where there is nothing to compare.
@@ -81,7 +80,7 @@ def on_labels_scale(own: np.ndarray | None, select: Dataset | Questions) -> bool
     return False
 
 
-def warn_of_exchanged(own: np.ndarray | None, select: Dataset | Questions) -> None:
+def warn_of_exchanged(own: np.ndarray | None, select: Dataset) -> None:
     """Warns where a checkpoint's answers (n) give each of some classes the name of another: B for C, and C for B.
 
     Its names for them, or the rows', are then most likely in another order than its outputs.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ziggurat.data.packing import PackedBatch, slots_in
 from ziggurat.encoder.architectures import ARCHITECTURES
+from ziggurat.encoder.flops import SPAN_HEAD
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.torch.heads import HEADS, LinearHead, PoolerHead
 from ziggurat.encoder.torch.layers import Encoder, initialise
@@ -148,7 +149,6 @@ class AdaptiveModel(nn.Module):
                 head.dense_norm.load_state_dict(self.classifier.dense_norm.state_dict())
 
 
-SPAN_HEAD = "span"  # the one kind of head that such a model has
 IMPOSSIBLE = -1e4  # logit of tokens where no span may start or end: its probability is 0, its logarithm still a number
 
 
