@@ -75,7 +75,7 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
         **way_of(classifier, rule, answer.trace, int(classifier.whole(encoded)[0])),
         "full": _fields(classifier, encoded, full),
         "agrees": problem.same(full_answer.label, answer.label),
-        "rungs": list(_rungs(classifier, encoded, rule, int(outcomes.rungs[0]))),
+        "rungs": list(_rungs(classifier, encoded, rule, outcomes)),
         "pruning": pruning_of(place.tier.manifest, rule, steps),
         "tokens": tokens_of(problem.pieces(place.tier.tokenizer, encoded, sequence, sides), steps),
     }
@@ -113,10 +113,11 @@ def _steps(
     return backend.narrowings
 
 
-def _rungs(classifier: AdaptiveClassifier, encoded: Encoded, rule: ExitRule, last: int) -> Iterator[Json]:
-    """What each rung that was asked answers, up to the last one, and what the rule made of it."""
-    problem = classifier.problem
+def _rungs(classifier: AdaptiveClassifier, encoded: Encoded, rule: ExitRule, outcomes: Outcomes) -> Iterator[Json]:
+    """What each rung that was asked answers, up to the one that answered, and what the rule made of it."""
+    problem, last = classifier.problem, int(outcomes.rungs[0])
     readings = classifier.every_rung(encoded, tokens=rule.tokens).readings
+    readings[:, last] = outcomes.readings  # to the last digit, which a whole run may compute in another way
     predictions, shares = problem.predictions(readings, encoded), problem.probabilities(readings)
     asked = np.flatnonzero(rule.asked[: last + 1]).tolist()
     for count, rung in enumerate(asked, start=1):
