@@ -12,7 +12,7 @@ from ziggurat.data.dataset import Dataset
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.policies.exits import LEARNED, softmax
 from ziggurat.problems.metrics import accuracy_interval
-from ziggurat.problems.problem import Figures, Json, Loss, Problem, check_every_label
+from ziggurat.problems.problem import CROSS_ENTROPY, Figures, Json, Loss, Problem, check_every_label
 from ziggurat.types import Label, ProblemType
 
 
@@ -32,7 +32,7 @@ class Classes(Problem):
     )
     tried = ("entropy", "max-probability", "margin")
     measures = ("accuracy", "f1", "f1-macro", "f1-micro", "mcc", "pearson", "spearman")
-    training_loss = "cross-entropy"
+    training_loss = CROSS_ENTROPY
     lacks = frozenset()
 
     def predictions(
@@ -56,6 +56,11 @@ class Classes(Problem):
         if probabilities is None:
             return fields
         return {"label": label, "probability": float(probabilities.max()), "probabilities": fields["probabilities"]}
+
+    def label_targets(self, labels: np.ndarray) -> np.ndarray:
+        """1 for the class, 0 for all others."""
+        targets: np.ndarray = np.eye(len(self.names))[labels]
+        return targets
 
     @property
     def losses(self) -> Mapping[str, Loss]:

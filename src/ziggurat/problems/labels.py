@@ -12,7 +12,7 @@ from ziggurat.data.dataset import Dataset
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.policies.exits import softmax
 from ziggurat.problems.metrics import accuracy, f1_macro, f1_micro
-from ziggurat.problems.problem import Figures, Json, Loss, Problem, check_every_label
+from ziggurat.problems.problem import BINARY_CROSS_ENTROPY, Figures, Json, Loss, Problem, check_every_label
 from ziggurat.types import Label, ProblemType
 
 
@@ -23,7 +23,7 @@ class Labels(Problem):
     scores = ("label-entropy",)
     tried = ("label-entropy",)
     measures = ("accuracy", "f1-macro", "f1-micro")
-    training_loss = "binary-cross-entropy"
+    training_loss = BINARY_CROSS_ENTROPY
     surrogate = "F1"
 
     def predictions(
@@ -48,6 +48,10 @@ class Labels(Problem):
     def label_fields(self, label: Any, probabilities: np.ndarray | None) -> Json:
         """The labels that apply, and all probabilities."""
         return super().label_fields(list(label), probabilities)
+
+    def label_targets(self, labels: np.ndarray) -> np.ndarray:
+        """1 and 0."""
+        return labels.astype(np.float64)
 
     @property
     def losses(self) -> Mapping[str, Loss]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from ziggurat.data.tokenizer import Encoded
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import LEARNED
 from ziggurat.problems.metrics import pearson, spearman
-from ziggurat.problems.problem import Figures, Loss, Problem
+from ziggurat.problems.problem import MEAN_SQUARE, Figures, Loss, Problem
 from ziggurat.types import ProblemType
 
 Range = tuple[float, float]
@@ -29,7 +29,7 @@ class Number(Problem):
     scores = ("change", LEARNED)
     tried = ("change",)
     measures = ("pearson", "spearman")
-    training_loss = "mean-square"
+    training_loss = MEAN_SQUARE
     surrogate = "correlation"
 
     def predictions(
@@ -42,6 +42,10 @@ class Number(Problem):
     def label(self, prediction: Any) -> float:
         """The number."""
         return float(prediction)
+
+    def label_targets(self, labels: np.ndarray) -> np.ndarray:
+        """The number."""
+        return labels.astype(np.float64)[:, None]
 
     @property
     def losses(self) -> Mapping[str, Loss]:
@@ -89,6 +93,21 @@ class Number(Problem):
     def check_labels(self, labels: np.ndarray) -> None:
         """UserError where the range of labels is not known, or one is outside of it."""
         self._error(labels, labels)
+
+    def range_of(
+        self, stated: tuple[float, float] | None, numbers: Sequence[np.ndarray], source: str
+    ) -> tuple[float, float] | None:
+        """UserError where nothing says it, there is but one number, or one is outside of what is stated."""
+        if not numbers and stated is None:
+            raise UserError(f"{source}: no labels say how far a regression's numbers go; give --label-range LOW,HIGH")
+        found = np.concatenate([*numbers, stated or ()])
+        low, high = float(found.min()), float(found.max())
+        if low == high:
+            raise UserError(f"{source}: every label is {low:g}; a regression needs different numbers")
+        if stated is not None and (low, high) != stated:
+            said = ",".join(f"{limit:g}" for limit in stated)
+            raise UserError(f"{source}: has labels from {low:g} to {high:g}; --label-range {said} leaves some out")
+        return low, high
 
     @property
     def learns_certainty(self) -> bool:

@@ -24,6 +24,9 @@ from ziggurat.recipe import Recipe, SpanConfig
 from ziggurat.types import Answer, AnyAnswers, Label, ProblemType, Trace
 
 Json = dict[str, Any]
+# Losses of training, see `ziggurat.train.losses` and, of small models, `ziggurat.small`.
+CROSS_ENTROPY, BINARY_CROSS_ENTROPY = "cross-entropy", "binary-cross-entropy"
+MEAN_SQUARE, SPAN_CROSS_ENTROPY = "mean-square", "span-cross-entropy"
 # Parts of a recipe, or of a command that trains by it, that not every problem can have; kinds of stages are others.
 SMALL, TIERS, SEARCH, TEMPERATURES, TEACHER = "[small]", "tiers", "[search]", "temperatures", "--teacher"
 Figures = dict[str, float | None]
@@ -68,7 +71,7 @@ class Problem(ABC):
     scores: ClassVar[tuple[str, ...]]  # exit scores, and families of them; the first is the default
     tried: ClassVar[tuple[str, ...]]  # of these, what calibration tries
     measures: ClassVar[tuple[str, ...]]  # names of `metrics.MEASURES` that may be asked for beside the figures
-    training_loss: ClassVar[str]  # name of a loss of `ziggurat.train.criteria`
+    training_loss: ClassVar[str]
     head: ClassVar[str] = "ForSequenceClassification"  # how transformers' classes end that have its outputs
     counted: ClassVar[str] = "texts"  # what inputs are called
     pair: ClassVar[str] = "pairs of texts"  # what those with a second text are called
@@ -172,6 +175,15 @@ class Problem(ABC):
         """What training compares the outputs for each sequence of `encoded` with; `rows` are its inputs."""
         return rows.labels_or_none
 
+    def label_targets(self, labels: np.ndarray) -> np.ndarray:
+        """What outputs for one sequence per input learn from labels (n, …): (n, n_outputs) float64."""
+        raise ValueError(f"{self.type} has no outputs for a whole input")
+
+    def taught_targets(self, outputs: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+        """The same from a teacher's outputs (n, n_outputs), probabilities at a temperature above 0 (Hinton 2015)."""
+        found = self.probabilities(outputs / np.float64(temperature))
+        return outputs.astype(np.float64) if found is None else found
+
     # Losses.
 
     @property
@@ -274,6 +286,15 @@ class Problem(ABC):
     @property
     def span_config(self) -> SpanConfig | None:
         """How texts are read in windows; None = they are not."""
+        return None
+
+    def range_of(
+        self, stated: tuple[float, float] | None, numbers: Sequence[np.ndarray], source: str
+    ) -> tuple[float, float] | None:
+        """In which numbers losses are counted: as the user states it, else the least and largest of `numbers`.
+
+        None = the problem needs none. UserError, which names `source`, for no range, or numbers outside of it.
+        """
         return None
 
     def with_offsets(self, offsets: tuple[float, ...] | None) -> Self:

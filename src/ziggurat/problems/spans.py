@@ -18,6 +18,7 @@ from ziggurat.problems.metrics import accuracy_interval, grades, normalised
 from ziggurat.problems.problem import (
     SEARCH,
     SMALL,
+    SPAN_CROSS_ENTROPY,
     TEACHER,
     TEMPERATURES,
     TIERS,
@@ -57,7 +58,7 @@ class Spans(Problem):
     scores = (SPAN_ENTROPY,)
     tried = (SPAN_ENTROPY,)
     measures = ()
-    training_loss = "span-cross-entropy"
+    training_loss = SPAN_CROSS_ENTROPY
     lacks = frozenset(
         {SMALL, TIERS, SEARCH, TEMPERATURES, TEACHER, "lengthdrop", "int8", "distil", "theseus"}
     )  # stages that do not know spans among them

@@ -10,7 +10,6 @@ import numpy as np
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.labels import labelled
 from ziggurat.encoder.torch.model import AdaptiveModel
-from ziggurat.errors import UserError
 from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import BACKBONE_STAGES, Recipe
 from ziggurat.train.batches import Examples
@@ -42,23 +41,10 @@ def label_range(stated: Range | None, own: np.ndarray | None, *parts: Dataset) -
     the model is none of numbers. UserError where nothing says the range, there is but one number, or a label is outside
     of what is stated.
     """
-    if parts[0].problem is not ProblemType.REGRESSION:
-        return None
     known = [part.labels[labelled(part.labels)] for part in parts if part.labels is not None]
     if stated is None and own is not None:
         known.append(own)
-    if not known and stated is None:
-        raise UserError(
-            f"{parts[0].source}: no labels say how far a regression's numbers go; give --label-range LOW,HIGH"
-        )
-    numbers = np.concatenate([*known, stated or ()])
-    low, high = float(numbers.min()), float(numbers.max())
-    if low == high:
-        raise UserError(f"{parts[0].source}: every label is {low:g}; a regression needs different numbers")
-    if stated is not None and (low, high) != stated:
-        said = ",".join(f"{limit:g}" for limit in stated)
-        raise UserError(f"{parts[0].source}: has labels from {low:g} to {high:g}; --label-range {said} leaves some out")
-    return low, high
+    return problem_named(parts[0].problem).range_of(stated, known, parts[0].source)
 
 
 def on_labels_scale(own: np.ndarray | None, select: Dataset) -> bool:
