@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # pip leaves the C++ to `make native`, which compiles again only what has changed.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
 	--config-settings wheel.cmake=false --editable
-CPP := src/ziggurat/native/cpp
+CPP = $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inl")
 MAKEFLAGS += --no-print-directory
 
 .PHONY: demo test test-oldest native sanitize lint format readme reproduce tango tasks guarantee bench clean
@@ -51,7 +51,7 @@ sanitize-address%: PRELOAD = $(call RUNTIME,asan):$(call RUNTIME,stdc++)
 sanitize-thread: PRELOAD = $(call RUNTIME,tsan)
 sanitize-%: $(VENV)/dev
 	$(call compile,$*,-DCMAKE_BUILD_TYPE=Debug -DZIGGURAT_SANITIZE=$*)
-	rm -rf build/$*/package && cp -R src build/$*/package && rm -f build/$*/package/ziggurat/native/_core.*
+	rm -rf build/$*/package && cp -R src build/$*/package && rm -f build/$*/package/ziggurat/native/_core*.so
 	$(BIN)/cmake --install build/$* --prefix build/$*/package
 	$(shell setarch --addr-no-randomize true 2> /dev/null && echo setarch --addr-no-randomize) \
 		env PYTHONPATH=$(abspath build/$*/package) PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 LD_PRELOAD="$(PRELOAD)" \
@@ -59,18 +59,18 @@ sanitize-%: $(VENV)/dev
 		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider tests/native
 
 lint: $(VENV)/dev  ## style, types
-	$(BIN)/clang-format --dry-run --Werror $(CPP)/*
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 format: $(VENV)/dev
-	$(BIN)/clang-format -i $(CPP)/*
+	$(BIN)/clang-format -i $(CPP)
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
 
 clean:  ## everything that was made, trained models in runs/ included
-	rm -rf .venv .venv-oldest runs build dist $(CPP)/../_core.* .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest runs build dist src/ziggurat/native/_core*.so .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # `make reproduce DATA=sst2`: one data set; hours for all of them on 2 cores. What is finished is not done again. What is in
