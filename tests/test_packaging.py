@@ -112,8 +112,8 @@ def symbols(path: Path, kinds: str) -> set[str]:
 
 @pytest.mark.skipif(not OBJECTS.is_dir() or shutil.which("nm") is None, reason="nothing compiled by `make native`")
 def test_no_function_for_newer_processors_is_linked_into_the_code_for_all():
-    # The linker takes the first of several equal inline functions. One that only nanobind and a file for newer processors
-    # contain would be the one with newer instructions in it, and crash where there are none.
+    # The linker takes the first of several equal inline functions. One that only nanobind and a file for newer
+    # processors contain would be the one with newer instructions in it, and crash where there are none.
     sets = [path for path in OBJECTS.glob("kernels/sets/*.o") if path.name[:-6] not in {"scalar", "emulated"}]
     everywhere = [path for path in OBJECTS.rglob("*.o") if path not in sets]
     wide = set().union(*(symbols(path, "WVu") for path in sets))
