@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 CPP = $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inl")
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test test-oldest native sanitize lint format readme reproduce tango tasks guarantee bench clean
+.PHONY: demo test test-oldest native stub sanitize lint format readme reproduce tango tasks guarantee bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/demo native  ## train on the built-in data, show a table and a figure
@@ -41,6 +41,11 @@ else
 native:
 	@echo "No C++ compiler (CXX or c++): going on without the compiled engine."
 endif
+
+STUB := src/ziggurat/native/_core.pyi
+stub: native $(VENV)/dev  ## the types of the compiled engine, from its bindings; a test compares them
+	$(BIN)/python -m nanobind.stubgen --quiet --module ziggurat.native._core --output-file $(STUB)
+	$(BIN)/ruff format --quiet $(STUB)
 
 sanitize: sanitize-address,undefined sanitize-thread  ## tests/native with sanitisers: ASan and UBSan, then TSan
 

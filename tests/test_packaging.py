@@ -25,7 +25,7 @@ OBJECTS = ROOT / "build" / "native" / "CMakeFiles" / "_core.dir" / "native"
 def test_the_wheel_has_the_whole_package_and_no_cpp_sources():
     assert SETTINGS["wheel"]["packages"] == ["src/ziggurat"] and "exclude" not in SETTINGS["wheel"]
     suffixes = {path.suffix for path in PACKAGE.rglob("*") if path.is_file()}
-    assert {".py", ".toml", ".typed"} <= suffixes
+    assert {".py", ".pyi", ".toml", ".typed"} <= suffixes
     assert suffixes & {".cpp", ".h", ".inl"} == set()
 
 

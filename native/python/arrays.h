@@ -37,7 +37,9 @@ namespace nanobind::detail {
 template <class... Kind> struct type_caster<ziggurat::Aligned<Kind...>> {
     using Plain = typename ziggurat::Aligned<Kind...>::Plain;
 
-    NB_TYPE_CASTER(ziggurat::Aligned<Kind...>, make_caster<Plain>::Name)
+    // Short, for signatures and stubs: docstrings give shapes, and all arrays are C-contiguous.
+    NB_TYPE_CASTER(ziggurat::Aligned<Kind...>,
+                   const_name("numpy.ndarray[dtype=") + dtype_traits<typename Plain::Scalar>::name + const_name("]"))
 
     bool from_python(handle source, uint32_t flags, cleanup_list* cleanup) noexcept {
         make_caster<Plain> plain;

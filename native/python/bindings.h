@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "engine/adaptive.h"
@@ -69,11 +70,21 @@ struct OwnedTokenRule {
     TokenRule view() const;
 };
 
+using SpecDict = nb::typed<nb::dict, nb::str, nb::any>;
+using TensorDict = nb::typed<nb::dict, nb::str, Out<float>>;
+
+// Results per input: logits, rungs, seconds, kept; see `Outcomes`.
+using Answers = std::tuple<Out<float>, Out<int64_t>, Out<double>, Out<int64_t>>;
+// The sequences that still run: states, positions, cu_seqlens, index of each among the inputs.
+using Survivors = std::tuple<Out<float>, Out<int64_t>, Out<int64_t>, Out<int64_t>>;
+// Results so far, history, and the sequences that still run.
+using Partial = std::tuple<Out<float>, Out<int64_t>, Out<double>, Out<int64_t>, Out<float>, Survivors>;
+
 // A model, its threads and its memory. Calls from several Python threads run one after the other.
 class Engine {
   public:
-    Engine(const nb::dict& spec, const nb::dict& tensors, const std::vector<int>& head_layers, const std::string& dtype,
-           int threads, const std::string& instructions);
+    Engine(const SpecDict& spec, const TensorDict& tensors, const std::vector<int>& head_layers,
+           const std::string& dtype, int threads, const std::string& instructions);
     ~Engine();
 
     const char* instructions() const { return model_->kernels->name; }
@@ -85,26 +96,26 @@ class Engine {
 
     // Single steps of the forward pass.
     Out<float> embed(const In<int64_t>& ids, const In<int64_t>& positions);
-    nb::tuple context(int layer, const In<float>& states, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
-                      bool scored, bool from_others);
+    std::tuple<Out<float>, Out<float>> context(int layer, const In<float>& states, const In<int64_t>& positions,
+                                               const In<int64_t>& cu_seqlens, bool scored, bool from_others);
     Out<float> finish(int layer, const In<float>& states, const In<float>& context);
     Out<float> guess(int layer, const In<float>& states, const In<int64_t>& cu_seqlens);
     Out<float> logits(int rung, const In<float>& states, const In<int64_t>& cu_seqlens);
 
     // Runs whole inputs until they exit, in batches: `batches` (n_batches + 1) are boundaries among the sequences.
-    nb::tuple answer(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
-                     const In<int64_t>& original, const In<int64_t>& batches, const OwnedExitRule& exits,
-                     const OwnedTokenRule* tokens);
+    Answers answer(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
+                   const In<int64_t>& original, const In<int64_t>& batches, const OwnedExitRule& exits,
+                   const OwnedTokenRule* tokens);
 
     // Runs whole inputs as one batch through layers 1 … last.
-    nb::tuple run(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
-                  const In<int64_t>& original, const OwnedExitRule& exits, const OwnedTokenRule* tokens, int last);
+    Partial run(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
+                const In<int64_t>& original, const OwnedExitRule& exits, const OwnedTokenRule* tokens, int last);
 
     // Runs sequences through layers first … last, from the states before layer `first`; `history`: logits of active
     // rungs so far.
-    nb::tuple resume(const In<float>& states, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
-                     const In<int64_t>& original, const In<float>& history, const OwnedExitRule& exits,
-                     const OwnedTokenRule* tokens, int first, int last);
+    Partial resume(const In<float>& states, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
+                   const In<int64_t>& original, const In<float>& history, const OwnedExitRule& exits,
+                   const OwnedTokenRule* tokens, int first, int last);
 
   private:
     struct Results;
@@ -118,9 +129,9 @@ class Engine {
     void with_rules(const Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
                     const OwnedTokenRule* tokens, const Call& call);
     template <class Begin>
-    nb::tuple run_layers(Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
-                         const OwnedTokenRule* tokens, int first, int last, const Begin& begin);
-    nb::tuple survivors(const Live& live) const;
+    Partial run_layers(Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
+                       const OwnedTokenRule* tokens, int first, int last, const Begin& begin);
+    Survivors survivors(const Live& live) const;
 
     int width() const { return model_->spec.hidden; }
     void check_layer(int layer) const { refuse(layer < 1 || layer > model_->spec.layers, "layer: must be 1 … L"); }

@@ -1,5 +1,6 @@
 // The class `Engine`: a model from Python, single steps, and whole inputs through layers and exits.
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -34,7 +35,7 @@ Finish activation_of(const std::string& name) {
 
 // An entry of the spec.
 template <class T> T entry(const nb::dict& dict, const char* key) {
-    T value;
+    T value{};
     refuse(!nb::try_cast(nb::object(dict[key]), value), std::string("spec: '") + key + "' is not what it must be");
     return value;
 }
@@ -64,7 +65,7 @@ Spec read_spec(const nb::dict& dict) {
 
 }  // namespace
 
-Engine::Engine(const nb::dict& spec, const nb::dict& tensors, const std::vector<int>& head_layers,
+Engine::Engine(const SpecDict& spec, const TensorDict& tensors, const std::vector<int>& head_layers,
                const std::string& dtype, int threads, const std::string& instructions)
     : wanted_threads_(threads), threads_(threads) {
     refuse(threads < 1 || threads > 1024, "threads: must be at least 1 and at most 1024");
@@ -114,8 +115,8 @@ Out<float> Engine::embed(const In<int64_t>& ids, const In<int64_t>& positions) {
     return states;
 }
 
-nb::tuple Engine::context(int layer, const In<float>& states, const In<int64_t>& positions,
-                          const In<int64_t>& cu_seqlens, bool scored, bool from_others) {
+std::tuple<Out<float>, Out<float>> Engine::context(int layer, const In<float>& states, const In<int64_t>& positions,
+                                                   const In<int64_t>& cu_seqlens, bool scored, bool from_others) {
     check_layer(layer);
     const int n = matrix_rows(states, width(), "states");
     const std::vector<int64_t> copied_positions = check_positions(positions, n);
@@ -127,7 +128,7 @@ nb::tuple Engine::context(int layer, const In<float>& states, const In<int64_t>&
         pass.context(layer, states.data(), copied_positions.data(), edges, context.data(),
                      scored ? scores.data() : nullptr, from_others);
     });
-    return nb::make_tuple(context, scores);
+    return {context, scores};
 }
 
 Out<float> Engine::finish(int layer, const In<float>& states, const In<float>& context) {
@@ -217,8 +218,8 @@ void Engine::with_rules(const Results& results, const In<int64_t>& original, con
 }
 
 template <class Begin>
-nb::tuple Engine::run_layers(Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
-                             const OwnedTokenRule* tokens, int first, int last, const Begin& begin) {
+Partial Engine::run_layers(Results& results, const In<int64_t>& original, const OwnedExitRule& exits,
+                           const OwnedTokenRule* tokens, int first, int last, const Begin& begin) {
     const auto started = std::chrono::steady_clock::now();
     refuse(first < 1 || last < first || last > model_->spec.layers, "layers: must be 1 <= first <= last <= L");
     Live live;
@@ -226,12 +227,11 @@ nb::tuple Engine::run_layers(Results& results, const In<int64_t>& original, cons
         live = begin(pass, rules);
         advance(pass, live, first, last, rules, results.view(), started);
     });
-    return nb::make_tuple(results.logits, results.rungs, results.seconds, results.kept, results.history,
-                          survivors(live));
+    return {results.logits, results.rungs, results.seconds, results.kept, results.history, survivors(live)};
 }
 
 // The sequences that still run: states, positions, cu_seqlens, index of each among the inputs.
-nb::tuple Engine::survivors(const Live& live) const {
+Survivors Engine::survivors(const Live& live) const {
     const size_t n = count(live.edges), n_tokens = n ? live.edges.back() : 0;
     auto states = filled<float>({n_tokens, size_t(width())}, 0);
     auto positions = filled<int64_t>({n_tokens}, 0);
@@ -241,11 +241,11 @@ nb::tuple Engine::survivors(const Live& live) const {
     std::copy_n(live.positions.begin(), n_tokens, positions.data());
     std::copy(live.edges.begin(), live.edges.end(), edges.data());
     std::copy(live.sequences.begin(), live.sequences.end(), sequences.data());
-    return nb::make_tuple(states, positions, edges, sequences);
+    return {states, positions, edges, sequences};
 }
 
-nb::tuple Engine::run(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
-                      const In<int64_t>& original, const OwnedExitRule& exits, const OwnedTokenRule* tokens, int last) {
+Partial Engine::run(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
+                    const In<int64_t>& original, const OwnedExitRule& exits, const OwnedTokenRule* tokens, int last) {
     const Tokens tokens_in = check_ids(ids, positions);
     const Edges edges = edges_of(cu_seqlens, static_cast<int>(tokens_in.positions.size()));
     Results results(*this, count(edges));
@@ -254,9 +254,9 @@ nb::tuple Engine::run(const In<int64_t>& ids, const In<int64_t>& positions, cons
     });
 }
 
-nb::tuple Engine::answer(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
-                         const In<int64_t>& original, const In<int64_t>& batches, const OwnedExitRule& exits,
-                         const OwnedTokenRule* tokens) {
+Answers Engine::answer(const In<int64_t>& ids, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
+                       const In<int64_t>& original, const In<int64_t>& batches, const OwnedExitRule& exits,
+                       const OwnedTokenRule* tokens) {
     const Tokens tokens_in = check_ids(ids, positions);
     const Edges edges = edges_of(cu_seqlens, static_cast<int>(tokens_in.positions.size()));
     const Edges batch_edges = edges_of(batches, count(edges), "batches", "sequence");
@@ -265,12 +265,12 @@ nb::tuple Engine::answer(const In<int64_t>& ids, const In<int64_t>& positions, c
         answer_batches(pass, tokens_in.ids.data(), tokens_in.positions.data(), edges, batch_edges, rules,
                        results.view());
     });
-    return nb::make_tuple(results.logits, results.rungs, results.seconds, results.kept);
+    return {results.logits, results.rungs, results.seconds, results.kept};
 }
 
-nb::tuple Engine::resume(const In<float>& states, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
-                         const In<int64_t>& original, const In<float>& history, const OwnedExitRule& exits,
-                         const OwnedTokenRule* tokens, int first, int last) {
+Partial Engine::resume(const In<float>& states, const In<int64_t>& positions, const In<int64_t>& cu_seqlens,
+                       const In<int64_t>& original, const In<float>& history, const OwnedExitRule& exits,
+                       const OwnedTokenRule* tokens, int first, int last) {
     const int n = matrix_rows(states, width(), "states");
     const Edges edges = edges_of(cu_seqlens, n);
     const std::vector<int64_t> copied_positions = check_positions(positions, n);
@@ -286,29 +286,60 @@ nb::tuple Engine::resume(const In<float>& states, const In<int64_t>& positions, 
 }
 
 void bind_engine(nb::module_& module) {
-    nb::class_<Engine>(module, "Engine")
-        .def(nb::init<const nb::dict&, const nb::dict&, const std::vector<int>&, const std::string&, int,
+    nb::class_<Engine>(
+        module, "Engine",
+        "A model with its threads and its memory. Calls from several Python threads run one after the other.\n\n"
+        "Arrays are C-contiguous and have exactly the given dtype: nothing is converted. n = tokens, d = width,\n"
+        "L = layers. An argument that does not fit raises TypeError or ValueError, which names it.")
+        .def(nb::init<const SpecDict&, const TensorDict&, const std::vector<int>&, const std::string&, int,
                       const std::string&>(),
              nb::arg("spec"), nb::arg("tensors"), nb::arg("head_layers"), nb::arg("dtype"), nb::arg("threads"),
-             nb::arg("instructions") = "")
-        .def_prop_ro("instructions", &Engine::instructions)
-        .def_prop_ro("threads", &Engine::threads)
+             nb::arg("instructions") = "",
+             "spec: fields of EncoderSpec. tensors: float32, by their names in our state dict; embeddings are not "
+             "copied.\n"
+             "head_layers: 1 … L - 1, rising. dtype: float32, bfloat16 or int8. instructions: \"\" = the fastest.")
+        .def_prop_ro("instructions", &Engine::instructions, "Name of the instruction set.")
+        .def_prop_ro("threads", &Engine::threads,
+                     "The number of threads that compute; before the first call the number that was requested.")
         .def_prop_ro("n_classes", &Engine::n_classes)
-        .def_prop_ro("rung_layers", &Engine::rung_layers)
-        .def_prop_ro("workspace_bytes", &Engine::workspace_bytes,
-                     "Memory that calls use again and again; it only grows.")
-        .def("embed", &Engine::embed, exact("ids"), exact("positions"))
+        .def_prop_ro("rung_layers", &Engine::rung_layers, "The layer of each rung: the head layers, then L.")
+        .def_prop_ro("workspace_bytes", &Engine::workspace_bytes, "Memory that all calls reuse; it only grows.")
+        .def("embed", &Engine::embed, exact("ids"), exact("positions"),
+             "ids (n, 2): token and segment ids, at positions (n) of their texts → states (n, d).")
         .def("context", &Engine::context, nb::arg("layer"), exact("states"), exact("positions"), exact("cu_seqlens"),
-             nb::arg("scored"), nb::arg("from_others"))
-        .def("finish", &Engine::finish, nb::arg("layer"), exact("states"), exact("context"))
-        .def("guess", &Engine::guess, nb::arg("layer"), exact("states"), exact("cu_seqlens"))
-        .def("logits", &Engine::logits, nb::arg("rung"), exact("states"), exact("cu_seqlens"))
+             nb::arg("scored"), nb::arg("from_others"),
+             "Attention of layer 1 … L: states (n, d), positions (n), cu_seqlens (n_seqs + 1) → context (n, d) and "
+             "received\n"
+             "attention (n) with mean 1 over a sequence, or (0) unless `scored`. from_others: without each token's own "
+             "query.")
+        .def("finish", &Engine::finish, nb::arg("layer"), exact("states"), exact("context"),
+             "The rest of the layer: states that entered it (n, d) and their context (n, d) → states (n, d).")
+        .def("guess", &Engine::guess, nb::arg("layer"), exact("states"), exact("cu_seqlens"),
+             "Token scores (n) that the layer predicts from the states (n, d) which enter it; mean 1 over a sequence.")
+        .def("logits", &Engine::logits, nb::arg("rung"), exact("states"), exact("cu_seqlens"),
+             "The head of a rung, from 0: states (n, d), cu_seqlens (n_seqs + 1) → logits (n_seqs, n_classes).")
         .def("answer", &Engine::answer, exact("ids"), exact("positions"), exact("cu_seqlens"), exact("original"),
-             exact("batches"), nb::arg("exits"), nb::arg("tokens").none())
+             exact("batches"), nb::arg("exits"), nb::arg("tokens").none(),
+             "Runs whole inputs until they exit: ids (n, 2), positions (n), cu_seqlens (n_seqs + 1), original "
+             "(n_seqs):\n"
+             "tokens before any pruning, batches (n_batches + 1): boundaries of batches among the sequences.\n\n"
+             "Returns logits (n_seqs, n_classes) and rungs (n_seqs) of the exits, seconds (n_seqs) from the start of "
+             "the\n"
+             "batch, kept (n_seqs, L + 1): tokens that entered layer 1, then tokens after each layer, 0 = it did not "
+             "run.")
         .def("run", &Engine::run, exact("ids"), exact("positions"), exact("cu_seqlens"), exact("original"),
-             nb::arg("exits"), nb::arg("tokens").none(), nb::arg("last"))
+             nb::arg("exits"), nb::arg("tokens").none(), nb::arg("last"),
+             "Runs whole inputs as one batch through layers 1 … last. Returns what `answer` returns (rung -1, NaN "
+             "logits and\n"
+             "seconds for inputs that still run), history (n_seqs, n_rungs, n_classes): logits of the active rungs so "
+             "far, and\n"
+             "of the sequences that still run states (m, d), positions (m), cu_seqlens and their indices among the "
+             "inputs.")
         .def("resume", &Engine::resume, exact("states"), exact("positions"), exact("cu_seqlens"), exact("original"),
-             exact("history"), nb::arg("exits"), nb::arg("tokens").none(), nb::arg("first"), nb::arg("last"));
+             exact("history"), nb::arg("exits"), nb::arg("tokens").none(), nb::arg("first"), nb::arg("last"),
+             "Continues `run`: from the states (n, d) before layer `first` through layers first … last, with the "
+             "history\n"
+             "(n_seqs, n_rungs, n_classes) of the sequences. Returns what `run` returns.");
 }
 
 }  // namespace ziggurat

@@ -1,7 +1,8 @@
-// The submodule `kernels`: single kernels on numpy arrays, for tests and measurements only.
+// The namespace `kernels`: single kernels on numpy arrays, for tests and measurements only.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <time.h>
@@ -11,6 +12,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "engine/team.h"
@@ -23,6 +25,7 @@ namespace {
 using Vector = Aligned<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Matrix = Aligned<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Index = Aligned<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using NewMatrix = nb::typed<nb::object, Out<float>>;
 using Output = Aligned<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 std::vector<const Kernels*> all_sets() {
@@ -57,7 +60,7 @@ Rows rows_of(const Matrix& matrix, const std::optional<Index>& index) {
     return {matrix.data(), static_cast<ptrdiff_t>(matrix.shape(1)), index ? index->data() : nullptr, n};
 }
 
-nb::object new_matrix(size_t rows, size_t columns) {
+NewMatrix new_matrix(size_t rows, size_t columns) {
     auto* data = new float[rows * columns]();
     nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
     return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(data, {rows, columns}, owner));
@@ -114,8 +117,8 @@ class PackedLinear {
                       static_cast<ptrdiff_t>(y.shape(1)));
     }
 
-    nb::object answer(Matrix x, const std::string& finish, std::optional<Index> index) const {
-        nb::object y = new_matrix(index ? index->shape(0) : x.shape(0), packed_.out);
+    NewMatrix answer(Matrix x, const std::string& finish, std::optional<Index> index) const {
+        NewMatrix y = new_matrix(index ? index->shape(0) : x.shape(0), packed_.out);
         into(nb::cast<Output>(y), x, finish, 0, packed_.out, index);
         return y;
     }
@@ -147,18 +150,18 @@ int head_width(size_t columns, int heads, int64_t parts, const char* what) {
 }
 
 // qkv (n, 3 heads width) → context (n, heads width), received (heads, n).
-nb::tuple attend(const std::string& name, Matrix qkv, int heads, bool from_others) {
+std::tuple<NewMatrix, NewMatrix> attend(const std::string& name, Matrix qkv, int heads, bool from_others) {
     const Kernels& set = set_named(name);
     const int n = checked_size(qkv.shape(0)),
               width = head_width(qkv.shape(1), heads, 3, "qkv: three times heads times width");
     const Attention sequence{qkv.data(), static_cast<ptrdiff_t>(qkv.shape(1)), n, heads, width, nullptr};
-    nb::object context = new_matrix(n, heads * width), received = new_matrix(heads, n);
+    NewMatrix context = new_matrix(n, heads * width), received = new_matrix(heads, n);
     auto contexts = nb::cast<Output>(context), received_data = nb::cast<Output>(received);
     Buffer scratch(set.attend_scratch(n, width));
     for (int head = 0; n && head < heads; ++head)
         set.attend(sequence, head, contexts.data(), heads * width,
                    received_data.data() + static_cast<ptrdiff_t>(head) * n, from_others, scratch.as<void>());
-    return nb::make_tuple(context, received);
+    return {context, received};
 }
 
 // Seconds of `repeats` attentions over all heads.
@@ -178,13 +181,13 @@ double attend_seconds(const std::string& name, Matrix qkv, int heads, bool score
 }
 
 // query (1, heads width), key_value (n, 2 heads width) → context (1, heads width).
-nb::object attend_first(const std::string& name, Matrix query, Matrix key_value, int heads) {
+NewMatrix attend_first(const std::string& name, Matrix query, Matrix key_value, int heads) {
     const Kernels& set = set_named(name);
     const int width = head_width(query.shape(1), heads, 1, "query: heads times width");
     require(query.shape(0) == 1, "query: one row");
     require(key_value.shape(1) == 2 * query.shape(1) && key_value.shape(0) > 0, "key_value: keys and values");
     const int n = checked_size(key_value.shape(0));
-    nb::object context = new_matrix(1, query.shape(1));
+    NewMatrix context = new_matrix(1, query.shape(1));
     Buffer scratch(set.attend_scratch(n, width));
     set.attend_first(query.data(), key_value.data(), static_cast<ptrdiff_t>(key_value.shape(1)), n, heads, width,
                      nb::cast<Output>(context).data(), scratch.as<void>());
@@ -192,8 +195,8 @@ nb::object attend_first(const std::string& name, Matrix query, Matrix key_value,
 }
 
 // norm(y + residual) in a new matrix.
-nb::object add_norm(const std::string& name, Matrix y, std::optional<Matrix> residual, Vector gain, Vector shift,
-                    float epsilon, std::optional<Index> index) {
+NewMatrix add_norm(const std::string& name, Matrix y, std::optional<Matrix> residual, Vector gain, Vector shift,
+                   float epsilon, std::optional<Index> index) {
     const Kernels& set = set_named(name);
     const size_t rows = checked_size(y.shape(0)), d = checked_size(y.shape(1));
     require(d > 0 && gain.shape(0) == d && shift.shape(0) == d, "gain, shift: one for each column");
@@ -203,7 +206,7 @@ nb::object add_norm(const std::string& name, Matrix y, std::optional<Matrix> res
         other = rows_of(*residual, index);
         require(static_cast<size_t>(other.n) == rows, "residual: one row for each of y");
     }
-    nb::object answer = new_matrix(rows, d);
+    NewMatrix answer = new_matrix(rows, d);
     float* data = nb::cast<Output>(answer).data();
     std::copy(y.data(), y.data() + rows * d, data);
     set.add_norm(data, static_cast<ptrdiff_t>(d), other, static_cast<int>(rows), static_cast<int>(d),
@@ -212,8 +215,8 @@ nb::object add_norm(const std::string& name, Matrix y, std::optional<Matrix> res
 }
 
 // norm(word[ids] + position[positions] + segment[segments]).
-nb::object embed(const std::string& name, std::vector<Matrix> tables, std::vector<Index> ids, Vector gain, Vector shift,
-                 float epsilon) {
+NewMatrix embed(const std::string& name, std::vector<Matrix> tables, std::vector<Index> ids, Vector gain, Vector shift,
+                float epsilon) {
     const Kernels& set = set_named(name);
     require(tables.size() == 3 && ids.size() == 3, "word, position, segment");
     const size_t rows = checked_size(ids[0].shape(0)), d = checked_size(tables[0].shape(1));
@@ -223,7 +226,7 @@ nb::object embed(const std::string& name, std::vector<Matrix> tables, std::vecto
         require(tables[i].shape(1) == d && ids[i].shape(0) == rows, "tables, ids: of one size");
         parts[i] = rows_of(tables[i], ids[i]);
     }
-    nb::object answer = new_matrix(rows, d);
+    NewMatrix answer = new_matrix(rows, d);
     set.embed(parts[0], parts[1], parts[2], static_cast<int>(d), {gain.data(), shift.data(), epsilon},
               nb::cast<Output>(answer).data(), static_cast<ptrdiff_t>(d));
     return answer;
@@ -241,7 +244,7 @@ std::pair<double, double> peak(const std::string& name, const std::string& dtype
 
 // Runs tasks on a new team; task `failing` throws. Returns how many tasks are done, whether the exception arrived, and
 // the number of threads.
-nb::tuple team(int threads, int tasks, int failing) {
+std::tuple<int, bool, int> team(int threads, int tasks, int failing) {
     require(threads > 0 && threads <= 1024 && tasks >= 0, "threads: 1 to 1024; tasks: at least 0");
     Team team(threads);
     std::atomic<int> done{0};
@@ -255,41 +258,65 @@ nb::tuple team(int threads, int tasks, int failing) {
         thrown = true;
     }
     team.run(tasks, [](int, int) {});  // the team still works
-    return nb::make_tuple(done.load(), thrown, team.size());
+    return {done.load(), thrown, team.size()};
 }
+
+// A class that only holds functions: one stub file then describes the whole module.
+struct KernelFunctions {};
 
 }  // namespace
 
-void bind_kernels(nb::module_& parent) {
-    nb::module_ module = parent.def_submodule("kernels", "The kernels one by one, for tests and measurements.");
-    module.def("names", [] {
-        std::vector<std::string> names;
-        for (const Kernels* set : all_sets()) names.emplace_back(set->name);
-        return names;
-    });
-    module.def("agrees_with_scalar", [](const std::string& name) { return agrees_with_scalar(set_named(name)); });
-    nb::class_<PackedLinear>(module, "Linear")
+void bind_kernels(nb::module_& module) {
+    nb::class_<KernelFunctions> scope(
+        module, "kernels",
+        "Single kernels, for tests and measurements. `name` is an instruction set; arrays are\n"
+        "float32, indices int32. Results are new matrices.");
+    scope.def_static(
+        "names",
+        [] {
+            std::vector<std::string> names;
+            for (const Kernels* set : all_sets()) names.emplace_back(set->name);
+            return names;
+        },
+        "Instruction sets that run here, those for tests included.");
+    scope.def_static(
+        "agrees_with_scalar", [](const std::string& name) { return agrees_with_scalar(set_named(name)); },
+        nb::arg("name"), "Whether the set computes what the scalar kernels compute.");
+    nb::class_<PackedLinear>(scope, "Linear", "A linear map y = W x + b, packed for one instruction set.")
         .def(nb::init<const std::string&, Matrix, std::optional<Vector>, const std::string&>(), nb::arg("name"),
-             nb::arg("weight"), nb::arg("bias").none(), nb::arg("dtype"))
-        .def_prop_ro("panel", &PackedLinear::panel)
+             nb::arg("weight"), nb::arg("bias").none(), nb::arg("dtype"),
+             "weight (out, in), bias (out), dtype f32, bf16 or i8.")
+        .def_prop_ro("panel", &PackedLinear::panel, "Columns of y that are computed together.")
         .def("__call__", &PackedLinear::answer, nb::arg("x"), nb::arg("finish") = "none",
-             nb::arg("index").none() = nb::none())
+             nb::arg("index").none() = nb::none(),
+             "finish(W x + b) of x (n, in), or of its rows index (m) → (n or m, out).")
         .def("into", &PackedLinear::into, nb::arg("y"), nb::arg("x"), nb::arg("finish"), nb::arg("start"),
-             nb::arg("stop"), nb::arg("index").none() = nb::none())
+             nb::arg("stop"), nb::arg("index").none() = nb::none(),
+             "The same, into columns start … stop of y, whole panels.")
         .def("seconds", &PackedLinear::seconds, nb::call_guard<WithoutGil>(), nb::arg("x"), nb::arg("finish"),
-             nb::arg("repeats"));
-    module.def("peak", &peak, nb::call_guard<WithoutGil>(), nb::arg("name"), nb::arg("dtype"), nb::arg("rounds"),
-               "Operations and seconds of products that never leave the registers.");
-    module.def("team", &team, nb::arg("threads"), nb::arg("tasks"), nb::arg("failing") = -1);
-    module.def("attend", &attend, nb::arg("name"), nb::arg("qkv"), nb::arg("heads"), nb::arg("from_others") = false);
-    module.def("attend_seconds", &attend_seconds, nb::call_guard<WithoutGil>(), nb::arg("name"), nb::arg("qkv"),
-               nb::arg("heads"), nb::arg("scored"), nb::arg("repeats"));
-    module.def("attend_first", &attend_first, nb::arg("name"), nb::arg("query"), nb::arg("key_value"),
-               nb::arg("heads"));
-    module.def("add_norm", &add_norm, nb::arg("name"), nb::arg("y"), nb::arg("residual").none(), nb::arg("gain"),
-               nb::arg("shift"), nb::arg("epsilon"), nb::arg("index").none() = nb::none());
-    module.def("embed", &embed, nb::arg("name"), nb::arg("tables"), nb::arg("ids"), nb::arg("gain"), nb::arg("shift"),
-               nb::arg("epsilon"));
+             nb::arg("repeats"),
+             "Processor seconds of `repeats` multiplications, and of as many preparations of x (n, in).");
+    scope.def_static("peak", &peak, nb::call_guard<WithoutGil>(), nb::arg("name"), nb::arg("dtype"), nb::arg("rounds"),
+                     "Operations and processor seconds of products that never leave the registers.");
+    scope.def_static(
+        "team", &team, nb::arg("threads"), nb::arg("tasks"), nb::arg("failing") = -1,
+        "Runs tasks on a new team; task `failing` throws → tasks done, whether the exception arrived, threads.");
+    scope.def_static("attend", &attend, nb::arg("name"), nb::arg("qkv"), nb::arg("heads"),
+                     nb::arg("from_others") = false,
+                     "qkv (n, 3 heads width) → context (n, heads width), received attention (heads, n).");
+    scope.def_static("attend_seconds", &attend_seconds, nb::call_guard<WithoutGil>(), nb::arg("name"), nb::arg("qkv"),
+                     nb::arg("heads"), nb::arg("scored"), nb::arg("repeats"),
+                     "Processor seconds of `repeats` attentions, all heads; `scored`: with received attention.");
+    scope.def_static("attend_first", &attend_first, nb::arg("name"), nb::arg("query"), nb::arg("key_value"),
+                     nb::arg("heads"),
+                     "query (1, heads width), key_value (n, 2 heads width) → context (1, heads width).");
+    scope.def_static("add_norm", &add_norm, nb::arg("name"), nb::arg("y"), nb::arg("residual").none(), nb::arg("gain"),
+                     nb::arg("shift"), nb::arg("epsilon"), nb::arg("index").none() = nb::none(),
+                     "LayerNorm of y (n, d) + residual (n, d), or its rows index (n); gain and shift (d).");
+    scope.def_static(
+        "embed", &embed, nb::arg("name"), nb::arg("tables"), nb::arg("ids"), nb::arg("gain"), nb::arg("shift"),
+        nb::arg("epsilon"),
+        "LayerNorm of the sums of rows ids (n) of three tables (rows, d): words, positions, segments → (n, d).");
 }
 
 }  // namespace ziggurat

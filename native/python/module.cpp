@@ -67,9 +67,12 @@ NB_MODULE(_core, module) {
     bind_kernels(module);
     bind_small(module);
     bind_engine(module);
-    module.def("instructions", [] {
-        std::vector<std::string> names;
-        for (const Kernels* set : kernels()) names.emplace_back(set->name);
-        return names;
-    });
+    module.def(
+        "instructions",
+        [] {
+            std::vector<std::string> names;
+            for (const Kernels* set : kernels()) names.emplace_back(set->name);
+            return names;
+        },
+        "Names of the instruction sets that this processor can run, the fastest first.");
 }

@@ -119,16 +119,25 @@ TokenRule OwnedTokenRule::view() const {
 }
 
 void bind_rules(nb::module_& module) {
-    nb::class_<OwnedExitRule>(module, "ExitRule")
+    nb::class_<OwnedExitRule>(module, "ExitRule",
+                              "At which rung inputs exit: a score and thresholds. Keeps copies of the arrays.")
         .def(nb::init<const std::string&, double, const In<double>&, std::optional<In<double>>,
                       std::optional<In<double>>>(),
              nb::arg("score"), nb::arg("parameter"), nb::arg("thresholds"), nb::arg("temperatures").none(),
-             nb::arg("deferral").none() = nb::none())
-        .def("values", &OwnedExitRule::values, nb::arg("rung"), nb::arg("history").noconvert());
-    nb::class_<OwnedTokenRule>(module, "TokenRule")
+             nb::arg("deferral").none() = nb::none(),
+             "score: its name, with its parameter (0 = none). thresholds (1 or n_seqs, n_rungs - 1): NaN = inactive "
+             "rung.\n"
+             "temperatures (n_rungs) or None. deferral (n_rungs - 1, 4 + n_classes): weights of the learned score.")
+        .def("values", &OwnedExitRule::values, nb::arg("rung"), exact("history"),
+             "history (n, active rungs so far, n_classes) → scores (n) at an active rung before the last.");
+    nb::class_<OwnedTokenRule>(module, "TokenRule", "Which tokens layers keep. Keeps copies of the arrays.")
         .def(nb::init<const std::string&, const std::string&, const std::string&, const In<double>&,
                       std::optional<In<bool>>>(),
-             nb::arg("keep"), nb::arg("score"), nb::arg("scale"), nb::arg("values"), nb::arg("vocabulary").none());
+             nb::arg("keep"), nb::arg("score"), nb::arg("scale"), nb::arg("values"), nb::arg("vocabulary").none(),
+             "keep: threshold, share or count. score: received, received-from-others or predicted. scale: relative, "
+             "paper or\n"
+             "ltp-code. values (L): NaN = no pruning. vocabulary (vocabulary size): which entries are read; None = "
+             "all.");
 }
 
 }  // namespace ziggurat

@@ -135,21 +135,34 @@ class BoundBilstmTier {
     Bilstm model_;
 };
 
+constexpr const char* LOGITS_OF_TEXTS =
+    "tokens (n, 2): token and segment ids; cu_seqlens (n_texts + 1) → logits (n_texts, n_classes).";
+
 }  // namespace
 
 void bind_small(nb::module_& module) {
-    nb::class_<BoundStaticTier>(module, "StaticTier")
+    nb::class_<BoundStaticTier>(module, "StaticTier",
+                                "A static tier. Refers to the arrays, which are C-contiguous and not converted.")
         .def(nb::init<In<int16_t>, In<float>, In<float>, In<uint8_t>>(), exact("weights"), exact("scales"),
-             exact("bias"), exact("kinds"))
+             exact("bias"), exact("kinds"),
+             "weights (2^bits, n_classes), scales (n_classes), bias (n_classes), kinds (vocabulary): 0 = starts a "
+             "word,\n"
+             "1 = continues one, 2 = special.")
         .def_prop_ro("n_classes", &BoundStaticTier::n_classes)
-        .def("logits", &BoundStaticTier::logits, exact("tokens"), exact("cu_seqlens"));
-    nb::class_<BoundBilstmTier>(module, "BilstmTier")
+        .def("logits", &BoundStaticTier::logits, exact("tokens"), exact("cu_seqlens"), LOGITS_OF_TEXTS);
+    nb::class_<BoundBilstmTier>(module, "BilstmTier",
+                                "A BiLSTM tier. Refers to embedding and segments, packs the other arrays.")
         .def(nb::init<const In<int16_t>&, In<float>, In<float>, const In<float>&, const In<float>&, const In<float>&,
                       const In<float>&>(),
              exact("vocabulary"), exact("embedding"), exact("segments"), exact("first"), exact("second"),
-             exact("hidden"), exact("output"))
+             exact("hidden"), exact("output"),
+             "vocabulary (n): rows of embedding (rows, width); segments (2, width); first (2, 4 s, width + s + 1) and "
+             "second\n"
+             "(2, 4 s, 3 s + 1): both directions of a layer with state s; hidden (h, 2 s + 1); output (n_classes, h + "
+             "1).\n"
+             "The last column of a matrix is its bias.")
         .def_prop_ro("n_classes", &BoundBilstmTier::n_classes)
-        .def("logits", &BoundBilstmTier::logits, exact("tokens"), exact("cu_seqlens"));
+        .def("logits", &BoundBilstmTier::logits, exact("tokens"), exact("cu_seqlens"), LOGITS_OF_TEXTS);
 }
 
 }  // namespace ziggurat

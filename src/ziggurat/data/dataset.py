@@ -111,8 +111,7 @@ class Dataset:
     @cached_property
     def group_hashes(self) -> np.ndarray:
         """Content hash of the row that stands for each row and all that share text with it, (n) uint64."""
-        found: np.ndarray = self.hashes[stand_ins(self.texts, self.pairs, self.hashes)]
-        return found
+        return self.hashes[stand_ins(self.texts, self.pairs, self.hashes)]
 
     @cached_property
     def digest(self) -> str:

@@ -155,8 +155,7 @@ def train_static(
 
 def one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Class indices (n) as targets (n, n_classes)."""
-    targets: np.ndarray = np.eye(n_classes)[labels]
-    return targets
+    return np.eye(n_classes)[labels]
 
 
 def teacher_targets(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -227,8 +226,7 @@ class _Problem:
 
     def logits(self, vector: np.ndarray, table: Any) -> np.ndarray:
         weights, bias = self.parts(vector)
-        said: np.ndarray = table @ weights + bias
-        return said
+        return table @ weights + bias
 
     def loss(self, vector: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
         """What is minimised, and its gradient."""
