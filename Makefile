@@ -85,17 +85,17 @@ JOBS ?= 2
 reproduce: DATA ?= rte mrpc yelp_polarity ag_news sst2
 reproduce: $(VENV)/dev native  ## the papers' methods on the papers' data, rows in results/, table in docs/
 	$(BIN)/python -m reproduction.reproduce --jobs $(JOBS) $(addprefix $(DATA_FOLDER)/,$(DATA))
-	$(BIN)/python -m reproduction.reproduction_table
+	$(BIN)/python -m reproduction.tables
 
 # `make tango DATA=ag_news`: after `make reproduce` of the same data.
 tango: DATA ?= mrpc yelp_polarity ag_news sst2
 tango: $(VENV)/dev native  ## cascades: TangoBERT's tables in our terms, rows in results/, tables in docs/
 	$(BIN)/python -m reproduction.tango $(addprefix $(DATA_FOLDER)/,$(DATA))
-	$(BIN)/python -m reproduction.tango_table
+	$(BIN)/python -m reproduction.tables
 
 tasks: $(VENV)/dev native  ## pruning and exits for similarity scores and questions, rows in results/, tables in docs/
 	$(BIN)/python -m reproduction.tasks $(DATA_FOLDER)/stsb $(DATA_FOLDER)/xquad_en
-	$(BIN)/python -m reproduction.tasks_table
+	$(BIN)/python -m reproduction.tables
 
 guarantee: $(VENV)/dev  ## 1,000 times: certify an operating point on a pool of known risk; fails where promises do
 	OMP_NUM_THREADS=1 $(BIN)/python tests/proof/guarantee.py --out results/guarantee.jsonl
@@ -106,13 +106,13 @@ bench: DATA ?= stdlib-docs
 bench: $(VENV)/bench native $(MODEL)  ## beside transformers, ONNX Runtime and OpenVINO, and by itself: rows in results/, tables in docs/
 	$(BIN)/ziggurat bench $(MODEL) --data $(DATA) --peers --out results/peers.jsonl
 	$(BIN)/python -m benchmarks.engine $(MODEL) $(DATA)
-	$(BIN)/python -m benchmarks.performance_tables
+	$(BIN)/python -m benchmarks.tables performance
 
 runs/demo/model: | $(VENV)/bench
 	$(BIN)/ziggurat train --train stdlib-docs --recipe demo --out $@
 
 readme: $(VENV)/dev  ## the results table of the README, from results/
-	$(BIN)/python -m benchmarks.readme_table
+	$(BIN)/python -m benchmarks.tables readme
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
