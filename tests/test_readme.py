@@ -8,9 +8,10 @@ SUPPORT = (ROOT / "docs" / "support.md").read_text("utf-8")
 
 
 def test_the_results_table_is_made_from_the_rows():
-    from benchmarks.readme_table import results_section, with_results
+    from benchmarks.tables import readme_page
+    from scripts.shared import RESULTS, stored_rows
 
-    assert with_results(README, results_section()) == README
+    assert readme_page(README, stored_rows(RESULTS / "peers.jsonl")) == README
 
 
 def test_it_is_short():

@@ -8,8 +8,8 @@ import shutil
 
 import numpy as np
 import pytest
-from machines import made_up_profile
 
+from machines import made_up_profile
 from ziggurat.calibrate import calibrate as certifying
 from ziggurat.calibrate import points as calibration_points
 from ziggurat.calibrate import times as calibration_time

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from machines import made_up_profile
 
+from machines import made_up_profile
 from ziggurat.calibrate import points as promises
 from ziggurat.calibrate import rows as rows_module
 from ziggurat.calibrate import times as calibration_time

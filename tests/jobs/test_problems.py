@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from machines import made_up_profile
 
+from machines import made_up_profile
 from ziggurat import native
 from ziggurat.analyses.drawing import draw
 from ziggurat.bench.bench import bench

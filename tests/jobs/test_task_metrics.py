@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from machines import made_up_profile
 
+from machines import made_up_profile
 from ziggurat.bench.bench import bench
 from ziggurat.calibrate import times as calibration_time
 from ziggurat.calibrate.calibrate import Promise, calibrate_classifier

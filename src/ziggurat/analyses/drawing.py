@@ -90,8 +90,7 @@ def _thresholds(every: np.ndarray, count: int) -> np.ndarray:
 
 def _full_right(classifier: AdaptiveClassifier, encoded: Encoded, rows: Dataset, batch_size: int) -> np.ndarray:
     outcomes = classifier.run(encoded, rules.never(len(classifier.rungs)), batch_size)
-    right: np.ndarray = outcomes.predictions == rows.classes
-    return right
+    return outcomes.predictions == rows.classes
 
 
 def _flops_series(

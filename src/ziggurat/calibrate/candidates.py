@@ -69,8 +69,7 @@ class Doubts:
         # Behind the last exit everybody leaves, also where none is asked.
         leaves = np.pad(self.values <= limits, ((0, 0), (0, 1)), constant_values=True)
         places = np.append(self.exits, self.n_rungs - 1).astype(np.int64)
-        rungs: np.ndarray = places[leaves.argmax(axis=1)]
-        return rungs
+        return places[leaves.argmax(axis=1)]
 
     def thresholds(self, limits: np.ndarray) -> np.ndarray:
         """`limits` (n_exits) as an exit rule writes them: (n_rungs - 1), in the score's unit, NaN = not asked."""

@@ -202,8 +202,7 @@ def _logistic(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         value = np.logaddexp(0, said).sum() - wanted @ said + _PENALTY / 2 * (weights @ weights)
         return float(value), table.T @ (expit(said) - wanted) + _PENALTY * weights
 
-    found: np.ndarray = minimize(loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B").x
-    return found
+    return minimize(loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B").x
 
 
 def with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recipe: Recipe, progress: bool) -> Manifest:

@@ -194,8 +194,7 @@ class PredictedTime:
             parts.append((whole, depths if tier.spec is not None else np.ones(1)))
         after = np.append(np.cumsum([whole for whole, _ in parts[:0:-1]])[::-1], 0.0)  # each tier's: all later ones
         left = [whole * (1 - depths) + later for (whole, depths), later in zip(parts, after, strict=True)]
-        found: np.ndarray = np.concatenate(left) / max(parts[-1][0], 1e-12)
-        return found
+        return np.concatenate(left) / max(parts[-1][0], 1e-12)
 
     @property
     def _unpruned(self) -> float:

@@ -89,7 +89,7 @@ def _engine() -> dict[str, Any]:
         chosen = None
     return {
         "name": chosen,
-        "instructions": list(native.core().instructions()) if missing is None else [],
+        "instructions": native.instructions() if missing is None else [],
         "dtypes": list(DTYPES.get(chosen or "", ())),
         "why_not_native": missing,
     }

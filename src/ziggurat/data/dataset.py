@@ -125,8 +125,7 @@ class Dataset:
         """
         if self.articles is not None:
             return content_hashes(self.articles)
-        found: np.ndarray = self.hashes[stand_ins(self.texts, self.pairs, self.hashes)]
-        return found
+        return self.hashes[stand_ins(self.texts, self.pairs, self.hashes)]
 
     @cached_property
     def digest(self) -> str:

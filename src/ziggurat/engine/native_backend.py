@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from ziggurat import native
 from ziggurat.data.packing import PackedBatch, cumulate, join, slots_in
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import Manifest
@@ -18,12 +19,14 @@ from ziggurat.encoder.weights import from_hf
 from ziggurat.engine.backend import Answered
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
-from ziggurat.native import core
 from ziggurat.policies.exits import LEARNED, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
 from ziggurat.system import default_threads
 from ziggurat.types import ProblemType
+
+if TYPE_CHECKING:
+    CompiledRules: TypeAlias = tuple[native.ExitRule, native.TokenRule | None]
 
 _MOST_THREADS = 1024  # that the compiled engine takes
 _LARGEST = float(1 << 30)  # that the compiled rules take for a score's number
@@ -60,19 +63,19 @@ class NativeBackend:
         threads: int | None,
         instructions: str = "",
     ) -> None:
-        """`instructions` forces an instruction set of `core().instructions()`; "" = the fastest that there is."""
+        """`instructions` forces an instruction set of `native.instructions()`; "" = the fastest that there is."""
         self.dtype = dtype
         wanted = threads or min(default_threads(), _MOST_THREADS)
         try:
-            self._core = core().Engine(asdict(spec), tensors, list(manifest.head_layers), dtype, wanted, instructions)
+            self._core = native.Engine(asdict(spec), tensors, list(manifest.head_layers), dtype, wanted, instructions)
         except ValueError as error:
             raise UserError(f"model: {error}") from None
-        self.instructions: str = self._core.instructions
+        self.instructions = self._core.instructions
         self.n_layers = spec.layers
-        self.n_classes = int(self._core.n_classes)
+        self.n_classes = self._core.n_classes
         self.rung_layers = tuple(self._core.rung_layers)
         self.token_rule = token_rule(manifest.pruning, tensors)
-        self._latest: tuple[ExitRule | None, tuple[Any, Any] | None] = (None, None)
+        self._latest: tuple[ExitRule | None, CompiledRules | None] = (None, None)
 
     @property
     def threads(self) -> int:
@@ -80,7 +83,7 @@ class NativeBackend:
 
         Answers are the same bits with any number.
         """
-        return int(self._core.threads)
+        return self._core.threads
 
     def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
         """Token and segment ids (n_tokens, 2) → token states (n_tokens, d) of the tokens that the rule reads."""
@@ -106,8 +109,7 @@ class NativeBackend:
 
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
         """What rung `rung` says to each sequence, (n_seqs, n_classes) float32."""
-        said: np.ndarray = self._core.logits(rung, batch.states, batch.cu_seqlens)
-        return said
+        return self._core.logits(rung, batch.states, batch.cu_seqlens)
 
     def answer(self, batches: Sequence[PackedBatch], rule: ExitRule) -> Answered | None:
         """Runs whole inputs to their answers in one call; None for a rule that only Python knows.
@@ -144,7 +146,7 @@ class NativeBackend:
         live = PackedBatch(states, cu_seqlens, positions, batch.rows[left], batch.original[left])
         return Underway(live, last, history[left]), Answered(logits, rungs, seconds, kept)
 
-    def _rules(self, rule: ExitRule, rows: np.ndarray) -> tuple[Any, Any] | None:
+    def _rules(self, rule: ExitRule, rows: np.ndarray) -> CompiledRules | None:
         """The compiled engine's exit and pruning rules; None if it does not know this one."""
         if rule.thresholds.ndim == 1:  # the same for every batch: not made again for each
             latest = self._latest
@@ -153,7 +155,7 @@ class NativeBackend:
             return latest[1]
         return self._compiled(rule, rule.thresholds[rows])
 
-    def _compiled(self, rule: ExitRule, thresholds: np.ndarray) -> tuple[Any, Any] | None:
+    def _compiled(self, rule: ExitRule, thresholds: np.ndarray) -> CompiledRules | None:
         tokens = None
         if rule.tokens is not None:
             kinds = [name for name, keep in KINDS.items() if keep is rule.tokens.keep]
@@ -164,7 +166,7 @@ class NativeBackend:
         thresholds = np.ascontiguousarray(thresholds)
         weights = self._deferral(rule)
         number = min(float(parameter or 0), _LARGEST)  # of a count of classes more than there are means all of them
-        return core().ExitRule(name, number, thresholds, rule.temperatures, weights), tokens
+        return native.ExitRule(name, number, thresholds, rule.temperatures, weights), tokens
 
     def _deferral(self, rule: ExitRule) -> np.ndarray | None:
         """Weights of the learned score, None for the others; UserError if it is asked and the model has none."""
@@ -185,17 +187,16 @@ class NativeSpanBackend(NativeBackend):
 
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
         """What rung `rung` says to each token, (n_tokens, 2) float32."""
-        said: np.ndarray = self._core.logits(rung, batch.states, np.arange(len(batch.states) + 1))
-        return said
+        return self._core.logits(rung, batch.states, np.arange(len(batch.states) + 1))
 
     def put_back(self, whole: PackedBatch, live: PackedBatch) -> None:
         """Writes the states of some tokens into those of all."""
         whole.states[slots_in(whole, live)] = live.states
 
 
-def _compiled_token_rule(kind: str, rule: TokenRule) -> Any:
+def _compiled_token_rule(kind: str, rule: TokenRule) -> native.TokenRule:
     values = np.ascontiguousarray(rule.values, dtype=np.float64)
-    return core().TokenRule(kind, rule.score, rule.scale, values, rule.vocabulary)
+    return native.TokenRule(kind, rule.score, rule.scale, values, rule.vocabulary)
 
 
 def token_rule(config: PruningConfig | None, tensors: dict[str, np.ndarray]) -> TokenRule | None:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ziggurat.native import core, why_missing
+from ziggurat import native
 from ziggurat.small.static import StaticTier
 
 
@@ -31,19 +31,18 @@ class StaticBackend:
 
     def __init__(self, tier: StaticTier) -> None:
         """UserError where the compiled core is missing."""
-        self._core = core().StaticTier(tier.weights, tier.scales, tier.bias, tier.kinds)
+        self._core = native.StaticTier(tier.weights, tier.scales, tier.bias, tier.kinds)
 
     @property
     def n_classes(self) -> int:
         """Classes that it tells apart."""
-        return int(self._core.n_classes)
+        return self._core.n_classes
 
     def logits(self, tokens: np.ndarray, cu_seqlens: np.ndarray) -> np.ndarray:
         """As `StaticTier.logits`, bit for bit. ValueError for ids or edges that do not fit, TypeError for types."""
-        said: np.ndarray = self._core.logits(tokens, cu_seqlens)
-        return said
+        return self._core.logits(tokens, cu_seqlens)
 
 
 def fastest(tier: StaticTier) -> Scorer:
     """The compiled backend of a tier, or where there is none the tier itself."""
-    return tier if why_missing() else StaticBackend(tier)
+    return tier if native.why_missing() else StaticBackend(tier)

@@ -237,8 +237,7 @@ def _seen_rows(source: Path, train: Dataset, select: Dataset) -> np.ndarray:
     A student knows what its teacher was shown, so no promise may rest on that either.
     """
     before = [trained_rows(source)] if _is_ours(source) else []
-    rows: np.ndarray = np.unique(np.concatenate([train.hashes, select.hashes, *before]))
-    return rows
+    return np.unique(np.concatenate([train.hashes, select.hashes, *before]))
 
 
 def _is_ours(source: Path) -> bool:
