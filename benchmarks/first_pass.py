@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ziggurat.engine.runner import run
 
 from ziggurat.bench.int8_texts import calibration_of
 from ziggurat.bench.peers.opening import KINDS, open_peers
@@ -23,7 +24,7 @@ from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.runner import run
+from ziggurat.engine.replay import run
 from ziggurat.measure.subject import ModelOptions, rows_to_measure
 
 PASSES = ("first", "second")

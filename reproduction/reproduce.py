@@ -22,12 +22,12 @@ from ziggurat.calibrate.choose import Ladder, choose_points, select_ladders
 from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.groups import stand_ins
 from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_row, provenance, read_rows_file
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import Recipe
 from ziggurat.report.metrics import accuracy_interval
 from ziggurat.train.fit import read_roles
@@ -72,10 +72,10 @@ class Full:
         """On the test rows."""
         rows = rows_to_measure(self.model, self._place.test)
         encoded = self.model.tokenizer.encode(rows.texts, rows.pairs)
-        return float((self.model.run(encoded, rules.never(1), BATCH).predictions == rows.classes).mean())
+        return float((self.model.run(encoded, ExitRule.full_depth(1), BATCH).predictions == rows.classes).mean())
 
 
-def chosen_rule(method: AdaptiveClassifier, full: Full, recipe: Recipe, place: Place) -> rules.ExitRule | None:
+def chosen_rule(method: AdaptiveClassifier, full: Full, recipe: Recipe, place: Place) -> ExitRule | None:
     """The cheapest setting within DROP of the full model on `choosing_rows`; None if that is the full model itself."""
     select = choosing_rows(recipe, place)
     factors = (1.0,) if method.token_rule is None else None
@@ -93,7 +93,7 @@ def chosen_rule(method: AdaptiveClassifier, full: Full, recipe: Recipe, place: P
     return None if point.pruning == 0 else method.rule_of(point)
 
 
-def measure(what: str, method: AdaptiveClassifier, full: Full, rule: rules.ExitRule, place: Place) -> dict[str, Any]:
+def measure(what: str, method: AdaptiveClassifier, full: Full, rule: ExitRule, place: Place) -> dict[str, Any]:
     """Accuracy, FLOPs and time on the test rows, as a result row."""
     rows = rows_to_measure(method, place.test)
     encoded = method.tokenizer.encode(rows.texts, rows.pairs)
@@ -103,7 +103,10 @@ def measure(what: str, method: AdaptiveClassifier, full: Full, rule: rules.ExitR
     spent = method.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     timed = encoded.take(sample(len(rows), TIMED))
     timings = interleave(
-        {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.model.run(timed, rules.never(1), BATCH)}
+        {
+            "method": lambda: method.run(timed, rule, BATCH),
+            FULL: lambda: full.model.run(timed, ExitRule.full_depth(1), BATCH),
+        }
     )
     data, split = data_and_split(place.test)
     gain = paired_ratio(timings[FULL], timings["method"])
@@ -147,9 +150,9 @@ def reproduce(places: list[Place], methods: list[str], jobs: int = 1) -> None:
         full, origin = Full(place), provenance()
         for method in found:
             model, recipe = trained(method, place), recipe_of(method, place)
-            rule = rules.never(1) if method == FULL else chosen_rule(model, full, recipe, place)
+            rule = ExitRule.full_depth(1) if method == FULL else chosen_rule(model, full, recipe, place)
             runs = full.model if rule is None else model
-            row = measure(method, runs, full, rules.never(1) if rule is None else rule, place)
+            row = measure(method, runs, full, ExitRule.full_depth(1) if rule is None else rule, place)
             score = recipe.exit_score or model.output.scores[0]
             append_row(place.rows, row | {"fell_back": rule is None, "exit_score": score}, origin)
 

@@ -21,12 +21,11 @@ from reproduction.tango_rows import TIMED, Rows, Subject, measured, right_of, ro
 from ziggurat.calibrate.choose import choose_points, fit_temperatures, select_ladders
 from ziggurat.data.dataset import Dataset
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.measure.rows import append_row, provenance, read_rows_file
 from ziggurat.measure.subject import data_and_split, rows_to_measure
+from ziggurat.policies.rules import ExitRule
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import train_classifier
 
@@ -96,7 +95,7 @@ def rows_of_students(place: Place, kinds: list[str]) -> Iterator[dict[str, Any]]
     base = common(place, full, right_of(full, rows))
     for kind, folder in students(place, kinds).items():
         model = AdaptiveClassifier.from_pretrained(folder)
-        for row in measured(Subject(f"{kind} alone", model, rules.never(len(model.rungs))), full, rows):
+        for row in measured(Subject(f"{kind} alone", model, ExitRule.full_depth(len(model.rungs))), full, rows):
             yield base | row | {"share": None, "small": []}
 
 
@@ -111,7 +110,7 @@ def rows_of(place: Place, small: list[str]) -> Iterator[dict[str, Any]]:
     smalls = students(place, small)
     alone = {kind: AdaptiveClassifier.from_pretrained(folder) for kind, folder in smalls.items()}
     for kind, model in alone.items():
-        for row in measured(Subject(f"{kind} alone", model, rules.never(1)), full, rows):
+        for row in measured(Subject(f"{kind} alone", model, ExitRule.full_depth(1)), full, rows):
             yield base | row | {"share": None}
     ladders = {last: place.model(last) for last in LAST if last != FULL and place.model(last).exists()}
     for last in (last for last in LAST if place.model(last).exists()):

@@ -8,16 +8,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.runner import Outcomes
 
 from reproduction.models import FULL
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine import rules
+from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import lengths_summary, sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.metrics import accuracy_interval
 
 TIMED = {1: 64, 32: 256}  # texts, by batch size
@@ -57,7 +58,7 @@ def measured(subject: Subject, full: AdaptiveClassifier, rows: Rows) -> Iterator
         timed = rows.encoded.take(sample(n, count))
         calls = {
             "it": partial(model.run, timed, rule, batch),
-            FULL: partial(full.run, timed, rules.never(len(full.rungs)), batch),
+            FULL: partial(full.run, timed, ExitRule.full_depth(len(full.rungs)), batch),
         }
         timings = interleave(calls)
         gain = paired_ratio(timings[FULL], timings["it"])
@@ -92,8 +93,8 @@ def routers(
     timed = rows.encoded.take(sample(len(rows.test), TIMED[batch]))
     timings = interleave(
         {
-            "small": lambda: small.run(timed, rules.never(1), batch),
-            FULL: lambda: full.run(timed, rules.never(len(full.rungs)), batch),
+            "small": lambda: small.run(timed, ExitRule.full_depth(1), batch),
+            FULL: lambda: full.run(timed, ExitRule.full_depth(len(full.rungs)), batch),
         }
     )
     ratio = 1 / paired_ratio(timings[FULL], timings["small"]).median  # of tier 1's time to tier 2's
@@ -115,5 +116,5 @@ def routers(
 
 def right_of(model: AdaptiveClassifier, rows: Rows) -> np.ndarray:
     """Which test rows a model alone answers right at full depth, (n) bool."""
-    found: np.ndarray = model.run(rows.encoded, rules.never(len(model.rungs))).predictions == rows.test.classes
+    found: np.ndarray = model.run(rows.encoded, ExitRule.full_depth(len(model.rungs))).predictions == rows.test.classes
     return found

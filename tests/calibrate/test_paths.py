@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ladders import ladder
+from ziggurat.engine.runner import replay
 
 from ziggurat.calibrate.candidates import StoredRun, families
 from ziggurat.calibrate.certify import Evidence, certify, least_rows
@@ -25,7 +26,7 @@ from ziggurat.calibrate.paths import (
     tried,
 )
 from ziggurat.calibrate.risks import RISKS
-from ziggurat.engine.runner import replay
+from ziggurat.engine.replay import replay
 from ziggurat.policies.exits import LEARNED
 from ziggurat.policies.outputs import output_of
 

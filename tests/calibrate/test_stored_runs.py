@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ladders import RUNGS, ladder
+from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.runner import replay
 
 from ziggurat.calibrate.candidates import SCORES, StoredRun, doubts, exit_sets, families, full_depth
 from ziggurat.calibrate.choose import fit_deferral
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import replay
+from ziggurat.engine.replay import replay
 from ziggurat.policies.exits import exit_score
+from ziggurat.policies.rules import ExitRule
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
 NAMES = (*SCORES, "agreement", "agreement-in-a-row", "top-entropy@2", "confident-in-a-row@0.6")

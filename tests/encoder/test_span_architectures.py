@@ -18,8 +18,8 @@ from ziggurat.encoder.folder import WEIGHTS, Manifest
 from ziggurat.encoder.torch.checkpoint import load_hf, load_model, save_model
 from ziggurat.encoder.torch.model import SPAN_HEAD
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import never, shared
-from ziggurat.engine.simple_spans import answer_question
+from ziggurat.engine.reference import answer_question
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig, SpanConfig
 from ziggurat.types import Problem
 
@@ -87,7 +87,7 @@ def said_by_transformers(name, folder, tokens):
 def test_full_depth_says_what_transformers_says(saved, answerer):
     windows = answerer.encode(QUESTIONS, CONTEXTS)
     assert len(windows.tokens) > len(QUESTIONS)
-    outcomes = answerer.run(windows, never(RUNGS, "span-entropy"))
+    outcomes = answerer.run(windows, ExitRule.full_depth(RUNGS, "span-entropy"))
     for row in range(len(QUESTIONS)):
         window, start, end = outcomes.spans.places[row]
         said = said_by_transformers(*saved, windows.tokens[window])
@@ -109,7 +109,7 @@ def test_pruned_and_early_answers_are_those_of_the_specification(answerer):
     every = answerer.every_rung(windows, tokens=answerer.token_rule).spans.doubts.max(axis=-1)
     sure = np.sort(every[:, 0])
     # Some leave at the first rung: the threshold lies between two of them, where no rounding decides.
-    rule = replace(shared("span-entropy", float(sure[:2].mean()), RUNGS), tokens=answerer.token_rule)
+    rule = replace(ExitRule.uniform("span-entropy", float(sure[:2].mean()), RUNGS), tokens=answerer.token_rule)
     outcomes = answerer.run(windows, rule)
     for row in range(len(QUESTIONS)):
         first, last = windows.edges[row], windows.edges[row + 1]

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import CLASSES, N, R, inputs, make_tiers
-
 from ziggurat.engine.escalation import Escalation, Finished
 from ziggurat.engine.ladder import run_ladder
-from ziggurat.engine.rules import ExitRule, never, shared
-from ziggurat.engine.runner import Outcomes, nothing_yet
+from ziggurat.engine.runner import nothing_yet
+
+from ziggurat.engine.backend import Outcomes
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import SCORES
+from ziggurat.policies.rules import ExitRule
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=80)
 NAMES = (*SCORES, "top-entropy@2", "confident-in-a-row@0.7", "learned")
@@ -223,16 +224,16 @@ def test_tiers_that_are_not_asked_are_left_out_and_the_first_that_is_reads_at_on
 
 @pytest.mark.parametrize("deadline", [0, -1.0, np.nan, -np.inf])
 def test_a_deadline_that_is_no_time_is_refused_in_one_line(deadline):
-    assert_refused("must be more than 0", never(R), [4] * 3, deadline)
+    assert_refused("must be more than 0", ExitRule.full_depth(R), [4] * 3, deadline)
 
 
 @pytest.mark.parametrize("sizes", [[], [4, 4], [4] * 4, [4, 0, 4], [4, 4, -1]])
 def test_batch_sizes_that_do_not_fit_are_refused_in_one_line(sizes):
-    assert_refused("give one of at least 1 for each tier", never(R), sizes, 1)
+    assert_refused("give one of at least 1 for each tier", ExitRule.full_depth(R), sizes, 1)
 
 
 def test_thresholds_of_each_input_are_refused_in_one_line():
-    assert_refused("the same thresholds", shared("margin", [0.5] * 7, R), [4] * 3, 1)
+    assert_refused("the same thresholds", ExitRule.uniform("margin", [0.5] * 7, R), [4] * 3, 1)
 
 
 def assert_refused(reason: str, rule: ExitRule, sizes: list[int], deadline: float) -> None:

@@ -8,11 +8,11 @@ import pytest
 from ziggurat import native
 from ziggurat.calibrate.candidates import StoredRun, families
 from ziggurat.data.packing import pack
-from ziggurat.engine.rules import ExitRule, shared
-from ziggurat.engine.runner import replay, run, run_every_rung
-from ziggurat.engine.simple import answer_all
-from ziggurat.engine.torch_backend import load_backend as load_torch
+from ziggurat.engine.backends.torch import load_backend as load_torch
+from ziggurat.engine.reference import answer_all
+from ziggurat.engine.replay import replay, run, run_every_rung
 from ziggurat.policies.exits import exit_score
+from ziggurat.policies.rules import ExitRule
 
 MANY = 1000
 
@@ -43,7 +43,7 @@ def test_a_thousand_classes_leave_by_their_likeliest_few_in_every_engine(folder,
     plain, n = load_torch(folder, "cpu", "float32", None), len(ragged_tokens)
     backends = [plain]
     if not native.why_missing():
-        from ziggurat.engine.native_backend import load_backend
+        from ziggurat.engine.backends.native import load_backend
 
         backends.append(load_backend(folder, "float32", 2))
     every = run_every_rung(plain, [pack(ragged_tokens)], n)
@@ -52,7 +52,7 @@ def test_a_thousand_classes_leave_by_their_likeliest_few_in_every_engine(folder,
     for score in ("top-entropy@5", "entropy", "margin"):
         values = np.unique(exit_score(score).of(every.logits[:, :1]))  # between two of them no rounding decides
         threshold = float(values[len(values) // 2 - 1 : len(values) // 2 + 1].mean())
-        rule = shared(score, threshold, 4)
+        rule = ExitRule.uniform(score, threshold, 4)
         logits, rungs = answer_all(plain, ragged_tokens, rule)
         for backend in backends:
             outcomes = run(backend, [pack(ragged_tokens)], rule, n)

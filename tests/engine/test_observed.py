@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ziggurat.data.packing import pack
-from ziggurat.engine.observed import ObservedBackend
-from ziggurat.engine.rules import shared
-from ziggurat.engine.runner import run
-from ziggurat.engine.torch_backend import TorchBackend
+from ziggurat.engine.backends.recording import ObservedBackend
+from ziggurat.engine.backends.torch import TorchBackend
+from ziggurat.engine.replay import run
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
 CONFIGS = {
@@ -27,7 +27,7 @@ def backend(request, make_pruned):
 
 def test_the_engine_does_what_it_does_unobserved(backend, ragged_tokens):
     observed = ObservedBackend(backend)
-    rule = replace(shared("entropy", 0.5, 4), tokens=backend.token_rule)
+    rule = replace(ExitRule.uniform("entropy", 0.5, 4), tokens=backend.token_rule)
     for tokens in ragged_tokens:
         seen, unseen = (run(one, [pack([tokens])], rule, 1) for one in (observed, backend))
         assert np.array_equal(seen.logits, unseen.logits)

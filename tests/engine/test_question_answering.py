@@ -13,12 +13,12 @@ from ziggurat import native
 from ziggurat.encoder.folder import fingerprint, read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import never, shared
-from ziggurat.engine.runner import replay
-from ziggurat.engine.simple_spans import answer_question
+from ziggurat.engine.reference import answer_question
+from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import SPAN_ENTROPY
 from ziggurat.policies.prune import scaled
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 from ziggurat.types import OperatingPoint
 
@@ -101,7 +101,7 @@ def test_questions_leave_at_different_rungs_and_prune_different_numbers_of_token
 def test_replayed_exits_equal_the_run_at_every_strength_of_pruning(folders, asked, strength, threshold):
     answerer = QuestionAnswerer.from_pretrained(folders["pruned"], "cpu", threads=1, engine="torch")
     tokens, windows = scaled(answerer.token_rule, strength), answerer.encode(*asked)
-    rule = replace(shared(SPAN_ENTROPY, threshold, N_RUNGS), tokens=tokens)
+    rule = replace(ExitRule.uniform(SPAN_ENTROPY, threshold, N_RUNGS), tokens=tokens)
     outcomes, every = answerer.run(windows, rule), answerer.every_rung(windows, 5, tokens=tokens)
     assert replay(every.spans.doubts, rule).tolist() == outcomes.rungs.tolist()
     mine = every.spans.at((np.arange(len(windows)), outcomes.rungs))
@@ -126,7 +126,7 @@ def test_full_depth_is_what_transformers_says(folders, asked):
 
     answerer = QuestionAnswerer.from_pretrained(folders["pruned"], "cpu", threads=1)
     windows = answerer.encode(*asked)
-    outcomes = answerer.run(windows, never(N_RUNGS))
+    outcomes = answerer.run(windows, ExitRule.full_depth(N_RUNGS))
     model = BertForQuestionAnswering.from_pretrained(folders["pruned"]).eval()
     best = {}
     for window, tokens in enumerate(windows.tokens):
@@ -155,13 +155,13 @@ def test_answers_stand_in_their_context_where_they_say(answerers, asked):
 
 def test_what_is_spent_is_the_sum_of_a_questions_windows(answerers, asked):
     answerer = answerers["plain"]
-    windows, rule = answerer.encode(*asked), never(N_RUNGS)
+    windows, rule = answerer.encode(*asked), ExitRule.full_depth(N_RUNGS)
     outcomes = answerer.run(windows, rule)
     spent, whole = answerer.spent(windows, outcomes.kept, rule), answerer.whole(windows)
     assert spent[:, -1].tolist() == whole.tolist()
     alone = [answerer.whole(windows.take(np.array([row])))[0] for row in range(len(windows))]
     assert alone == whole.tolist()
-    asked_all = shared(SPAN_ENTROPY, 0.0, N_RUNGS)  # three more heads, each 2 x 2 d for every token
+    asked_all = ExitRule.uniform(SPAN_ENTROPY, 0.0, N_RUNGS)  # three more heads, each 2 x 2 d for every token
     extra = answerer.spent(windows, outcomes.kept, asked_all)[:, -1] - whole
     assert extra.tolist() == (3 * 4 * answerer.spec.hidden * windows.read).tolist()
 
@@ -186,7 +186,7 @@ def test_beyond_the_threshold_of_its_rung_a_question_has_no_answer(answerers, as
 def test_the_best_span_may_be_in_any_window(answerers, asked):
     answerer = answerers["plain"]
     windows = answerer.encode(*asked)
-    outcomes = answerer.run(windows, never(N_RUNGS))
+    outcomes = answerer.run(windows, ExitRule.full_depth(N_RUNGS))
     assert (windows.owners[outcomes.spans.places[:, 0]] == np.arange(len(windows))).all()
     assert (outcomes.spans.places[:, 0] > windows.edges[:-1]).any()
 

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import ScriptedBackend
 
-from ziggurat.data.packing import PackedBatch, pack
-from ziggurat.engine.rules import ExitRule, forced, never, shared
-from ziggurat.engine.runner import Outcomes, replay, run, run_every_rung
-from ziggurat.engine.scheduler import by_length, in_order
-from ziggurat.engine.simple import answer_all, answer_one
+from ziggurat.data.packing import PackedBatch, by_length, in_order, pack
+from ziggurat.engine.backend import Outcomes
+from ziggurat.engine.reference import answer_all, answer_one
+from ziggurat.engine.replay import replay, run, run_every_rung
 from ziggurat.policies.exits import SCORES, entropy, exit_score
+from ziggurat.policies.rules import ExitRule
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 NAN, INF = float("nan"), float("inf")
@@ -49,7 +49,7 @@ def test_a_case_worked_out_by_hand():
     script = np.log(np.stack([shares, 1 - shares], axis=2))
     backend = ScriptedBackend(script, (1, 3, 4))
     inputs = scripted_inputs([5, 2, 3, 4])
-    rule = shared("max-probability", 0.75 - 1e-6, 3)
+    rule = ExitRule.uniform("max-probability", 0.75 - 1e-6, 3)
     outcomes = run(backend, packed_batches(inputs, [2, 0, 3, 1], 3), rule, 4)
     assert outcomes.rungs.tolist() == [0, 1, 2, 1]
     assert outcomes.predictions.tolist() == [0, 1, 1, 0]
@@ -65,13 +65,13 @@ def test_claim_16_heads_that_are_not_asked_are_not_computed():
     run(backend, batches, ExitRule("margin", np.array([NAN, 1.0, NAN])), 3)
     assert [rung for rung, _ in backend.heads_run] == [1, 3, 1, 3]
     backend.heads_run.clear()
-    run(backend, batches, never(4), 3)
+    run(backend, batches, ExitRule.full_depth(4), 3)
     assert [rung for rung, _ in backend.heads_run] == [3, 3]
 
 
 def test_layers_after_the_last_exit_are_not_run():
     backend = ScriptedBackend(np.zeros((3, 4, 2)), (1, 2, 3, 4))
-    run(backend, packed_batches(scripted_inputs([2, 3, 4]), range(3), 3), shared("entropy", 1.0, 4), 3)
+    run(backend, packed_batches(scripted_inputs([2, 3, 4]), range(3), 3), ExitRule.uniform("entropy", 1.0, 4), 3)
     assert backend.layers_run == [(1, 3, 9)]
 
 
@@ -96,16 +96,16 @@ def test_a_call_is_of_about_so_many_tokens_and_one_text_comes_alone(sizes, toget
     batches = [
         pack(inputs[a:b], rows=np.arange(a, b)) for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     ]
-    assert answered(run(Whole(np.zeros((n, 1, 2)), (1,)), batches, never(1), n, together))
+    assert answered(run(Whole(np.zeros((n, 1, 2)), (1,)), batches, ExitRule.full_depth(1), n, together))
     assert seen == calls
 
 
 def test_a_call_without_inputs_has_no_outcomes():
     backend = ScriptedBackend(np.zeros((1, 2, 2)), (1, 2))
-    outcomes = run(backend, [], never(2), 0)
+    outcomes = run(backend, [], ExitRule.full_depth(2), 0)
     assert (outcomes.logits.shape, outcomes.rungs.shape, outcomes.predictions.shape) == ((0, 2), (0,), (0,))
     assert run_every_rung(backend, [], 0).logits.shape == (0, 2, 2)
-    assert replay(np.zeros((0, 2, 2)), never(2)).shape == (0,)
+    assert replay(np.zeros((0, 2, 2)), ExitRule.full_depth(2)).shape == (0,)
 
 
 # --- exactly: a scripted backend ------------------------------------------------------------------------------------
@@ -151,7 +151,9 @@ def test_claim_13_every_input_is_answered_by_the_rung_that_it_left_at(name, n_cl
     backend = ScriptedBackend(rng.normal(size=(40, 4, n_classes)) * np.linspace(1, 9, 4)[:, None], (1, 2, 3, 4))
     inputs = scripted_inputs(rng.integers(2, 9, 40))
     for threshold in (-INF, 0.0, 0.2, 0.7, 1.0, 2.0, INF):
-        outcomes = run(backend, packed_batches(inputs, rng.permutation(40), 7), shared(name, threshold, 4), 40)
+        outcomes = run(
+            backend, packed_batches(inputs, rng.permutation(40), 7), ExitRule.uniform(name, threshold, 4), 40
+        )
         assert answered(outcomes)
         assert np.array_equal(outcomes.logits, backend.script[range(40), outcomes.rungs])
         assert set(outcomes.predictions.tolist()) <= set(range(n_classes)) and len(set(outcomes.predictions)) > 2
@@ -201,7 +203,7 @@ def test_forced_inputs_pass_every_rung_before_their_own(case, data):
     backend, inputs, order, batch_size, _ = case
     n_rungs = len(backend.rung_layers)
     told = np.array(data.draw(st.lists(st.integers(0, n_rungs - 1), min_size=len(inputs), max_size=len(inputs))))
-    outcomes = run(backend, packed_batches(inputs, order, batch_size), forced(told, n_rungs), len(inputs))
+    outcomes = run(backend, packed_batches(inputs, order, batch_size), ExitRule.forced(told, n_rungs), len(inputs))
     assert outcomes.rungs.tolist() == told.tolist()
 
 
@@ -211,7 +213,7 @@ def test_forced_inputs_pass_every_rung_before_their_own(case, data):
 @pytest.fixture(scope="module")
 def backends(make_model):
     """Torch backends of models with all heads, with two of three, and with none. Shared."""
-    from ziggurat.engine.torch_backend import TorchBackend
+    from ziggurat.engine.backends.torch import TorchBackend
 
     shapes = {"fastbert": (1, 2, 3), "pooler": (1, 3), "linear": (2,), "none": ()}
     return {
@@ -260,8 +262,8 @@ def test_claim_14_torch_batched_equals_one_by_one(backends, ragged_tokens, kind,
     every = run_every_rung(backend, [pack([t], rows=np.array([i])) for i, t in enumerate(ragged_tokens)], n).logits
     choices = thresholds_for(name, every)
     mixed, temperatures = rng.choice(choices, n), rng.uniform(0.5, 2, n_rungs)
-    cases = [shared(name, choice, n_rungs) for choice in choices]
-    cases += [shared(name, mixed, n_rungs), shared(name, mixed, n_rungs, temperatures)]
+    cases = [ExitRule.uniform(name, choice, n_rungs) for choice in choices]
+    cases += [ExitRule.uniform(name, mixed, n_rungs), ExitRule.uniform(name, mixed, n_rungs, temperatures)]
     compared = excused = 0
     seen: set[int] = set()
     for rule in cases:
@@ -286,7 +288,7 @@ def test_claim_14_torch_answers_do_not_depend_on_batch_mates(backends, ragged_to
     backend, n = backends["fastbert"], len(ragged_tokens)
     picked = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=14))  # duplicates allowed
     thresholds = data.draw(st.lists(st.floats(0, 1), min_size=len(picked), max_size=len(picked)))
-    rule = shared("entropy", thresholds, 4)
+    rule = ExitRule.uniform("entropy", thresholds, 4)
     inputs = [ragged_tokens[i] for i in picked]
     batch_size = data.draw(st.integers(1, len(picked)))
     outcomes = run(backend, packed_batches(inputs, range(len(picked)), batch_size), rule, len(picked))
@@ -295,7 +297,7 @@ def test_claim_14_torch_answers_do_not_depend_on_batch_mates(backends, ragged_to
         logits, rung = answer_one(backend, tokens, rule, row)
         if outcomes.rungs[row] != rung:
             every = run_every_rung(backend, [pack([tokens])], 1).logits
-            assert closeness(every, shared("entropy", thresholds[row], 4))[0] <= TOLERANCE
+            assert closeness(every, ExitRule.uniform("entropy", thresholds[row], 4))[0] <= TOLERANCE
         else:
             assert np.abs(outcomes.logits[row] - logits).max() < TOLERANCE
 
@@ -303,7 +305,7 @@ def test_claim_14_torch_answers_do_not_depend_on_batch_mates(backends, ragged_to
 def test_torch_without_exits_is_the_full_model(make_model, ragged_tokens):
     import torch
 
-    from ziggurat.engine.torch_backend import TorchBackend
+    from ziggurat.engine.backends.torch import TorchBackend
 
     model = make_model()
     with torch.no_grad():
@@ -312,7 +314,7 @@ def test_torch_without_exits_is_the_full_model(make_model, ragged_tokens):
     n = len(ragged_tokens)
     lengths = np.array([len(tokens) for tokens in ragged_tokens])
     batches = [pack([ragged_tokens[i] for i in rows], rows=rows) for rows in by_length(lengths, 6)]
-    outcomes = run(backend, batches, never(4), n)
+    outcomes = run(backend, batches, ExitRule.full_depth(4), n)
     assert outcomes.rungs.tolist() == [3] * n
     assert np.abs(outcomes.logits - full).max() < TOLERANCE
 

@@ -8,12 +8,12 @@ from itertools import repeat
 
 import numpy as np
 import pytest
+from ziggurat.engine.escalation import Escalation
 
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.escalation import Escalation
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
+from ziggurat.policies.rules import ExitRule
 
 
 @pytest.fixture(scope="module", params=["native", "torch"])

@@ -15,8 +15,8 @@ from torch import nn
 from ziggurat.data.packing import pack
 from ziggurat.encoder.torch.heads import HEADS
 from ziggurat.encoder.torch.int8 import Int8Linear, simulate_int8
-from ziggurat.engine.runner import run_every_rung
-from ziggurat.engine.torch_backend import DTYPES, TorchBackend, _PrepackedLinear, load_backend
+from ziggurat.engine.backends.torch import DTYPES, TorchBackend, _PrepackedLinear, load_backend
+from ziggurat.engine.replay import run_every_rung
 from ziggurat.errors import UserError
 from ziggurat.system import n_cores
 

@@ -23,12 +23,12 @@ from ziggurat.cli.text import training_text
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
 from ziggurat.measure.clock import Timing
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import Recipe, SmallConfig
 from ziggurat.train import small
 from ziggurat.train import train as train_job
@@ -174,7 +174,7 @@ def test_predicted_time_charges_a_tier_for_what_reaches_it(cascade, rows_file):
     assert last == pytest.approx(first + time.of_full_depth(5))
     half = time.of(np.where(np.arange(n) % 2, 4, 0), asked, 0.0)
     assert first < half < last
-    assert time.of(np.full(n, 4), never(5).asked, 0.0) < last  # the first tier is left out
+    assert time.of(np.full(n, 4), ExitRule.full_depth(5).asked, 0.0) < last  # the first tier is left out
     assert np.all(np.diff(time.saved) < 0) and time.saved[0] == pytest.approx(1.0) and time.saved[-1] == 0
 
 

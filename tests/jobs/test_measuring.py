@@ -186,8 +186,10 @@ def test_bench_refuses_a_small_model_alone(static_folder, rows_file):
 
 
 def test_transformers_gives_the_same_answers_as_full_depth(model_folder, rows_file):
-    from ziggurat.bench.peers.peer import TransformersPeer
     from ziggurat.engine.scheduler import in_order
+
+    from ziggurat.bench.peers.peer import TransformersPeer
+    from ziggurat.data.packing import in_order
 
     classifier = AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
     encoded = classifier.encode(load(str(rows_file)).texts[:20])

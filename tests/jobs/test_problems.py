@@ -24,8 +24,8 @@ from ziggurat.cli.text import bench_text, evaluation_text, information_text, pre
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.folder import LABEL_RANGE, read_json, read_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.runner import replay
-from ziggurat.engine.simple import answer_all
+from ziggurat.engine.reference import answer_all
+from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
 from ziggurat.measure.evaluate import evaluate

@@ -15,12 +15,12 @@ if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
 from ziggurat.data.tokenizer import Encoded, TextTokenizer, pack_rows
-from ziggurat.engine import native_backend
-from ziggurat.engine.native_backend import NativeBackend, load_backend
-from ziggurat.engine.rules import never, shared
-from ziggurat.engine.runner import run, run_every_rung
-from ziggurat.engine.simple import answer_all
-from ziggurat.engine.torch_backend import load_backend as load_torch
+from ziggurat.engine.backends import native as native_backend
+from ziggurat.engine.backends.native import NativeBackend, load_backend
+from ziggurat.engine.backends.torch import load_backend as load_torch
+from ziggurat.engine.reference import answer_all
+from ziggurat.engine.replay import run, run_every_rung
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
 PRUNED = PruningConfig(per_layer=(0.7, 0.85, 1.0))
@@ -44,7 +44,7 @@ def test_full_depth_says_what_transformers_says(folders, name):
     from transformers import AutoModelForSequenceClassification
 
     backend, encoded = load_backend(folders[name], "float32", 1), encoded_by(folders[name])
-    logits = run(backend, [pack_rows(encoded, np.arange(len(encoded)))], never(3), len(encoded)).logits
+    logits = run(backend, [pack_rows(encoded, np.arange(len(encoded)))], ExitRule.full_depth(3), len(encoded)).logits
     model = AutoModelForSequenceClassification.from_pretrained(folders[name]).eval()
     reads_segments = model.config.to_dict().get("type_vocab_size", 0) > 1
     for tokens, mine in zip(encoded.tokens, logits, strict=True):
@@ -70,7 +70,7 @@ def test_every_rung_says_what_it_says_in_torch(folders, name, instructions, monk
 @pytest.mark.parametrize("name", FAMILIES)
 def test_one_call_decides_as_the_specification(folders, name):
     backend, encoded = load_backend(folders[name], "float32", 2), encoded_by(folders[name])
-    rule = replace(shared("entropy", 0.8, 3), tokens=backend.token_rule)
+    rule = replace(ExitRule.uniform("entropy", 0.8, 3), tokens=backend.token_rule)
     outcomes = run(backend, [pack_rows(encoded, np.arange(len(encoded)))], rule, len(encoded))
     logits, rungs = answer_all(backend, encoded.tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
@@ -84,7 +84,7 @@ def test_half_and_quarter_precision_stay_near(folders, name, dtype):
     ours, exact = (load_backend(folders[name], kind, 1) for kind in (dtype, "float32"))
     encoded = encoded_by(folders[name])
     batches = [pack_rows(encoded, np.arange(len(encoded)))]
-    mine, yours = (run(one, batches, never(3), len(encoded)).logits for one in (ours, exact))
+    mine, yours = (run(one, batches, ExitRule.full_depth(3), len(encoded)).logits for one in (ours, exact))
     assert np.abs(mine - yours).max() < 0.1 * np.abs(yours).max()
 
 

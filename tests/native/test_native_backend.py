@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 
 from ziggurat import native
 from ziggurat.data.packing import pack
-from ziggurat.engine.rules import never, shared
-from ziggurat.engine.runner import run, run_every_rung
-from ziggurat.engine.simple import answer_all
+from ziggurat.engine.reference import answer_all
+from ziggurat.engine.replay import run, run_every_rung
 from ziggurat.policies import prune
 from ziggurat.policies.prune import TokenRule, one_by_one
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
-from ziggurat.engine import native_backend
-from ziggurat.engine.native_backend import NativeBackend, load_backend
-from ziggurat.engine.torch_backend import load_backend as load_torch
+from ziggurat.engine.backends import native as native_backend
+from ziggurat.engine.backends.native import NativeBackend, load_backend
+from ziggurat.engine.backends.torch import load_backend as load_torch
 
 N_RUNGS = 4
 PRUNED = PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0), vocabulary=0.9)
@@ -56,7 +56,7 @@ def backend(folders):
 
 
 def full_rule(backend):
-    return replace(never(len(backend.rung_layers)), tokens=backend.token_rule)
+    return replace(ExitRule.full_depth(len(backend.rung_layers)), tokens=backend.token_rule)
 
 
 def in_batches(inputs, order, size):
@@ -144,7 +144,7 @@ def test_pruned_answers_and_lengths_are_those_of_torch(folders, ragged_tokens, n
 @pytest.mark.parametrize(("score", "threshold"), SCORES)
 def test_one_call_decides_as_the_specification(folders, ragged_tokens, name, score, threshold):
     backend = load_backend(folders[name], "float32", 1)
-    rule = replace(shared(score, threshold, N_RUNGS), tokens=backend.token_rule, deferral=WEIGHTS)
+    rule = replace(ExitRule.uniform(score, threshold, N_RUNGS), tokens=backend.token_rule, deferral=WEIGHTS)
     outcomes = run(backend, [pack(ragged_tokens)], rule, len(ragged_tokens))
     logits, rungs = answer_all(backend, ragged_tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
@@ -154,7 +154,7 @@ def test_one_call_decides_as_the_specification(folders, ragged_tokens, name, sco
 def test_temperatures_and_thresholds_of_each_input_are_obeyed(backend, ragged_tokens):
     n = len(ragged_tokens)
     thresholds = np.random.default_rng(0).uniform(0.3, 0.9, n)
-    rule = shared("entropy", thresholds, N_RUNGS, temperatures=np.array([0.5, 2.0, 1.0, 3.0]))
+    rule = ExitRule.uniform("entropy", thresholds, N_RUNGS, temperatures=np.array([0.5, 2.0, 1.0, 3.0]))
     outcomes = run(backend, in_batches(ragged_tokens, np.arange(n), 7), rule, n)
     _, rungs = answer_all(backend, ragged_tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
@@ -163,7 +163,9 @@ def test_temperatures_and_thresholds_of_each_input_are_obeyed(backend, ragged_to
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_an_answer_is_the_same_to_the_bit_whatever_its_batch_mates_and_threads(folders, ragged_tokens, dtype):
-    rule = replace(shared("entropy", 0.6, N_RUNGS), tokens=load_backend(folders["threshold"], dtype, 1).token_rule)
+    rule = replace(
+        ExitRule.uniform("entropy", 0.6, N_RUNGS), tokens=load_backend(folders["threshold"], dtype, 1).token_rule
+    )
     n = len(ragged_tokens)
 
     @settings(derandomize=True, deadline=None, max_examples=12)
@@ -186,7 +188,7 @@ def test_leftovers_that_run_together_are_answered_as_if_each_batch_ran_alone(fol
     @settings(derandomize=True, deadline=None, max_examples=10)
     @given(size=st.integers(2, 7), threshold=st.floats(0.2, 0.9), falling=st.booleans())
     def check(size, threshold, falling):
-        rule = replace(shared("entropy", threshold, N_RUNGS), tokens=backend.token_rule)
+        rule = replace(ExitRule.uniform("entropy", threshold, N_RUNGS), tokens=backend.token_rule)
         batches = in_batches(ragged_tokens, order if falling else order[::-1], size)
         alone, together = (run(backend, batches, rule, n, tokens) for tokens in (0, 1 << 20))
         for field in ("logits", "rungs", "kept"):
@@ -198,7 +200,7 @@ def test_leftovers_that_run_together_are_answered_as_if_each_batch_ran_alone(fol
 
 def test_those_who_wait_take_at_most_a_batch_for_each_layer(folders, ragged_tokens):
     backend = load_backend(folders["threshold"], "float32", 2)
-    rule = replace(shared("entropy", 0.5, N_RUNGS), tokens=backend.token_rule)
+    rule = replace(ExitRule.uniform("entropy", 0.5, N_RUNGS), tokens=backend.token_rule)
     n, batches = len(ragged_tokens), in_batches(ragged_tokens, np.arange(len(ragged_tokens)), 5)
     run(backend, batches, rule, n, 0)
     alone = backend._core.workspace_bytes
@@ -212,24 +214,28 @@ def test_pruning_at_the_last_layer_is_counted_and_changes_no_bit_of_an_answer(fo
     backend, n = load_backend(folders["predicted"], "float32", 2), len(ragged_tokens)
     at_last = TokenRule(prune.above, np.array([np.nan] * 3 + [1.0]), score)
     whole, pruned = (
-        run(backend, [pack(ragged_tokens)], replace(never(N_RUNGS), tokens=tokens), n) for tokens in (None, at_last)
+        run(backend, [pack(ragged_tokens)], replace(ExitRule.full_depth(N_RUNGS), tokens=tokens), n)
+        for tokens in (None, at_last)
     )
     assert np.array_equal(pruned.logits, whole.logits)
     slow = load_torch(folders["predicted"], "cpu", "float32", 1)
-    counted = run(slow, [pack(ragged_tokens)], replace(never(N_RUNGS), tokens=at_last), n).kept
+    counted = run(slow, [pack(ragged_tokens)], replace(ExitRule.full_depth(N_RUNGS), tokens=at_last), n).kept
     assert np.array_equal(pruned.kept, counted) and pruned.kept[:, 4].sum() < whole.kept[:, 4].sum()
 
 
 def test_a_rule_of_the_users_own_runs_step_by_step(backend, ragged_tokens):
     halves = one_by_one(lambda layer, scores, original: np.arange(len(scores)) < original / (layer + 1))
-    rule = replace(never(N_RUNGS), tokens=TokenRule(halves, np.arange(1.0, 5.0)))
+    rule = replace(ExitRule.full_depth(N_RUNGS), tokens=TokenRule(halves, np.arange(1.0, 5.0)))
     n = len(ragged_tokens)
     outcomes = run(backend, [pack(ragged_tokens)], rule, n)
     assert outcomes.kept[:, 4].tolist() == [int(np.ceil(len(tokens) / 5)) for tokens in ragged_tokens]
 
 
 def test_scaled_pruning_is_obeyed(backend, ragged_tokens):
-    rules = [replace(never(N_RUNGS), tokens=prune.scaled(backend.token_rule, factor)) for factor in (0, 0.5, 1, 1.5)]
+    rules = [
+        replace(ExitRule.full_depth(N_RUNGS), tokens=prune.scaled(backend.token_rule, factor))
+        for factor in (0, 0.5, 1, 1.5)
+    ]
     kept = [run(backend, [pack(ragged_tokens)], rule, len(ragged_tokens)).kept[:, 4].sum() for rule in rules]
     assert kept == sorted(kept, reverse=True) and len(set(kept)) == 4
 
@@ -237,7 +243,7 @@ def test_scaled_pruning_is_obeyed(backend, ragged_tokens):
 @pytest.mark.parametrize(("score", "threshold"), [("agreement", 1), ("learned", 0.5)])
 @pytest.mark.parametrize("stops", [(4,), (1, 4), (2, 3, 4), (1, 2, 3, 4)])
 def test_layers_in_pieces_answer_as_in_one_call(backend, ragged_tokens, stops, score, threshold):
-    rule = replace(shared(score, threshold, N_RUNGS), tokens=backend.token_rule, deferral=WEIGHTS)
+    rule = replace(ExitRule.uniform(score, threshold, N_RUNGS), tokens=backend.token_rule, deferral=WEIGHTS)
     n, batch = len(ragged_tokens), pack(ragged_tokens)
     whole = run(backend, [batch], rule, n)
     rungs = np.full(n, -1)
@@ -252,7 +258,7 @@ def test_layers_in_pieces_answer_as_in_one_call(backend, ragged_tokens, stops, s
 
 
 def test_rows_that_join_on_the_way_are_answered_as_if_alone(backend, ragged_tokens):
-    rule = replace(shared("entropy", 0.5, N_RUNGS), tokens=backend.token_rule)
+    rule = replace(ExitRule.uniform("entropy", 0.5, N_RUNGS), tokens=backend.token_rule)
     n = len(ragged_tokens)
     whole = run(backend, [pack(ragged_tokens)], rule, n)
     parts = in_batches(ragged_tokens, np.arange(n), 10)
@@ -287,8 +293,8 @@ import numpy as np
 from pathlib import Path
 from ziggurat.data.packing import pack
 from ziggurat.engine import native_backend
-from ziggurat.engine.native_backend import NativeBackend, load_backend
-from ziggurat.engine.rules import never
+from ziggurat.engine.backends.native import NativeBackend, load_backend
+from ziggurat.policies.rules import never
 from ziggurat.engine.runner import run
 
 backend = load_backend(Path(sys.argv[1]), "float32", 3)

@@ -14,9 +14,12 @@ from ziggurat import native
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
+from ziggurat.engine.bilstm_backend import BilstmBackend, fastest_bilstm
+
 from ziggurat.data.packing import cumulate
 from ziggurat.engine import bilstm_backend
-from ziggurat.engine.bilstm_backend import BilstmBackend, fastest_bilstm
+from ziggurat.engine.backends import small as bilstm_backend
+from ziggurat.engine.backends.small import BilstmBackend, fastest_bilstm
 from ziggurat.small.bilstm import BilstmTier, load_bilstm_tier
 
 REFUSED = (ValueError, TypeError)

@@ -13,12 +13,11 @@ from ziggurat.analyses.settings import Exits, Passes, settings_of
 from ziggurat.data.dataset import Role
 from ziggurat.data.squad import Questions, read_questions
 from ziggurat.data.windows import Windows
-from ziggurat.engine import rules
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import replay
+from ziggurat.engine.replay import replay
 from ziggurat.engine.span_runner import EverySpan
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.squad_metrics import grades
 from ziggurat.system import cached_property
 
@@ -46,7 +45,7 @@ class QuestionSubject:
     @property
     def cut(self) -> np.ndarray:
         """Which questions it does not read whole, (n) bool; contexts it does."""
-        return self.encoded.cut
+        return self.encoded.truncated
 
     @property
     def most(self) -> int:
@@ -56,7 +55,7 @@ class QuestionSubject:
     @cached_property
     def full(self) -> Measured:
         """At full depth, all tokens."""
-        return self.measured(rules.never(len(self.classifier.rungs)))
+        return self.measured(ExitRule.full_depth(len(self.classifier.rungs)))
 
     def settings(self, exits: Exits) -> Mapping[str, ExitRule]:
         """As `settings_of`."""

@@ -16,6 +16,7 @@ from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.measure.clock import flops_fields
 from ziggurat.measure.subject import sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.squad_metrics import grades
 
 Runner = Callable[[ExitRule, int], object]  # answers what is timed, in batches of this size

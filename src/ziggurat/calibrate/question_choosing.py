@@ -17,10 +17,10 @@ from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.data.windows import Windows
 from ziggurat.encoder.folder import REFERENCE, Manifest, seal, write_manifest
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import ExitRule, never
 from ziggurat.engine.span_runner import EverySpan, Spans
 from ziggurat.engine.tiers import Tier
 from ziggurat.policies.prune import scaled
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import Recipe
 from ziggurat.report.squad_metrics import grades
 
@@ -73,7 +73,7 @@ def add_question_points(folder: Path, select: Questions, recipe: Recipe, device:
 
 def plain_f1(select: Questions, recipe: Recipe, model: AdaptiveModel, tokenizer: TextTokenizer) -> float:
     """F1 on select rows of a model in training, at full depth and unpruned: what pruning must not lose."""
-    from ziggurat.engine.torch_backend import TorchSpanBackend
+    from ziggurat.engine.backends.torch import TorchSpanBackend
 
     manifest = Manifest(
         SPAN_ENDS,
@@ -88,7 +88,7 @@ def plain_f1(select: Questions, recipe: Recipe, model: AdaptiveModel, tokenizer:
     device = next(model.parameters()).device.type
     answerer = QuestionAnswerer([Tier(TorchSpanBackend(model, device), manifest, tokenizer, model.spec)])
     windows = answerer.encode(select.texts, select.contexts)
-    last = answerer.run(windows, never(len(answerer.rungs))).spans.at((slice(None), None))
+    last = answerer.run(windows, ExitRule.full_depth(len(answerer.rungs))).spans.at((slice(None), None))
     rung = EverySpan(last, np.zeros(0))
     if not all(select.golds):
         answerer = answerer.with_no_answer(_no_answer(answerer, windows, rung, select))

@@ -19,11 +19,11 @@ from ziggurat.data.groups import overlapping
 from ziggurat.data.sources import Columns, Rows
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.measure.subject import load_like
 from ziggurat.policies.prune import scaled
+from ziggurat.policies.rules import ExitRule
 from ziggurat.types import Problem
 
 ENOUGH = 200  # rows that chose for the model: from here on they order the path, and all fresh rows certify
@@ -197,7 +197,7 @@ def seen(
         runs[strength] = StoredRun(every.logits, every.kept, strength, classifier.deferral, classifier.output)
     if reference is not None:
         theirs = reference.tokenizer.encode(rows.texts, rows.pairs)
-        outcomes = reference.run(theirs, rules.never(len(reference.rungs)), batch_size, progress)
+        outcomes = reference.run(theirs, ExitRule.full_depth(len(reference.rungs)), batch_size, progress)
         full = classifier.output.predictions(outcomes.logits)
     else:
         full = full_run(runs).predictions()[:, -1]

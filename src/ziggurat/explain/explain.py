@@ -10,11 +10,9 @@ import numpy as np
 
 from ziggurat.calibrate.prediction import said
 from ziggurat.data.tokenizer import speakable
+from ziggurat.engine.backends.recording import RecordingBackend
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
-from ziggurat.engine.observed import ObservedBackend
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
 from ziggurat.explain.page import page
 from ziggurat.explain.questions import question_explanation
@@ -23,6 +21,7 @@ from ziggurat.files import whole_file
 from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.subject import ModelOptions, exit_rule
 from ziggurat.measure.targets import require_result
+from ziggurat.policies.rules import ExitRule
 from ziggurat.system import utf8
 
 
@@ -65,7 +64,7 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
     An infinite threshold is the string "inf" or "-inf", for JSON has none; None = there is no threshold.
     """
     _check_kind(classifier, text)
-    observed = [ObservedBackend(tier.backend) for tier in classifier.tiers]
+    observed = [RecordingBackend(tier.backend) for tier in classifier.tiers]
     pairs = zip(classifier.tiers, observed, strict=True)
     watched = AdaptiveClassifier([replace(tier, backend=backend) for tier, backend in pairs])
     answer, full = watched.predict([text], rule)[0], classifier.predict([text], FULL)[0]
@@ -99,9 +98,9 @@ def _said(classifier: AdaptiveClassifier, logits: np.ndarray) -> Json:
     return said(output.label(output.predictions(logits), labels), shares, labels)
 
 
-def _said_by_rung(classifier: AdaptiveClassifier, observed: Sequence[ObservedBackend]) -> list[tuple[int, np.ndarray]]:
+def _said_by_rung(classifier: AdaptiveClassifier, observed: Sequence[RecordingBackend]) -> list[tuple[int, np.ndarray]]:
     """The rungs that were asked, counted over all tiers, and their logits."""
-    both = zip(places(classifier.tiers), observed, strict=True)
+    both = zip(classifier.ladder.slices, observed, strict=True)
     return [(place.rungs.start + rung, said) for place, backend in both for rung, said in backend.said]
 
 

@@ -9,12 +9,12 @@ import numpy as np
 from ziggurat.data.packing import pack
 from ziggurat.data.tokenizer import speakable
 from ziggurat.data.windows import Windows, window_pieces
+from ziggurat.engine.backends.recording import PruningStep, RecordingBackend
 from ziggurat.engine.classifier import FULL, Text
-from ziggurat.engine.observed import Narrowing, ObservedBackend
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.explain.record import Json, decision_of, pruning_of, tokens_of, way_of
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.squad_metrics import normalised
 from ziggurat.types import SpanAnswer
 
@@ -52,9 +52,9 @@ def _said(answer: SpanAnswer) -> Json:
     return {"label": answer.text, "start": answer.start, "end": answer.end}
 
 
-def _narrowings(answerer: QuestionAnswerer, tokens: np.ndarray, rule: ExitRule, layers: int) -> Sequence[Narrowing]:
+def _narrowings(answerer: QuestionAnswerer, tokens: np.ndarray, rule: ExitRule, layers: int) -> Sequence[PruningStep]:
     """Where tokens of one window (length, 3) left, by as many layers as the question's windows went up together."""
-    backend = ObservedBackend(answerer.backend)
+    backend = RecordingBackend(answerer.backend)
     live = backend.embed(pack([np.ascontiguousarray(tokens[:, :2])]), rule.tokens)
     for layer in range(1, layers + 1):
         live = backend.layer(layer, live, rule.tokens)

@@ -9,11 +9,8 @@ import numpy as np
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.encoder.flops import FLOAT_BITS, bit_operations, guess_flops, path_bops
-from ziggurat.engine import rules
+from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes
-from ziggurat.engine.tiers import Tier, places
 from ziggurat.errors import UserError
 from ziggurat.measure.problem_metrics import figures
 from ziggurat.measure.question_rows import answers_questions
@@ -30,6 +27,7 @@ from ziggurat.measure.subject import (
 )
 from ziggurat.measure.task_metrics import beside_full, metrics_for
 from ziggurat.policies.prune import PREDICTED, TokenRule
+from ziggurat.policies.rules import ExitRule
 
 
 def evaluate(
@@ -60,7 +58,7 @@ def evaluate(
     rows, output = rows_to_measure(classifier, source, columns), classifier.output
     promise = promise_of(classifier, operating_point, threshold)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
-    full_rule = rules.never(len(classifier.rungs))
+    full_rule = ExitRule.full_depth(len(classifier.rungs))
     adaptive = classifier.run(encoded, rule, options.batch_size, progress)
     full = classifier.run(encoded, full_rule, options.batch_size, progress)
     predictions = output.predictions(adaptive.logits), output.predictions(full.logits)
@@ -79,7 +77,7 @@ def evaluate(
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
         "bops_ratio": _full_bops(classifier, encoded.lengths) / _bops(classifier, adaptive, rule),
         **_depths(classifier, adaptive),
-        "tokens_left": tokens_left(adaptive.kept[:, places(classifier.tiers)[-1].columns], encoded.lengths),
+        "tokens_left": tokens_left(adaptive.kept[:, classifier.ladder.slices[-1].columns], encoded.lengths),
         **beside_full_depth(classifier, timed, (rule, full_rule), options.batch_size, "texts"),
         "truncated": int(encoded.truncated.sum()),
         "seen_in_training": seen_in_training(model, rows),
@@ -108,7 +106,7 @@ def _full_bops(classifier: AdaptiveClassifier, lengths: np.ndarray) -> int:
 def _bops(classifier: AdaptiveClassifier, outcomes: Outcomes, rule: ExitRule) -> int:
     """Bit operations that were spent: in INT8 what a tier has of it (`path_bops`), everything else in FP16."""
     spent = 0
-    for place in places(classifier.tiers):
+    for place in classifier.ladder.slices:
         came = np.flatnonzero(outcomes.kept[:, place.columns.start])
         kept, asked = outcomes.kept[came, place.columns], rule.asked[place.rungs]
         if place.tier.spec is None:

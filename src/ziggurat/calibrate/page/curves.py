@@ -14,6 +14,7 @@ from ziggurat.calibrate.risks import Risk
 from ziggurat.calibrate.rows import Seen
 from ziggurat.calibrate.times import PredictedTime
 from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.replay import replay
 from ziggurat.engine.runner import replay
 from ziggurat.measure.subject import sample
 
