@@ -63,7 +63,7 @@ def rows_of(options: argparse.Namespace, test: str) -> Iterator[dict[str, Any]]:
         target, point = entry["target"], classifier.point(entry["name"])
         rule = classifier.rule_of(point)
         outcomes = classifier.run(rows.encoded, rule, how.batch_size)
-        predictions = output.predictions(outcomes.logits)
+        predictions = output.predictions(outcomes.readings)
         lost = _lost(rows, predictions, risk)
         fine = [one for path in every for one in path if one.loss <= target]
         oracle = min((one.seconds for one in fine), default=full)

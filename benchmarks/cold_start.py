@@ -54,7 +54,7 @@ def memory_of(model: str, dtype: str, threads: int) -> dict[str, float]:
     """
     from ziggurat.data.tokenizer import Encoded, pack_rows
     from ziggurat.engine.classifier import AdaptiveClassifier
-    from ziggurat.engine.replay import run
+    from ziggurat.engine.replay import run_batches
     from ziggurat.policies.rules import ExitRule
 
     classifier = AdaptiveClassifier.from_pretrained(model, "cpu", dtype, threads, "native")
@@ -66,7 +66,7 @@ def memory_of(model: str, dtype: str, threads: int) -> dict[str, float]:
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten: loading may have taken more
     before = resident()
     for _ in range(3):
-        run(classifier.backend, [batch], rule, BATCH)
+        run_batches(classifier.backend, [batch], rule, BATCH)
     after = resident()
     return {
         "tokens": float(BATCH * length),

@@ -31,7 +31,7 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.backends.native import load_backend
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.replay import run
+from ziggurat.engine.replay import run_batches
 from ziggurat.engine.tiers import DTYPES
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Ratio, interleave, paired_ratio
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
 def answers(backend: Backend, encoded: Encoded, rule: ExitRule, batch: int) -> Outcomes:
     """All texts as they come, in batches; packing is on the clock."""
     batches = (pack_rows(encoded, rows) for rows in in_order(np.arange(len(encoded)), batch))
-    return run(backend, batches, rule, len(encoded))
+    return run_batches(backend, batches, rule, len(encoded))
 
 
 # --- what policies cost that never act -----------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def without_avx512(setting: Setting) -> Iterator[dict[str, Any]]:
         for dtype in setting.dtypes:
             backend = load_backend(folder, dtype, setting.threads, instructions)
             packed = [pack_rows(encoded, rows) for rows in batches]
-            calls[instructions, dtype] = partial(run, backend, packed, rule, len(encoded))
+            calls[instructions, dtype] = partial(run_batches, backend, packed, rule, len(encoded))
     named = {" ".join(key): call for key, call in calls.items()}
     timings = interleave(named, setting.rounds)
     for (what, dtype), name in zip(calls, named, strict=True):

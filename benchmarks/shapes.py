@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ziggurat.engine.runner import run
 
 from ziggurat.bench.peers.opening import KINDS, open_peers
 from ziggurat.bench.peers.peer import PeerSetting, padded
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.folder import Manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.replay import run
+from ziggurat.engine.replay import run_batches
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import provenance
 from ziggurat.measure.subject import ModelOptions
@@ -94,7 +93,7 @@ def ours(classifier: AdaptiveClassifier, texts: Sequence[np.ndarray]) -> Any:
     """A call that answers these texts as one batch."""
     encoded = Encoded(list(texts), np.zeros(len(texts), dtype=bool))
     rows, rule = np.arange(len(texts)), ExitRule.full_depth(1)
-    return lambda: run(classifier.backend, [pack_rows(encoded, rows)], rule, len(texts)).logits
+    return lambda: run_batches(classifier.backend, [pack_rows(encoded, rows)], rule, len(texts)).readings
 
 
 def text_of(draws: np.random.Generator, length: int) -> np.ndarray:

@@ -8,8 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes
 
 from reproduction.models import FULL
 from ziggurat.data.dataset import Dataset

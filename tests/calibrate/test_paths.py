@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ladders import ladder
-from ziggurat.engine.runner import replay
 
 from ziggurat.calibrate.candidates import StoredRun, families
 from ziggurat.calibrate.certify import Evidence, certify, least_rows

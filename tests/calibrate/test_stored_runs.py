@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ladders import RUNGS, ladder
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import replay
 
 from ziggurat.calibrate.candidates import SCORES, StoredRun, doubts, exit_sets, families, full_depth
 from ziggurat.calibrate.choose import fit_deferral

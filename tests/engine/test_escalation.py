@@ -89,7 +89,7 @@ def test_claim_28_whatever_the_arrivals_everybody_is_answered_once_and_as_by_the
     found += queues.flush()
     assert queues.waiting == 0 and queues.due() is None and queues.flush() == queues.poll() == []
     mine, theirs = gathered(found), run_ladder(make_tiers(), encoded, rule, [7] * 3)
-    assert np.array_equal(mine.logits, theirs.logits)
+    assert np.array_equal(mine.readings, theirs.readings)
     assert np.array_equal(mine.rungs, theirs.rungs)
     assert np.array_equal(mine.kept, theirs.kept)
 

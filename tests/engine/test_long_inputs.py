@@ -18,7 +18,7 @@ from ziggurat.encoder.torch import attention as grid
 from ziggurat.encoder.torch.checkpoint import load_model
 from ziggurat.encoder.torch.soft import soft_logits
 from ziggurat.engine.backends.torch import load_backend as load_torch
-from ziggurat.engine.replay import run
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
@@ -67,7 +67,7 @@ def test_the_longest_inputs_get_the_same_answers_from_both_engines(folders, name
     inputs = [text(n) for n in (LONGEST[name], 5)]
     rule = replace(ExitRule.full_depth(3), tokens=ours.token_rule if pruned else None)
     mine, yours = (run(one, [pack(inputs)], rule, 2) for one in (ours, theirs))
-    assert np.abs(mine.logits - yours.logits).max() < 1e-3
+    assert np.abs(mine.readings - yours.readings).max() < 1e-3
     assert np.array_equal(mine.kept, yours.kept)
     assert mine.kept[0, 0] == LONGEST[name]
 
@@ -117,7 +117,7 @@ def test_texts_longer_than_the_window_equal_transformers(folders):
         (load_torch(folders["modernbert"], "cpu", "float32", None), 1e-5),
         (load_backend(folders["modernbert"], "float32", 2), 1e-3),
     ):
-        assert np.abs(run(backend, [pack([tokens])], ExitRule.full_depth(3), 1).logits - expected).max() < near
+        assert np.abs(run(backend, [pack([tokens])], ExitRule.full_depth(3), 1).readings - expected).max() < near
 
 
 def test_a_batch_of_long_inputs_holds_fewer():

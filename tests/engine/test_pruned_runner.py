@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from all_rungs import run_every_rung
 from ziggurat.data.packing import pack
 from ziggurat.engine.backends.torch import TorchBackend
 from ziggurat.engine.reference import answer_all
-from ziggurat.engine.replay import replay, run, run_every_rung
+from ziggurat.engine.replay import replay
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies.prune import TokenRule, above, one_by_one
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
@@ -36,7 +38,7 @@ def test_batched_equals_one_by_one_with_pruning_and_exits(backend, ragged_tokens
     outcomes = run(backend, in_batches(ragged_tokens, order, size), rule, n)
     logits, rungs = answer_all(backend, ragged_tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert np.abs(outcomes.logits - logits).max() < 1e-5
+    assert np.abs(outcomes.readings - logits).max() < 1e-5
 
 
 def test_claim_24_without_pruning_it_is_early_exit_and_without_exits_it_is_pruning(backend, make_model, ragged_tokens):
@@ -44,10 +46,10 @@ def test_claim_24_without_pruning_it_is_early_exit_and_without_exits_it_is_pruni
     exits_alone = TorchBackend(make_model(), "cpu")
     rule = ExitRule.uniform("entropy", 0.6, N_RUNGS)
     mine, theirs = run(backend, batches, rule, n), run(exits_alone, batches, rule, n)
-    assert np.array_equal(mine.logits, theirs.logits) and np.array_equal(mine.rungs, theirs.rungs)
+    assert np.array_equal(mine.readings, theirs.readings) and np.array_equal(mine.rungs, theirs.rungs)
     pruned = run(backend, batches, replace(ExitRule.full_depth(N_RUNGS), tokens=backend.token_rule), n)
     every = run_every_rung(backend, batches, n, backend.token_rule)
-    assert np.array_equal(pruned.logits, every.logits[:, -1]) and np.array_equal(pruned.kept, every.kept)
+    assert np.array_equal(pruned.readings, every.readings[:, -1]) and np.array_equal(pruned.kept, every.kept)
 
 
 def test_claim_24_an_input_that_left_has_no_tokens_in_later_layers(backend, ragged_tokens):
@@ -70,7 +72,7 @@ def test_claim_25_replayed_exits_equal_the_run_at_every_pruning_scale(backend, r
     rule = replace(ExitRule.uniform("entropy", threshold, N_RUNGS), tokens=tokens)
     every = run_every_rung(backend, batches, n, tokens)
     outcomes = run(backend, batches, rule, n)
-    assert replay(every.logits, rule).tolist() == outcomes.rungs.tolist()
+    assert replay(every.readings, rule).tolist() == outcomes.rungs.tolist()
     for row, rung in enumerate(outcomes.rungs):
         depth = backend.rung_layers[rung] + 1
         assert outcomes.kept[row, :depth].tolist() == every.kept[row, :depth].tolist()

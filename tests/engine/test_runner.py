@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import ScriptedBackend
 
+from all_rungs import run_every_rung
 from ziggurat.data.packing import PackedBatch, by_length, in_order, pack
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.reference import answer_all, answer_one
-from ziggurat.engine.replay import replay, run, run_every_rung
+from ziggurat.engine.replay import replay
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies.exits import SCORES, entropy, exit_score
 from ziggurat.policies.rules import ExitRule
 
@@ -37,7 +39,7 @@ def packed_batches(inputs, order, batch_size) -> list[PackedBatch]:
 
 def answered(outcomes: Outcomes) -> bool:
     """Every input has a rung, logits that are numbers, and a time."""
-    return bool((outcomes.rungs >= 0).all() and np.isfinite(outcomes.logits).all() and (outcomes.seconds >= 0).all())
+    return bool((outcomes.rungs >= 0).all() and np.isfinite(outcomes.readings).all() and (outcomes.seconds >= 0).all())
 
 
 # --- by hand -------------------------------------------------------------------------------------------------------
@@ -53,7 +55,7 @@ def test_a_case_worked_out_by_hand():
     outcomes = run(backend, packed_batches(inputs, [2, 0, 3, 1], 3), rule, 4)
     assert outcomes.rungs.tolist() == [0, 1, 2, 1]
     assert outcomes.predictions.tolist() == [0, 1, 1, 0]
-    assert np.array_equal(outcomes.logits, backend.script[range(4), outcomes.rungs])
+    assert np.array_equal(outcomes.readings, backend.script[range(4), outcomes.rungs])
     # The first batch is inputs 2, 0, 3 (12 tokens); 0 leaves after layer 1, 3 after layer 3. The second is input 1.
     assert backend.layers_run == [(1, 3, 12), (2, 2, 7), (3, 2, 7), (4, 1, 3), (1, 1, 2), (2, 1, 2), (3, 1, 2)]
     assert backend.heads_run == [(0, 3), (1, 2), (2, 1), (0, 1), (1, 1)]
@@ -86,8 +88,10 @@ def test_layers_after_the_last_exit_are_not_run():
 )
 def test_a_call_is_of_about_so_many_tokens_and_one_text_comes_alone(sizes, together, calls):
     class Whole(ScriptedBackend):
-        def answer(self, batches, rule):
-            seen.append([batch.n_seqs for batch in batches])
+        def advance(self, work, rule, to_layer):
+            edges = [0, len(work.rows)] if work.batches is None else work.batches
+            seen.append(np.diff(edges).tolist())
+            return super().advance(work, rule, to_layer)
 
     seen = []
     n = sum(sizes)
@@ -103,8 +107,8 @@ def test_a_call_is_of_about_so_many_tokens_and_one_text_comes_alone(sizes, toget
 def test_a_call_without_inputs_has_no_outcomes():
     backend = ScriptedBackend(np.zeros((1, 2, 2)), (1, 2))
     outcomes = run(backend, [], ExitRule.full_depth(2), 0)
-    assert (outcomes.logits.shape, outcomes.rungs.shape, outcomes.predictions.shape) == ((0, 2), (0,), (0,))
-    assert run_every_rung(backend, [], 0).logits.shape == (0, 2, 2)
+    assert (outcomes.readings.shape, outcomes.rungs.shape, outcomes.predictions.shape) == ((0, 2), (0,), (0,))
+    assert run_every_rung(backend, [], 0).readings.shape == (0, 2, 2)
     assert replay(np.zeros((0, 2, 2)), ExitRule.full_depth(2)).shape == (0,)
 
 
@@ -141,7 +145,7 @@ def test_claim_14_batched_equals_one_by_one(case):
     outcomes = run(backend, packed_batches(inputs, order, batch_size), rule, len(inputs))
     assert answered(outcomes)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert outcomes.logits.tolist() == logits.tolist()
+    assert outcomes.readings.tolist() == logits.tolist()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,7 +159,7 @@ def test_claim_13_every_input_is_answered_by_the_rung_that_it_left_at(name, n_cl
             backend, packed_batches(inputs, rng.permutation(40), 7), ExitRule.uniform(name, threshold, 4), 40
         )
         assert answered(outcomes)
-        assert np.array_equal(outcomes.logits, backend.script[range(40), outcomes.rungs])
+        assert np.array_equal(outcomes.readings, backend.script[range(40), outcomes.rungs])
         assert set(outcomes.predictions.tolist()) <= set(range(n_classes)) and len(set(outcomes.predictions)) > 2
 
 
@@ -164,7 +168,7 @@ def test_claim_13_every_input_is_answered_by_the_rung_that_it_left_at(name, n_cl
 def test_replay_equals_the_engine(case):
     backend, inputs, order, batch_size, rule = case
     batches = packed_batches(inputs, order, batch_size)
-    every = run_every_rung(backend, batches, len(inputs)).logits
+    every = run_every_rung(backend, batches, len(inputs)).readings
     assert replay(every, rule).tolist() == run(backend, batches, rule, len(inputs)).rungs.tolist()
 
 
@@ -192,7 +196,7 @@ def test_finished_sequences_leave_with_their_tokens_and_heads(case):
 @given(cases(), st.data())
 def test_every_rung_is_heard_by_everyone_whatever_the_batches(case, data):
     backend, inputs, order, batch_size, _ = case
-    every = run_every_rung(backend, packed_batches(inputs, order, batch_size), len(inputs)).logits
+    every = run_every_rung(backend, packed_batches(inputs, order, batch_size), len(inputs)).readings
     assert every.dtype == np.float32
     assert np.array_equal(every, backend.script[[tokens[0, 0] for tokens in inputs]])
 
@@ -259,7 +263,7 @@ def test_claim_14_torch_batched_equals_one_by_one(backends, ragged_tokens, kind,
     backend, n = backends[kind], len(ragged_tokens)
     n_rungs = len(backend.rung_layers)
     rng = np.random.default_rng(0)
-    every = run_every_rung(backend, [pack([t], rows=np.array([i])) for i, t in enumerate(ragged_tokens)], n).logits
+    every = run_every_rung(backend, [pack([t], rows=np.array([i])) for i, t in enumerate(ragged_tokens)], n).readings
     choices = thresholds_for(name, every)
     mixed, temperatures = rng.choice(choices, n), rng.uniform(0.5, 2, n_rungs)
     cases = [ExitRule.uniform(name, choice, n_rungs) for choice in choices]
@@ -274,7 +278,7 @@ def test_claim_14_torch_batched_equals_one_by_one(backends, ragged_tokens, kind,
             assert answered(outcomes)
             assert outcomes.rungs[decided].tolist() == rungs[decided].tolist()
             same = outcomes.rungs == rungs
-            assert np.abs(outcomes.logits - logits)[same].max() < TOLERANCE
+            assert np.abs(outcomes.readings - logits)[same].max() < TOLERANCE
             compared, excused = compared + n, excused + int((~decided).sum())
             seen |= set(outcomes.rungs.tolist())
     assert excused <= 0.02 * compared
@@ -296,10 +300,10 @@ def test_claim_14_torch_answers_do_not_depend_on_batch_mates(backends, ragged_to
     for row, tokens in enumerate(inputs):
         logits, rung = answer_one(backend, tokens, rule, row)
         if outcomes.rungs[row] != rung:
-            every = run_every_rung(backend, [pack([tokens])], 1).logits
+            every = run_every_rung(backend, [pack([tokens])], 1).readings
             assert closeness(every, ExitRule.uniform("entropy", thresholds[row], 4))[0] <= TOLERANCE
         else:
-            assert np.abs(outcomes.logits[row] - logits).max() < TOLERANCE
+            assert np.abs(outcomes.readings[row] - logits).max() < TOLERANCE
 
 
 def test_torch_without_exits_is_the_full_model(make_model, ragged_tokens):
@@ -316,7 +320,7 @@ def test_torch_without_exits_is_the_full_model(make_model, ragged_tokens):
     batches = [pack([ragged_tokens[i] for i in rows], rows=rows) for rows in by_length(lengths, 6)]
     outcomes = run(backend, batches, ExitRule.full_depth(4), n)
     assert outcomes.rungs.tolist() == [3] * n
-    assert np.abs(outcomes.logits - full).max() < TOLERANCE
+    assert np.abs(outcomes.readings - full).max() < TOLERANCE
 
 
 # --- which inputs share a batch -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from families import FAMILIES, random_texts, save_adaptive
 from ziggurat.data.tokenizer import TextTokenizer, pack_rows
 from ziggurat.engine.backends.torch import load_backend
 from ziggurat.engine.reference import answer_all
-from ziggurat.engine.replay import run
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
@@ -30,5 +30,5 @@ def test_batches_decide_as_the_specification(tmp_path, name, pairs):
     outcomes = run(backend, [pack_rows(encoded, np.arange(len(encoded)))], rule, len(encoded))
     logits, rungs = answer_all(backend, encoded.tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert np.abs(outcomes.logits - logits).max() < 1e-4
+    assert np.abs(outcomes.readings - logits).max() < 1e-4
     assert outcomes.kept[:, 1].sum() < outcomes.kept[:, 0].sum()

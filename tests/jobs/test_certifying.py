@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from machines import made_up_profile
-from ziggurat.engine.runner import replay
 
 from ziggurat.calibrate import points as promises
 from ziggurat.calibrate import rows as rows_module

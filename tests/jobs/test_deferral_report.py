@@ -70,7 +70,7 @@ def test_every_router_begins_with_tier_1_and_ends_with_the_last_rung(request_of,
 @pytest.mark.parametrize("score", ["entropy", "margin"])
 def test_a_point_of_a_curve_is_what_running_that_threshold_gives(request_of, cascade_folder, score):
     (subject,) = request_of(cascade_folder).subjects()
-    values = ExitRule(score, np.zeros(4)).values(0, subject.every_rung(None).logits[:, :1])
+    values = ExitRule(score, np.zeros(4)).values(0, subject.every_rung(None).readings[:, :1])
     doubt = np.sort(values if score == "entropy" else -values)[::-1]
     half = (doubt[119] + doubt[120]) / 2
     assert doubt[119] > doubt[120]

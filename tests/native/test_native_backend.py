@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from all_rungs import run_every_rung
 from ziggurat import native
 from ziggurat.data.packing import pack
 from ziggurat.engine.reference import answer_all
-from ziggurat.engine.replay import run, run_every_rung
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies import prune
 from ziggurat.policies.prune import TokenRule, one_by_one
 from ziggurat.policies.rules import ExitRule
@@ -69,7 +70,7 @@ def test_every_rung_says_what_it_says_in_torch(make_folder, ragged_tokens, head_
     ours, theirs = load_backend(folder, "float32", 2), load_torch(folder, "cpu", "float32", None)
     batches = [pack(ragged_tokens)]
     mine, yours = (run_every_rung(one, batches, len(ragged_tokens)) for one in (ours, theirs))
-    assert np.abs(mine.logits - yours.logits).max() < 1e-4
+    assert np.abs(mine.readings - yours.readings).max() < 1e-4
     assert np.array_equal(mine.kept, yours.kept)
 
 
@@ -101,17 +102,17 @@ def test_heads_of_width_26_say_what_they_say_in_torch(narrow_folder, ragged_toke
     n, batches = len(ragged_tokens), [pack(ragged_tokens)]
     mine, yours = (run_every_rung(one, batches, n) for one in (ours, theirs))
     assert ours.instructions == instructions
-    assert np.abs(mine.logits - yours.logits).max() < 1e-4
+    assert np.abs(mine.readings - yours.readings).max() < 1e-4
     mine, yours = (run(one, batches, full_rule(one), n) for one in (ours, theirs))
     assert np.array_equal(mine.kept, yours.kept)
-    assert np.abs(mine.logits - yours.logits).max() < 1e-4
+    assert np.abs(mine.readings - yours.readings).max() < 1e-4
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_heads_of_width_26_answer_in_half_and_quarter_precision(narrow_folder, ragged_tokens, dtype):
     ours, exact = (load_backend(narrow_folder, kind, 2) for kind in (dtype, "float32"))
     batches = [pack(ragged_tokens)]
-    mine, yours = (run_every_rung(one, batches, len(ragged_tokens)).logits for one in (ours, exact))
+    mine, yours = (run_every_rung(one, batches, len(ragged_tokens)).readings for one in (ours, exact))
     assert np.abs(mine - yours).max() < 0.1 * np.abs(yours).max()
 
 
@@ -127,7 +128,7 @@ def test_int8_is_simulated_in_exactly_the_parts_that_are_computed_so(folders, ra
     with torch.no_grad():
         expected = torch.stack(model(pack(ragged_tokens)), dim=1).numpy()
     backend = load_backend(folders["none"], "int8", 1)
-    logits = run_every_rung(backend, [pack(ragged_tokens)], len(ragged_tokens)).logits
+    logits = run_every_rung(backend, [pack(ragged_tokens)], len(ragged_tokens)).readings
     assert np.median(np.abs(logits - expected), axis=(0, 2)).max() < 1e-4
 
 
@@ -137,7 +138,7 @@ def test_pruned_answers_and_lengths_are_those_of_torch(folders, ragged_tokens, n
     n, batches = len(ragged_tokens), [pack(ragged_tokens)]
     mine, yours = (run(one, batches, full_rule(one), n) for one in (ours, theirs))
     assert np.array_equal(mine.kept, yours.kept)
-    assert np.abs(mine.logits - yours.logits).max() < 1e-4
+    assert np.abs(mine.readings - yours.readings).max() < 1e-4
 
 
 @pytest.mark.parametrize("name", ["none", *RULES])
@@ -148,7 +149,7 @@ def test_one_call_decides_as_the_specification(folders, ragged_tokens, name, sco
     outcomes = run(backend, [pack(ragged_tokens)], rule, len(ragged_tokens))
     logits, rungs = answer_all(backend, ragged_tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert np.abs(outcomes.logits - logits).max() < 1e-4
+    assert np.abs(outcomes.readings - logits).max() < 1e-4
 
 
 def test_temperatures_and_thresholds_of_each_input_are_obeyed(backend, ragged_tokens):
@@ -173,7 +174,7 @@ def test_an_answer_is_the_same_to_the_bit_whatever_its_batch_mates_and_threads(f
     def check(size, seed, threads):
         order = np.random.default_rng(seed).permutation(n)
         outcomes = run(engines[threads], in_batches(ragged_tokens, order, size), rule, n)
-        assert np.array_equal(outcomes.logits, alone.logits) and np.array_equal(outcomes.kept, alone.kept)
+        assert np.array_equal(outcomes.readings, alone.readings) and np.array_equal(outcomes.kept, alone.kept)
 
     engines = [load_backend(folders["threshold"], dtype, threads) for threads in (1, 2, 3)]
     alone = run(engines[0], in_batches(ragged_tokens, np.arange(n), 1), rule, n)
@@ -217,7 +218,7 @@ def test_pruning_at_the_last_layer_is_counted_and_changes_no_bit_of_an_answer(fo
         run(backend, [pack(ragged_tokens)], replace(ExitRule.full_depth(N_RUNGS), tokens=tokens), n)
         for tokens in (None, at_last)
     )
-    assert np.array_equal(pruned.logits, whole.logits)
+    assert np.array_equal(pruned.readings, whole.readings)
     slow = load_torch(folders["predicted"], "cpu", "float32", 1)
     counted = run(slow, [pack(ragged_tokens)], replace(ExitRule.full_depth(N_RUNGS), tokens=at_last), n).kept
     assert np.array_equal(pruned.kept, counted) and pruned.kept[:, 4].sum() < whole.kept[:, 4].sum()
@@ -253,7 +254,7 @@ def test_layers_in_pieces_answer_as_in_one_call(backend, ragged_tokens, stops, s
         underway, answered = backend.advance(underway, rule, stop)
         rungs[rows] = answered.rungs
         assert np.array_equal(underway.batch.rows, rows[answered.rungs < 0])
-        assert np.array_equal(answered.logits[answered.rungs >= 0], whole.logits[rows[answered.rungs >= 0]])
+        assert np.array_equal(answered.readings[answered.rungs >= 0], whole.readings[rows[answered.rungs >= 0]])
     assert rungs.tolist() == whole.rungs.tolist() and underway.batch.n_seqs == 0
 
 
@@ -266,7 +267,7 @@ def test_rows_that_join_on_the_way_are_answered_as_if_alone(backend, ragged_toke
     together = after_one[0].join(after_one[1])
     assert together.batch.n_seqs > 2
     _, answered = backend.advance(together, rule, 4)
-    assert np.array_equal(answered.logits, whole.logits[together.batch.rows])
+    assert np.array_equal(answered.readings, whole.readings[together.batch.rows])
     with pytest.raises(ValueError, match="cannot go on together"):
         after_one[0].join(backend.begin(parts[1]))
 
@@ -281,9 +282,9 @@ def test_embeddings_are_read_where_the_file_is_mapped(folders):
 
 def test_calls_from_several_threads_wait_for_each_other(backend, ragged_tokens):
     rule, n = full_rule(backend), len(ragged_tokens)
-    alone = run(backend, [pack(ragged_tokens)], rule, n).logits
+    alone = run(backend, [pack(ragged_tokens)], rule, n).readings
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: run(backend, [pack(ragged_tokens)], rule, n).logits, range(16)))
+        answers = list(pool.map(lambda _: run(backend, [pack(ragged_tokens)], rule, n).readings, range(16)))
     assert all(np.array_equal(logits, alone) for logits in answers)
 
 
@@ -299,7 +300,7 @@ from ziggurat.engine.runner import run
 
 backend = load_backend(Path(sys.argv[1]), "float32", 3)
 inputs = [np.array([[2, 0], *([[7, 0]] * n), [3, 0]]) for n in (5, 9, 30, 41)]
-answer = lambda: run(backend, [pack(inputs)], never(len(backend.rung_layers)), 4).logits
+answer = lambda: run(backend, [pack(inputs)], never(len(backend.rung_layers)), 4).readings
 before = answer()
 child = os.fork()
 if child == 0:

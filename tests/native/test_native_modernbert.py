@@ -22,7 +22,7 @@ from ziggurat.engine.backends import native as native_backend
 from ziggurat.engine.backends.native import NativeBackend, load_backend
 from ziggurat.engine.backends.torch import load_backend as load_torch
 from ziggurat.engine.reference import answer_all
-from ziggurat.engine.replay import run
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
@@ -68,7 +68,7 @@ def test_pruned_answers_and_lengths_are_those_of_torch(folders, inputs, rule, in
     ours, theirs = load_backend(folders[rule], "float32", 2), load_torch(folders[rule], "cpu", "float32", None)
     mine, yours = (run(one, [pack(inputs)], full_rule(one), len(inputs)) for one in (ours, theirs))
     assert np.array_equal(mine.kept, yours.kept)
-    assert np.abs(mine.logits - yours.logits).max() < 1e-3
+    assert np.abs(mine.readings - yours.readings).max() < 1e-3
     assert mine.kept[:, 4].sum() < 0.9 * sum(LENGTHS)
 
 
@@ -82,7 +82,7 @@ def test_decides_as_the_specification(folders, inputs, rule, score, threshold, e
     outcomes = run(backend, [pack(inputs)], way, len(inputs))
     logits, rungs = answer_all(backend, inputs, way)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert np.abs(outcomes.logits - logits).max() < 1e-4
+    assert np.abs(outcomes.readings - logits).max() < 1e-4
 
 
 @pytest.mark.parametrize("rule", ["threshold", "from others"])
@@ -100,7 +100,7 @@ def test_an_answer_is_the_same_to_the_bit_whatever_its_batch_mates_and_threads(f
         order = np.random.default_rng(seed).permutation(n)
         batches = [pack([inputs[i] for i in rows], rows=rows) for rows in np.array_split(order, -(-n // size))]
         outcomes = run(engines[threads], batches, way, n)
-        assert np.array_equal(outcomes.logits, alone.logits) and np.array_equal(outcomes.kept, alone.kept)
+        assert np.array_equal(outcomes.readings, alone.readings) and np.array_equal(outcomes.kept, alone.kept)
 
     check()
 
@@ -114,7 +114,7 @@ def test_layers_in_pieces_answer_as_in_one_call(folders, inputs, stops):
         rows = underway.batch.rows
         underway, answered = backend.advance(underway, way, stop)
         gone = answered.rungs >= 0
-        assert np.array_equal(answered.logits[gone], whole.logits[rows[gone]])
+        assert np.array_equal(answered.readings[gone], whole.readings[rows[gone]])
     assert underway.batch.n_seqs == 0
 
 

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from ziggurat import native
 from ziggurat.data.packing import pack
 from ziggurat.engine.backends.torch import load_backend as load_torch
-from ziggurat.engine.replay import run
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.errors import UserError
 from ziggurat.policies.rules import ExitRule
 

@@ -19,8 +19,6 @@ from pathlib import Path
 
 import alarms
 import numpy as np
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import replay
 
 from ziggurat.calibrate.bounds import fixed_sequence, p_values
 from ziggurat.calibrate.grouping import Groups, groups_of, per_draw

@@ -6,8 +6,6 @@ import warnings
 
 import numpy as np
 import pytest
-from ziggurat.engine.runner import run
-from ziggurat.engine.torch_backend import load_backend
 
 from families import random_texts, save_adaptive
 from ziggurat.bench.competition import Entry, of_peer
@@ -17,7 +15,7 @@ from ziggurat.data.tokenizer import TextTokenizer, pack_rows
 from ziggurat.encoder.folder import read_json
 from ziggurat.encoder.spec import read_spec
 from ziggurat.engine.backends.torch import load_backend
-from ziggurat.engine.replay import run
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies.rules import ExitRule
 
 pytest.importorskip("onnxruntime")

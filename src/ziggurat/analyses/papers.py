@@ -23,7 +23,6 @@ from ziggurat.analyses.measured import (
 from ziggurat.analyses.reporting import Request, Subject, caveats, exits_replayed, write_report
 from ziggurat.analyses.selection import selection_costs
 from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, strength_note
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.files import require_target
 from ziggurat.measure.subject import refuse_cascade, refuse_small

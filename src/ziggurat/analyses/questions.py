@@ -13,9 +13,9 @@ from ziggurat.analyses.settings import Exits, Passes, settings_of
 from ziggurat.data.dataset import Role
 from ziggurat.data.squad import Questions, read_questions
 from ziggurat.data.windows import Windows
+from ziggurat.engine.backend import AllRungs
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.replay import replay
-from ziggurat.engine.span_runner import EverySpan
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.policies.rules import ExitRule
 from ziggurat.report.squad_metrics import grades
@@ -69,8 +69,8 @@ class QuestionSubject:
         """What a rule with the model's own pruning or none makes of the questions; tokens are of all windows."""
         answerer, everyone = self.classifier, np.arange(len(self.rows))
         every = self._every_rung(rule.tokens)
-        rungs = replay(every.spans.doubts, rule)
-        said = answerer.texts(self.encoded, every.spans.at((everyone, rungs)), rungs)
+        rungs = replay(every.readings, rule)
+        said = answerer.texts(self.encoded, every.readings[everyone, rungs], rungs)
         golds = [[text for text, _ in some] for some in self.rows.golds]
         exact, f1 = grades([text for text, _, _ in said], golds)
         layers = answerer.depths[rungs]
@@ -85,7 +85,7 @@ class QuestionSubject:
         )
 
     @cached_property
-    def _every_rung(self) -> Passes[EverySpan]:
+    def _every_rung(self) -> Passes[AllRungs]:
         return Passes(partial(self.classifier.every_rung, self.encoded, self.batch_size, self.progress))
 
 

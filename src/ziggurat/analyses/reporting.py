@@ -94,10 +94,10 @@ class Subject:
 def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measured:
     """What `rule` makes of each row, from a pass that really ran the rule's pruning and in which nobody left."""
     classifier, everyone = subject.classifier, np.arange(len(subject.rows))
-    rungs = replay(every.logits, rule)
+    rungs = replay(every.readings, rule)
     kept = classifier.ran(every.kept, rungs, rule)
     output, truth = classifier.output, subject.rows.truth
-    predictions = output.predictions(every.logits[everyone, rungs])
+    predictions = output.predictions(every.readings[everyone, rungs])
     found = METRICS[output.problem]
     return Measured(
         predictions,

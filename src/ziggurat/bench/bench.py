@@ -159,7 +159,7 @@ def _quality(
         spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     full, output = classifier.full_flops(lengths), classifier.output
     names = metrics_for(classifier.manifest, source)
-    answers = output.predictions(outcomes.logits)
+    answers = output.predictions(outcomes.readings)
     own = task_measures(classifier.manifest, source, names, answers, rows.truth)
     if output.problem is Problem.SINGLE_LABEL:
         return own | quality_fields(answers == rows.classes, spent, full)

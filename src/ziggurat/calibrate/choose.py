@@ -17,8 +17,6 @@ from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import PRUNED, REFERENCE, Manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.replay import replay
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import replay
 from ziggurat.policies.exits import exit_score, features, log_softmax
 from ziggurat.policies.outputs import CLASSES, Loss, Output
 from ziggurat.policies.prune import TokenRule, above, scaled
@@ -268,4 +266,4 @@ def pruning_strengths(tokens: TokenRule | None) -> tuple[float, ...]:
 def _ladder(classifier: AdaptiveClassifier, encoded: Encoded, factor: float, progress: bool) -> Ladder:
     tokens = scaled(classifier.token_rule, factor)
     every = classifier.every_rung(encoded, progress=progress, tokens=tokens)
-    return Ladder(every.logits, lambda rule: classifier.flops(every.kept, replace(rule, tokens=tokens)), factor)
+    return Ladder(every.readings, lambda rule: classifier.flops(every.kept, replace(rule, tokens=tokens)), factor)

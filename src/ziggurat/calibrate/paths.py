@@ -17,7 +17,6 @@ from statistics import NormalDist
 import numpy as np
 
 from ziggurat.calibrate.candidates import Candidate, StoredRun, doubts
-from ziggurat.engine.rules import ExitRule
 from ziggurat.policies.exits import LEARNED, exit_score
 from ziggurat.policies.rules import ExitRule
 

@@ -22,8 +22,6 @@ from ziggurat.calibrate.watching import watched_costs
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.replay import replay
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import replay
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Timing, interleave, paired_ratio
 from ziggurat.measure.subject import ModelOptions, sample

@@ -54,14 +54,14 @@ def seen_questions(answerer: QuestionAnswerer, rows: Questions, risk: Risk, batc
     """Runs the model on the questions at every strength of pruning; losses are counted from its full depth."""
     windows = answerer.encode(rows.texts, rows.contexts)
     every = every_strength(answerer, windows, batch_size, progress)
-    marks = {strength: graded(answerer, windows, run.spans, rows) for strength, run in every.items()}
+    marks = {strength: graded(answerer, windows, run.readings, rows) for strength, run in every.items()}
     known: dict[str, int] = {}
     codes = {
         strength: np.array([[known.setdefault(normalised(text), len(known)) for text in rung] for rung in mark.texts]).T
         for strength, mark in marks.items()
     }
     runs = {
-        strength: StoredRun(run.spans.doubts, run.kept, strength, answers=codes[strength])
+        strength: StoredRun(run.readings, run.kept, strength, answers=codes[strength])
         for strength, run in every.items()
     }
     scores = (

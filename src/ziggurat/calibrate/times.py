@@ -14,9 +14,7 @@ from ziggurat.calibrate.candidates import Candidate, StoredRun
 from ziggurat.data.packing import by_length
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.ladder import inputs_of
-from ziggurat.engine.scheduler import by_length
-from ziggurat.engine.tiers import SMALL_BATCH, Tier
+from ziggurat.engine.tiers import SMALL_BATCH, EncoderTier, SmallTier, Tier
 from ziggurat.measure.clock import interleave
 from ziggurat.measure.predicted_time import Profile, predicted_seconds
 from ziggurat.measure.profile import stored_profile
@@ -75,8 +73,8 @@ def costs_of(classifier: AdaptiveClassifier, encoded: Encoded, batch_size: int, 
     some = sample(len(encoded), _TIMED_ROWS)
     return [
         ProfiledCost(stored_profile(AdaptiveClassifier([tier]), tick))
-        if tier.spec is not None
-        else _timed(tier, inputs_of(tier, classifier.tiers[-1], encoded.take(some), np.arange(len(some))), batch_size)
+        if isinstance(tier, EncoderTier)
+        else _timed(tier, classifier.ladder.inputs_of(tier, encoded.take(some)), batch_size)
         for tier in classifier.tiers
     ]
 
@@ -98,11 +96,11 @@ def best_batch_sizes(classifier: AdaptiveClassifier, encoded: Encoded, tick: Pro
     some = encoded.take(sample(len(encoded), _SIZED_TEXTS))
     found = []
     for tier in classifier.tiers:
-        if tier.spec is None:
+        if isinstance(tier, SmallTier):
             found.append(SMALL_BATCH)
             continue
         alone = AdaptiveClassifier([tier])
-        mine = inputs_of(tier, classifier.tiers[-1], some, np.arange(len(some)))
+        mine = classifier.ladder.inputs_of(tier, some)
         calls = {str(size): partial(alone.run, mine, ExitRule.full_depth(tier.n_rungs), size) for size in _SIZES}
         times = {int(size): timing.p50 for size, timing in interleave(calls, 3, progress=tick).items()}
         found.append(min(size for size in _SIZES if times[size] <= 1.02 * min(times.values())))
@@ -161,8 +159,7 @@ class PredictedTime:
             kept, tier = self._kept[self._unpruned][:, place.columns], place.tier
             last, asked = np.full(len(kept), tier.n_rungs - 1), ExitRule.full_depth(tier.n_rungs).asked
             whole = cost.seconds(kept, last, asked, np.arange(len(kept)) // self._batch_size)
-            depths = np.array(tier.backend.rung_layers) / max(1, tier.backend.n_layers)
-            parts.append((whole, depths if tier.spec is not None else np.ones(1)))
+            parts.append((whole, tier.depths))
         after = np.append(np.cumsum([whole for whole, _ in parts[:0:-1]])[::-1], 0.0)  # each tier's: all later ones
         left = [whole * (1 - depths) + later for (whole, depths), later in zip(parts, after, strict=True)]
         found: np.ndarray = np.concatenate(left) / max(parts[-1][0], 1e-12)

@@ -70,7 +70,7 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
     answer, full = watched.predict([text], rule)[0], classifier.predict([text], FULL)[0]
     sides = [text] if isinstance(text, str) else list(text)
     # Of a cascade the tier that answered: those behind it did not read the text.
-    tier, watch = [each for each in zip(classifier.tiers, observed, strict=True) if each[1].said][-1]
+    tier, watch = [each for each in zip(classifier.tiers, observed, strict=True) if each[1].answers][-1]
     labels, trace = classifier.manifest.labels, answer.trace
     return {
         "text": [speakable(side) for side in sides] if classifier.manifest.pairs else speakable(sides[0]),
@@ -79,8 +79,8 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
         "full": said(full.label, full.probabilities, labels),
         "agrees": classifier.output.same(full.label, answer.label),
         "rungs": list(_rungs(classifier, rule, _said_by_rung(classifier, observed))),
-        "pruning": pruning_of(tier.manifest, rule, watch.narrowings),
-        "tokens": tokens_of(tier.tokenizer.pieces(*sides), watch.narrowings),
+        "pruning": pruning_of(tier.manifest, rule, watch.steps),
+        "tokens": tokens_of(tier.tokenizer.pieces(*sides), watch.steps),
     }
 
 
@@ -101,7 +101,7 @@ def _said(classifier: AdaptiveClassifier, logits: np.ndarray) -> Json:
 def _said_by_rung(classifier: AdaptiveClassifier, observed: Sequence[RecordingBackend]) -> list[tuple[int, np.ndarray]]:
     """The rungs that were asked, counted over all tiers, and their logits."""
     both = zip(classifier.ladder.slices, observed, strict=True)
-    return [(place.rungs.start + rung, said) for place, backend in both for rung, said in backend.said]
+    return [(place.rungs.start + rung, said) for place, backend in both for rung, said in backend.answers]
 
 
 def _rungs(classifier: AdaptiveClassifier, rule: ExitRule, said: list[tuple[int, np.ndarray]]) -> Iterator[Json]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.encoder.flops import FLOAT_BITS, bit_operations, guess_flops, path_bops
+from ziggurat.encoder.flops import FLOAT_BITS, bit_operations
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
@@ -26,7 +26,6 @@ from ziggurat.measure.subject import (
     tokens_left,
 )
 from ziggurat.measure.task_metrics import beside_full, metrics_for
-from ziggurat.policies.prune import PREDICTED, TokenRule
 from ziggurat.policies.rules import ExitRule
 
 
@@ -61,7 +60,7 @@ def evaluate(
     full_rule = ExitRule.full_depth(len(classifier.rungs))
     adaptive = classifier.run(encoded, rule, options.batch_size, progress)
     full = classifier.run(encoded, full_rule, options.batch_size, progress)
-    predictions = output.predictions(adaptive.logits), output.predictions(full.logits)
+    predictions = output.predictions(adaptive.readings), output.predictions(full.readings)
     timed = encoded.take(sample(len(rows), timed_texts))
     spent = classifier.flops(adaptive.kept, rule)[np.arange(len(rows)), adaptive.rungs]
     return {
@@ -104,29 +103,10 @@ def _full_bops(classifier: AdaptiveClassifier, lengths: np.ndarray) -> int:
 
 
 def _bops(classifier: AdaptiveClassifier, outcomes: Outcomes, rule: ExitRule) -> int:
-    """Bit operations that were spent: in INT8 what a tier has of it (`path_bops`), everything else in FP16."""
+    """Bit operations that were spent by all tiers."""
     spent = 0
-    for place in classifier.ladder.slices:
-        came = np.flatnonzero(outcomes.kept[:, place.columns.start])
-        kept, asked = outcomes.kept[came, place.columns], rule.asked[place.rungs]
-        if place.tier.spec is None:
-            spent += bit_operations(int(place.tier.full_flops(kept[:, 0]).sum()), FLOAT_BITS, FLOAT_BITS)
-        else:
-            tokens = place.pruning(rule.tokens)
-            spent += sum(_tier_bops(place.tier, row, asked, tokens) for row in kept.tolist())
+    for part in classifier.ladder.slices:
+        read = np.flatnonzero(outcomes.kept[:, part.columns.start])
+        kept, asked = outcomes.kept[read, part.columns], rule.asked[part.rungs]
+        spent += part.tier.bit_operations(kept, asked, part.pruning(rule.tokens))
     return spent
-
-
-def _tier_bops(tier: Tier, kept: list[int], asked: Sequence[bool], tokens: TokenRule | None) -> int:
-    """Of one input in one encoder: tokens read, then those that each layer left, 0 behind the last that ran."""
-    spec, manifest, layers = tier.spec, tier.manifest, tier.backend.rung_layers
-    assert spec is not None
-    depth = sum(left > 0 for left in kept) - 1
-    heads = [layer for layer, yes in zip(layers, asked, strict=True) if yes and layer <= depth and layer < spec.layers]
-    bits = 8 if manifest.int8 or tier.backend.dtype == "int8" else FLOAT_BITS
-    before, after = kept[:depth], kept[1 : depth + 1]
-    final = depth == spec.layers
-    guessed = [layer for layer in range(1, depth + 1) if tokens and tokens.prunes(layer) and tokens.score == PREDICTED]
-    guesses = guess_flops(spec, sum(before[layer - 1] for layer in guessed))
-    bops = path_bops(spec, manifest.head_kind, len(manifest.labels), before, heads, final, after, bits)
-    return bops + bit_operations(guesses, FLOAT_BITS, FLOAT_BITS)

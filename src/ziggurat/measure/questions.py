@@ -9,8 +9,8 @@ import numpy as np
 from ziggurat.data.dataset import Role
 from ziggurat.data.squad import Questions, read_questions
 from ziggurat.data.windows import Windows
+from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.span_runner import SpanOutcomes
 from ziggurat.measure.subject import (
     ModelOptions,
     beside_full_depth,
@@ -75,10 +75,12 @@ def evaluate_questions(
 
 
 def _grades(
-    answerer: QuestionAnswerer, windows: Windows, adaptive: SpanOutcomes, full: SpanOutcomes, rows: Questions
+    answerer: QuestionAnswerer, windows: Windows, adaptive: Outcomes, full: Outcomes, rows: Questions
 ) -> dict[str, float | None]:
     golds = [[text for text, _ in some] for some in rows.golds]
-    mine, whole = ([text for text, _, _ in answerer.texts(windows, one.spans, one.rungs)] for one in (adaptive, full))
+    mine, whole = (
+        [text for text, _, _ in answerer.texts(windows, one.readings, one.rungs)] for one in (adaptive, full)
+    )
     (exact, f1), (full_exact, full_f1) = (grades(texts, golds) for texts in (mine, whole))
     low, high = accuracy_interval(int(exact.sum()), len(rows))
     same = [normalised(one) == normalised(other) for one, other in zip(mine, whole, strict=True)]

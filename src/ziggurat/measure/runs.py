@@ -14,9 +14,7 @@ from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.flops import layer_flops
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.replay import run
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import run
+from ziggurat.engine.replay import run_batches
 from ziggurat.measure.predicted_time import Costs, completed, nonnegative, nonnegative_line
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.prune import Keep, TokenRule, above, top_count, top_share
@@ -153,7 +151,7 @@ class Call:
 
     def __call__(self) -> None:
         """Runs the batches, each by itself: what one leaves does not run with what another does."""
-        run(self.classifier.backend, self._batches(), self.rule, len(self.encoded.tokens), together=0)
+        run_batches(self.classifier.backend, self._batches(), self.rule, len(self.encoded.tokens), together=0)
 
     def _batches(self) -> Iterator[PackedBatch]:
         for first in range(0, len(self.encoded.tokens), self.n_texts):

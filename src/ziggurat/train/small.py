@@ -169,7 +169,7 @@ def _targets(recipe: Recipe, rows: Dataset, teacher: Teacher | None, train: Enco
 
 
 def _full_logits(teacher: Teacher, encoded: Encoded, progress: bool) -> np.ndarray:
-    return teacher.model.run(encoded, ExitRule.full_depth(len(teacher.model.rungs)), progress=progress).logits
+    return teacher.model.run(encoded, ExitRule.full_depth(len(teacher.model.rungs)), progress=progress).readings
 
 
 def _learn_static(lesson: Lesson, recipe: Recipe, progress: bool) -> SmallTier:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ziggurat.data.packing import PackedBatch
+from ziggurat.engine.backend import Backend
 from ziggurat.engine.backends.stepwise import StepwiseBackend
 from ziggurat.policies.prune import TokenRule
 
@@ -25,7 +26,9 @@ class PruningStep:
 class RecordingBackend(StepwiseBackend):
     """Another backend's layers, one sequence at a time, step by step. Each `embed` begins a new record."""
 
-    def __init__(self, backend: StepwiseBackend) -> None:
+    def __init__(self, backend: Backend) -> None:
+        if not isinstance(backend, StepwiseBackend):
+            raise TypeError(f"{type(backend).__name__} does not run single layers")
         self._backend = backend
         self.n_layers = backend.n_layers
         self.n_classes = backend.n_classes

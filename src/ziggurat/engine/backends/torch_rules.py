@@ -1,7 +1,7 @@
 """Exit scores and pruning rules as tensor code, on the device where logits and scores are.
 
-`policies.exits`, `policies.prune` and `policies.rules` are the specification: scores agree to rounding, so that decisions
-are the same at all thresholds that are no score themselves.
+`policies.exits`, `policies.prune` and `policies.rules` are the specification: scores agree to rounding, so that
+decisions are the same at all thresholds that are no score themselves.
 """
 
 from __future__ import annotations
