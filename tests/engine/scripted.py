@@ -43,10 +43,10 @@ class ScriptedBackend(StepwiseBackend):
         return self.script[batch.states[batch.cu_seqlens[:-1], 0], rung]
 
 
-def make_tiers(seed: int = 0, depths=DEPTHS) -> list[Tier]:
+def make_tiers(seed: int = 0, depths=DEPTHS, backend=ScriptedBackend) -> list[Tier]:
     rng = np.random.default_rng(seed)
     scripts = [rng.normal(scale=2, size=(N, len(layers), CLASSES)) for layers in depths]
-    backends = [ScriptedBackend(script, layers) for script, layers in zip(scripts, depths, strict=True)]
+    backends = [backend(script, layers) for script, layers in zip(scripts, depths, strict=True)]
     return [EncoderTier(backend, None, "shared tokenizer", "a spec") for backend in backends]
 
 

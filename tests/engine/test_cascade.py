@@ -48,7 +48,7 @@ def test_claim_27_at_its_ends_it_is_one_tier_or_the_other_bit_for_bit(cascade, a
     static, last = alone
     encoded = cascade.encode(texts)
     first = cascade.run(encoded, ExitRule.fixed_depth(0, 5))
-    assert np.array_equal(first.logits, static.run(encoded, ExitRule.fixed_depth(0, 1)).readings)
+    assert np.array_equal(first.readings, static.run(encoded, ExitRule.fixed_depth(0, 1)).readings)
     for rule in ("full", ExitRule("margin", np.array([INF, *[np.nan] * 3]))):
         whole = cascade.run(encoded, cascade.rule_of(rule))
         assert np.array_equal(whole.readings, last.run(encoded, last.rule_of("full")).readings)
@@ -101,7 +101,7 @@ def test_claim_28_a_tier_may_read_with_a_tokenizer_of_its_own(make_static, prune
     cascade, static, last = opened(tmp_path / "both"), opened(short), opened(pruned_folder)
     encoded = cascade.encode(texts)
     first = cascade.run(encoded, ExitRule.fixed_depth(0, 5))
-    assert np.array_equal(first.logits, static.run(static.encode(texts), ExitRule.fixed_depth(0, 1)).readings)
+    assert np.array_equal(first.readings, static.run(static.encode(texts), ExitRule.fixed_depth(0, 1)).readings)
     assert first.kept[:, 0].max() == 6 < encoded.lengths.max()
     rule = cascade.rule("margin", 0.35)
     outcomes = cascade.run(encoded, rule)

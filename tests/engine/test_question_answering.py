@@ -1,6 +1,7 @@
 """Questions in packed windows against the specification, in both engines; what the front door says and refuses."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from ziggurat import native
 from ziggurat.encoder.folder import fingerprint, read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.reference import answer_question
+from ziggurat.engine.reference import answer_ladder
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import SPAN_ENTROPY
 from ziggurat.policies.prune import scaled
 from ziggurat.policies.rules import ExitRule
+from ziggurat.policies.spans import NULL_SCORE, PLACE, SCORE
 from ziggurat.recipe import PruningConfig
 from ziggurat.types import OperatingPoint
 
@@ -55,16 +57,19 @@ def asked():
 
 
 def simply(answerer, windows, rule):
-    """The specification's answers: (places, scores, rungs) of all questions."""
-    found = []
-    for row in range(len(windows)):
-        first, last = windows.edges[row], windows.edges[row + 1]
-        place, scores, rung = answer_question(
-            answerer.backend, windows.tokens[first:last], rule, answerer.config.answer, row
-        )
-        found.append(((place[0] + first, *place[1:]), scores, rung))
-    places, scores, rungs = zip(*found, strict=True)
-    return np.array(places), np.array(scores), np.array(rungs)
+    """The specification's answers: readings and rungs of all questions."""
+    backends = [tier.backend for tier in answerer.tiers]
+    edges = windows.edges.tolist()
+    found = [
+        answer_ladder(backends, [windows.tokens[first:last]] * len(backends), rule, row)
+        for row, (first, last) in enumerate(pairwise(edges))
+    ]
+    return np.array([reading for reading, _ in found]), np.array([rung for _, rung in found])
+
+
+def places(readings):
+    """Window, first and last token of each answer."""
+    return readings[..., PLACE].astype(int).tolist()
 
 
 @settings(derandomize=True, deadline=None, max_examples=12)
@@ -79,10 +84,10 @@ def test_packed_windows_answer_as_one_by_one(answerers, threshold, size, seed, n
     windows = answerer.encode(make_questions(seed), make_contexts(seed))
     rule = answerer.rule(SPAN_ENTROPY, threshold)
     outcomes = answerer.run(windows, rule, size)
-    places, scores, rungs = simply(answerer, windows, rule)
+    readings, rungs = simply(answerer, windows, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert outcomes.spans.places.tolist() == places.tolist()
-    assert np.abs(outcomes.spans.scores - scores).max() < 1e-4
+    assert places(outcomes.readings) == places(readings)
+    assert np.abs(outcomes.readings - readings).max() < 1e-4
 
 
 def test_questions_leave_at_different_rungs_and_prune_different_numbers_of_tokens(answerers, asked):
@@ -103,10 +108,10 @@ def test_replayed_exits_equal_the_run_at_every_strength_of_pruning(folders, aske
     tokens, windows = scaled(answerer.token_rule, strength), answerer.encode(*asked)
     rule = replace(ExitRule.uniform(SPAN_ENTROPY, threshold, N_RUNGS), tokens=tokens)
     outcomes, every = answerer.run(windows, rule), answerer.every_rung(windows, 5, tokens=tokens)
-    assert replay(every.spans.doubts, rule).tolist() == outcomes.rungs.tolist()
-    mine = every.spans.at((np.arange(len(windows)), outcomes.rungs))
-    assert mine.places.tolist() == outcomes.spans.places.tolist()
-    assert np.allclose(mine.scores, outcomes.spans.scores, atol=1e-4)
+    assert replay(every.readings, rule).tolist() == outcomes.rungs.tolist()
+    mine = every.readings[np.arange(len(windows)), outcomes.rungs]
+    assert places(mine) == places(outcomes.readings)
+    assert np.allclose(mine, outcomes.readings, atol=1e-4)
 
 
 @pytest.mark.skipif(bool(native.why_missing()), reason="no compiled engine")
@@ -116,8 +121,8 @@ def test_both_engines_agree(folders, asked):
         windows, rule = one.encode(*asked), one.rule(SPAN_ENTROPY, 0.7)
         mine, theirs = one.run(windows, rule), other.run(windows, rule)
         assert mine.rungs.tolist() == theirs.rungs.tolist()
-        assert mine.spans.places.tolist() == theirs.spans.places.tolist()
-        assert np.abs(mine.spans.scores - theirs.spans.scores).max() < 1e-3
+        assert places(mine.readings) == places(theirs.readings)
+        assert np.abs(mine.readings - theirs.readings).max() < 1e-3
         assert np.array_equal(mine.kept, theirs.kept)
 
 
@@ -140,8 +145,9 @@ def test_full_depth_is_what_transformers_says(folders, asked):
                 row = windows.owners[window]
                 best[row] = max(best.get(row, (-np.inf,)), (total, window, start, end))
     for row in range(len(windows)):
-        assert outcomes.spans.scores[row, 0] == pytest.approx(best[row][0], abs=1e-3)
-        assert outcomes.spans.places[row].tolist() == list(best[row][1:])
+        score, window, *tokens = best[row]
+        assert outcomes.readings[row, SCORE] == pytest.approx(score, abs=1e-3)
+        assert places(outcomes.readings[row]) == [window - windows.edges[row], *tokens]
 
 
 def test_answers_stand_in_their_context_where_they_say(answerers, asked):
@@ -169,12 +175,12 @@ def test_what_is_spent_is_the_sum_of_a_questions_windows(answerers, asked):
 def test_beyond_the_threshold_of_its_rung_a_question_has_no_answer(answerers, asked):
     answerer = answerers["plain"]
     windows = answerer.encode(*asked)
-    spans = answerer.every_rung(windows).spans
-    leads = spans.scores[..., 1] - spans.scores[..., 0]
+    readings = answerer.every_rung(windows).readings
+    leads = readings[..., NULL_SCORE] - readings[..., SCORE]
     cuts = tuple(np.median(leads, axis=0).tolist())
     some = answerer.with_no_answer(cuts)
     for rung in range(N_RUNGS):
-        mine = spans.at((slice(None), rung))
+        mine = readings[:, rung]
         missing = some.missing(mine, np.full(len(windows), rung))
         assert missing.tolist() == (leads[:, rung] > cuts[rung]).tolist() and missing.any() and not missing.all()
         texts = [text for text, _, _ in some.texts(windows, mine, np.full(len(windows), rung))]
@@ -187,8 +193,8 @@ def test_the_best_span_may_be_in_any_window(answerers, asked):
     answerer = answerers["plain"]
     windows = answerer.encode(*asked)
     outcomes = answerer.run(windows, ExitRule.full_depth(N_RUNGS))
-    assert (windows.owners[outcomes.spans.places[:, 0]] == np.arange(len(windows))).all()
-    assert (outcomes.spans.places[:, 0] > windows.edges[:-1]).any()
+    found = outcomes.readings[:, PLACE][:, 0]
+    assert (found < np.diff(windows.edges)).all() and (found > 0).any()
 
 
 def test_a_context_without_words_has_no_answer(answerers):

@@ -321,7 +321,7 @@ def test_a_checkpoint_of_any_architecture_goes_through_every_stage_to_both_engin
     for one in others:
         outcomes = one.run(windows, rule)
         assert np.array_equal(outcomes.kept, expected.kept)
-        assert np.abs(outcomes.spans.scores - expected.spans.scores).max() < 1e-3
+        assert np.abs(outcomes.readings - expected.readings).max() < 1e-3
 
 
 def test_an_answer_that_is_not_in_its_context_stops_training_with_one_line(capsys, tmp_path):

@@ -192,7 +192,7 @@ def test_leftovers_that_run_together_are_answered_as_if_each_batch_ran_alone(fol
         rule = replace(ExitRule.uniform("entropy", threshold, N_RUNGS), tokens=backend.token_rule)
         batches = in_batches(ragged_tokens, order if falling else order[::-1], size)
         alone, together = (run(backend, batches, rule, n, tokens) for tokens in (0, 1 << 20))
-        for field in ("logits", "rungs", "kept"):
+        for field in ("readings", "rungs", "kept"):
             assert np.array_equal(getattr(together, field), getattr(alone, field))
         assert (together.seconds > 0).all()
 
@@ -247,15 +247,16 @@ def test_layers_in_pieces_answer_as_in_one_call(backend, ragged_tokens, stops, s
     rule = replace(ExitRule.uniform(score, threshold, N_RUNGS), tokens=backend.token_rule, deferral=WEIGHTS)
     n, batch = len(ragged_tokens), pack(ragged_tokens)
     whole = run(backend, [batch], rule, n)
-    rungs = np.full(n, -1)
-    underway = backend.begin(batch)
+    rungs, kept = np.full(n, -1), np.zeros_like(whole.kept)
+    work = backend.start(batch)
     for stop in stops:
-        rows = underway.batch.rows
-        underway, answered = backend.advance(underway, rule, stop)
-        rungs[rows] = answered.rungs
-        assert np.array_equal(underway.batch.rows, rows[answered.rungs < 0])
-        assert np.array_equal(answered.readings[answered.rungs >= 0], whole.readings[rows[answered.rungs >= 0]])
-    assert rungs.tolist() == whole.rungs.tolist() and underway.batch.n_seqs == 0
+        rows = work.rows
+        work, done = backend.advance(work, rule, stop)
+        rungs[done.rows], kept[done.rows] = done.rungs, done.kept
+        assert sorted([*work.rows, *done.rows]) == rows.tolist()
+        assert np.array_equal(done.readings, whole.readings[done.rows])
+    assert rungs.tolist() == whole.rungs.tolist() and len(work.rows) == 0
+    assert np.array_equal(kept, whole.kept)
 
 
 def test_rows_that_join_on_the_way_are_answered_as_if_alone(backend, ragged_tokens):
@@ -263,13 +264,27 @@ def test_rows_that_join_on_the_way_are_answered_as_if_alone(backend, ragged_toke
     n = len(ragged_tokens)
     whole = run(backend, [pack(ragged_tokens)], rule, n)
     parts = in_batches(ragged_tokens, np.arange(n), 10)
-    after_one = [backend.advance(backend.begin(part), rule, 1)[0] for part in parts]
-    together = after_one[0].join(after_one[1])
-    assert together.batch.n_seqs > 2
-    _, answered = backend.advance(together, rule, 4)
-    assert np.array_equal(answered.readings, whole.readings[together.batch.rows])
+    after_one = [backend.advance(backend.start(part), rule, 1)[0] for part in parts]
+    together = backend.join(after_one[:2])
+    rows = together.rows
+    assert len(rows) > 2
+    _, done = backend.advance(together, rule, 4)
+    assert sorted(done.rows) == sorted(rows)
+    assert np.array_equal(done.readings, whole.readings[done.rows]) and np.array_equal(done.kept, whole.kept[done.rows])
     with pytest.raises(ValueError, match="cannot go on together"):
-        after_one[0].join(backend.begin(parts[1]))
+        backend.join([after_one[0], backend.start(parts[1])])
+
+
+def test_inputs_that_are_dropped_on_the_way_change_no_other_answer(backend, ragged_tokens):
+    rule = replace(ExitRule.uniform("entropy", 0.5, N_RUNGS), tokens=backend.token_rule)
+    n = len(ragged_tokens)
+    whole = run(backend, [pack(ragged_tokens)], rule, n)
+    work, _ = backend.advance(backend.start(pack(ragged_tokens)), rule, 1)
+    work = work.take(np.arange(len(work.rows)) % 2 == 0)
+    rows = work.rows
+    rest, done = backend.advance(work, rule, 4)
+    assert len(rows) > 0 and sorted(done.rows) == sorted(rows) and not len(rest.rows)
+    assert np.array_equal(done.readings, whole.readings[done.rows]) and np.array_equal(done.kept, whole.kept[done.rows])
 
 
 def test_embeddings_are_read_where_the_file_is_mapped(folders):
@@ -293,14 +308,13 @@ import os, sys
 import numpy as np
 from pathlib import Path
 from ziggurat.data.packing import pack
-from ziggurat.engine import native_backend
 from ziggurat.engine.backends.native import NativeBackend, load_backend
-from ziggurat.policies.rules import never
-from ziggurat.engine.runner import run
+from ziggurat.policies.rules import ExitRule
+from ziggurat.engine.replay import run_batches as run
 
 backend = load_backend(Path(sys.argv[1]), "float32", 3)
 inputs = [np.array([[2, 0], *([[7, 0]] * n), [3, 0]]) for n in (5, 9, 30, 41)]
-answer = lambda: run(backend, [pack(inputs)], never(len(backend.rung_layers)), 4).readings
+answer = lambda: run(backend, [pack(inputs)], ExitRule.full_depth(len(backend.rung_layers)), 4).readings
 before = answer()
 child = os.fork()
 if child == 0:

@@ -109,13 +109,11 @@ def test_an_answer_is_the_same_to_the_bit_whatever_its_batch_mates_and_threads(f
 def test_layers_in_pieces_answer_as_in_one_call(folders, inputs, stops):
     backend = load_backend(folders["threshold"], "float32", 2)
     way, batch = replace(ExitRule.uniform("entropy", 0.4, 4), tokens=backend.token_rule), pack(inputs)
-    whole, underway = run(backend, [batch], way, len(inputs)), backend.begin(batch)
+    whole, work = run(backend, [batch], way, len(inputs)), backend.start(batch)
     for stop in stops:
-        rows = underway.batch.rows
-        underway, answered = backend.advance(underway, way, stop)
-        gone = answered.rungs >= 0
-        assert np.array_equal(answered.readings[gone], whole.readings[rows[gone]])
-    assert underway.batch.n_seqs == 0
+        work, done = backend.advance(work, way, stop)
+        assert np.array_equal(done.readings, whole.readings[done.rows])
+    assert len(work.rows) == 0
 
 
 def test_positions_that_no_table_holds_are_refused(folders, inputs):

@@ -131,7 +131,7 @@ def test_an_engine_asked_for_a_score_that_was_not_learned_says_what_python_says(
             run(backend, [batch], rule, len(ragged_tokens))
         said.append(str(refused.value))
     with pytest.raises(UserError) as refused:
-        backends[0].advance(backends[0].begin(batch), rule, 4)
+        backends[0].advance(backends[0].start(batch), rule, 1)
     assert said[0] == said[1] == str(refused.value) and "ziggurat cascade" in said[0]
 
 
@@ -141,8 +141,11 @@ def test_where_it_is_not_asked_its_weights_are_not_missed(backends, ragged_token
     assert mine.rungs.tolist() == yours.rungs.tolist() == [3] * n
 
 
-def test_the_learned_score_takes_one_call(backends, ragged_tokens):
+def test_the_learned_score_takes_one_call(backends, ragged_tokens, monkeypatch):
     rule = replace(ExitRule.uniform("learned", 0.5, 4), deferral=weights_for(4, 3, 0))
-    assert backends[0].answer([pack(ragged_tokens)], rule) is not None
+    batch, backend = pack(ragged_tokens), backends[0]
+    monkeypatch.setattr(backend, "layer", None)
+    _, done = backend.advance(backend.start(batch), rule, 4)
+    assert len(done.rows) == len(ragged_tokens)
     with pytest.raises(ValueError, match="deferral"):
-        backends[0].answer([pack(ragged_tokens)], replace(rule, deferral=weights_for(4, 2, 0)))
+        backend.advance(backend.start(batch), replace(rule, deferral=weights_for(4, 2, 0)), 4)

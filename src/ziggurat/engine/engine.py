@@ -136,13 +136,11 @@ class Engine:
         self._flushing = True
 
     def step(self) -> list[Result]:
-        """Runs one call of one tier if there is one to run, and ends what is late: the tickets that ended, in no order
-        that means anything.
-        """
+        """Runs one call of one tier if there is one to run, and ends what is late: the tickets that ended by it."""
         results: list[Result] = []
         for ended in self.run():
             request, seconds = ended.request, self.clock() - ended.request.arrived
-            for row in ended.rows.tolist():
+            for row in np.sort(ended.rows).tolist():
                 outcomes = None if ended.error is not None else request.outcomes.of_input(row, request.inputs)
                 results.append(Result(request.first + row, outcomes, ended.error, seconds))
         return results
