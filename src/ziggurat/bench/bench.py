@@ -12,11 +12,11 @@ import numpy as np
 
 from ziggurat.bench.peers.peer import TransformersPeer
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.packing import by_length, in_order
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, timing_fields
 from ziggurat.measure.rows import append_row, checked_row, provenance

@@ -25,7 +25,7 @@ from ziggurat.encoder.folder import (
     tier_folders,
 )
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.choice import DTYPES, choose_engine
+from ziggurat.engine.tiers import DTYPES, choose_engine
 from ziggurat.errors import UserError
 
 _TYPICAL_LENGTH = 64  # tokens, for a FLOPs figure that needs no data
