@@ -17,7 +17,6 @@ from ziggurat.engine.backend import Finished, Outcomes, Work
 from ziggurat.engine.queues import Job, Part, Pool, Request, calls, inputs_of, merged, rule_of
 from ziggurat.engine.tiers import Ladder
 from ziggurat.errors import DeadlinePassed, UserError
-from ziggurat.policies.exits import exit_score
 from ziggurat.policies.rules import ExitRule
 from ziggurat.system import bar
 
@@ -277,7 +276,7 @@ class Engine:
 
     def _pass_on(self, job: Job, work: Work) -> None:
         """Queues what a tier did not answer before the next one."""
-        history = work.host_history() if exit_score(job.rule.score).looks_back else None
+        history = work.host_history() if job.rule.looks_back else None
         due = self.clock() + self._linger
         for part, rows, places in job.by_part(work.rows):
             request, order = part.request, np.argsort(rows)
