@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 
@@ -107,12 +108,11 @@ def test_questions_are_read_as_a_stream(models):
     assert [found[row].text for row in range(len(PAIRS))] == [a.text for a in model.predict(PAIRS, rule)]
 
 
-def test_models_that_do_not_fit_together_are_refused(models, copied, tmp_path, model_folder):
+def test_models_that_do_not_fit_together_are_refused(models, tmp_path, model_folder):
     small, large = models["small"], str(models["large"])
-    other = copied(small)
+    other, always = (shutil.copytree(small, tmp_path / name) for name in ("other", "always"))
     manifest = read_manifest(other)
     seal(other, replace(manifest, spans=replace(manifest.spans, stride=4)))
-    always = copied(small)
     seal(always, replace(read_manifest(always), no_answer=None))
     cases = [
         (lambda out: build_cascade([str(other), large], out), "reads other windows than"),
