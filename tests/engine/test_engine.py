@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import CLASSES, N, R, ScriptedBackend, inputs, make_tiers
 
-from ziggurat.data.tokenizer import Encoded, join_encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.engine import Engine, Result, answer
+from ziggurat.engine.queues import join_encoded
 from ziggurat.engine.reference import answer_ladder
 from ziggurat.engine.tiers import Ladder
 from ziggurat.errors import DeadlinePassed, UserError
@@ -315,7 +316,7 @@ def test_a_cancelled_ticket_ends_silently_and_is_not_computed():
     assert engine.wait() is None
 
 
-# --- errors ------------------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_exception_ends_the_tickets_of_its_batch_and_no_others():
@@ -438,7 +439,18 @@ def test_inputs_are_joined_with_their_texts_and_owners():
     assert joined.take(rows(3, 0)).owners.tolist() == [0, 0, 1, 1]
 
 
-def test_a_ladder_of_one_needs_no_second_look():
+@repeatable
+@given(st.data())
+def test_a_request_that_is_one_batch_is_answered_as_through_the_queues(data):
+    tiers, encoded = make_tiers(), inputs()
+    rule = data.draw(ladder_rules(N))
+    at_once, queued = (answer(Ladder(tiers), encoded, rule, sizes) for sizes in ([100] * 3, [4, 100, 3]))
+    for field in ("readings", "rungs", "kept"):
+        assert np.array_equal(getattr(at_once, field), getattr(queued, field))
+    assert (at_once.seconds > 0).all() and (queued.seconds > 0).all()
+
+
+def test_a_ladder_of_one_model_equals_the_specification():
     tiers, encoded = make_tiers(0, ((1, 3, 4),)), inputs()
     rule = ExitRule.uniform("entropy", 0.7, 3)
     outcomes = answer(Ladder(tiers), encoded, rule, [7])

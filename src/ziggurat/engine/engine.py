@@ -7,18 +7,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
+from ziggurat.data.packing import MOST_TOKENS
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.engine.backend import Finished, Outcomes, Work
 from ziggurat.engine.queues import Job, Part, Pool, Request, calls, inputs_of, merged, rule_of
 from ziggurat.engine.tiers import Ladder
 from ziggurat.errors import DeadlinePassed, UserError
 from ziggurat.policies.exits import exit_score
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies.rules import ExitRule, joined_rules
 from ziggurat.system import bar
 
 
@@ -90,11 +90,8 @@ class Engine:
 
     def enqueue(self, inputs: Encoded, rule: ExitRule, deadline: float | None = None) -> Request:
         """As `submit`; the request, whose outcomes fill in."""
-        n, limits = len(inputs), rule.thresholds
-        if limits.shape[-1] != self._ladder.n_rungs - 1:
-            raise UserError(f"exit rule: {limits.shape[-1]} thresholds, the model needs {self._ladder.n_rungs - 1}")
-        if limits.ndim == 2 and len(limits) != n:
-            raise UserError(f"exit rule: thresholds for {len(limits)} inputs, but there are {n}")
+        n = len(inputs)
+        self._ladder.check_rule(rule, n)
         now = self.clock()
         outcomes = self._ladder.no_outcomes(n, len(inputs.tokens))
         with self._lock:
@@ -267,11 +264,8 @@ class Engine:
     def _store(self, job: Job, done: Finished, ended: list[Ended]) -> None:
         """Keeps answers with their requests."""
         for part, rows, places in job.by_part(done.rows):
-            outcomes = part.request.outcomes
-            outcomes.readings[rows], outcomes.rungs[rows] = done.readings[places], done.rungs[places] + job.rule.first
-            outcomes.seconds[rows] += done.seconds[places]
-            kept = done.kept if isinstance(places, slice) else done.kept[job.sequences_of(done.rows, places)]
-            outcomes.kept[part.request.inputs.sequences_of(rows), job.tier.columns] = kept
+            own = done if isinstance(places, slice) else done.take(places, job.sequences_of(done.rows, places))
+            part.request.outcomes.put(part.request.inputs, rows, own, job.tier.columns, job.rule.first)
             with self._lock:
                 ended += self._ended(part.request, rows)
 
@@ -281,9 +275,9 @@ class Engine:
         due = self.clock() + self._linger
         for part, rows, places in job.by_part(work.rows):
             request, order = part.request, np.argsort(rows)
+            sequences = places if isinstance(places, slice) else job.sequences_of(work.rows, places)
             request.outcomes.seconds[rows] += work.seconds[places]
-            kept = work.kept if isinstance(places, slice) else work.kept[job.sequences_of(work.rows, places)]
-            request.outcomes.kept[request.inputs.sequences_of(rows), job.tier.columns] = kept
+            request.outcomes.kept[request.inputs.sequences_of(rows), job.tier.columns] = work.kept[sequences]
             read = None if history is None else history[places][order]
             with self._lock:
                 self._queue(Part(request, rows[order], due, read), job.index)
@@ -304,15 +298,44 @@ def answer(
     ladder: Ladder, inputs: Encoded, rule: ExitRule, batch_sizes: Sequence[int], progress: bool = False
 ) -> Outcomes:
     """Answers n inputs under one rule, on an engine of their own; raises the first error."""
+    sizes = [tier.batch_size(size) for tier, size in zip(ladder.tiers, batch_sizes, strict=True)]
+    n = len(inputs)
+    if 0 < len(inputs.tokens) <= min(sizes) and (n == 1 or n * int(inputs.longest.max()) <= MOST_TOKENS):
+        return _at_once(ladder, inputs, rule)
     engine = Engine(ladder, batch_sizes)
     request = engine.enqueue(inputs, rule)
     engine.flush()
-    # Not even a bar that is not shown: a call may take less than a tenth of a millisecond.
-    with bar(None, len(inputs), "texts") if progress else nullcontext() as shown:
+    with bar(None, n, "texts", progress) as shown:
         while request.left:
             for ended in engine.run():
                 if ended.error is not None:
                     raise ended.error
-                if shown is not None:
-                    shown.update(len(ended.rows))
+                shown.update(len(ended.rows))
     return request.outcomes
+
+
+def _at_once(ladder: Ladder, inputs: Encoded, rule: ExitRule) -> Outcomes:
+    """A request that is one batch goes from tier to tier without queues, which take longer than a small model."""
+    ladder.check_rule(rule, len(inputs))
+    outcomes, rows, history = None, np.arange(len(inputs)), None
+    for part in ladder.slices:
+        last, backend = part.last_asked(rule.asked), part.tier.backend
+        if last is None:
+            continue
+        some = inputs if len(rows) == len(inputs) else inputs.take(rows)
+        batch = pack_rows(ladder.inputs_of(part.tier, some), np.arange(len(rows)))
+        local = joined_rules([(rule, rows)]).in_tier(part.rungs.start, part.pruning(rule.tokens))
+        work, done = backend.advance(backend.start(batch, history), local, backend.rung_layers[last])
+        if len(done.kept) == len(inputs.tokens) and len(ladder.slices) == 1 and (done.rows == rows).all():
+            return Outcomes(done.readings, done.rungs, done.seconds, done.kept)
+        if outcomes is None:
+            outcomes = ladder.no_outcomes(len(inputs), len(inputs.tokens))
+        outcomes.put(inputs, rows[done.rows], done, part.columns, part.rungs.start)
+        if not len(work.rows):
+            return outcomes
+        order = np.argsort(work.rows)
+        history = work.host_history()[order] if exit_score(rule.score).looks_back else None
+        outcomes.seconds[rows[work.rows]] += work.seconds
+        outcomes.kept[inputs.sequences_of(rows[work.rows]), part.columns] = work.kept
+        rows = rows[work.rows[order]]
+    raise AssertionError("the last rung answers everything; this is a bug")
