@@ -332,6 +332,36 @@ def test_an_exception_ends_the_tickets_of_its_batch_and_no_others():
         answer(Ladder(tiers), inputs(), never_before(1), [2] * 3)
 
 
+def test_an_exception_before_a_tier_runs_ends_the_tickets_that_it_was_for():
+    """A tier with a tokenizer of its own, for inputs whose texts are not known."""
+    tiers = make_tiers()
+    tiers[1] = replace(tiers[1], tokenizer="another tokenizer")
+    engine = Engine(Ladder(tiers), [9] * 3, 0.0, Clock())
+    engine.submit(inputs().take(np.arange(3)), never_before(1))
+    engine.submit(inputs().take(rows(3)), never_before(0))
+    results = {result.ticket: result for result in drained(engine)}
+    assert [type(results[ticket].error) for ticket in range(4)] == [ValueError] * 3 + [type(None)]
+
+
+def test_deadlines_and_cancels_reach_calls_that_are_cut_already():
+    tiers, encoded, clock = make_tiers(0, ((1,),)), inputs(), Clock()
+    engine = Engine(Ladder(tiers), [2], 0.0, clock)
+    full = ExitRule.full_depth(1)
+    engine.submit(encoded.take(np.arange(4)), full)
+    engine.submit(encoded.take(np.arange(4, 6)), full, deadline=1.0)
+    engine.flush()
+    first = {result.ticket for result in engine.step()}
+    assert len(first) == 2
+    clock.now = 1.0
+    gone = min({0, 1, 2, 3} - first)
+    engine.cancel([gone])
+    later = drained(engine)
+    late = {result.ticket for result in later if isinstance(result.error, DeadlinePassed)}
+    assert late == {4, 5} - first
+    assert first | late | {result.ticket for result in later} == set(range(6)) - {gone}
+    assert sum(n for _, n, _ in tiers[0].backend.layers_run) == 6 - 1 - len(late)
+
+
 @pytest.mark.parametrize(
     ("sizes", "linger", "reason"),
     [

@@ -135,24 +135,26 @@ class Engine:
     def step(self) -> list[Result]:
         """Runs one call of one tier if there is one to run, and ends what is late: the tickets that ended by it."""
         results: list[Result] = []
-        for ended in self.run():
+        for ended in self.run_call():
             request, seconds = ended.request, self.clock() - ended.request.arrived
             for row in np.sort(ended.rows).tolist():
                 outcomes = None if ended.error is not None else request.outcomes.of_input(row, request.inputs)
                 results.append(Result(request.first + row, outcomes, ended.error, seconds))
         return results
 
-    def run(self) -> list[Ended]:
+    def run_call(self) -> list[Ended]:
         """As `step`, with inputs of a request that end together as one record."""
         with self._lock:
             ended = self._late()
-            if not self._prepared:
-                self._prepare()
-            if not self._prepared:
-                self._flushing = False
-                return ended
-            job, batches = self._prepared.popleft()
-        return [*ended, *self._run(job, batches)]
+        if not self._prepared and not self._prepare(ended):
+            return ended
+        job, batches = self._prepared.popleft()
+        try:
+            self._advance(job, batches, ended)
+        except Exception as error:  # it ends the tickets of this call that have no answer yet, and no others
+            for part, rows, _ in job.by_part(np.concatenate(batches)):
+                ended += self._end(part.request, rows[part.request.outcomes.rungs[rows] < 0], error)
+        return ended
 
     def _late(self) -> list[Ended]:
         """Takes queued inputs out whose deadline has passed."""
@@ -165,18 +167,30 @@ class Engine:
                         del pools[key]
         return [ended for part in late for ended in self._ended(part.request, part.rows, DeadlinePassed())]
 
-    def _prepare(self) -> None:
-        """Chooses what runs next, and cuts it into calls."""
-        while (chosen := self._chosen()) is not None:
-            index, parts = chosen[0], merged(chosen[1])
-            if parts:  # else all of them were cancelled
-                part, tier = self._ladder.slices[index], self._ladder.tiers[index]
-                rule = rule_of(parts)
-                inputs = self._ladder.inputs_of(tier, inputs_of(parts))
-                job = Job(part, index, parts, inputs, rule.in_tier(part.rungs.start, part.pruning(rule.tokens)))
-                batches = tier.batches(inputs, self._wanted[index])
-                self._prepared.extend((job, call) for call in calls(batches, job.size_of, tier.backend.together))
-                return
+    def _prepare(self, ended: list[Ended]) -> bool:
+        """Chooses what runs next, and cuts it into calls; whether there is something."""
+        while True:
+            with self._lock:
+                chosen = self._chosen()
+                if chosen is None:
+                    self._flushing = False
+                    return False
+                index, parts = chosen[0], merged(chosen[1])
+            try:
+                if parts:  # else all of them were cancelled
+                    self._prepared.extend(self._calls(index, parts))
+                    return True
+            except Exception as error:  # such as a text that a tier's own tokenizer does not read
+                for part in parts:
+                    ended += self._end(part.request, part.rows, error)
+
+    def _calls(self, index: int, parts: list[Part]) -> list[tuple[Job, list[np.ndarray]]]:
+        """Calls of the tier with this index."""
+        part, rule = self._ladder.slices[index], rule_of(parts)
+        inputs = self._ladder.inputs_of(part.tier, inputs_of(parts))
+        job = Job(part, index, parts, inputs, rule.in_tier(part.rungs.start, part.pruning(rule.tokens)))
+        batches = part.tier.batches(inputs, self._wanted[index])
+        return [(job, call) for call in calls(batches, job.size_of, part.tier.backend.together)]
 
     def _chosen(self) -> tuple[int, list[Part]] | None:
         """The tier that runs next, and which parts.
@@ -219,27 +233,21 @@ class Engine:
                 return
         raise AssertionError("the last rung answers everything; this is a bug")
 
-    def _run(self, job: Job, batches: list[np.ndarray]) -> list[Ended]:
-        """One call of a backend. An exception ends the tickets of this call that have no answer yet, and no others."""
-        ended: list[Ended] = []
-        try:
-            self._advance(job, batches, ended)
-        except Exception as error:
-            for part, rows, _ in job.by_part(np.concatenate(batches)):
-                with self._lock:
-                    ended += self._ended(part.request, rows[part.request.outcomes.rungs[rows] < 0], error)
-        return ended
-
     def _advance(self, job: Job, batches: list[np.ndarray], ended: list[Ended]) -> None:
         """Runs inputs to the tier's last asked rung, layer by layer where a deadline may pass meanwhile."""
-        backend, history = job.tier.tier.backend, job.history
-        works = [
-            backend.start(pack_rows(job.inputs, rows), None if history is None else history[rows]) for rows in batches
-        ]
+        backend, history = job.slice.tier.backend, job.history
+        works = []
+        for numbers in batches:
+            numbers = numbers[self._in_time(job, numbers, ended)]
+            if len(numbers):
+                read = None if history is None else history[numbers]
+                works.append(backend.start(pack_rows(job.inputs, numbers), read))
+        if not works:
+            return
         work = works[0] if len(works) == 1 else backend.join(works)
         for layer in job.stops:
             if layer != job.stops[0]:
-                work = self._in_time(job, work, ended)
+                work = work.take(self._in_time(job, work.rows, ended))
                 if not len(work.rows):
                     return
             work, done = backend.advance(work, job.rule, layer)
@@ -249,25 +257,25 @@ class Engine:
                 return
         self._pass_on(job, work)
 
-    def _in_time(self, job: Job, work: Work, ended: list[Ended]) -> Work:
-        """What is left of a work without inputs that are late or cancelled by now."""
-        now, keep = self.clock(), np.ones(len(work.rows), dtype=bool)
-        with self._lock:
-            for part, rows, places in job.by_part(work.rows):
-                request = part.request
-                if request.deadline is not None and request.deadline <= now:
-                    ended += self._ended(request, rows, DeadlinePassed())
-                if request.ended is not None:
-                    keep[places] = ~request.ended[rows]
-        return work.take(keep)
+    def _in_time(self, job: Job, numbers: np.ndarray, ended: list[Ended]) -> np.ndarray:
+        """Which inputs of a job (m) are neither late nor cancelled by now, (m) bool; ends those that are late."""
+        keep = np.ones(len(numbers), dtype=bool)
+        if all(part.request.deadline is None and part.request.ended is None for part in job.parts):
+            return keep
+        now = self.clock()
+        for part, rows, places in job.by_part(numbers):
+            if part.late(now):
+                ended += self._end(part.request, rows, DeadlinePassed())
+            if part.request.ended is not None:
+                keep[places] = ~part.request.ended[rows]
+        return keep
 
     def _store(self, job: Job, done: Finished, ended: list[Ended]) -> None:
         """Keeps answers with their requests."""
         for part, rows, places in job.by_part(done.rows):
             own = done if isinstance(places, slice) else done.take(places, job.sequences_of(done.rows, places))
-            part.request.outcomes.put(part.request.inputs, rows, own, job.tier.columns, job.rule.first)
-            with self._lock:
-                ended += self._ended(part.request, rows)
+            part.request.outcomes.put(part.request.inputs, rows, own, job.slice.columns, job.rule.first)
+            ended += self._end(part.request, rows)
 
     def _pass_on(self, job: Job, work: Work) -> None:
         """Queues what a tier did not answer before the next one."""
@@ -277,10 +285,14 @@ class Engine:
             request, order = part.request, np.argsort(rows)
             sequences = places if isinstance(places, slice) else job.sequences_of(work.rows, places)
             request.outcomes.seconds[rows] += work.seconds[places]
-            request.outcomes.kept[request.inputs.sequences_of(rows), job.tier.columns] = work.kept[sequences]
+            request.outcomes.kept[request.inputs.sequences_of(rows), job.slice.columns] = work.kept[sequences]
             read = None if history is None else history[places][order]
             with self._lock:
                 self._queue(Part(request, rows[order], due, read), job.index)
+
+    def _end(self, request: Request, rows: np.ndarray, error: Exception | None = None) -> list[Ended]:
+        with self._lock:
+            return self._ended(request, rows, error)
 
     def _ended(self, request: Request, rows: np.ndarray, error: Exception | None = None) -> list[Ended]:
         """Ends the tickets of those inputs (m) that are still open."""
@@ -307,7 +319,7 @@ def answer(
     engine.flush()
     with bar(None, n, "texts", progress) as shown:
         while request.left:
-            for ended in engine.run():
+            for ended in engine.run_call():
                 if ended.error is not None:
                     raise ended.error
                 shown.update(len(ended.rows))

@@ -122,9 +122,9 @@ class Pool:
 class Job:
     """Parts that run in one tier, cut into calls of the backend; inputs are numbered through."""
 
-    def __init__(self, tier: TierSlice, index: int, parts: Sequence[Part], inputs: Encoded, rule: ExitRule) -> None:
-        """`tier` has this index in its ladder, `inputs` (n) are as it reads them, `rule` as it runs it."""
-        self.tier, self.index, self.parts, self.inputs, self.rule = tier, index, parts, inputs, rule
+    def __init__(self, place: TierSlice, index: int, parts: Sequence[Part], inputs: Encoded, rule: ExitRule) -> None:
+        """`place` is the tier with this index, `inputs` (n) are as it reads them, `rule` as it runs it."""
+        self.slice, self.index, self.parts, self.inputs, self.rule = place, index, parts, inputs, rule
         self.edges = [0]  # part i has inputs edges[i] … edges[i + 1] - 1
         for part in parts:
             self.edges.append(self.edges[-1] + len(part.rows))
@@ -156,7 +156,7 @@ class Job:
     @cached_property
     def stops(self) -> Sequence[int]:
         """Layers after which a call is looked at: the last asked one, and where an input may be late each before."""
-        backend, last = self.tier.tier.backend, self.tier.last_asked(self.rule.asked)
+        backend, last = self.slice.tier.backend, self.slice.last_asked(self.rule.asked)
         assert last is not None
         layer = backend.rung_layers[last]
         late = any(part.request.deadline is not None for part in self.parts)
