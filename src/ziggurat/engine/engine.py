@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -312,17 +313,19 @@ def answer(
     """Answers n inputs under one rule, on an engine of their own; raises the first error."""
     sizes = [tier.batch_size(size) for tier, size in zip(ladder.tiers, batch_sizes, strict=True)]
     n = len(inputs)
-    if 0 < len(inputs.tokens) <= min(sizes) and (n == 1 or n * int(inputs.longest.max()) <= MOST_TOKENS):
+    one_batch = 0 < len(inputs.tokens) <= min(sizes) and (n == 1 or n * int(inputs.longest.max()) <= MOST_TOKENS)
+    if one_batch and not progress:
         return _at_once(ladder, inputs, rule)
     engine = Engine(ladder, batch_sizes)
     request = engine.enqueue(inputs, rule)
     engine.flush()
-    with bar(None, n, "texts", progress) as shown:
+    with bar(None, n, "texts") if progress else nullcontext() as shown:  # one that is not shown starts a thread, too
         while request.left:
             for ended in engine.run_call():
                 if ended.error is not None:
                     raise ended.error
-                shown.update(len(ended.rows))
+                if shown is not None:
+                    shown.update(len(ended.rows))
     return request.outcomes
 
 
