@@ -91,8 +91,8 @@ def test_full_depth_says_what_transformers_says(saved, answerer):
     assert len(windows.tokens) > len(QUESTIONS)
     outcomes = answerer.run(windows, ExitRule.full_depth(RUNGS, "span-entropy"))
     for row in range(len(QUESTIONS)):
-        window, start, end = outcomes.readings[row, PLACE].astype(int) + [windows.edges[row], 0, 0]
-        said = said_by_transformers(*saved, windows.tokens[window])
+        window, start, end = outcomes.readings[row, PLACE].astype(int).tolist()
+        said = said_by_transformers(*saved, windows.tokens[windows.edges[row] + window])
         assert outcomes.readings[row, SCORE] == pytest.approx(float(said[start, 0] + said[end, 1]), abs=1e-3)
 
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import CLASSES, N, R, ScriptedBackend, inputs, make_tiers
 
-from ziggurat.data.tokenizer import Encoded, join_encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.engine import Engine, Result, answer
+from ziggurat.engine.queues import join_encoded
 from ziggurat.engine.reference import answer_ladder
 from ziggurat.engine.tiers import Ladder
 from ziggurat.errors import DeadlinePassed, UserError
@@ -315,7 +316,7 @@ def test_a_cancelled_ticket_ends_silently_and_is_not_computed():
     assert engine.wait() is None
 
 
-# --- errors ------------------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_exception_ends_the_tickets_of_its_batch_and_no_others():
@@ -329,6 +330,36 @@ def test_an_exception_ends_the_tickets_of_its_batch_and_no_others():
     assert all(isinstance(results[ticket].error, RuntimeError) for ticket in failed)
     with pytest.raises(RuntimeError, match="injected"):
         answer(Ladder(tiers), inputs(), never_before(1), [2] * 3)
+
+
+def test_an_exception_before_a_tier_runs_ends_the_tickets_that_it_was_for():
+    """A tier with a tokenizer of its own, for inputs whose texts are not known."""
+    tiers = make_tiers()
+    tiers[1] = replace(tiers[1], tokenizer="another tokenizer")
+    engine = Engine(Ladder(tiers), [9] * 3, 0.0, Clock())
+    engine.submit(inputs().take(np.arange(3)), never_before(1))
+    engine.submit(inputs().take(rows(3)), never_before(0))
+    results = {result.ticket: result for result in drained(engine)}
+    assert [type(results[ticket].error) for ticket in range(4)] == [ValueError] * 3 + [type(None)]
+
+
+def test_deadlines_and_cancels_reach_calls_that_are_cut_already():
+    tiers, encoded, clock = make_tiers(0, ((1,),)), inputs(), Clock()
+    engine = Engine(Ladder(tiers), [2], 0.0, clock)
+    full = ExitRule.full_depth(1)
+    engine.submit(encoded.take(np.arange(4)), full)
+    engine.submit(encoded.take(np.arange(4, 6)), full, deadline=1.0)
+    engine.flush()
+    first = {result.ticket for result in engine.step()}
+    assert len(first) == 2
+    clock.now = 1.0
+    gone = min({0, 1, 2, 3} - first)
+    engine.cancel([gone])
+    later = drained(engine)
+    late = {result.ticket for result in later if isinstance(result.error, DeadlinePassed)}
+    assert late == {4, 5} - first
+    assert first | late | {result.ticket for result in later} == set(range(6)) - {gone}
+    assert sum(n for _, n, _ in tiers[0].backend.layers_run) == 6 - 1 - len(late)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +469,18 @@ def test_inputs_are_joined_with_their_texts_and_owners():
     assert joined.take(rows(3, 0)).owners.tolist() == [0, 0, 1, 1]
 
 
-def test_a_ladder_of_one_needs_no_second_look():
+@repeatable
+@given(st.data())
+def test_a_request_that_is_one_batch_is_answered_as_through_the_queues(data):
+    tiers, encoded = make_tiers(), inputs()
+    rule = data.draw(ladder_rules(N))
+    at_once, queued = (answer(Ladder(tiers), encoded, rule, sizes) for sizes in ([100] * 3, [4, 100, 3]))
+    for field in ("readings", "rungs", "kept"):
+        assert np.array_equal(getattr(at_once, field), getattr(queued, field))
+    assert (at_once.seconds > 0).all() and (queued.seconds > 0).all()
+
+
+def test_a_ladder_of_one_model_equals_the_specification():
     tiers, encoded = make_tiers(0, ((1, 3, 4),)), inputs()
     rule = ExitRule.uniform("entropy", 0.7, 3)
     outcomes = answer(Ladder(tiers), encoded, rule, [7])

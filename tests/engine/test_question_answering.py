@@ -13,6 +13,7 @@ from toy_questions import make_contexts, make_questions, save_span_folder
 from ziggurat import native
 from ziggurat.encoder.folder import fingerprint, read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.engine import Engine
 from ziggurat.engine.reference import answer_ladder
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
@@ -87,6 +88,52 @@ def test_packed_windows_answer_as_one_by_one(answerers, threshold, size, seed, n
     assert outcomes.rungs.tolist() == rungs.tolist()
     assert places(outcomes.readings) == places(readings)
     assert np.abs(outcomes.readings - readings).max() < 1e-4
+
+
+@settings(derandomize=True, deadline=None, max_examples=8)
+@given(threshold=st.floats(0.3, 0.99), size=st.integers(1, 40), seed=st.integers(0, 99), per_question=st.booleans())
+def test_a_cascade_of_question_answerers_equals_the_specification(answerers, threshold, size, seed, per_question):
+    """Every question's windows go on to the second model together; the first prunes as it was trained to."""
+    first, last = answerers["pruned"].tiers[0], answerers["plain"].tiers[0]
+    cascade = AdaptiveClassifier([replace(first, tokenizer=last.tokenizer), last])
+    windows = cascade.encode(list(zip(make_questions(seed), make_contexts(seed), strict=True)))
+    limits = np.linspace(threshold / 2, threshold, len(windows)) if per_question else threshold
+    rule = cascade.rule(SPAN_ENTROPY, limits)
+    outcomes = cascade.run(windows, rule, size)
+    readings, rungs = simply(cascade, windows, rule)
+    assert outcomes.rungs.tolist() == rungs.tolist()
+    assert places(outcomes.readings) == places(readings)
+    assert np.abs(outcomes.readings - readings).max() < 1e-4
+    every = cascade.every_rung(windows, size)
+    assert every.readings.shape == (len(windows), 2 * N_RUNGS, 7)
+    assert replay(every.readings, rule).tolist() == rungs.tolist()
+    came = (rungs >= N_RUNGS)[windows.owners]
+    assert np.array_equal(outcomes.kept[:, first.columns] > 0, came)
+    spent = cascade.spent(windows, outcomes.kept, rule)[np.arange(len(windows)), rungs]
+    assert (spent[rungs >= N_RUNGS] > cascade.whole(windows)[rungs >= N_RUNGS] / N_RUNGS).all() and (spent > 0).all()
+    answers = cascade.answers(windows, outcomes, rule)
+    assert [answer.trace.rung for answer in answers] == rungs.tolist()
+
+
+def test_questions_of_several_requests_share_batches_and_keep_their_windows(answerers):
+    answerer = answerers["pruned"]
+    windows, rule = (
+        answerer.encode(list(zip(make_questions(3), make_contexts(3), strict=True))),
+        answerer.rule(SPAN_ENTROPY, 0.8),
+    )
+    expected = answerer.run(windows, rule)
+    engine = Engine(answerer.ladder, [50])
+    submitted = [np.array([4, 0]), np.array([2]), np.array([1, 5, 3])]
+    rows = dict(enumerate(np.concatenate(submitted).tolist()))
+    for some in submitted:
+        engine.submit(windows.take(some), rule)
+    results = engine.step()
+    assert [result.ticket for result in results] == sorted(rows)
+    for result in results:
+        outcomes, row = result.get(), rows[result.ticket]
+        assert np.allclose(outcomes.readings[0], expected.readings[row], atol=1e-4)
+        assert outcomes.rungs[0] == expected.rungs[row]
+        assert outcomes.kept.tolist() == expected.kept[windows.owners == row].tolist()
 
 
 def test_questions_leave_at_different_rungs_and_prune_different_numbers_of_tokens(answerers, asked):

@@ -222,25 +222,6 @@ class Encoded:
         return found
 
 
-def join_encoded(parts: Sequence[Encoded]) -> Encoded:
-    """Several inputs' tokens as one, in their order; texts only where all have them."""
-    if len(parts) == 1:
-        return parts[0]
-    texts, pairs = (
-        None if any(side is None for side in sides) else [text for side in sides for text in side or ()]
-        for sides in ([part.texts for part in parts], [part.pairs for part in parts])
-    )
-    owners = None
-    if any(part.owners is not None for part in parts):
-        starts = cumulate(np.array([len(part) for part in parts]))
-        sides = zip(parts, starts[:-1].tolist(), strict=True)
-        owners = np.concatenate(
-            [start + (np.arange(len(part)) if part.owners is None else part.owners) for part, start in sides]
-        )
-    tokens = [sequence for part in parts for sequence in part.tokens]
-    return Encoded(tokens, np.concatenate([part.truncated for part in parts]), texts, pairs, owners)
-
-
 @dataclass(frozen=True)
 class Piece:
     """One token as people read it."""

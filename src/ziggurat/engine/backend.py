@@ -31,6 +31,12 @@ class Outcomes:
         """Class index of each input, (n), where a reading is the logits of classes."""
         return self.readings.argmax(axis=1)
 
+    def put(self, inputs: Encoded, rows: np.ndarray, done: Finished, columns: slice, first: int) -> None:
+        """Writes answers into the rows (m) of `inputs`: by a tier with these columns of `kept`, and this first rung."""
+        self.readings[rows], self.rungs[rows] = done.readings, done.rungs + first
+        self.seconds[rows] += done.seconds
+        self.kept[inputs.sequences_of(rows), columns] = done.kept
+
     def of_input(self, row: int, inputs: Encoded) -> Outcomes:
         """Of one of the inputs alone."""
         one, sequences = slice(row, row + 1), slice(*inputs.edges[row : row + 2].tolist())
@@ -55,9 +61,10 @@ class Finished:
     seconds: np.ndarray  # (m) float64, since the start of the batch
     kept: np.ndarray  # (sequences of these inputs, L + 1) int64, as in Outcomes
 
-    def take(self, keep: np.ndarray) -> Finished:
-        """Only the inputs where `keep` (m) bool is true, each of one sequence."""
-        return Finished(self.rows[keep], self.readings[keep], self.rungs[keep], self.seconds[keep], self.kept[keep])
+    def take(self, chosen: np.ndarray, sequences: np.ndarray | None = None) -> Finished:
+        """Only some inputs, by an index of them and one of their sequences, None = the same."""
+        kept = self.kept[chosen if sequences is None else sequences]
+        return Finished(self.rows[chosen], self.readings[chosen], self.rungs[chosen], self.seconds[chosen], kept)
 
 
 class Work(Protocol):

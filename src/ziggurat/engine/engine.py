@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ziggurat.data.packing import MOST_TOKENS
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.engine.backend import Finished, Outcomes, Work
 from ziggurat.engine.queues import Job, Part, Pool, Request, calls, inputs_of, merged, rule_of
 from ziggurat.engine.tiers import Ladder
 from ziggurat.errors import DeadlinePassed, UserError
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies.rules import ExitRule, joined_rules
 from ziggurat.system import bar
 
 
@@ -89,11 +90,8 @@ class Engine:
 
     def enqueue(self, inputs: Encoded, rule: ExitRule, deadline: float | None = None) -> Request:
         """As `submit`; the request, whose outcomes fill in."""
-        n, limits = len(inputs), rule.thresholds
-        if limits.shape[-1] != self._ladder.n_rungs - 1:
-            raise UserError(f"exit rule: {limits.shape[-1]} thresholds, the model needs {self._ladder.n_rungs - 1}")
-        if limits.ndim == 2 and len(limits) != n:
-            raise UserError(f"exit rule: thresholds for {len(limits)} inputs, but there are {n}")
+        n = len(inputs)
+        self._ladder.check_rule(rule, n)
         now = self.clock()
         outcomes = self._ladder.no_outcomes(n, len(inputs.tokens))
         with self._lock:
@@ -137,24 +135,26 @@ class Engine:
     def step(self) -> list[Result]:
         """Runs one call of one tier if there is one to run, and ends what is late: the tickets that ended by it."""
         results: list[Result] = []
-        for ended in self.run():
+        for ended in self.run_call():
             request, seconds = ended.request, self.clock() - ended.request.arrived
             for row in np.sort(ended.rows).tolist():
                 outcomes = None if ended.error is not None else request.outcomes.of_input(row, request.inputs)
                 results.append(Result(request.first + row, outcomes, ended.error, seconds))
         return results
 
-    def run(self) -> list[Ended]:
+    def run_call(self) -> list[Ended]:
         """As `step`, with inputs of a request that end together as one record."""
         with self._lock:
             ended = self._late()
-            if not self._prepared:
-                self._prepare()
-            if not self._prepared:
-                self._flushing = False
-                return ended
-            job, batches = self._prepared.popleft()
-        return [*ended, *self._run(job, batches)]
+        if not self._prepared and not self._prepare(ended):
+            return ended
+        job, batches = self._prepared.popleft()
+        try:
+            self._advance(job, batches, ended)
+        except Exception as error:  # it ends the tickets of this call that have no answer yet, and no others
+            for part, rows, _ in job.by_part(np.concatenate(batches)):
+                ended += self._end(part.request, rows[part.request.outcomes.rungs[rows] < 0], error)
+        return ended
 
     def _late(self) -> list[Ended]:
         """Takes queued inputs out whose deadline has passed."""
@@ -167,18 +167,30 @@ class Engine:
                         del pools[key]
         return [ended for part in late for ended in self._ended(part.request, part.rows, DeadlinePassed())]
 
-    def _prepare(self) -> None:
-        """Chooses what runs next, and cuts it into calls."""
-        while (chosen := self._chosen()) is not None:
-            index, parts = chosen[0], merged(chosen[1])
-            if parts:  # else all of them were cancelled
-                part, tier = self._ladder.slices[index], self._ladder.tiers[index]
-                rule = rule_of(parts)
-                inputs = self._ladder.inputs_of(tier, inputs_of(parts))
-                job = Job(part, index, parts, inputs, rule.in_tier(part.rungs.start, part.pruning(rule.tokens)))
-                batches = tier.batches(inputs, self._wanted[index])
-                self._prepared.extend((job, call) for call in calls(batches, job.size_of, tier.backend.together))
-                return
+    def _prepare(self, ended: list[Ended]) -> bool:
+        """Chooses what runs next, and cuts it into calls; whether there is something."""
+        while True:
+            with self._lock:
+                chosen = self._chosen()
+                if chosen is None:
+                    self._flushing = False
+                    return False
+                index, parts = chosen[0], merged(chosen[1])
+            try:
+                if parts:  # else all of them were cancelled
+                    self._prepared.extend(self._calls(index, parts))
+                    return True
+            except Exception as error:  # such as a text that a tier's own tokenizer does not read
+                for part in parts:
+                    ended += self._end(part.request, part.rows, error)
+
+    def _calls(self, index: int, parts: list[Part]) -> list[tuple[Job, list[np.ndarray]]]:
+        """Calls of the tier with this index."""
+        part, rule = self._ladder.slices[index], rule_of(parts)
+        inputs = self._ladder.inputs_of(part.tier, inputs_of(parts))
+        job = Job(part, index, parts, inputs, rule.in_tier(part.rungs.start, part.pruning(rule.tokens)))
+        batches = part.tier.batches(inputs, self._wanted[index])
+        return [(job, call) for call in calls(batches, job.size_of, part.tier.backend.together)]
 
     def _chosen(self) -> tuple[int, list[Part]] | None:
         """The tier that runs next, and which parts.
@@ -221,27 +233,21 @@ class Engine:
                 return
         raise AssertionError("the last rung answers everything; this is a bug")
 
-    def _run(self, job: Job, batches: list[np.ndarray]) -> list[Ended]:
-        """One call of a backend. An exception ends the tickets of this call that have no answer yet, and no others."""
-        ended: list[Ended] = []
-        try:
-            self._advance(job, batches, ended)
-        except Exception as error:
-            for part, rows, _ in job.by_part(np.concatenate(batches)):
-                with self._lock:
-                    ended += self._ended(part.request, rows[part.request.outcomes.rungs[rows] < 0], error)
-        return ended
-
     def _advance(self, job: Job, batches: list[np.ndarray], ended: list[Ended]) -> None:
         """Runs inputs to the tier's last asked rung, layer by layer where a deadline may pass meanwhile."""
-        backend, history = job.tier.tier.backend, job.history
-        works = [
-            backend.start(pack_rows(job.inputs, rows), None if history is None else history[rows]) for rows in batches
-        ]
+        backend, history = job.slice.tier.backend, job.history
+        works = []
+        for numbers in batches:
+            numbers = numbers[self._in_time(job, numbers, ended)]
+            if len(numbers):
+                read = None if history is None else history[numbers]
+                works.append(backend.start(pack_rows(job.inputs, numbers), read))
+        if not works:
+            return
         work = works[0] if len(works) == 1 else backend.join(works)
         for layer in job.stops:
             if layer != job.stops[0]:
-                work = self._in_time(job, work, ended)
+                work = work.take(self._in_time(job, work.rows, ended))
                 if not len(work.rows):
                     return
             work, done = backend.advance(work, job.rule, layer)
@@ -251,28 +257,25 @@ class Engine:
                 return
         self._pass_on(job, work)
 
-    def _in_time(self, job: Job, work: Work, ended: list[Ended]) -> Work:
-        """What is left of a work without inputs that are late or cancelled by now."""
-        now, keep = self.clock(), np.ones(len(work.rows), dtype=bool)
-        with self._lock:
-            for part, rows, places in job.by_part(work.rows):
-                request = part.request
-                if request.deadline is not None and request.deadline <= now:
-                    ended += self._ended(request, rows, DeadlinePassed())
-                if request.ended is not None:
-                    keep[places] = ~request.ended[rows]
-        return work.take(keep)
+    def _in_time(self, job: Job, numbers: np.ndarray, ended: list[Ended]) -> np.ndarray:
+        """Which inputs of a job (m) are neither late nor cancelled by now, (m) bool; ends those that are late."""
+        keep = np.ones(len(numbers), dtype=bool)
+        if all(part.request.deadline is None and part.request.ended is None for part in job.parts):
+            return keep
+        now = self.clock()
+        for part, rows, places in job.by_part(numbers):
+            if part.late(now):
+                ended += self._end(part.request, rows, DeadlinePassed())
+            if part.request.ended is not None:
+                keep[places] = ~part.request.ended[rows]
+        return keep
 
     def _store(self, job: Job, done: Finished, ended: list[Ended]) -> None:
         """Keeps answers with their requests."""
         for part, rows, places in job.by_part(done.rows):
-            outcomes = part.request.outcomes
-            outcomes.readings[rows], outcomes.rungs[rows] = done.readings[places], done.rungs[places] + job.rule.first
-            outcomes.seconds[rows] += done.seconds[places]
-            kept = done.kept if isinstance(places, slice) else done.kept[job.sequences_of(done.rows, places)]
-            outcomes.kept[part.request.inputs.sequences_of(rows), job.tier.columns] = kept
-            with self._lock:
-                ended += self._ended(part.request, rows)
+            own = done if isinstance(places, slice) else done.take(places, job.sequences_of(done.rows, places))
+            part.request.outcomes.put(part.request.inputs, rows, own, job.slice.columns, job.rule.first)
+            ended += self._end(part.request, rows)
 
     def _pass_on(self, job: Job, work: Work) -> None:
         """Queues what a tier did not answer before the next one."""
@@ -280,12 +283,16 @@ class Engine:
         due = self.clock() + self._linger
         for part, rows, places in job.by_part(work.rows):
             request, order = part.request, np.argsort(rows)
+            sequences = places if isinstance(places, slice) else job.sequences_of(work.rows, places)
             request.outcomes.seconds[rows] += work.seconds[places]
-            kept = work.kept if isinstance(places, slice) else work.kept[job.sequences_of(work.rows, places)]
-            request.outcomes.kept[request.inputs.sequences_of(rows), job.tier.columns] = kept
+            request.outcomes.kept[request.inputs.sequences_of(rows), job.slice.columns] = work.kept[sequences]
             read = None if history is None else history[places][order]
             with self._lock:
                 self._queue(Part(request, rows[order], due, read), job.index)
+
+    def _end(self, request: Request, rows: np.ndarray, error: Exception | None = None) -> list[Ended]:
+        with self._lock:
+            return self._ended(request, rows, error)
 
     def _ended(self, request: Request, rows: np.ndarray, error: Exception | None = None) -> list[Ended]:
         """Ends the tickets of those inputs (m) that are still open."""
@@ -303,15 +310,46 @@ def answer(
     ladder: Ladder, inputs: Encoded, rule: ExitRule, batch_sizes: Sequence[int], progress: bool = False
 ) -> Outcomes:
     """Answers n inputs under one rule, on an engine of their own; raises the first error."""
+    sizes = [tier.batch_size(size) for tier, size in zip(ladder.tiers, batch_sizes, strict=True)]
+    n = len(inputs)
+    one_batch = 0 < len(inputs.tokens) <= min(sizes) and (n == 1 or n * int(inputs.longest.max()) <= MOST_TOKENS)
+    if one_batch and not progress:
+        return _at_once(ladder, inputs, rule)
     engine = Engine(ladder, batch_sizes)
     request = engine.enqueue(inputs, rule)
     engine.flush()
-    # Not even a bar that is not shown: a call may take less than a tenth of a millisecond.
-    with bar(None, len(inputs), "texts") if progress else nullcontext() as shown:
+    with bar(None, n, "texts") if progress else nullcontext() as shown:  # one that is not shown starts a thread, too
         while request.left:
-            for ended in engine.run():
+            for ended in engine.run_call():
                 if ended.error is not None:
                     raise ended.error
                 if shown is not None:
                     shown.update(len(ended.rows))
     return request.outcomes
+
+
+def _at_once(ladder: Ladder, inputs: Encoded, rule: ExitRule) -> Outcomes:
+    """A request that is one batch goes from tier to tier without queues, which take longer than a small model."""
+    ladder.check_rule(rule, len(inputs))
+    outcomes, rows, history = None, np.arange(len(inputs)), None
+    for part in ladder.slices:
+        last, backend = part.last_asked(rule.asked), part.tier.backend
+        if last is None:
+            continue
+        some = inputs if len(rows) == len(inputs) else inputs.take(rows)
+        batch = pack_rows(ladder.inputs_of(part.tier, some), np.arange(len(rows)))
+        local = joined_rules([(rule, rows)]).in_tier(part.rungs.start, part.pruning(rule.tokens))
+        work, done = backend.advance(backend.start(batch, history), local, backend.rung_layers[last])
+        if len(done.kept) == len(inputs.tokens) and len(ladder.slices) == 1 and (done.rows == rows).all():
+            return Outcomes(done.readings, done.rungs, done.seconds, done.kept)
+        if outcomes is None:
+            outcomes = ladder.no_outcomes(len(inputs), len(inputs.tokens))
+        outcomes.put(inputs, rows[done.rows], done, part.columns, part.rungs.start)
+        if not len(work.rows):
+            return outcomes
+        order = np.argsort(work.rows)
+        history = work.host_history()[order] if exit_score(rule.score).looks_back else None
+        outcomes.seconds[rows[work.rows]] += work.seconds
+        outcomes.kept[inputs.sequences_of(rows[work.rows]), part.columns] = work.kept
+        rows = rows[work.rows[order]]
+    raise AssertionError("the last rung answers everything; this is a bug")

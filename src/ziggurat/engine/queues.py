@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from ziggurat.data.packing import cumulate, place_in_sequence
-from ziggurat.data.tokenizer import Encoded, join_encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.tiers import TierSlice
 from ziggurat.policies.rules import ExitRule, joined_rules
@@ -122,9 +122,9 @@ class Pool:
 class Job:
     """Parts that run in one tier, cut into calls of the backend; inputs are numbered through."""
 
-    def __init__(self, tier: TierSlice, index: int, parts: Sequence[Part], inputs: Encoded, rule: ExitRule) -> None:
-        """`tier` has this index in its ladder, `inputs` (n) are as it reads them, `rule` as it runs it."""
-        self.tier, self.index, self.parts, self.inputs, self.rule = tier, index, parts, inputs, rule
+    def __init__(self, place: TierSlice, index: int, parts: Sequence[Part], inputs: Encoded, rule: ExitRule) -> None:
+        """`place` is the tier with this index, `inputs` (n) are as it reads them, `rule` as it runs it."""
+        self.slice, self.index, self.parts, self.inputs, self.rule = place, index, parts, inputs, rule
         self.edges = [0]  # part i has inputs edges[i] … edges[i + 1] - 1
         for part in parts:
             self.edges.append(self.edges[-1] + len(part.rows))
@@ -156,7 +156,7 @@ class Job:
     @cached_property
     def stops(self) -> Sequence[int]:
         """Layers after which a call is looked at: the last asked one, and where an input may be late each before."""
-        backend, last = self.tier.tier.backend, self.tier.last_asked(self.rule.asked)
+        backend, last = self.slice.tier.backend, self.slice.last_asked(self.rule.asked)
         assert last is not None
         layer = backend.rung_layers[last]
         late = any(part.request.deadline is not None for part in self.parts)
@@ -213,3 +213,22 @@ def calls(
             call, tokens = [], 0
     if call:
         yield call
+
+
+def join_encoded(parts: Sequence[Encoded]) -> Encoded:
+    """Several inputs' tokens as one, in their order; texts only where all have them."""
+    if len(parts) == 1:
+        return parts[0]
+    texts, pairs = (
+        None if any(side is None for side in sides) else [text for side in sides for text in side or ()]
+        for sides in ([part.texts for part in parts], [part.pairs for part in parts])
+    )
+    owners = None
+    if any(part.owners is not None for part in parts):
+        starts = cumulate(np.array([len(part) for part in parts]))
+        sides = zip(parts, starts[:-1].tolist(), strict=True)
+        owners = np.concatenate(
+            [start + (np.arange(len(part)) if part.owners is None else part.owners) for part, start in sides]
+        )
+    tokens = [sequence for part in parts for sequence in part.tokens]
+    return Encoded(tokens, np.concatenate([part.truncated for part in parts]), texts, pairs, owners)

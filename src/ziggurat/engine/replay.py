@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -25,12 +26,13 @@ def all_rungs(
     kept = np.zeros((len(encoded.tokens), ladder.columns), dtype=np.int64)
     for part, size in zip(ladder.slices, batch_sizes, strict=True):
         inputs = ladder.inputs_of(part.tier, encoded)
-        with bar(None, len(encoded), "texts", progress) as shown:
+        with bar(None, len(encoded), "texts") if progress else nullcontext() as shown:
             for rows in part.tier.batches(inputs, size):
                 found = part.tier.backend.all_rungs(pack_rows(inputs, rows), part.pruning(tokens))
                 readings[rows, part.rungs] = found.readings
                 kept[inputs.sequences_of(rows), part.columns] = found.kept
-                shown.update(len(rows))
+                if shown is not None:
+                    shown.update(len(rows))
     return AllRungs(readings, kept)
 
 

@@ -30,6 +30,7 @@ from ziggurat.engine.backend import Backend, Outcomes
 from ziggurat.engine.backends.small import SmallBackend
 from ziggurat.errors import UserError, install
 from ziggurat.policies.prune import PREDICTED, TokenRule
+from ziggurat.policies.rules import ExitRule
 from ziggurat.small.folder import SEGMENTS, small_of
 from ziggurat.system import cached_property
 from ziggurat.types import Rung
@@ -190,8 +191,8 @@ class TierSlice:
 
     def last_asked(self, asked: Sequence[bool]) -> int | None:
         """The last of its rungs, from 0, that a rule asks (all rungs' flags); None = the tier is left out."""
-        own = np.flatnonzero(asked[self.rungs])
-        return int(own[-1]) if len(own) else None
+        first, stop = self.rungs.start, self.rungs.stop
+        return next((rung - first for rung in range(stop - 1, first - 1, -1) if asked[rung]), None)
 
     def pruning(self, tokens: TokenRule | None) -> TokenRule | None:
         """What prunes in it where a rule prunes with `tokens`: tiers before the last prune as they were trained to."""
@@ -216,6 +217,14 @@ class Ladder:
         """Where it can answer, from cheap to dear; the last is the full model."""
         before = (tier.rungs(index) for index, tier in enumerate(self.tiers[:-1]))
         return tuple(chain(*before, self.tiers[-1].rungs()))
+
+    def check_rule(self, rule: ExitRule, n_inputs: int) -> None:
+        """UserError for a rule of another ladder, or of other inputs than these n."""
+        limits = rule.thresholds
+        if limits.shape[-1] != self.n_rungs - 1:
+            raise UserError(f"exit rule: {limits.shape[-1]} thresholds, the model needs {self.n_rungs - 1}")
+        if limits.ndim == 2 and len(limits) != n_inputs:
+            raise UserError(f"exit rule: thresholds for {len(limits)} inputs, but there are {n_inputs}")
 
     def no_outcomes(self, n_inputs: int, n_sequences: int) -> Outcomes:
         """Of inputs that have no answer."""
