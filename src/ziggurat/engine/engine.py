@@ -348,7 +348,7 @@ def _at_once(ladder: Ladder, inputs: Encoded, rule: ExitRule) -> Outcomes:
         if not len(work.rows):
             return outcomes
         order = np.argsort(work.rows)
-        history = work.host_history()[order] if exit_score(rule.score).looks_back else None
+        history = work.host_history()[order] if rule.looks_back else None
         outcomes.seconds[rows[work.rows]] += work.seconds
         outcomes.kept[inputs.sequences_of(rows[work.rows]), part.columns] = work.kept
         rows = rows[work.rows[order]]
