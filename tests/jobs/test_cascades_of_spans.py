@@ -12,6 +12,10 @@ import pytest
 
 from toy_questions import make_contexts, make_questions, save_span_folder, write_squad
 from ziggurat import native
+from ziggurat.bench import compete
+from ziggurat.bench.competition import Entry, of_peer
+from ziggurat.bench.peers.opening import KINDS
+from ziggurat.bench.peers.peer import TransformersPeer
 from ziggurat.calibrate.calibrate import calibrate_classifier
 from ziggurat.calibrate.points import Promise
 from ziggurat.calibrate.prediction import predict
@@ -124,3 +128,26 @@ def test_models_that_do_not_fit_together_are_refused(models, tmp_path, model_fol
         with pytest.raises(UserError, match=message) as caught:
             call(tmp_path / str(number))
         assert "\n" not in str(caught.value) and not (tmp_path / str(number)).exists()
+
+
+@pytest.mark.parametrize("name", ["large", "cascade"])
+def test_peers_answer_questions_as_full_depth_does(models, squad, name, monkeypatch):
+    monkeypatch.setattr(compete, "our_engines", lambda: [("torch", "float32")])
+    monkeypatch.setattr(compete, "KINDS", KINDS[:1])
+    rules = compete.Rules((1, 4), timed_texts=32, search_texts=6, scored_texts=20, repeats=1)
+    rows = compete.compete(str(models[name]), str(squad), rules)["rows"]
+    assert {row["what"] for row in rows} == {"ziggurat full depth", "transformers SDPA"}
+    assert len({(row["f1"], row["exact_match"], row["quality"], row["metric"]) for row in rows}) == 1
+    assert len(rows) == 16 and {row["n_texts"] for row in rows} == {8} and {row["n_accuracy"] for row in rows} == {20}
+
+
+@pytest.mark.parametrize("order", ["as it comes", "sorted"])
+def test_a_peers_outputs_are_read_as_ours(models, order):
+    model = AdaptiveClassifier.from_pretrained(models["large"], "cpu", threads=1, engine="torch")
+    encoded, expected = model.encode(PAIRS), model.run(model.encode(PAIRS), model.rule_of("full")).readings
+    peer = TransformersPeer(models["large"], head=model.problem.head)
+    theirs = of_peer(peer, "transformers", model.problem.reader)
+    assert max(np.diff(encoded.edges)) > 1
+    for contestant in (theirs, compete._of_ours(model, "full")):
+        found = Entry(contestant, order, 3).prepared(encoded)()
+        assert np.allclose(found, expected, atol=1e-4)

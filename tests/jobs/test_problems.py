@@ -12,7 +12,9 @@ import pytest
 from machines import made_up_profile
 from ziggurat import native
 from ziggurat.analyses.drawing import draw
+from ziggurat.bench import compete
 from ziggurat.bench.bench import bench
+from ziggurat.bench.peers.opening import KINDS
 from ziggurat.calibrate import times as calibration_time
 from ziggurat.calibrate.calibrate import calibrate_classifier
 from ziggurat.calibrate.points import Promise, rule_of
@@ -351,3 +353,15 @@ def test_a_cascade_is_calibrated_explained_and_read_as_a_stream(cascades, files,
     assert told["layers"] == expected[2].trace.layers
     watched = predict(str(folder), TEXTS * 10, operating_point="loose", watch=tmp_path / "state.json")
     assert len(watched) == 40 and (tmp_path / "state.json").exists()
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_peers_are_as_good_as_full_depth(trained, files, problem, monkeypatch):
+    monkeypatch.setattr(compete, "our_engines", lambda: [("torch", "float32")])
+    monkeypatch.setattr(compete, "KINDS", KINDS[:1])
+    rules = compete.Rules((1, 4), timed_texts=8, search_texts=6, scored_texts=40, repeats=1)
+    rows = compete.compete(str(trained[problem]), str(files[problem]), rules)["rows"]
+    assert {row["what"] for row in rows} == {"ziggurat full depth", "transformers SDPA"} and len(rows) == 16
+    mine, *others = [row["quality"] for row in rows]
+    assert others == pytest.approx([mine] * 15, abs=1e-5)
+    assert {row["metric"] for row in rows} == {"pearson" if problem is ProblemType.REGRESSION else "f1_micro"}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.bench.peers.peer import TransformersPeer
+from ziggurat.bench.rows import judged
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.packing import by_length, in_order
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
@@ -18,7 +19,7 @@ from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.errors import UserError
-from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, timing_fields
+from ziggurat.measure.clock import Timing, interleave, paired_ratio, timing_fields
 from ziggurat.measure.rows import append_row, checked_row, provenance
 from ziggurat.measure.subject import (
     ModelOptions,
@@ -29,8 +30,6 @@ from ziggurat.measure.subject import (
     sample,
 )
 from ziggurat.measure.targets import require_result
-from ziggurat.measure.task_metrics import metrics_for, task_measures
-from ziggurat.problems.problem import main_figure
 
 _BASELINE = "full depth"  # our packed engine without exits: every gain is over it
 _PEER = ""  # whose figures are transformers'; no operating point has this name
@@ -129,16 +128,13 @@ def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[Sys
 def _quality(
     classifier: AdaptiveClassifier, source: str, rows: Dataset, encoded: Encoded, point: str
 ) -> dict[str, Any]:
-    """How good an operating point is on all rows, in the figures of its problem, and its FLOPs."""
-    rule, problem = classifier.rule_of(point), classifier.problem
+    """`judged` of an operating point on all rows."""
+    rule = classifier.rule_of(point)
     outcomes, full = classifier.run(encoded, rule), classifier.whole(encoded)
     spent = (
         full if point == FULL else classifier.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     )
-    answers, names = classifier.predictions(encoded, outcomes), metrics_for(classifier.manifest, source)
-    own = task_measures(classifier.manifest, source, names, answers, rows.truth)
-    found = problem.figures(answers, rows.truth)
-    return {"n_accuracy": len(rows)} | main_figure(found) | found | own | flops_fields(spent, full)
+    return judged(classifier, source, classifier.predictions(encoded, outcomes), rows, spent, full)
 
 
 def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Timing]) -> dict[str, Any]:
