@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 
 from benchmarks.targets import OPENVINO, targets
 from scripts.shared import DOCS, RESULTS, ROOT, Row, filled, grouped, stored_rows, table
@@ -238,7 +239,7 @@ def shapes_tables(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     """Writes the pages."""
-    pages = {
+    pages: dict[str, tuple[Path, Callable[..., str], tuple[str, ...]]] = {
         "performance": (PERFORMANCE, performance_page, ("peers.jsonl", "engine.jsonl", "shapes.jsonl")),
         "readme": (README, readme_page, ("peers.jsonl",)),
     }

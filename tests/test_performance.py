@@ -134,11 +134,11 @@ def test_the_peak_counts_its_operations():
 
 @compiled
 def test_all_threads_rates_are_added():
-    from benchmarks import roofline
+    from benchmarks import kernels
 
     with ThreadPoolExecutor(2) as pool:
-        assert roofline.at_once(lambda repeats: (6.0 * repeats, 2.0), 5, pool, 2) == 2 * 15.0
-    assert roofline.spread([3, 1, 2], 2) == [4, 2, 6]
+        assert kernels.at_once(lambda repeats: (6.0 * repeats, 2.0), 5, pool, 2) == 2 * 15.0
+    assert kernels.spread([3, 1, 2], 2) == [4, 2, 6]
 
 
 # --- the tables ----------------------------------------------------------------------------------------------------
