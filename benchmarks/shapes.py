@@ -111,6 +111,7 @@ def random_model(folder: Path, layers: int, family: str = "Bert") -> Path:
     inner = "hidden_dim" if family == "DistilBert" else "intermediate_size"
     config = getattr(transformers, f"{family}Config")(
         vocab_size=VOCABULARY,
+        max_position_embeddings=512 + 2,  # the Roberta families use two of them for nothing
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=heads,
@@ -119,7 +120,8 @@ def random_model(folder: Path, layers: int, family: str = "Bert") -> Path:
     )
     checkpoint = folder.with_name("checkpoint")
     getattr(transformers, f"{family}ForSequenceClassification")(config).save_pretrained(checkpoint)
-    words = {piece: index for index, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])}
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word"]  # one that is not special: none would be refused
+    words = {piece: index for index, piece in enumerate(pieces)}
     transformers.BertTokenizer(vocab=words, model_max_length=512).save_pretrained(checkpoint)
     model = load_hf(checkpoint, CLASSES, "fastbert", ())
     manifest = Manifest(tuple(range(CLASSES)), False, 512, "fastbert", (), "")
