@@ -9,8 +9,11 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 CPP = $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inl")
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test test-oldest native stub sanitize lint format readme reproduce tango tasks guarantee bench clean
+.PHONY: help demo test test-oldest native stub sanitize lint format readme reproduce tango tasks guarantee bench clean
 .DEFAULT_GOAL := demo
+
+help:  ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/demo native  ## train on the built-in data, show a table and a figure
 	$(BIN)/ziggurat demo --out runs/demo
@@ -69,7 +72,7 @@ lint: $(VENV)/dev  ## style, types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(VENV)/dev
+format: $(VENV)/dev  ## correct the style
 	$(BIN)/clang-format -i $(CPP)
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet

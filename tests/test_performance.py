@@ -30,7 +30,7 @@ def engine_rows(pruned_folder, rows_file, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("engine") / "engine.jsonl"
     arguments = [str(pruned_folder), str(rows_file), "--texts", "24", "--rounds", "2", "--threads", "1"]
-    engine.main([*arguments, "--out", str(out), "--races", "never_acting", "savings", "avx2"])
+    engine.main([*arguments, "--out", str(out), "--races", "never_acting", "savings", "answers", "first_pass", "avx2"])
     return read_rows_file(out)
 
 
