@@ -14,6 +14,7 @@ import pytest
 
 from reproduction import models, reproduce
 from ziggurat.calibrate.choose import select_ladders
+from ziggurat.calibrate.points import Promise
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
@@ -360,3 +361,24 @@ def test_scores_and_questions_are_trained_by_what_is_shipped_and_shown_setting_b
     assert "### `stsb` (1,379 test rows, float32)" in text
     assert "| ltp | 0.8512 | 0.8498 | 6.00 | 2.50 | 0.98 |" in text
     assert "| full | 0.2000 | 0.3000 | 6.00 | 1.00 | 0.98 |" in text
+
+
+def test_certified_points_and_a_useless_tier_are_measured(made, tmp_path, monkeypatch, capsys):
+    from reproduction import certified_points, useless_tier
+
+    promise = Promise({"fast": 0.5})  # nine rows certify no less
+    certify = useless_tier.calibrate_classifier
+    monkeypatch.setattr(certified_points, "Promise", lambda criterion: promise)
+    monkeypatch.setattr(
+        useless_tier, "calibrate_classifier", lambda *rest, options: certify(*rest, promise, options=options)
+    )
+
+    model, data = str(made.experiment.model("early-exit")), str(made.experiment.data)
+    shutil.copytree(model, tmp_path / "model")
+    for script, arguments in ((certified_points, []), (useless_tier, ["--rounds", "2", "--texts", "16"])):
+        out = tmp_path / f"{script.__name__}.jsonl"
+        script.main([str(tmp_path / "model"), data, *arguments, "--out", str(out)])
+        rows = read_rows_file(out)
+        assert len(capsys.readouterr().out.splitlines()) == len(rows) >= 1
+        assert all((row["data"], row["split"], row["model"]) == ("tiny", "test", "model") for row in rows)
+    assert rows[-1]["point"] == "full, tier asked" and rows[-1]["texts"] == 16
