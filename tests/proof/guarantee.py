@@ -1,7 +1,7 @@
 """Proof by trial that a certified point keeps its promise. `make guarantee` calls it.
 
-A pool of rows stands for the population, so each setting's true risk is known. Rows are drawn from it many times, a path
-of settings is learned on some, tested on others, and the cheapest certified setting is taken. The share of runs in
+A pool of rows stands for the population, so each setting's true risk is known. Rows are drawn from it many times, a
+path of settings is learned on some, tested on others, and the cheapest certified setting is taken. The share of runs in
 which its true risk exceeds the target must be no more than the promise allows, and with a deliberately wrong bound it
 must be more: else the trial proves nothing. Once more where the rows that certify are drawn in groups of rows much
 alike: counted by group they must keep the promise, and counted as if each were drawn alone break it. The same for the
