@@ -168,7 +168,7 @@ WRONG = {
     "labels for other texts": ((["a", "b"], [1]), r"rows: 1 labels for 2 texts"),
     "columns of other lengths": (
         {"text": ["a"], "label": [1, 2]},
-        r"columns of different lengths \('text' 1, 'label' 2",
+        r"of different lengths \('text' 1, 'label' 2",
     ),
     "one row alone": ({"text": "a", "label": 1}, r"a mapping whose values are no columns; put a row into a list"),
     "nothing": ([], r"rows: no rows; put rows into it"),

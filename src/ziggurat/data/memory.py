@@ -81,11 +81,9 @@ def _of_list(rows: list[Any]) -> Table:
 
 
 def _of_texts(texts: Sequence[Any]) -> Table:
-    if any(isinstance(text, Mapping) or (not isinstance(text, str) and not _is_pair(text)) for text in texts):
-        other = next(text for text in texts if not isinstance(text, str) and not _is_pair(text))
-        raise UserError(
-            f"{_ROWS}, row {list(texts).index(other) + 1}: is of type {type(other).__name__}; give {_FORMS}"
-        )
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str) and not _is_pair(text):
+            raise UserError(f"{_ROWS}, row {number}: is of type {type(text).__name__}; give {_FORMS}")
     if all(isinstance(text, str) for text in texts):
         return _of_columns(_ROWS, {TEXT: texts})
     lone = next((number for number, text in enumerate(texts, start=1) if isinstance(text, str)), None)
