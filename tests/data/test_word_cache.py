@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from ziggurat.data.word_cache import WordCache, reads_words
+from ziggurat.data.word_cache import WordCache, cache_of
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[MASK]", "a", "b", "##a", "##b", "ab", ",", "-", "\u4e2d", "e", "##e", "1", "##1"]
 VOCABULARY = {piece: index for index, piece in enumerate(PIECES)}
@@ -114,15 +114,15 @@ OTHERS = {
 @pytest.mark.parametrize("kind", OTHERS)
 def test_tokenizers_that_look_past_spaces_are_left_alone(kind):
     made = OTHERS[kind]()
-    assert not reads_words(made, reader(made))
+    assert cache_of(made, reader(made), reader(made)) is None
 
 
 @pytest.mark.parametrize("normalizer", [None, normalizers.Sequence([normalizers.NFD(), normalizers.Lowercase()])])
 def test_wordpiece_is_read_by_words(normalizer):
     made = wordpiece(normalizer)
-    assert reads_words(made, reader(made))
+    assert cache_of(made, reader(made), reader(made)) is not None
 
 
 def test_a_tokenizer_that_fails_the_probe_is_left_alone():
     made = wordpiece()
-    assert not reads_words(made, lambda texts: [[len(text)] for text in texts])
+    assert cache_of(made, reader(made), lambda words: [[len(word)] for word in words]) is None

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ziggurat.contents import read_bytes
 from ziggurat.data.batching import in_batch
 from ziggurat.data.packing import PackedBatch, cumulate, pack, place_in_sequence
 from ziggurat.data.settings import cut_side, refuse_other_settings
-from ziggurat.data.word_cache import WordCache, reads_words
+from ziggurat.data.word_cache import WordCache, cache_of
 from ziggurat.errors import UserError, first_line
 from ziggurat.system import cached_property
 
@@ -142,6 +143,7 @@ def mask_id(tokenizer: Any) -> int | None:
     return next((index for index in named if index is not None), None)
 
 
+TOGETHER = 64  # words that are read at once: a call's own time counts, and groups are shared out to threads
 CHUNK = 1024  # texts per call: an encoding takes far more memory than the two numbers per token that we keep
 RARE = "\U0002a6d6"  # an ideograph that hardly any vocabulary has
 _UNREADABLE = "not a readable tokenizer, save it again"
@@ -293,7 +295,7 @@ class TextTokenizer:
     @cached_property
     def _words(self) -> WordCache | None:
         """None where words cannot be read one by one."""
-        return WordCache(self._ids) if reads_words(self._tokenizer, self._ids) else None
+        return cache_of(self._tokenizer, self._ids, self._word_ids)
 
     def _flat_ids(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids of a few texts behind one another, (n_tokens), without special tokens, and how many each has."""
@@ -308,6 +310,18 @@ class TextTokenizer:
         read = list(map(speakable, texts))
         with one_line(self._path, _UNREADABLE):
             return [encoding.ids for encoding in in_batch(self._tokenizer.encode_batch_fast, read)]
+
+    def _word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """The library's token ids of some words."""
+        read = list(map(speakable, words))
+        groups = [read[start : start + TOGETHER] for start in range(0, len(read), TOGETHER)]
+        ids: list[list[int]] = [[] for _ in read]
+        with one_line(self._path, _UNREADABLE):
+            encodings = in_batch(partial(self._tokenizer.encode_batch, is_pretokenized=True), groups)
+            for start, encoding in zip(range(0, len(read), TOGETHER), encodings, strict=True):
+                for word, token in zip(encoding.word_ids, encoding.ids, strict=True):
+                    ids[start + word].append(token)
+        return ids
 
     def _kept(self, length: int, most: int) -> slice:
         """Which of a side's tokens stay where at most so many may."""

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+Read = Callable[[Sequence[str]], Sequence[Sequence[int]]]
+
 MOST_CHARACTERS = 1 << 22  # of all words together, before the cache begins anew: about 40 MiB with their ids
 
 # Parts of a tokenizer that never look past a space.
@@ -32,8 +34,8 @@ _PROBE = (
 class WordCache:
     """The words of a tokenizer for which each word's tokens are its own. Several threads may use one at once."""
 
-    def __init__(self, read: Callable[[list[str]], list[list[int]]], most_characters: int = MOST_CHARACTERS) -> None:
-        """`read` gives the token ids of each of some texts, without special tokens."""
+    def __init__(self, read: Read, most_characters: int = MOST_CHARACTERS) -> None:
+        """`read` gives the token ids of each of some words, without special tokens."""
         self._read = read
         self._most = most_characters
         self._words: dict[str, tuple[int, ...]] = {}
@@ -64,10 +66,11 @@ class WordCache:
         return [fresh[word] if word in fresh else known[word] for word in words]
 
 
-def reads_words(tokenizer: Any, read: Callable[[list[str]], list[list[int]]]) -> bool:
-    """Whether a `tokenizers.Tokenizer` makes of each text what it makes of its words: then a `WordCache` is exact.
+def cache_of(tokenizer: Any, read: Read, read_words: Read) -> WordCache | None:
+    """A cache for a `tokenizers.Tokenizer` that makes of each text what it makes of its words; None for another one.
 
-    That is so for WordPiece behind the usual normalizers. Texts that would show the contrary are tried as well.
+    That is so for WordPiece behind the usual normalizers. Texts that would show the contrary are tried as well: `read`
+    gives the token ids of each of some texts, `read_words` those of each of some words.
     """
     normalizers, splitters = (_types(part) for part in (tokenizer.normalizer, tokenizer.pre_tokenizer))
     added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
@@ -79,9 +82,10 @@ def reads_words(tokenizer: Any, read: Callable[[list[str]], list[list[int]]]) ->
         and not any(map(str.isspace, chain.from_iterable(added)))
     )
     if not alone:
-        return False
-    ids, _ = WordCache(read).encode(_PROBE)
-    return ids.tolist() == list(chain.from_iterable(read(list(_PROBE))))
+        return None
+    cache = WordCache(read_words)
+    ids, _ = cache.encode(_PROBE)
+    return cache if ids.tolist() == list(chain.from_iterable(read(_PROBE))) else None
 
 
 def _types(part: Any) -> set[str]:
