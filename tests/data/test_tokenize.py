@@ -199,3 +199,11 @@ def test_whatever_the_library_ends_with_is_one_line_unless_it_is_none_of_its_own
         raise Panic("no entry found\nnote: and more")
     with pytest.raises(stopped), one_line(Path("here"), "broken"):
         raise stopped
+
+
+@given(st.lists(st.text("ab,- \t\n[CLS]\ud800\u00e9\u4e2d"), max_size=5))
+def test_texts_are_read_by_words_as_the_library_reads_them(tiny_checkpoint, texts):
+    tokenizer = TextTokenizer(tiny_checkpoint, 64)
+    assert tokenizer._words is not None
+    found = [table[1:-1, 0].tolist() for table in tokenizer.encode(texts).tokens]
+    assert found == [encoding.ids[:62] for encoding in tokenizer.encodings(texts)]

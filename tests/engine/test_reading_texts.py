@@ -57,7 +57,7 @@ def watch(classifier: AdaptiveClassifier, monkeypatch) -> Busy:
     for tier in classifier.tiers:
         counted(tier.backend, "answer", "engine", tier.backend.threads)
     for tokenizer in {id(tier.tokenizer): tier.tokenizer for tier in classifier.tiers}.values():
-        counted(tokenizer, "_encodings", "tokenizer", classifier.backend.threads)
+        counted(tokenizer, "_flat_ids", "tokenizer", classifier.backend.threads)
     return busy
 
 
