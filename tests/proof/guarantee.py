@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import alarms
 import numpy as np
 
+from tests.proof import alarms
 from ziggurat.calibrate.bounds import fixed_sequence, p_values
 from ziggurat.calibrate.grouping import Groups, groups_of, per_draw
 from ziggurat.calibrate.paths import Tried, path_of, sequences
