@@ -53,7 +53,7 @@ USUAL = {
     "runs/static": ["train --train train.jsonl --recipe static --teacher runs/mp --out runs/static"],
     "runs/cascade": [
         "cascade runs/static runs/mp --out runs/cascade --data train.jsonl",
-        "calibrate runs/cascade --data train.jsonl --max-drop 0.005 --criterion agreement",
+        "calibrate runs/cascade --data train.jsonl --max-drop 0.01 --name balanced --criterion agreement",
     ],
 }
 MAKES = ("train", "adapt", "cascade")
