@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 CPP = $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inl")
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test test-fast test-oldest native stub sanitize lint format readme reproduce tango tasks guarantee bench clean
+.PHONY: help demo test test-fast test-oldest native stub sanitize lint format docs pictures readme reproduce tango tasks guarantee bench clean
 .DEFAULT_GOAL := demo
 
 help:  ## this list
@@ -83,8 +83,17 @@ format: $(VENV)/dev  ## correct the style
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
 
+# The examples run on a tiny model in a temporary folder: seconds.
+docs: $(VENV)/dev $(VENV)/docs native  ## the documentation in site/; fails for a broken link or example
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/docs
+
+pictures: $(VENV)/dev  ## the drawings of the documentation
+	$(BIN)/python -m scripts.rooms
+	$(BIN)/python -m scripts.pictures
+
 clean:  ## everything that was made, trained models in runs/ included
-	rm -rf .venv .venv-oldest runs build dist src/ziggurat/native/_core*.so .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest runs build dist site src/ziggurat/native/_core*.so .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # `make reproduce DATA=sst2`: one data set; hours for all of them on 2 cores. What is finished is not done again. What is in
@@ -126,7 +135,7 @@ readme: $(VENV)/dev  ## the results table of the README, from results/
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/build $(VENV)/demo $(VENV)/dev: $(VENV)/%: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+$(VENV)/build $(VENV)/demo $(VENV)/dev $(VENV)/docs: $(VENV)/%: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(INSTALL) '.[$*]'
 	touch $@
 
