@@ -34,7 +34,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(capsys):
     assert capsys.readouterr().err == "tool: --this: wrong; do it otherwise\n"
 
 
-def test_rows_are_appended_with_their_provenance_and_printed_without(tmp_path, capsys):
+def test_rows_are_kept_with_their_origin_and_printed_without(tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
     assert stored_rows(path) == []
 
@@ -85,7 +85,7 @@ def test_every_make_target_says_what_it_does():
     named = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE).group(1).split()
     described = re.findall(r"^([a-z][a-z-]*):.*## ", makefile, re.MULTILINE)
     assert set(named) <= set(described)
-    called = re.findall(r"-m (\w+)\.(\w+)|python (\S+\.py)", makefile)
-    paths = {Path(script) if script else Path(folder) / f"{module}.py" for folder, module, script in called}
+    called = re.findall(r"-m (\w+\.[\w.]+)|python (\S+\.py)", makefile)
+    paths = {Path(script or module.replace(".", "/") + ".py") for module, script in called}
     ours = {path for path in paths if path.parts[0] in (*FOLDERS, "tests")}
     assert len(ours) >= 6 and all((ROOT / path).exists() for path in ours)
