@@ -25,13 +25,13 @@ from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.groups import stand_ins
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.policies.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_row, provenance
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.recipe import Recipe
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.metrics import accuracy_interval
+from ziggurat.recipe import Recipe
 from ziggurat.train.fit import read_roles
 
 DROP = 0.01  # accuracy on `choosing_rows` that a method may lose
@@ -105,7 +105,10 @@ def measure(what: str, method: AdaptiveClassifier, full: Full, rule: ExitRule, e
     flops = method.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     timed = encoded.take(sample(len(rows), TIMED))
     timings = interleave(
-        {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.model.run(timed, ExitRule.full_depth(1), BATCH)}
+        {
+            "method": lambda: method.run(timed, rule, BATCH),
+            FULL: lambda: full.model.run(timed, ExitRule.full_depth(1), BATCH),
+        }
     )
     data, split = data_and_split(experiment.test)
     gain = paired_ratio(timings[FULL], timings["method"])

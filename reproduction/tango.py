@@ -23,15 +23,15 @@ from reproduction.reproduce import choosing_rows
 from scripts.shared import RESULTS, RUNS, Row, command, stored_rows
 from ziggurat.calibrate.choose import choose_points, fit_temperatures, select_ladders
 from ziggurat.data.dataset import Dataset
-from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.encoded import Encoded
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.policies.rules import ExitRule
 from ziggurat.engine.backend import Outcomes
+from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_row, provenance
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import train_classifier

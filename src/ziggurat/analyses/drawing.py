@@ -12,8 +12,8 @@ import numpy as np
 from ziggurat.analyses.curves import Point, fixed_depth, oracle, random_exit, right_answers, sweep
 from ziggurat.calibrate.choose import candidate_thresholds
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import AllRungs
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.replay import replay

@@ -14,8 +14,8 @@ import numpy as np
 from ziggurat.analyses.measured import Measured
 from ziggurat.analyses.settings import Exits, Passes, settings_of
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import AllRungs
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.replay import replay

@@ -13,9 +13,9 @@ import numpy as np
 from ziggurat.bench.peers.peer import TransformersPeer
 from ziggurat.bench.rows import judged
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import by_length, in_order
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.errors import UserError

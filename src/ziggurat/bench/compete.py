@@ -31,8 +31,8 @@ from ziggurat.bench.peers.openvino import CALIBRATION_TEXTS
 from ziggurat.bench.peers.peer import PeerKind, PeerSetting
 from ziggurat.bench.rows import Setting, quality, row_of_batches, row_of_singles
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.encoded import Encoded, pack_rows
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier

@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from ziggurat.bench.peers.peer import Peer, padded
+from ziggurat.data.encoded import Encoded, pack_rows
 from ziggurat.data.packing import by_length, in_order, padded_slots
-from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.measure.clock import Clock, Timing, interleave
 from ziggurat.problems.problem import Reader
 from ziggurat.system import Progress

@@ -11,7 +11,7 @@ import numpy as np
 
 from ziggurat.bench.competition import SORTED, Entry, Latencies
 from ziggurat.data.dataset import Dataset
-from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.encoded import Encoded
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.measure.clock import Timing, flops_fields, paired_ratio, timing_fields
 from ziggurat.measure.subject import data_and_split, lengths_summary

@@ -14,7 +14,7 @@ from itertools import chain, takewhile
 import numpy as np
 
 from ziggurat.data.dataset import Dataset, Role
-from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.encoded import Encoded
 from ziggurat.encoder.folder import PRUNED, REFERENCE, Manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.replay import replay

@@ -14,9 +14,9 @@ from ziggurat.calibrate.grouping import Groups, groups_of, per_draw
 from ziggurat.calibrate.risks import Risk
 from ziggurat.data.builtin import STDLIB_DOCS
 from ziggurat.data.dataset import Dataset, Fractions, Role, as_dataset, has_role, load_builtin
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.groups import overlapping
 from ziggurat.data.sources import Columns, Rows
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import AdaptiveClassifier

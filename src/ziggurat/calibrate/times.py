@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from ziggurat.calibrate.candidates import Candidate, StoredRun
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import by_length
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.tiers import SMALL_BATCH, EncoderTier, SmallTier, Tier
 from ziggurat.measure.clock import interleave

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ziggurat.calibrate.monitor import Monitor, State, Watch
-from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.encoded import Encoded
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained, whole_file

@@ -17,6 +17,7 @@ from ziggurat.data.groups import stand_ins
 from ziggurat.data.labels import Names, label_array, label_keys, labelled, names_of, problem_of, unlabelled
 from ziggurat.data.sources import DEFAULT_COLUMNS, FAIL, NULL, Columns, Rows, read_rows
 from ziggurat.data.squad import asks_questions, read_questions
+from ziggurat.data.tables import Source
 from ziggurat.data.task_rows import task_rows
 from ziggurat.errors import UserError
 from ziggurat.system import cached_property
@@ -147,14 +148,15 @@ class Dataset:
 
 
 def load(
-    source: str,
+    source: Source,
     columns: Columns = DEFAULT_COLUMNS,
     labels_required: bool = False,
     problem: ProblemType | None = None,
 ) -> Rows:
-    """Rows of any source that `read_rows` knows, of questions, a named task, or the built-in data set (`stdlib-docs`).
+    """Rows of any source that `read_rows` knows (files, tables in memory), of questions, of a named task, or of
+    `stdlib-docs`.
 
-    `problem` says whether rows are questions about texts, None = the form of the file does.
+    `problem` says whether rows are questions about texts, None = the form of the source does.
     """
     if source == STDLIB_DOCS:
         return stdlib_docs()

@@ -11,7 +11,7 @@ from typing import Any
 from ziggurat.data.catalogue import parse_source
 from ziggurat.data.decoding import decoded, format_of, unpacked
 from ziggurat.data.sources import FAIL, Columns, Rows
-from ziggurat.data.tables import Table, read_table
+from ziggurat.data.tables import Source, Table, read_table
 from ziggurat.data.task_rows import task_questions
 from ziggurat.errors import UserError, first_line
 from ziggurat.types import ProblemType
@@ -20,17 +20,19 @@ Gold = tuple[str, int]  # an answer's text, and the character of its context wit
 _COLUMNS = ("question", "context")
 
 
-def holds_questions(source: str) -> bool:
+def holds_questions(source: Source) -> bool:
     """Whether a file's form is SQuAD's: its JSON, or rows with a question, a context, answers; or a task has spans."""
+    wanted = {*_COLUMNS, "answers"}
+    if isinstance(source, Table):
+        return wanted <= source.cells.keys()
     if (named := parse_source(source)) is not None:
         return named.task.problem is ProblemType.QUESTION_ANSWERING
     path = Path(source).expanduser()
     form = format_of(path)
     if form not in (".json", ".jsonl", ".ndjson", ".parquet") or not path.is_file():
         return False  # no other format can hold answers
-    wanted = [*_COLUMNS, "answers"]
     if form == ".parquet":
-        return set(wanted) <= read_table(path).cells.keys()
+        return wanted <= read_table(path).cells.keys()
     content = unpacked(path)
     if form == ".json" and _is_squad(content):
         return True
@@ -44,7 +46,7 @@ def _is_squad(content: bytes) -> bool:
     return is_object and all(b'"%s"' % key in content for key in (b"paragraphs", b"qas"))
 
 
-def asks_questions(source: str, problem: ProblemType | None, columns: Columns) -> bool:
+def asks_questions(source: Source, problem: ProblemType | None, columns: Columns) -> bool:
     """Whether a source's rows are read as questions about texts: as `problem` says, None = by the form of the file.
 
     UserError where `columns` say of questions what is for other rows alone.
@@ -55,7 +57,7 @@ def asks_questions(source: str, problem: ProblemType | None, columns: Columns) -
     return questions
 
 
-def read_questions(source: str, answers_required: bool = True) -> Rows:
+def read_questions(source: Source, answers_required: bool = True) -> Rows:
     """Questions of a SQuAD file (JSON), or of rows with question, context and answers {text, answer_start}.
 
     Texts are the questions, pairs their contexts, labels tuples of `Gold`: no gold = the context has no answer.
@@ -64,6 +66,8 @@ def read_questions(source: str, answers_required: bool = True) -> Rows:
         UserError: unreadable file, another form, an empty question or context, an answer that is not in its context at
             its offset. The message names file, question and fix.
     """
+    if isinstance(source, Table):
+        return questions_in(source.require_whole(), str(source), answers_required)
     if (named := parse_source(source)) is not None:
         if named.task.problem is not ProblemType.QUESTION_ANSWERING:
             raise UserError(f"{source}: has labels, and spans that answer questions are wanted; take squad or squad_v2")

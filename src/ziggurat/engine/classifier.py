@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from ziggurat.data.dataset import Dataset
-from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.encoded import Encoded
 from ziggurat.encoder.folder import Manifest
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.engine import Engine

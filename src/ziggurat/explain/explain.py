@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import pack
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.backends.recording import PruningStep, RecordingBackend
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.dataset import load
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import by_length
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.errors import UserError

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.flops import FLOAT_BITS, bit_operations
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import AdaptiveClassifier

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ziggurat.data.encoded import Encoded, pack_rows
 from ziggurat.data.packing import PackedBatch
-from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.flops import layer_flops
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine.classifier import AdaptiveClassifier

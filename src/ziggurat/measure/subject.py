@@ -12,10 +12,11 @@ import numpy as np
 from ziggurat.data.builtin import STDLIB_DOCS
 from ziggurat.data.catalogue import parse_source
 from ziggurat.data.dataset import Dataset, Role, as_dataset, load, load_builtin
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.folders import place_of
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows
+from ziggurat.data.tables import Source
 from ziggurat.data.task_rows import called_like
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import ENCODER, read_manifest, tier_folders, trained_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
@@ -83,7 +84,7 @@ def promise_of(classifier: OpenedModel, operating_point: str, threshold: float |
     }
 
 
-def rows_to_measure(classifier: AdaptiveClassifier, source: str, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
+def rows_to_measure(classifier: AdaptiveClassifier, source: Source, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
     """Labelled rows of a source as test rows; for the built-in data its own test rows."""
     names = classifier.manifest.labels
     if source == STDLIB_DOCS:
@@ -97,7 +98,7 @@ def rows_to_measure(classifier: AdaptiveClassifier, source: str, columns: Column
 
 
 def load_like(
-    classifier: AdaptiveClassifier, source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
+    classifier: AdaptiveClassifier, source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
 ) -> Rows:
     """Rows of a source with their classes called what the model calls them; UserError for pairs or single texts where
     it reads the other.
@@ -124,8 +125,10 @@ def seen_in_training(model: str, rows: Dataset) -> int:
     return int(np.isin(rows.hashes, trained_rows(local_folder(model))).sum())
 
 
-def data_and_split(source: str) -> tuple[str, str]:
+def data_and_split(source: Source) -> tuple[str, str]:
     """What rows and titles call a source: its folder and file without path and suffix, or its own name."""
+    if not isinstance(source, str):
+        return str(source), str(Role.TEST)
     named, path = parse_source(source), Path(source)
     if named is not None:
         return named.task.name, named.split

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.dataset import Dataset
-from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.encoded import Encoded
 from ziggurat.policies.exits import LEARNED, softmax
 from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.problems.problem import CROSS_ENTROPY, Figures, Json, Loss, Problem, check_every_label

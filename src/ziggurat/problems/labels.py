@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.dataset import Dataset
-from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.encoded import Encoded
 from ziggurat.policies.exits import softmax
 from ziggurat.problems.metrics import accuracy, f1_macro, f1_micro
 from ziggurat.problems.problem import BINARY_CROSS_ENTROPY, Figures, Json, Loss, Problem, check_every_label

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.encoded import Encoded
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import LEARNED
 from ziggurat.problems.metrics import pearson, spearman

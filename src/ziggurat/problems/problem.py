@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.labels import names_same
 from ziggurat.data.packing import PackedBatch
-from ziggurat.data.tokenizer import Encoded, Piece, TextTokenizer, speakable
+from ziggurat.data.tokenizer import Piece, TextTokenizer, speakable
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import FAMILIES
 from ziggurat.recipe import Recipe, SpanConfig
@@ -45,11 +46,19 @@ class Loss:
 
 
 class Reader(Protocol):
-    """Reduces a rung's outputs for all tokens of an input's sequences to its reading."""
+    """Reduces a rung's outputs for all tokens of an input's sequences to its reading.
+
+    Without a reader an input has one sequence, and its outputs are the reading.
+    """
 
     @property
     def width(self) -> int:
         """Numbers in a reading."""
+        ...
+
+    @property
+    def dtype(self) -> Any:
+        """Of readings, numpy's."""
         ...
 
     def read(self, logits: np.ndarray, marks: PackedBatch) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The smallest first tier: a table row for each hashed n-gram of a text, summed. No torch.
 
 Rows hold whole numbers, so their sum is exact in any order: this file, which is the specification, and the compiled
-core (`engine.static_backend`) give the same bits, whatever else is in the batch.
+core (`engine.backends.small`) give the same bits, whatever else is in the batch.
 
 Hashed n-grams of word pieces and of words, from token ids alone: what the static tier reads. No torch.
 

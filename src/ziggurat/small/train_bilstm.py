@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import cumulate
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.problems.problem import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MEAN_SQUARE
 from ziggurat.small.bilstm import MOST_ROWS, UNKNOWN, BilstmShape, BilstmTier
 from ziggurat.small.train_static import Scale, check_rows, select_loss
@@ -191,7 +191,7 @@ def _fit(
     adam = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     falling = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, total_iters=steps)
     best, best_loss = model.state_dict(), math.inf
-    with bar("bilstm", steps, "steps", progress, stays=True) as shown:
+    with bar("bilstm", steps, "steps", progress, keep=True) as shown:
         for _ in range(settings.epochs):
             model.train()
             for rows in _shuffled(texts, settings.batch_size):

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import cumulate
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.errors import UserError, install
 from ziggurat.policies.exits import log_softmax
 from ziggurat.problems.problem import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MEAN_SQUARE

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.labels import labelled
 from ziggurat.data.packing import PackedBatch, cumulate, pack, place_in_sequence
-from ziggurat.data.tokenizer import Encoded
 
 BATCH = 64  # inputs of a forward pass without gradient
 Example = tuple[np.ndarray, ...]  # tokens (length, 2), label (…), and the teacher's logits (…) if there are any

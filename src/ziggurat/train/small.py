@@ -14,8 +14,9 @@ import numpy as np
 from ziggurat.calibrate.choose import with_operating_points
 from ziggurat.data.augment import Rate, augmented, neighbours
 from ziggurat.data.dataset import Dataset, Role
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.labels import labelled
-from ziggurat.data.tokenizer import Encoded, TextTokenizer
+from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.encoder.folder import CONFIG, CUT, LABEL_RANGE, Manifest, read_json, trained_rows, write_manifest
 from ziggurat.encoder.model_files import word_embeddings
 from ziggurat.encoder.spec import read_spec

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.encoded import Encoded
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError, install
 from ziggurat.problems.problem import Problem

@@ -69,6 +69,12 @@ class AdaptiveModel(nn.Module):
         """The pruning rule of its parameters, None if it never prunes."""
         return None if self.pruning is None else self.pruning.rule()
 
+    def require_pruning(self) -> TokenPruning:
+        """Its pruning; ValueError for a model that has none."""
+        if self.pruning is None:
+            raise ValueError("the model has no pruning")
+        return self.pruning
+
     def head_at(self, layer: int) -> nn.Module | None:
         """The head after `layer` layers (1 … L), None where there is none."""
         if layer == self.spec.layers:
@@ -92,7 +98,7 @@ class AdaptiveModel(nn.Module):
         """What attention mixes for each token (n_tokens, d) in layer 1 … L, and the rule's scores (n_tokens)."""
         module = self.encoder.layers[layer - 1]
         if tokens.score == PREDICTED:
-            return module.context(batch), self.pruning.predicted(layer, batch)
+            return module.context(batch), self.require_pruning().predicted(layer, batch)
         return module.scored_context(batch, tokens.score == FROM_OTHERS)
 
     def pruned(self, layer: int, batch: PackedBatch, context: Tensor, keep: np.ndarray) -> PackedBatch:
@@ -102,7 +108,8 @@ class AdaptiveModel(nn.Module):
 
     def forward(self, batch: PackedBatch, tokens: TokenRule | None = None) -> list[Tensor]:
         """Token ids (n_tokens, 2) → logits of every rung, each (n_seqs, n_classes)."""
-        return [self.head_at(layer)(states) for layer, states in self.climb(batch, tokens)]
+        climb = self.climb(batch, tokens)
+        return [head(states) for layer, states in climb if (head := self.head_at(layer)) is not None]
 
     def climb(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Iterator[tuple[int, PackedBatch]]:
         """Token ids (n_tokens, 2) → rung by rung its layer (1 … L) and the states (n_tokens, d) that its head reads."""

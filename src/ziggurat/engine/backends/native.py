@@ -5,26 +5,30 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from ziggurat import native
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.weights import from_hf
-from ziggurat.engine.backend import TOGETHER, Finished, Reader
+from ziggurat.engine.backend import TOGETHER, Finished
 from ziggurat.engine.backends.stepwise import StepwiseBackend, StepwiseWork
 from ziggurat.errors import UserError
-from ziggurat.native import core
 from ziggurat.policies.exits import LEARNED, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.problem import Reader
 from ziggurat.recipe import PruningConfig
 from ziggurat.system import default_threads
 from ziggurat.types import ProblemType
+
+if TYPE_CHECKING:
+    CompiledRules: TypeAlias = tuple[native.ExitRule, native.TokenRule | None]
 
 _MOST_THREADS = 1024  # that the compiled engine takes
 _LARGEST = float(1 << 30)  # that the compiled rules take for a score's number
@@ -50,20 +54,20 @@ class NativeBackend(StepwiseBackend):
         instructions: str = "",
         reader: Reader | None = None,
     ) -> None:
-        """`instructions` forces an instruction set of `core().instructions()`; "" = the fastest that there is."""
+        """`instructions` forces an instruction set of `native.instructions()`; "" = the fastest that there is."""
         self.reader = reader
         self.dtype = dtype
         wanted = threads or min(default_threads(), _MOST_THREADS)
         try:
-            self._core = core().Engine(asdict(spec), tensors, list(manifest.head_layers), dtype, wanted, instructions)
+            self._core = native.Engine(asdict(spec), tensors, list(manifest.head_layers), dtype, wanted, instructions)
         except ValueError as error:
             raise UserError(f"model: {error}") from None
-        self.instructions: str = self._core.instructions
+        self.instructions = self._core.instructions
         self.n_layers = spec.layers
-        self.n_classes = int(self._core.n_classes)
+        self.n_classes = self._core.n_classes
         self.rung_layers = tuple(self._core.rung_layers)
         self.token_rule = token_rule(manifest.pruning, tensors)
-        self._latest: tuple[ExitRule | None, tuple[Any, Any] | None] = (None, None)
+        self._latest: tuple[ExitRule | None, CompiledRules | None] = (None, None)
         self._latest_local: tuple[ExitRule | None, ExitRule | None] = (None, None)
 
     @property
@@ -72,7 +76,7 @@ class NativeBackend(StepwiseBackend):
 
         Answers are the same bits with any number.
         """
-        return int(self._core.threads)
+        return self._core.threads
 
     def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
         """Token and segment ids (n_tokens, 2) → token states (n_tokens, d) of the tokens that the rule reads."""
@@ -100,8 +104,7 @@ class NativeBackend(StepwiseBackend):
         """What rung `rung` says: (n_seqs, n_classes) float32, with a reader (n_tokens, n_classes)."""
         # Heads of spans are linear maps, which the core reads off a sequence's first token: here each token is one.
         edges = batch.cu_seqlens if self.reader is None else np.arange(len(batch.states) + 1)
-        logits: np.ndarray = self._core.logits(rung, batch.states, edges)
-        return logits
+        return self._core.logits(rung, batch.states, edges)
 
     def advance(self, work: StepwiseWork, rule: ExitRule, to_layer: int) -> tuple[StepwiseWork, Finished]:
         """Runs layers up to `to_layer`, asking the rule's rungs on the way; see `engine.backend.Backend`.
@@ -120,7 +123,7 @@ class NativeBackend(StepwiseBackend):
             return self._answered(work, known, rule)
         return self._advanced(work, known, rule, to_layer)
 
-    def _answered(self, work: StepwiseWork, known: tuple[Any, Any], rule: ExitRule) -> tuple[StepwiseWork, Finished]:
+    def _answered(self, work: StepwiseWork, known: CompiledRules, rule: ExitRule) -> tuple[StepwiseWork, Finished]:
         """All inputs to the last asked rung."""
         batch = work.live
         assert batch is not None
@@ -130,7 +133,7 @@ class NativeBackend(StepwiseBackend):
         return self._taken_back(work.emptied(), rule, done)
 
     def _advanced(
-        self, work: StepwiseWork, known: tuple[Any, Any], rule: ExitRule, to_layer: int
+        self, work: StepwiseWork, known: CompiledRules, rule: ExitRule, to_layer: int
     ) -> tuple[StepwiseWork, Finished]:
         """Some layers for all inputs."""
         begun, batch = time.perf_counter(), work.live
@@ -184,7 +187,7 @@ class NativeBackend(StepwiseBackend):
             latest = self._latest_local = rule, rule.of_rungs(rule.first, len(self.rung_layers))
         return latest[1]
 
-    def _rules(self, rule: ExitRule, rows: np.ndarray) -> tuple[Any, Any] | None:
+    def _rules(self, rule: ExitRule, rows: np.ndarray) -> CompiledRules | None:
         """The compiled engine's exit and pruning rules; None if it does not know this one."""
         if rule.thresholds.ndim == 1:  # the same for every batch: not made again for each
             latest = self._latest
@@ -193,7 +196,7 @@ class NativeBackend(StepwiseBackend):
             return latest[1]
         return self._compiled(rule, rule.thresholds[rows])
 
-    def _compiled(self, rule: ExitRule, thresholds: np.ndarray) -> tuple[Any, Any] | None:
+    def _compiled(self, rule: ExitRule, thresholds: np.ndarray) -> CompiledRules | None:
         tokens = None
         if rule.tokens is not None:
             kinds = [name for name, keep in KINDS.items() if keep is rule.tokens.keep]
@@ -204,7 +207,7 @@ class NativeBackend(StepwiseBackend):
         thresholds = np.ascontiguousarray(thresholds)
         weights = self._deferral(rule)
         number = min(float(parameter or 0), _LARGEST)  # of a count of classes more than there are means all of them
-        return core().ExitRule(name, number, thresholds, rule.temperatures, weights), tokens
+        return native.ExitRule(name, number, thresholds, rule.temperatures, weights), tokens
 
     def _deferral(self, rule: ExitRule) -> np.ndarray | None:
         """Weights of the learned score, None for the others; UserError if it is asked and the model has none."""
@@ -217,9 +220,9 @@ class NativeBackend(StepwiseBackend):
         return np.zeros((len(rule.asked) - 1, 4 + self.n_classes))  # nobody reads them
 
 
-def _compiled_token_rule(kind: str, rule: TokenRule) -> Any:
+def _compiled_token_rule(kind: str, rule: TokenRule) -> native.TokenRule:
     values = np.ascontiguousarray(rule.values, dtype=np.float64)
-    return core().TokenRule(kind, rule.score, rule.scale, values, rule.vocabulary)
+    return native.TokenRule(kind, rule.score, rule.scale, values, rule.vocabulary)
 
 
 def token_rule(config: PruningConfig | None, tensors: dict[str, np.ndarray]) -> TokenRule | None:

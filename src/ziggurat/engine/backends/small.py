@@ -7,10 +7,10 @@ from typing import Protocol
 
 import numpy as np
 
+from ziggurat import native
 from ziggurat.data.packing import PackedBatch
 from ziggurat.engine.backend import TOGETHER, Finished
 from ziggurat.engine.backends.stepwise import StepwiseBackend, StepwiseWork
-from ziggurat.native import core, why_missing
 from ziggurat.policies.prune import TokenRule
 from ziggurat.policies.rules import ExitRule
 from ziggurat.small.bilstm import BilstmTier
@@ -42,7 +42,7 @@ class _Compiled:
     @property
     def n_classes(self) -> int:
         """Classes that it tells apart."""
-        return int(self._core.n_classes)
+        return self._core.n_classes
 
     def logits(self, tokens: np.ndarray, cu_seqlens: np.ndarray) -> np.ndarray:
         """As the tier's own `logits`. ValueError for ids or edges that do not fit, TypeError for types."""
@@ -54,7 +54,7 @@ class StaticBackend(_Compiled):
 
     def __init__(self, tier: StaticTier) -> None:
         """UserError where the compiled core is missing."""
-        super().__init__(core().StaticTier(tier.weights, tier.scales, tier.bias, tier.kinds))
+        super().__init__(native.StaticTier(tier.weights, tier.scales, tier.bias, tier.kinds))
 
 
 class BilstmBackend(_Compiled):
@@ -65,12 +65,12 @@ class BilstmBackend(_Compiled):
     def __init__(self, tier: BilstmTier) -> None:
         """UserError where the compiled core is missing."""
         parts = (tier.vocabulary, tier.embedding, tier.segments, tier.first, tier.second, tier.hidden, tier.output)
-        super().__init__(core().BilstmTier(*parts))
+        super().__init__(native.BilstmTier(*parts))
 
 
 def fastest(tier: SmallTier) -> Scorer:
     """A tier compiled, or where there is no compiled core the tier itself."""
-    if why_missing():
+    if native.why_missing():
         return tier
     return StaticBackend(tier) if isinstance(tier, StaticTier) else BilstmBackend(tier)
 

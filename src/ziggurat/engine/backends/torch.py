@@ -21,12 +21,13 @@ from ziggurat.encoder.torch.checkpoint import model_of
 from ziggurat.encoder.torch.int8 import Int8Linear
 from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.encoder.torch.parts import limit_threads, pad_rows, resolve_device
-from ziggurat.engine.backend import Finished, Reader
+from ziggurat.engine.backend import Finished
 from ziggurat.engine.backends import torch_rules
 from ziggurat.engine.backends.stepwise import StepwiseBackend, StepwiseWork
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule
 from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.problem import Reader
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
