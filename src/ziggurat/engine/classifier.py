@@ -8,7 +8,7 @@ from itertools import chain, repeat
 
 import numpy as np
 
-from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.encoded import Encoded
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.engine import Engine
 from ziggurat.engine.opened import OpenedModel
