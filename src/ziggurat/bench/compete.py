@@ -205,7 +205,7 @@ def _opened_peers(
     if calibration is not None:
         texts = classifier.encode_rows(calibration.rows).tokens
     problem, threads = classifier.problem, classifier.backend.threads
-    setting = PeerSetting(local_folder(model), classifier.spec, problem.head, threads, scratch, texts)
+    setting = PeerSetting(local_folder(model), classifier.spec, threads, scratch, texts, problem.head)
     peers, left_out = open_peers(kinds, setting)
     return [of_peer(peer, peer.name.split()[0].lower(), problem.reader) for peer in peers], left_out
 

@@ -1,4 +1,4 @@
-"""`cascade`: trained model folders, from cheap to dear, become one model."""
+"""`cascade`: trained model folders, from cheap to expensive, become one model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def build_cascade(
     tier would do better. UserError for fewer than two models, other questions, or a folder that is not a model's.
     """
     if not models:
-        raise UserError("a cascade needs at least two models, from cheap to dear; none given")
+        raise UserError("a cascade needs at least two models, from cheap to expensive; none given")
     out, folders = Path(out), [checkpoint_folder(model) for model in models]
     if source is not None:
         _check_fitting(folders[-1])

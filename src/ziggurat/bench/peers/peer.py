@@ -48,10 +48,10 @@ class PeerSetting:
 
     folder: Path  # of the model, as plain transformers loads it
     spec: EncoderSpec
-    head: str  # how the names of transformers' classes end that have the model's outputs
     threads: int  # that each may use
     scratch: Path  # for exported graphs, for as long as the run lasts
     calibration: Sequence[np.ndarray] = ()  # texts (length, 2) that int8 peers may look at
+    head: str = Problem.head  # how the names of transformers' classes end that have the model's outputs
 
     @property
     def inputs(self) -> tuple[str, ...]:
