@@ -3,7 +3,7 @@
     python -m benchmarks.engine MODEL DATA [--races never_acting savings …] [--out results/engine.jsonl]
 
 MODEL is a folder with exits; of one that prunes, operating points are measured with and without its pruning. A race's
-rows are appended when it ends. Beside other engines: `ziggurat bench --peers`.
+rows are appended when it ends. Beside other engines: `ziggurat compare`.
 """
 
 from __future__ import annotations
