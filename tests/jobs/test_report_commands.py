@@ -239,7 +239,7 @@ def test_thresholds_and_methods_of_a_cascade_are_what_running_it_gives(request_o
 
 @pytest.mark.parametrize("job", [lengths, quantiles])
 def test_groups_of_length_of_a_cascade_are_of_the_same_texts_in_every_setting(job, request_of, cascade_folder):
-    rows = job(request_of(cascade_folder), exits=AT)["rows"]
+    rows = job(request_of(cascade_folder), exits=AT).rows
     rows = [row for row in rows if row["n"]]
     tokens = [[row["tokens_mean"] for row in rows if row["setting"] == one] for one in (FULL_DEPTH, EXITS)]
     assert tokens[0] == tokens[1] and tokens[0] == sorted(tokens[0]) and tokens[0][0] > 1
@@ -393,7 +393,7 @@ def test_rows_that_trained_the_model_and_cut_texts_are_in_the_notes(
     longer = tmp_path / "rows.jsonl"
     longer.write_text(rows_file.read_text() + '{"text": "' + "bat " * 90 + '", "label": "river"}\n')
     extra = {"timed_texts": None} if job is methods else {}
-    result = job(request_of(pruned_folder, source=str(longer)), **extra)
+    result = job(request_of(pruned_folder, source=str(longer)), **extra).to_dict()
     warning, cut = result["notes"][:2]
     assert warning.startswith(f"Warning: {len(rows)} of the 241 rows trained model 0")
     assert cut == "1 of the 241 texts are longer than the 24 tokens that model 0 reads."
