@@ -1,4 +1,4 @@
-"""`bench --peers` from end to end on a tiny model, and where its calibration texts come from."""
+"""`compare` from end to end on a tiny model, and where its calibration texts come from."""
 
 import dataclasses
 import json
@@ -163,7 +163,7 @@ def test_a_cascades_answers_do_not_depend_on_how_the_texts_come(short_cascade, r
 
 
 def test_a_small_model_alone_has_no_peers(static_folder, rows_file):
-    with pytest.raises(UserError, match=r"a static model alone has .* which `ziggurat bench --peers`"):
+    with pytest.raises(UserError, match=r"a static model alone has .* which `ziggurat compare`"):
         compare(str(static_folder), str(rows_file), QUICK)
 
 
