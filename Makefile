@@ -9,8 +9,11 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 CPP = $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inl")
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test test-oldest native stub sanitize lint format readme reproduce tango tasks guarantee bench clean
+.PHONY: help demo test test-fast test-oldest native stub sanitize lint format docs pictures readme reproduce tango tasks guarantee bench clean
 .DEFAULT_GOAL := demo
+
+help:  ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/demo native  ## train on the built-in data, show a table and a figure
 	$(BIN)/ziggurat demo --out runs/demo
@@ -19,10 +22,16 @@ demo: $(VENV)/demo native  ## train on the built-in data, show a table and a fig
 test: $(VENV)/dev native  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
 
+test-fast: $(VENV)/dev native  ## the unit tests that take no time, in a minute
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 tests/unit -m "not slow"
+
 # A new environment has the newest versions. These tests read, write, train and parse with the oldest that we allow.
 # Their own deprecations are no errors of ours; random models of questions come out otherwise there, with a tie in one.
-OLDEST_TESTS := tests/cli tests/data tests/encoder tests/jobs/test_training.py tests/jobs/test_adapting.py \
-	tests/train/test_resume.py --ignore tests/encoder/test_span_architectures.py -W "ignore:Deprecated in:DeprecationWarning"
+OLDEST_TESTS := tests/unit/cli tests/unit/data tests/unit/encoder tests/unit/small tests/flow/test_cli.py \
+	tests/flow/test_refusals.py tests/flow/test_bad_rows.py tests/flow/test_notes.py tests/flow/test_terminal.py \
+	tests/flow/test_task_options.py tests/flow/test_round_trips.py tests/flow/test_tokenizer_parity.py \
+	tests/flow/test_training.py tests/flow/test_adapting.py tests/flow/train/test_resume.py \
+	--ignore tests/unit/encoder/test_span_architectures.py -W "ignore:Deprecated in:DeprecationWarning"
 test-oldest: native  ## what depends most on other packages, with the oldest versions that pyproject.toml allows
 	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt .venv-oldest/dev
 	OMP_NUM_THREADS=1 .venv-oldest/bin/pytest --numprocesses 2 $(OLDEST_TESTS)
@@ -47,7 +56,7 @@ stub: native $(VENV)/dev  ## the types of the compiled engine, from its bindings
 	$(BIN)/python -m nanobind.stubgen --quiet --module ziggurat.native._core --output-file $(STUB)
 	$(BIN)/ruff format --quiet $(STUB)
 
-sanitize: sanitize-address,undefined sanitize-thread  ## tests/native with sanitisers: ASan and UBSan, then TSan
+sanitize: sanitize-address,undefined sanitize-thread  ## tests of the compiled engine with sanitisers: ASan and UBSan, then TSan
 
 # Python itself is not instrumented: the runtimes are loaded before it, what it leaks is not ours, and the C++ library
 # comes along because ASan looks for its exceptions at once. TSan needs addresses that are not random.
@@ -61,7 +70,7 @@ sanitize-%: $(VENV)/dev
 	$(shell setarch --addr-no-randomize true 2> /dev/null && echo setarch --addr-no-randomize) \
 		env PYTHONPATH=$(abspath build/$*/package) PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 LD_PRELOAD="$(PRELOAD)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=die_after_fork=0 OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider tests/native
+		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider tests/unit/native tests/flow/native
 
 lint: $(VENV)/dev  ## style, types
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
@@ -69,13 +78,22 @@ lint: $(VENV)/dev  ## style, types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(VENV)/dev
+format: $(VENV)/dev  ## correct the style
 	$(BIN)/clang-format -i $(CPP)
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
 
+# The examples run on a tiny model in a temporary folder: seconds.
+docs: $(VENV)/dev $(VENV)/docs native  ## the documentation in site/; fails for a broken link or example
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/docs
+
+pictures: $(VENV)/dev  ## the drawings of the documentation
+	$(BIN)/python -m scripts.rooms
+	$(BIN)/python -m scripts.pictures
+
 clean:  ## everything that was made, trained models in runs/ included
-	rm -rf .venv .venv-oldest runs build dist src/ziggurat/native/_core*.so .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest runs build dist site src/ziggurat/native/_core*.so .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # `make reproduce DATA=sst2`: one data set; hours for all of them on 2 cores. What is finished is not done again. What is in
@@ -98,7 +116,7 @@ tasks: $(VENV)/dev native  ## pruning and exits for similarity scores and questi
 	$(BIN)/python -m reproduction.tables
 
 guarantee: $(VENV)/dev  ## 1,000 times: certify an operating point on a pool of known risk; fails where promises do
-	OMP_NUM_THREADS=1 $(BIN)/python tests/proof/guarantee.py --out results/guarantee.jsonl
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.proof.guarantee --out results/guarantee.jsonl
 
 # `make bench MODEL=runs/news DATA=news/test.jsonl`; without them the demo model, trained where it is not there yet.
 MODEL ?= runs/demo/model
@@ -117,7 +135,7 @@ readme: $(VENV)/dev  ## the results table of the README, from results/
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/build $(VENV)/demo $(VENV)/dev: $(VENV)/%: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+$(VENV)/build $(VENV)/demo $(VENV)/dev $(VENV)/docs: $(VENV)/%: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(INSTALL) '.[$*]'
 	touch $@
 

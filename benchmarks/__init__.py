@@ -1,1 +1,1 @@
-"""How fast the engine is; README.md has a line for each script."""
+"""How fast the engine is; README.md says which question each script answers."""

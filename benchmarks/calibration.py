@@ -2,7 +2,7 @@
 
     python -m benchmarks.calibration [--rows 200000] [--rungs 12]
 
-Rows are made up (a model that knows more with depth); prints one JSON object: seconds, peak memory, what was certified.
+Rows are invented (a model that knows more with depth). Prints one JSON object: seconds, peak memory, speed-ups.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ CLASSES = 4
 
 
 def evidence(rows: int, rungs: int, seed: int) -> Evidence:
-    """Stored rows of a made-up model and their losses of accuracy."""
+    """Stored outputs of an invented model, and their losses of accuracy."""
     draws = np.random.default_rng(seed)
     labels = draws.integers(0, CLASSES, rows)
     skill = (np.linspace(0.2, 2.0, rungs)[None] * draws.gamma(4, 0.25, (rows, 1))).astype(np.float32)
-    every = draws.standard_normal((rows, rungs, CLASSES), dtype=np.float32).cumsum(axis=1) / np.sqrt(rungs)
-    every[np.arange(rows), :, labels] += skill
-    predictions, risk = every.argmax(axis=2), RISKS["accuracy"]
+    logits = draws.standard_normal((rows, rungs, CLASSES), dtype=np.float32).cumsum(axis=1) / np.sqrt(rungs)
+    logits[np.arange(rows), :, labels] += skill
+    predictions, risk = logits.argmax(axis=2), RISKS["accuracy"]
     losses = np.stack([risk.of(predictions[:, rung], predictions[:, -1], labels) for rung in range(rungs)], axis=1)
-    return Evidence({1.0: StoredRun(every, np.full((rows, rungs + 1), 50))}, {1.0: losses}, risk)
+    return Evidence({1.0: StoredRun(logits, np.full((rows, rungs + 1), 50))}, {1.0: losses}, risk)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Times search and tests."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rungs", type=int, default=12)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     n_order = min(MOST_ORDERING, options.rows // 3)
-    order, witness = (evidence(n, options.rungs, n) for n in (n_order, options.rows - n_order))
+    search_rows, certify_rows = (evidence(n, options.rungs, n) for n in (n_order, options.rows - n_order))
     depth = np.arange(1, options.rungs + 1)
 
     def seconds(candidate: Candidate) -> float:
@@ -52,20 +52,23 @@ def main() -> None:
         return float((depth + np.append(0.1 * heads, heads[-1] * 0.1))[candidate.rungs].mean())
 
     start = time.perf_counter()
-    made = families(order.runs[1.0], order.losses[1.0], 1 - depth / options.rungs)
-    paths = [path_of((tried(one, order.losses[1.0], seconds) for one in family), options.rungs) for family in made]
+    made = families(search_rows.runs[1.0], search_rows.losses[1.0], 1 - depth / options.rungs)
+    paths = [
+        path_of((tried(candidate, search_rows.losses[1.0], seconds) for candidate in family), options.rungs)
+        for family in made
+    ]
     searched = time.perf_counter()
-    found = {}
+    speed = {}
     tested = sequences(paths, TARGETS.values(), 0.95, options.rows - n_order)
     for name, target in TARGETS.items():
-        one = certify(tested[target], witness, target, 0.95)
-        found[name] = None if one.fastest is None else options.rungs / one.fastest.seconds
-    result = {
+        result = certify(tested[target], certify_rows, target, 0.95)
+        speed[name] = None if result.fastest is None else options.rungs / result.fastest.seconds
+    row = {
         "rows": options.rows, "rungs": options.rungs, "settings": sum(map(len, paths)),
         "search_seconds": searched - start, "test_seconds": time.perf_counter() - searched,
-        "peak_mib": peak_memory_mib(), "speed": found,
+        "peak_mib": peak_memory_mib(), "speed": speed,
     }  # fmt: skip
-    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

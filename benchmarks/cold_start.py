@@ -1,4 +1,4 @@
-"""In processes of their own: how soon an answer comes, and how much memory calls take. `engine.py` writes the rows.
+"""Time to the first answer of a new process, and the memory that calls take: races of `engine.py`.
 
 python -m benchmarks.cold_start MODEL DTYPE THREADS   # a JSON object of what a call of 32 x 128 tokens takes
 """
@@ -17,6 +17,7 @@ import numpy as np
 
 from ziggurat.measure.clock import interleave
 
+Row = dict[str, Any]  # nothing of other scripts is imported: processes of this file alone are measured
 BATCH, TOKENS = 32, 128
 ANSWER = (
     "import sys; from ziggurat import AdaptiveClassifier; model, dtype, threads, text = sys.argv[1:]; "
@@ -24,19 +25,19 @@ ANSWER = (
 )
 
 
-def cold_starts(model: str, text: str, threads: int, rounds: int) -> Iterator[dict[str, Any]]:
-    """Wall clock of Python starting, importing, loading and answering one text; files have been read before."""
+def cold_starts(model: str, text: str, threads: int, rounds: int) -> Iterator[Row]:
+    """Wall clock of a process that starts, imports, loads and answers one text; files have been read before."""
     calls = {dtype: partial(_run, "-c", ANSWER, model, dtype, threads, text) for dtype in ("float32", "int8")}
     for dtype, timing in interleave(calls, rounds).items():
         seconds = [timing.p50, min(timing.runs), max(timing.runs)]
         yield {"race": "cold start", "what": "first answer", "dtype": dtype, "rounds": rounds, "seconds": seconds}
 
 
-def memories(model: str, threads: int, rounds: int) -> Iterator[dict[str, Any]]:
-    """What calls take beside the weights, in MiB: medians of fresh processes."""
+def memories(model: str, threads: int, rounds: int) -> Iterator[Row]:
+    """Memory of calls beside the weights, in MiB: medians of new processes."""
     for dtype in ("float32", "bfloat16", "int8"):
-        found = [json.loads(_run("-P", __file__, model, dtype, threads)) for _ in range(rounds)]
-        medians = {key: float(np.median([one[key] for one in found])) for key in found[0]}
+        measured = [json.loads(_run("-P", __file__, model, dtype, threads)) for _ in range(rounds)]
+        medians = {key: float(np.median([process[key] for process in measured])) for key in measured[0]}
         yield {"race": "memory", "what": "full depth", "dtype": dtype, "rounds": rounds} | medians
 
 
@@ -48,9 +49,9 @@ def _run(*arguments: object) -> str:
 def memory_of(model: str, dtype: str, threads: int) -> dict[str, float]:
     """MiB of this process, Linux only, in three calls of 32 texts of 128 tokens (less where the model reads less).
 
-    `growth`: the highest resident memory during the calls, minus what was there after loading, without pages of files:
-    embeddings are read where their file is mapped, and are weights. `growth_with_files`: with these pages.
-    `workspace`: what the engine itself keeps for its next call. `loaded`: resident before the calls.
+    `growth`: the highest resident memory during the calls minus that after loading, without pages of mapped files:
+    those are weights. `growth_with_files`: with these pages. `workspace`: what the engine keeps for its next call.
+    `loaded`: resident memory before the calls.
     """
     from ziggurat.data.tokenizer import Encoded, pack_rows
     from ziggurat.engine import rules
@@ -62,17 +63,18 @@ def memory_of(model: str, dtype: str, threads: int) -> dict[str, float]:
     ids = np.random.default_rng(0).integers(0, classifier.spec.vocabulary, (BATCH, length))
     texts = [np.stack([row, np.zeros_like(row)], axis=1) for row in ids]
     batch = pack_rows(Encoded(texts, np.zeros(BATCH, dtype=bool)), np.arange(BATCH))
+    backend: Any = classifier.backend
     rule = rules.never(len(classifier.rungs))
-    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten: loading may have taken more
+    Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far: loading may have taken more
     before = resident()
     for _ in range(3):
-        run(classifier.backend, [batch], rule, BATCH)
+        run(backend, [batch], rule, BATCH)
     after = resident()
     return {
         "tokens": float(BATCH * length),
         "growth": after["VmHWM"] - after["RssFile"] - before["RssAnon"],
         "growth_with_files": after["VmHWM"] - before["VmRSS"],
-        "workspace": classifier.backend._core.workspace_bytes / 2**20,
+        "workspace": backend._core.workspace_bytes / 2**20,
         "loaded": before["VmRSS"],
     }
 

@@ -1,127 +1,91 @@
-"""The engine's own speed bars: what idle policies cost, what saved FLOPs save, cold starts, memory, AVX2, the roof.
+"""The engine's own speed: what idle policies cost, what saved FLOPs save, first answers, memory, kernels.
 
-    python -m benchmarks.engine MODEL DATA [--races never_acting savings …] [--out results/engine.jsonl]
+    python -m benchmarks.engine MODEL DATA [--races never_acting savings ...] [--rounds 7]
 
-MODEL is a folder with exits; of one that prunes, operating points are measured with and without its pruning. A race's
-rows are appended when it ends. Beside other engines: `ziggurat compare`.
+MODEL is a folder with exits; if it prunes, operating points are measured with and without its pruning. Rows are
+appended race by race. `make bench` calls it; `ziggurat compare` measures beside other engines.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.cold_start import cold_starts, memories
-from benchmarks.dtypes import answers_by_dtype
-from benchmarks.first_pass import fresh_engines
-from benchmarks.roofline import roofline
-from benchmarks.time_vs_flops import acting_rules, flops_gains
+from benchmarks.first_pass import first_passes
+from benchmarks.kernels import roofline
+from benchmarks.setting import Setting, answers, median_and_range
+from benchmarks.time_vs_flops import savings
+from scripts.shared import RESULTS, Row, command, record
 from ziggurat.bench.peers.peer import TransformersPeer
-from ziggurat.data.tokenizer import Encoded, pack_rows
+from ziggurat.data.tokenizer import pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine import rules
-from ziggurat.engine.backend import Backend
-from ziggurat.engine.choice import DTYPES
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.native_backend import load_backend
 from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes, run
-from ziggurat.engine.scheduler import by_length, in_order
+from ziggurat.engine.runner import run
+from ziggurat.engine.scheduler import by_length
 from ziggurat.errors import UserError
-from ziggurat.measure.clock import Ratio, interleave, paired_ratio
-from ziggurat.measure.rows import append_record, provenance
-from ziggurat.measure.subject import ModelOptions, data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.native import core
+from ziggurat.measure.clock import interleave, paired_ratio
+from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure
+from ziggurat.native import instructions
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.prune import TokenRule, above
 from ziggurat.system import n_cores
 
-IDLE_BATCHES, BATCHES, SORTED_BATCH = (1, 8, 32), (8, 32), 32
+IDLE_BATCHES, SORTED_BATCH = (1, 8, 32), 32
 NOTHING = 1e-30  # a threshold on received attention that every token is above
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is measured, and how often."""
-
-    model: str
-    source: str
-    threads: int
-    texts: int
-    rounds: int
-    dtypes: tuple[str, ...] = DTYPES["native"]
-
-    def opened(self, dtype: str) -> AdaptiveClassifier:
-        """The model in the compiled engine."""
-        return ModelOptions("cpu", dtype, self.threads, engine="native").open(self.model)
-
-    @cached_property
-    def encoded(self) -> Encoded:
-        """The texts that are timed, spread over the data."""
-        classifier = self.opened("float32")
-        rows = rows_to_measure(classifier, self.source)
-        rows = rows.take(sample(len(rows), self.texts))
-        return classifier.tokenizer.encode(rows.texts, rows.pairs)
-
-
+@command("engine")
 def main(arguments: list[str] | None = None) -> None:
     """Appends a row for each system of each race."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("data")
+    parser.add_argument("data", help="a file of texts with labels, or a data set's name")
     parser.add_argument("--races", nargs="+", default=list(RACES), choices=list(RACES))
     parser.add_argument("--threads", type=int, default=n_cores())
     parser.add_argument("--texts", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=Path("results/engine.jsonl"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "engine.jsonl", help="file of rows to append to")
     options = parser.parse_args(arguments)
     setting = Setting(options.model, options.data, options.threads, options.texts, options.rounds)
     if len(setting.opened("float32").tiers) > 1:
-        parser.error("MODEL must be one model and not a cascade; give the folder of its last tier")
-    origin = provenance()
+        raise UserError(f"{options.model}: a cascade; name the folder of its last tier")
     data, split = data_and_split(setting.source)
-    about = {"model": Path(setting.model).name, "data": data, "split": split, "threads": setting.threads}
-    about |= lengths_summary(setting.encoded)
+    fields = {"model": Path(setting.model).name, "data": data, "split": split, "threads": setting.threads}
+    fields |= lengths_summary(setting.encoded)
     for name in options.races:
-        for row in list(RACES[name](setting)):
-            append_record(options.out, origin | about | row)
-            sys.stdout.write(f"{ {key: value for key, value in row.items() if key != 'rounds'} }\n")
+        record(options.out, [fields | row for row in RACES[name](setting)])
 
 
-def answers(backend: Backend, encoded: Encoded, rule: ExitRule, batch: int) -> Outcomes:
-    """All texts as they come, in batches; packing is on the clock."""
-    batches = (pack_rows(encoded, rows) for rows in in_order(np.arange(len(encoded)), batch))
-    return run(backend, batches, rule, len(encoded))
-
-
-# --- what policies cost that never act -----------------------------------------------------------------------------
+# --- policies that never act ---------------------------------------------------------------------------------------
 
 
 def idle_rules(classifier: AdaptiveClassifier) -> dict[str, ExitRule]:
-    """Full depth, and rules under which nothing ever leaves."""
+    """Full depth, and rules under which no token is dropped and no input exits."""
     n_layers, n_rungs = classifier.backend.n_layers, len(classifier.rungs)
-    full, everywhere = classifier.rule_of(FULL), np.full(n_layers, NOTHING)
-    before_last = np.where(np.arange(n_layers) == n_layers - 1, np.nan, everywhere)
+    full, all_layers = classifier.rule_of(FULL), np.full(n_layers, NOTHING)
+    before_last = np.where(np.arange(n_layers) == n_layers - 1, np.nan, all_layers)
     score = classifier.output.scores[0]
-    found = {
+    idle = {
         FULL: full,
-        "pruning": replace(full, tokens=TokenRule(above, everywhere)),
+        "pruning": replace(full, tokens=TokenRule(above, all_layers)),
         "pruning before the last layer": replace(full, tokens=TokenRule(above, before_last)),
     }
     if n_rungs > 1:
-        found["exits"] = rules.shared(score, -exit_score(score).everybody, n_rungs)
-    return found
+        idle["exits"] = rules.shared(score, -exit_score(score).everybody, n_rungs)
+    return idle
 
 
-def never_acting(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Time over full depth's of rules that score every token and drop none, or ask every exit and let nobody go."""
+def never_acting(setting: Setting) -> Iterator[Row]:
+    """Time over full depth's of rules that score every token and drop none, or ask every exit while no input exits."""
     for dtype in setting.dtypes:
         classifier = setting.opened(dtype)
         idle = idle_rules(classifier)
@@ -129,7 +93,7 @@ def never_acting(setting: Setting) -> Iterator[dict[str, Any]]:
         for name, rule in idle.items():
             outcomes = answers(classifier.backend, setting.encoded, rule, 32)
             if not np.array_equal(outcomes.kept, expected.kept):
-                raise SystemExit(f"{name}: something left, so this measures no idle policy")
+                raise SystemExit(f"{name}: a token was dropped or an input exited, so this measures no idle policy")
         for batch in IDLE_BATCHES:
             calls = {
                 name: partial(answers, classifier.backend, setting.encoded, rule, batch) for name, rule in idle.items()
@@ -138,42 +102,35 @@ def never_acting(setting: Setting) -> Iterator[dict[str, Any]]:
             for name in idle:
                 yield {
                     "race": "never acting", "what": name, "dtype": dtype, "batch": batch, "rounds": setting.rounds,
-                    "over_full": listed(paired_ratio(timings[name], timings[FULL])),
+                    "over_full": median_and_range(paired_ratio(timings[name], timings[FULL])),
                 }  # fmt: skip
 
 
-# --- time saved by FLOPs saved -------------------------------------------------------------------------------------
+# --- data types and instruction sets -------------------------------------------------------------------------------
 
 
-def savings(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Speed-up, FLOPs ratio and the one over the other of each rule, batch and dtype."""
-    for dtype in setting.dtypes:
-        classifier = setting.opened(dtype)
-        acting = acting_rules(classifier)
-        all_rules = {FULL: classifier.rule_of(FULL)} | {name: rule for name, (_, rule) in acting.items()}
-        for batch in BATCHES:
-            calls = {
-                name: partial(answers, classifier.backend, setting.encoded, rule, batch)
-                for name, rule in all_rules.items()
-            }
-            timings = interleave(calls, setting.rounds)
-            for name, (acts, rule) in acting.items():
-                gain = paired_ratio(timings[FULL], timings[name])
-                outcomes = answers(classifier.backend, setting.encoded, rule, batch)
-                counted, computed = flops_gains(classifier, setting.encoded.lengths, outcomes, rule)
-                yield {
-                    "race": "savings", "what": name, "acts": acts, "dtype": dtype, "batch": batch,
-                    "rounds": setting.rounds, "time_gain": listed(gain), "flops_gain": counted,
-                    "computed_gain": computed, "efficiency": [one / counted for one in listed(gain)],
-                    "efficiency_computed": [one / computed for one in listed(gain)],
-                }  # fmt: skip
+def answers_by_dtype(setting: Setting) -> Iterator[Row]:
+    """Accuracy and equal decisions of each type and operating point, over all rows, beside float32."""
+    opened = {dtype: setting.opened(dtype) for dtype in ("float32", *setting.dtypes)}
+    exact = opened.pop("float32")
+    rows = rows_to_measure(exact, setting.source)
+    encoded = exact.tokenizer.encode(rows.texts, rows.pairs)
+    for point in (FULL, *(point.name for point in exact.manifest.operating_points)):
+        expected = exact.run(encoded, exact.rule_of(point))
+        expected_accuracy = (expected.predictions == rows.classes).mean()
+        for dtype, classifier in opened.items():
+            outcomes = classifier.run(encoded, classifier.rule_of(point))
+            accuracy = (outcomes.predictions == rows.classes).mean()
+            same = outcomes.predictions == expected.predictions
+            yield {
+                "race": "answers", "what": point, "dtype": dtype, "n": len(rows), "accuracy": float(accuracy),
+                "points_lost": 100 * float(expected_accuracy - accuracy), "same_answer": 100 * float(same.mean()),
+                "same_decision": 100 * float((same & (outcomes.rungs == expected.rungs)).mean()),
+            }  # fmt: skip
 
 
-# --- AVX2, and what is measured elsewhere --------------------------------------------------------------------------
-
-
-def without_avx512(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Full depth held to AVX2 and not, beside transformers, which takes what it finds: sorted, batch 32."""
+def instruction_sets(setting: Setting) -> Iterator[Row]:
+    """Full depth with AVX2 and with the best set, beside transformers, which takes what it finds: sorted, batch 32."""
     import torch
 
     torch.set_num_threads(setting.threads)
@@ -184,48 +141,39 @@ def without_avx512(setting: Setting) -> Iterator[dict[str, Any]]:
         (peer.name, "float32"): partial(peer.run, peer.prepare(encoded, batches))
     }
     rule = setting.opened("float32").rule_of(FULL)
-    for instructions in dict.fromkeys(
-        name for name in ("avx2", core().instructions()[0]) if name in core().instructions()
-    ):
+    available = instructions()
+    for name in dict.fromkeys(name for name in ("avx2", available[0]) if name in available):
         for dtype in setting.dtypes:
-            backend = load_backend(folder, dtype, setting.threads, instructions)
+            backend = load_backend(folder, dtype, setting.threads, name)
             packed = [pack_rows(encoded, rows) for rows in batches]
-            calls[instructions, dtype] = partial(run, backend, packed, rule, len(encoded))
-    named = {" ".join(key): call for key, call in calls.items()}
-    timings = interleave(named, setting.rounds)
-    for (what, dtype), name in zip(calls, named, strict=True):
+            calls[name, dtype] = partial(run, backend, packed, rule, len(encoded))
+    timings = interleave({" ".join(key): call for key, call in calls.items()}, setting.rounds)
+    theirs = timings[f"{peer.name} float32"]
+    for what, dtype in calls:
+        timing = timings[f"{what} {dtype}"]
         yield {
             "race": "avx2", "what": what, "dtype": dtype, "batch": SORTED_BATCH, "rounds": setting.rounds,
-            "texts_per_second_p50": len(encoded) / timings[name].p50,
-            "over_torch": listed(paired_ratio(timings[f"{peer.name} float32"], timings[name])),
+            "texts_per_second_p50": len(encoded) / timing.p50,
+            "over_torch": median_and_range(paired_ratio(theirs, timing)),
         }  # fmt: skip
 
 
-def listed(ratio: Ratio) -> list[float]:
-    """Median, least and most of the rounds."""
-    return [ratio.median, ratio.low, ratio.high]
-
-
-def _cold(setting: Setting) -> Iterator[dict[str, Any]]:
+def _cold(setting: Setting) -> Iterator[Row]:
     text = str(rows_to_measure(setting.opened("float32"), setting.source).texts[0])
     return cold_starts(setting.model, text, setting.threads, setting.rounds)
 
 
-RACES: dict[str, Callable[[Setting], Iterator[dict[str, Any]]]] = {
+RACES: Mapping[str, Callable[[Setting], Iterator[Row]]] = {
     "never_acting": never_acting,
     "savings": savings,
-    "answers": lambda setting: answers_by_dtype(setting.model, setting.source, setting.threads, setting.dtypes),
+    "answers": answers_by_dtype,
     "cold_start": _cold,
     "memory": lambda setting: memories(setting.model, setting.threads, 3),
-    "fresh": lambda setting: fresh_engines(setting.model, setting.source, setting.threads, setting.encoded, 3),
-    "avx2": without_avx512,
+    "first_pass": lambda setting: first_passes(setting, 3),
+    "avx2": instruction_sets,
     "roofline": lambda setting: roofline(setting.threads, setting.rounds),
 }
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.stderr.write(f"engine: {error}\n")
-        sys.exit(2)
+    main()

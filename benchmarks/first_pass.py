@@ -1,7 +1,7 @@
-"""One text at a time by engines that have just been loaded: shapes that nobody has prepared for, then the same again.
+"""Latency of one text at a time in engines just loaded, in a first pass through the texts and in a second.
 
-An engine that prepares itself for each length answers a text slowly when it first meets one of that length. Texts come
-in their order, one after the other; engines take turns by passes, for idle threads of one would slow the next text.
+An engine that prepares itself for each length answers slowly when it first meets a length. Texts come in their order;
+engines take turns by whole passes, because idle threads of one engine would slow the next text. A race of `engine.py`.
 """
 
 from __future__ import annotations
@@ -11,73 +11,79 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchmarks.setting import Setting
+from scripts.shared import Row
 from ziggurat.bench.int8_texts import calibration_of
 from ziggurat.bench.peers.opening import KINDS, open_peers
 from ziggurat.bench.peers.openvino import CALIBRATION_TEXTS
-from ziggurat.bench.peers.peer import PeerSetting, padded
+from ziggurat.bench.peers.peer import Peer, PeerSetting, padded
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.runner import run
-from ziggurat.measure.subject import ModelOptions, rows_to_measure
+from ziggurat.measure.subject import rows_to_measure
 
 PASSES = ("first", "second")
 OURS = "ziggurat"
 Answer = Callable[[Encoded], object]  # one text's logits
 
 
-def fresh_engines(model: str, source: str, threads: int, encoded: Encoded, loads: int) -> Iterator[dict[str, Any]]:
-    """Latencies of int8 at full depth in both passes, medians over the texts, then over freshly loaded engines."""
-    ones = [encoded.take(np.array([row])) for row in range(len(encoded))]
-    found: dict[str, list[np.ndarray]] = {}
+def first_passes(setting: Setting, loads: int) -> Iterator[Row]:
+    """Latencies of int8 at full depth in both passes, medians over the texts, then over `loads` times of loading."""
+    texts = [setting.encoded.take(np.array([row])) for row in range(len(setting.encoded))]
+    latencies: dict[str, list[np.ndarray]] = {}  # engine → per load seconds (passes, texts)
     for _ in range(loads):
         with tempfile.TemporaryDirectory() as scratch:
-            engines = _opened(model, source, threads, Path(scratch))
-            seconds = {name: np.empty((len(PASSES), len(ones))) for name in engines}
-            for each in range(len(PASSES)):
+            engines = _opened(setting, Path(scratch))
+            seconds = {name: np.empty((len(PASSES), len(texts))) for name in engines}
+            for number in range(len(PASSES)):
                 for name, answer in engines.items():
-                    seconds[name][each] = [_timed(partial(answer, one)) for one in ones]
-            for name, both in seconds.items():
-                found.setdefault(name, []).append(both)
-    medians = {name: 1e3 * np.median(np.array(loaded), axis=2) for name, loaded in found.items()}  # (loads, passes)
-    for name, loaded in found.items():
-        for each, which in enumerate(PASSES):
-            p50, of_theirs = medians[name][:, each], medians[OURS][:, each] / medians[name][:, each]
+                    seconds[name][number] = [_seconds(partial(answer, text)) for text in texts]
+            for name, measured in seconds.items():
+                latencies.setdefault(name, []).append(measured)
+    medians = {name: 1e3 * np.median(np.array(loaded), axis=2) for name, loaded in latencies.items()}  # (loads, passes)
+    for name, loaded in latencies.items():
+        for number, title in enumerate(PASSES):
+            p50, ours = medians[name][:, number], medians[OURS][:, number]
             yield {
-                "race": "fresh", "what": name, "dtype": "int8", "batch": 1, "pass": which, "rounds": loads,
-                "milliseconds_p50": _listed(p50), "of_theirs": _listed(of_theirs),
-                "milliseconds_p95": _listed(1e3 * np.quantile(np.array(loaded)[:, each], 0.95, axis=1)),
+                "race": "fresh", "what": name, "dtype": "int8", "batch": 1, "pass": title, "rounds": loads,
+                "milliseconds_p50": _median_and_range(p50), "of_theirs": _median_and_range(ours / p50),
+                "milliseconds_p95": _median_and_range(1e3 * np.quantile(np.array(loaded)[:, number], 0.95, axis=1)),
             }  # fmt: skip
 
 
-def _listed(values: np.ndarray) -> list[float]:
+def _median_and_range(values: np.ndarray) -> list[float]:
     """Median, least and most."""
     return [float(np.median(values)), float(values.min()), float(values.max())]
 
 
-def _opened(model: str, source: str, threads: int, scratch: Path) -> dict[str, Answer]:
-    ours = ModelOptions("cpu", "int8", threads, engine="native").open(model)
-    calibration = calibration_of(model, ours, rows_to_measure(ours, source), CALIBRATION_TEXTS, None, DEFAULT_COLUMNS)
+def _opened(setting: Setting, scratch: Path) -> dict[str, Answer]:
+    ours = setting.opened("int8")
+    rows = rows_to_measure(ours, setting.source)
+    calibration = calibration_of(setting.model, ours, rows, CALIBRATION_TEXTS, None, DEFAULT_COLUMNS)
     texts = ours.tokenizer.encode(calibration.rows.texts, calibration.rows.pairs).tokens
-    setting = PeerSetting(local_folder(model), ours.spec, threads, scratch, texts)
-    peers, _ = open_peers([kind for kind in KINDS if kind.dtype == "int8"], setting)
+    peer_setting = PeerSetting(local_folder(setting.model), ours.spec, setting.threads, scratch, texts)
+    peers, _ = open_peers([kind for kind in KINDS if kind.dtype == "int8"], peer_setting)
     engines: dict[str, Answer] = {OURS: partial(_ours, ours)}
     for peer in peers:
         if peer.streams == 1:
-            engines[peer.name] = lambda one, peer=peer: peer.logits(padded(one.tokens, peer.inputs))
+            engines[peer.name] = partial(_theirs, peer)
     return engines
 
 
-def _ours(classifier: AdaptiveClassifier, one: Encoded) -> object:
-    return run(classifier.backend, [pack_rows(one, np.arange(1))], classifier.rule_of(FULL), 1).logits
+def _ours(classifier: AdaptiveClassifier, text: Encoded) -> object:
+    return run(classifier.backend, [pack_rows(text, np.arange(1))], classifier.rule_of(FULL), 1).logits
 
 
-def _timed(call: Callable[[], object]) -> float:
+def _theirs(peer: Peer, text: Encoded) -> object:
+    return peer.logits(padded(text.tokens, peer.inputs))
+
+
+def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

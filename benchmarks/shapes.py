@@ -1,24 +1,23 @@
-"""Speed by length and size of model, ours beside ONNX Runtime and OpenVINO: random weights, random ids, full depth.
+"""Speed by text length and model size, beside ONNX Runtime and OpenVINO: random weights, random ids, full depth.
 
     python -m benchmarks.shapes [--layers 6 12] [--lengths 16 64 256 512] [--out results/shapes.jsonl]
 
-All texts of a row have one length, so that nobody pads: the engines' kernels alone. Batch 1, and about 2,048 tokens a
-batch. Rows have no accuracy: the weights are random.
+All texts of a row have one length, so that no engine pads: the kernels alone are compared. Batches of one text and of
+about 2,048 tokens. Rows have no accuracy: the weights are random.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from scripts.shared import RESULTS, Row, command, record
 from ziggurat.bench.peers.opening import KINDS, open_peers
 from ziggurat.bench.peers.peer import PeerSetting, padded
 from ziggurat.data.tokenizer import Encoded, pack_rows
@@ -27,7 +26,6 @@ from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.runner import run
 from ziggurat.measure.clock import interleave, paired_ratio
-from ziggurat.measure.rows import provenance
 from ziggurat.measure.subject import ModelOptions
 
 SHAPES = {6: (384, 12, 1536), 12: (768, 12, 3072)}  # layers → hidden, heads, intermediate: MiniLM-L6, BERT-base
@@ -36,25 +34,21 @@ TOKENS = 2048  # of a large batch
 PEERS = ("ONNX Runtime", "OpenVINO")
 
 
-def main() -> None:
+@command("shapes")
+def main(arguments: list[str] | None = None) -> None:
     """Appends a row for each engine, model, length and batch, as soon as it is measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--lengths", type=int, nargs="+", default=[16, 64, 256, 512])
     parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=Path("results/shapes.jsonl"))
-    options = parser.parse_args()
-    origin = provenance()
+    parser.add_argument("--out", type=Path, default=RESULTS / "shapes.jsonl", help="file of rows to append to")
+    options = parser.parse_args(arguments)
     for layers in options.layers:
-        for row in measured(layers, options):
-            line = json.dumps(origin | row)
-            sys.stdout.write(line[line.index('"what"') :] + "\n")
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+        record(options.out, measured(layers, options))
 
 
-def measured(layers: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def measured(layers: int, options: argparse.Namespace) -> Iterator[Row]:
     """Rows of one model."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = random_model(Path(scratch) / "model", layers)
@@ -65,18 +59,22 @@ def measured(layers: int, options: argparse.Namespace) -> Iterator[dict[str, Any
         }
         first = next(iter(opened.values()))
         setting = PeerSetting(
-            folder, first.spec, first.backend.threads, Path(scratch), [text_of(draws, n) for n in (16, 64, 128) * 10]
+            folder,
+            first.spec,
+            first.backend.threads,
+            Path(scratch),
+            [random_text(draws, n) for n in (16, 64, 128) * 10],
         )
         wanted = [kind for kind in KINDS if kind.name in PEERS and kind.dtype != "bfloat16"]
         peers, left_out = open_peers(wanted, setting)
-        for one in left_out:
-            sys.stderr.write(f"left out: {one.name} {one.dtype}: {one.reason}\n")
-        alone = {f"{peer.name} {peer.dtype}": peer for peer in peers if peer.streams == 1}
+        for peer in left_out:
+            sys.stderr.write(f"left out: {peer.name} {peer.dtype}: {peer.reason}\n")
+        single = {f"{peer.name} {peer.dtype}": peer for peer in peers if peer.streams == 1}
         for length in options.lengths:
             for batch in (1, max(2, TOKENS // length)):
-                texts = [text_of(draws, length) for _ in range(batch)]
-                calls = {name: ours(classifier, texts) for name, classifier in opened.items()}
-                calls |= {name: partial(peer.logits, padded(texts)) for name, peer in alone.items()}
+                texts = [random_text(draws, length) for _ in range(batch)]
+                calls = {name: engine_call(classifier, texts) for name, classifier in opened.items()}
+                calls |= {name: partial(peer.logits, padded(texts)) for name, peer in single.items()}
                 timings = interleave(calls, options.rounds, warmup=3)
                 for name, timing in timings.items():
                     gain = paired_ratio(timings["OpenVINO int8"], timing) if "OpenVINO int8" in timings else None
@@ -89,14 +87,14 @@ def measured(layers: int, options: argparse.Namespace) -> Iterator[dict[str, Any
                     }  # fmt: skip
 
 
-def ours(classifier: AdaptiveClassifier, texts: Sequence[np.ndarray]) -> Any:
+def engine_call(classifier: AdaptiveClassifier, texts: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
     """A call that answers these texts as one batch."""
     encoded = Encoded(list(texts), np.zeros(len(texts), dtype=bool))
     rows, rule = np.arange(len(texts)), rules.never(1)
     return lambda: run(classifier.backend, [pack_rows(encoded, rows)], rule, len(texts)).logits
 
 
-def text_of(draws: np.random.Generator, length: int) -> np.ndarray:
+def random_text(draws: np.random.Generator, length: int) -> np.ndarray:
     """Token and segment ids (length, 2)."""
     return np.stack([draws.integers(1000, VOCABULARY, length), np.zeros(length, dtype=np.int64)], axis=1)
 
@@ -113,6 +111,7 @@ def random_model(folder: Path, layers: int, family: str = "Bert") -> Path:
     inner = "hidden_dim" if family == "DistilBert" else "intermediate_size"
     config = getattr(transformers, f"{family}Config")(
         vocab_size=VOCABULARY,
+        max_position_embeddings=512 + 2,  # the Roberta families use two of them for nothing
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=heads,
@@ -121,7 +120,8 @@ def random_model(folder: Path, layers: int, family: str = "Bert") -> Path:
     )
     checkpoint = folder.with_name("checkpoint")
     getattr(transformers, f"{family}ForSequenceClassification")(config).save_pretrained(checkpoint)
-    words = {piece: place for place, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])}
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word"]  # one that is not special: none would be refused
+    words = {piece: index for index, piece in enumerate(pieces)}
     transformers.BertTokenizer(vocab=words, model_max_length=512).save_pretrained(checkpoint)
     model = load_hf(checkpoint, CLASSES, "fastbert", ())
     manifest = Manifest(tuple(range(CLASSES)), False, 512, "fastbert", (), "")

@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 
 from benchmarks.targets import OPENVINO, targets
 from scripts.shared import DOCS, RESULTS, ROOT, Row, filled, grouped, stored_rows, table
@@ -48,11 +49,14 @@ def readme_section(peers: Sequence[Row]) -> str:
     fast = [row for row in latest_run(peers, {CASCADE}) if (row["what"], row["dtype"]) == ("ziggurat fast", "int8")]
     cascade = [row | {"what": "ziggurat, static tier in front"} for row in fast]
     how = (
-        "Texts a second from token ids and from strings: peers sorted, at their best batch size, ours as texts come. "
-        f"Accuracy of {rows[0]['n_accuracy']:,} test texts. `fast` was chosen on select rows; the cascade, of another "
-        f"run which scored {cascade[0]['n_accuracy']:,}, is certified to lose at most one point."
+        "Texts per second, from token ids and from strings. The other engines get texts sorted by length, at their\n"
+        "best batch size; Ziggurat takes texts as they come. "
+        f"Accuracy is that of {rows[0]['n_accuracy']:,} test texts. `fast` was chosen on\n"
+        f"select rows. The cascade is of another run, which scored {cascade[0]['n_accuracy']:,}; "
+        "it is certified to lose at most one point."
     )
-    return f"{how}\n\n{peers_table([*rows, *cascade])}\n{about(rows[0], 'Measured')} More: `docs/performance.md`.\n"
+    measured = f"{about(rows[0], 'Measured')} More: [performance](docs/performance.md)."
+    return f"{how}\n\n{peers_table([*rows, *cascade])}\n{measured}\n"
 
 
 # --- the latest rows -----------------------------------------------------------------------------------------------
@@ -238,7 +242,7 @@ def shapes_tables(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     """Writes the pages."""
-    pages = {
+    pages: dict[str, tuple[Path, Callable[..., str], tuple[str, ...]]] = {
         "performance": (PERFORMANCE, performance_page, ("peers.jsonl", "engine.jsonl", "shapes.jsonl")),
         "readme": (README, readme_page, ("peers.jsonl",)),
     }

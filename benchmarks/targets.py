@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from scripts.shared import Row
 
-# Keys of `over` in rows of `ziggurat bench --peers`.
+# Keys of `over` in rows of `ziggurat compare`.
 OPENVINO, ONNX = "OpenVINO int8, sorted", "ONNX Runtime float32, sorted"
 OPENVINO_UNSORTED = "OpenVINO int8, as it comes"
 FULL = "ziggurat full depth"
@@ -115,11 +114,11 @@ def _point_and_loss(row: Row | None, rows: Sequence[Row]) -> str:
 
 
 def _own(rows: Sequence[Row]) -> list[Target]:
-    def worst_of(
-        race: str, worst: Callable[..., Row], key: str, pick: Callable[[Row], bool] = bool
-    ) -> tuple[Figure, str] | None:
-        """The worst figure of a race's rows, and the system that it belongs to."""
-        fitting = [row for row in rows if row["race"] == race and pick(row)]
+    def worst_of(race: str, worst: Callable[..., Row], key: str, **having: str) -> tuple[Figure, str] | None:
+        """The worst figure of a race's rows that have these values, and the system that it belongs to."""
+        fitting = [row for row in rows if row["race"] == race and all(row[name] == having[name] for name in having)]
+        if race == "roofline":
+            fitting = [row for row in fitting if row["rows"] >= MANY_ROWS]
         if not fitting:
             return None
         row = worst(fitting, key=lambda row: _figure(row[key])[0])
@@ -127,7 +126,7 @@ def _own(rows: Sequence[Row]) -> list[Target]:
 
     idle = [
         Target(f"time over full depth's, {rule}, worst of dtypes and batches", limit, False, "x", 3,
-               worst_of("never acting", max, "over_full", lambda row, what=what: row["what"] == what))
+               worst_of("never acting", max, "over_full", what=what))
         for what, rule, limit in (
             ("pruning", "every layer scores its tokens and drops none", 1.03),
             ("pruning before the last layer", "the same without the last layer's scores", 1.03),
@@ -136,30 +135,28 @@ def _own(rows: Sequence[Row]) -> list[Target]:
     ]  # fmt: skip
     saved = [
         Target(f"time saved over FLOPs saved, {acts}, worst of points, dtypes and batches", 0.9, True, "", 2,
-               worst_of("savings", min, "efficiency_computed", lambda row, acts=acts: row["acts"] == acts))
+               worst_of("savings", min, "efficiency_computed", acts=acts))
         for acts in ("exits", "exits and pruning")
     ]  # fmt: skip
-    int8 = partial(worst_of, "answers", pick=lambda row: row["dtype"] == "int8")
     return [
         Target("one text, p50, of OpenVINO int8's as they come, engines just loaded, first time through the texts",
                0.3, False, "x", 2,
-               worst_of("fresh", max, "of_theirs", lambda row: (row["what"], row["pass"]) == ("OpenVINO", "first"))),
+               worst_of("fresh", max, "of_theirs", what="OpenVINO", **{"pass": "first"})),
         *idle,
         *saved,
         Target("the same over FLOPs as papers count them, with all of full depth's last layer", None, True, "", 2,
                worst_of("savings", min, "efficiency")),
-        Target("accuracy lost in int8, worst operating point", 0.3, False, " points", 2, int8(max, "points_lost")),
+        Target("accuracy lost in int8, worst operating point", 0.3, False, " points", 2,
+               worst_of("answers", max, "points_lost", dtype="int8")),
         Target("same answer at the same rung in int8 as in float32, worst operating point", 98, True, " %", 1,
-               int8(min, "same_decision")),
+               worst_of("answers", min, "same_decision", dtype="int8")),
         Target("cold start, the slower dtype", 0.5, False, " s", 2, worst_of("cold start", max, "seconds")),
         Target("memory above the weights, 32 x 128 tokens", 64, False, " MiB", 1, worst_of("memory", max, "growth")),
         Target(f"int8 products of {MANY_ROWS} rows and more, slowest shape", 0.85 * PEAK_TOPS, True, " TOP/s", 2,
-               worst_of("roofline", min, "tops",
-                        lambda row: row["what"] == "linear i8" and row["rows"] >= MANY_ROWS)),
+               worst_of("roofline", min, "tops", what="linear i8")),
         *(
             Target(f"AVX2 {dtype} over transformers float32", None, True, "x", 1,
-                   worst_of("avx2", max, "over_torch",
-                            lambda row, dtype=dtype: (row["what"], row["dtype"]) == ("avx2", dtype)))
+                   worst_of("avx2", max, "over_torch", what="avx2", dtype=dtype))
             for dtype in ("float32", "int8")
         ),
     ]  # fmt: skip

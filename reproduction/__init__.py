@@ -1,1 +1,1 @@
-"""Measurements of published methods; README.md has a line for each script."""
+"""What published methods save; README.md says which question each script answers."""

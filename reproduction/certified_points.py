@@ -54,7 +54,8 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
     data, split = data_and_split(test)
     for entry in result["points"]:
         target, point = entry["target"], classifier.point(entry["name"])
-        rule = classifier.rule_of(point)
+        certificate, rule = point.certificate, classifier.rule_of(point)
+        assert certificate is not None  # `calibrate_classifier` has just written it
         outcomes = classifier.run(rows.encoded, rule, batch_size)
         predictions = output.predictions(outcomes.logits)
         keeping = [setting for setting in settings if setting.loss <= target]
@@ -68,10 +69,10 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
             "point": entry["name"], "criterion": risk.name, "target": target, "confidence": promise.confidence,
             "rows_certify": result["rows"]["certify"], "rows_order": result["rows"]["order"],
             "rows_test": len(rows.rows), "settings_certified": entry["certified"],
-            "loss_certifying": point.certificate.estimate, "loss_test": _mean_loss(rows, predictions, risk),
+            "loss_certifying": certificate.estimate, "loss_test": _mean_loss(rows, predictions, risk),
             "accuracy_test": 1 - float(output.loss(predictions, rows.rows.truth).mean()),
-            "gain_measured": point.certificate.gain, "gain_low": point.certificate.gain_low,
-            "gain_high": point.certificate.gain_high, "gain_predicted_test": full_seconds / seconds,
+            "gain_measured": certificate.gain, "gain_low": certificate.gain_low,
+            "gain_high": certificate.gain_high, "gain_predicted_test": full_seconds / seconds,
             "gain_oracle_test": full_seconds / oracle, "share_of_oracle": oracle / seconds,
             "gain_oracle_threshold_test": full_seconds / one_threshold,
             "share_of_oracle_threshold": one_threshold / seconds,

@@ -69,12 +69,13 @@ def measured(options: argparse.Namespace, scratch: Path) -> Iterator[Row]:
     }  # fmt: skip
     for entry_alone, entry in zip(*(result["points"] for result in results), strict=True):
         points = [model.point(entry["name"]) for model in models]
+        certificates = [point.certificate for point in points if point.certificate is not None]
         yield fields | {
             "point": entry["name"], "tier_asked": points[1].thresholds[0] is not None,
             "note_alone": entry_alone["note"], "note": entry["note"],
             "thresholds_alone": points[0].thresholds, "thresholds": points[1].thresholds,
             "scores": [point.score for point in points], "batch_sizes": points[1].batch_sizes,
-            "gains_certifying": [point.certificate.gain for point in points],
+            "gains_certifying": [certificate.gain for certificate in certificates],
             **_timed(texts, models, [entry["name"]] * 2, options.rounds),
         }  # fmt: skip
     last = len(models[0].rungs) - 1

@@ -1,1 +1,1 @@
-"""For contributors; README.md has a line for each script."""
+"""For contributors; README.md says what each script does."""

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from golden_files import check, masked, named
-from golden_scene import (
+
+from tests.kit.golden import check, masked, named
+from tests.kit.machines import made_up_profile, made_up_profile_beside, made_up_small_cost, made_up_timings
+from tests.kit.scenes import (
     CASES,
     CLASSES,
     LABELS,
@@ -22,8 +24,6 @@ from golden_scene import (
     write_recipes,
     write_rows,
 )
-
-from machines import made_up_profile, made_up_profile_beside, made_up_small_cost, made_up_timings
 from ziggurat import native
 from ziggurat.cli import main
 

@@ -1,6 +1,6 @@
 """The comparison with golden outputs sees what changes, and nothing else."""
 
-from golden_files import differences, masked
+from tests.kit.golden import differences, masked
 
 GOLDEN = {"label": "a", "score": 0.5, "rows": [{"n": 1, "seconds": 2.0}], "versions": {"numpy": "2"}, "none": None}
 

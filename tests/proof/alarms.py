@@ -1,7 +1,7 @@
 """Trial of the monitor: false alarms on streams that keep their limits, and how soon a change is found.
 
-`guarantee.py` runs it. Beside it a monitor that is wrong on purpose: the fixed-sample test, looked at again and
-again, as if each look were the only one.
+`guarantee.py` runs it. Beside it a monitor that is wrong on purpose: the fixed-sample test, repeated at
+every look as if each look were the only one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def looks(draws: np.random.Generator, n: int, risk: float, cost: float) -> Looks
 
 def alarm_after(stream: Looks, alarm: Callable[[np.ndarray, np.ndarray], bool]) -> int | None:
     """The number of looks until the alarm; None where it is not given."""
-    return next((number for number, seen in enumerate(stream, start=1) if alarm(*seen)), None)
+    return next((number for number, look in enumerate(stream, start=1) if alarm(*look)), None)
 
 
 def promise_monitor() -> Callable[[np.ndarray, np.ndarray], bool]:
@@ -71,11 +71,11 @@ def peeking() -> Callable[[np.ndarray, np.ndarray], bool]:
     """The wrong monitor: an exact test for one number of rows, at every look."""
     from scipy.special import bdtrc
 
-    seen = np.zeros(2, dtype=np.int64)
+    counts = np.zeros(2, dtype=np.int64)  # losses, answers
 
     def alarm(_: np.ndarray, losses: np.ndarray) -> bool:
-        seen[:] += np.count_nonzero(losses), len(losses)
-        return bool(bdtrc(seen[0] - 1, seen[1], TARGET) <= DELTA)
+        counts[:] += np.count_nonzero(losses), len(losses)
+        return bool(bdtrc(counts[0] - 1, counts[1], TARGET) <= DELTA)
 
     return alarm
 

@@ -1,7 +1,7 @@
 """Proof by trial that a certified point keeps its promise. `make guarantee` calls it.
 
-A pool of rows stands for the world, so each setting's true risk is known. Again and again rows are drawn from it, a
-path of settings is learned on some, tested on others, and the cheapest certified one is taken. The share of runs in
+A pool of rows stands for the population, so each setting's true risk is known. Rows are drawn from it many times, a
+path of settings is learned on some, tested on others, and the cheapest certified setting is taken. The share of runs in
 which its true risk exceeds the target must be no more than the promise allows, and with a deliberately wrong bound it
 must be more: else the trial proves nothing. Once more where the rows that certify are drawn in groups of rows much
 alike: counted by group they must keep the promise, and counted as if each were drawn alone break it. The same for the
@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import alarms
 import numpy as np
 
+from tests.proof import alarms
 from ziggurat.calibrate.bounds import fixed_sequence, p_values
 from ziggurat.calibrate.grouping import Groups, groups_of, per_draw
 from ziggurat.calibrate.paths import Tried, path_of, sequences
@@ -43,7 +43,7 @@ Draw = Callable[[np.random.Generator, np.ndarray, int], tuple[np.ndarray, Groups
 
 @dataclass(frozen=True)
 class Pool:
-    """Every row under every setting: the world that the trial draws from."""
+    """All rows under all settings: the population that the trial draws from."""
 
     losses: Mapping[str, np.ndarray]  # by risk, (n_rows, n_settings) int8
     costs: np.ndarray  # (n_rows, n_settings) float32, the full model's is 1
@@ -73,22 +73,22 @@ class Outcome:
 
 
 def make_pool(seed: int = 0, n: int = ROWS) -> Pool:
-    """Logits of rungs that know more with depth, are too sure of it early, and now and then mend what depth spoils."""
+    """Logits of rungs that are better with depth, overconfident early, and now and then right where later ones err."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, n)
     skill = rng.gamma(3, 3, n)[:, None, None] * np.linspace(0.5, 1, RUNGS)[:, None]  # some rows are harder than others
     noise = rng.normal(size=(n, 1, CLASSES)) + rng.normal(size=(n, RUNGS, CLASSES))
-    sureness = np.linspace(3, 1, RUNGS)[:, None]
-    every = (sureness * (noise + skill * np.eye(CLASSES)[labels][:, None])).astype(np.float32)
+    confidence = np.linspace(3, 1, RUNGS)[:, None]
+    logits = (confidence * (noise + skill * np.eye(CLASSES)[labels][:, None])).astype(np.float32)
     labels = np.where(rng.random(n) < 0.02, rng.integers(0, CLASSES, n), labels)
-    answers, everyone = every.argmax(axis=2), np.arange(n)
+    answers, rows = logits.argmax(axis=2), np.arange(n)
     rules = list(settings())
     losses = {name: np.empty((n, len(rules)), dtype=np.int8) for name in RISKS}
     costs = np.empty((n, len(rules)), dtype=np.float32)
     for column, rule in enumerate(rules):
-        rungs = replay(every, rule)
+        rungs = replay(logits, rule)
         for name, risk in RISKS.items():
-            losses[name][:, column] = risk.of(answers[everyone, rungs], answers[:, -1], labels)
+            losses[name][:, column] = risk.of(answers[rows, rungs], answers[:, -1], labels)
         heads = np.cumsum((*rule.asked[:-1], False)) * HEAD
         costs[:, column] = ((np.arange(RUNGS) + 1 + heads) / RUNGS)[rungs]
     risks = {name: values.mean(axis=0, dtype=np.float64) for name, values in losses.items()}
@@ -96,7 +96,7 @@ def make_pool(seed: int = 0, n: int = ROWS) -> Pool:
 
 
 def settings() -> Iterator[ExitRule]:
-    """THRESHOLDS entropies for each set of asked rungs, from strict to daring."""
+    """THRESHOLDS entropies for each set of asked rungs, from strict to lenient."""
     for asked in ASKED:
         for entropy in np.geomspace(1e-5, 0.3, THRESHOLDS):
             thresholds = np.full(RUNGS - 1, np.nan)
@@ -105,7 +105,7 @@ def settings() -> Iterator[ExitRule]:
 
 
 def hardest_target(pool: Pool, risk: Risk) -> float:
-    """A hair below the true risk nearest to TARGET: that setting is wrong to certify, and hard to tell."""
+    """Just below the true risk nearest to TARGET: to certify that setting is wrong, and hard to detect."""
     risks = pool.risks[risk.name]
     return float(risks[np.abs(risks - TARGET).argmin()]) - 1e-9
 
@@ -113,24 +113,24 @@ def hardest_target(pool: Pool, risk: Risk) -> float:
 def learned_paths(losses: np.ndarray, costs: np.ndarray) -> list[tuple[Tried, ...]]:
     """As `calibrate` makes them, from losses and costs (n, n_settings): a family for each set of asked rungs."""
     rows = zip(costs.mean(axis=0), losses.mean(axis=0), losses.std(axis=0), np.abs(losses).mean(axis=0), strict=True)
-    # The place in the pool stands for the thresholds: nothing here is replayed.
-    made = [Tried("entropy", np.array([place]), 0.0, *map(float, row)) for place, row in enumerate(rows)]
-    families = (made[start : start + THRESHOLDS] for start in range(0, len(made), THRESHOLDS))
+    # A setting's index in the pool stands for its thresholds: nothing here is replayed.
+    tried = [Tried("entropy", np.array([index]), 0.0, *map(float, row)) for index, row in enumerate(rows)]
+    families = (tried[start : start + THRESHOLDS] for start in range(0, len(tried), THRESHOLDS))
     return [path_of(family, slowest=1.0) for family in families]
 
 
 def empirical_mean(_: Risk, losses: np.ndarray, target: float, level: float) -> np.ndarray:
-    """The wrong test: p-value 0 where the mean of the rows keeps the target, as if they were the world."""
+    """The wrong test: p-value 0 where the mean of the rows keeps the target, as if they were the population."""
     return np.where(losses.mean(axis=0) <= target, 0.0, 1.0)
 
 
 def one_by_one(_: np.random.Generator, rows: np.ndarray, size: int) -> tuple[np.ndarray, Groups | None]:
-    """As they are."""
+    """Independent rows."""
     return rows, None
 
 
 def in_groups(draws: np.random.Generator, rows: np.ndarray, size: int) -> tuple[np.ndarray, Groups | None]:
-    """As many, in groups of GROUP on average of which most rows are the same; one loss counts for each group."""
+    """As many rows, in groups of GROUP on average in which most rows are equal; one loss counts for each group."""
     n = len(rows)
     keys = np.repeat(draws.integers(0, 2**63, n).astype(np.uint64), draws.geometric(1 / GROUP, n))[:n]
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
@@ -140,7 +140,7 @@ def in_groups(draws: np.random.Generator, rows: np.ndarray, size: int) -> tuple[
 
 
 def groups_unseen(draws: np.random.Generator, rows: np.ndarray, size: int) -> tuple[np.ndarray, Groups | None]:
-    """The wrong count: rows drawn in groups, as if each were drawn by itself."""
+    """The wrong count: rows drawn in groups, counted as if each were drawn independently."""
     return in_groups(draws, rows, size)[0], None
 
 
@@ -148,11 +148,11 @@ def certified_setting(
     risk: Risk, path: Sequence[Tried], losses: np.ndarray, test: Test, target: float, level: float
 ) -> int | None:
     """The last certified setting of the path, on losses (n, n_settings); None where the first already fails."""
-    places = [int(one.thresholds[0]) for one in path]
-    chunks = (places[start : start + TESTED_AT_ONCE] for start in range(0, len(places), TESTED_AT_ONCE))
+    settings = [int(tried.thresholds[0]) for tried in path]
+    chunks = (settings[start : start + TESTED_AT_ONCE] for start in range(0, len(settings), TESTED_AT_ONCE))
     p_values = (p for chunk in chunks for p in test(risk, losses[:, chunk], target, level))
     certified = fixed_sequence(p_values, level)
-    return places[certified - 1] if certified else None
+    return settings[certified - 1] if certified else None
 
 
 def trial(pool: Pool, risk: Risk, n: int, runs: int, test: Test, seed: int = 1, draw: Draw = one_by_one) -> Outcome:

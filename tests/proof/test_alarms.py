@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import alarms
+import pytest
+
+from tests.proof import alarms
+
+pytestmark = pytest.mark.proof
 
 
-def test_the_trial_of_the_monitor_is_passed_and_a_peeking_test_fails_it(monkeypatch):
+def test_the_monitors_trial_passes_and_a_peeking_test_fails(monkeypatch):
     monkeypatch.setattr(alarms, "QUIET", 3000)
     monkeypatch.setattr(alarms, "CHANGES", (0, 1000))
     kinds = alarms.all_streams(100)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import guarantee
 import pytest
-from alarms import Alarms
-from guarantee import empirical_mean, groups_unseen, in_groups, make_pool, proven, table, trial
 
+from tests.proof import guarantee
+from tests.proof.alarms import Alarms
+from tests.proof.guarantee import empirical_mean, groups_unseen, in_groups, make_pool, proven, table, trial
 from ziggurat.calibrate.bounds import p_values
 from ziggurat.calibrate.risks import RISKS
+
+pytestmark = pytest.mark.proof
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +36,14 @@ def grouped(pool):
     return [trial(pool, RISKS[name], 5000, 200, p_values, draw=draw) for name in RISKS for draw in draws]
 
 
-def test_rows_that_come_in_groups_keep_the_promise_counted_by_group_and_break_it_counted_one_by_one(grouped):
+def test_grouped_rows_keep_the_promise_only_when_grouped(grouped):
     for counted, alone in zip(grouped[::2], grouped[1::2], strict=True):
         assert (counted.drawn, alone.drawn) == ("in_groups", "groups_unseen")
         assert counted.broken <= counted.allowed and counted.none < 0.1 and counted.speed > 0.6, counted
         assert alone.broken > 1.5 * alone.allowed, alone
 
 
-def test_a_certified_point_breaks_its_promise_in_at_most_five_of_a_hundred_runs(outcomes):
+def test_a_point_breaks_its_promise_in_at_most_5_of_100_runs(outcomes):
     right = [one for one in outcomes if one.test == "p_values"]
     assert {one.risk for one in right} == set(RISKS)
     for one in right:
@@ -78,7 +80,7 @@ def test_the_pool_is_a_world_worth_certifying_in(pool):
     assert pool.cost.max() < 1.2 and pool.cost.min() < 0.3
 
 
-def test_the_command_prints_outcomes_and_its_exit_code_is_the_verdict(pool, monkeypatch, capsys):
+def test_the_commands_exit_code_is_the_verdict(pool, monkeypatch, capsys):
     monkeypatch.setattr(guarantee, "make_pool", lambda: pool)
     kinds = [Alarms("risk", 10, 0.0, 0.1, 0.0, 100.0, 200.0), Alarms("peeking", 10, 0.3, 0.1, None, None, None)]
     monkeypatch.setattr(guarantee.alarms, "all_streams", lambda streams, seed: kinds)

@@ -2,7 +2,7 @@
 
 A speed-up means little across papers that count differently. Each convention turns a `Route` into that paper's number;
 a speed-up in its unit is the full model's number over the route's, summed over inputs. Reproduced to the digit in
-`tests/report/test_flops.py`. Ours is in `ziggurat.encoder.flops`.
+`tests/unit/encoder/test_flops.py`. Ours is in `ziggurat.encoder.flops`.
 """
 
 from __future__ import annotations

@@ -36,8 +36,9 @@ COMMANDS = {  # by name: the file in this folder that has the function of the sa
 _REPORT = "report"
 
 
-def app_for(line: Sequence[str] = ()) -> typer.Typer:
+def app_for(line: Sequence[str] = (), everything: bool = False) -> typer.Typer:
     """The command line. Where `line` begins with a command, that one alone: loading the files of all takes time.
+    The analyses of `report` are in it where it is that command, or `everything` is asked for.
 
     Command files import the other rooms inside of functions, so that help is shown before numpy would be loaded.
     """
@@ -52,7 +53,7 @@ def app_for(line: Sequence[str] = ()) -> typer.Typer:
     for name, file in COMMANDS.items():
         if wanted in (name, None):
             app.command(name)(getattr(import_module(f"ziggurat.cli.{file}"), file))
-    if wanted == _REPORT:
+    if everything or wanted == _REPORT:
         app.add_typer(report_app(), name=_REPORT)
     elif wanted is None:
         app.add_typer(typer.Typer(help=HELP), name=_REPORT)

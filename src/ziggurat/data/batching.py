@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,7 @@ def limit_threads(threads: int) -> None:
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
 
 
-def in_batch(encode: Callable[..., list[Any]], texts: list[str]) -> list[Any]:
+def in_batch(encode: Callable[..., list[Any]], texts: Sequence[Any]) -> list[Any]:
     """What `encode`, one of the library's functions for batches, makes of texts without special tokens.
 
     Where the system gives it no threads the library panics, with an exception that is no Exception, in this call and in

@@ -271,16 +271,16 @@ def task_source(name: str, training: bool, folder: str | None = None) -> str:
     return _checked(Named(task, split or (TRAIN if training else task.evaluation), place)).source
 
 
-def parse_source(source: str) -> Named | None:
+def parse_source(source: object) -> Named | None:
     """What a source of a task says; None for any other source, UserError for an unknown task or split."""
-    if not source.startswith(PREFIX):
+    if not isinstance(source, str) or not source.startswith(PREFIX):
         return None
     name, _, rest = source.removeprefix(PREFIX).partition("@")
     split, _, folder = rest.partition(":")
     return _checked(Named(task_by_name(name), split, Path(folder) if folder else None))
 
 
-def task_of(source: str) -> Task | None:
+def task_of(source: object) -> Task | None:
     """The task of a source, None if it has none; a source that an older version wrote is no mistake."""
     try:
         found = parse_source(source)

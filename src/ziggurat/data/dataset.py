@@ -16,6 +16,7 @@ from ziggurat.data.catalogue import parse_source
 from ziggurat.data.groups import stand_ins
 from ziggurat.data.labels import Names, label_array, label_keys, labelled, names_of, problem_of, unlabelled
 from ziggurat.data.sources import DEFAULT_COLUMNS, FAIL, NULL, Columns, Rows, read_rows
+from ziggurat.data.tables import Source
 from ziggurat.data.task_rows import task_rows
 from ziggurat.errors import UserError
 from ziggurat.system import cached_property
@@ -132,8 +133,8 @@ class Dataset:
         )
 
 
-def load(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False) -> Rows:
-    """Rows of any source that `read_rows` knows, of a named task, or of the built-in data set (`stdlib-docs`)."""
+def load(source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False) -> Rows:
+    """Rows of any source that `read_rows` knows (files, tables in memory), of a named task, or of `stdlib-docs`."""
     if source == STDLIB_DOCS:
         return stdlib_docs()
     named = parse_source(source)

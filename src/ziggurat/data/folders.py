@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ziggurat.data.decoding import decoded, format_of, unpacked
-from ziggurat.data.tables import READERS, TEXT, Table, read_table
+from ziggurat.data.tables import READERS, TEXT, Source, Table, read_table
 from ziggurat.errors import UserError
 
 LABEL = "label"
@@ -65,9 +65,12 @@ def _note_on_others(folder: Path) -> str | None:
     return f"{folder}: only its own files are read, not those in {', '.join(others)}" if others else None
 
 
-def place_of(source: str | None) -> Path | None:
-    """The file or folder that a source names, without @SPLIT; of one on the hub or by name a path that is not there."""
-    return None if source is None else _parts(source)[0]
+def place_of(source: Source | None) -> Path | None:
+    """The file or folder that a source names, without @SPLIT; of one on the hub or by name a path that is not there.
+
+    None for rows in memory.
+    """
+    return _parts(source)[0] if isinstance(source, str) else None
 
 
 def _parts(source: str) -> tuple[Path, str | None]:

@@ -11,7 +11,7 @@ from typing import Any
 from ziggurat.data.arrow import names_in
 from ziggurat.data.cells import Cell, absent_among_numbers, are_lists, label_of, list_of, text_of, typed
 from ziggurat.data.folders import tables_in
-from ziggurat.data.tables import Table, without_header
+from ziggurat.data.tables import Source, Table, without_header
 from ziggurat.errors import UserError, first_line, install
 
 FAIL, SKIP, NULL = ON_ERROR = ("fail", "skip", "null")
@@ -57,8 +57,10 @@ class Rows:
         return _place(self.tables, row) or f"{self.source}: row {row + 1}"
 
 
-def read_rows(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False) -> Rows:
+def read_rows(source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False) -> Rows:
     """Rows of a file, a folder of files, FOLDER@SPLIT, or `hf:NAME[:CONFIG]@SPLIT`; `tables` says of which formats.
+
+    Or those of a table in memory, as `memory.as_rows` makes it.
 
     A label is int, bool, str, float or a list of them (as a tuple); a CSV or TSV label column becomes bools if all of
     it is true or false, ints or floats if all of it are numbers. Without a label column (or with an empty one)
@@ -89,7 +91,7 @@ def read_rows(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: 
         [texts[row] for row in kept],
         None if pairs is None else [pairs[row] for row in kept],
         cells,
-        source,
+        str(source),
         labels if len(labels) > 1 and cells is not None else None,
         _without(tables, faults),
         {row: f"{_place(tables, row)}: {faults[row]}" for row in sorted(faults)},
@@ -98,9 +100,13 @@ def read_rows(source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: 
     return rows
 
 
-def _tables(source: str, columns: Columns) -> list[Table]:
-    hub = source.startswith("hf:")
-    tables = [_read_hub(source)] if hub else tables_in(source, columns.encoding, columns.on_error != FAIL)
+def _tables(source: Source, columns: Columns) -> list[Table]:
+    if isinstance(source, Table):
+        tables = [source if columns.on_error != FAIL else source.require_whole()]
+    elif source.startswith("hf:"):
+        tables = [_read_hub(source)]
+    else:
+        tables = tables_in(source, columns.encoding, columns.on_error != FAIL)
     for table in tables:
         if not table.numbers:
             raise UserError(f"{table.name}: no rows; put rows into it or remove it")

@@ -15,7 +15,7 @@ from ziggurat.data.catalogue import parse_source
 from ziggurat.data.dataset import REASONS, Fractions, Role, content_hashes, has_role
 from ziggurat.data.decoding import decoded, format_of, unpacked
 from ziggurat.data.sources import Rows
-from ziggurat.data.tables import Table, read_table
+from ziggurat.data.tables import Source, Table, read_table
 from ziggurat.data.task_rows import task_questions
 from ziggurat.errors import UserError, first_line
 from ziggurat.system import cached_property
@@ -101,17 +101,19 @@ class Questions:
         )
 
 
-def holds_questions(source: str) -> bool:
+def holds_questions(source: Source) -> bool:
     """Whether a file's form is SQuAD's: its JSON, or rows with a question, a context, answers; or a task has spans."""
+    wanted = {*_COLUMNS, "answers"}
+    if isinstance(source, Table):
+        return wanted <= source.cells.keys()
     if (named := parse_source(source)) is not None:
         return named.task.problem is Problem.QUESTION_ANSWERING
     path = Path(source).expanduser()
     form = format_of(path)
     if form not in (".json", ".jsonl", ".ndjson", ".parquet") or not path.is_file():
         return False  # no other format can hold answers
-    wanted = [*_COLUMNS, "answers"]
     if form == ".parquet":
-        return set(wanted) <= read_table(path).cells.keys()
+        return wanted <= read_table(path).cells.keys()
     content = unpacked(path)
     if form == ".json" and _is_squad(content):
         return True
@@ -125,13 +127,15 @@ def _is_squad(content: bytes) -> bool:
     return is_object and all(b'"%s"' % key in content for key in (b"paragraphs", b"qas"))
 
 
-def read_questions(source: str, role: Role = Role.TEST, answers_required: bool = True) -> Questions:
+def read_questions(source: Source, role: Role = Role.TEST, answers_required: bool = True) -> Questions:
     """Questions of a SQuAD file (JSON), or of rows with question, context and answers {text, answer_start}.
 
     Raises:
         UserError: unreadable file, another form, an empty question or context, an answer that is not in its context at
             its offset. The message names file, question and fix.
     """
+    if isinstance(source, Table):
+        return questions_in(source.require_whole(), str(source), role, answers_required)
     if (named := parse_source(source)) is not None:
         if named.task.problem is not Problem.QUESTION_ANSWERING:
             raise UserError(f"{source}: has labels, and spans that answer questions are wanted; take squad or squad_v2")

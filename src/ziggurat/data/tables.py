@@ -34,6 +34,9 @@ class Table:
     first: Record | None = None  # what was taken for the header, for a file that has none
     twice: frozenset[str] = frozenset()  # names that several columns have
 
+    def __str__(self) -> str:
+        return self.name
+
     def error(self, row: int, problem: str) -> UserError:
         """A mistake in the row with this index."""
         return UserError(f"{self.place(row)}: {problem}")
@@ -55,7 +58,7 @@ class Table:
         if not dot or outer not in self.cells:
             return None
         objects = [cell if isinstance(cell, Mapping) else {} for cell in self.cells[outer]]
-        return _from_objects(self, objects).column(inner)
+        return from_objects(self, objects).column(inner)
 
     def require_whole(self) -> Table:
         """Itself; UserError for the first row that cannot be read."""
@@ -67,6 +70,9 @@ class Table:
         """These rows alone, none of them broken."""
         cells = {name: [column[row] for row in rows] for name, column in self.cells.items()}
         return replace(self, numbers=[self.numbers[row] for row in rows], cells=cells, broken={})
+
+
+Source = str | Table  # of rows: the name of a file or a data set, or rows in memory as `memory.as_rows` makes them
 
 
 def read_table(path: Path, encoding: str | None = None, lenient: bool = False) -> Table:
@@ -83,7 +89,7 @@ def read_text(path: Path) -> str:
     return decoded(unpacked(path), str(path))[0]
 
 
-def _from_objects(like: Table, objects: Sequence[Mapping[str, Any]]) -> Table:
+def from_objects(like: Table, objects: Sequence[Mapping[str, Any]]) -> Table:
     """The table with the cells of JSON objects; a key that an object lacks is a missing cell."""
     names = dict.fromkeys(name for record in objects for name in record)  # a set that keeps the order
     return replace(like, cells={name: [record.get(name) for record in objects] for name in names})
@@ -96,7 +102,7 @@ def _of_objects(path: Path, unit: str, numbers: Sequence[int], objects: Iterable
         if not isinstance(found, dict):
             wrong = f"not valid JSON, mend or remove it ({first_line(found)})" if isinstance(found, Exception) else ""
             broken[row], rows[row] = wrong or 'not an object; write {"text": …, "label": …}', {}
-    return _from_objects(Table(str(path), unit, numbers, {}, broken=broken, notes=_notes(note)), rows)
+    return from_objects(Table(str(path), unit, numbers, {}, broken=broken, notes=_notes(note)), rows)
 
 
 def _json_or_error(text: str) -> Any:

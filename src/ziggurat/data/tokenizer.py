@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, pairwise, repeat
+from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import tokenizers
 
 from ziggurat.contents import read_bytes
 from ziggurat.data.batching import in_batch
-from ziggurat.data.packing import PackedBatch, cumulate, pack
+from ziggurat.data.packing import PackedBatch, cumulate, pack, place_in_sequence
 from ziggurat.data.settings import cut_side, refuse_other_settings
+from ziggurat.data.word_cache import WordCache, cache_of
 from ziggurat.errors import UserError, first_line
 from ziggurat.system import cached_property
 
@@ -37,39 +39,26 @@ class Frame:
     def around(self, sides: Sequence[Sequence[Sequence[int]]]) -> list[np.ndarray]:
         """Token ids of n texts, for each side → n arrays (length_i, 2)."""
         lengths = np.array([[len(ids) for ids in side] for side in sides], dtype=np.int64)
+        flat = [
+            np.fromiter(chain.from_iterable(side), dtype=np.int64, count=int(n))
+            for side, n in zip(sides, lengths.sum(axis=1), strict=True)
+        ]
+        return self.around_flat(flat, lengths)
+
+    def around_flat(self, sides: Sequence[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
+        """The same of texts behind one another: for each side (n_tokens), of lengths (sides, n)."""
         edges = cumulate(lengths.sum(axis=0) + self.size)
         table = np.empty((edges[-1], 2), dtype=np.int64)
-        parts: list[Iterable[Sequence[int]]] = [repeat(self._specials[0])]  # of each text in turn
-        for side, special in zip(sides, self._specials[1:], strict=True):
-            parts += [side, repeat(special)]
-        ids = chain.from_iterable(chain.from_iterable(zip(*parts, strict=False)))
-        table[:, 0] = np.fromiter(ids, dtype=np.int64, count=len(table))
-        table[:, 1] = self._segments_of(lengths)
+        at = edges[:-1]  # where the next part of each text begins
+        for place, block in enumerate(self.blocks):
+            for offset, token in enumerate(block):
+                table[at + offset] = token
+            at = at + len(block)
+            if place < len(sides):
+                rows = np.repeat(at, lengths[place]) + place_in_sequence(lengths[place])
+                table[rows, 0], table[rows, 1] = sides[place], self.segments[place]
+                at = at + lengths[place]
         return [table[start:stop] for start, stop in pairwise(edges.tolist())]
-
-    @cached_property
-    def _specials(self) -> list[list[int]]:
-        """Each block's token ids."""
-        return [block[:, 0].tolist() for block in self.blocks]
-
-    @cached_property
-    def _pattern(self) -> tuple[np.ndarray, np.ndarray]:
-        """Segments of a text's parts (special tokens one by one, each side whole), and which parts are sides."""
-        segments = [self.blocks[0][:, 1]]
-        for side, block in zip(self.segments, self.blocks[1:], strict=True):
-            segments += [np.array([side]), block[:, 1]]
-        before = np.cumsum(list(map(len, segments)))
-        return np.concatenate(segments), before[:-1:2]
-
-    def _segments_of(self, lengths: np.ndarray) -> np.ndarray | int:
-        """Segment ids of texts behind one another, of lengths (sides, n): (n_tokens), or one for all."""
-        segments, own = self._pattern
-        if not segments.any():
-            return 0
-        n = lengths.shape[1]
-        counts = np.ones((n, len(segments)), dtype=np.int64)
-        counts[:, own] = lengths.T
-        return np.repeat(np.tile(segments, n), counts.ravel())
 
 
 def frame_of(tokenizer: Any, path: Path, sides: int) -> Frame:
@@ -154,6 +143,7 @@ def mask_id(tokenizer: Any) -> int | None:
     return next((index for index in named if index is not None), None)
 
 
+TOGETHER = 64  # words that are read at once: a call's own time counts, and groups are shared out to threads
 CHUNK = 1024  # texts per call: an encoding takes far more memory than the two numbers per token that we keep
 RARE = "\U0002a6d6"  # an ideograph that hardly any vocabulary has
 _UNREADABLE = "not a readable tokenizer, save it again"
@@ -245,10 +235,10 @@ class TextTokenizer:
         tokens: list[np.ndarray] = []
         truncated = [np.zeros(0, dtype=bool)]
         for start in range(0, len(texts), CHUNK):
-            sides = [self._encodings(column[start : start + CHUNK]) for column in columns]
-            lengths = np.array([[len(encoding) for encoding in side] for side in sides])
+            sides = [self._flat_ids(column[start : start + CHUNK]) for column in columns]
+            lengths = np.stack([side[1] for side in sides])
             kept = _fit(lengths, room)
-            tokens += frame.around([self._ids(side, most) for side, most in zip(sides, kept.tolist(), strict=True)])
+            tokens += frame.around_flat([self._cut(*side, n) for side, n in zip(sides, kept, strict=True)], kept)
             truncated.append(lengths.sum(axis=0) > room)
         return Encoded(tokens, np.concatenate(truncated), texts, pairs)
 
@@ -302,19 +292,48 @@ class TextTokenizer:
     def _special(self, block: np.ndarray) -> list[Piece]:
         return [Piece(string) for string in self.strings(block[:, 0])]
 
-    def _encodings(self, texts: Sequence[str]) -> list[Any]:
-        """What the library makes of a few texts, without special tokens."""
+    @cached_property
+    def _words(self) -> WordCache | None:
+        """None where words cannot be read one by one."""
+        return cache_of(self._tokenizer, self._ids, self._word_ids)
+
+    def _flat_ids(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of a few texts behind one another, (n_tokens), without special tokens, and how many each has."""
+        if self._words is not None:
+            return self._words.encode(texts)
+        found = self._ids(texts)
+        lengths = np.fromiter(map(len, found), dtype=np.int64, count=len(found))
+        return np.fromiter(chain.from_iterable(found), dtype=np.int64, count=int(lengths.sum())), lengths
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The library's token ids of a few texts, without special tokens."""
         read = list(map(speakable, texts))
         with one_line(self._path, _UNREADABLE):
-            return in_batch(self._tokenizer.encode_batch_fast, read)
+            return [encoding.ids for encoding in in_batch(self._tokenizer.encode_batch_fast, read)]
+
+    def _word_ids(self, words: Sequence[str]) -> list[list[int]]:
+        """The library's token ids of some words."""
+        read = list(map(speakable, words))
+        groups = [read[start : start + TOGETHER] for start in range(0, len(read), TOGETHER)]
+        ids: list[list[int]] = [[] for _ in read]
+        with one_line(self._path, _UNREADABLE):
+            encodings = in_batch(partial(self._tokenizer.encode_batch, is_pretokenized=True), groups)
+            for start, encoding in zip(range(0, len(read), TOGETHER), encodings, strict=True):
+                for word, token in zip(encoding.word_ids, encoding.ids, strict=True):
+                    ids[start + word].append(token)
+        return ids
 
     def _kept(self, length: int, most: int) -> slice:
         """Which of a side's tokens stay where at most so many may."""
         return slice(max(length - most, 0), None) if self._cut_side == "left" else slice(most)
 
-    def _ids(self, encodings: Sequence[Any], most: Sequence[int]) -> list[list[int]]:
-        """The token ids of each that stay where at most so many (n) may."""
-        return [encoding.ids[self._kept(len(encoding), n)] for encoding, n in zip(encodings, most, strict=True)]
+    def _cut(self, ids: np.ndarray, lengths: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """Of token ids behind one another, of lengths (n), those that stay where so many (n) may."""
+        if (kept == lengths).all():
+            return ids
+        places, first = place_in_sequence(lengths), lengths - kept if self._cut_side == "left" else 0 * kept
+        stays = (places >= np.repeat(first, lengths)) & (places < np.repeat(first + kept, lengths))
+        return ids[stays]
 
 
 def speakable(text: str) -> str:

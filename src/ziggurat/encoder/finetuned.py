@@ -84,8 +84,8 @@ def checkpoint_labels(folder: Path, problem: Problem | None = None) -> tuple[Lab
         )
     if is_unnamed(names):
         return (VALUE,) if problem is Problem.REGRESSION else tuple(range(len(names)))
-    numbered = all(type(name) is int for name in names)
-    return tuple(names) if numbered else tuple(map(str, names))
+    numbers = [name for name in names if type(name) is int]
+    return tuple(numbers) if len(numbers) == len(names) else tuple(map(str, names))
 
 
 def checkpoint_problem(folder: Path) -> Problem:
@@ -177,7 +177,7 @@ def _check_names(names: Sequence[object], config: Mapping[str, Any]) -> None:
     stated = config.get("num_labels")
     if stated is not None and stated != len(names):
         raise ValueError(f"num_labels is {stated!r}, and {len(names)} classes have names; make them agree")
-    numbers = config.get("label2id")
+    numbers: Any = config.get("label2id")
     for place, name in enumerate(names if isinstance(numbers, Mapping) else ()):
         other = numbers.get(name if isinstance(name, str) else str(name), place)
         if str(other) != str(place):

@@ -47,7 +47,8 @@ def pairs_seen(n_tokens: Tokens, window: int) -> Tokens:
     n: Any = n_tokens
     reach = np.minimum(n, window) if window else n
     pairs = n * (2 * reach + 1) - reach * (reach + 1)
-    return pairs if isinstance(n, np.ndarray) else int(pairs)
+    counted: Any = pairs if isinstance(n, np.ndarray) else int(pairs)
+    return counted
 
 
 def linear_flops(spec: EncoderSpec, n_before: Tokens, n_after: Tokens | None = None) -> Tokens:

@@ -15,6 +15,7 @@ from ziggurat.data.dataset import Dataset, Role, as_dataset, load, load_builtin
 from ziggurat.data.folders import place_of
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows
 from ziggurat.data.squad import Questions
+from ziggurat.data.tables import Source
 from ziggurat.data.task_rows import called_like
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.data.windows import Windows
@@ -88,7 +89,7 @@ def promise_of(classifier: OpenedModel, operating_point: str, threshold: float |
     }
 
 
-def rows_to_measure(classifier: AdaptiveClassifier, source: str, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
+def rows_to_measure(classifier: AdaptiveClassifier, source: Source, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
     """Labelled rows of a source as test rows; for the built-in data its own test rows."""
     names = classifier.manifest.labels
     if source == STDLIB_DOCS:
@@ -102,7 +103,7 @@ def rows_to_measure(classifier: AdaptiveClassifier, source: str, columns: Column
 
 
 def load_like(
-    classifier: AdaptiveClassifier, source: str, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
+    classifier: AdaptiveClassifier, source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
 ) -> Rows:
     """Rows of a source with their classes called what the model calls them; UserError for pairs or single texts where
     it reads the other.
@@ -129,8 +130,10 @@ def seen_in_training(model: str, rows: Dataset | Questions) -> int:
     return int(np.isin(rows.hashes, trained_rows(local_folder(model))).sum())
 
 
-def data_and_split(source: str) -> tuple[str, str]:
+def data_and_split(source: Source) -> tuple[str, str]:
     """What rows and titles call a source: its folder and file without path and suffix, or its own name."""
+    if not isinstance(source, str):
+        return str(source), str(Role.TEST)
     named, path = parse_source(source), Path(source)
     if named is not None:
         return named.task.name, named.split

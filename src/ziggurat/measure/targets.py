@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ziggurat.data.catalogue import PREFIX, parse_source
+from ziggurat.data.catalogue import parse_source
 from ziggurat.data.folders import place_of
+from ziggurat.data.tables import Source
 from ziggurat.encoder.folder import CONFIG, MANIFEST, files_of
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained, require_target
@@ -19,7 +20,7 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 _HEAD = 1 << 24  # bytes: a first line may hold a long text
 
 
-def require_result(path: Path, model: str, *sources: str | None) -> None:
+def require_result(path: Path, model: str, *sources: Source | None) -> None:
     """As `require_target`, for a result of `model` that may lie in a folder of any model or checkpoint.
 
     UserError there for a file that exists and is no earlier result: a tokenizer's file, weights, a card, data.
@@ -32,9 +33,9 @@ def require_result(path: Path, model: str, *sources: str | None) -> None:
         raise UserError(f"{path}: is one of the files of the model in {folder}; choose another name")
 
 
-def folder_of(source: str | None) -> Path | None:
+def folder_of(source: Source | None) -> Path | None:
     """Where a source's files are: the folder of a task that is read from one, else the file or folder itself."""
-    named = parse_source(source) if source is not None and source.startswith(PREFIX) else None
+    named = parse_source(source)
     return place_of(source) if named is None else named.folder
 
 

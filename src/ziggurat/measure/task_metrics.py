@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ziggurat.data.catalogue import Task, task_of
+from ziggurat.data.tables import Source
 from ziggurat.encoder.folder import Manifest
 from ziggurat.errors import UserError
 from ziggurat.report.metrics import MEANS, measure_by_name, measures, values
@@ -20,12 +21,12 @@ _OF_PROBLEMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def task_for(manifest: Manifest, source: str) -> Task | None:
+def task_for(manifest: Manifest, source: Source) -> Task | None:
     """The task of a source, else the one that the model says it was trained on; None = neither has a name."""
     return task_of(source) or task_of(str(manifest.training.get("data", {}).get("source", "")))
 
 
-def metrics_for(manifest: Manifest, source: str, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
+def metrics_for(manifest: Manifest, source: Source, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
     """Measures to report beside accuracy: `wanted`, or the task's. UserError for an unknown one, one of another problem
     than the model's, or one of two classes where the model has more.
     """
@@ -43,7 +44,7 @@ def metrics_for(manifest: Manifest, source: str, wanted: Sequence[str] | None = 
 
 
 def task_measures(
-    manifest: Manifest, source: str, names: Sequence[str], predictions: np.ndarray, truth: np.ndarray
+    manifest: Manifest, source: Source, names: Sequence[str], predictions: np.ndarray, truth: np.ndarray
 ) -> dict[str, float | None]:
     """Each measure of class indices (n) with its interval, as `measures`."""
     order = _order(manifest, source)
@@ -52,7 +53,7 @@ def task_measures(
 
 def beside_full(
     manifest: Manifest,
-    source: str,
+    source: Source,
     names: Sequence[str],
     predictions: np.ndarray,
     full: np.ndarray,
@@ -65,7 +66,7 @@ def beside_full(
     return found | {f"full_{key}": value for key, value in whole.items()}
 
 
-def _order(manifest: Manifest, source: str) -> Callable[[np.ndarray], np.ndarray]:
+def _order(manifest: Manifest, source: Source) -> Callable[[np.ndarray], np.ndarray]:
     """Makes the model's class indices the task's: F1 is about its second class, and a checkpoint may have another."""
     task = task_for(manifest, source)
     order = None if task is None else class_order(task.names, manifest.labels)
@@ -80,7 +81,7 @@ def class_order(names: Sequence[str], labels: Sequence[int | str]) -> np.ndarray
     return np.array([places[str(label).casefold()] for label in labels])
 
 
-def uncertified(manifest: Manifest, source: str, criterion: str) -> str | None:
+def uncertified(manifest: Manifest, source: Source, criterion: str) -> str | None:
     """One line where the task is judged by what cannot be certified, and what is in its place; None where it can."""
     task = task_for(manifest, source)
     names = [] if task is None else [name for name in task.metrics if name not in MEANS]

@@ -57,10 +57,10 @@ def refuse_emptying(model: AdaptiveModel, tokens: Sequence[np.ndarray]) -> None:
     They are tried on the model as it starts and some of `tokens`, (n_i, 2) each. In the upper half a first token that
     has read the text may well do without it.
     """
-    rule = model.token_rule
-    if rule is None or model.pruning.config.kind != "threshold" or rule.score == PREDICTED:
+    pruning = model.pruning
+    if pruning is None or pruning.config.kind != "threshold" or pruning.config.score == PREDICTED:
         return  # shares and counts say themselves what stays; scores that are to be learned say nothing yet
-    rule = replace(rule, vocabulary=None)
+    rule = replace(pruning.rule(), vocabulary=None)
     states = model.eval().embed(next(in_batches(tokens[:_LOOKED_AT])), rule)
     for layer in range(1, model.spec.layers // 2 + 1):
         states = model.layer(layer, states, rule)
@@ -95,13 +95,13 @@ def _refuse_unlearned(recipe: Recipe) -> None:
     """UserError for a stage that prunes by scores which no stage before it has learned."""
     learned: set[str] = set()
     for stage in recipe.stages:
-        prunes = recipe.pruning is not None and stage.kind not in UNPRUNED_STAGES
-        if prunes and recipe.pruning.score == PREDICTED and "guess" not in learned:
+        pruning = None if stage.kind in UNPRUNED_STAGES else recipe.pruning
+        if pruning is not None and pruning.score == PREDICTED and "guess" not in learned:
             raise UserError(
                 f"stage {stage.kind!r}: nothing has learned the predicted scores; put a stage 'guess' before"
             )
         learned.add(stage.kind)
-        if prunes and recipe.pruning.vocabulary is not None and "soft" not in learned:
+        if pruning is not None and pruning.vocabulary is not None and "soft" not in learned:
             raise UserError(f"stage {stage.kind!r}: nothing has learned the vocabulary; put a stage 'soft' before")
 
 

@@ -56,8 +56,10 @@ def kl_divergence(teacher: Tensor, student: Tensor, reverse: bool = False) -> Te
 def binary_divergence(teacher: Tensor, student: Tensor, reverse: bool = False) -> Tensor:
     """The same where each output is a yes or no of its own (sigmoid), mean over rows and outputs."""
     # A label's yes against a logit of 0 is a choice between two classes.
-    pairs = (torch.stack([logits, torch.zeros_like(logits)], dim=-1).flatten(0, -2) for logits in (teacher, student))
-    return kl_divergence(*pairs, reverse)
+    taught, learned = (
+        torch.stack([logits, torch.zeros_like(logits)], dim=-1).flatten(0, -2) for logits in (teacher, student)
+    )
+    return kl_divergence(taught, learned, reverse)
 
 
 def square_distance(teacher: Tensor, student: Tensor, reverse: bool = False) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -102,18 +102,22 @@ class Int8(Objective):
         return {"loss": loss, "logits": logits}
 
 
-class Heads(Objective):
-    """Exit heads learn what the frozen last rung says; tokens leave if the model prunes.
+class HeadsAlone(Objective):
+    """Only the exit heads learn."""
 
-    With any `distillation` they learn what the unpruned teacher says, instead.
-    """
-
-    def train(self, mode: bool = True) -> Heads:
+    def train(self, mode: bool = True) -> Self:
         """The frozen parts stay in evaluation mode: a teacher without dropout."""
         super().train(mode)
         self.model.encoder.eval()
         self.model.classifier.eval()
         return self
+
+
+class Heads(HeadsAlone):
+    """Exit heads learn what the frozen last rung says; tokens leave if the model prunes.
+
+    With any `distillation` they learn what the unpruned teacher says, instead.
+    """
 
     def forward(self, labels: Tensor, lengths: Tensor, states: Tensor, taught: Tensor | None = None) -> Output:
         """Labels (n), lengths (n), packed token ids (n_tokens, 2), the teacher's logits (n, …) → loss, logits."""
@@ -125,8 +129,8 @@ class Heads(Objective):
         return {"loss": loss, "logits": torch.stack(every, dim=1).float()}
 
 
-class FrozenHeads(Heads):
-    """The same from what the heads read, worked out before (`train.frozen`)."""
+class FrozenHeads(HeadsAlone):
+    """The same as `Heads` from what the heads read, worked out before (`train.frozen`)."""
 
     def forward(self, labels: Tensor, wanted: Tensor, states: list[Tensor], lengths: list[Tensor]) -> Output:
         """Labels (n), logits to learn (n, n_outputs), of each head states (n_tokens, d), lengths (n) → loss, logits."""
@@ -160,7 +164,8 @@ class Guess(Objective):
         """Labels (n) unused, lengths (n) and packed token ids (n_tokens, 2) → loss, guesses of layer 1 as logits."""
         entered, received = received_by_layer(self.model, packed(states, lengths))
         target = torch.stack(received[len(received) // 2 :]).float().mean(dim=0)
-        guessed = [self.model.pruning.predicted(layer, batch) for layer, batch in enumerate(entered, start=1)]
+        pruning = self.model.require_pruning()
+        guessed = [pruning.predicted(layer, batch) for layer, batch in enumerate(entered, start=1)]
         # Listwise: both sides are distributions over a text's tokens, n times as large (mean 1). Square roots of the
         # target spread what sinks would take for themselves.
         wanted = per_sequence_mean_one(target.sqrt(), entered[0])
@@ -186,7 +191,9 @@ def start_vocabulary(model: AdaptiveModel, rows: Examples, device: torch.device)
     So that share is read before anything is learned. Entries at the first, or at the last, place of every text are
     special ([CLS], [SEP], RoBERTa's </s>, which stands between pairs as well): always read.
     """
-    pruning = model.pruning
+    pruning = model.require_pruning()
+    if (share := pruning.config.vocabulary) is None:
+        raise ValueError("the model's pruning reads the whole vocabulary")
     model.to(device).eval().requires_grad_(False)
     held, seen, first, last = (np.zeros(model.spec.vocabulary) for _ in range(4))
     tokens = [rows.encoded.tokens[row] for row in spread(len(rows), _ROWS)]
@@ -199,7 +206,7 @@ def start_vocabulary(model: AdaptiveModel, rows: Examples, device: torch.device)
         np.add.at(last, ids[batch.cu_seqlens[1:] - 1], 1)
     mean = (held + 2 * _PRIOR * held.sum() / seen.sum()) / (seen + _PRIOR)
     with torch.no_grad():
-        pruning.vocabulary.copy_(torch.from_numpy(np.log(mean / _border(mean, seen, pruning.config.vocabulary))))
+        pruning.vocabulary.copy_(torch.from_numpy(np.log(mean / _border(mean, seen, share))))
     pruning.always_read(np.flatnonzero((first == len(tokens)) | (last == len(tokens))).tolist())
 
 

@@ -145,7 +145,7 @@ def _prepared(fit: Fit, train: Dataset | Questions, select: Dataset | Questions,
     if not on_labels_scale(own, select):
         notes[OTHER_SCALE] = True
         examples = [without_labels(part) for part in examples]
-    return _Prepared(model, tokenizer, *examples, run, notes)
+    return _Prepared(model, tokenizer, examples[0], examples[1], run, notes)
 
 
 def _is_made(fit: Fit) -> bool:
@@ -182,7 +182,7 @@ def run_recipe(
         rows = [train, select]
         if plain is not None and config.distillation and not mine.finished:
             rows = taught = taught or [taught_by(plain, part, run) for part in rows]
-        model = stage(model, *rows, config, mine)
+        model = stage(model, rows[0], rows[1], config, mine)
         if plain is not None and config.kind in PLAIN_STAGES:
             plain, taught = copy.deepcopy(model), []
         after(number, model)

@@ -40,7 +40,7 @@ def guess(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     Everything else is frozen. The lowest loss on select is kept.
     """
     _check("guess", model)
-    only_train(model, (model.pruning.guesses,))
+    only_train(model, (model.require_pruning().guesses,))
     fit(Guess(model, stage), train, select, stage, run, Keep.lowest_loss())
     return model
 
@@ -52,7 +52,7 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     it gives is taken back (`train.trials`).
     """
     _check("soft", model)
-    pruning = model.pruning
+    pruning = model.require_pruning()
     begins = pruning.unread_vocabulary
     if begins and not run.finished:
         start_vocabulary(model, train, run.device)
@@ -120,9 +120,9 @@ def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
             standardise(model.exits.values(), lambda: _show(model, train, run))
         fit(Heads(model, stage), train, select, stage, run, Keep.lowest_loss())
     else:
-        kept = [readings(model, rows, stage, run) for rows in (train, select)]
-        standardise(model.exits.values(), lambda: show_readings(model, kept[0]))
-        fit(FrozenHeads(model, stage), *kept, stage, run, Keep.lowest_loss(), collator=collate_readings)
+        to_train, to_select = (readings(model, rows, stage, run) for rows in (train, select))
+        standardise(model.exits.values(), lambda: show_readings(model, to_train))
+        fit(FrozenHeads(model, stage), to_train, to_select, stage, run, Keep.lowest_loss(), collator=collate_readings)
     return model
 
 
@@ -218,8 +218,15 @@ def _show(model: AdaptiveModel, rows: Examples, run: Run) -> None:
 
 def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> None:
     """UserError where a model with this pruning, with or without exit heads, cannot have a stage of this kind."""
-    if kind in ("guess", "soft", "hard", "lengthdrop") and pruning is None:
-        raise UserError(f"stage {kind!r}: the recipe says nothing of pruning; give it a [pruning] table")
+    if kind in ("guess", "soft", "hard", "lengthdrop"):
+        if pruning is None:
+            raise UserError(f"stage {kind!r}: the recipe says nothing of pruning; give it a [pruning] table")
+        _refuse_other_pruning(kind, pruning)
+    if kind in HEAD_STAGES and not has_exits:
+        raise UserError(f"stage {kind!r}: the model has no exit heads; name some in head_layers")
+
+
+def _refuse_other_pruning(kind: str, pruning: PruningConfig) -> None:
     if kind == "guess" and pruning.score != PREDICTED:
         raise UserError(f"stage 'guess': pruning's score is {pruning.score!r}; set score = {PREDICTED!r}")
     if kind == "soft" and pruning.kind != "threshold":
@@ -229,8 +236,6 @@ def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> 
             f"stage 'lengthdrop' draws shares of each text's length, the recipe's pruning is of kind {pruning.kind!r}; "
             'set kind = "share" in its [pruning] table'
         )
-    if kind in HEAD_STAGES and not has_exits:
-        raise UserError(f"stage {kind!r}: the model has no exit heads; name some in head_layers")
 
 
 def _check(kind: str, model: AdaptiveModel) -> None:

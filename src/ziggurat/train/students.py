@@ -79,8 +79,8 @@ def student_spec(config: StudentConfig, teacher: EncoderSpec) -> EncoderSpec:
             f"set hidden = {hidden + teacher.heads}"
         )
     k = config.layers
-    per_layer = {"rotary": teacher.rotary[:k], "windows": teacher.windows[:k]}
-    spec = replace(teacher, layers=k, hidden=hidden, intermediate=intermediate, **per_layer)
+    rotary, windows = teacher.rotary[:k], teacher.windows[:k]
+    spec = replace(teacher, layers=k, hidden=hidden, intermediate=intermediate, rotary=rotary, windows=windows)
     if config.checkpoint is not None:
         _refuse_other_sizes(config.checkpoint, spec)
     return spec

@@ -48,13 +48,14 @@ def try_vocabulary(model: AdaptiveModel, select: Examples, run: Run) -> None:
     Where nothing else prunes they stay. The outcome is kept in the stage's folder, and a run that is taken up again
     goes by it.
     """
+    pruning = model.require_pruning()
     if "vocabulary" not in trials_in(run.folder):
-        reads = replace(model.token_rule, values=np.full(model.spec.layers, np.nan))
+        reads = replace(pruning.rule(), values=np.full(model.spec.layers, np.nan))
         plain, [tried] = _tried(model, select, [reads])
-        said = {"share": model.pruning.config.vocabulary, "plain": plain, "read": tried.metric}
+        said = {"share": pruning.config.vocabulary, "plain": plain, "read": tried.metric}
         _keep(run, "vocabulary", said | {"kept": tried.worth > 0 or not _has_thresholds(model)})
     if not trials_in(run.folder)["vocabulary"]["kept"]:
-        model.pruning.drop_vocabulary()
+        pruning.drop_vocabulary()
 
 
 def settle(model: AdaptiveModel, select: Examples, run: Run) -> None:
@@ -65,7 +66,8 @@ def settle(model: AdaptiveModel, select: Examples, run: Run) -> None:
     """
     if not _has_thresholds(model):
         return
-    pruning, rule = model.pruning, model.token_rule
+    pruning = model.require_pruning()
+    rule = pruning.rule()
     if "settled" not in trials_in(run.folder):
         forms = [(factor, read) for read in dict.fromkeys([True, rule.vocabulary is None]) for factor in _STRENGTHS]
         scaled = [replace(rule, values=factor * rule.values) for factor, _ in forms]
@@ -94,7 +96,7 @@ def _keep(run: Run, what: str, outcome: dict[str, Any]) -> None:
 
 
 def _has_thresholds(model: AdaptiveModel) -> bool:
-    return any(model.pruning.fades(layer) for layer in range(1, model.spec.layers + 1))
+    return any(model.require_pruning().fades(layer) for layer in range(1, model.spec.layers + 1))
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def exported(setting: PeerSetting) -> Path:
 def _plain(torch: Any, model: Any, inputs: tuple[str, ...]) -> Any:
     """The model as a function of these tensors that returns one."""
 
-    class Logits(torch.nn.Module):  # type: ignore[misc]
+    class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model

@@ -219,8 +219,8 @@ def attend_and_score(
     that over the queries that see it, and scores are scaled to mean 1, `from_others` too. Where all is in sight this is
     the column sum.
     """
+    states = qkv if active is None else torch.cat([qkv, active[:, None]], dim=1)
     soft = active is not None
-    states = torch.cat([qkv, active[:, None]], dim=1) if soft else qkv
     call = partial(Grid.scored, n_heads=n_heads, dropout=dropout, from_others=from_others, soft=soft)
     context, received = _in_groups(states, lengths, call, window)
     return context, received.squeeze(1)

@@ -68,6 +68,12 @@ class AdaptiveModel(nn.Module):
         """The pruning rule of its parameters, None if it never prunes."""
         return None if self.pruning is None else self.pruning.rule()
 
+    def require_pruning(self) -> TokenPruning:
+        """Its pruning; ValueError for a model that has none."""
+        if self.pruning is None:
+            raise ValueError("the model has no pruning")
+        return self.pruning
+
     def head_at(self, layer: int) -> nn.Module | None:
         """The head after `layer` layers (1 … L), None where there is none."""
         if layer == self.spec.layers:
@@ -85,7 +91,7 @@ class AdaptiveModel(nn.Module):
         if tokens is None or not tokens.prunes(layer):
             return module(batch)
         if tokens.score == PREDICTED:
-            context, scores = module.context(batch), self.pruning.predicted(layer, batch)
+            context, scores = module.context(batch), self.require_pruning().predicted(layer, batch)
         else:
             context, scores = module.scored_context(batch, tokens.score == FROM_OTHERS)
         keep = tokens.stays(layer, scores.detach().float().cpu().numpy(), batch)
@@ -93,7 +99,8 @@ class AdaptiveModel(nn.Module):
 
     def forward(self, batch: PackedBatch, tokens: TokenRule | None = None) -> list[Tensor]:
         """Token ids (n_tokens, 2) → logits of every rung, each (n_seqs, n_classes)."""
-        return [self.head_at(layer)(states) for layer, states in self.climb(batch, tokens)]
+        climb = self.climb(batch, tokens)
+        return [head(states) for layer, states in climb if (head := self.head_at(layer)) is not None]
 
     def climb(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Iterator[tuple[int, PackedBatch]]:
         """Token ids (n_tokens, 2) → rung by rung its layer (1 … L) and the states (n_tokens, d) that its head reads."""

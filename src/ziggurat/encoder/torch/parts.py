@@ -81,7 +81,7 @@ class ReadingLinear(RowLinear):
     @torch.no_grad()
     def fold(self) -> None:
         """Makes the standardisation, if there is one, a part of weight and bias: the same map of the states."""
-        if self.mean is None:
+        if self.mean is None or self.deviation is None:
             return
         weight = self.weight.double() / self.deviation.double()
         self.bias.copy_(self.bias.double() - weight @ self.mean.double())

@@ -38,7 +38,7 @@ class LengthDrop(Objective):
         full = self.model.full_logits(batch).float()
         losses, answers = [self.criterion.loss(full, labels)], [full]
         for shares in every:
-            rule = replace(self.model.token_rule, values=without_repeats(shares))
+            rule = replace(self.model.require_pruning().rule(), values=without_repeats(shares))
             answers.append(self.model.full_logits(batch, rule).float())
             losses.append(self.criterion.distance(full, answers[-1], False))
         loss = torch.stack(losses).sum() / len(losses)

@@ -1,0 +1,11 @@
+"""Answers lines of standard input as they come: python examples/stream.py MODEL [POINT]."""
+
+import sys
+
+import ziggurat
+
+folder, point = [*sys.argv[1:], "full"][:2]
+model = ziggurat.AdaptiveClassifier.from_pretrained(folder)
+arrivals = ([line.strip()] for line in sys.stdin)
+for number, answer in model.stream(arrivals, operating_point=point, deadline=0.02):
+    print(number, answer.label, f"{answer.trace.microseconds:.0f} µs", flush=True)

@@ -1,0 +1,1 @@
+"""What Ziggurat must do, in layers: see README.md."""

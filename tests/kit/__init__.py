@@ -1,0 +1,1 @@
+"""Makers and helpers that several tests share."""

@@ -1,0 +1,251 @@
+"""Questions in packed windows against the specification, in both engines; what the front door says and refuses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.kit.questions import make_contexts, make_questions, save_span_folder
+from ziggurat import native
+from ziggurat.encoder.folder import fingerprint, read_manifest, write_manifest
+from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.questions import QuestionAnswerer
+from ziggurat.engine.rules import never, shared
+from ziggurat.engine.runner import replay
+from ziggurat.engine.simple_spans import answer_question
+from ziggurat.errors import UserError
+from ziggurat.policies.exits import SPAN_ENTROPY
+from ziggurat.policies.prune import scaled
+from ziggurat.recipe import PruningConfig
+from ziggurat.types import OperatingPoint
+
+ENGINES = [
+    "torch",
+    pytest.param("native", marks=pytest.mark.skipif(bool(native.why_missing()), reason="no compiled engine")),
+]
+N_RUNGS = 4
+PRUNING = PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0), vocabulary=0.9)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, make_checkpoint):
+    """Folders of the same model, with and without pruning."""
+    make = tmp_path_factory.mktemp
+    return {
+        "plain": save_span_folder(make("plain"), make_checkpoint),
+        "pruned": save_span_folder(make("pruned"), make_checkpoint, PRUNING),
+    }
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def answerers(request, folders):
+    """Both models, open in one engine."""
+    return {
+        name: QuestionAnswerer.from_pretrained(folder, "cpu", threads=1, engine=request.param)
+        for name, folder in folders.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return make_questions(), make_contexts()
+
+
+def simply(answerer, windows, rule):
+    """The specification's answers: (places, scores, rungs) of all questions."""
+    found = []
+    for row in range(len(windows)):
+        first, last = windows.edges[row], windows.edges[row + 1]
+        place, scores, rung = answer_question(
+            answerer.backend, windows.tokens[first:last], rule, answerer.config.answer, row
+        )
+        found.append(((place[0] + first, *place[1:]), scores, rung))
+    places, scores, rungs = zip(*found, strict=True)
+    return np.array(places), np.array(scores), np.array(rungs)
+
+
+@pytest.mark.slow
+@settings(derandomize=True, deadline=None, max_examples=12)
+@given(
+    threshold=st.floats(0.3, 0.99),
+    size=st.integers(1, 12),
+    seed=st.integers(0, 99),
+    name=st.sampled_from(["plain", "pruned"]),
+)
+def test_packed_windows_answer_as_one_by_one(answerers, threshold, size, seed, name):
+    answerer = answerers[name]
+    windows = answerer.encode(make_questions(seed), make_contexts(seed))
+    rule = answerer.rule(SPAN_ENTROPY, threshold)
+    outcomes = answerer.run(windows, rule, size)
+    places, scores, rungs = simply(answerer, windows, rule)
+    assert outcomes.rungs.tolist() == rungs.tolist()
+    assert outcomes.spans.places.tolist() == places.tolist()
+    assert np.abs(outcomes.spans.scores - scores).max() < 1e-4
+
+
+def test_questions_exit_and_prune_at_different_depths(answerers, asked):
+    answerer = answerers["pruned"]
+    windows = answerer.encode(*asked)
+    outcomes = answerer.run(windows, answerer.rule(SPAN_ENTROPY, 0.8))
+    assert len(set(outcomes.rungs)) > 1
+    depth = np.array(answerer.backend.rung_layers)[outcomes.rungs][windows.owners]
+    for window, layers in enumerate(depth):
+        assert (outcomes.kept[window, : layers + 1] > 0).all() and not outcomes.kept[window, layers + 1 :].any()
+    assert (np.diff(outcomes.kept, axis=1) <= 0).all() and (outcomes.kept[:, 1] < windows.lengths).any()
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0, 1.2])
+@pytest.mark.parametrize("threshold", [0.5, 0.8])
+def test_replayed_exits_equal_the_run_at_every_strength(folders, asked, strength, threshold):
+    answerer = QuestionAnswerer.from_pretrained(folders["pruned"], "cpu", threads=1, engine="torch")
+    tokens, windows = scaled(answerer.token_rule, strength), answerer.encode(*asked)
+    rule = replace(shared(SPAN_ENTROPY, threshold, N_RUNGS), tokens=tokens)
+    outcomes, every = answerer.run(windows, rule), answerer.every_rung(windows, 5, tokens=tokens)
+    assert replay(every.spans.doubts, rule).tolist() == outcomes.rungs.tolist()
+    mine = every.spans.at((np.arange(len(windows)), outcomes.rungs))
+    assert mine.places.tolist() == outcomes.spans.places.tolist()
+    assert np.allclose(mine.scores, outcomes.spans.scores, atol=1e-4)
+
+
+@pytest.mark.skipif(bool(native.why_missing()), reason="no compiled engine")
+def test_both_engines_agree(folders, asked):
+    for folder in folders.values():
+        one, other = (QuestionAnswerer.from_pretrained(folder, "cpu", threads=1, engine=e) for e in ("torch", "native"))
+        windows, rule = one.encode(*asked), one.rule(SPAN_ENTROPY, 0.7)
+        mine, theirs = one.run(windows, rule), other.run(windows, rule)
+        assert mine.rungs.tolist() == theirs.rungs.tolist()
+        assert mine.spans.places.tolist() == theirs.spans.places.tolist()
+        assert np.abs(mine.spans.scores - theirs.spans.scores).max() < 1e-3
+        assert np.array_equal(mine.kept, theirs.kept)
+
+
+def test_full_depth_is_what_transformers_says(folders, asked):
+    from transformers import BertForQuestionAnswering
+
+    answerer = QuestionAnswerer.from_pretrained(folders["pruned"], "cpu", threads=1)
+    windows = answerer.encode(*asked)
+    outcomes = answerer.run(windows, never(N_RUNGS))
+    model = BertForQuestionAnswering.from_pretrained(folders["pruned"]).eval()
+    best = {}
+    for window, tokens in enumerate(windows.tokens):
+        ids = torch.from_numpy(tokens)[None]
+        with torch.no_grad():
+            out = model(input_ids=ids[..., 0], token_type_ids=ids[..., 1])
+        first, n = windows.first[window], len(windows.places[window])
+        for start in range(first, first + n):
+            for end in range(start, min(first + n, start + answerer.config.answer + 1)):
+                total = float(out.start_logits[0, start] + out.end_logits[0, end])
+                row = windows.owners[window]
+                best[row] = max(best.get(row, (-np.inf,)), (total, window, start, end))
+    for row in range(len(windows)):
+        assert outcomes.spans.scores[row, 0] == pytest.approx(best[row][0], abs=1e-3)
+        assert outcomes.spans.places[row].tolist() == list(best[row][1:])
+
+
+def test_answers_stand_in_their_context_where_they_say(answerers, asked):
+    for answerer in answerers.values():
+        answers = answerer.predict(*asked, operating_point=answerer.rule(SPAN_ENTROPY, 0.8), batch_size=4)
+        for answer, context in zip(answers, asked[1], strict=True):
+            assert answer.text and context[answer.start : answer.end] == answer.text
+            assert 0 <= answer.doubt <= 1 and answer.trace.flops > 0
+            assert answer.trace.layers == answerer.backend.rung_layers[answer.trace.rung]
+
+
+def test_what_is_spent_is_the_sum_of_a_questions_windows(answerers, asked):
+    answerer = answerers["plain"]
+    windows, rule = answerer.encode(*asked), never(N_RUNGS)
+    outcomes = answerer.run(windows, rule)
+    spent, whole = answerer.spent(windows, outcomes.kept, rule), answerer.whole(windows)
+    assert spent[:, -1].tolist() == whole.tolist()
+    alone = [answerer.whole(windows.take(np.array([row])))[0] for row in range(len(windows))]
+    assert alone == whole.tolist()
+    asked_all = shared(SPAN_ENTROPY, 0.0, N_RUNGS)  # three more heads, each 2 x 2 d for every token
+    extra = answerer.spent(windows, outcomes.kept, asked_all)[:, -1] - whole
+    assert extra.tolist() == (3 * 4 * answerer.spec.hidden * windows.read).tolist()
+
+
+def test_above_its_rungs_threshold_a_question_has_no_answer(answerers, asked):
+    answerer = answerers["plain"]
+    windows = answerer.encode(*asked)
+    spans = answerer.every_rung(windows).spans
+    leads = spans.scores[..., 1] - spans.scores[..., 0]
+    cuts = tuple(np.median(leads, axis=0).tolist())
+    some = answerer.with_no_answer(cuts)
+    for rung in range(N_RUNGS):
+        mine = spans.at((slice(None), rung))
+        missing = some.missing(mine, np.full(len(windows), rung))
+        assert missing.tolist() == (leads[:, rung] > cuts[rung]).tolist() and missing.any() and not missing.all()
+        texts = [text for text, _, _ in some.texts(windows, mine, np.full(len(windows), rung))]
+        assert [not text for text in texts] == missing.tolist()
+    answers = some.predict(*asked, operating_point="full")
+    assert [(not one.text, one.start, one.end) for one in answers if not one.text] == [(True, 0, 0)] * 5
+
+
+def test_the_best_span_may_be_in_any_window(answerers, asked):
+    answerer = answerers["plain"]
+    windows = answerer.encode(*asked)
+    outcomes = answerer.run(windows, never(N_RUNGS))
+    assert (windows.owners[outcomes.spans.places[:, 0]] == np.arange(len(windows))).all()
+    assert (outcomes.spans.places[:, 0] > windows.edges[:-1]).any()
+
+
+def test_a_context_without_words_has_no_answer(answerers):
+    [answer] = answerers["plain"].predict(["bat"], ["\u200b"], "full")
+    assert (answer.text, answer.start, answer.end) == ("", 0, 0)
+
+
+def test_an_empty_question_and_lists_of_one_string_are_refused(answerers):
+    answerer = answerers["plain"]
+    with pytest.raises(UserError, match="question number 0 is empty"):
+        answerer.predict([" "], ["bat"], "full")
+    with pytest.raises(UserError, match="one string was given"):
+        answerer.predict("bat", ["bat"], "full")
+    with pytest.raises(UserError, match="batch size 0: must be at least 1"):
+        answerer.predict(["bat"], ["bat"], "full", batch_size=0)
+
+
+def test_no_questions_have_no_answers_and_generators_are_lists(answerers):
+    answerer = answerers["plain"]
+    assert answerer.predict([], [], "full") == []
+    [one] = answerer.predict((text for text in ["bat"]), (text for text in ["kin losh"]), "full")
+    assert one == replace(answerer.predict(["bat"], ["kin losh"], "full")[0], trace=one.trace)
+
+
+def test_questions_contexts_and_thresholds_must_be_as_many(answerers, asked):
+    answerer = answerers["plain"]
+    with pytest.raises(UserError, match="2 questions about 1 contexts; give each its own"):
+        answerer.predict(["bat", "kin"], ["bat"], "full")
+    with pytest.raises(UserError, match=f"thresholds for 2 inputs, but there are {len(asked[0])}"):
+        answerer.predict(*asked, answerer.rule(SPAN_ENTROPY, [0.5, 0.5]))
+
+
+def test_operating_points_run_and_stale_ones_are_refused(folders, asked, copied):
+    folder = copied(folders["pruned"])
+    manifest = read_manifest(folder)
+    point = OperatingPoint("fast", SPAN_ENTROPY, (0.7, None, 0.8), manifest.fingerprint, pruning=1.0)
+    write_manifest(replace(manifest, operating_points=(point,)), folder)
+    answerer = QuestionAnswerer.from_pretrained(folder, "cpu", threads=1)
+    rule = answerer.rule_of("fast")
+    windows = answerer.encode(*asked)
+    named = answerer.predict(*asked, operating_point="fast")
+    assert [one.trace.rung for one in named] == answerer.run(windows, rule).rungs.tolist()
+    with pytest.raises(UserError, match="chosen for other weights"):
+        answerer.rule_of(replace(point, fingerprint="other"))
+
+
+def test_what_changes_answers_changes_the_fingerprint(folders):
+    folder = folders["plain"]
+    manifest = read_manifest(folder)
+    others = [replace(manifest, no_answer=(0.0,) * 4), replace(manifest, spans=replace(manifest.spans, stride=4))]
+    assert len({fingerprint(folder, one) for one in (manifest, *others)}) == 3
+
+
+def test_classifiers_and_span_models_refuse_each_others_folders(folders, model_folder):
+    with pytest.raises(UserError, match="answers questions with spans of a text") as refused:
+        AdaptiveClassifier.from_pretrained(folders["plain"])
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match="a classifier, which has no spans"):
+        QuestionAnswerer.from_pretrained(model_folder)
