@@ -86,7 +86,7 @@ format: $(VENV)/dev  ## correct the style
 # The examples run on a tiny model in a temporary folder: seconds.
 docs: $(VENV)/dev $(VENV)/docs native  ## the documentation in site/; fails for a broken link or example
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/docs
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/flow/test_documentation.py tests/unit/house/test_site.py
 
 pictures: $(VENV)/dev  ## the drawings of the documentation
 	$(BIN)/python -m scripts.rooms

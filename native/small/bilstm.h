@@ -44,7 +44,7 @@ class Bilstm {
     Packed dense(const float* weights, int out, int in) const;
     void apply(const Packed& weights, Rows rows, Finish finish, float* y, Work& work) const;
     void read(Work& work, const int64_t* tokens) const;
-    void run(const Direction& direction, bool backwards, const float* in, int width, float* said, Work& work) const;
+    void run(const Direction& direction, bool backwards, const float* in, int width, float* outputs, Work& work) const;
     void step(float* gates, float* cells, int n) const;
 
     BilstmTable table_;

@@ -1,4 +1,4 @@
-"""Settings: frozen dataclasses from plain values. An unknown key is an error that names the nearest known one."""
+"""Settings: frozen dataclasses made from plain values. The error for an unknown key suggests the nearest known one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ziggurat.errors import UserError, brief
 
 T = TypeVar("T")
 
-_LARGEST = 2**1023  # whole numbers up to here are a float as well
+_LARGEST = 2**1023  # whole numbers below this fit into a float
 DEVICES = ("auto", "cpu", "cuda")
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    """A dataclass from plain values, nested ones included; UserError names an unknown, missing or mistyped key."""
+    """Makes a dataclass, also a nested one, from plain values. UserError names an unknown, missing or mistyped key."""
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in values:
@@ -36,7 +36,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the type `hint` says: int, float, str, bool, a dataclass, a mapping, a tuple of these, or a choice."""
+    """Converts `value` to the type `hint`: int, float, str, bool, dataclass, mapping, a tuple of these, or a union."""
     if isinstance(hint, types.UnionType):
         options = typing.get_args(hint)
         if type(value) in options:
@@ -66,6 +66,6 @@ def _checked(value: Any, kind: Any, name: str, where: str) -> Any:
 
 
 def require(holds: bool, key: str, value: object, wanted: str) -> None:
-    """ValueError that names a key, its value and what it must be, unless that holds."""
+    """ValueError with the key, its value and what is wanted, unless `holds`."""
     if not holds:
         raise ValueError(f"{key} {brief(value)}: must be {wanted}")

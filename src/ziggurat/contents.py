@@ -1,4 +1,4 @@
-"""Reading files that somebody else may have spoilt: regular files alone, and whatever is wrong with one is one line."""
+"""Reads files that may be damaged: regular files only, and every fault is a one-line UserError."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import Any
 
 from ziggurat.errors import UserError
 
-DEEPEST = 100  # levels of JSON that are read: what we write has about ten
-_CHUNK = 1 << 20  # bytes that are hashed at a time
-# Without O_NONBLOCK the system waits for somebody who writes into a pipe, before we can see that it is one.
+DEEPEST = 100  # levels of nested JSON that are accepted; Ziggurat writes about ten
+_CHUNK = 1 << 20  # bytes hashed at a time
+# Without O_NONBLOCK, opening a pipe waits for a writer, before we can see that it is a pipe.
 _FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @contextmanager
 def opened(path: Path, missing: str) -> Iterator[BufferedReader]:
-    """The regular file at `path`, open for reading; a link leads to what it points to.
+    """Opens the regular file at `path` for reading; links are followed.
 
-    UserError with the text `missing` where there is none, or with a line that names it where it is something else (a
-    folder, a pipe, a device, a link to itself), may not be read, or fails while the block reads it.
+    A missing file is a UserError with the text `missing`. Anything else than a regular file (folder, pipe, device, a
+    link to itself), a file without permission, and a failure while the block reads are UserErrors that name the path.
     """
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _FLAGS)) as file:
@@ -45,18 +45,18 @@ def opened(path: Path, missing: str) -> Iterator[BufferedReader]:
 
 
 def read_bytes(path: Path, missing: str) -> bytes:
-    """All of a regular file; UserError as `opened`."""
+    """The whole content of a regular file; UserError as in `opened`."""
     with opened(path, missing) as file:
-        return file.read(os.fstat(file.fileno()).st_size)  # not more: some files never end
+        return file.read(os.fstat(file.fileno()).st_size)  # bounded, since some files never end
 
 
 def read_json(path: Path, missing: str) -> dict[str, Any]:
-    """A JSON object; UserError as `opened`, or one that names the file if it is broken."""
+    """The JSON object in a file; UserError as in `opened`, or if the JSON is broken."""
     return parse_json(read_bytes(path, missing), path)
 
 
 def parse_json(content: bytes, path: Path) -> dict[str, Any]:
-    """The JSON object in a file's content; UserError that names the file if it is broken."""
+    """The JSON object in the content of the file at `path`; UserError names the file if the JSON is broken."""
     try:
         values = loads(content)
     except ValueError as error:
@@ -67,7 +67,7 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def loads(content: bytes) -> Any:
-    """The value that JSON in UTF-8 stands for; ValueError for whatever cannot be read, in one line."""
+    """Parses JSON in UTF-8; ValueError, in one line, if it cannot be read."""
     try:
         values = json.loads(content.decode("utf-8"))
     except RecursionError:
@@ -78,7 +78,7 @@ def loads(content: bytes) -> Any:
 
 
 def _depth(value: Any) -> int:
-    """Levels of lists and objects, counted as far as one more than `DEEPEST`."""
+    """Nesting depth of lists and objects, counted up to `DEEPEST` + 1."""
     level, depth = [value], 0
     while depth <= DEEPEST:
         level = [
@@ -94,12 +94,12 @@ def _depth(value: Any) -> int:
 
 
 def digest_of(values: Any) -> str:
-    """SHA-256 of JSON values, however they are laid out in a file."""
+    """SHA-256 of JSON values, independent of their layout in a file."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def file_digest(path: Path, missing: str) -> str:
-    """SHA-256 of a regular file's content; UserError as `opened`."""
+    """SHA-256 of a regular file's content; UserError as in `opened`."""
     digest = hashlib.sha256()
     with opened(path, missing) as file:
         while chunk := file.read(_CHUNK):

@@ -1,38 +1,38 @@
-"""The exceptions that a user is meant to see."""
+"""Exceptions whose message is shown to the user, and helpers for such messages."""
 
-_ROOM = 80  # characters
+_LONGEST = 80  # characters of a value that a message quotes
 
 
 def brief(value: object) -> str:
-    """A value that somebody wrote, as Python spells it, cut to what a message has room for."""
-    said = repr(value)
-    return said if len(said) <= _ROOM else f"{said[:_ROOM]}…"
+    """The `repr` of a user's value, cut to a length that fits into a message."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 class UserError(Exception):
-    """A mistake that the user can mend.
+    """A mistake that the user can fix.
 
-    The message is one line: it names the file, row or option, and says the fix. The command line prints it
-    without a traceback and exits with code 2.
+    The message is one line. It names the file, row or option, then the fix. The command line prints it without a
+    traceback and exits with code 2.
     """
 
     exit_code = 2
 
 
 class Stopped(UserError):
-    """The user stopped the work, of which something is kept; the message says what goes on from it."""
+    """Interrupted by the user; partial work was saved. The message names the command that resumes it."""
 
-    exit_code = 130  # what a shell says of a program that Ctrl-C has ended
+    exit_code = 130  # the shell's code for a program that Ctrl-C ended
 
 
 def install(extra: str) -> str:
-    """How to install an extra of Ziggurat, for messages that end with it.
+    """The end of a message: how to install an extra of Ziggurat.
 
-    From its own folder: a package index may have no project of this name, or somebody else's.
+    From the source folder: on a package index the name may be free, or belong to another project.
     """
     return f"pip install '.[{extra}]' in Ziggurat's folder"
 
 
 def first_line(error: BaseException) -> str:
-    """What another library says went wrong, short enough for a one-line message."""
+    """The first line of another library's error, for a one-line message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,6 +1,6 @@
-"""Who works where: locks of the kernel, which go with their process, however it ends.
+"""Locks of the kernel on files and folders. They end with their process, even if it is killed.
 
-Windows and some network file systems know none of them; there nothing is waited for, and nothing of others removed.
+Windows and some network file systems have no such locks. There, nothing waits, and leftovers of other processes stay.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 @contextmanager
 def locked_folder(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Locks a folder until the block ends; yields False if another process holds it or the system has no locks."""
+    """Locks a folder until the block ends; yields False if another process has the lock or the system has no locks."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -33,27 +33,28 @@ def locked_folder(folder: Path, wait: bool = True) -> Iterator[bool]:
 
 @contextmanager
 def locked_file(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Locks with a file of its own, which goes when the block ends. While another process has the lock, it waits for
-    it, or raises a UserError that says `busy`.
+    """Locks by means of a lock file, which is removed when the block ends.
+
+    While another process has the lock, waits for it, or with `busy` raises a UserError with that text.
     """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        got = _lock(handle, wait=busy is None)
-        if got is not False and (got is None or _is_still(handle, path)):
+        locked = _lock(handle, wait=busy is None)
+        if locked is not False and (locked is None or _is_still(handle, path)):
             break
         os.close(handle)
-        if not got:
+        if not locked:
             raise UserError(str(busy))
     try:
         yield
     finally:
-        # Still locked, so that a waiting process sees that the name is gone, and makes the file anew.
+        # Removed while still locked: a waiting process then sees that the name is gone, and makes a new file.
         path.unlink(missing_ok=True)
         os.close(handle)
 
 
 def _lock(handle: int, wait: bool) -> bool | None:
-    """Whether this open file is locked now; None where there are no locks."""
+    """Locks an open file; returns whether that worked, None if the system has no locks."""
     if _fcntl is None:
         return None
     try:
@@ -66,7 +67,7 @@ def _lock(handle: int, wait: bool) -> bool | None:
 
 
 def _is_still(handle: int, path: Path) -> bool:
-    """Whether the name is still that of this open file."""
+    """Whether `path` still names this open file."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""How models are made, as recipes in TOML: stages, pruning, students, small models, the tiers of a cascade."""
+"""Recipes in TOML, which say how a model is trained: stages, pruning, students, small models, tiers of a cascade."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ziggurat.config import from_mapping, require
 from ziggurat.errors import UserError
 from ziggurat.files import is_file
 
-BACKBONE_STAGES = ("regular", "soft", "hard", "lengthdrop", "int8", "joint", "distil", "theseus")  # they change it
-LABEL_FREE_STAGES = ("guess", "heads", "distil")  # they also learn where no row has a label
+BACKBONE_STAGES = ("regular", "soft", "hard", "lengthdrop", "int8", "joint", "distil", "theseus")  # change the encoder
+LABEL_FREE_STAGES = ("guess", "heads", "distil")  # also train on rows without labels
 KINDS = tuple(dict.fromkeys([*BACKBONE_STAGES, *LABEL_FREE_STAGES]))
-STUDENT_STAGES = ("distil", "theseus")  # they train a student, see Recipe.student
+STUDENT_STAGES = ("distil", "theseus")  # train a student, see Recipe.student
 PATIENT_LAYERS = ("skip", "last")
 
 
 def _of(default: Any, *kinds: str) -> Any:
-    """A key that stages of these kinds read, and no others."""
+    """A key that only stages of these kinds read."""
     return field(default=default, metadata={"kinds": kinds})
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One training stage. A key that its kind does not read must be left out."""
+    """One training stage. A key that its kind does not read is an error."""
 
     kind: str  # regular, guess, soft, hard, lengthdrop, int8, heads, joint, distil or theseus: ziggurat.train.stages
     epochs: float  # passes over the train rows
@@ -35,37 +35,44 @@ class StageConfig:
     batch_size: int = 32  # rows per process and step
     accumulate: int = 1  # steps per update of the weights
     warmup: float = 0.1  # share of the updates during which the rate rises
-    weight_decay: float = 0.01  # AdamW, not on biases and LayerNorms
+    weight_decay: float = 0.01  # of AdamW; not applied to biases and LayerNorms
     max_gradient: float = 1.0  # norm to which gradients are clipped
-    evaluations: int = 2  # how often per epoch the select rows are looked at, and a checkpoint kept
-    # Looks at the select rows without a lower loss that end the stage, whose `epochs` are the most; None = never.
+    evaluations: int = 2  # per epoch: evaluations on the select rows, each with a checkpoint
+    # Stop after this many evaluations without a lower loss; None = run all `epochs`.
     patience: int | None = _of(None, "heads", "joint")
     label_weight: float = _of(0.0, "heads", "distil")  # share of cross-entropy against labels beside the KL divergence
-    threshold_learning_rate: float = _of(5e-3, "soft")  # of the thresholds, in the unit of relative scores
-    vocabulary_learning_rate: float = _of(2e-2, "soft")  # of the vocabulary's scores
-    regularisation: float = _of(0.1, "soft")  # λ, weight of the mean share of tokens left (LTP eq. 3.11, MP eq. 9)
-    temperature: float = _of(0.1, "soft")  # T of the mask, of relative scores; falls evenly to `final_temperature`
-    final_temperature: float | None = _of(None, "soft")  # T at the end; None = it does not fall
-    fade_attention: bool = _of(True, "soft")  # masks also fade a token in the next attention; false = as in the papers
-    trial: bool = _of(
+    threshold_learning_rate: float = _of(5e-3, "soft")  # for thresholds, in the unit of relative scores
+    vocabulary_learning_rate: float = _of(2e-2, "soft")  # for scores of vocabulary entries
+    regularisation: float = _of(
+        0.1, "soft"
+    )  # λ, weight of the mean share of tokens that remain (LTP eq. 3.11, MP eq. 9)
+    temperature: float = _of(0.1, "soft")  # T of the mask, for relative scores; falls linearly to `final_temperature`
+    final_temperature: float | None = _of(None, "soft")  # T at the end; None = constant
+    fade_attention: bool = _of(
         True, "soft"
-    )  # what costs more than it gives is taken back, see train.trials; false = as in the papers
+    )  # masks also weaken a token in the next attention; false = as in the papers
+    # Undo pruning that loses more accuracy than it saves time, see train.trials; false = as in the papers.
+    trial: bool = _of(True, "soft")
     reverse_kl: bool = _of(False, "heads")  # KL(student ‖ teacher) as MP eq. 3 is printed, not KL(teacher ‖ student)
-    head_learning_rate: float | None = _of(None, "joint")  # of the exit heads; None = as the rest
-    depth_weight: float = _of(1.0, "joint")  # the k-th rung's loss weighs k to this power; 1 = PABEE, 0 = all alike
-    length_drop: float = _of(0.2, "lengthdrop")  # p, the largest share of its tokens that a layer drops
-    # Share of the loss against the plain fine-tuned model; heads: 1 = they learn from that one, 0 = from the last rung.
+    head_learning_rate: float | None = _of(None, "joint")  # for exit heads; None = `learning_rate`
+    depth_weight: float = _of(1.0, "joint")  # weight of the k-th rung's loss: k to this power; 1 = PABEE, 0 = equal
+    length_drop: float = _of(0.2, "lengthdrop")  # p, the largest share of tokens that one layer drops
+    # Weight of the loss against the plain fine-tuned model. Heads: 1 = that model is the teacher, 0 = the last rung is.
     distillation: float = _of(0.0, "soft", "hard", "int8", "heads", "joint")
-    sandwich: int = _of(2, "lengthdrop")  # random sub-models per step, between the full model and the smallest
-    logit_temperature: float = _of(1.0, "distil")  # T that logits are divided by before they are compared
-    answer_weight: float = _of(1.0, "distil")  # of what is learned from logits and labels; 0 = from states alone
-    hidden_weight: float = _of(0.0, "distil")  # of the mean square between states, embeddings included (TinyBERT eq. 8)
-    attention_weight: float = _of(0.0, "distil")  # of the mean square between attention scores (TinyBERT eq. 7)
+    sandwich: int = _of(2, "lengthdrop")  # random sub-models per step, between the full and the smallest model
+    logit_temperature: float = _of(1.0, "distil")  # T: logits are divided by it before they are compared
+    answer_weight: float = _of(1.0, "distil")  # weight of the loss on logits and labels; 0 = only states
+    hidden_weight: float = _of(
+        0.0, "distil"
+    )  # of the mean squared error of states, embeddings included (TinyBERT eq. 8)
+    attention_weight: float = _of(0.0, "distil")  # of the mean squared error of attention scores (TinyBERT eq. 7)
     cosine_weight: float = _of(0.0, "distil")  # of 1 - cosine of the last hidden states (DistilBERT)
-    patient_weight: float = _of(0.0, "distil")  # of the mean square between normalised states of first tokens (PKD)
-    patient_layers: str = _of("skip", "distil")  # of the teacher, for that: skip (spread over it) or last
-    replacing: float = _of(0.5, "theseus")  # probability that the student's layer stands in, at the first step
-    replacing_growth: float = _of(0.0, "theseus")  # what is added to it over the stage, up to 1 in all
+    patient_weight: float = _of(0.0, "distil")  # of the mean squared error of first tokens' normalised states (PKD)
+    patient_layers: str = _of("skip", "distil")  # the teacher's layers for that loss: skip (evenly spread) or last
+    replacing: float = _of(
+        0.5, "theseus"
+    )  # probability that a student's layer replaces the teacher's, at the first step
+    replacing_growth: float = _of(0.0, "theseus")  # increase of that probability over the stage; the sum is capped at 1
 
     def __post_init__(self) -> None:
         for key in fields(self):
@@ -88,19 +95,19 @@ class StageConfig:
         require(self.temperature > 0, "temperature", self.temperature, "more than 0")
         final = self.final_temperature
         require(final is None or 0 < final <= self.temperature, "final_temperature", final, "in (0, temperature]")
-        own = self.head_learning_rate
-        require(own is None or own > 0, "head_learning_rate", own, "more than 0")
+        head_rate = self.head_learning_rate
+        require(head_rate is None or head_rate > 0, "head_learning_rate", head_rate, "more than 0")
         require(self.depth_weight >= 0, "depth_weight", self.depth_weight, "at least 0")
         require(0 < self.length_drop < 1, "length_drop", self.length_drop, "in (0, 1)")
         require(0 <= self.distillation <= 1, "distillation", self.distillation, "in [0, 1]")
-        whole = self.kind != "heads" or self.distillation in (0, 1)
-        require(whole, "distillation", self.distillation, "0 or 1 where heads learn")
+        fits = self.kind != "heads" or self.distillation in (0, 1)
+        require(fits, "distillation", self.distillation, "0 or 1 in stage 'heads'")
         require(self.sandwich >= 0, "sandwich", self.sandwich, "at least 0")
         self._check_student()
 
     def _refuse_unread(self) -> None:
         if self.kind not in KINDS:
-            return  # the kind is what is wrong then
+            return  # an unknown kind is reported elsewhere
         for key in fields(self):
             kinds = key.metadata.get("kinds", KINDS)
             value = getattr(self, key.name)
@@ -111,7 +118,7 @@ class StageConfig:
         require(self.logit_temperature > 0, "logit_temperature", self.logit_temperature, "more than 0")
         for name in ("answer_weight", "hidden_weight", "attention_weight", "cosine_weight", "patient_weight"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        # Of the others none reaches the whole last layer: part of it would never learn.
+        # The other losses do not reach the whole last layer: parts of it would get no gradient.
         deep = self.answer_weight + self.hidden_weight + self.cosine_weight
         require(deep > 0, "answer_weight", self.answer_weight, "more than 0, or hidden_weight or cosine_weight is")
         known = ", ".join(PATIENT_LAYERS)
@@ -121,27 +128,29 @@ class StageConfig:
 
 
 STUDENT_STARTS = ("first", "skip", "last")
-# What ziggurat.policies.prune offers; this file comes before it, and a test compares.
+# The choices of ziggurat.policies.prune, which this file may not import; a test compares them.
 PRUNING_KINDS = ("threshold", "share", "count")
 PRUNING_SCORES = ("received", "received-from-others", "predicted")
 PRUNING_SCALES = ("relative", "paper", "ltp-code")
-SMALL_KINDS = ("static", "bilstm")  # of ziggurat.encoder.small
+SMALL_KINDS = ("static", "bilstm")  # of ziggurat.small
 SCHEDULES = ("linear", "flat", "spatten", "geometric")
 AUGMENTATIONS = ("tang", "tinybert")
 
 
 @dataclass(frozen=True)
 class PruningConfig:
-    """Which tokens leave: a rule of ziggurat.policies.prune and where its numbers start."""
+    """Token pruning: a rule of ziggurat.policies.prune and the starting values of its numbers."""
 
     kind: str = "threshold"  # threshold, share (of the text's length) or count (of tokens)
-    final: float = 1.0  # number of the last layer; thresholds in the unit of `scale`
-    schedule: str = "linear"  # of the other layers: linear (final x l / L), flat, spatten (shares), or geometric
-    per_layer: tuple[float | None, ...] | None = None  # numbers of all layers, instead; None = nobody leaves there
+    final: float = 1.0  # value at the last layer; thresholds in the unit of `scale`
+    schedule: str = "linear"  # for the other layers: linear (final x l / L), flat, spatten (shares), or geometric
+    per_layer: tuple[float | None, ...] | None = (
+        None  # values of all layers, instead of a schedule; None = no pruning there
+    )
     score: str = "received"  # received, received-from-others, or predicted
     scale: str = "relative"  # of thresholds: relative (mean received attention = 1), paper, or ltp-code
-    vocabulary: float | None = None  # a learned score per vocabulary entry: the share of tokens that is read at first
-    first: float | None = None  # geometric: number of the first layer; the others fall from it by the same factor
+    vocabulary: float | None = None  # learn a score per vocabulary entry; this share of tokens is read at first
+    first: float | None = None  # geometric: value at the first layer; each next layer multiplies by the same factor
 
     def __post_init__(self) -> None:
         require(self.kind in PRUNING_KINDS, "kind", self.kind, f"one of {', '.join(PRUNING_KINDS)}")
@@ -163,15 +172,15 @@ class PruningConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How the shares of tokens that stay are searched for, see ziggurat.train.lengths.evolution."""
+    """Search for the share of tokens to keep at each layer, see ziggurat.train.lengths.evolution."""
 
     iterations: int = 30  # generations after the first
-    population: int = 20  # constant ratios that the search starts from
+    population: int = 20  # constant ratios at the start
     mutations: int = 30  # new candidates per iteration
     crossovers: int = 30  # new candidates per iteration
-    max_drop: float = 0.01  # accuracy on select rows that the chosen shares may lose
-    length_drop: float = 0.2  # the smallest candidate to start from drops this share of its tokens at each layer
-    rows: int = 1024  # select rows that every candidate answers, at most
+    max_drop: float = 0.01  # accepted loss of accuracy on the select rows
+    length_drop: float = 0.2  # share of tokens that the smallest starting candidate drops at each layer
+    rows: int = 1024  # select rows for each candidate, at most
 
     def __post_init__(self) -> None:
         require(self.iterations >= 0, "iterations", self.iterations, "at least 0")
@@ -185,11 +194,11 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class SmallConfig:
-    """A small model without layers, trained towards a teacher or labels: a cascade's first tier."""
+    """A small model without layers, trained on a teacher's answers or on labels: a cascade's first tier."""
 
     kind: str = "static"  # static (hashed n-grams) or bilstm
-    temperature: float = 1.0  # by which the teacher's logits are divided
-    label_weight: float = 0.0  # share of the labels in the targets of rows that have one; without a teacher it is 1
+    temperature: float = 1.0  # the teacher's logits are divided by it
+    label_weight: float = 0.0  # weight of the label in the target of a labelled row; 1 without a teacher
     epochs: int = 10  # bilstm: passes over the rows and their copies
 
     def __post_init__(self) -> None:
@@ -201,16 +210,18 @@ class SmallConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How texts are copied and changed for distillation, see ziggurat.data.augment; the defaults are the papers'."""
+    """Data augmentation for distillation, see ziggurat.data.augment; the defaults are the papers'."""
 
     kind: str = "tang"  # tang (Tang et al. 2019) or tinybert (Jiao et al. 2020)
-    copies: int = 20  # of each text, before those that are alike are dropped; Tang et al.: 10 or 20
-    mask: float = 0.1  # tang: p_mask, of a word to become the mask token
-    replace: float | None = None  # of a word to become another one; None = 0.1 (tang: p_pos) or 0.4 (tinybert: p)
-    ngram: float = 0.25  # tang: p_ng, of a text to lose all but a run of words
-    longest: int = 5  # tang: words of such a run, 1 … so many with equal probability
-    neighbours: int = 15  # how many nearest words one is replaced from; Jiao et al.: M
-    cycle_sides: bool = False  # pairs: as Tang et al. change one text, the other, both in turn; false = both each time
+    copies: int = 20  # of each text, before duplicates are dropped; Tang et al.: 10 or 20
+    mask: float = 0.1  # tang: p_mask, probability that a word becomes the mask token
+    replace: float | None = None  # probability that a word is replaced; None = 0.1 (tang: p_pos) or 0.4 (tinybert: p)
+    ngram: float = 0.25  # tang: p_ng, probability that a text is cut to one n-gram
+    longest: int = 5  # tang: the largest n of that n-gram; 1 … `longest` have equal probability
+    neighbours: int = 15  # a word is replaced by one of this many nearest words; Jiao et al.: M
+    cycle_sides: bool = (
+        False  # pairs: change the first text, the second, both, in turn (Tang et al.); false = always both
+    )
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -227,7 +238,7 @@ class AugmentConfig:
 
     @property
     def replaced(self) -> float:
-        """The probability of a word to be replaced, the paper's unless another is set."""
+        """Probability that a word is replaced; by default the paper's."""
         if self.replace is not None:
             return self.replace
         return {"tang": 0.1, "tinybert": 0.4}[self.kind]
@@ -235,13 +246,15 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """A smaller model that starts from parts of its teacher, see ziggurat.train.students."""
+    """A smaller model that is initialised from its teacher, see ziggurat.train.students."""
 
-    layers: int  # how many; at most the teacher's
-    start: str = "first"  # the teacher's layers that it starts from: first, skip (every L/k-th) or last
-    hidden: int | None = None  # width of a token state, at most the teacher's and a multiple of its heads; None = its
-    intermediate: int | None = None  # width of the feed-forward layers, at most the teacher's; None = its
-    checkpoint: str | None = None  # an encoder of these sizes that it starts from instead: a folder or a hub name
+    layers: int  # at most the teacher's
+    start: str = "first"  # the teacher's layers that are copied: first, skip (every L/k-th) or last
+    hidden: int | None = (
+        None  # width of a token state, at most the teacher's and a multiple of its heads; None = the teacher's
+    )
+    intermediate: int | None = None  # width of the feed-forward layers, at most the teacher's; None = the teacher's
+    checkpoint: str | None = None  # initialise from this encoder of the same sizes instead: a folder or a hub name
 
     def __post_init__(self) -> None:
         require(self.layers >= 1, "layers", self.layers, "at least 1")
@@ -253,12 +266,12 @@ class StudentConfig:
 
 @dataclass(frozen=True)
 class SpanConfig:
-    """How questions about longer texts are read, in windows of question and context, and answered with spans."""
+    """Question answering: a long context is split into windows, each read together with the question."""
 
-    window: int = 384  # tokens of a window, special ones included; at most what the encoder reads
-    stride: int = 128  # context tokens that a window shares with the one before
-    question: int = 64  # tokens that are read of a question
-    answer: int = 30  # an answer's last token is at most so many behind its first
+    window: int = 384  # tokens of a window, special tokens included; at most the encoder's maximum
+    stride: int = 128  # context tokens that consecutive windows share
+    question: int = 64  # the question is cut to this many tokens
+    answer: int = 30  # largest distance in tokens from an answer's first token to its last
 
     def __post_init__(self) -> None:
         require(self.stride >= 0, "stride", self.stride, "at least 0")
@@ -270,28 +283,28 @@ class SpanConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is made from a backbone and data."""
+    """How a model is trained from a backbone and data."""
 
     name: str
     description: str
     stages: tuple[StageConfig, ...] = ()
-    max_length: int | None = None  # tokens that are read of an input; None = as many as the checkpoint reads
-    head_kind: str = "fastbert"  # preset of ziggurat.encoder.heads
-    head_layers: tuple[int, ...] | None = None  # after which layers heads stand; None = after each but the last
-    pruning: PruningConfig | None = None  # which tokens leave on the way; None = all stay
-    dropout: float | None = None  # share of activations dropped in training; None = what the checkpoint says
-    select: float = 0.1  # share of the rows that chooses epochs and thresholds
-    certify: float = 0.1  # share of the rows that is kept out of everything until `ziggurat calibrate`
-    grouped: bool = True  # rows that share text (phrases of one sentence) are shared out together
-    exit_score: str | None = None  # of the operating points, see ziggurat.policies.exits; None = the problem's default
-    temperatures: bool = False  # fit a temperature per rung on the select rows
+    max_length: int | None = None  # inputs are cut to this many tokens; None = the checkpoint's maximum
+    head_kind: str = "fastbert"  # preset of ziggurat.encoder.torch.heads
+    head_layers: tuple[int, ...] | None = None  # layers with an exit head; None = all but the last
+    pruning: PruningConfig | None = None  # token pruning; None = none
+    dropout: float | None = None  # share of activations dropped in training; None = the checkpoint's
+    select: float = 0.1  # share of rows on which epochs and thresholds are chosen
+    certify: float = 0.1  # share of rows that nothing uses before `ziggurat calibrate`
+    grouped: bool = True  # rows that share text (phrases of one sentence) stay in one split
+    exit_score: str | None = None  # for operating points, see ziggurat.policies.exits; None = the problem's default
+    temperatures: bool = False  # fit one temperature per rung on the select rows
     seed: int = 0
-    search: SearchConfig | None = None  # of shares, after all stages; None = pruning stays as the stages leave it
-    spans: SpanConfig = SpanConfig()  # of question answering
-    small: SmallConfig | None = None  # instead of stages: a small model
-    augment: AugmentConfig | None = None  # small models: copies of the train rows that the teacher answers too
-    tiers: tuple[str, ...] = ()  # recipes of the first tiers of a cascade, which the stages' model then teaches
-    student: StudentConfig | None = None  # what stages distil and theseus make of the model before them, their teacher
+    search: SearchConfig | None = None  # search for pruning shares after all stages; None = keep the stages' values
+    spans: SpanConfig = SpanConfig()  # question answering only
+    small: SmallConfig | None = None  # train a small model instead of running stages
+    augment: AugmentConfig | None = None  # small models: augmented train rows, which the teacher answers too
+    tiers: tuple[str, ...] = ()  # recipes of a cascade's first tiers; the stages' model is their teacher
+    student: StudentConfig | None = None  # for stages distil and theseus; the model before them is the teacher
 
     def __post_init__(self) -> None:
         require(bool(self.stages) != (self.small is not None), "stages", self.stages, "given, unless there is [small]")
@@ -307,7 +320,7 @@ class Recipe:
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe by the name under which Ziggurat ships it, or from a TOML file."""
+    """A recipe: one that Ziggurat ships, by name, or a TOML file."""
     shipped = {
         path.name.removesuffix(".toml"): path for path in recipe_folder().iterdir() if path.name.endswith(".toml")
     }

@@ -1,4 +1,4 @@
-"""The machine, the process: cores, memory, names; the progress bar; text that is safe to print; a cached property."""
+"""Helpers around the machine and the process: cores, threads, progress bar, text that is safe to print."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 Progress = Callable[[str], None] | None  # receives a line on the current step; None = no reports
-_TTY_SECONDS, _FILE_SECONDS = 0.1, 30.0  # between two looks of a bar, for people and for log files
+_TTY_SECONDS, _FILE_SECONDS = 0.1, 30.0  # between updates of a bar, in a terminal and in a log file
 
 
 def bar(
-    name: str | None, total: int, unit: str, shown: bool = True, done: int = 0, stays: bool = False
+    name: str | None, total: int, unit: str, shown: bool = True, done: int = 0, keep: bool = False
 ) -> tqdm[NoReturn]:
-    """A bar over `total` units, `done` of them before; it `stays` when it is full, or vanishes."""
+    """A progress bar over `total` units that starts at `done`. With `keep` it stays on the screen when it is full."""
     from tqdm import tqdm  # not above: every command line loads this file
 
-    often = _TTY_SECONDS if sys.stderr.isatty() else _FILE_SECONDS
+    interval = _TTY_SECONDS if sys.stderr.isatty() else _FILE_SECONDS
     return tqdm(
-        desc=name, total=total, unit=f" {unit}", mininterval=often, disable=not shown, initial=done, leave=stays
+        desc=name, total=total, unit=f" {unit}", mininterval=interval, disable=not shown, initial=done, leave=keep
     )
 
 
 _ROOT = Path("/")
-_CONTROL_GROUPS = "/sys/fs/cgroup"  # where they are mounted if nothing says where
+_CONTROL_GROUPS = "/sys/fs/cgroup"  # the usual mount point
 
 
 def n_cores(root: Path = _ROOT) -> int:
-    """Cores that this process may use: those that it may run on, or what a container's CPU quota comes to, rounded up.
+    """Number of cores that this process may use: its CPU affinity, limited by the container's quota (rounded up).
 
-    `root` is where `/proc` and `/sys` are; tests have others.
+    `root` is the folder of `/proc` and `/sys`; tests pass another one.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, ceil(min([allowed, *_quotas(root)])))
@@ -47,12 +47,12 @@ def n_cores(root: Path = _ROOT) -> int:
 
 def default_threads() -> int:
     """The default number of threads: `OMP_NUM_THREADS` as OpenMP reads it, else all cores."""
-    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(said) if said.isdecimal() and int(said) > 0 else n_cores()
+    stated = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(stated) if stated.isdecimal() and int(stated) > 0 else n_cores()
 
 
 def cpu_name() -> str:
-    """What the processor calls itself."""
+    """The processor's model name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -60,7 +60,7 @@ def cpu_name() -> str:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """CPU quotas, in cores, of this process's control group and of all groups around it that can be seen."""
+    """CPU quotas, in cores, of this process's control group and of its visible parents."""
     groups = _groups(root)
     for kind, top, mounted in _mounts(root):
         folder = root / mounted.lstrip("/")
@@ -72,14 +72,14 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _below(top: str, group: str) -> list[str]:
-    """The steps from one group to another; none where it is not below: containers may see their part alone."""
+    """Path components from group `top` down to `group`; none if it is not below: containers may see only a part."""
     above, steps = ([step for step in path.split("/") if step] for path in (top, group))
     inside = steps[: len(above)] == above and ".." not in steps
     return steps[len(above) :] if inside else []
 
 
 def _groups(root: Path) -> dict[str, str]:
-    """Path of this process's control group in the unified tree and in that of the CPU controller (version 1)."""
+    """Paths of this process's control group: in the unified tree (version 2), in the CPU controller's (1)."""
     found = {}
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
@@ -92,7 +92,7 @@ def _groups(root: Path) -> dict[str, str]:
 
 
 def _mounts(root: Path) -> list[tuple[str, str, str]]:
-    """Of both trees: the kind of file system, the topmost group that can be seen, and where."""
+    """For both trees: kind of file system, topmost visible group, mount point."""
     found = []
     for line in _text(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
@@ -104,7 +104,7 @@ def _mounts(root: Path) -> list[tuple[str, str, str]]:
 
 
 def _unescaped(path: str) -> str:
-    """A path as the kernel's tables write it: a blank as a backslash and 040."""
+    """Decodes a path in the kernel's tables, where a blank is written as backslash 040."""
     return re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), path)
 
 
@@ -118,16 +118,16 @@ def _quota(folder: Path) -> float | None:
 
 
 def _ratio(quota: str, period: str) -> float | None:
-    """Both in microseconds; None = no limit (`max`, -1), or nothing that can be read."""
+    """Cores = quota / period, both in microseconds; None = no limit (`max`, -1), or not a number."""
     try:
-        most, of = int(quota), int(period)
+        limit, length = int(quota), int(period)
     except ValueError:
         return None
-    return most / of if most > 0 and of > 0 else None
+    return limit / length if limit > 0 and length > 0 else None
 
 
 def _text(path: Path) -> str:
-    """What a file of the kernel says; "" where there is none, or none for us."""
+    """The text of a file of the kernel; "" if it does not exist or may not be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -138,10 +138,10 @@ Value = TypeVar("Value")
 
 
 class cached_property(Generic[Value]):
-    """As `functools.cached_property`, which until Python 3.11 holds one lock for all instances while it computes one.
+    """`functools.cached_property` without a lock.
 
-    Where another thread is in there, a forked child would wait for that lock for ever. Here two threads may compute the
-    same value, of which the later stays.
+    Until Python 3.11, the standard one holds a lock of all instances while it computes a value. A process forked
+    meanwhile would wait for that lock forever. Here two threads may compute the value twice; the later result stays.
     """
 
     def __init__(self, compute: Callable[[Any], Value]) -> None:
@@ -159,24 +159,24 @@ class cached_property(Generic[Value]):
         if instance is None:
             return self
         value = self._compute(instance)
-        instance.__dict__[self._name] = value  # found before this from now on
+        instance.__dict__[self._name] = value  # from now on this is found first
         return value
 
 
-_JOINERS = "\u200c\u200d"  # inside words and emoji; they are as harmless as letters
-# What JSON may leave as it is, but a terminal, a reader of lines or UTF-8 does not: further control characters, ends of
-# lines, marks of direction, surrogates.
+_JOINERS = "\u200c\u200d"  # joiners occur inside words and emoji and are harmless
+# Characters that JSON allows, but that disturb terminals, line readers or UTF-8: control characters, line ends,
+# direction marks, surrogates.
 _ESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def legible(text: str) -> str:
-    """The text with a space for each character that moves the cursor or cannot be shown; as long as before."""
-    return "".join(one if one.isprintable() or one in _JOINERS else " " for one in text)
+    """Replaces each unprintable character by a space; the length stays the same."""
+    return "".join(char if char.isprintable() or char in _JOINERS else " " for char in text)
 
 
 def legible_values(values: Any) -> Any:
-    """JSON values, tuples or frozen records, with all texts legible, names of keys too."""
+    """JSON values, tuples or frozen records, with all texts legible, keys included."""
     if isinstance(values, str):
         return legible(values)
     if isinstance(values, dict):
@@ -204,12 +204,12 @@ def json_values(value: Any) -> Any:
 
 
 def json_text(values: Any, **how: Any) -> str:
-    """JSON that says exactly `values`, whatever the texts in it, and that any file or terminal can hold; one line
-    unless `how`, of `json.dumps`, says otherwise.
+    """Exact JSON of `values` that is safe in every file and terminal; one line, unless options `how` of `json.dumps`
+    say otherwise.
     """
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(values, ensure_ascii=False, **how))
 
 
 def utf8(text: str) -> bytes:
-    """For files that have no way to say half a character: U+FFFD stands for it."""
+    """UTF-8 of a text, with U+FFFD in place of lone surrogates."""
     return _SURROGATES.sub("\ufffd", text).encode()

@@ -1,4 +1,4 @@
-"""The records that the rooms exchange. Frozen, plain, no torch."""
+"""Records that all rooms share: frozen, plain, without torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Label = int | str
 
 
 class Problem(StrEnum):
-    """What a model is asked; the names of Hugging Face's `problem_type`, and one of ours."""
+    """What a model answers: Hugging Face's names of `problem_type`, and one more for questions."""
 
     SINGLE_LABEL = "single_label_classification"  # one of several classes
     MULTI_LABEL = "multi_label_classification"  # any of several labels, each by itself
@@ -23,27 +23,27 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True)
 class Rung:
-    """A place where an answer can be given: after `layer` encoder layers of a tier."""
+    """A point at which an input can exit: after `layer` encoder layers of a tier."""
 
-    layer: int  # of the tier's layers that have run, 1 … L; 0 = a small model, which has none
-    tier: str = ""  # what the tier is called; "" = a model alone, or a cascade's last tier
+    layer: int  # layers of the tier that have run, 1 … L; 0 = a small model, which has no layers
+    tier: str = ""  # name of the tier; "" = a single model, or a cascade's last tier
 
     @property
     def name(self) -> str:
-        """What tables and figures call it."""
+        """The name in tables and figures."""
         return f"{self.tier} layer {self.layer}".strip() if self.layer else self.tier
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What one answer cost."""
+    """The cost of one answer."""
 
-    rung: int  # which rung answered: 0 is the first, n_rungs - 1 the full model
-    read: int  # tokens of the text, special ones included
-    tokens: tuple[int, ...]  # how many of them each encoder layer that ran left over
-    flops: int  # 2 x multiply-adds, heads that were asked included
+    rung: int  # index of the rung that answered; n_rungs - 1 = the full model
+    read: int  # tokens of the text, special tokens included
+    tokens: tuple[int, ...]  # tokens that remain after each encoder layer that ran
+    flops: int  # 2 x multiply-adds, all computed heads included
     microseconds: float  # from the start of its batch to this answer
-    truncated: bool  # the text was longer than the model reads
+    truncated: bool  # the text was longer than the model's maximum length
 
     @property
     def layers(self) -> int:
@@ -53,77 +53,75 @@ class Trace:
 
 @dataclass(frozen=True)
 class Answer:
-    """One input's answer."""
+    """The answer to one input."""
 
-    label: Label | float | tuple[Label, ...]  # what a label column would hold: a class, a number, all labels that apply
-    probabilities: np.ndarray | None  # (n_labels), in the order of the model's labels; None = a number has none
+    label: Label | float | tuple[Label, ...]  # as in a label column: a class, a number, or all labels that apply
+    probabilities: np.ndarray | None  # (n_labels), in the order of the model's labels; None = regression
     trace: Trace
 
 
 @dataclass(frozen=True)
 class SpanAnswer:
-    """One question's answer: a span of its context."""
+    """The answer to one question: a span of its context."""
 
-    text: str  # as it stands in the context; "" = the context does not answer the question
-    start: int  # its characters in the context: from here …
-    end: int  # … to before here
+    text: str  # copied from the context; "" = the context has no answer
+    start: int  # index of the span's first character in the context
+    end: int  # index after its last character
     score: float  # start logit + end logit of the best span
-    null_score: float  # the same of there being no answer: the least of all windows
-    doubt: float  # normalised entropy of start or end, the larger, of the least sure window
-    windows: int  # in which the context was read
+    null_score: float  # start logit + end logit of "no answer": the minimum over windows
+    doubt: float  # normalised entropy: the larger of start and end, the maximum over windows
+    windows: int  # number of windows that the context was split into
     trace: Trace
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What vouches for an operating point: the test that it passed, and what its speed was measured to be."""
+    """The guarantee of an operating point: the test that it passed, and its measured speed."""
 
-    criterion: str  # which risk, see ziggurat.calibrate.risks
-    estimate: float  # mean loss on the certifying rows, of each group one where they were drawn in groups
-    rows: int  # that certified it
-    data: str  # their content hash
-    engine: str  # with which their answers were computed; it holds for no other dtype
+    criterion: str  # name of the risk, see ziggurat.calibrate.risks
+    estimate: float  # mean loss on the certifying rows; of grouped rows, one row per group
+    rows: int  # number of certifying rows
+    data: str  # content hash of these rows
+    engine: str  # backend that computed the answers; the certificate holds for this dtype only
     dtype: str
-    threads: int  # the speeds below are of these, and of one machine
+    threads: int  # the speeds below hold for these settings, on one machine
     batch_size: int
-    profile: str | None  # key of the machine's profile, by which times were predicted
+    profile: str | None  # key of the machine's profile, which predicted the times
     predicted_ms: float  # per text
     measured_ms: float  # per text, model only
-    full_ms: float  # the same of full depth, in the same run
-    gain: float  # full depth's time over this one's, median of the rounds
-    gain_low: float  # least and most of the rounds
-    gain_high: float
-    differs: (
-        float  # upper bound, at the same confidence, of the share of answers that are not the model's at full depth
-    )
-    flops: float  # of all rows together, as a share of full depth's
-    reference: str | None = None  # model that losses are counted from; None = the model itself at full depth
-    groups: int | None = None  # that the rows were drawn in, by the text that they share; None = one by one
-    cost: float | None = None  # mean of each row's share of its own full depth; None = older than this, see `flops`
+    full_ms: float  # the same at full depth, in the same run
+    gain: float  # time at full depth / time of this point: the median over rounds
+    gain_low: float  # minimum over rounds
+    gain_high: float  # maximum over rounds
+    differs: float  # upper bound, at the same confidence, of the share of answers that differ from full depth
+    flops: float  # total over rows, as a share of full depth
+    reference: str | None = None  # model that losses are relative to; None = this model at full depth
+    groups: int | None = None  # number of groups of rows that share text; None = rows were drawn one by one
+    cost: float | None = None  # mean over rows of FLOPs / FLOPs at full depth; None = written by an older version
 
 
-FULL = "full"  # the operating point that never leaves early; every model has it
+FULL = "full"  # the operating point without early exits; every model has it
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Where on the speed-accuracy curve to run: made by `calibrate`, used by `engine`.
+    """A setting on the speed-accuracy curve: `calibrate` makes it, `engine` runs it.
 
-    `thresholds` has one entry per rung but the last, in the unit of `score`; None = no answer is given there (its head
-    is not even computed). `confidence` is None as long as nothing but the select rows vouches for `target`.
+    `thresholds` has one entry for each rung but the last, in the unit of `score`; None = inputs never exit there, and
+    the head is not computed. `confidence` is None while `target` was only checked on the select rows.
     """
 
     name: str
-    score: str  # which exit score, see ziggurat.policies.exits.exit_score
+    score: str  # name of the exit score, see ziggurat.policies.exits.exit_score
     thresholds: tuple[float | None, ...]
-    fingerprint: str  # of the weights that it was chosen for
-    target: float | None = None  # accuracy that it may lose against the full model, 0.01 = one point
-    confidence: float | None = None  # probability that the target is kept; None = not certified
-    data: str | None = None  # content hash of the rows that chose it
-    temperatures: tuple[float, ...] | None = None  # one per rung, dividing its logits for the score; None = 1
+    fingerprint: str  # of the weights that the point was chosen for
+    target: float | None = None  # accepted loss of accuracy against the full model; 0.01 = one point
+    confidence: float | None = None  # probability that the loss stays within the target; None = not certified
+    data: str | None = None  # content hash of the rows that the point was chosen on
+    temperatures: tuple[float, ...] | None = None  # one per rung; logits are divided by them before scoring; None = 1
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
-    certificate: Certificate | None = None  # None = chosen on rows, certified by none
-    batch_sizes: tuple[int, ...] | None = None  # texts, for each tier of a cascade, at which it was fastest; None = 32
+    certificate: Certificate | None = None  # None = chosen on rows, not certified
+    batch_sizes: tuple[int, ...] | None = None  # fastest batch size in texts, for each tier; None = 32
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

@@ -174,7 +174,7 @@ def test_without_labels_the_page_is_whole_and_runs_no_text(calibrated, plain, un
 def test_a_page_over_an_input_file_is_refused_before_the_work(plain, rows_file):
     before = read_manifest(plain).operating_points
     for page in (rows_file, plain / "ziggurat.json"):
-        with pytest.raises(UserError, match="is what is read"):
+        with pytest.raises(UserError, match="is an input of this command"):
             calibrate_classifier(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=page)
     assert read_manifest(plain).operating_points == before
 

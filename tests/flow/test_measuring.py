@@ -230,7 +230,7 @@ def test_predict_writes_one_answer_per_row_in_order(model_folder, rows_file, tmp
 def test_predict_does_not_write_over_what_it_reads(model_folder, rows_file, tmp_path):
     rows = tmp_path / "rows.jsonl"
     shutil.copy(rows_file, rows)
-    with pytest.raises(UserError, match="is what is read"):
+    with pytest.raises(UserError, match="is an input of this command"):
         predict(str(model_folder), source=str(rows), options=CPU, out=rows)
     assert rows.read_bytes() == rows_file.read_bytes()
 
@@ -239,7 +239,7 @@ def test_answers_and_a_monitors_state_are_two_files(model_folder, rows_file, tmp
     both = tmp_path / "both.jsonl"
     with pytest.raises(UserError, match="--out and --watch name the same file"):
         predict(str(model_folder), source=str(rows_file), options=CPU, out=both, watch=both)
-    with pytest.raises(UserError, match="is what is read"):
+    with pytest.raises(UserError, match="is an input of this command"):
         predict(str(model_folder), source=str(rows_file), options=CPU, watch=rows_file)
     assert not both.exists()
 
@@ -249,7 +249,7 @@ def test_answers_may_replace_results_but_no_model_files(copied, model_folder, ro
     for _ in range(2):
         predict(str(folder), ["bat"], options=CPU, out=folder / "answers.jsonl")
     for name in ("ziggurat.json", "model.safetensors"):
-        with pytest.raises(UserError, match="is what is read"):
+        with pytest.raises(UserError, match="is an input of this command"):
             predict(str(folder), ["bat"], options=CPU, out=folder / name)
 
 

@@ -126,7 +126,7 @@ def test_a_split_of_a_folder_is_trained_on_and_measured(ziggurat, rows_file, tin
     code, said, _ = ziggurat("eval", out, "--data", f"{tmp_path / 'set'}@test", "--json")
     assert code == 0 and json.loads(said)["n"] == 60
     code, _, err = ziggurat("predict", out, "--data", f"{tmp_path / 'set'}@test", "--out", tmp_path / "set/test.jsonl")
-    assert code == 2 and "is what is read" in err
+    assert code == 2 and "is an input of this command" in err
 
 
 def test_columns_of_labels_are_trained_on_and_measured(ziggurat, rows_file, tiny_checkpoint, tmp_path):

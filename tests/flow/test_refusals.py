@@ -216,7 +216,8 @@ def test_an_operating_point_that_is_a_folder_is_refused(fails, model_folder, tmp
 
 
 def test_a_page_does_not_take_the_place_of_a_models_file(fails, model_folder):
-    assert "is what is read" in fails("explain", model_folder, "bat", "--html", model_folder / "ziggurat.json")
+    html = model_folder / "ziggurat.json"
+    assert "is an input of this command" in fails("explain", model_folder, "bat", "--html", html)
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_a_report_never_replaces_the_rows_that_it_reads(request_of, pruned_folde
     rows = tmp_path / "lengths.csv"
     rows.write_text("text,label\nbat kin,river\n")
     before = rows.read_bytes()
-    with pytest.raises(UserError, match=r"lengths\.csv: is what is read"):
+    with pytest.raises(UserError, match=r"lengths\.csv: is an input of this command"):
         lengths(request_of(pruned_folder, source=str(rows), out=tmp_path), EDGES, AT)
     assert rows.read_bytes() == before
 

@@ -175,7 +175,7 @@ def _fit(
     adam = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     falling = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, total_iters=steps)
     best, best_loss = model.state_dict(), math.inf
-    with bar("bilstm", steps, "steps", progress, stays=True) as shown:
+    with bar("bilstm", steps, "steps", progress, keep=True) as shown:
         for _ in range(settings.epochs):
             model.train()
             for rows in _shuffled(texts, settings.batch_size):

@@ -54,7 +54,7 @@ class Bar(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Opens the bar, in one process."""
         if state.is_world_process_zero:
-            self.bar = bar(self.name, state.max_steps, "steps", done=state.global_step, stays=True)
+            self.bar = bar(self.name, state.max_steps, "steps", done=state.global_step, keep=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """One step further."""

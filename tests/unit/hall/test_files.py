@@ -226,7 +226,7 @@ def test_a_target_that_cannot_be_is_known_before_the_work(tmp_path):
     require_target(tmp_path / "new" / "folder" / "out.jsonl", data)
     require_target(data, "hf:some/rows@train")
     for target, says in (
-        (data, "is what is read"),
+        (data, "is an input of this command"),
         (tmp_path, "choose another name"),
         (data / "out", "part of the path"),
     ):
@@ -240,7 +240,7 @@ def test_an_input_file_is_no_target_but_a_page_beside_it_is(tmp_path):
     folder.mkdir()
     for name in ("more.jsonl", "report.html"):
         (folder / name).write_text("{}")
-    with pytest.raises(UserError, match=r"more\.jsonl: is what is read; choose another name"):
+    with pytest.raises(UserError, match=r"more\.jsonl: is an input of this command; choose another name"):
         require_target(folder / "more.jsonl", None, folder)
     require_target(folder / "report.html", tmp_path / "rows.jsonl", folder)
     require_target(folder / "new.jsonl", folder)

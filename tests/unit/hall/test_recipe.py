@@ -252,7 +252,7 @@ def test_every_stage_reads_its_own_keys_and_refuses_others():
 
 
 def test_heads_learn_from_one_teacher_or_the_other():
-    assert "must be 0 or 1 where heads learn" in refusal(StageConfig, {"distillation": 0.1, "kind": "heads"})
+    assert "must be 0 or 1 in stage 'heads'" in refusal(StageConfig, {"distillation": 0.1, "kind": "heads"})
     assert from_mapping(StageConfig, STAGE | {"distillation": 1.0}, "s").distillation == 1
 
 

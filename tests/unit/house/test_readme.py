@@ -14,7 +14,7 @@ def test_the_results_table_is_made_from_the_rows():
     assert readme_page(README, stored_rows(RESULTS / "peers.jsonl")) == README
 
 
-def test_it_is_short_and_names_the_two_commands_that_set_everything_up():
+def test_it_is_short_and_names_both_set_up_commands():
     assert len(README.splitlines()) <= 90
     assert re.findall(r"^(make \w+) ", README, re.MULTILINE) == ["make demo", "make test"]
 

@@ -74,5 +74,5 @@ def test_elsewhere_any_file_is_a_target_but_what_is_read(model, tmp_path):
 def test_the_rows_of_a_task_in_a_folder_are_read_and_no_target(tmp_path, model_folder):
     rows = tmp_path / "validation.jsonl"
     rows.write_text('{"text": "bat", "label": 0}\n')
-    with pytest.raises(UserError, match="is what is read"):
+    with pytest.raises(UserError, match="is an input of this command"):
         require_result(rows, str(model_folder), f"task:glue/sst2@validation:{tmp_path}")

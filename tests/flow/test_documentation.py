@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import toy_world
 import typer
+
+from tests.kit import toy_world
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -166,7 +167,7 @@ def test_the_examples_of_a_page_run(page, here, shell):
                 shell.run(arguments)
 
 
-def test_every_command_is_written_with_options_that_it_has(command_group):
+def test_commands_are_written_with_options_they_have(command_group):
     """Those too that are not run."""
     lines = [
         (page.name, arguments)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FRONT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 PICTURES = ROOT / "docs" / "pictures"
@@ -63,7 +63,7 @@ def test_arrows_that_follow_from_others_are_left_out():
         rooms.reduced({"a": {"b"}, "b": {"a"}})
 
 
-def test_the_pictures_of_the_concepts_are_what_the_script_draws():
+def test_the_pictures_are_what_the_script_draws():
     from scripts import pictures
 
     for name, draw in pictures.PICTURES.items():
