@@ -32,14 +32,14 @@ def calibrate(
         str | None,
         typer.Option(help="Largest loss, 0.01 = one point; several with commas (default: exact 0, balanced, fast)."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What the points of --max-drop are called, comma-separated.")] = None,
+    name: Annotated[str | None, typer.Option(help="Names of the points of --max-drop, comma-separated.")] = None,
     confidence: Annotated[float, typer.Option(help="Probability with which each promise holds.")] = 0.95,
     criterion: Annotated[
         str | None,
         typer.Option(
-            help="What may be lost: accuracy (of several labels hamming or subset-accuracy, of a number absolute-error "
-            "or squared-error, of questions f1 or exact-match); agreement with full depth (needs no labels); harm "
-            "(wrong where full depth is right)."
+            help="What may be lost. Classes: accuracy. Several labels: hamming or subset-accuracy. Numbers: "
+            "absolute-error or squared-error. Questions: f1 or exact-match. Any: agreement with full depth (needs no "
+            "labels) or harm (wrong where full depth is right)."
         ),
     ] = None,
     scores: Annotated[
@@ -50,7 +50,7 @@ def calibrate(
         str | None, typer.Option(help="Model folder that losses are counted from (default: MODEL at full depth).")
     ] = None,
     max_layers: Annotated[
-        int | None, typer.Option(help="Every answer after this layer at the latest: a cap on what an input can cost.")
+        int | None, typer.Option(help="Last layer after which an answer must come: a cap on what an input can cost.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a report to decide by: one HTML file.")] = None,
     text_column: opt.TextColumn = "text",

@@ -30,7 +30,7 @@ def explain(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="Text to explain, or - for the line on standard input.")],
     pair: Annotated[
         str | None,
-        typer.Argument(metavar="[TEXT]", help="Second text, for a model that reads pairs; the one asked about."),
+        typer.Argument(metavar="[TEXT]", help="Second text, for a model that reads pairs; of a question its context."),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write an HTML page.")] = None,
     operating_point: opt.OperatingPoint = "balanced",

@@ -23,9 +23,10 @@ Threshold = Annotated[float | None, typer.Option(help="Exit threshold for this c
 Score = Annotated[
     str | None,
     typer.Option(
-        help="Exit score of --threshold: entropy (default), max-probability, margin, agreement, agreement-in-a-row, "
-        "top-entropy@N (of the N likeliest classes), confident-in-a-row@H (rungs with entropy <= H); of several "
-        "labels label-entropy; of a number change (since the rung before) or learned; of questions span-entropy."
+        help="Exit score that --threshold is compared with. Classes: entropy (default), max-probability, margin, "
+        "agreement, agreement-in-a-row, top-entropy@N (of the N likeliest classes), confident-in-a-row@H (rungs with "
+        "entropy <= H). Several labels: label-entropy. Numbers: change (since the rung before) or learned. Questions: "
+        "span-entropy."
     ),
 ]
 
@@ -33,15 +34,16 @@ Score = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(
-        help="JSONL, CSV, TSV or Parquet file, FOLDER or FOLDER@SPLIT, stdlib-docs, or hf:NAME@SPLIT; or --task."
+        help="Rows: a JSONL, CSV, TSV or Parquet file, a FOLDER or FOLDER@SPLIT, stdlib-docs (built in), or "
+        "hf:NAME@SPLIT. Or use --task."
     ),
 ]
 Task = Annotated[
     str | None,
     typer.Option(
         metavar="NAME[@SPLIT]",
-        help="A data set by its name, such as glue/mrpc, squad or ag_news (a wrong name lists all): from the hub, or "
-        "from --data-dir.",
+        help="Data set by its name, such as glue/mrpc, squad or ag_news, from the hub or from --data-dir. A wrong name "
+        "lists all.",
     ),
 ]
 DataDir = Annotated[
@@ -50,13 +52,15 @@ DataDir = Annotated[
 TrainingData = Annotated[
     str | None,
     typer.Option(
-        "--train", help="Rows to train on: file, FOLDER or FOLDER@SPLIT, stdlib-docs, or hf:NAME@SPLIT; or --task."
+        "--train",
+        help="Rows to train on: a file, a FOLDER or FOLDER@SPLIT, stdlib-docs (built in), or hf:NAME@SPLIT. Or use "
+        "--task.",
     ),
 ]
 TextColumn = Annotated[
     str,
     typer.Option(
-        help="Column with the text: its name, a.b for b in the objects of a, or its number from 0 in CSV and TSV "
+        help="Column with the text: its name; a.b for field b of the objects in a; or its number from 0 in CSV and TSV "
         "without a header."
     ),
 ]
@@ -64,15 +68,20 @@ PairColumn = Annotated[
     str | None, typer.Option(help="Column with the second text (default: text_pair if there is one).")
 ]
 LabelColumn = Annotated[
-    str, typer.Option(help="Column with the label, likewise; a,b for columns of 0 and 1 of labels that may all apply.")
+    str, typer.Option(help="Column with the label, named likewise; a,b for columns of 0 and 1, one for each label.")
 ]
 Encoding = Annotated[
     str | None,
-    typer.Option(help="Encoding of text files, such as cp1252 or gb18030 (default: by their mark, else UTF-8)."),
+    typer.Option(
+        help="Encoding of text files, such as cp1252 or gb18030 (default: from a byte-order mark, else UTF-8)."
+    ),
 ]
 OnError = Annotated[
     str,
-    typer.Option(help="Rows that cannot be read (no text, broken JSON, no label): fail before the work, or skip them."),
+    typer.Option(
+        help="What to do about rows that cannot be read (no text, broken JSON, no label): fail before the work, or "
+        "skip them."
+    ),
 ]
 
 # How a model is run.

@@ -14,8 +14,8 @@ from ziggurat.cli.sources import given_texts, optional_source
 OnError = Annotated[
     str,
     typer.Option(
-        help="Rows that cannot be read (no text, broken JSON): fail before the work, skip them, or null: a null in "
-        "their place. A blank text is answered like any other unless they are skipped or null."
+        help="What to do about rows that cannot be read (no text, broken JSON): fail before the work, skip them, or "
+        "null, which writes a null in their place. With skip and null the same holds for blank texts."
     ),
 ]
 
