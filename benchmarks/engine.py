@@ -3,7 +3,7 @@
     python -m benchmarks.engine MODEL DATA [--races never_acting savings ...] [--rounds 7]
 
 MODEL is a folder with exits; if it prunes, operating points are measured with and without its pruning. Rows are
-appended race by race. `make bench` calls it; `ziggurat bench --peers` measures beside other engines.
+appended race by race. `make bench` calls it; `ziggurat compare` measures beside other engines.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ def commands_page() -> str:
     """Every command with its usage, arguments and options, as `--help` shows them."""
     import typer
 
-    from ziggurat.cli.app import app
+    from ziggurat.cli.app import app_for
 
     head = "# Commands\n\nMade from the command line itself: `ziggurat COMMAND --help` says the same.\n"
-    return head + "".join(_described(typer.main.get_command(app), "ziggurat"))
+    return head + "".join(_described(typer.main.get_command(app_for([], everything=True)), "ziggurat"))
 
 
 def _described(command: Any, name: str, level: int = 2) -> Iterator[str]:

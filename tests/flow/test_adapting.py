@@ -53,8 +53,8 @@ def test_adapt_leaves_every_tensor_of_the_checkpoint_as_it_was(rows_file, tiny_c
 
 def test_adapt_needs_no_labels(unlabelled, tiny_checkpoint, tmp_path):
     result = adapt_classifier(str(tiny_checkpoint), str(unlabelled), tmp_path / "model", options=QUIET)
-    assert result["rows"]["train"] + result["rows"]["select"] + result["rows"]["certify"] == 240
-    assert len(result["operating_points"]) == 3
+    assert result.rows["train"] + result.rows["select"] + result.rows["certify"] == 240
+    assert len(result.operating_points) == 3
     assert read_manifest(tmp_path / "model").labels == ("river", "stone", "tower")
 
 
@@ -158,7 +158,7 @@ def test_rows_of_a_continued_folder_keep_their_roles(rows_file, tiny_checkpoint,
     train_classifier(str(rows_file), tmp_path / "first", first, str(tiny_checkpoint), QUIET)
     made = adapt_classifier(str(tmp_path / "first"), str(rows_file), tmp_path / "second", adapting(), QUIET)
     shares = split_roles(load(str(rows_file)), Fractions(0.5, 0.3, 0.2, 0.0))
-    assert made["rows"] == {str(role): len(rows) for role, rows in shares.items()}
+    assert made.rows == {str(role): len(rows) for role, rows in shares.items()}
 
 
 def test_a_link_to_an_empty_folder_is_filled(rows_file, tiny_checkpoint, tmp_path):

@@ -18,8 +18,7 @@ from ziggurat.calibrate.candidates import StoredRun
 from ziggurat.calibrate.points import Promise
 from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.times import PredictedTime, ProfiledCost, SmallCost, costs_of
-from ziggurat.cli.information import info
-from ziggurat.cli.text import training_text
+from ziggurat.cli.training import training_text
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
@@ -28,6 +27,7 @@ from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
 from ziggurat.measure.clock import Timing
 from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.information import information
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import Recipe, SmallConfig
 from ziggurat.train import small
@@ -138,7 +138,7 @@ def test_a_cascade_is_calibrated_evaluated_and_explained(cascade, rows_file, tmp
     report = evaluate(str(folder), str(rows_file), "loose", options=ENGINE)
     assert sum(report["exit_histogram"].values()) == 240
     assert report["flops_ratio"] > 1 and report["bops_ratio"] > 1
-    assert info(str(folder))["tiers"][0]["architecture"] == "static"
+    assert information(str(folder)).tiers[0].architecture == "static"
     (answer,) = predict(str(folder), ["bat kin"], operating_point="loose", options=ENGINE)
     explained = explain(str(folder), "bat kin", "loose", options=ENGINE)
     assert explained["label"] == answer["label"] and explained["layers"] == answer["layers"]
@@ -223,8 +223,8 @@ def test_rows_that_fitted_the_deferral_score_still_certify(taught, teacher, tmp_
     built = build_cascade([str(taught[0]), str(teacher)], out, str(rows), options=ENGINE)
     promise = Promise({"loose": 0.5}, criterion="agreement")
     found = calibrate_classifier(str(out), str(rows), promise, options=ENGINE)["rows"]
-    assert built["rows_fitted"] + found["order"] + found["certify"] == 600
-    assert min(built["rows_fitted"], found["order"]) > 100 and found["certify"] > 200
+    assert built.rows_fitted + found["order"] + found["certify"] == 600
+    assert min(built.rows_fitted, found["order"]) > 100 and found["certify"] > 200
 
 
 def test_a_small_model_is_there_with_its_points_or_not_at_all(rows_file, teacher, unlabelled, tmp_path, monkeypatch):
@@ -256,7 +256,7 @@ def test_the_tango_recipe_builds_a_cascade_from_rows(rows_file, tiny_recipe, tin
     assert kept == ["1-regular", "2-heads"]
     classifier = AdaptiveClassifier.from_pretrained(out)
     assert [tier.manifest.kind for tier in classifier.tiers] == ["static", "encoder"]
-    assert [point["name"] for point in made["operating_points"]] == ["exact", "balanced", "fast"]
+    assert [point.name for point in made.operating_points] == ["exact", "balanced", "fast"]
     assert not (tmp_path / "out.tiers").exists()
     rows = split_roles(load(str(rows_file)), SHARES)[Role.CERTIFY]
     answers = classifier.predict(rows.texts, "fast")
@@ -271,7 +271,7 @@ def test_a_bilstm_learns_from_copies_that_its_teacher_labels(rows_file, teacher,
     )
     out = tmp_path / "out"
     made = train_classifier(str(rows_file), out, str(recipe), options=QUIET, teacher=str(teacher))
-    assert f"learned from {made['copies']['copies']} changed copies" in training_text(made)
+    assert f"learned from {made.copies.copies} changed copies" in training_text(made)
     manifest = read_manifest(out)
     assert manifest.kind == "bilstm" and 100 < manifest.training["copies"]["copies"] <= 400
     texts = load(str(rows_file)).texts

@@ -18,7 +18,7 @@ from ziggurat.calibrate.points import Promise
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.calibrate.rows import calibration_rows, seen
 from ziggurat.calibrate.times import PredictedTime, ProfiledCost
-from ziggurat.cli.calibration import calibration_text
+from ziggurat.cli.calibrate import calibration_text
 from ziggurat.data.dataset import Fractions, Role, as_dataset, load, split_roles
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest, write_point

@@ -11,12 +11,12 @@ from ziggurat import native
 from ziggurat.analyses.drawing import draw
 from ziggurat.bench.bench import bench
 from ziggurat.calibrate.prediction import predict
-from ziggurat.cli.information import info
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.information import information
 from ziggurat.measure.rows import read_rows_file
 from ziggurat.measure.subject import ModelOptions, sample
 from ziggurat.recipe import PruningConfig
@@ -131,7 +131,7 @@ def bench_rows(model_folder, rows_file, tmp_path_factory):
     options = ModelOptions(device="cpu")
     rows = bench(
         str(model_folder), str(rows_file), (1, 8), ("balanced",), options=options, timed_texts=12, repeats=2, out=out
-    )
+    ).to_dict()["rows"]
     return rows, out
 
 
@@ -161,7 +161,7 @@ def test_bench_of_a_cascade_has_its_last_tier_as_full_depth(copied, cascade_fold
     manifest = read_manifest(folder)
     point = OperatingPoint("halfway", "margin", (0.4, *[None] * 3), manifest.fingerprint)
     write_manifest(dataclasses.replace(manifest, operating_points=(point,)), folder)
-    rows = bench(str(folder), str(rows_file), (8,), options=CPU, timed_texts=4, repeats=1)
+    rows = bench(str(folder), str(rows_file), (8,), options=CPU, timed_texts=4, repeats=1).to_dict()["rows"]
     by_system = {row["what"]: row for row in rows}
     judged = evaluate(str(folder), str(rows_file), "halfway", options=CPU, timed_texts=4)
     assert 0 < judged["exit_histogram"]["static"] < judged["n"]
@@ -173,7 +173,9 @@ def test_bench_of_a_cascade_has_its_last_tier_as_full_depth(copied, cascade_fold
 
 def test_transformers_in_another_dtype_has_its_own_accuracy(model_folder, rows_file):
     half = dataclasses.replace(CPU, dtype="bfloat16")
-    rows = bench(str(model_folder), str(rows_file), (8,), ("balanced",), options=half, timed_texts=4, repeats=1)
+    rows = bench(
+        str(model_folder), str(rows_file), (8,), ("balanced",), options=half, timed_texts=4, repeats=1
+    ).to_dict()["rows"]
     assert [row["dtype"] for row in rows] == ["float32"] * 2 + ["bfloat16"] * 2
     exact, halved = (evaluate(str(model_folder), str(rows_file), "full", options=one) for one in (CPU, half))
     assert {row["accuracy"] for row in rows[:2]} == {exact["accuracy"]}
@@ -276,7 +278,7 @@ def test_info_needs_no_weights(copied, model_folder):
     folder = copied(model_folder)
     for weights in folder.glob("*.safetensors"):
         weights.unlink()
-    described = info(str(folder))
+    described = information(str(folder)).to_dict()
     assert described["fingerprint"] == read_manifest(model_folder).fingerprint
     assert described["heads"] == {"kind": "fastbert", "after_layers": [1, 2, 3]}
 

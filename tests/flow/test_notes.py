@@ -90,11 +90,20 @@ def test_a_blank_line_of_standard_input_is_a_text(ziggurat, model_folder, monkey
     assert code == 0 and len(json.loads(out)["answers"]) == 3 and "1 of 3 texts are blank" in err
 
 
-@pytest.mark.parametrize("command", [["predict", "MODEL", "rows.jsonl"], ["explain", "MODEL", "rows.jsonl"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["predict", "MODEL", "rows.jsonl"],
+        ["predict", "MODEL", "bat", "--text-pair", "rows.jsonl"],
+        ["explain", "MODEL", "rows.jsonl"],
+        ["explain", "MODEL", "bat", "rows.jsonl"],
+    ],
+)
 def test_the_name_of_a_file_is_no_text(command, ziggurat, model_folder, spoilt, monkeypatch):
     monkeypatch.chdir(spoilt.parent)
     code, out, err = ziggurat(*(model_folder if part == "MODEL" else part for part in command))
     assert (code, out) == (2, "") and "rows.jsonl: is a file" in err and "--data rows.jsonl" in err
+    assert f"| ziggurat {command[0]} MODEL -" in err
 
 
 def test_a_missing_files_name_is_read_as_a_text_with_a_warning(ziggurat, model_folder):

@@ -18,9 +18,11 @@ from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.risks import risks_of
 from ziggurat.calibrate.rows import calibration_rows, seen
 from ziggurat.calibrate.watching import WatchedClassifier
-from ziggurat.cli.calibration import calibration_text
-from ziggurat.cli.information import info
-from ziggurat.cli.text import bench_text, evaluation_text, information_text, prediction_text
+from ziggurat.cli.bench import bench_text
+from ziggurat.cli.calibrate import calibration_text
+from ziggurat.cli.evaluate import evaluation_text
+from ziggurat.cli.info import information_text
+from ziggurat.cli.predict import prediction_text
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.folder import LABEL_RANGE, read_json, read_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
@@ -29,6 +31,7 @@ from ziggurat.engine.simple import answer_all
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
 from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.information import information
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.train.cascade import build_cascade
 from ziggurat.train.fit import TrainOptions
@@ -211,8 +214,8 @@ def test_answers_look_like_a_label_column(trained):
     assert tags["label"] == [name for name in LABELS if tags["probabilities"][name] > 0.5]
     assert f"{number['label']:.4g}\t" in prediction_text({"answers": [number]})
     assert prediction_text({"answers": [tags | {"label": []}]}).startswith("no label")
-    assert "numbers, whose losses are counted from" in information_text(info(str(trained[Problem.REGRESSION])))
-    assert "any of river, stone, tower" in information_text(info(str(trained[Problem.MULTI_LABEL])))
+    assert "numbers, whose losses are counted from" in information_text(information(str(trained[Problem.REGRESSION])))
+    assert "any of river, stone, tower" in information_text(information(str(trained[Problem.MULTI_LABEL])))
     assert "rungs" in explain(str(trained[Problem.REGRESSION]), TEXTS[2], "full") | {}
     json.dumps(explain(str(trained[Problem.MULTI_LABEL]), TEXTS[2], threshold=0.9), allow_nan=False)
     json.dumps(explain(str(trained[Problem.REGRESSION]), TEXTS[2], threshold=0.1), allow_nan=False)
@@ -222,10 +225,11 @@ def test_answers_look_like_a_label_column(trained):
 def test_bench_times_it_beside_transformers_and_names_its_metric(trained, files, problem):
     options = ModelOptions("cpu", threads=1, engine="torch")
     made = bench(str(trained[problem]), str(files[problem]), (8,), (), timed_texts=8, repeats=1, options=options)
-    assert {row["metric"] for row in made} == {"pearson" if problem is Problem.REGRESSION else "f1_micro"}
-    assert all(row["quality"] == row[row["metric"]] and "accuracy" not in row for row in made)
-    shown = bench_text({"rows": made})
-    assert made[0]["metric"] in shown and "accuracy" not in shown
+    rows = [row.to_dict() for row in made.rows]
+    assert {row["metric"] for row in rows} == {"pearson" if problem is Problem.REGRESSION else "f1_micro"}
+    assert all(row["quality"] == row[row["metric"]] and "accuracy" not in row for row in rows)
+    shown = bench_text(made)
+    assert rows[0]["metric"] in shown and "accuracy" not in shown
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)

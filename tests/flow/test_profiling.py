@@ -16,7 +16,7 @@ from ziggurat.measure import profile as profiling
 from ziggurat.measure.check import (
     PredictionError,
     batch_numbers,
-    bench_profile,
+    check_profile,
     held_out,
     prediction_error,
     with_gain_errors,
@@ -204,7 +204,7 @@ def test_a_copied_file_of_another_machine_is_not_taken(classifier, profile, meas
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(UserError, match="--profile"):
+    with pytest.raises(UserError, match="`ziggurat profile MODEL`"):
         read_profile(tmp_path / "absent.json")
 
 
@@ -244,7 +244,7 @@ def test_bench_profile_measures_anew_and_shows_shapes_and_data(
     model_folder, rows_file, classifier, profile, measurements
 ):
     options = ModelOptions(device="cpu", engine="torch")
-    result = bench_profile(str(model_folder), str(rows_file), (1, 4), options=options, texts=6, rounds=1)
+    result = check_profile(str(model_folder), str(rows_file), (1, 4), options=options, texts=6, rounds=1).to_dict()
     assert json.loads(json.dumps(result)) == result
     assert len(measurements) == 1
     assert result["key"] == profile.key
@@ -252,10 +252,10 @@ def test_bench_profile_measures_anew_and_shows_shapes_and_data(
     ours = [error for error in result["errors"] if error["what"] == str(rows_file)]
     assert [(error["batch"], error["n_texts"]) for error in ours] == [(1, 6)] * 3 + [(4, 6)] * 3
     assert {error["measured"] for error in result["errors"]} == {2.0}
-    bench_profile(str(model_folder), options=options, points=[], rounds=1)
+    check_profile(str(model_folder), options=options, points=[], rounds=1)
     assert len(measurements) == 2
     with pytest.raises(UserError, match="at least 1"):
-        bench_profile(str(model_folder), str(rows_file), (0,), options=options)
+        check_profile(str(model_folder), str(rows_file), (0,), options=options)
 
 
 def test_a_slower_machine_moves_times_and_no_speed_up():
@@ -263,16 +263,16 @@ def test_a_slower_machine_moves_times_and_no_speed_up():
     full = PredictionError("texts", "full", 32, 8, 4.0, 8.0, 8.0, 8.0)
     fast = dataclasses.replace(full, point="fast", predicted=1.0, measured=2.0)
     lame = dataclasses.replace(full, point="lame", measured=4.0)
-    errors = {one["point"]: one for one in with_gain_errors([full, fast, lame])}
+    errors = {one.point: one.to_dict() for one in with_gain_errors([full, fast, lame])}
     assert errors["fast"]["error"] == -0.5 and errors["fast"]["gain_error"] == 0
     assert errors["full"]["gain_error"] == 0 and errors["lame"]["gain_error"] == -0.5
 
 
 def test_of_a_cascade_only_the_encoders_are_profiled(cascade_folder, static_folder, model_folder, tmp_path):
     with pytest.raises(UserError, match=r"a cascade, .* by themselves: the folder that its last tier was made from"):
-        bench_profile(str(cascade_folder))
+        check_profile(str(cascade_folder))
     write_cascade([static_folder, model_folder, model_folder], tmp_path / "long")
     with pytest.raises(UserError, match=rf"by themselves: {tmp_path}/long/tiers/2, the folder"):
-        bench_profile(str(tmp_path / "long"))
+        check_profile(str(tmp_path / "long"))
     with pytest.raises(UserError, match="a static model alone has neither layers nor exits"):
-        bench_profile(str(static_folder))
+        check_profile(str(static_folder))

@@ -110,7 +110,7 @@ def test_transformers_loads_the_folder_completely(trained):
 
 @pytest.mark.parametrize("engine", ["torch", "auto"])
 def test_eval_says_em_f1_flops_and_time(trained, squad, capsys, engine):
-    arguments = ["eval", trained, "--data", squad, "--device", "cpu", "--threads", 1, "--engine", engine]
+    arguments = ["eval", trained, "--data", squad, "--device", "cpu", "--threads", 1, "--backend", engine]
     code, out, err = command(capsys, *arguments, "--threshold", "0.9", "--json")
     assert code == 0, err
     result = json.loads(out)
@@ -150,7 +150,7 @@ def test_info_says_how_questions_are_read(trained, capsys):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_bench_times_full_depth_and_points_beside_transformers(trained, squad, capsys, engine):
-    arguments = ["bench", trained, "--data", squad, "--device", "cpu", "--threads", 1, "--engine", engine]
+    arguments = ["bench", trained, "--data", squad, "--device", "cpu", "--threads", 1, "--backend", engine]
     more = ["--batch", 8, "--texts", 40, "--repeats", 1, "--points", "fast"]
     code, out, err = command(capsys, *arguments, *more, "--json")
     assert code == 0, err
@@ -177,7 +177,7 @@ def test_bench_times_full_depth_and_points_beside_transformers(trained, squad, c
 @pytest.mark.parametrize("threshold", [0.97, 0.0])
 def test_explain_tells_the_way_of_the_answer_that_predict_gives(trained, capsys, tmp_path, engine, threshold):
     question, context = "bat kin", " ".join(WORDS * 2)
-    more = ["--threshold", threshold, "--device", "cpu", "--threads", 1, "--engine", engine]
+    more = ["--threshold", threshold, "--device", "cpu", "--threads", 1, "--backend", engine]
     code, out, err = command(
         capsys, "explain", trained, question, context, *more, "--json", "--html", tmp_path / "a.html"
     )
@@ -244,9 +244,9 @@ def test_calibrate_wants_contexts_that_the_model_has_not_seen(trained, capsys, t
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("bench", "--peers"),
+        ("compare",),
         ("bench", "--figure", "x"),
-        ("bench", "--profile"),
+        ("profile",),
         ("report", "thresholds", "--out", "x"),
         ("calibrate", "--html", "x.html"),
         ("predict", "--watch", "x"),

@@ -38,7 +38,7 @@ class Case:
 
     name: str
     words: Sequence[str]
-    backends: Sequence[str] = BACKENDS  # with which it runs, by --engine; none = once, without the option
+    backends: Sequence[str] = BACKENDS  # with which it runs, by --backend; none = once, without the option
     first: Sequence[str] = ()  # a command line that is run before it
     rough: bool = False  # then numbers with fractions are not compared: they are of a training, or of a clock
     files: Sequence[str] = ()  # of those that it writes, JSON lines that are compared too
@@ -87,7 +87,7 @@ _OF_QUESTIONS = {
 }
 _WATCHED = "predict COPY --data FEW --operating-point loose --watch OUT/monitor.json"
 _HTML = "calibrate COPY --data LESS --max-drop 0.5 --html OUT/page.html"
-_PROFILE = "bench MODEL --data FEW --profile --batch 2 --texts 4 --repeats 1 --points fast"
+_PROFILE = "profile MODEL --data FEW --batch 2 --texts 4 --repeats 1 --points fast"
 _STATIC = "train --train ROWS --recipe static --model CHECKPOINT --out OUT/model"
 CASES: Mapping[str, Sequence[Case]] = {
     CLASSES: (
@@ -96,11 +96,10 @@ CASES: Mapping[str, Sequence[Case]] = {
         _case("calibrate-html", _HTML, **TORCH),
         _case("calibrate-reference", "calibrate COPY --data LESS --max-drop 0.5 --reference MODEL", **TORCH),
         _case("bench-figure", "bench MODEL --data SOME --batch 8 --texts 8 --repeats 1 --figure OUT/figure"),
-        _case("bench-profile", _PROFILE),
+        _case("profile", _PROFILE),
         _case(
-            "bench-peers",
-            "bench MODEL --data SOME --peers --only transformers --batch 4 --texts 4 --repeats 1 --scored 12 "
-            "--points fast",
+            "compare",
+            "compare MODEL --data SOME --only transformers --batch 4 --texts 4 --repeats 1 --scored 12 --points fast",
             backends=(),
         ),
         _case("demo", "demo --out DEMO --device cpu", backends=()),
@@ -108,7 +107,7 @@ CASES: Mapping[str, Sequence[Case]] = {
         _case("report-thresholds", "report thresholds MODEL --data SOME --out OUT/r --taus 0.2,0.6", **TORCH),
         _case("report-trajectories", "report trajectories MODEL --data SOME --out OUT/r --buckets 5,9", **TORCH),
         _case("report-correctness", "report correctness MODEL --data SOME --out OUT/r --operating-point fast", **TORCH),
-        _case("report-grid", "report grid MODEL --data SOME --out OUT/r --scales 0.5,1 --taus 0.6"),
+        _case("report-sweep", "report sweep MODEL --data SOME --out OUT/r --scales 0.5,1 --taus 0.6"),
         _case("report-deferral", "report deferral CASCADE --data SOME --out OUT/r"),
         _case("report-kernel", "report kernel --out OUT/r --lengths 16,32 --shares 0.5 --repeats 1", **ROUGH),
         _case("cascade-info", "info CASCADE", backends=()),
@@ -128,34 +127,34 @@ CASES: Mapping[str, Sequence[Case]] = {
         *_COMMON,
         _case("predict-watch", _WATCHED, first=_CALIBRATE.split()),
         _case("calibrate-html", _HTML, **TORCH),
-        _case("bench-profile", _PROFILE, **NATIVE),
+        _case("profile", _PROFILE, **NATIVE),
         _case("train-static", _STATIC, **ROUGH),
     ),
     NUMBER: (
         *_COMMON,
         _case("predict-watch", _WATCHED, first=_CALIBRATE.split()),
         _case("calibrate-html", _HTML, **TORCH),
-        _case("bench-profile", _PROFILE, **NATIVE),
+        _case("profile", _PROFILE, **NATIVE),
     ),
     QUESTIONS: tuple(_OF_QUESTIONS.get(case.name, case) for case in _COMMON),
 }
 _CASCADE = _case("cascade", "cascade MODEL MODEL --out OUT/model")
-_PEERS = _case("bench-peers", "bench MODEL --data SOME --peers --only transformers --repeats 1", backends=())
+_COMPARE = _case("compare", "compare MODEL --data SOME --only transformers --repeats 1", backends=())
 _FIGURE = _case("bench-figure", "bench MODEL --data SOME --texts 8 --repeats 1 --figure OUT/figure")
 _REPORTS = tuple(
     _case(f"report-{kind}", f"report {kind} MODEL --data SOME --out OUT/r")
-    for kind in ("methods", "thresholds", "trajectories", "correctness", "grid", "deferral")
+    for kind in ("methods", "thresholds", "trajectories", "correctness", "sweep", "deferral")
 )
 _TAUGHT = _case("train-teacher", "train --train ROWS --recipe static --teacher MODEL --out OUT/model", backends=())
 # Those that only want another problem than classes, or that are not there for questions; most of them for no reason but
 # that questions have a flow of their own. Who makes one of them work moves its case to CASES.
 REFUSED: Mapping[str, Sequence[Case]] = {
     CLASSES: (),
-    LABELS: (_CASCADE, _PEERS, _FIGURE, *_REPORTS, _TAUGHT),
-    NUMBER: (_CASCADE, _PEERS, _FIGURE, *_REPORTS, _TAUGHT, _case("train-static", _STATIC, backends=())),
+    LABELS: (_CASCADE, _COMPARE, _FIGURE, *_REPORTS, _TAUGHT),
+    NUMBER: (_CASCADE, _COMPARE, _FIGURE, *_REPORTS, _TAUGHT, _case("train-static", _STATIC, backends=())),
     QUESTIONS: (
         _CASCADE,
-        _PEERS,
+        _COMPARE,
         _FIGURE,
         *_REPORTS,
         _TAUGHT,
@@ -164,7 +163,7 @@ REFUSED: Mapping[str, Sequence[Case]] = {
         _case("train-student", "train --train ROWS --recipe distil --teacher MODEL --out OUT/model", backends=()),
         _case("train-int8", "train --train ROWS --recipe ltp-int8 --out OUT/model", backends=()),
         _case("train-lengths", "train --train ROWS --recipe lat --out OUT/model", backends=()),
-        _case("bench-profile", _PROFILE),
+        _case("profile", _PROFILE),
         _case("calibrate-html", _HTML, **TORCH),
         _case("calibrate-reference", "calibrate COPY --data ROWS --max-drop 0.5 --reference MODEL"),
         _case("predict-watch", _WATCHED.replace("loose", "fast")),

@@ -18,7 +18,7 @@ from ziggurat.analyses.deferral_figure import (
     route,
     share_of_oracle,
 )
-from ziggurat.analyses.reporting import Part, Request, Subject, caveats, write_report
+from ziggurat.analyses.reporting import Part, Report, Request, Subject, caveats, write_report
 from ziggurat.calibrate.candidates import SCORES, StoredRun, doubts
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
@@ -45,7 +45,7 @@ class Stop:
     before: int | None  # the rung at the end of the tier before, for agreement; None = there is none
 
 
-def deferral(request: Request, tier: int = 1) -> dict[str, Any]:
+def deferral(request: Request, tier: int = 1) -> Report:
     """Routers at the end of a tier (from 1; without tiers a rung) against the last rung, without token pruning there.
 
     Each deferral score, the random router and the oracle: accuracy and FLOPs by the share that is escalated, and what

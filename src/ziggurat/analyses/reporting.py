@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +29,7 @@ from ziggurat.measure.targets import folder_of
 from ziggurat.report.columns import COLUMNS, PART_COLUMNS, filled
 from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
 from ziggurat.report.tables import csv_text, markdown
-from ziggurat.system import cached_property, legible, utf8
+from ziggurat.system import cached_property, json_values, legible, utf8
 from ziggurat.types import Problem
 
 SUFFIXES = (".md", ".csv", ".png", ".svg")  # of a report's files
@@ -192,6 +191,23 @@ class Part:
         return f"{report}-{self.name}"
 
 
+@dataclass(frozen=True)
+class Report:
+    """A report that was written."""
+
+    kind: str  # which analysis
+    title: str
+    rows: Sequence[Mapping[str, Any]]  # of its table; `report.columns` has the columns with their units
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]  # tables, then figures
+    parts: tuple[Part, ...] = ()  # further tables
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        values = dict(json_values(self))
+        return values if self.parts else {key: value for key, value in values.items() if key != "parts"}
+
+
 def write_report(
     out: Path,
     kind: str,
@@ -200,8 +216,8 @@ def write_report(
     notes: Sequence[str],
     panels: Sequence[Panel] = (),
     parts: Sequence[Part] = (),
-) -> dict[str, Any]:
-    """Writes `out`/`kind`.md and .csv, with panels also .png and .svg; returns what the command shows.
+) -> Report:
+    """Writes `out`/`kind`.md and .csv, with panels also .png and .svg.
 
     Further tables stand in the same .md, each in a .csv of its own. An earlier report of the kind is replaced.
     """
@@ -220,5 +236,4 @@ def write_report(
     files = list(contents)
     if panels:
         files += accuracy_figure(panels, title, base)
-    result = {"kind": kind, "title": title, "rows": rows, "notes": list(notes), "files": [str(path) for path in files]}
-    return result | ({"parts": [dataclasses.asdict(part) for part in parts]} if parts else {})
+    return Report(kind, title, rows, tuple(notes), tuple(files), tuple(parts))

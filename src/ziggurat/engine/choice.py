@@ -30,15 +30,15 @@ def choose_engine(engine: str = "auto", device: str = "auto", dtype: str = "floa
     refuse_unknown(engine, device, dtype)
     chosen = engine if engine != "auto" else _fitting(device, dtype)
     if chosen == "native" and device == "cuda":
-        raise UserError("device 'cuda': the compiled engine runs on CPUs; use --engine torch")
+        raise UserError("device 'cuda': the compiled engine runs on CPUs; use --backend torch")
     if chosen == "native" and (reason := native.why_missing()):
         raise UserError(f"no compiled engine: {reason}")
     if dtype not in DTYPES[chosen]:
-        reason = native.why_missing() or "drop --engine and --device"
+        reason = native.why_missing() or "drop --backend and --device"
         raise UserError(f"dtype {dtype!r} needs the compiled engine ({reason}); or use float32")
     if chosen == "torch" and not _has_torch():
         reason = native.why_missing()
-        other = f" ({reason})" if reason else ", or drop --engine and --device"
+        other = f" ({reason})" if reason else ", or drop --backend and --device"
         raise UserError(f"no engine: torch is not installed; {install('torch')}{other}")
     return chosen
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ziggurat.calibrate.choose import with_operating_points
 from ziggurat.calibrate.question_choosing import add_question_points, plain_f1
@@ -22,13 +21,9 @@ from ziggurat.data.squad import Questions
 from ziggurat.data.task_rows import called_like
 from ziggurat.encoder.folder import (
     CONFIG,
-    CUT,
     LABEL_RANGE,
     MANIFEST,
     OTHER_SCALE,
-    PRUNED,
-    REFERENCE,
-    TRIALS,
     Manifest,
     read_json,
     read_manifest,
@@ -44,6 +39,7 @@ from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import Recipe
 from ziggurat.train.cascade import learn_deferral
 from ziggurat.train.lengths.search import searched_folder
+from ziggurat.train.result import Training, training_of
 from ziggurat.types import Label, Problem
 
 Roles = Mapping[Role, Dataset]
@@ -102,8 +98,11 @@ def shared_like(recipe: Recipe, teacher: Path, options: TrainOptions) -> Recipe:
 
 def fit_roles(
     source: Path, recipe: Recipe, roles: Roles | QuestionRoles, out: Path, options: TrainOptions
-) -> dict[str, Any]:
-    """Runs the recipe's stages and chooses operating points; the finished folder is moved to `out`."""
+) -> Training | None:
+    """Runs the recipe's stages and chooses operating points; the finished folder is moved to `out`.
+
+    None in all processes of `accelerate launch` but one.
+    """
     require_training(recipe)
     from ziggurat.train.unfinished import alone_in
 
@@ -117,7 +116,7 @@ def fit_roles(
 
 def _fit_in(
     work: Path, source: Path, recipe: Recipe, roles: Roles | QuestionRoles, out: Path, options: TrainOptions
-) -> dict[str, Any]:
+) -> Training | None:
     from ziggurat.train.pipeline import STAGES_FOLDER, Fit, fit_folder
 
     train_rows, select_rows = roles[Role.TRAIN], roles[Role.SELECT]
@@ -129,7 +128,7 @@ def _fit_in(
     shared = options.device, options.progress, options.mixed_precision, options.keep_stages, options.label_range, grade
     fit = Fit(source, recipe, work, made, *shared)
     if not fit_folder(fit, train_rows, select_rows):
-        return {}  # another process of `accelerate launch` writes and reports
+        return None  # another process of `accelerate launch` writes and reports
     if isinstance(select_rows, Dataset):
         made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
     for folder in sorted((work / STAGES_FOLDER).glob("*")):
@@ -139,7 +138,7 @@ def _fit_in(
         put(work / STAGES_FOLDER, stages)
     put(made, out)
     shutil.rmtree(work)
-    return summary(manifest, roles, out)
+    return training_of(manifest, sizes_of(roles), out)
 
 
 def _refuse_too_long(source: Path, max_length: int | None) -> None:
@@ -196,15 +195,6 @@ def add_operating_points(folder: Path, select: Dataset | Questions, recipe: Reci
     return manifest
 
 
-def summary(manifest: Manifest, roles: Roles | QuestionRoles, out: Path) -> dict[str, Any]:
-    """What was done, as JSON values."""
-    told = ("search", "copies", REFERENCE, PRUNED, TRIALS, CUT)
-    return {key: manifest.training[key] for key in told if manifest.training.get(key)} | {
-        "out": str(out),
-        "recipe": manifest.training["recipe"]["name"],
-        "labels": list(manifest.labels),
-        "max_length": manifest.max_length,
-        "unit": output_of(manifest.problem_type, manifest.training.get(LABEL_RANGE)).unit,
-        "rows": {str(role): len(rows) for role, rows in roles.items()},
-        "operating_points": [point.to_dict() for point in manifest.operating_points],
-    }
+def sizes_of(roles: Roles | QuestionRoles) -> Mapping[Role, int]:
+    """How many rows each role has."""
+    return {role: len(rows) for role, rows in roles.items()}

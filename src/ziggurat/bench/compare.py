@@ -1,8 +1,7 @@
-"""`bench --peers`: our engine beside ONNX Runtime, OpenVINO and transformers, each at its best, in one run."""
+"""Our engine beside ONNX Runtime, OpenVINO and transformers, each at its best, in one run."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from ziggurat.bench.int8_texts import Calibration, calibration_of
 from ziggurat.bench.peers.opening import KINDS, LeftOut, open_peers
 from ziggurat.bench.peers.openvino import CALIBRATION_TEXTS
 from ziggurat.bench.peers.peer import PeerKind, PeerSetting
+from ziggurat.bench.result import Comparison, ComparisonRow
 from ziggurat.bench.rows import Setting, quality, row_of_batches, row_of_singles
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
@@ -39,7 +39,7 @@ from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes, run
 from ziggurat.errors import UserError
-from ziggurat.measure.rows import append_row, checked_row, provenance
+from ziggurat.measure.rows import append_record, provenance
 from ziggurat.measure.subject import ModelOptions, refuse_but_classes, refuse_small, rows_to_measure, sample
 from ziggurat.measure.targets import require_result
 from ziggurat.native import why_missing
@@ -62,7 +62,7 @@ class Rules:
     calibration: str | None = None  # source of texts for int8 peers
 
 
-def compete(
+def compare(
     model: str,
     source: str,
     rules: Rules = Rules(),
@@ -71,12 +71,12 @@ def compete(
     options: ModelOptions = ModelOptions(),
     out: Path | None = None,
     progress: Progress = None,
-) -> dict[str, Any]:
+) -> Comparison:
     """Result rows of all that can run here: model alone and from strings, at the best batch size and one by one.
 
     `points` None: the model's operating points, but those that run full depth.
 
-    `options.dtype` and `options.engine` play no part: all of ours that run here compete.
+    `options.dtype` and `options.engine` are not used: all of ours that run here take part.
     UserError for a GPU, a small model alone, or a batch size or number below 1.
     """
     if options.device not in ("auto", "cpu"):
@@ -87,8 +87,8 @@ def compete(
     if out is not None:
         require_result(out, model, source)
     _refuse_unknown(rules.only)
-    refuse_small(model, "bench --peers")
-    refuse_but_classes(model, "bench --peers")
+    refuse_small(model, "compare")
+    refuse_but_classes(model, "compare")
     ours = _opened_ours(model, options, rules.only)
     classifier = ours[0]
     points = _acting(classifier) if points is None else points
@@ -102,17 +102,13 @@ def compete(
         peers, left_out = _opened_peers(kinds, model, classifier, calibration, Path(scratch))
         measured = data if calibration is None else calibration.measured
         setting = _setting(model, source, classifier, measured, rules, calibration)
-        origin = provenance()
+        rows = []
         # Each race's rows are written when it ends: what interrupts a later one does not take them away.
-        rows = [
-            checked_row(origin | row) if out is None else append_row(out, row, origin)
-            for row in _measured([*contestants, *peers], setting, rules, progress)
-        ]
-    return {
-        "rows": rows,
-        "left_out": [dataclasses.asdict(one) for one in left_out],
-        "calibration": None if calibration is None else calibration.origin,
-    }
+        for row in _measured([*contestants, *peers], setting, rules, progress):
+            rows.append(row)
+            if out is not None:
+                append_record(out, row.to_dict())
+    return Comparison(tuple(rows), tuple(left_out), None if calibration is None else calibration.origin)
 
 
 def _acting(classifier: AdaptiveClassifier) -> list[str]:
@@ -219,13 +215,21 @@ def _setting(
     timed = classifier.tokenizer.encode(timed_rows.texts, timed_rows.pairs)
     encoded = classifier.tokenizer.encode(scored.texts, scored.pairs)
     return Setting(
-        model, source, classifier, scored, encoded, timed_rows, timed, calibration.origin if calibration else None
+        model=model,
+        source=source,
+        classifier=classifier,
+        scored=scored,
+        encoded=encoded,
+        timed_rows=timed_rows,
+        timed=timed,
+        calibration=calibration.origin if calibration else None,
+        origin=provenance(),
     )
 
 
 def _measured(
     contestants: Sequence[Contestant], setting: Setting, rules: Rules, progress: Progress
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[ComparisonRow]:
     """All races, and accuracies at the batch size that won in sorted order."""
     timed, repeats, n = setting.timed, rules.repeats, len(setting.timed.tokens)
     few = timed.take(sample(n, rules.search_texts))
@@ -233,12 +237,12 @@ def _measured(
     single = single_entries(contestants)
     qualities = {entry.contestant.key: quality(setting, entry) for entry in entries if entry.order == "sorted"}
 
-    def made(
-        timing: str, row: Callable[..., dict[str, Any]], entered: Sequence[Entry], times: Any
-    ) -> Iterator[dict[str, Any]]:
-        return (row(setting, entry, timing, entered, times) | qualities[entry.contestant.key] for entry in entered)
+    def rows(
+        timing: str, row_of: Callable[..., ComparisonRow], entered: Sequence[Entry], times: Any
+    ) -> Iterator[ComparisonRow]:
+        return (row_of(setting, entry, timing, entered, times, qualities[entry.contestant.key]) for entry in entered)
 
-    yield from made("model", row_of_batches, entries, race(entries, timed, repeats, progress))
-    yield from made("process", row_of_batches, entries, race_from_texts(entries, setting.encode, n, repeats, progress))
-    yield from made("model", row_of_singles, single, race_single(single, timed, repeats, progress))
-    yield from made("process", row_of_singles, single, race_single(single, timed, repeats, progress, setting.encode))
+    yield from rows("model", row_of_batches, entries, race(entries, timed, repeats, progress))
+    yield from rows("process", row_of_batches, entries, race_from_texts(entries, setting.encode, n, repeats, progress))
+    yield from rows("model", row_of_singles, single, race_single(single, timed, repeats, progress))
+    yield from rows("process", row_of_singles, single, race_single(single, timed, repeats, progress, setting.encode))

@@ -1,11 +1,21 @@
-"""What `explain` shows in a terminal: the text and where its tokens left, its rungs, the answer and its cost."""
+"""`ziggurat explain`: where the tokens of a text were dropped, its rungs, its answer and its cost."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+
+from ziggurat.cli import options as opt
+from ziggurat.cli.output import Values, shown
+from ziggurat.cli.sources import explained_text
 from ziggurat.explain.page import Stretch, comparison, decision, departures, facts, fate, likeliest, stretches
 
 GONE = "·"
@@ -13,6 +23,35 @@ TITLE = 13  # columns of what stands before each line
 # Backgrounds of the 256-colour table from early to late, light enough for black letters.
 SCALE = (217, 216, 222, 229, 228, 192, 157, 158, 159, 153, 147, 183)
 NOT_READ, STAYED, PLAIN = "\x1b[2;9m", "\x1b[1m", "\x1b[0m"  # dim and struck through; bold
+
+
+def explain(
+    model: opt.Model,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Text to explain, or - for the line on standard input.")],
+    pair: Annotated[
+        str | None,
+        typer.Argument(metavar="[TEXT]", help="Second text, for a model that reads pairs; of a question its context."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write an HTML page.")] = None,
+    operating_point: opt.OperatingPoint = "balanced",
+    threshold: opt.Threshold = None,
+    score: opt.Score = None,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "float32",
+    threads: opt.Threads = None,
+    backend: opt.Backend = "auto",
+    as_json: opt.Json = False,
+) -> None:
+    """Show which tokens of a text were dropped at which layer, and why it exited where it did."""
+    from ziggurat.explain.explain import explain as explained
+
+    # https://no-color.org: set to anything but nothing means no colours.
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    view = partial(explanation_text, colour=colour, width=shutil.get_terminal_size((100, 24)).columns)
+    options = opt.model_options(device, dtype, threads, backend)
+    with shown(as_json, view) as show:
+        asked = explained_text(text, pair)
+        show(Values(explained(model, asked, operating_point, threshold, score, options, html)))
 
 
 def explanation_text(result: dict[str, Any], colour: bool = False, width: int = 100) -> str:

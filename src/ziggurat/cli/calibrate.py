@@ -1,32 +1,18 @@
-"""The `calibrate` command, and what it shows."""
+"""`ziggurat calibrate`: operating points that keep a promise, with confidence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ziggurat.cli.options import (
-    Json,
-    Model,
-    assembled,
-    columns_of,
-    decimal_numbers,
-    interactive,
-    model_options,
-    shown,
-    ticker,
-    words,
-)
+from ziggurat.cli import options as opt
+from ziggurat.cli.output import Values, interactive, shown, ticker
 from ziggurat.cli.sources import unseen_source
+from ziggurat.cli.text import rows_text
 from ziggurat.errors import UserError
-
-if TYPE_CHECKING:
-    from ziggurat.data.sources import Columns
-    from ziggurat.measure.subject import ModelOptions
-
 
 _FEWER = 0.95  # groups of certifying rows per row, below which people are told what they count for
 _APART = 0.5  # the same where groups are not counted
@@ -37,22 +23,23 @@ _GROUPED = (
 _MUCH = 0.1  # share of texts that are parts of trained ones, from which on people are told
 
 
-@assembled(source=unseen_source, columns=columns_of, options=model_options)
 def calibrate(
-    model: Model,
-    source: str,
+    model: opt.Model,
+    data: opt.Data = None,
+    task: opt.Task = None,
+    data_dir: opt.DataDir = None,
     max_drop: Annotated[
         str | None,
         typer.Option(help="Largest loss, 0.01 = one point; several with commas (default: exact 0, balanced, fast)."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What the points of --max-drop are called, comma-separated.")] = None,
+    name: Annotated[str | None, typer.Option(help="Names of the points of --max-drop, comma-separated.")] = None,
     confidence: Annotated[float, typer.Option(help="Probability with which each promise holds.")] = 0.95,
     criterion: Annotated[
         str | None,
         typer.Option(
-            help="What may be lost: accuracy (of several labels hamming or subset-accuracy, of a number absolute-error "
-            "or squared-error, of questions f1 or exact-match); agreement with full depth (needs no labels); harm "
-            "(wrong where full depth is right)."
+            help="What may be lost. Classes: accuracy. Several labels: hamming or subset-accuracy. Numbers: "
+            "absolute-error or squared-error. Questions: f1 or exact-match. Any: agreement with full depth (needs no "
+            "labels) or harm (wrong where full depth is right)."
         ),
     ] = None,
     scores: Annotated[
@@ -63,25 +50,35 @@ def calibrate(
         str | None, typer.Option(help="Model folder that losses are counted from (default: MODEL at full depth).")
     ] = None,
     max_layers: Annotated[
-        int | None, typer.Option(help="Every answer after this layer at the latest: a cap on what an input can cost.")
+        int | None, typer.Option(help="Last layer after which an answer must come: a cap on what an input can cost.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a report to decide by: one HTML file.")] = None,
-    *,
-    columns: Columns,
-    options: ModelOptions,
-    as_json: Json = False,
+    text_column: opt.TextColumn = "text",
+    pair_column: opt.PairColumn = None,
+    label_column: opt.LabelColumn = "label",
+    encoding: opt.Encoding = None,
+    on_error: opt.OnError = "fail",
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "float32",
+    threads: opt.Threads = None,
+    batch_size: opt.BatchSize = None,
+    backend: opt.Backend = "auto",
+    as_json: opt.Json = False,
 ) -> None:
     """Certify operating points on rows that the model has not seen: the fastest that keep a promise, with confidence.
 
     Give the file or task that the model was trained on (rows that training kept out are used), or other labelled rows.
     """
-    from ziggurat.calibrate.calibrate import calibrate_classifier as job
+    from ziggurat.calibrate.calibrate import calibrate_classifier
     from ziggurat.calibrate.points import Promise
 
-    tried = None if scores is None else tuple(words(scores, "--scores"))
+    source = unseen_source(data, task, data_dir)
+    tried = None if scores is None else tuple(opt.words(scores, "--scores"))
     promise = Promise(targets_of(max_drop, name), confidence, criterion, tried, reference, max_layers)
+    columns = opt.columns_of(text_column, pair_column, label_column, encoding, on_error)
+    options = opt.model_options(device, dtype, threads, backend, batch_size)
     with shown(as_json, calibration_text) as show, ticker() as tick:
-        show(job(model, source, promise, columns, options, html, interactive(), tick))
+        show(Values(calibrate_classifier(model, source, promise, columns, options, html, interactive(), tick)))
 
 
 def targets_of(max_drop: str | None, name: str | None) -> dict[str, float]:
@@ -92,11 +89,11 @@ def targets_of(max_drop: str | None, name: str | None) -> dict[str, float]:
         if name is not None:
             raise UserError("--name goes with --max-drop")
         return dict(TARGETS)
-    drops = decimal_numbers(max_drop, "--max-drop")
+    drops = opt.decimal_numbers(max_drop, "--max-drop")
     if bad := [drop for drop in drops if not 0 < drop < 1]:
         raise UserError(f"--max-drop {bad[0]:g}: must be more than 0 and less than 1; 0.01 is one point")
     usual = {drop: known for known, drop in TARGETS.items()}
-    names = [usual.get(drop, f"drop-{100 * drop:g}") for drop in drops] if name is None else words(name, "--name")
+    names = [usual.get(drop, f"drop-{100 * drop:g}") for drop in drops] if name is None else opt.words(name, "--name")
     if twice := [drop for drop in drops if drops.count(drop) > 1]:
         raise UserError(f"--max-drop: {twice[0]:g} is given twice; give each drop once")
     if len(set(names)) != len(drops):
@@ -108,7 +105,7 @@ def calibration_text(result: dict[str, Any]) -> str:
     """What `calibrate` shows."""
     rows, share = result["rows"], f"{100 * result['confidence']:g} %"
     against = "the model at full depth" if result["reference"] is None else result["reference"]
-    certifying = rows_text({"rows": rows["certify"], "groups": result["groups"] if result["grouped"] else None})
+    certifying = rows_text(rows["certify"], result["groups"] if result["grouped"] else None)
     lines = [
         f"{certifying} certify at {share} confidence, {rows['order']:,} others chose what to test"
         + (f"; {rows['left_out']:,} that the model was trained on are left out" if rows["left_out"] else ""),
@@ -124,22 +121,6 @@ def calibration_text(result: dict[str, Any]) -> str:
     if any(entry["point"] is not None for entry in result["points"]):
         lines += ["", "Use one with --operating-point NAME in predict, eval and bench."]
     return "\n".join([*lines, *([f"report  {result['html']}"] if "html" in result else [])])
-
-
-def promise_text(point: Mapping[str, Any]) -> str:
-    """What vouches for an operating point."""
-    proof = point["certificate"]
-    if proof is None:
-        return "chosen, not certified; see `ziggurat calibrate`"
-    return (
-        f"{proof['criterion']}, {100 * point['confidence']:g} % by {rows_text(proof)}, {proof['gain']:.2f}x "
-        f"in {proof['dtype']}, batch {proof['batch_size']}"
-    )
-
-
-def rows_text(proof: Mapping[str, Any]) -> str:
-    """What certified: rows, and the groups that they were drawn in."""
-    return f"{proof['rows']:,} rows" + ("" if proof["groups"] is None else f" in {proof['groups']:,} groups")
 
 
 def _groups_text(rows: int, groups: int) -> str:
