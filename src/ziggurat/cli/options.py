@@ -177,6 +177,7 @@ def model_options(
     """What four options say of how a model is run."""
     from ziggurat.measure.subject import ModelOptions
 
+    _limit_threads(threads)
     size = ModelOptions().batch_size if batch_size is None else batch_size
     return ModelOptions(device, dtype, threads, size, engine, batch_given=batch_size is not None)
 
@@ -187,7 +188,16 @@ def device_options(
     """The same for a command that has no batches, or its own."""
     from ziggurat.measure.subject import ModelOptions
 
+    _limit_threads(threads)
     return ModelOptions(device, dtype, threads, engine=engine)
+
+
+def _limit_threads(threads: int | None) -> None:
+    """A command is a process of its own: its tokenizer keeps to the threads that its model was given."""
+    from ziggurat.data.batching import limit_threads
+    from ziggurat.system import default_threads
+
+    limit_threads(threads or default_threads())
 
 
 def assembled(**makers: Callable[..., Any]) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
