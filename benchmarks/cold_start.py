@@ -54,9 +54,9 @@ def memory_of(model: str, dtype: str, threads: int) -> dict[str, float]:
     `loaded`: resident memory before the calls.
     """
     from ziggurat.data.tokenizer import Encoded, pack_rows
-    from ziggurat.engine import rules
     from ziggurat.engine.classifier import AdaptiveClassifier
-    from ziggurat.engine.runner import run
+    from ziggurat.engine.replay import run_batches
+    from ziggurat.policies.rules import ExitRule
 
     classifier = AdaptiveClassifier.from_pretrained(model, "cpu", dtype, threads, "native")
     length = min(TOKENS, classifier.manifest.max_length)
@@ -64,11 +64,11 @@ def memory_of(model: str, dtype: str, threads: int) -> dict[str, float]:
     texts = [np.stack([row, np.zeros_like(row)], axis=1) for row in ids]
     batch = pack_rows(Encoded(texts, np.zeros(BATCH, dtype=bool)), np.arange(BATCH))
     backend: Any = classifier.backend
-    rule = rules.never(len(classifier.rungs))
+    rule = ExitRule.full_depth(len(classifier.rungs))
     Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far: loading may have taken more
     before = resident()
     for _ in range(3):
-        run(backend, [batch], rule, BATCH)
+        run_batches(backend, [batch], rule, BATCH)
     after = resident()
     return {
         "tokens": float(BATCH * length),

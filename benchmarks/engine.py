@@ -23,20 +23,19 @@ from benchmarks.setting import Setting, answers, median_and_range
 from benchmarks.time_vs_flops import savings
 from scripts.shared import RESULTS, Row, command, record
 from ziggurat.bench.peers.peer import TransformersPeer
+from ziggurat.data.packing import by_length
 from ziggurat.data.tokenizer import pack_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine import rules
+from ziggurat.engine.backends.native import load_backend
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.native_backend import load_backend
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import run
-from ziggurat.engine.scheduler import by_length
+from ziggurat.engine.replay import run_batches
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure
 from ziggurat.native import instructions
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.prune import TokenRule, above
+from ziggurat.policies.rules import ExitRule
 from ziggurat.system import n_cores
 
 IDLE_BATCHES, SORTED_BATCH = (1, 8, 32), 32
@@ -80,7 +79,7 @@ def idle_rules(classifier: AdaptiveClassifier) -> dict[str, ExitRule]:
         "pruning before the last layer": replace(full, tokens=TokenRule(above, before_last)),
     }
     if n_rungs > 1:
-        idle["exits"] = rules.shared(score, -exit_score(score).everybody, n_rungs)
+        idle["exits"] = ExitRule.uniform(score, -exit_score(score).everybody, n_rungs)
     return idle
 
 
@@ -146,7 +145,7 @@ def instruction_sets(setting: Setting) -> Iterator[Row]:
         for dtype in setting.dtypes:
             backend = load_backend(folder, dtype, setting.threads, name)
             packed = [pack_rows(encoded, rows) for rows in batches]
-            calls[name, dtype] = partial(run, backend, packed, rule, len(encoded))
+            calls[name, dtype] = partial(run_batches, backend, packed, rule, len(encoded))
     timings = interleave({" ".join(key): call for key, call in calls.items()}, setting.rounds)
     theirs = timings[f"{peer.name} float32"]
     for what, dtype in calls:

@@ -24,7 +24,7 @@ from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.runner import run
+from ziggurat.engine.replay import run_batches
 from ziggurat.measure.subject import rows_to_measure
 
 PASSES = ("first", "second")
@@ -76,7 +76,7 @@ def _opened(setting: Setting, scratch: Path) -> dict[str, Answer]:
 
 
 def _ours(classifier: AdaptiveClassifier, text: Encoded) -> object:
-    return run(classifier.backend, [pack_rows(text, np.arange(1))], classifier.rule_of(FULL), 1).logits
+    return run_batches(classifier.backend, [pack_rows(text, np.arange(1))], classifier.rule_of(FULL), 1).readings
 
 
 def _theirs(peer: Peer, text: Encoded) -> object:

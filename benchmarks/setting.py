@@ -7,15 +7,15 @@ from functools import cached_property
 
 import numpy as np
 
+from ziggurat.data.packing import in_order
 from ziggurat.data.tokenizer import Encoded, pack_rows
-from ziggurat.engine.backend import Backend
-from ziggurat.engine.choice import DTYPES
+from ziggurat.engine.backend import Backend, Outcomes
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes, run
-from ziggurat.engine.scheduler import in_order
+from ziggurat.engine.replay import run_batches
+from ziggurat.engine.tiers import DTYPES
 from ziggurat.measure.clock import Ratio
 from ziggurat.measure.subject import ModelOptions, rows_to_measure, sample
+from ziggurat.policies.rules import ExitRule
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Setting:
 def answers(backend: Backend, encoded: Encoded, rule: ExitRule, batch: int) -> Outcomes:
     """Outcomes of all texts in their order, in batches; packing is on the clock."""
     batches = (pack_rows(encoded, rows) for rows in in_order(np.arange(len(encoded)), batch))
-    return run(backend, batches, rule, len(encoded))
+    return run_batches(backend, batches, rule, len(encoded))
 
 
 def median_and_range(ratio: Ratio) -> list[float]:

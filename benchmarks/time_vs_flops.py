@@ -15,10 +15,10 @@ from benchmarks.setting import Setting, answers, median_and_range
 from scripts.shared import Row
 from ziggurat.encoder.flops import layer_flops
 from ziggurat.encoder.spec import EncoderSpec
+from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes
 from ziggurat.measure.clock import interleave, paired_ratio
+from ziggurat.policies.rules import ExitRule
 
 BATCHES = (8, 32)
 

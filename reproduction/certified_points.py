@@ -57,7 +57,7 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
         certificate, rule = point.certificate, classifier.rule_of(point)
         assert certificate is not None  # `calibrate_classifier` has just written it
         outcomes = classifier.run(rows.encoded, rule, batch_size)
-        predictions = output.predictions(outcomes.logits)
+        predictions = output.predictions(outcomes.readings)
         keeping = [setting for setting in settings if setting.loss <= target]
         oracle = min((setting.seconds for setting in keeping), default=full_seconds)
         dials = (setting.seconds for setting in keeping if _has_one_threshold(setting.thresholds))

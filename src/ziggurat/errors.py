@@ -25,6 +25,13 @@ class Stopped(UserError):
     exit_code = 130  # the shell's code for a program that Ctrl-C ended
 
 
+class DeadlinePassed(Exception):
+    """An input had no answer when its deadline came: it was not computed any further."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before there was an answer; allow more time, or send less at once")
+
+
 def install(extra: str) -> str:
     """The end of a message: how to install an extra of Ziggurat.
 

@@ -76,7 +76,7 @@ def test_idle_rules_compute_scores_and_change_no_answer(pruned_folder, ragged_to
     for rule in rules.values():
         outcomes = engine.answers(classifier.backend, encoded, rule, 8)
         assert np.array_equal(outcomes.kept, full.kept) and (outcomes.rungs == 3).all()
-        np.testing.assert_allclose(outcomes.logits, full.logits, atol=1e-4)
+        np.testing.assert_allclose(outcomes.readings, full.readings, atol=1e-4)
 
 
 @compiled

@@ -319,7 +319,7 @@ def test_every_architecture_trains_and_runs_in_both_engines(tmp_path, name):
     for one in others:
         outcomes = one.run(windows, rule)
         assert np.array_equal(outcomes.kept, expected.kept)
-        assert np.abs(outcomes.spans.scores - expected.spans.scores).max() < 1e-3
+        assert np.abs(outcomes.readings - expected.readings).max() < 1e-3
 
 
 def test_an_answer_outside_its_context_stops_training(capsys, tmp_path):

@@ -16,11 +16,11 @@ from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest, write_manifest
-from ziggurat.engine.rules import never, shared
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Timing
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.rules import ExitRule
 
 EDGES = (5, 9)
 AT = Exits(threshold=0.6)
@@ -46,7 +46,7 @@ def subject(request_of, pruned_folder):
 
 
 def rule_at(subject, setting, threshold=0.6):
-    exits = never(4) if setting in (FULL_DEPTH, PRUNING) else shared("entropy", threshold, 4)
+    exits = ExitRule.full_depth(4) if setting in (FULL_DEPTH, PRUNING) else ExitRule.uniform("entropy", threshold, 4)
     return replace(exits, tokens=subject.classifier.token_rule if setting in (PRUNING, BOTH) else None)
 
 
@@ -64,7 +64,7 @@ def test_claim_25_every_cell_of_the_grid_equals_a_real_run(subject):
     ]
     own = subject.classifier.token_rule
     for cell in cells:
-        exits = never(4) if cell.threshold is None else shared("entropy", cell.threshold, 4)
+        exits = ExitRule.full_depth(4) if cell.threshold is None else ExitRule.uniform("entropy", cell.threshold, 4)
         tokens = None if cell.scale is None else replace(own, values=own.values * cell.scale)
         outcomes, flops = ran(subject, replace(exits, tokens=tokens))
         assert cell.measured.predictions.tolist() == outcomes.predictions.tolist()
@@ -145,10 +145,10 @@ def test_a_cascades_thresholds_and_methods_equal_real_runs(request_of, cascade_f
     assert [row["setting"] for row in mine] == [FULL_DEPTH, PRUNING, *["threshold"] * 3]
     for row in [*swept, *mine[2:]]:
         tokens = None if row["setting"] == EXITS else subject.classifier.token_rule
-        outcomes, flops = ran(subject, replace(shared("entropy", row["threshold"], 5), tokens=tokens))
+        outcomes, flops = ran(subject, replace(ExitRule.uniform("entropy", row["threshold"], 5), tokens=tokens))
         assert row["accuracy"] == pytest.approx((outcomes.predictions == subject.rows.classes).mean())
         assert row["gflops_mean"] == pytest.approx(flops.mean() / 1e9)
-    assert mine[0]["accuracy"] == (ran(subject, never(5))[0].predictions == subject.rows.classes).mean()
+    assert mine[0]["accuracy"] == (ran(subject, ExitRule.full_depth(5))[0].predictions == subject.rows.classes).mean()
 
 
 @pytest.mark.parametrize("job", [trajectories, correctness, sweep])

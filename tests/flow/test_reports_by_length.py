@@ -10,9 +10,9 @@ from ziggurat.analyses.by_length import lengths, quantiles
 from ziggurat.analyses.reporting import Request
 from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
-from ziggurat.engine.rules import never, shared
 from ziggurat.measure.clock import Timing
 from ziggurat.measure.subject import ModelOptions, sample
+from ziggurat.policies.rules import ExitRule
 
 EDGES = (5, 9)
 AT = Exits(threshold=0.6)
@@ -38,7 +38,7 @@ def subject(request_of, pruned_folder):
 
 
 def rule_at(subject, setting, threshold=0.6):
-    exits = never(4) if setting in (FULL_DEPTH, PRUNING) else shared("entropy", threshold, 4)
+    exits = ExitRule.full_depth(4) if setting in (FULL_DEPTH, PRUNING) else ExitRule.uniform("entropy", threshold, 4)
     return replace(exits, tokens=subject.classifier.token_rule if setting in (PRUNING, BOTH) else None)
 
 
@@ -54,7 +54,7 @@ def test_claim_26_each_buckets_figures_are_those_of_a_real_run(subject, request_
     assert [row["bucket"] for row in result["rows"]] == ["1-5", "6-9", "> 9"] * 4
     size = subject.encoded.lengths
     members = {"1-5": size <= 5, "6-9": (size > 5) & (size <= 9), "> 9": size > 9}
-    full, whole = ran(subject, never(4))
+    full, whole = ran(subject, ExitRule.full_depth(4))
     for row in result["rows"]:
         here = members[row["bucket"]]
         outcomes, flops = ran(subject, rule_at(subject, row["setting"]))
@@ -124,7 +124,7 @@ def test_quantiles_share_out_all_rows_by_length(subject, request_of, pruned_fold
     assert sum(row["n"] for row in mine) == len(subject.rows)
     assert mine[0]["span"].endswith(f"-{edge}") and mine[1]["span"].startswith(f"{edge + 1}-")
     _, flops = ran(subject, rule_at(subject, PRUNING))
-    _, whole = ran(subject, never(4))
+    _, whole = ran(subject, ExitRule.full_depth(4))
     short = subject.encoded.lengths <= edge
     assert mine[0]["relative_flops"] == pytest.approx(flops[short].sum() / whole[short].sum())
     assert mine[0]["accuracy_change"] == mine[0]["accuracy"] - mine[0]["full_accuracy"]

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.kit.all_rungs import run_every_rung
 from ziggurat.data.packing import pack
 from ziggurat.encoder.torch.heads import HEADS
-from ziggurat.engine.runner import run_every_rung
-from ziggurat.engine.torch_backend import TorchBackend
+from ziggurat.engine.backends.torch import TorchBackend
 
 
 def every_rung(backend, sequences) -> np.ndarray:
-    return run_every_rung(backend, [pack(sequences)], len(sequences)).logits
+    return run_every_rung(backend, [pack(sequences)], len(sequences)).readings
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")

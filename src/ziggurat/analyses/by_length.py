@@ -19,10 +19,10 @@ from ziggurat.data.builtin import STDLIB_DOCS
 from ziggurat.data.dataset import Role, as_dataset, load
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import refuse_small, sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.plots import Panel, Series
 
 QUARTILES = (0.25, 0.5, 0.75)

@@ -13,12 +13,11 @@ from ziggurat.analyses.settings import Exits, Passes, settings_of
 from ziggurat.data.dataset import Role
 from ziggurat.data.squad import Questions, read_questions
 from ziggurat.data.windows import Windows
-from ziggurat.engine import rules
+from ziggurat.engine.backend import AllRungs
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import replay
-from ziggurat.engine.span_runner import EverySpan
+from ziggurat.engine.replay import replay
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.squad_metrics import grades
 from ziggurat.system import cached_property
 
@@ -46,7 +45,7 @@ class QuestionSubject:
     @property
     def cut(self) -> np.ndarray:
         """Which questions it does not read whole, (n) bool; contexts it does."""
-        return self.encoded.cut
+        return self.encoded.truncated
 
     @property
     def most(self) -> int:
@@ -56,7 +55,7 @@ class QuestionSubject:
     @cached_property
     def full(self) -> Measured:
         """At full depth, all tokens."""
-        return self.measured(rules.never(len(self.classifier.rungs)))
+        return self.measured(ExitRule.full_depth(len(self.classifier.rungs)))
 
     def settings(self, exits: Exits) -> Mapping[str, ExitRule]:
         """As `settings_of`."""
@@ -70,8 +69,8 @@ class QuestionSubject:
         """What a rule with the model's own pruning or none makes of the questions; tokens are of all windows."""
         answerer, everyone = self.classifier, np.arange(len(self.rows))
         every = self._every_rung(rule.tokens)
-        rungs = replay(every.spans.doubts, rule)
-        said = answerer.texts(self.encoded, every.spans.at((everyone, rungs)), rungs)
+        rungs = replay(every.readings, rule)
+        said = answerer.texts(self.encoded, every.readings[everyone, rungs], rungs)
         golds = [[text for text, _ in some] for some in self.rows.golds]
         exact, f1 = grades([text for text, _, _ in said], golds)
         layers = answerer.depths[rungs]
@@ -86,7 +85,7 @@ class QuestionSubject:
         )
 
     @cached_property
-    def _every_rung(self) -> Passes[EverySpan]:
+    def _every_rung(self) -> Passes[AllRungs]:
         return Passes(partial(self.classifier.every_rung, self.encoded, self.batch_size, self.progress))
 
 

@@ -16,16 +16,16 @@ from ziggurat.analyses.settings import Exits, Passes, settings_of
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine import rules
+from ziggurat.engine.backend import AllRungs
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import AllRungs, replay
+from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.files import require_target, whole_file
 from ziggurat.measure.problem_metrics import METRICS
 from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.subject import ModelOptions, data_and_split, refuse_but_classes, rows_to_measure, seen_in_training
 from ziggurat.measure.targets import folder_of
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.columns import COLUMNS, PART_COLUMNS, filled
 from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
 from ziggurat.report.tables import csv_text, markdown
@@ -75,7 +75,7 @@ class Subject:
     @cached_property
     def full(self) -> Measured:
         """At full depth, all tokens."""
-        return self.measured(rules.never(self.n_rungs))
+        return self.measured(ExitRule.full_depth(self.n_rungs))
 
     def measured(self, rule: ExitRule) -> Measured:
         """What a rule with the model's own pruning at any strength, or with none, makes of the rows."""
@@ -93,10 +93,10 @@ class Subject:
 def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measured:
     """What `rule` makes of each row, from a pass that really ran the rule's pruning and in which nobody left."""
     classifier, everyone = subject.classifier, np.arange(len(subject.rows))
-    rungs = replay(every.logits, rule)
+    rungs = replay(every.readings, rule)
     kept = classifier.ran(every.kept, rungs, rule)
     output, truth = classifier.output, subject.rows.truth
-    predictions = output.predictions(every.logits[everyone, rungs])
+    predictions = output.predictions(every.readings[everyone, rungs])
     found = METRICS[output.problem]
     return Measured(
         predictions,

@@ -14,6 +14,7 @@ from ziggurat.bench.peers.peer import TransformersPeer
 from ziggurat.bench.questions import Judge, Runner, question_parts
 from ziggurat.bench.result import BenchResult, BenchRow
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.packing import by_length, in_order
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.data.windows import Windows
@@ -21,7 +22,6 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, quality_fields, speed_of
 from ziggurat.measure.problem_metrics import METRICS
@@ -161,7 +161,7 @@ def _quality(
         spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     full, output = classifier.full_flops(lengths), classifier.output
     names = metrics_for(classifier.manifest, source)
-    answers = output.predictions(outcomes.logits)
+    answers = output.predictions(outcomes.readings)
     own = task_measures(classifier.manifest, source, names, answers, rows.truth)
     if output.problem is Problem.SINGLE_LABEL:
         return own | quality_fields(answers == rows.classes, spent, full)

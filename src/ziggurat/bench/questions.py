@@ -13,9 +13,9 @@ from ziggurat.data.squad import Questions, read_questions
 from ziggurat.data.windows import Windows
 from ziggurat.engine.classifier import FULL
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import ExitRule
 from ziggurat.measure.clock import flops_fields
 from ziggurat.measure.subject import sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.squad_metrics import grades
 
 Runner = Callable[[ExitRule, int], object]  # answers what is timed, in batches of this size
@@ -34,7 +34,7 @@ def _quality(answerer: QuestionAnswerer, rows: Questions, windows: Windows, poin
     """F1, exact match and FLOPs of an operating point on all questions."""
     rule = answerer.rule_of(point)
     outcomes = answerer.run(windows, rule)
-    said = answerer.texts(windows, outcomes.spans, outcomes.rungs)
+    said = answerer.texts(windows, outcomes.readings, outcomes.rungs)
     exact, f1 = grades([text for text, _, _ in said], [[text for text, _ in some] for some in rows.golds])
     full = answerer.whole(windows)
     spent = (

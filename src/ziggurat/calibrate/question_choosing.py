@@ -16,11 +16,12 @@ from ziggurat.data.squad import SPAN_ENDS, Questions
 from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.data.windows import Windows
 from ziggurat.encoder.folder import REFERENCE, Manifest, seal, write_manifest
+from ziggurat.engine.backend import AllRungs
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import ExitRule, never
-from ziggurat.engine.span_runner import EverySpan, Spans
-from ziggurat.engine.tiers import Tier
+from ziggurat.engine.tiers import EncoderTier
 from ziggurat.policies.prune import scaled
+from ziggurat.policies.rules import ExitRule
+from ziggurat.policies.spans import NULL_SCORE, SCORE, SpanReader
 from ziggurat.recipe import Recipe
 from ziggurat.report.squad_metrics import grades
 
@@ -47,10 +48,10 @@ def add_question_points(folder: Path, select: Questions, recipe: Recipe, device:
         answerer = answerer.with_no_answer(_no_answer(answerer, windows, runs[0.0 if 0.0 in runs else 1.0], select))
     ladders = [
         Ladder(
-            run.spans.doubts,
+            run.readings,
             partial(_cost, answerer, windows, run, factor),
             factor,
-            graded(answerer, windows, run.spans, select).f1,
+            graded(answerer, windows, run.readings, select).f1,
         )
         for factor, run in runs.items()
     ]
@@ -73,7 +74,7 @@ def add_question_points(folder: Path, select: Questions, recipe: Recipe, device:
 
 def plain_f1(select: Questions, recipe: Recipe, model: AdaptiveModel, tokenizer: TextTokenizer) -> float:
     """F1 on select rows of a model in training, at full depth and unpruned: what pruning must not lose."""
-    from ziggurat.engine.torch_backend import TorchSpanBackend
+    from ziggurat.engine.backends.torch import TorchBackend
 
     manifest = Manifest(
         SPAN_ENDS,
@@ -86,10 +87,16 @@ def plain_f1(select: Questions, recipe: Recipe, model: AdaptiveModel, tokenizer:
         problem_type=model.problem,
     )
     device = next(model.parameters()).device.type
-    answerer = QuestionAnswerer([Tier(TorchSpanBackend(model, device), manifest, tokenizer, model.spec)])
+    answerer = QuestionAnswerer(
+        [
+            EncoderTier(
+                TorchBackend(model, device, reader=SpanReader(recipe.spans.answer)), manifest, tokenizer, model.spec
+            )
+        ]
+    )
     windows = answerer.encode(select.texts, select.contexts)
-    last = answerer.run(windows, never(len(answerer.rungs))).spans.at((slice(None), None))
-    rung = EverySpan(last, np.zeros(0))
+    last = answerer.run(windows, ExitRule.full_depth(len(answerer.rungs))).readings[:, None]
+    rung = AllRungs(last, np.zeros(0))
     if not all(select.golds):
         answerer = answerer.with_no_answer(_no_answer(answerer, windows, rung, select))
     return float(graded(answerer, windows, last, select).f1.mean())
@@ -97,7 +104,7 @@ def plain_f1(select: Questions, recipe: Recipe, model: AdaptiveModel, tokenizer:
 
 def every_strength(
     answerer: QuestionAnswerer, windows: Windows, batch_size: int = 32, progress: bool = False
-) -> dict[float, EverySpan]:
+) -> dict[float, AllRungs]:
     """What every rung says at every strength of pruning; the first strength is none."""
     return {
         factor: answerer.every_rung(windows, batch_size, progress, scaled(answerer.token_rule, factor))
@@ -105,26 +112,26 @@ def every_strength(
     }
 
 
-def graded(answerer: QuestionAnswerer, windows: Windows, spans: Spans, rows: Questions) -> Graded:
-    """Grades of every rung's answers: spans (n, n_rungs, …)."""
+def graded(answerer: QuestionAnswerer, windows: Windows, readings: np.ndarray, rows: Questions) -> Graded:
+    """Grades of every rung's answers: readings (n, n_rungs, 7)."""
     golds = [[text for text, _ in some] for some in rows.golds]
     texts, marks = [], []
-    for rung in range(spans.scores.shape[1]):
-        said = answerer.texts(windows, spans.at((slice(None), rung)), np.full(len(rows), rung))
+    for rung in range(readings.shape[1]):
+        said = answerer.texts(windows, readings[:, rung], np.full(len(rows), rung))
         texts.append([text for text, _, _ in said])
         marks.append(grades(texts[-1], golds))
     exact, f1 = (np.stack(side, axis=1) for side in zip(*marks, strict=True))
     return Graded(texts, exact, f1)
 
 
-def _cost(answerer: QuestionAnswerer, windows: Windows, run: EverySpan, factor: float, rule: ExitRule) -> np.ndarray:
+def _cost(answerer: QuestionAnswerer, windows: Windows, run: AllRungs, factor: float, rule: ExitRule) -> np.ndarray:
     return answerer.spent(windows, run.kept, replace(rule, tokens=scaled(answerer.token_rule, factor)))
 
 
-def _no_answer(answerer: QuestionAnswerer, windows: Windows, run: EverySpan, rows: Questions) -> tuple[float, ...]:
+def _no_answer(answerer: QuestionAnswerer, windows: Windows, run: AllRungs, rows: Questions) -> tuple[float, ...]:
     """For each rung the threshold with the best F1 on these rows."""
     always = answerer.with_no_answer(None)
-    answered = graded(always, windows, run.spans, rows).f1
+    answered = graded(always, windows, run.readings, rows).f1
     silent = np.array([0.0 if some else 1.0 for some in rows.golds])
-    leads = run.spans.scores[..., 1] - run.spans.scores[..., 0]
+    leads = run.readings[..., NULL_SCORE] - run.readings[..., SCORE]
     return tuple(best_no_answer(leads[:, rung], answered[:, rung], silent) for rung in range(answered.shape[1]))

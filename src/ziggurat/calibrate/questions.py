@@ -17,11 +17,11 @@ from ziggurat.data.squad import Questions, read_questions
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave
 from ziggurat.measure.subject import ModelOptions, sample
 from ziggurat.policies.prune import scaled
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.squad_metrics import normalised
 
 ENOUGH = 50  # questions that chose for the model: from here on they order the path, and all fresh ones certify
@@ -54,14 +54,14 @@ def seen_questions(answerer: QuestionAnswerer, rows: Questions, risk: Risk, batc
     """Runs the model on the questions at every strength of pruning; losses are counted from its full depth."""
     windows = answerer.encode(rows.texts, rows.contexts)
     every = every_strength(answerer, windows, batch_size, progress)
-    marks = {strength: graded(answerer, windows, run.spans, rows) for strength, run in every.items()}
+    marks = {strength: graded(answerer, windows, run.readings, rows) for strength, run in every.items()}
     known: dict[str, int] = {}
     codes = {
         strength: np.array([[known.setdefault(normalised(text), len(known)) for text in rung] for rung in mark.texts]).T
         for strength, mark in marks.items()
     }
     runs = {
-        strength: StoredRun(run.spans.doubts, run.kept, strength, answers=codes[strength])
+        strength: StoredRun(run.readings, run.kept, strength, answers=codes[strength])
         for strength, run in every.items()
     }
     scores = (
@@ -85,7 +85,9 @@ class FlopsTime:
     def __init__(self, answerer: QuestionAnswerer, seen: Seen, options: ModelOptions) -> None:
         self._answerer, self._seen = answerer, seen
         some = seen.encoded.take(sample(len(seen.rows), _TIMED))
-        timing = interleave({"full": lambda: answerer.run(some, never(len(answerer.rungs)), options.batch_size)}, 3)
+        timing = interleave(
+            {"full": lambda: answerer.run(some, ExitRule.full_depth(len(answerer.rungs)), options.batch_size)}, 3
+        )
         self._price = timing["full"].p50 / float(answerer.whole(some).sum())
 
     def __call__(self, candidate: Candidate) -> float:
@@ -104,7 +106,9 @@ class FlopsTime:
 
     def _of(self, rungs: np.ndarray, asked: tuple[bool, ...], pruning: float) -> float:
         thresholds = np.where(asked[:-1], 0.0, np.nan)
-        rule = replace(never(len(asked)), thresholds=thresholds, tokens=scaled(self._answerer.token_rule, pruning))
+        rule = replace(
+            ExitRule.full_depth(len(asked)), thresholds=thresholds, tokens=scaled(self._answerer.token_rule, pruning)
+        )
         spent = self._answerer.spent(self._seen.encoded, self._seen.runs[pruning].kept, rule)
         return self._price * float(spent[np.arange(len(rungs)), rungs].mean())
 

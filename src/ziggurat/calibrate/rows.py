@@ -19,11 +19,11 @@ from ziggurat.data.groups import overlapping
 from ziggurat.data.sources import Columns, Rows
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.measure.subject import load_like
 from ziggurat.policies.prune import scaled
+from ziggurat.policies.rules import ExitRule
 from ziggurat.types import Problem
 
 ENOUGH = 200  # rows that chose for the model: from here on they order the path, and all fresh rows certify
@@ -194,11 +194,11 @@ def seen(
     for strength in pruning_strengths(classifier.token_rule):
         tokens = scaled(classifier.token_rule, strength)
         every = classifier.every_rung(encoded, batch_size, progress, tokens)
-        runs[strength] = StoredRun(every.logits, every.kept, strength, classifier.deferral, classifier.output)
+        runs[strength] = StoredRun(every.readings, every.kept, strength, classifier.deferral, classifier.output)
     if reference is not None:
         theirs = reference.tokenizer.encode(rows.texts, rows.pairs)
-        outcomes = reference.run(theirs, rules.never(len(reference.rungs)), batch_size, progress)
-        full = classifier.output.predictions(outcomes.logits)
+        outcomes = reference.run(theirs, ExitRule.full_depth(len(reference.rungs)), batch_size, progress)
+        full = classifier.output.predictions(outcomes.readings)
     else:
         full = full_run(runs).predictions()[:, -1]
     return Seen(rows, encoded, runs, {strength: _losses(run, risk, full, rows) for strength, run in runs.items()})

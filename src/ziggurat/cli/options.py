@@ -124,9 +124,18 @@ def model_options(
     """How a model is run; without a batch size as the operating point was measured, or the default."""
     from ziggurat.measure.subject import ModelOptions
 
+    _limit_threads(threads)
     if batch_size is None:
         return ModelOptions(device, dtype, threads, engine=backend)
     return ModelOptions(device, dtype, threads, batch_size, backend, batch_given=True)
+
+
+def _limit_threads(threads: int | None) -> None:
+    """A command is a process of its own: its tokenizer keeps to the threads that its model was given."""
+    from ziggurat.data.batching import limit_threads
+    from ziggurat.system import default_threads
+
+    limit_threads(threads or default_threads())
 
 
 def whole_numbers(text: str, option: str) -> list[int]:

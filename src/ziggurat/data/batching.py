@@ -11,9 +11,10 @@ _PARALLEL = "TOKENIZERS_PARALLELISM"  # the library's own switch
 
 
 def limit_threads(threads: int) -> None:
-    """Lets the library use so many threads at most, from its first batch on; a limit of the user's stays.
+    """Lets the library use so many threads at most in this process, from its first batch on; a user's limit stays.
 
-    It tokenises while the engine waits and the reverse, so that both together never exceed this number.
+    It tokenises while the engine waits and the reverse, so that both together never exceed this number. A setting of a
+    process, for its command or service to make: no model makes it.
     """
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
 

@@ -1,1 +1,1 @@
-"""Engine room: runs a model adaptively; `simple` is the specification. No torch but in `torch_backend`."""
+"""Engine room: runs a model adaptively; `reference` is the specification. No torch but in `backends/torch*`."""

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
-from operator import index
+from dataclasses import replace
+from itertools import chain, repeat
 
 import numpy as np
 
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine.escalation import Escalation
-from ziggurat.engine.ladder import run_every_rung_of, run_ladder
-from ziggurat.engine.opened import BATCH, OpenedModel, refuse_no_numbers
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import AllRungs, Outcomes
-from ziggurat.engine.streaming import streamed
-from ziggurat.engine.tiers import places
+from ziggurat.engine.backend import Outcomes
+from ziggurat.engine.engine import Engine
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.policies.prune import TokenRule
+from ziggurat.policies.rules import ExitRule
 from ziggurat.types import FULL as FULL
 from ziggurat.types import Answer, OperatingPoint, Trace
 
@@ -49,25 +45,44 @@ class AdaptiveClassifier(OpenedModel):
         self,
         arrivals: Iterable[Sequence[Text]],
         operating_point: str | OperatingPoint | ExitRule = "balanced",
-        deadline: float = 0.05,
+        linger: float = 0.05,
         batch_sizes: Sequence[int] | None = None,
     ) -> Iterator[tuple[int, Answer]]:
         """Classifies texts as they arrive, some at a time; yields the number of each text, from 0, with its answer.
 
-        What a cascade's tier is unsure of waits, `deadline` seconds at most, until the next tier has a full batch; so
+        What a cascade's tier is unsure of waits, `linger` seconds at most, until the next tier has a full batch; so
         answers may come in another order. They are the same as `predict`'s; a trace's microseconds count from arrival.
-        `batch_sizes` has one for each tier, None = as `predict`. Deadlines are looked at when texts arrive.
+        `batch_sizes` has one for each tier, None = as `predict`. The clock is looked at when texts arrive.
         """
         rule = self.rule_of(operating_point)
+        if rule.thresholds.ndim != 1:
+            raise UserError("exit rule: in a stream all inputs have the same thresholds")
         sizes = self.batch_sizes(operating_point) if batch_sizes is None else batch_sizes
-        return streamed(self, arrivals, Escalation(self.tiers, rule, sizes, deadline))
+        return self._streamed(arrivals, rule, Engine(self.ladder, sizes, linger))
+
+    def _streamed(
+        self, arrivals: Iterable[Sequence[Text]], rule: ExitRule, engine: Engine
+    ) -> Iterator[tuple[int, Answer]]:
+        inputs: dict[int, Encoded] = {}  # by their tickets, which count from 0
+        for texts in chain(arrivals, [None]):
+            if texts is None:  # nothing more comes
+                engine.flush()
+            else:
+                encoded = self.encode(texts)
+                tickets = engine.submit(encoded, rule)
+                inputs |= {ticket: encoded.take(np.array([row])) for row, ticket in enumerate(tickets)}
+            while engine.wait() == 0:
+                for result in engine.step():
+                    outcomes = replace(result.get(), seconds=np.array([result.seconds]))
+                    self.refuse_no_numbers(outcomes.readings)
+                    yield result.ticket, self.answers(inputs.pop(result.ticket), outcomes, rule)[0]
 
     def answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> list[Answer]:
         """Outcomes of inputs under a rule, as what `predict` returns."""
         output, names = self.output, self.manifest.labels
         flops = self.flops(outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
-        predictions = output.predictions(outcomes.logits)
-        shares = repeat(None) if output.probabilities is None else output.probabilities(outcomes.logits)
+        predictions = output.predictions(outcomes.readings)
+        shares = repeat(None) if output.probabilities is None else output.probabilities(outcomes.readings)
         # As Python's own numbers all at once: one by one that takes longer than a small model's answer.
         traces = zip(
             outcomes.rungs.tolist(),
@@ -93,39 +108,14 @@ class AdaptiveClassifier(OpenedModel):
         seconds = [text[1] for text in texts] if self.manifest.pairs else None
         return self.tokenizer.encode(firsts, seconds)
 
-    def run(
-        self, encoded: Encoded, rule: ExitRule, batch_size: int | Sequence[int] = BATCH, progress: bool = False
-    ) -> Outcomes:
-        """Answers encoded inputs, like lengths together; `batch_size` for all tiers, or one for each."""
-        self.refuse_other_inputs(rule, len(encoded.tokens))
-        outcomes = run_ladder(self.tiers, encoded, rule, _sizes(batch_size, len(self.tiers)), progress)
-        refuse_no_numbers(~np.isfinite(outcomes.logits))
-        return outcomes
-
-    def every_rung(
-        self, encoded: Encoded, batch_size: int = 32, progress: bool = False, tokens: TokenRule | None = None
-    ) -> AllRungs:
-        """What every rung says to every input under a pruning rule (None = without), for replay and calibration."""
-        every = run_every_rung_of(self.tiers, encoded, [batch_size] * len(self.tiers), progress, tokens)
-        refuse_no_numbers(~np.isfinite(every.logits))
-        return every
-
     def flops(self, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
-        """Cost of leaving at each rung, (n, n_rungs) int64, from `Outcomes.kept`; every tier that ran is charged."""
-        spent: np.ndarray = np.zeros((len(kept), 1), dtype=np.int64)
-        costs = []
-        for place in places(self.tiers):
-            own = place.tier.flops(kept[:, place.columns], rule.asked[place.rungs], place.pruning(rule.tokens))
-            costs.append(spent + own)
-            last = place.last_asked(rule.asked)
-            if last is not None:  # those who go on have come that far
-                spent = costs[-1][:, [last]]
-        return np.concatenate(costs, axis=1)
+        """As `spent`, of texts in one sequence each: `Outcomes.kept` (n, columns) → (n, n_rungs) int64."""
+        return self.ladder.flops(kept, kept[:, 0], rule.asked, rule.tokens)
 
     def ran(self, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule) -> np.ndarray:
         """`kept` of a run in which nobody left, (n, columns), without what those who leave at `rungs` (n) never see."""
         ran = np.zeros(kept.shape, dtype=bool)
-        for place in places(self.tiers):
+        for place in self.ladder.slices:
             last = place.last_asked(rule.asked)
             if last is not None:
                 layers = np.array(place.tier.backend.rung_layers)
@@ -134,28 +124,9 @@ class AdaptiveClassifier(OpenedModel):
                 ran[:, place.columns] = came & (np.arange(place.tier.columns) <= depth[:, None])
         return np.where(ran, kept, 0)
 
-    def spent(self, encoded: Encoded, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
-        """`flops` of encoded inputs, whatever the model reads."""
-        return self.flops(kept, rule)
-
-    def whole(self, encoded: Encoded) -> np.ndarray:
-        """`full_flops` of encoded inputs, whatever the model reads."""
-        return self.full_flops(encoded.lengths)
-
     def full_flops(self, lengths: np.ndarray) -> np.ndarray:
         """Cost of the last tier's layers without exits: lengths (n) → (n) int64."""
         return self.tiers[-1].full_flops(lengths)
-
-
-def _sizes(batch_size: int | Sequence[int], n_tiers: int) -> list[int]:
-    """Texts per batch of each tier; UserError for what is no whole number, or not one for each."""
-    try:
-        sizes = [index(size) for size in (batch_size if isinstance(batch_size, Sequence) else [batch_size] * n_tiers)]
-    except TypeError:
-        sizes = []
-    if len(sizes) != n_tiers:
-        raise UserError(f"batch size {batch_size!r}: must be a whole number, or {n_tiers} of them, one for each tier")
-    return sizes
 
 
 def _check_text(text: object, number: int, pairs: bool) -> None:

@@ -10,11 +10,9 @@ import numpy as np
 
 from ziggurat.calibrate.prediction import said
 from ziggurat.data.tokenizer import speakable
+from ziggurat.engine.backends.recording import RecordingBackend
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
-from ziggurat.engine.observed import ObservedBackend
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
 from ziggurat.explain.page import page
 from ziggurat.explain.questions import question_explanation
@@ -23,6 +21,7 @@ from ziggurat.files import whole_file
 from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.subject import ModelOptions, exit_rule
 from ziggurat.measure.targets import require_result
+from ziggurat.policies.rules import ExitRule
 from ziggurat.system import utf8
 
 
@@ -65,13 +64,13 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
     An infinite threshold is the string "inf" or "-inf", for JSON has none; None = there is no threshold.
     """
     _check_kind(classifier, text)
-    observed = [ObservedBackend(tier.backend) for tier in classifier.tiers]
+    observed = [RecordingBackend(tier.backend) for tier in classifier.tiers]
     pairs = zip(classifier.tiers, observed, strict=True)
     watched = AdaptiveClassifier([replace(tier, backend=backend) for tier, backend in pairs])
     answer, full = watched.predict([text], rule)[0], classifier.predict([text], FULL)[0]
     sides = [text] if isinstance(text, str) else list(text)
     # Of a cascade the tier that answered: those behind it did not read the text.
-    tier, watch = [each for each in zip(classifier.tiers, observed, strict=True) if each[1].said][-1]
+    tier, watch = [each for each in zip(classifier.tiers, observed, strict=True) if each[1].answers][-1]
     labels, trace = classifier.manifest.labels, answer.trace
     return {
         "text": [speakable(side) for side in sides] if classifier.manifest.pairs else speakable(sides[0]),
@@ -80,8 +79,8 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
         "full": said(full.label, full.probabilities, labels),
         "agrees": classifier.output.same(full.label, answer.label),
         "rungs": list(_rungs(classifier, rule, _said_by_rung(classifier, observed))),
-        "pruning": pruning_of(tier.manifest, rule, watch.narrowings),
-        "tokens": tokens_of(tier.tokenizer.pieces(*sides), watch.narrowings),
+        "pruning": pruning_of(tier.manifest, rule, watch.steps),
+        "tokens": tokens_of(tier.tokenizer.pieces(*sides), watch.steps),
     }
 
 
@@ -99,10 +98,10 @@ def _said(classifier: AdaptiveClassifier, logits: np.ndarray) -> Json:
     return said(output.label(output.predictions(logits), labels), shares, labels)
 
 
-def _said_by_rung(classifier: AdaptiveClassifier, observed: Sequence[ObservedBackend]) -> list[tuple[int, np.ndarray]]:
+def _said_by_rung(classifier: AdaptiveClassifier, observed: Sequence[RecordingBackend]) -> list[tuple[int, np.ndarray]]:
     """The rungs that were asked, counted over all tiers, and their logits."""
-    both = zip(places(classifier.tiers), observed, strict=True)
-    return [(place.rungs.start + rung, said) for place, backend in both for rung, said in backend.said]
+    both = zip(classifier.ladder.slices, observed, strict=True)
+    return [(place.rungs.start + rung, said) for place, backend in both for rung, said in backend.answers]
 
 
 def _rungs(classifier: AdaptiveClassifier, rule: ExitRule, said: list[tuple[int, np.ndarray]]) -> Iterator[Json]:

@@ -9,12 +9,13 @@ import numpy as np
 from ziggurat.data.packing import pack
 from ziggurat.data.tokenizer import speakable
 from ziggurat.data.windows import Windows, window_pieces
+from ziggurat.engine.backends.recording import PruningStep, RecordingBackend
 from ziggurat.engine.classifier import FULL, Text
-from ziggurat.engine.observed import Narrowing, ObservedBackend
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.explain.record import Json, decision_of, pruning_of, tokens_of, way_of
+from ziggurat.policies.rules import ExitRule
+from ziggurat.policies.spans import PLACE
 from ziggurat.report.squad_metrics import normalised
 from ziggurat.types import SpanAnswer
 
@@ -32,9 +33,10 @@ def question_explanation(answerer: QuestionAnswerer, text: Text, rule: ExitRule)
         answerer.answers(windows, one, way)[0]
         for one, way in ((outcomes, rule), (answerer.run(windows, answerer.rule_of(FULL)), answerer.rule_of(FULL)))
     )
-    window, places = int(outcomes.spans.places[0, 0]), windows.places[int(outcomes.spans.places[0, 0])]
+    window = int(outcomes.readings[0, PLACE][0])
+    places = windows.places[window]
     begin, stop = (int(places[0, 0]), int(places[-1, 1])) if len(places) else (0, 0)
-    narrowings = _narrowings(answerer, windows.tokens[window], rule, answer.trace.layers)
+    steps = _steps(answerer, windows.tokens[window], rule, answer.trace.layers)
     return {
         "text": [speakable(text[0]), speakable(text[1])[begin:stop]],
         "windows": {"shown": window + 1, "of": answer.windows, "start": begin, "end": stop},
@@ -43,8 +45,8 @@ def question_explanation(answerer: QuestionAnswerer, text: Text, rule: ExitRule)
         "full": _said(full),
         "agrees": normalised(full.text) == normalised(answer.text),
         "rungs": list(_rungs(answerer, windows, rule, answer.trace.rung)),
-        "pruning": pruning_of(answerer.manifest, rule, narrowings),
-        "tokens": tokens_of(window_pieces(answerer.tokenizer, windows, window, text[0], begin), narrowings),
+        "pruning": pruning_of(answerer.manifest, rule, steps),
+        "tokens": tokens_of(window_pieces(answerer.tokenizer, windows, window, text[0], begin), steps),
     }
 
 
@@ -52,21 +54,20 @@ def _said(answer: SpanAnswer) -> Json:
     return {"label": answer.text, "start": answer.start, "end": answer.end}
 
 
-def _narrowings(answerer: QuestionAnswerer, tokens: np.ndarray, rule: ExitRule, layers: int) -> Sequence[Narrowing]:
+def _steps(answerer: QuestionAnswerer, tokens: np.ndarray, rule: ExitRule, layers: int) -> Sequence[PruningStep]:
     """Where tokens of one window (length, 3) left, by as many layers as the question's windows went up together."""
-    backend = ObservedBackend(answerer.backend)
+    backend = RecordingBackend(answerer.backend)
     live = backend.embed(pack([np.ascontiguousarray(tokens[:, :2])]), rule.tokens)
     for layer in range(1, layers + 1):
         live = backend.layer(layer, live, rule.tokens)
-    return backend.narrowings
+    return backend.steps
 
 
 def _rungs(answerer: QuestionAnswerer, windows: Windows, rule: ExitRule, last: int) -> Iterator[Json]:
     """What each rung that was asked said, and what the rule made of it."""
-    every = answerer.every_rung(windows, tokens=rule.tokens).spans
-    history = np.empty((1, 0, 2))
-    for rung in np.flatnonzero(rule.asked[: last + 1]).tolist():
-        spans = every.at((slice(None), rung))
-        history = np.concatenate([history, spans.doubts[:, None]], axis=1)
-        text, start, end = answerer.texts(windows, spans, np.array([rung]))[0]
-        yield {**decision_of(answerer, rule, rung, history), "label": text, "start": start, "end": end}
+    readings = answerer.every_rung(windows, tokens=rule.tokens).readings
+    asked = [rung for rung in range(last + 1) if rule.asked[rung]]
+    for count, rung in enumerate(asked, start=1):
+        text, start, end = answerer.texts(windows, readings[:, rung], np.array([rung]))[0]
+        decision = decision_of(answerer, rule, rung, readings[:, asked[:count]])
+        yield {**decision, "label": text, "start": start, "end": end}

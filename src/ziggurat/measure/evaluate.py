@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.encoder.flops import FLOAT_BITS, bit_operations, guess_flops, path_bops
-from ziggurat.engine import rules
+from ziggurat.encoder.flops import FLOAT_BITS, bit_operations
+from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes
-from ziggurat.engine.tiers import Tier, places
 from ziggurat.errors import UserError
 from ziggurat.measure.problem_metrics import figures
 from ziggurat.measure.question_rows import answers_questions
@@ -29,7 +26,7 @@ from ziggurat.measure.subject import (
     tokens_left,
 )
 from ziggurat.measure.task_metrics import beside_full, metrics_for
-from ziggurat.policies.prune import PREDICTED, TokenRule
+from ziggurat.policies.rules import ExitRule
 
 
 def evaluate(
@@ -60,10 +57,10 @@ def evaluate(
     rows, output = rows_to_measure(classifier, source, columns), classifier.output
     promise = promise_of(classifier, operating_point, threshold)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
-    full_rule = rules.never(len(classifier.rungs))
+    full_rule = ExitRule.full_depth(len(classifier.rungs))
     adaptive = classifier.run(encoded, rule, options.batch_size, progress)
     full = classifier.run(encoded, full_rule, options.batch_size, progress)
-    predictions = output.predictions(adaptive.logits), output.predictions(full.logits)
+    predictions = output.predictions(adaptive.readings), output.predictions(full.readings)
     timed = encoded.take(sample(len(rows), timed_texts))
     spent = classifier.flops(adaptive.kept, rule)[np.arange(len(rows)), adaptive.rungs]
     return {
@@ -79,7 +76,7 @@ def evaluate(
         "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
         "bops_ratio": _full_bops(classifier, encoded.lengths) / _bops(classifier, adaptive, rule),
         **_depths(classifier, adaptive),
-        "tokens_left": tokens_left(adaptive.kept[:, places(classifier.tiers)[-1].columns], encoded.lengths),
+        "tokens_left": tokens_left(adaptive.kept[:, classifier.ladder.slices[-1].columns], encoded.lengths),
         **beside_full_depth(classifier, timed, (rule, full_rule), options.batch_size, "texts"),
         "truncated": int(encoded.truncated.sum()),
         "seen_in_training": seen_in_training(model, rows),
@@ -106,29 +103,10 @@ def _full_bops(classifier: AdaptiveClassifier, lengths: np.ndarray) -> int:
 
 
 def _bops(classifier: AdaptiveClassifier, outcomes: Outcomes, rule: ExitRule) -> int:
-    """Bit operations that were spent: in INT8 what a tier has of it (`path_bops`), everything else in FP16."""
+    """Bit operations that were spent by all tiers."""
     spent = 0
-    for place in places(classifier.tiers):
-        came = np.flatnonzero(outcomes.kept[:, place.columns.start])
-        kept, asked = outcomes.kept[came, place.columns], rule.asked[place.rungs]
-        if place.tier.spec is None:
-            spent += bit_operations(int(place.tier.full_flops(kept[:, 0]).sum()), FLOAT_BITS, FLOAT_BITS)
-        else:
-            tokens = place.pruning(rule.tokens)
-            spent += sum(_tier_bops(place.tier, row, asked, tokens) for row in kept.tolist())
+    for part in classifier.ladder.slices:
+        read = np.flatnonzero(outcomes.kept[:, part.columns.start])
+        kept, asked = outcomes.kept[read, part.columns], rule.asked[part.rungs]
+        spent += part.tier.bit_operations(kept, asked, part.pruning(rule.tokens))
     return spent
-
-
-def _tier_bops(tier: Tier, kept: list[int], asked: Sequence[bool], tokens: TokenRule | None) -> int:
-    """Of one input in one encoder: tokens read, then those that each layer left, 0 behind the last that ran."""
-    spec, manifest, layers = tier.spec, tier.manifest, tier.backend.rung_layers
-    assert spec is not None
-    depth = sum(left > 0 for left in kept) - 1
-    heads = [layer for layer, yes in zip(layers, asked, strict=True) if yes and layer <= depth and layer < spec.layers]
-    bits = 8 if manifest.int8 or tier.backend.dtype == "int8" else FLOAT_BITS
-    before, after = kept[:depth], kept[1 : depth + 1]
-    final = depth == spec.layers
-    guessed = [layer for layer in range(1, depth + 1) if tokens and tokens.prunes(layer) and tokens.score == PREDICTED]
-    guesses = guess_flops(spec, sum(before[layer - 1] for layer in guessed))
-    bops = path_bops(spec, manifest.head_kind, len(manifest.labels), before, heads, final, after, bits)
-    return bops + bit_operations(guesses, FLOAT_BITS, FLOAT_BITS)

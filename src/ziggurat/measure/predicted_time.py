@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ziggurat.config import from_mapping
-from ziggurat.engine.runner import TOGETHER
+from ziggurat.engine.backend import TOGETHER
 from ziggurat.errors import UserError
 from ziggurat.system import cached_property
 

@@ -9,9 +9,8 @@ import numpy as np
 from ziggurat.data.dataset import Role
 from ziggurat.data.squad import Questions, read_questions
 from ziggurat.data.windows import Windows
-from ziggurat.engine import rules
+from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.span_runner import SpanOutcomes
 from ziggurat.measure.subject import (
     ModelOptions,
     beside_full_depth,
@@ -21,6 +20,7 @@ from ziggurat.measure.subject import (
     seen_in_training,
     tokens_left,
 )
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.metrics import accuracy_interval
 from ziggurat.report.squad_metrics import grades, normalised
 from ziggurat.types import Problem
@@ -45,7 +45,7 @@ def evaluate_questions(
     rule = exit_rule(answerer, operating_point, threshold, score)
     rows = read_questions(source, Role.TEST)
     windows = answerer.encode(rows.texts, rows.contexts)
-    full_rule = rules.never(len(answerer.rungs))
+    full_rule = ExitRule.full_depth(len(answerer.rungs))
     adaptive, full = (answerer.run(windows, one, options.batch_size, progress) for one in (rule, full_rule))
     spent = answerer.spent(windows, adaptive.kept, rule)[np.arange(len(rows)), adaptive.rungs]
     timed = windows.take(sample(len(rows), timed_questions))
@@ -65,7 +65,7 @@ def evaluate_questions(
         },
         "tokens_left": tokens_left(adaptive.kept, windows.lengths),
         **beside_full_depth(answerer, timed, (rule, full_rule), options.batch_size, "questions"),
-        "truncated": int(windows.cut.sum()),
+        "truncated": int(windows.truncated.sum()),
         "seen_in_training": seen_in_training(model, rows),
         "batch_size": options.batch_size,
         "device": answerer.backend.device,
@@ -75,10 +75,12 @@ def evaluate_questions(
 
 
 def _grades(
-    answerer: QuestionAnswerer, windows: Windows, adaptive: SpanOutcomes, full: SpanOutcomes, rows: Questions
+    answerer: QuestionAnswerer, windows: Windows, adaptive: Outcomes, full: Outcomes, rows: Questions
 ) -> dict[str, float | None]:
     golds = [[text for text, _ in some] for some in rows.golds]
-    mine, whole = ([text for text, _, _ in answerer.texts(windows, one.spans, one.rungs)] for one in (adaptive, full))
+    mine, whole = (
+        [text for text, _, _ in answerer.texts(windows, one.readings, one.rungs)] for one in (adaptive, full)
+    )
     (exact, f1), (full_exact, full_f1) = (grades(texts, golds) for texts in (mine, whole))
     low, high = accuracy_interval(int(exact.sum()), len(rows))
     same = [normalised(one) == normalised(other) for one, other in zip(mine, whole, strict=True)]

@@ -24,10 +24,10 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.task_metrics import task_for
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import Recipe
 from ziggurat.types import OperatingPoint, Problem
 

@@ -143,7 +143,7 @@ def _number(limits: Range | None) -> Output:
 def _spans(_: Range | None) -> Output:
     """Its predictions are numbers of answers for `differs`, and losses that were counted elsewhere for all others.
 
-    Answers come of windows and not of logits (`engine.span_runner`), and what they lose of their texts
+    Answers come of windows and not of logits (`policies.spans`), and what they lose of their texts
     (`report.squad_metrics`).
     """
     return Output(

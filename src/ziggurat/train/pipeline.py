@@ -248,7 +248,7 @@ def _examples(rows: Dataset | Questions, tokenizer: TextTokenizer, recipe: Recip
         windows = windows_of(tokenizer, rows.texts, rows.contexts, recipe.spans)
         nothing = np.full((len(windows.tokens), 2), -1)
         spans = nothing if rows.answers is None else gold_tokens(windows, rows.answers)
-        return Examples(Encoded(windows.tokens, windows.cut[windows.owners]), spans)
+        return Examples(Encoded(windows.tokens, windows.truncated[windows.owners]), spans)
     return Examples(tokenizer.encode(rows.texts, rows.pairs), rows.labels_or_none)
 
 

@@ -19,10 +19,10 @@ from ziggurat.encoder.folder import CONFIG, CUT, Manifest, read_json, trained_ro
 from ziggurat.encoder.model_files import word_embeddings
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.tokenizer_files import own_length, read_tokenizer
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError, install
 from ziggurat.files import whole_folder
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import AugmentConfig, Recipe
 from ziggurat.small.folder import SmallTier, save_small
 from ziggurat.small.train_static import one_hot, teacher_targets, train_static
@@ -169,7 +169,7 @@ def _targets(recipe: Recipe, rows: Dataset, teacher: Teacher | None, train: Enco
 
 
 def _full_logits(teacher: Teacher, encoded: Encoded, progress: bool) -> np.ndarray:
-    return teacher.model.run(encoded, rules.never(len(teacher.model.rungs)), progress=progress).logits
+    return teacher.model.run(encoded, ExitRule.full_depth(len(teacher.model.rungs)), progress=progress).readings
 
 
 def _learn_static(lesson: Lesson, recipe: Recipe, progress: bool) -> SmallTier:

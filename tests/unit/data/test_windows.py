@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.questions import MAX_LENGTH, QUESTION, STRIDE, make_contexts, make_questions
-from ziggurat.data.tokenizer import TextTokenizer
+from ziggurat.data.tokenizer import TextTokenizer, pack_rows
 from ziggurat.data.windows import gold_tokens, windows_of
 from ziggurat.errors import UserError
 from ziggurat.recipe import SpanConfig
@@ -53,7 +53,7 @@ def test_every_window_is_the_pair_that_the_tokenizer_would_make(tokenizer):
         stretch = contexts[row][places[0, 0] : places[-1, 1]]
         cut = " ".join(questions[row].split()[:QUESTION])
         assert np.array_equal(tokens[:, :2], tokenizer.encode([cut], [stretch]).tokens[0])
-        assert windows.cut[row] == (len(questions[row].split()) > QUESTION)
+        assert windows.truncated[row] == (len(questions[row].split()) > QUESTION)
 
 
 def test_marks_are_the_first_token_and_the_context(tokenizer):
@@ -110,7 +110,10 @@ def test_taking_questions_takes_their_windows(tokenizer):
     again = windows_of(tokenizer, [questions[r] for r in rows], [contexts[r] for r in rows], CONFIG)
     assert all(np.array_equal(mine, theirs) for mine, theirs in zip(some.tokens, again.tokens, strict=True))
     assert some.owners.tolist() == again.owners.tolist() and some.read.tolist() == again.read.tolist()
-    assert windows.pack(rows).rows.tolist() == windows.windows_of(rows).tolist()
+    assert windows.sequences_of(rows).tolist() == [w for row in rows for w in np.flatnonzero(windows.owners == row)]
+    packed = pack_rows(windows, rows)
+    assert packed.rows.tolist() == windows.owners[windows.sequences_of(rows)].tolist()
+    assert packed.lengths.tolist() == some.lengths.tolist()
 
 
 @pytest.mark.parametrize(("questions", "contexts"), [(["bat", " "], ["kit"] * 2), (["bat"] * 2, ["kit", "\n"])])

@@ -18,8 +18,9 @@ from ziggurat.encoder.folder import WEIGHTS, Manifest
 from ziggurat.encoder.torch.checkpoint import load_hf, load_model, save_model
 from ziggurat.encoder.torch.model import SPAN_HEAD
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import never, shared
-from ziggurat.engine.simple_spans import answer_question
+from ziggurat.engine.reference import answer_ladder
+from ziggurat.policies.rules import ExitRule
+from ziggurat.policies.spans import ENTROPIES, PLACE, SCORE
 from ziggurat.recipe import PruningConfig, SpanConfig
 from ziggurat.types import Problem
 
@@ -87,11 +88,11 @@ def said_by_transformers(name, folder, tokens):
 def test_full_depth_says_what_transformers_says(saved, answerer):
     windows = answerer.encode(QUESTIONS, CONTEXTS)
     assert len(windows.tokens) > len(QUESTIONS)
-    outcomes = answerer.run(windows, never(RUNGS, "span-entropy"))
+    outcomes = answerer.run(windows, ExitRule.full_depth(RUNGS, "span-entropy"))
     for row in range(len(QUESTIONS)):
-        window, start, end = outcomes.spans.places[row]
-        said = said_by_transformers(*saved, windows.tokens[window])
-        assert outcomes.spans.scores[row, 0] == pytest.approx(float(said[start, 0] + said[end, 1]), abs=1e-3)
+        window, start, end = outcomes.readings[row, PLACE].astype(int).tolist()
+        said = said_by_transformers(*saved, windows.tokens[windows.edges[row] + window])
+        assert outcomes.readings[row, SCORE] == pytest.approx(float(said[start, 0] + said[end, 1]), abs=1e-3)
 
 
 @pytest.mark.slow
@@ -107,18 +108,17 @@ def test_every_logit_equals_that_of_transformers(saved):
 
 def test_pruned_and_early_answers_are_those_of_the_specification(answerer):
     windows = answerer.encode(QUESTIONS, CONTEXTS)
-    every = answerer.every_rung(windows, tokens=answerer.token_rule).spans.doubts.max(axis=-1)
+    every = answerer.every_rung(windows, tokens=answerer.token_rule).readings[..., ENTROPIES].max(axis=-1)
     sure = np.sort(every[:, 0])
     # Some leave at the first rung: the threshold lies between two of them, where no rounding decides.
-    rule = replace(shared("span-entropy", float(sure[:2].mean()), RUNGS), tokens=answerer.token_rule)
+    rule = replace(ExitRule.uniform("span-entropy", float(sure[:2].mean()), RUNGS), tokens=answerer.token_rule)
     outcomes = answerer.run(windows, rule)
     for row in range(len(QUESTIONS)):
         first, last = windows.edges[row], windows.edges[row + 1]
-        some, longest = windows.tokens[first:last], answerer.config.answer
-        place, scores, rung = answer_question(answerer.backend, some, rule, longest, row)
+        reading, rung = answer_ladder([answerer.backend], [windows.tokens[first:last]], rule, row)
         assert rung == outcomes.rungs[row]
-        assert outcomes.spans.places[row].tolist() == [place[0] + first, *place[1:]]
-        assert np.abs(outcomes.spans.scores[row] - scores).max() < 1e-4
+        assert outcomes.readings[row, PLACE].tolist() == reading[PLACE].tolist()
+        assert np.abs(outcomes.readings[row] - reading).max() < 1e-4
     assert len(set(outcomes.rungs)) > 1 and outcomes.kept[:, 1].sum() < outcomes.kept[:, 0].sum()
 
 
@@ -127,8 +127,7 @@ def test_both_engines_say_the_same_at_every_rung(saved, answerer):
     other = QuestionAnswerer.from_pretrained(saved[1], "cpu", threads=1, engine="torch")
     mine, expected = (one.every_rung(windows, tokens=one.token_rule) for one in (answerer, other))
     assert np.array_equal(mine.kept, expected.kept)
-    assert np.abs(mine.spans.scores - expected.spans.scores).max() < 1e-3
-    assert np.abs(mine.spans.doubts - expected.spans.doubts).max() < 1e-3
+    assert np.abs(mine.readings - expected.readings).max() < 1e-3
 
 
 def test_the_folder_loads_whole_by_the_class_that_it_names(saved):

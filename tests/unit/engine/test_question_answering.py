@@ -1,6 +1,7 @@
 """Questions in packed windows against the specification, in both engines; what the front door says and refuses."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ from tests.kit.questions import make_contexts, make_questions, save_span_folder
 from ziggurat import native
 from ziggurat.encoder.folder import fingerprint, read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.engine import Engine
 from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.engine.rules import never, shared
-from ziggurat.engine.runner import replay
-from ziggurat.engine.simple_spans import answer_question
+from ziggurat.engine.reference import answer_ladder
+from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import SPAN_ENTROPY
 from ziggurat.policies.prune import scaled
+from ziggurat.policies.rules import ExitRule
+from ziggurat.policies.spans import NULL_SCORE, PLACE, SCORE
 from ziggurat.recipe import PruningConfig
 from ziggurat.types import OperatingPoint
 
@@ -55,16 +58,19 @@ def asked():
 
 
 def simply(answerer, windows, rule):
-    """The specification's answers: (places, scores, rungs) of all questions."""
-    found = []
-    for row in range(len(windows)):
-        first, last = windows.edges[row], windows.edges[row + 1]
-        place, scores, rung = answer_question(
-            answerer.backend, windows.tokens[first:last], rule, answerer.config.answer, row
-        )
-        found.append(((place[0] + first, *place[1:]), scores, rung))
-    places, scores, rungs = zip(*found, strict=True)
-    return np.array(places), np.array(scores), np.array(rungs)
+    """The specification's answers: readings and rungs of all questions."""
+    backends = [tier.backend for tier in answerer.tiers]
+    edges = windows.edges.tolist()
+    found = [
+        answer_ladder(backends, [windows.tokens[first:last]] * len(backends), rule, row)
+        for row, (first, last) in enumerate(pairwise(edges))
+    ]
+    return np.array([reading for reading, _ in found]), np.array([rung for _, rung in found])
+
+
+def places(readings):
+    """Window, first and last token of each answer."""
+    return readings[..., PLACE].astype(int).tolist()
 
 
 @pytest.mark.slow
@@ -80,10 +86,53 @@ def test_packed_windows_answer_as_one_by_one(answerers, threshold, size, seed, n
     windows = answerer.encode(make_questions(seed), make_contexts(seed))
     rule = answerer.rule(SPAN_ENTROPY, threshold)
     outcomes = answerer.run(windows, rule, size)
-    places, scores, rungs = simply(answerer, windows, rule)
+    readings, rungs = simply(answerer, windows, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert outcomes.spans.places.tolist() == places.tolist()
-    assert np.abs(outcomes.spans.scores - scores).max() < 1e-4
+    assert places(outcomes.readings) == places(readings)
+    assert np.abs(outcomes.readings - readings).max() < 1e-4
+
+
+@settings(derandomize=True, deadline=None, max_examples=8)
+@given(threshold=st.floats(0.3, 0.99), size=st.integers(1, 40), seed=st.integers(0, 99), per_question=st.booleans())
+def test_a_cascade_of_question_answerers_equals_the_specification(answerers, threshold, size, seed, per_question):
+    """Every question's windows go on to the second model together; the first prunes as it was trained to."""
+    first, last = answerers["pruned"].tiers[0], answerers["plain"].tiers[0]
+    cascade = QuestionAnswerer([replace(first, tokenizer=last.tokenizer), last])
+    windows = cascade.encode(make_questions(seed), make_contexts(seed))
+    limits = np.linspace(threshold / 2, threshold, len(windows)) if per_question else threshold
+    rule = cascade.rule(SPAN_ENTROPY, limits)
+    outcomes = cascade.run(windows, rule, size)
+    readings, rungs = simply(cascade, windows, rule)
+    assert outcomes.rungs.tolist() == rungs.tolist()
+    assert places(outcomes.readings) == places(readings)
+    assert np.abs(outcomes.readings - readings).max() < 1e-4
+    every = cascade.every_rung(windows, size)
+    assert every.readings.shape == (len(windows), 2 * N_RUNGS, 7)
+    assert replay(every.readings, rule).tolist() == rungs.tolist()
+    came = (rungs >= N_RUNGS)[windows.owners]
+    assert np.array_equal(outcomes.kept[:, first.columns] > 0, came)
+    spent = cascade.spent(windows, outcomes.kept, rule)[np.arange(len(windows)), rungs]
+    assert (spent[rungs >= N_RUNGS] > cascade.whole(windows)[rungs >= N_RUNGS] / N_RUNGS).all() and (spent > 0).all()
+    answers = cascade.answers(windows, outcomes, rule)
+    assert [answer.trace.rung for answer in answers] == rungs.tolist()
+
+
+def test_questions_of_several_requests_share_batches_and_keep_their_windows(answerers):
+    answerer = answerers["pruned"]
+    windows, rule = answerer.encode(make_questions(3), make_contexts(3)), answerer.rule(SPAN_ENTROPY, 0.8)
+    expected = answerer.run(windows, rule)
+    engine = Engine(answerer.ladder, [50])
+    submitted = [np.array([4, 0]), np.array([2]), np.array([1, 5, 3])]
+    rows = dict(enumerate(np.concatenate(submitted).tolist()))
+    for some in submitted:
+        engine.submit(windows.take(some), rule)
+    results = engine.step()
+    assert [result.ticket for result in results] == sorted(rows)
+    for result in results:
+        outcomes, row = result.get(), rows[result.ticket]
+        assert np.allclose(outcomes.readings[0], expected.readings[row], atol=1e-4)
+        assert outcomes.rungs[0] == expected.rungs[row]
+        assert outcomes.kept.tolist() == expected.kept[windows.owners == row].tolist()
 
 
 def test_questions_exit_and_prune_at_different_depths(answerers, asked):
@@ -102,12 +151,12 @@ def test_questions_exit_and_prune_at_different_depths(answerers, asked):
 def test_replayed_exits_equal_the_run_at_every_strength(folders, asked, strength, threshold):
     answerer = QuestionAnswerer.from_pretrained(folders["pruned"], "cpu", threads=1, engine="torch")
     tokens, windows = scaled(answerer.token_rule, strength), answerer.encode(*asked)
-    rule = replace(shared(SPAN_ENTROPY, threshold, N_RUNGS), tokens=tokens)
+    rule = replace(ExitRule.uniform(SPAN_ENTROPY, threshold, N_RUNGS), tokens=tokens)
     outcomes, every = answerer.run(windows, rule), answerer.every_rung(windows, 5, tokens=tokens)
-    assert replay(every.spans.doubts, rule).tolist() == outcomes.rungs.tolist()
-    mine = every.spans.at((np.arange(len(windows)), outcomes.rungs))
-    assert mine.places.tolist() == outcomes.spans.places.tolist()
-    assert np.allclose(mine.scores, outcomes.spans.scores, atol=1e-4)
+    assert replay(every.readings, rule).tolist() == outcomes.rungs.tolist()
+    mine = every.readings[np.arange(len(windows)), outcomes.rungs]
+    assert places(mine) == places(outcomes.readings)
+    assert np.allclose(mine, outcomes.readings, atol=1e-4)
 
 
 @pytest.mark.skipif(bool(native.why_missing()), reason="no compiled engine")
@@ -117,8 +166,8 @@ def test_both_engines_agree(folders, asked):
         windows, rule = one.encode(*asked), one.rule(SPAN_ENTROPY, 0.7)
         mine, theirs = one.run(windows, rule), other.run(windows, rule)
         assert mine.rungs.tolist() == theirs.rungs.tolist()
-        assert mine.spans.places.tolist() == theirs.spans.places.tolist()
-        assert np.abs(mine.spans.scores - theirs.spans.scores).max() < 1e-3
+        assert places(mine.readings) == places(theirs.readings)
+        assert np.abs(mine.readings - theirs.readings).max() < 1e-3
         assert np.array_equal(mine.kept, theirs.kept)
 
 
@@ -127,7 +176,7 @@ def test_full_depth_is_what_transformers_says(folders, asked):
 
     answerer = QuestionAnswerer.from_pretrained(folders["pruned"], "cpu", threads=1)
     windows = answerer.encode(*asked)
-    outcomes = answerer.run(windows, never(N_RUNGS))
+    outcomes = answerer.run(windows, ExitRule.full_depth(N_RUNGS))
     model = BertForQuestionAnswering.from_pretrained(folders["pruned"]).eval()
     best = {}
     for window, tokens in enumerate(windows.tokens):
@@ -141,8 +190,9 @@ def test_full_depth_is_what_transformers_says(folders, asked):
                 row = windows.owners[window]
                 best[row] = max(best.get(row, (-np.inf,)), (total, window, start, end))
     for row in range(len(windows)):
-        assert outcomes.spans.scores[row, 0] == pytest.approx(best[row][0], abs=1e-3)
-        assert outcomes.spans.places[row].tolist() == list(best[row][1:])
+        score, window, *tokens = best[row]
+        assert outcomes.readings[row, SCORE] == pytest.approx(score, abs=1e-3)
+        assert places(outcomes.readings[row]) == [window - windows.edges[row], *tokens]
 
 
 def test_answers_stand_in_their_context_where_they_say(answerers, asked):
@@ -156,13 +206,13 @@ def test_answers_stand_in_their_context_where_they_say(answerers, asked):
 
 def test_what_is_spent_is_the_sum_of_a_questions_windows(answerers, asked):
     answerer = answerers["plain"]
-    windows, rule = answerer.encode(*asked), never(N_RUNGS)
+    windows, rule = answerer.encode(*asked), ExitRule.full_depth(N_RUNGS)
     outcomes = answerer.run(windows, rule)
     spent, whole = answerer.spent(windows, outcomes.kept, rule), answerer.whole(windows)
     assert spent[:, -1].tolist() == whole.tolist()
     alone = [answerer.whole(windows.take(np.array([row])))[0] for row in range(len(windows))]
     assert alone == whole.tolist()
-    asked_all = shared(SPAN_ENTROPY, 0.0, N_RUNGS)  # three more heads, each 2 x 2 d for every token
+    asked_all = ExitRule.uniform(SPAN_ENTROPY, 0.0, N_RUNGS)  # three more heads, each 2 x 2 d for every token
     extra = answerer.spent(windows, outcomes.kept, asked_all)[:, -1] - whole
     assert extra.tolist() == (3 * 4 * answerer.spec.hidden * windows.read).tolist()
 
@@ -170,12 +220,12 @@ def test_what_is_spent_is_the_sum_of_a_questions_windows(answerers, asked):
 def test_above_its_rungs_threshold_a_question_has_no_answer(answerers, asked):
     answerer = answerers["plain"]
     windows = answerer.encode(*asked)
-    spans = answerer.every_rung(windows).spans
-    leads = spans.scores[..., 1] - spans.scores[..., 0]
+    readings = answerer.every_rung(windows).readings
+    leads = readings[..., NULL_SCORE] - readings[..., SCORE]
     cuts = tuple(np.median(leads, axis=0).tolist())
     some = answerer.with_no_answer(cuts)
     for rung in range(N_RUNGS):
-        mine = spans.at((slice(None), rung))
+        mine = readings[:, rung]
         missing = some.missing(mine, np.full(len(windows), rung))
         assert missing.tolist() == (leads[:, rung] > cuts[rung]).tolist() and missing.any() and not missing.all()
         texts = [text for text, _, _ in some.texts(windows, mine, np.full(len(windows), rung))]
@@ -187,9 +237,9 @@ def test_above_its_rungs_threshold_a_question_has_no_answer(answerers, asked):
 def test_the_best_span_may_be_in_any_window(answerers, asked):
     answerer = answerers["plain"]
     windows = answerer.encode(*asked)
-    outcomes = answerer.run(windows, never(N_RUNGS))
-    assert (windows.owners[outcomes.spans.places[:, 0]] == np.arange(len(windows))).all()
-    assert (outcomes.spans.places[:, 0] > windows.edges[:-1]).any()
+    outcomes = answerer.run(windows, ExitRule.full_depth(N_RUNGS))
+    found = outcomes.readings[:, PLACE][:, 0]
+    assert (found < np.diff(windows.edges)).all() and (found > 0).any()
 
 
 def test_a_context_without_words_has_no_answer(answerers):

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ziggurat.cli.options import model_options
 from ziggurat.data import batching
 from ziggurat.data import tokenizer as tokenize
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
+from ziggurat.system import default_threads
 
 repeatable = settings(
     derandomize=True, deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -55,7 +57,7 @@ def watch(classifier: AdaptiveClassifier, monkeypatch) -> Busy:
         monkeypatch.setattr(owner, method, call)
 
     for tier in classifier.tiers:
-        counted(tier.backend, "answer", "engine", tier.backend.threads)
+        counted(tier.backend, "advance", "engine", tier.backend.threads)
     for tokenizer in {id(tier.tokenizer): tier.tokenizer for tier in classifier.tiers}.values():
         counted(tokenizer, "_flat_ids", "tokenizer", classifier.backend.threads)
     return busy
@@ -101,6 +103,20 @@ def test_the_tokenizers_threads_are_limited_unless_the_user_has(monkeypatch):
     batching.limit_threads(3)
     batching.limit_threads(5)
     assert os.environ["RAYON_NUM_THREADS"] == "3"
+
+
+def test_a_model_changes_no_setting_of_the_process(model_folder, texts):
+    before = dict(os.environ)
+    AdaptiveClassifier.from_pretrained(model_folder, "cpu", threads=1, engine="native").predict(texts[:3], "full")
+    assert dict(os.environ) == before
+
+
+def test_a_command_limits_the_tokenizer_to_the_threads_of_its_model(monkeypatch):
+    for threads, expected in ((2, "2"), (None, str(default_threads()))):
+        monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
+        assert model_options(threads=threads).threads == threads
+        assert os.environ["RAYON_NUM_THREADS"] == expected
+        monkeypatch.delenv("RAYON_NUM_THREADS")
 
 
 def test_nothing_is_computed_where_a_text_is_none(folder, texts, monkeypatch):

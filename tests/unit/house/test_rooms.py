@@ -41,7 +41,7 @@ FRONT_DOOR = {"__init__", "__main__"}
 NEEDS_TORCH = {
     "encoder.torch": {path.stem for path in (SOURCE / "encoder" / "torch").glob("[!_]*.py")},
     "small": {"standardise", "train_bilstm"},
-    "engine": {"torch_backend"},
+    "engine.backends": {"torch", "torch_rules"},
     "train": {"batches", "checks", "loop", "losses", "objectives", "own_answers", "pipeline", "precomputed", "stages"}
     | {"students", "trials", "unfinished"},
     "train.lengths": {"drop"},

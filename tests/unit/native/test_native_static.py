@@ -14,8 +14,9 @@ from ziggurat import native
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
+
 from ziggurat.data.packing import cumulate
-from ziggurat.engine.static_backend import StaticBackend, fastest
+from ziggurat.engine.backends.small import StaticBackend, fastest
 from ziggurat.small.static import LARGEST, StaticTier, load_static_tier
 
 REFUSED = (ValueError, TypeError)

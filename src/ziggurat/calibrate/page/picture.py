@@ -28,11 +28,10 @@ from ziggurat.calibrate.rows import Seen, full_run
 from ziggurat.calibrate.times import PredictedTime
 from ziggurat.data.labels import labelled
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.tiers import places
 from ziggurat.files import whole_file
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.outputs import Output
+from ziggurat.policies.rules import ExitRule
 from ziggurat.system import utf8
 from ziggurat.types import Problem
 
@@ -142,7 +141,7 @@ def _of_last_tier(
     classifier: AdaptiveClassifier, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens that its layers leave, nobody leaving, (n, L + 1), and how many of the layers run for each text, (n)."""
-    columns = places(classifier.tiers)[-1].columns
+    columns = classifier.ladder.slices[-1].columns
     return kept[:, columns], (classifier.ran(kept, rungs, rule)[:, columns] > 0).sum(axis=1) - 1
 
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from ziggurat import native
-from ziggurat.data.packing import PackedBatch, cumulate, join, slots_in
+from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder import folder as layout
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.weights import from_hf
-from ziggurat.engine.backend import Answered
-from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.backend import TOGETHER, Finished, Reader
+from ziggurat.engine.backends.stepwise import StepwiseBackend, StepwiseWork, reader_of
 from ziggurat.errors import UserError
-from ziggurat.policies.exits import LEARNED, unfitted
+from ziggurat.policies.exits import LEARNED, exit_score, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 from ziggurat.system import default_threads
 from ziggurat.types import Problem
@@ -32,27 +33,15 @@ _MOST_THREADS = 1024  # that the compiled engine takes
 _LARGEST = float(1 << 30)  # that the compiled rules take for a score's number
 
 
-@dataclass(frozen=True)
-class Underway:
-    """Sequences that have run `layers` layers and have no answer yet."""
+class NativeBackend(StepwiseBackend):
+    """A model in the compiled engine, which decides in C++; implements `engine.backend.Backend`.
 
-    batch: PackedBatch  # states (n_tokens, d); before layer 1 token and segment ids (n_tokens, 2)
-    layers: int
-    history: np.ndarray  # (n_seqs, n_rungs, n_classes) float32: what asked rungs have said, in their order
-
-    def join(self, other: Underway) -> Underway:
-        """Both, those of `other` behind; ValueError unless they have run as many layers."""
-        if self.layers != other.layers:
-            raise ValueError(f"sequences after {self.layers} and {other.layers} layers cannot go on together")
-        history = np.concatenate([self.history, other.history])
-        return Underway(join([self.batch, other.batch]), self.layers, history)
-
-
-class NativeBackend:
-    """A model in the compiled engine; implements `engine.backend.WholeForward`."""
+    Rules that only Python knows, counts that go on from tier to tier, and inputs of several sequences run step by step.
+    """
 
     engine = "native"
     device = "cpu"
+    together = TOGETHER
 
     def __init__(
         self,
@@ -62,8 +51,10 @@ class NativeBackend:
         dtype: str,
         threads: int | None,
         instructions: str = "",
+        reader: Reader | None = None,
     ) -> None:
         """`instructions` forces an instruction set of `native.instructions()`; "" = the fastest that there is."""
+        self.reader = reader
         self.dtype = dtype
         wanted = threads or min(default_threads(), _MOST_THREADS)
         try:
@@ -76,6 +67,7 @@ class NativeBackend:
         self.rung_layers = tuple(self._core.rung_layers)
         self.token_rule = token_rule(manifest.pruning, tensors)
         self._latest: tuple[ExitRule | None, CompiledRules | None] = (None, None)
+        self._latest_local: tuple[ExitRule | None, ExitRule | None] = (None, None)
 
     @property
     def threads(self) -> int:
@@ -108,43 +100,91 @@ class NativeBackend:
         return batch.with_states(self._core.finish(layer, batch.states, context))
 
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
-        """What rung `rung` says to each sequence, (n_seqs, n_classes) float32."""
-        return self._core.logits(rung, batch.states, batch.cu_seqlens)
+        """What rung `rung` says: (n_seqs, n_classes) float32, with a reader (n_tokens, n_classes)."""
+        # Heads of spans are linear maps, which the core reads off a sequence's first token: here each token is one.
+        edges = batch.cu_seqlens if self.reader is None else np.arange(len(batch.states) + 1)
+        return self._core.logits(rung, batch.states, edges)
 
-    def answer(self, batches: Sequence[PackedBatch], rule: ExitRule) -> Answered | None:
-        """Runs whole inputs to their answers in one call; None for a rule that only Python knows.
+    def advance(self, work: StepwiseWork, rule: ExitRule, to_layer: int) -> tuple[StepwiseWork, Finished]:
+        """Runs layers up to `to_layer`, asking the rule's rungs on the way; see `engine.backend.Backend`.
 
-        What is left of a batch after exits and pruning waits for what is left of the next, so that no layer runs for a
-        few tokens, nor for more than the largest batch has.
+        Whole inputs that go to the last asked rung run in one call. What is left of one of its batches after exits and
+        pruning waits for what is left of the next, so that no layer runs for a few tokens, nor for more than the
+        largest batch has.
         """
-        batch = batches[0] if len(batches) == 1 else join(batches)
-        known = self._rules(rule, batch.rows)
-        if known is None:
-            return None
-        edges = cumulate(np.array([one.n_seqs for one in batches]))
+        if work.live is None or to_layer < 1 or work.layers == 0 or self.reader is not None:
+            return super().advance(work, rule, to_layer)
+        local = self._local(rule, work)
+        known = None if local is None else self._rules(local, work.rows)
+        if local is None or known is None:
+            return super().advance(work, rule, to_layer)
+        if work.layers < 0 and to_layer >= self._last_asked(rule):
+            return self._answered(work, known, rule)
+        return self._advanced(work, known, rule, to_layer)
+
+    def _answered(self, work: StepwiseWork, known: CompiledRules, rule: ExitRule) -> tuple[StepwiseWork, Finished]:
+        """All inputs to the last asked rung."""
+        batch = work.live
+        assert batch is not None
+        edges = np.array([0, batch.n_seqs]) if work.batches is None else work.batches
         where = batch.states, batch.positions, batch.cu_seqlens, batch.original
-        return Answered(*self._core.answer(*where, edges, *known))
+        done = Finished(work.rows, *self._core.answer(*where, edges, *known))
+        return self._taken_back(work.emptied(), rule, done)
 
-    def begin(self, batch: PackedBatch) -> Underway:
-        """Token ids (n_tokens, 2) of inputs that have not started."""
-        return Underway(batch, 0, np.zeros((batch.n_seqs, len(self.rung_layers), self.n_classes), dtype=np.float32))
-
-    def advance(self, underway: Underway, rule: ExitRule, last: int) -> tuple[Underway, Answered]:
-        """Runs layers up to `last`, for schedulers: who is still underway, and what became of each input of the call.
-
-        Those without an answer have rung -1 in `Answered`. UserError for a rule that only Python knows.
-        """
-        batch, known = underway.batch, self._rules(rule, underway.batch.rows)
-        if known is None:
-            raise UserError("rule: the compiled engine does not know it; use one of the built-in pruning rules")
+    def _advanced(
+        self, work: StepwiseWork, known: CompiledRules, rule: ExitRule, to_layer: int
+    ) -> tuple[StepwiseWork, Finished]:
+        """Some layers for all inputs."""
+        begun, batch = time.perf_counter(), work.live
+        assert batch is not None
         where = batch.states, batch.positions, batch.cu_seqlens, batch.original
-        if underway.layers:
-            done = self._core.resume(*where, underway.history, *known, underway.layers + 1, last)
+        if work.layers < 0:
+            found = self._core.run(*where, *known, to_layer)
         else:
-            done = self._core.run(*where, *known, last)
-        logits, rungs, seconds, kept, history, (states, positions, cu_seqlens, left) = done
+            history = np.zeros((len(work.rows), len(self.rung_layers), self.n_classes), dtype=np.float32)
+            history[:, : work.history.shape[1]] = work.history
+            found = self._core.resume(*where, history, *known, work.layers + 1, to_layer)
+        logits, rungs, seconds, kept, history, (states, positions, cu_seqlens, left) = found
+        kept += work.kept  # layers that did not run in this call have 0
+        ended = np.flatnonzero(rungs >= 0)
+        times = work.seconds[ended] + seconds[ended]
+        done = Finished(work.rows[ended], logits[ended], rungs[ended], times, kept[ended])
+        n_asked = sum(layer <= to_layer for layer in rule.asked_in(self.rung_layers))
         live = PackedBatch(states, cu_seqlens, positions, batch.rows[left], batch.original[left])
-        return Underway(live, last, history[left]), Answered(logits, rungs, seconds, kept)
+        times = work.seconds[left] + (time.perf_counter() - begun)
+        rest = StepwiseWork(to_layer, work.rows[left], history[left, :n_asked], times, kept[left], live)
+        return self._taken_back(rest, rule, done) if to_layer >= self._last_asked(rule) else (rest, done)
+
+    def _taken_back(self, rest: StepwiseWork, rule: ExitRule, done: Finished) -> tuple[StepwiseWork, Finished]:
+        """What the rule says of answers at the last asked rung of a tier that is not the ladder's last.
+
+        The compiled engine answers there whatever the score is.
+        """
+        if rule.first + len(self.rung_layers) == len(rule.asked):
+            return rest, done
+        last = max(rule.asked_in(self.rung_layers).values())
+        rows = np.flatnonzero(done.rungs >= last)  # beyond it only what no score can tell: logits that are no numbers
+        left = rows[~rule.leaves(rule.first + last, done.readings[rows][:, None], done.rows[rows])]
+        ended = np.ones(len(done.rows), dtype=bool)
+        ended[left] = False
+        none = np.empty((len(left), 0, self.n_classes), dtype=np.float32)
+        rest = StepwiseWork(self.n_layers, done.rows[left], none, done.seconds[left], done.kept[left], None)
+        return rest, done.take(ended)
+
+    def _last_asked(self, rule: ExitRule) -> int:
+        """The layer after which the last asked rung stands."""
+        return max(rule.asked_in(self.rung_layers))
+
+    def _local(self, rule: ExitRule, work: StepwiseWork) -> ExitRule | None:
+        """The rule for this tier alone; None where the score reads what other tiers read."""
+        if len(rule.asked) == len(self.rung_layers):
+            return rule
+        if exit_score(rule.score).looks_back:
+            return None
+        latest = self._latest_local
+        if latest[0] is not rule:
+            latest = self._latest_local = rule, rule.of_rungs(rule.first, len(self.rung_layers))
+        return latest[1]
 
     def _rules(self, rule: ExitRule, rows: np.ndarray) -> CompiledRules | None:
         """The compiled engine's exit and pruning rules; None if it does not know this one."""
@@ -179,21 +219,6 @@ class NativeBackend:
         return np.zeros((len(rule.asked) - 1, 4 + self.n_classes))  # nobody reads them
 
 
-class NativeSpanBackend(NativeBackend):
-    """A model of spans, layer by layer; implements `engine.backend.SpanBackend`.
-
-    Its heads are linear maps, which the compiled engine reads off each sequence's first token: here each token is one.
-    """
-
-    def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
-        """What rung `rung` says to each token, (n_tokens, 2) float32."""
-        return self._core.logits(rung, batch.states, np.arange(len(batch.states) + 1))
-
-    def put_back(self, whole: PackedBatch, live: PackedBatch) -> None:
-        """Writes the states of some tokens into those of all."""
-        whole.states[slots_in(whole, live)] = live.states
-
-
 def _compiled_token_rule(kind: str, rule: TokenRule) -> native.TokenRule:
     values = np.ascontiguousarray(rule.values, dtype=np.float64)
     return native.TokenRule(kind, rule.score, rule.scale, values, rule.vocabulary)
@@ -223,5 +248,5 @@ def backend_of(model: ModelFiles, dtype: str, threads: int | None, instructions:
     for name, tensor in model.extras.tensors.items():
         if name.startswith((layout.HEAD_PREFIX, layout.PRUNING_PREFIX)):
             tensors[name] = tensor
-    kind = NativeSpanBackend if manifest.answers_spans else NativeBackend
-    return kind(tensors, spec, manifest, "int8" if manifest.int8 else dtype, threads, instructions)
+    dtype = "int8" if manifest.int8 else dtype
+    return NativeBackend(tensors, spec, manifest, dtype, threads, instructions, reader_of(manifest))
