@@ -53,7 +53,7 @@ def rows_of(options: argparse.Namespace, test: str) -> Iterator[dict[str, Any]]:
         options.model, str(options.data / "train.jsonl"), promise, options=how, html=options.html
     )
     classifier = how.open(options.model)
-    output, risk = classifier.output, risk_by_name(promise.criterion, classifier.output)
+    output, risk = classifier.problem, risk_by_name(promise.criterion, classifier.problem)
     rows = seen(classifier, rows_to_measure(classifier, test), risk, None, how.batch_size, False)
     costs = costs_of(classifier, rows.encoded, how.batch_size)
     time = PredictedTime(classifier, costs, rows.encoded, rows.runs, how.batch_size)

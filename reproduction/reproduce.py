@@ -28,8 +28,8 @@ from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_row, provenance, read_rows_file
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.recipe import Recipe
-from ziggurat.report.metrics import accuracy_interval
 from ziggurat.train.fit import read_roles
 
 DROP = 0.01  # accuracy on `choosing_rows` that a method may lose
@@ -100,7 +100,7 @@ def measure(what: str, method: AdaptiveClassifier, full: Full, rule: rules.ExitR
     outcomes = method.run(encoded, rule, BATCH)
     right = int((outcomes.predictions == rows.classes).sum())
     low, high = accuracy_interval(right, len(rows))
-    spent = method.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
+    spent = method.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     timed = encoded.take(sample(len(rows), TIMED))
     timings = interleave(
         {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.model.run(timed, rules.never(1), BATCH)}
@@ -115,7 +115,7 @@ def measure(what: str, method: AdaptiveClassifier, full: Full, rule: rules.ExitR
         "dtype": method.backend.dtype, "padding": "packed", "timed": "model", "n_texts": n, **lengths_summary(timed),
         "texts_per_second_p50": n / timings["method"].p50, "texts_per_second_p95": n / timings["method"].p95,
         "time_gain": gain.median, "time_gain_low": gain.low, "time_gain_high": gain.high,
-        "flops_gain": float(full.model.full_flops(encoded.lengths).sum() / spent.sum()),
+        "flops_gain": float(full.model.whole(encoded).sum() / spent.sum()),
         "gflops_mean": float(spent.mean() / 1e9), "n_accuracy": len(rows), "accuracy": right / len(rows),
         "accuracy_low": low, "accuracy_high": high, "full_accuracy": full.accuracy,
     }  # fmt: skip
@@ -150,7 +150,7 @@ def reproduce(places: list[Place], methods: list[str], jobs: int = 1) -> None:
             rule = rules.never(1) if method == FULL else chosen_rule(model, full, recipe, place)
             runs = full.model if rule is None else model
             row = measure(method, runs, full, rules.never(1) if rule is None else rule, place)
-            score = recipe.exit_score or model.output.scores[0]
+            score = recipe.exit_score or model.problem.scores[0]
             append_row(place.rows, row | {"fell_back": rule is None, "exit_score": score}, origin)
 
 

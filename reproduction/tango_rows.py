@@ -18,7 +18,7 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import lengths_summary, sample
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.metrics import accuracy_interval
 
 TIMED = {1: 64, 32: 256}  # texts, by batch size
 
@@ -47,10 +47,10 @@ def measured(subject: Subject, full: AdaptiveClassifier, rows: Rows) -> Iterator
     outcomes = model.run(rows.encoded, rule)
     right = int((outcomes.predictions == rows.test.classes).sum())
     low, high = accuracy_interval(right, n)
-    spent = model.flops(outcomes.kept, rule)[np.arange(n), outcomes.rungs]
+    spent = model.spent(rows.encoded, outcomes.kept, rule)[np.arange(n), outcomes.rungs]
     fixed = {
         "what": subject.what, "accuracy": right / n, "accuracy_low": low, "accuracy_high": high, "n_accuracy": n,
-        "flops_gain": float(full.full_flops(rows.encoded.lengths).sum() / max(1, spent.sum())),
+        "flops_gain": float(full.whole(rows.encoded).sum() / max(1, spent.sum())),
         "escalated": escalated(model, outcomes),
     }  # fmt: skip
     for batch, count in TIMED.items():
@@ -99,7 +99,7 @@ def routers(
     ratio = 1 / paired_ratio(timings[FULL], timings["small"]).median  # of tier 1's time to tier 2's
     missing, n = max(0.0, share * last.mean() - first.mean()), len(rows.test)
     speed = len(timed) / timings[FULL].p50
-    whole, cheap = (model.full_flops(rows.encoded.lengths).sum() for model in (full, small))
+    whole, cheap = (model.whole(rows.encoded).sum() for model in (full, small))
     for what, rate in (("random", missing / max(1e-12, last.mean() - first.mean())), ("oracle", missing)):
         accuracy = float(first.mean()) + missing
         low, high = accuracy_interval(round(accuracy * n), n)

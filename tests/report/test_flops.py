@@ -249,7 +249,14 @@ def test_claim_19_head_spends_what_is_counted(kind):
 
 
 def test_measuring_and_drawing_need_no_torch_and_no_matplotlib():
-    modules = ["analyses.conventions", "analyses.curves", "measure.clock", "report.plots", "measure.rows", "report.tables"]
+    modules = [
+        "analyses.conventions",
+        "analyses.curves",
+        "measure.clock",
+        "report.plots",
+        "measure.rows",
+        "report.tables",
+    ]
     code = f"import sys; import {', '.join(f'ziggurat.{module}' for module in modules)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "ziggurat.report.plots" in loaded

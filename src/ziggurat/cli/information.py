@@ -10,7 +10,7 @@ import numpy as np
 
 from ziggurat import native
 from ziggurat.contents import file_digest
-from ziggurat.encoder.flops import full_flops, span_full_flops
+from ziggurat.encoder.flops import whole_flops
 from ziggurat.encoder.folder import (
     CONFIG,
     ENCODER,
@@ -27,7 +27,6 @@ from ziggurat.encoder.folder import (
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.choice import DTYPES, choose_engine
 from ziggurat.errors import UserError
-from ziggurat.policies.outputs import output_of
 
 _TYPICAL_LENGTH = 64  # tokens, for a FLOPs figure that needs no data
 
@@ -48,7 +47,7 @@ def info(model: str) -> dict[str, Any]:
         "spans": None if manifest.spans is None else dataclasses.asdict(manifest.spans),
         "no_answer": None if manifest.no_answer is None else list(manifest.no_answer),
         "label_range": manifest.training.get(LABEL_RANGE),
-        "unit": output_of(manifest.problem_type, manifest.training.get(LABEL_RANGE)).unit,
+        "unit": manifest.problem.unit,
         "pairs": manifest.pairs,
         "max_length": manifest.max_length,
         "heads": {"kind": manifest.head_kind, "after_layers": list(manifest.head_layers)},
@@ -71,9 +70,7 @@ def _architecture(folder: Path, manifest: Manifest) -> dict[str, Any]:
     if spec is None:
         return {"architecture": manifest.kind, "layers": 0, "hidden": None, "gflops_at_64_tokens": None}
     length = np.array([_TYPICAL_LENGTH])
-    flops = (
-        span_full_flops(spec, length) if manifest.answers_spans else full_flops(spec, len(manifest.labels), length)
-    )[0]
+    flops = whole_flops(spec, manifest.head_kind, len(manifest.labels), length)[0]
     return {
         "architecture": spec.model_type,
         "layers": spec.layers,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
     from ziggurat.measure.subject import ModelOptions
     from ziggurat.train.fit import TrainOptions
-    from ziggurat.types import Problem
+    from ziggurat.types import ProblemType
 
 
 @assembled(columns=columns_of)
@@ -64,13 +64,13 @@ def _train_options(
     return replace(options, problem=problem_named(problem), label_range=range_of(label_range), max_length=max_length)
 
 
-def problem_named(name: str | None) -> Problem | None:
+def problem_named(name: str | None) -> ProblemType | None:
     """The problem of --problem; UserError lists those that can be trained."""
-    from ziggurat.types import Problem
+    from ziggurat.types import ProblemType
 
-    if name is not None and name not in list(Problem):
-        raise UserError(f"--problem {name!r} is not known; choose one of {', '.join(Problem)}")
-    return None if name is None else Problem(name)
+    if name is not None and name not in list(ProblemType):
+        raise UserError(f"--problem {name!r} is not known; choose one of {', '.join(ProblemType)}")
+    return None if name is None else ProblemType(name)
 
 
 def range_of(text: str | None) -> tuple[float, float] | None:

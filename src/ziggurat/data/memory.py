@@ -136,7 +136,9 @@ def _plain(cell: Any) -> Any:
         return cell
     if hasattr(cell, "tolist"):
         return cell.tolist()
-    return list(cell) if isinstance(cell, tuple) else cell
+    if isinstance(cell, Mapping):
+        return {name: _plain(inner) for name, inner in cell.items()}
+    return [_plain(inner) for inner in cell] if isinstance(cell, list | tuple) else cell
 
 
 def _is_column(values: Any) -> bool:

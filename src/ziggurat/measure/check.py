@@ -23,7 +23,7 @@ from ziggurat.measure.clock import Clock, Timing, interleave
 from ziggurat.measure.predicted_time import Profile, predicted_seconds
 from ziggurat.measure.profile import Effort, keep_profile, profile_beside, profile_file
 from ziggurat.measure.runs import random_tokens
-from ziggurat.measure.subject import ModelOptions, check_pairs, refuse_cascade, refuse_small, sample
+from ziggurat.measure.subject import ModelOptions, check_pairs, refuse_cascade, refuse_small, refuse_windows, sample
 
 # Texts and mean tokens of batches that are on no grid; their lengths lie between half and one and a half times that.
 HELD_OUT = ((1, 21), (1, 54), (3, 37), (8, 54), (11, 90), (32, 20), (32, 54))
@@ -157,6 +157,7 @@ def bench_profile(
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     refuse_small(model, "bench --profile")
     refuse_cascade(model, "bench --profile")
+    refuse_windows(model, "bench --profile")
     classifier = options.open(model)
     if points is None:
         points = [point.name for point in classifier.manifest.operating_points]
