@@ -21,9 +21,10 @@ from ziggurat.engine.streaming import streamed
 from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule
+from ziggurat.problems.answers import Answers
 from ziggurat.system import bar
 from ziggurat.types import FULL as FULL
-from ziggurat.types import Answer, AnyAnswers, OperatingPoint, SpanAnswer, Trace
+from ziggurat.types import Answer, AnyAnswers, OperatingPoint, SpanAnswer
 
 Text = str | tuple[str, str]
 
@@ -38,6 +39,16 @@ class AdaptiveClassifier(OpenedModel):
         batch_size: int | None = None,
         progress: bool = False,
     ) -> AnyAnswers:
+        """As `answer`, in a list of objects."""
+        return list(self.answer(texts, operating_point, batch_size, progress))
+
+    def answer(
+        self,
+        texts: Iterable[Text],
+        operating_point: str | OperatingPoint | ExitRule = "balanced",
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> Answers:
         """Classifies texts, or pairs of texts for a model of pairs; answers come in the order of the texts.
 
         `operating_point` is the name of one of the model's points ("full" never leaves early and prunes nothing), a
@@ -46,8 +57,6 @@ class AdaptiveClassifier(OpenedModel):
         """
         rule = self.rule_of(operating_point)
         encoded = self.encode(texts if isinstance(texts, str) else list(texts))
-        if not len(encoded):
-            return []
         sizes = self.batch_sizes(operating_point) if batch_size is None else batch_size
         return self.answers(encoded, self.run(encoded, rule, sizes, progress), rule)
 
@@ -68,21 +77,19 @@ class AdaptiveClassifier(OpenedModel):
         sizes = self.batch_sizes(operating_point) if batch_sizes is None else batch_sizes
         return streamed(self, arrivals, Escalation(self.tiers, rule, sizes, deadline))
 
-    def answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> AnyAnswers:
-        """Outcomes of inputs under a rule, as what `predict` returns."""
-        flops = self.spent(encoded, outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
-        kept = encoded.summed(outcomes.kept[:, self.layer_columns])
-        # As Python's own numbers all at once: one by one that takes longer than a small model's answer.
-        traces = zip(
-            outcomes.rungs.tolist(),
-            encoded.read.tolist(),
-            (tuple(filter(None, counts)) for counts in kept.tolist()),
-            flops.tolist(),
-            (outcomes.seconds * 1e6).tolist(),
-            encoded.truncated.tolist(),
-            strict=True,
+    def answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> Answers:
+        """Outcomes of n inputs under a rule, as what `answer` returns."""
+        return Answers(
+            self.problem,
+            outcomes.readings,
+            outcomes.rungs,
+            encoded.read,
+            encoded.summed(outcomes.kept[:, self.layer_columns]),
+            self.spent(encoded, outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs],
+            outcomes.seconds,
+            encoded.truncated,
+            None if self.problem.reader is None else encoded,
         )
-        return self.problem.answers(outcomes.readings, encoded, outcomes.rungs, [Trace(*trace) for trace in traces])
 
     def predictions(self, encoded: Encoded, outcomes: Outcomes) -> np.ndarray:
         """What outcomes of n inputs answer, (n, …), as the problem has it."""
@@ -92,6 +99,8 @@ class AdaptiveClassifier(OpenedModel):
         """Token ids of texts or pairs; UserError names the first that is of the wrong kind."""
         if isinstance(texts, str):
             raise UserError("texts: one string was given; give a list of texts")
+        if not self.manifest.pairs and set(map(type, texts)) <= {str}:  # looked at all at once: this takes no time
+            return self.problem.encode(self.tokenizer, texts, None)  # type: ignore[arg-type]
         for number, text in enumerate(texts):
             _check_text(text, number, self.manifest.pairs)
         firsts = [text if isinstance(text, str) else text[0] for text in texts]

@@ -50,6 +50,10 @@ class Classes(Problem):
         """The class's name."""
         return self.names[int(prediction)]
 
+    def labels(self, predictions: np.ndarray) -> np.ndarray:
+        """The classes' names."""
+        return np.array(self.names)[predictions]
+
     def label_fields(self, label: Any, probabilities: np.ndarray | None) -> Json:
         """The class, its probability, and all probabilities."""
         fields = super().label_fields(label, probabilities)

@@ -41,6 +41,10 @@ class Labels(Problem):
         """The names of the labels that apply."""
         return tuple(name for name, applies in zip(self.names, prediction, strict=True) if applies)
 
+    def predicted(self, predictions: np.ndarray) -> np.ndarray:
+        """1 for each label that applies, 0 for the others: (n, n_labels) int8."""
+        return predictions.astype(np.int8)
+
     def true_label(self, truth: Any) -> tuple[Label, ...]:
         """The names of the labels that are 1."""
         return self.label(truth > 0)

@@ -43,6 +43,10 @@ class Number(Problem):
         """The number."""
         return float(prediction)
 
+    def labels(self, predictions: np.ndarray) -> np.ndarray:
+        """The numbers."""
+        return predictions
+
     def label_targets(self, labels: np.ndarray) -> np.ndarray:
         """The number."""
         return labels.astype(np.float64)[:, None]

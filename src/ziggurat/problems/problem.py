@@ -111,12 +111,25 @@ class Problem(ABC):
     def label(self, prediction: Any) -> Any:
         """One prediction as a label column holds it."""
 
+    def labels(self, predictions: np.ndarray) -> np.ndarray:
+        """Predictions (n, …) as a label column holds them, (n)."""
+        found = np.empty(len(predictions), dtype=object)
+        for row, prediction in enumerate(predictions):
+            found[row] = self.label(prediction)
+        return found
+
+    def predicted(self, predictions: np.ndarray) -> np.ndarray:
+        """Predictions (n, …) as scikit-learn's `predict` returns them, (n) or (n, n_labels)."""
+        return self.labels(predictions)
+
     def true_label(self, truth: Any) -> Any:
         """One entry of the labels of rows as a label column holds it."""
         return self.label(truth)
 
-    def answers(self, readings: np.ndarray, inputs: Encoded, rungs: np.ndarray, traces: Sequence[Trace]) -> AnyAnswers:
-        """Readings (n, width) of the rungs (n) that answered n inputs, as `predict` returns them."""
+    def answers(
+        self, readings: np.ndarray, inputs: Encoded | None, rungs: np.ndarray, traces: Sequence[Trace]
+    ) -> AnyAnswers:
+        """Readings (n, width) of the rungs (n) that answered n inputs, as an object each."""
         predictions, shares = self.predictions(readings, inputs, rungs), self.probabilities(readings)
         each: Sequence[np.ndarray | None] = [None] * len(traces) if shares is None else list(shares)
         rows = zip(predictions, each, traces, strict=True)
