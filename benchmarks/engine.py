@@ -109,7 +109,7 @@ def idle_rules(classifier: AdaptiveClassifier) -> dict[str, ExitRule]:
     n_layers, n_rungs = classifier.backend.n_layers, len(classifier.rungs)
     full, everywhere = classifier.rule_of(FULL), np.full(n_layers, NOTHING)
     before_last = np.where(np.arange(n_layers) == n_layers - 1, np.nan, everywhere)
-    score = classifier.output.scores[0]
+    score = classifier.problem.scores[0]
     found = {
         FULL: full,
         "pruning": replace(full, tokens=TokenRule(above, everywhere)),

@@ -43,7 +43,9 @@ def main() -> None:
         }
         for batch in (32, 1):
             texts = [text_of(draws, LENGTH) for _ in range(batch)]
-            flops = {name: float(one.full_flops(np.full(batch, LENGTH)).sum()) for name, one in opened.items()}
+            flops = {
+                name: float(one.tiers[-1].full_flops(np.full(batch, LENGTH)).sum()) for name, one in opened.items()
+            }
             calls = {name: partial(_repeated, ours(one, texts), 32 // batch) for name, one in opened.items()}
             timings = interleave(calls, options.rounds, warmup=3)
             for name, timing in timings.items():

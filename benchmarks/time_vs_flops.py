@@ -35,8 +35,8 @@ def flops_gains(
     It computes the last layer for first tokens alone, in full depth too; where that layer prunes, scores for all.
     """
     rows = np.arange(len(lengths))
-    spent = classifier.flops(outcomes.kept, rule)[rows, outcomes.rungs]
-    full, spec = classifier.full_flops(lengths), classifier.spec
+    spent = classifier.tiers[-1].flops(lengths, outcomes.kept, rule.asked, rule.tokens)[rows, outcomes.rungs]
+    full, spec = classifier.tiers[-1].full_flops(lengths), classifier.spec
     unread = 0 if spec.pooling == "mean" else not_computed(spec, lengths)
     tokens, entered, left = rule.tokens, outcomes.kept[:, -2], outcomes.kept[:, -1]
     scored = tokens is not None and tokens.prunes(spec.layers)

@@ -45,7 +45,7 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
     train = str(options.data / "train.jsonl")
     result = calibrate_classifier(options.model, train, promise, options=model_options, html=options.html)
     classifier, batch_size = model_options.open(options.model), model_options.batch_size
-    output, risk = classifier.output, risk_by_name(promise.criterion, classifier.output)
+    problem, risk = classifier.problem, risk_by_name(promise.criterion, classifier.problem)
     rows = seen(classifier, rows_to_measure(classifier, test), risk, None, batch_size, False)
     costs = costs_of(classifier, rows.encoded, batch_size)
     time = PredictedTime(classifier, costs, rows.encoded, rows.runs, batch_size)
@@ -56,7 +56,7 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
         target, point = entry["target"], classifier.point(entry["name"])
         rule = classifier.rule_of(point)
         outcomes = classifier.run(rows.encoded, rule, batch_size)
-        predictions = output.predictions(outcomes.logits)
+        predictions = problem.predictions(outcomes.logits)
         keeping = [setting for setting in settings if setting.loss <= target]
         oracle = min((setting.seconds for setting in keeping), default=full_seconds)
         dials = (setting.seconds for setting in keeping if _has_one_threshold(setting.thresholds))
@@ -69,7 +69,7 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
             "rows_certify": result["rows"]["certify"], "rows_order": result["rows"]["order"],
             "rows_test": len(rows.rows), "settings_certified": entry["certified"],
             "loss_certifying": point.certificate.estimate, "loss_test": _mean_loss(rows, predictions, risk),
-            "accuracy_test": 1 - float(output.loss(predictions, rows.rows.truth).mean()),
+            "accuracy_test": 1 - float(problem.loss(predictions, rows.rows.truth).mean()),
             "gain_measured": point.certificate.gain, "gain_low": point.certificate.gain_low,
             "gain_high": point.certificate.gain_high, "gain_predicted_test": full_seconds / seconds,
             "gain_oracle_test": full_seconds / oracle, "share_of_oracle": oracle / seconds,

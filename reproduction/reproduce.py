@@ -31,8 +31,8 @@ from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_row, provenance
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.recipe import Recipe
-from ziggurat.report.metrics import accuracy_interval
 from ziggurat.train.fit import read_roles
 
 DROP = 0.01  # accuracy on `choosing_rows` that a method may lose
@@ -103,7 +103,7 @@ def measure(what: str, method: AdaptiveClassifier, full: Full, rule: ExitRule, e
     outcomes = method.run(encoded, rule, BATCH)
     right = int((outcomes.predictions == rows.classes).sum())
     low, high = accuracy_interval(right, len(rows))
-    flops = method.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
+    flops = method.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     timed = encoded.take(sample(len(rows), TIMED))
     timings = interleave(
         {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.model.run(timed, rules.never(1), BATCH)}
@@ -118,7 +118,7 @@ def measure(what: str, method: AdaptiveClassifier, full: Full, rule: ExitRule, e
         "dtype": method.backend.dtype, "padding": "packed", "timed": "model", "n_texts": n, **lengths_summary(timed),
         "texts_per_second_p50": n / timings["method"].p50, "texts_per_second_p95": n / timings["method"].p95,
         "time_gain": gain.median, "time_gain_low": gain.low, "time_gain_high": gain.high,
-        "flops_gain": float(full.model.full_flops(encoded.lengths).sum() / flops.sum()),
+        "flops_gain": float(full.model.whole(encoded).sum() / flops.sum()),
         "gflops_mean": float(flops.mean() / 1e9), "n_accuracy": len(rows), "accuracy": right / len(rows),
         "accuracy_low": low, "accuracy_high": high, "full_accuracy": full.accuracy,
     }  # fmt: skip
@@ -152,7 +152,7 @@ def reproduce(experiments: list[Experiment], methods: list[str], jobs: int = 1) 
             rule = rules.never(1) if method == FULL else chosen_rule(model, full, recipe, experiment)
             subject = full.model if rule is None else model
             row = measure(method, subject, full, rules.never(1) if rule is None else rule, experiment)
-            score = recipe.exit_score or model.output.scores[0]
+            score = recipe.exit_score or model.problem.scores[0]
             append_row(experiment.rows, row | {"fell_back": rule is None, "exit_score": score}, origin)
 
 

@@ -33,7 +33,7 @@ from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_row, provenance
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import train_classifier
 
@@ -76,10 +76,10 @@ def measured(subject: Subject, full: AdaptiveClassifier, rows: Rows) -> Iterator
     outcomes = model.run(rows.encoded, rule)
     correct = int((outcomes.predictions == rows.test.classes).sum())
     low, high = accuracy_interval(correct, n)
-    flops = model.flops(outcomes.kept, rule)[np.arange(n), outcomes.rungs]
+    flops = model.spent(rows.encoded, outcomes.kept, rule)[np.arange(n), outcomes.rungs]
     fixed = {
         "what": subject.what, "accuracy": correct / n, "accuracy_low": low, "accuracy_high": high, "n_accuracy": n,
-        "flops_gain": float(full.full_flops(rows.encoded.lengths).sum() / max(1, flops.sum())),
+        "flops_gain": float(full.whole(rows.encoded).sum() / max(1, flops.sum())),
         "escalated": escalated(model, outcomes),
     }  # fmt: skip
     for batch, count in TIMED.items():
@@ -128,7 +128,7 @@ def routers(
     time_share = 1 / paired_ratio(timings[FULL], timings["small"]).median  # tier 1's time over tier 2's
     missing, n = max(0.0, share * last.mean() - first.mean()), len(rows.test)
     speed = len(timed) / timings[FULL].p50
-    full_flops, small_flops = (model.full_flops(rows.encoded.lengths).sum() for model in (full, small))
+    full_flops, small_flops = (model.whole(rows.encoded).sum() for model in (full, small))
     for what, rate in (("random", missing / max(1e-12, last.mean() - first.mean())), ("oracle", missing)):
         accuracy = float(first.mean()) + missing
         low, high = accuracy_interval(round(accuracy * n), n)

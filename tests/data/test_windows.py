@@ -6,12 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toy_questions import MAX_LENGTH, QUESTION, STRIDE, make_contexts, make_questions
-from ziggurat.data.tokenizer import TextTokenizer
+from ziggurat.data.tokenizer import TextTokenizer, pack_rows
 from ziggurat.data.windows import gold_tokens, windows_of
 from ziggurat.errors import UserError
 from ziggurat.recipe import SpanConfig
 
 CONFIG = SpanConfig(MAX_LENGTH, STRIDE, QUESTION)
+
+
+def text_in(windows, window, start, end):
+    """What stands between two tokens of the how many-th of all windows."""
+    row = int(windows.owners[window])
+    return windows.text(row, window - int(windows.edges[row]), start, end)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +59,7 @@ def test_every_window_is_the_pair_that_the_tokenizer_would_make(tokenizer):
         stretch = contexts[row][places[0, 0] : places[-1, 1]]
         cut = " ".join(questions[row].split()[:QUESTION])
         assert np.array_equal(tokens[:, :2], tokenizer.encode([cut], [stretch]).tokens[0])
-        assert windows.cut[row] == (len(questions[row].split()) > QUESTION)
+        assert windows.truncated[row] == (len(questions[row].split()) > QUESTION)
 
 
 def test_marks_are_the_first_token_and_the_context(tokenizer):
@@ -72,7 +78,7 @@ def test_places_lead_back_to_the_exact_text(tokenizer):
     for window in range(len(windows.tokens)):
         n = len(windows.places[window])
         start, end = sorted(rng.integers(0, n, 2).tolist())
-        text, begin, stop = windows.text(window, windows.first[window] + start, windows.first[window] + end)
+        text, begin, stop = text_in(windows, window, windows.first[window] + start, windows.first[window] + end)
         assert contexts[windows.owners[window]][begin:stop] == text
         assert tokenizer.encodings([text])[0].ids == context_of(windows, window)[start : end + 1]
 
@@ -97,7 +103,7 @@ def test_gold_tokens_give_back_the_answer_in_windows_that_hold_it_and_nothing_el
         assert (start > 0) == inside
         if inside:
             # An answer may end inside a word; the tokens are the shortest run around it.
-            assert windows.text(window, start, end)[0].startswith(answers[row][0][0])
+            assert text_in(windows, window, start, end)[0].startswith(answers[row][0][0])
             held.add(row)
     assert held == set(range(len(contexts))) - {4}
 
@@ -110,7 +116,10 @@ def test_taking_questions_takes_their_windows(tokenizer):
     again = windows_of(tokenizer, [questions[r] for r in rows], [contexts[r] for r in rows], CONFIG)
     assert all(np.array_equal(mine, theirs) for mine, theirs in zip(some.tokens, again.tokens, strict=True))
     assert some.owners.tolist() == again.owners.tolist() and some.read.tolist() == again.read.tolist()
-    assert windows.pack(rows).rows.tolist() == windows.windows_of(rows).tolist()
+    assert windows.sequences_of(rows).tolist() == [w for row in rows for w in np.flatnonzero(windows.owners == row)]
+    packed = pack_rows(windows, rows)
+    assert packed.rows.tolist() == windows.owners[windows.sequences_of(rows)].tolist()
+    assert packed.lengths.tolist() == some.lengths.tolist()
 
 
 @pytest.mark.parametrize(("questions", "contexts"), [(["bat", " "], ["kit"] * 2), (["bat"] * 2, ["kit", "\n"])])

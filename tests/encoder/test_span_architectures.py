@@ -11,22 +11,24 @@ from safetensors.torch import load_file
 
 from families import FAMILIES, family, save_family, shake, tokenizer_of
 from ziggurat import native
+from ziggurat.data.labels import SPAN_ENDS
 from ziggurat.data.packing import pack
-from ziggurat.data.squad import SPAN_ENDS
 from ziggurat.encoder.flops import full_flops, span_full_flops, span_rung_flops
 from ziggurat.encoder.folder import WEIGHTS, Manifest
 from ziggurat.encoder.torch.checkpoint import load_hf, load_model, save_model
 from ziggurat.encoder.torch.model import SPAN_HEAD
-from ziggurat.engine.questions import QuestionAnswerer
+from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import never, shared
 from ziggurat.engine.simple_spans import answer_question
+from ziggurat.problems.spans import ENTROPIES, PLACE, SCORE
 from ziggurat.recipe import PruningConfig, SpanConfig
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
 PRUNED = PruningConfig(per_layer=(0.7, 0.85, 1.0))
 QUESTIONS = ["ba ki", "ba, st", "mi"]
 CONTEXTS = ["ki ba lo, ba ki mu st ba ki ba " * 2, "st ba", "ba ki ba, " * 9]
+PAIRS = list(zip(QUESTIONS, CONTEXTS, strict=True))
 RUNGS = 3
 
 
@@ -51,7 +53,7 @@ def saved(request, tmp_path_factory):
     work = tmp_path_factory.mktemp(request.param)
     questioner(request.param).save_pretrained(work / "checkpoint")
     tokenizer_of(request.param).save_pretrained(work / "checkpoint")
-    model = load_hf(work / "checkpoint", 2, SPAN_HEAD, (1, 2), pruning=PRUNED, problem=Problem.QUESTION_ANSWERING)
+    model = load_hf(work / "checkpoint", 2, SPAN_HEAD, (1, 2), pruning=PRUNED, problem=ProblemType.QUESTION_ANSWERING)
     torch.manual_seed(1)
     shake(model.exits)
     manifest = Manifest(
@@ -61,7 +63,7 @@ def saved(request, tmp_path_factory):
         head_kind=SPAN_HEAD,
         head_layers=(1, 2),
         fingerprint="",
-        problem_type=Problem.QUESTION_ANSWERING,
+        problem_type=ProblemType.QUESTION_ANSWERING,
         spans=SpanConfig(32, 4, 8, answer=5),
         pruning=PRUNED,
     )
@@ -72,7 +74,7 @@ def saved(request, tmp_path_factory):
 @pytest.fixture(scope="module", params=ENGINES)
 def answerer(request, saved):
     """The folder, open in one engine."""
-    return QuestionAnswerer.from_pretrained(saved[1], "cpu", threads=1, engine=request.param)
+    return AdaptiveClassifier.from_pretrained(saved[1], "cpu", threads=1, engine=request.param)
 
 
 @torch.no_grad()
@@ -85,18 +87,19 @@ def said_by_transformers(name, folder, tokens):
 
 
 def test_full_depth_says_what_transformers_says(saved, answerer):
-    windows = answerer.encode(QUESTIONS, CONTEXTS)
+    windows = answerer.encode(PAIRS)
     assert len(windows.tokens) > len(QUESTIONS)
     outcomes = answerer.run(windows, never(RUNGS, "span-entropy"))
     for row in range(len(QUESTIONS)):
-        window, start, end = outcomes.spans.places[row]
-        said = said_by_transformers(*saved, windows.tokens[window])
-        assert outcomes.spans.scores[row, 0] == pytest.approx(float(said[start, 0] + said[end, 1]), abs=1e-3)
+        window, start, end = outcomes.readings[row, PLACE].astype(int)
+        said = said_by_transformers(*saved, windows.tokens[windows.edges[row] + window])
+        assert outcomes.readings[row, SCORE] == pytest.approx(float(said[start, 0] + said[end, 1]), abs=1e-3)
 
 
 @torch.no_grad()
 def test_every_logit_equals_that_of_transformers(saved):
-    model, windows = load_model(saved[1])[0], QuestionAnswerer.from_pretrained(saved[1]).encode(QUESTIONS, CONTEXTS)
+    model = load_model(saved[1])[0]
+    windows = AdaptiveClassifier.from_pretrained(saved[1]).encode(PAIRS)
     mine = model.full_logits(pack(windows.tokens))
     for grid, tokens in zip(mine, windows.tokens, strict=True):
         may = tokens[:, 2] > 0
@@ -105,29 +108,29 @@ def test_every_logit_equals_that_of_transformers(saved):
 
 
 def test_pruned_and_early_answers_are_those_of_the_specification(answerer):
-    windows = answerer.encode(QUESTIONS, CONTEXTS)
-    every = answerer.every_rung(windows, tokens=answerer.token_rule).spans.doubts.max(axis=-1)
+    windows = answerer.encode(PAIRS)
+    every = answerer.every_rung(windows, tokens=answerer.token_rule).readings[..., ENTROPIES].max(axis=-1)
     sure = np.sort(every[:, 0])
     # Some leave at the first rung: the threshold lies between two of them, where no rounding decides.
     rule = replace(shared("span-entropy", float(sure[:2].mean()), RUNGS), tokens=answerer.token_rule)
     outcomes = answerer.run(windows, rule)
     for row in range(len(QUESTIONS)):
         first, last = windows.edges[row], windows.edges[row + 1]
-        some, longest = windows.tokens[first:last], answerer.config.answer
+        some, longest = windows.tokens[first:last], answerer.problem.windows.answer
         place, scores, rung = answer_question(answerer.backend, some, rule, longest, row)
         assert rung == outcomes.rungs[row]
-        assert outcomes.spans.places[row].tolist() == [place[0] + first, *place[1:]]
-        assert np.abs(outcomes.spans.scores[row] - scores).max() < 1e-4
+        assert outcomes.readings[row, PLACE].tolist() == list(place)
+        assert np.abs(outcomes.readings[..., SCORE:][row] - scores).max() < 1e-4
     assert len(set(outcomes.rungs)) > 1 and outcomes.kept[:, 1].sum() < outcomes.kept[:, 0].sum()
 
 
 def test_both_engines_say_the_same_at_every_rung(saved, answerer):
-    windows = answerer.encode(QUESTIONS, CONTEXTS)
-    other = QuestionAnswerer.from_pretrained(saved[1], "cpu", threads=1, engine="torch")
+    windows = answerer.encode(PAIRS)
+    other = AdaptiveClassifier.from_pretrained(saved[1], "cpu", threads=1, engine="torch")
     mine, expected = (one.every_rung(windows, tokens=one.token_rule) for one in (answerer, other))
     assert np.array_equal(mine.kept, expected.kept)
-    assert np.abs(mine.spans.scores - expected.spans.scores).max() < 1e-3
-    assert np.abs(mine.spans.doubts - expected.spans.doubts).max() < 1e-3
+    assert np.abs(mine.readings[..., SCORE:] - expected.readings[..., SCORE:]).max() < 1e-3
+    assert np.abs(mine.readings[..., ENTROPIES] - expected.readings[..., ENTROPIES]).max() < 1e-3
 
 
 def test_the_folder_names_the_class_that_loads_it_whole_and_holds_its_tensors_bit_for_bit(saved):
@@ -141,14 +144,14 @@ def test_the_folder_names_the_class_that_loads_it_whole_and_holds_its_tensors_bi
 
 
 def test_an_answer_stands_in_its_context_where_it_says(answerer):
-    for answer, context in zip(answerer.predict(QUESTIONS, CONTEXTS, "full"), CONTEXTS, strict=True):
+    for answer, context in zip(answerer.predict(PAIRS, "full"), CONTEXTS, strict=True):
         assert answer.text and context[answer.start : answer.end] == answer.text
 
 
 def test_an_encoder_without_a_span_head_gets_a_fresh_one(saved, tmp_path):
     name = saved[0]
     checkpoint = save_family(name, tmp_path)  # a classifier of three labels
-    model = load_hf(checkpoint, 2, SPAN_HEAD, (), problem=Problem.QUESTION_ANSWERING)
+    model = load_hf(checkpoint, 2, SPAN_HEAD, (), problem=ProblemType.QUESTION_ANSWERING)
     assert model.state_dict().keys() >= {"classifier.classes.weight", "classifier.classes.bias"}
     assert model.classifier.classes.weight.shape == (2, model.spec.hidden)
     assert not any(part.startswith("classifier.pool") for part in model.state_dict())

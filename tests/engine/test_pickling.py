@@ -12,7 +12,6 @@ import pytest
 from toy_questions import make_contexts, make_questions, save_span_folder
 from ziggurat.calibrate.watching import WatchedClassifier
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
 from ziggurat.types import OperatingPoint
@@ -53,10 +52,10 @@ def test_copies_share_the_weights(request, texts, name, copied):
 
 
 def test_models_of_questions_are_pickled_too(tmp_path, make_checkpoint):
-    model = QuestionAnswerer.from_pretrained(save_span_folder(tmp_path, make_checkpoint), "cpu")
-    asked = make_questions(), make_contexts()
+    model = AdaptiveClassifier.from_pretrained(save_span_folder(tmp_path, make_checkpoint), "cpu")
+    asked = list(zip(make_questions(), make_contexts(), strict=True))
     again = pickle.loads(pickle.dumps(model))
-    assert [a.score for a in again.predict(*asked, "full")] == [a.score for a in model.predict(*asked, "full")]
+    assert [a.score for a in again.predict(asked, "full")] == [a.score for a in model.predict(asked, "full")]
 
 
 def test_a_relative_folder_is_found_from_elsewhere(static_folder, tmp_path, monkeypatch, texts):

@@ -12,15 +12,15 @@ from toy_questions import make_contexts, make_questions, save_span_folder
 from ziggurat import native
 from ziggurat.encoder.folder import fingerprint, read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import never, shared
 from ziggurat.engine.runner import replay
 from ziggurat.engine.simple_spans import answer_question
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import SPAN_ENTROPY
 from ziggurat.policies.prune import scaled
+from ziggurat.problems.spans import NULL_SCORE, PLACE, SCORE
 from ziggurat.recipe import PruningConfig
-from ziggurat.types import OperatingPoint
+from ziggurat.types import OperatingPoint, ProblemType
 
 ENGINES = [
     "torch",
@@ -44,14 +44,14 @@ def folders(tmp_path_factory, make_checkpoint):
 def answerers(request, folders):
     """Both models, open in one engine."""
     return {
-        name: QuestionAnswerer.from_pretrained(folder, "cpu", threads=1, engine=request.param)
+        name: AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=request.param)
         for name, folder in folders.items()
     }
 
 
 @pytest.fixture(scope="module")
 def asked():
-    return make_questions(), make_contexts()
+    return list(zip(make_questions(), make_contexts(), strict=True))
 
 
 def simply(answerer, windows, rule):
@@ -60,9 +60,9 @@ def simply(answerer, windows, rule):
     for row in range(len(windows)):
         first, last = windows.edges[row], windows.edges[row + 1]
         place, scores, rung = answer_question(
-            answerer.backend, windows.tokens[first:last], rule, answerer.config.answer, row
+            answerer.backend, windows.tokens[first:last], rule, answerer.problem.windows.answer, row
         )
-        found.append(((place[0] + first, *place[1:]), scores, rung))
+        found.append((place, scores, rung))
     places, scores, rungs = zip(*found, strict=True)
     return np.array(places), np.array(scores), np.array(rungs)
 
@@ -76,18 +76,18 @@ def simply(answerer, windows, rule):
 )
 def test_packed_windows_answer_as_one_by_one(answerers, threshold, size, seed, name):
     answerer = answerers[name]
-    windows = answerer.encode(make_questions(seed), make_contexts(seed))
+    windows = answerer.encode(list(zip(make_questions(seed), make_contexts(seed), strict=True)))
     rule = answerer.rule(SPAN_ENTROPY, threshold)
     outcomes = answerer.run(windows, rule, size)
     places, scores, rungs = simply(answerer, windows, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert outcomes.spans.places.tolist() == places.tolist()
-    assert np.abs(outcomes.spans.scores - scores).max() < 1e-4
+    assert outcomes.readings[..., PLACE].astype(int).tolist() == places.tolist()
+    assert np.abs(outcomes.readings[..., SCORE:] - scores).max() < 1e-4
 
 
 def test_questions_leave_at_different_rungs_and_prune_different_numbers_of_tokens(answerers, asked):
     answerer = answerers["pruned"]
-    windows = answerer.encode(*asked)
+    windows = answerer.encode(asked)
     outcomes = answerer.run(windows, answerer.rule(SPAN_ENTROPY, 0.8))
     assert len(set(outcomes.rungs)) > 1
     depth = np.array(answerer.backend.rung_layers)[outcomes.rungs][windows.owners]
@@ -99,55 +99,57 @@ def test_questions_leave_at_different_rungs_and_prune_different_numbers_of_token
 @pytest.mark.parametrize("strength", [0.0, 1.0, 1.2])
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
 def test_replayed_exits_equal_the_run_at_every_strength_of_pruning(folders, asked, strength, threshold):
-    answerer = QuestionAnswerer.from_pretrained(folders["pruned"], "cpu", threads=1, engine="torch")
-    tokens, windows = scaled(answerer.token_rule, strength), answerer.encode(*asked)
+    answerer = AdaptiveClassifier.from_pretrained(folders["pruned"], "cpu", threads=1, engine="torch")
+    tokens, windows = scaled(answerer.token_rule, strength), answerer.encode(asked)
     rule = replace(shared(SPAN_ENTROPY, threshold, N_RUNGS), tokens=tokens)
     outcomes, every = answerer.run(windows, rule), answerer.every_rung(windows, 5, tokens=tokens)
-    assert replay(every.spans.doubts, rule).tolist() == outcomes.rungs.tolist()
-    mine = every.spans.at((np.arange(len(windows)), outcomes.rungs))
-    assert mine.places.tolist() == outcomes.spans.places.tolist()
-    assert np.allclose(mine.scores, outcomes.spans.scores, atol=1e-4)
+    assert replay(every.readings, rule).tolist() == outcomes.rungs.tolist()
+    mine = every.readings[np.arange(len(windows)), outcomes.rungs]
+    assert mine[:, PLACE].tolist() == outcomes.readings[:, PLACE].tolist()
+    assert np.allclose(mine[:, SCORE:], outcomes.readings[:, SCORE:], atol=1e-4)
 
 
 @pytest.mark.skipif(bool(native.why_missing()), reason="no compiled engine")
 def test_both_engines_agree(folders, asked):
     for folder in folders.values():
-        one, other = (QuestionAnswerer.from_pretrained(folder, "cpu", threads=1, engine=e) for e in ("torch", "native"))
-        windows, rule = one.encode(*asked), one.rule(SPAN_ENTROPY, 0.7)
+        one, other = (
+            AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=e) for e in ("torch", "native")
+        )
+        windows, rule = one.encode(asked), one.rule(SPAN_ENTROPY, 0.7)
         mine, theirs = one.run(windows, rule), other.run(windows, rule)
         assert mine.rungs.tolist() == theirs.rungs.tolist()
-        assert mine.spans.places.tolist() == theirs.spans.places.tolist()
-        assert np.abs(mine.spans.scores - theirs.spans.scores).max() < 1e-3
+        assert mine.readings[..., PLACE].astype(int).tolist() == theirs.readings[..., PLACE].astype(int).tolist()
+        assert np.abs(mine.readings[..., SCORE:] - theirs.readings[..., SCORE:]).max() < 1e-3
         assert np.array_equal(mine.kept, theirs.kept)
 
 
 def test_full_depth_is_what_transformers_says(folders, asked):
     from transformers import BertForQuestionAnswering
 
-    answerer = QuestionAnswerer.from_pretrained(folders["pruned"], "cpu", threads=1)
-    windows = answerer.encode(*asked)
+    answerer = AdaptiveClassifier.from_pretrained(folders["pruned"], "cpu", threads=1)
+    windows = answerer.encode(asked)
     outcomes = answerer.run(windows, never(N_RUNGS))
     model = BertForQuestionAnswering.from_pretrained(folders["pruned"]).eval()
-    best = {}
+    best, edges = {}, windows.edges
     for window, tokens in enumerate(windows.tokens):
         ids = torch.from_numpy(tokens)[None]
         with torch.no_grad():
             out = model(input_ids=ids[..., 0], token_type_ids=ids[..., 1])
         first, n = windows.first[window], len(windows.places[window])
         for start in range(first, first + n):
-            for end in range(start, min(first + n, start + answerer.config.answer + 1)):
+            for end in range(start, min(first + n, start + answerer.problem.windows.answer + 1)):
                 total = float(out.start_logits[0, start] + out.end_logits[0, end])
                 row = windows.owners[window]
-                best[row] = max(best.get(row, (-np.inf,)), (total, window, start, end))
+                best[row] = max(best.get(row, (-np.inf,)), (total, window - edges[row], start, end))
     for row in range(len(windows)):
-        assert outcomes.spans.scores[row, 0] == pytest.approx(best[row][0], abs=1e-3)
-        assert outcomes.spans.places[row].tolist() == list(best[row][1:])
+        assert outcomes.readings[row, SCORE] == pytest.approx(best[row][0], abs=1e-3)
+        assert outcomes.readings[row, PLACE].tolist() == list(best[row][1:])
 
 
 def test_answers_stand_in_their_context_where_they_say(answerers, asked):
     for answerer in answerers.values():
-        answers = answerer.predict(*asked, operating_point=answerer.rule(SPAN_ENTROPY, 0.8), batch_size=4)
-        for answer, context in zip(answers, asked[1], strict=True):
+        answers = answerer.predict(asked, operating_point=answerer.rule(SPAN_ENTROPY, 0.8), batch_size=4)
+        for answer, (_, context) in zip(answers, asked, strict=True):
             assert answer.text and context[answer.start : answer.end] == answer.text
             assert 0 <= answer.doubt <= 1 and answer.trace.flops > 0
             assert answer.trace.layers == answerer.backend.rung_layers[answer.trace.rung]
@@ -155,7 +157,7 @@ def test_answers_stand_in_their_context_where_they_say(answerers, asked):
 
 def test_what_is_spent_is_the_sum_of_a_questions_windows(answerers, asked):
     answerer = answerers["plain"]
-    windows, rule = answerer.encode(*asked), never(N_RUNGS)
+    windows, rule = answerer.encode(asked), never(N_RUNGS)
     outcomes = answerer.run(windows, rule)
     spent, whole = answerer.spent(windows, outcomes.kept, rule), answerer.whole(windows)
     assert spent[:, -1].tolist() == whole.tolist()
@@ -168,57 +170,54 @@ def test_what_is_spent_is_the_sum_of_a_questions_windows(answerers, asked):
 
 def test_beyond_the_threshold_of_its_rung_a_question_has_no_answer(answerers, asked):
     answerer = answerers["plain"]
-    windows = answerer.encode(*asked)
-    spans = answerer.every_rung(windows).spans
-    leads = spans.scores[..., 1] - spans.scores[..., 0]
+    windows = answerer.encode(asked)
+    readings = answerer.every_rung(windows).readings
+    leads = readings[..., NULL_SCORE] - readings[..., SCORE]
     cuts = tuple(np.median(leads, axis=0).tolist())
-    some = answerer.with_no_answer(cuts)
+    some = answerer.with_manifest(replace(answerer.manifest, no_answer=cuts))
+    texts = some.problem.predictions(readings, windows)
     for rung in range(N_RUNGS):
-        mine = spans.at((slice(None), rung))
-        missing = some.missing(mine, np.full(len(windows), rung))
-        assert missing.tolist() == (leads[:, rung] > cuts[rung]).tolist() and missing.any() and not missing.all()
-        texts = [text for text, _, _ in some.texts(windows, mine, np.full(len(windows), rung))]
-        assert [not text for text in texts] == missing.tolist()
-    answers = some.predict(*asked, operating_point="full")
+        missing = [not one.text for one in texts[:, rung]]
+        assert missing == (leads[:, rung] > cuts[rung]).tolist() and any(missing) and not all(missing)
+    answers = some.predict(asked, operating_point="full")
     assert [(not one.text, one.start, one.end) for one in answers if not one.text] == [(True, 0, 0)] * 5
 
 
 def test_the_best_span_may_be_in_any_window(answerers, asked):
     answerer = answerers["plain"]
-    windows = answerer.encode(*asked)
-    outcomes = answerer.run(windows, never(N_RUNGS))
-    assert (windows.owners[outcomes.spans.places[:, 0]] == np.arange(len(windows))).all()
-    assert (outcomes.spans.places[:, 0] > windows.edges[:-1]).any()
+    windows = answerer.encode(asked)
+    shown = answerer.run(windows, never(N_RUNGS)).readings[:, PLACE][:, 0]
+    assert (shown < np.diff(windows.edges)).all() and (shown > 0).any()
 
 
 def test_a_context_without_words_has_no_answer(answerers):
-    [answer] = answerers["plain"].predict(["bat"], ["\u200b"], "full")
+    [answer] = answerers["plain"].predict([("bat", "\u200b")], "full")
     assert (answer.text, answer.start, answer.end) == ("", 0, 0)
 
 
 def test_an_empty_question_and_lists_of_one_string_are_refused(answerers):
     answerer = answerers["plain"]
     with pytest.raises(UserError, match="question number 0 is empty"):
-        answerer.predict([" "], ["bat"], "full")
+        answerer.predict([(" ", "bat")], "full")
     with pytest.raises(UserError, match="one string was given"):
-        answerer.predict("bat", ["bat"], "full")
+        answerer.predict("bat", "full")
     with pytest.raises(UserError, match="batch size 0: must be at least 1"):
-        answerer.predict(["bat"], ["bat"], "full", batch_size=0)
+        answerer.predict([("bat", "bat")], "full", batch_size=0)
 
 
 def test_no_questions_have_no_answers_and_generators_are_lists(answerers):
     answerer = answerers["plain"]
-    assert answerer.predict([], [], "full") == []
-    [one] = answerer.predict((text for text in ["bat"]), (text for text in ["kin losh"]), "full")
-    assert one == replace(answerer.predict(["bat"], ["kin losh"], "full")[0], trace=one.trace)
+    assert answerer.predict([], "full") == []
+    [one] = answerer.predict((pair for pair in [("bat", "kin losh")]), "full")
+    assert one == replace(answerer.predict([("bat", "kin losh")], "full")[0], trace=one.trace)
 
 
 def test_questions_contexts_and_thresholds_must_be_as_many(answerers, asked):
     answerer = answerers["plain"]
-    with pytest.raises(UserError, match="2 questions about 1 contexts; give each its own"):
-        answerer.predict(["bat", "kin"], ["bat"], "full")
-    with pytest.raises(UserError, match=f"thresholds for 2 inputs, but there are {len(asked[0])}"):
-        answerer.predict(*asked, answerer.rule(SPAN_ENTROPY, [0.5, 0.5]))
+    with pytest.raises(UserError, match="number 1 is not what the model reads: pairs of texts"):
+        answerer.predict([("bat", "kin"), "bat"], "full")
+    with pytest.raises(UserError, match=f"thresholds for 2 inputs, but there are {len(asked)}"):
+        answerer.predict(asked, answerer.rule(SPAN_ENTROPY, [0.5, 0.5]))
 
 
 def test_operating_points_are_run_and_those_of_other_weights_refused(folders, asked, copied):
@@ -226,10 +225,10 @@ def test_operating_points_are_run_and_those_of_other_weights_refused(folders, as
     manifest = read_manifest(folder)
     point = OperatingPoint("fast", SPAN_ENTROPY, (0.7, None, 0.8), manifest.fingerprint, pruning=1.0)
     write_manifest(replace(manifest, operating_points=(point,)), folder)
-    answerer = QuestionAnswerer.from_pretrained(folder, "cpu", threads=1)
+    answerer = AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1)
     rule = answerer.rule_of("fast")
-    windows = answerer.encode(*asked)
-    named = answerer.predict(*asked, operating_point="fast")
+    windows = answerer.encode(asked)
+    named = answerer.predict(asked, operating_point="fast")
     assert [one.trace.rung for one in named] == answerer.run(windows, rule).rungs.tolist()
     with pytest.raises(UserError, match="chosen for other weights"):
         answerer.rule_of(replace(point, fingerprint="other"))
@@ -242,9 +241,6 @@ def test_what_changes_answers_changes_the_fingerprint(folders):
     assert len({fingerprint(folder, one) for one in (manifest, *others)}) == 3
 
 
-def test_classifiers_and_models_of_spans_refuse_each_others_folders(folders, model_folder):
-    with pytest.raises(UserError, match="answers questions with spans of a text") as refused:
-        AdaptiveClassifier.from_pretrained(folders["plain"])
-    assert "\n" not in str(refused.value)
-    with pytest.raises(UserError, match="a classifier, which has no spans"):
-        QuestionAnswerer.from_pretrained(model_folder)
+def test_one_class_opens_models_of_every_problem(folders, model_folder):
+    kinds = [AdaptiveClassifier.from_pretrained(folder).problem.type for folder in (folders["plain"], model_folder)]
+    assert kinds == [ProblemType.QUESTION_ANSWERING, ProblemType.SINGLE_LABEL]

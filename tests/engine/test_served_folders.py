@@ -19,7 +19,6 @@ from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import MANIFEST, WEIGHTS, Manifest
 from ziggurat.engine import opened as opened_module
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.errors import UserError
 from ziggurat.small.bilstm import BilstmTier
 from ziggurat.small.folder import save_small
@@ -65,10 +64,9 @@ KINDS = ["encoder", "pairs", "static", "bilstm", "cascade", "spans"]
 def opened(kind: str, folder: Path, engine: str):
     """What answers as often as it is asked, bit for bit."""
     if kind == "spans":
-        answerer = QuestionAnswerer.from_pretrained(folder, "cpu", threads=1, engine=engine)
-        return lambda: [
-            (a.text, a.score, a.null_score) for a in answerer.predict(make_questions(), make_contexts(), "full")
-        ]
+        answerer = AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=engine)
+        pairs = list(zip(make_questions(), make_contexts(), strict=True))
+        return lambda: [(a.text, a.score, a.null_score) for a in answerer.predict(pairs, "full")]
     model = AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=engine)
     texts = ["bat kin losh mur", "nend", "polm rand bat zzz"]
     texts = [(text, "ket kish") for text in texts] if kind == "pairs" else texts

@@ -155,10 +155,10 @@ def test_the_point_does_what_was_replayed(cascade, rows_file):
     every = classifier.every_rung(encoded, tokens=rule.tokens)
     chosen = every.logits[np.arange(len(encoded)), outcomes.rungs]
     np.testing.assert_allclose(outcomes.logits, chosen, atol=1e-4)
-    ran = classifier.ran(every.kept, outcomes.rungs, rule)
+    ran = classifier.ran(encoded, every.kept, outcomes.rungs, rule)
     assert np.array_equal(ran, outcomes.kept)
-    spent = classifier.flops(outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
-    assert np.array_equal(spent, classifier.flops(every.kept, rule)[np.arange(len(encoded)), outcomes.rungs])
+    spent = classifier.spent(encoded, outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
+    assert np.array_equal(spent, classifier.spent(encoded, every.kept, rule)[np.arange(len(encoded)), outcomes.rungs])
 
 
 def test_predicted_time_charges_a_tier_for_what_reaches_it(cascade, rows_file):

@@ -188,7 +188,7 @@ def test_pairs_tell_which_text_a_token_is_of(pair_folder):
     ("folder", "text", "named"),
     [
         ("single", ("bat", "kin"), "reads single texts"),
-        ("pair", "bat", "give a second one"),
+        ("pair", "bat", "give a second text"),
     ],
 )
 def test_the_wrong_kind_of_text_is_refused(folder, text, named, model_folder, pair_folder):

@@ -43,7 +43,7 @@ def outcomes(classifier, rows, tokens):
     encoded = classifier.encode(rows.texts)
     rule = dataclasses.replace(never(len(classifier.rungs)), tokens=tokens)
     found = classifier.run(encoded, rule)
-    flops = classifier.flops(found.kept, rule)[:, -1].sum() / classifier.full_flops(encoded.lengths).sum()
+    flops = classifier.spent(encoded, found.kept, rule)[:, -1].sum() / classifier.whole(encoded).sum()
     return found, float(flops), float((found.predictions == rows.labels).mean())
 
 

@@ -36,10 +36,10 @@ from ziggurat.measure.subject import ModelOptions
 from ziggurat.train.cascade import build_cascade
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import adapt_classifier, train_classifier
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
-PROBLEMS = (Problem.REGRESSION, Problem.MULTI_LABEL)
+PROBLEMS = (ProblemType.REGRESSION, ProblemType.MULTI_LABEL)
 LABELS = ("river", "stone", "tower")
 # The words that the tiny tokenizer knows.
 WORDS = [a + b for a in ("ba", "ki", "lo", "mu", "ne", "po", "ra") for b in ("t", "n", "sh", "r", "ss", "lm", "nd")]
@@ -65,7 +65,7 @@ def no_clock(monkeypatch):
 
 def label_of(problem, chosen):
     """A third of the words belongs to each label: how many do, or which labels have two of them."""
-    if problem is Problem.REGRESSION:
+    if problem is ProblemType.REGRESSION:
         return round(5 * float((chosen % 3 == 0).mean()), 2)
     return [name for place, name in enumerate(LABELS) if (chosen % 3 == place).sum() >= 2]
 
@@ -110,12 +110,12 @@ def test_a_folder_says_what_it_answers_to_us_and_to_transformers(trained, files,
 
     manifest, config = read_manifest(trained[problem]), read_json(trained[problem] / "config.json", "")
     assert manifest.problem_type == config["problem_type"] == problem
-    assert manifest.labels == (("value",) if problem is Problem.REGRESSION else LABELS)
+    assert manifest.labels == (("value",) if problem is ProblemType.REGRESSION else LABELS)
     theirs = AutoModelForSequenceClassification.from_pretrained(trained[problem]).eval()
     tokens = AutoTokenizer.from_pretrained(trained[problem])(TEXTS[1], return_tensors="pt")
     said = theirs(**tokens).logits[0].detach().numpy()
     (answer,) = AdaptiveClassifier.from_pretrained(trained[problem]).predict(TEXTS[1:2], "full")
-    if problem is Problem.REGRESSION:
+    if problem is ProblemType.REGRESSION:
         low, high = manifest.training[LABEL_RANGE]
         assert 0 <= low < high <= 5
         assert answer.label == pytest.approx(said[0], abs=1e-4)
@@ -132,7 +132,7 @@ def test_packed_adaptive_answers_are_those_of_the_specification(trained, problem
     plain = AdaptiveClassifier.from_pretrained(trained[problem], "cpu", engine="torch")
     encoded = classifier.encode(TEXTS * 3)
     every = classifier.every_rung(encoded)
-    for score in classifier.output.scores:
+    for score in classifier.problem.scores:
         places = set()
         asked = classifier.rule(score, 0.0)
         values = np.unique(asked.values(1, every.logits[:, :2]))
@@ -153,15 +153,15 @@ def test_a_certified_point_keeps_its_promise_on_what_it_was_tested_with(trained,
     result = calibrate_classifier(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options)
     assert result["criterion"] == {"regression": "absolute-error"}.get(problem, "hamming")
     assert "no mean of losses per row" in result["note"] and result["note"] in calibration_text(result)
-    assert ("% of the labels' range" in calibration_text(result)) == (problem is Problem.REGRESSION)
+    assert ("% of the labels' range" in calibration_text(result)) == (problem is ProblemType.REGRESSION)
     assert result["points"][0]["certified"] > 0
     classifier = options.open(str(folder))
-    risk = risks_of(classifier.output)[result["criterion"]]
+    risk = risks_of(classifier.problem)[result["criterion"]]
     rows = calibration_rows(str(folder), classifier, str(files[problem]), DEFAULT_COLUMNS, risk).certify
     witness = seen(classifier, rows, risk, None, 32, False)
     rule = classifier.rule_of("loose")
-    said = classifier.output.predictions(classifier.run(witness.encoded, rule).logits)
-    full = classifier.output.predictions(witness.runs[1.0].every[:, -1])
+    said = classifier.problem.predictions(classifier.run(witness.encoded, rule).logits)
+    full = classifier.problem.predictions(witness.runs[1.0].every[:, -1])
     losses = risk.of(said, full, rows.truth)
     assert losses.mean() <= 0.3 and losses.min() >= -1 and losses.max() <= 1
     answers = predict(str(folder), TEXTS, operating_point="loose", options=options)
@@ -179,7 +179,7 @@ def test_a_cap_on_layers_holds_and_full_depth_has_a_score_of_the_problem(trained
     classifier = options.open(str(folder))
     outcomes = classifier.run(classifier.encode(TEXTS), classifier.rule_of("capped"))
     assert outcomes.rungs.tolist() == [0] * len(TEXTS) and np.isfinite(entry["point"]["certificate"]["estimate"])
-    assert rule_of(classifier, None).score in classifier.output.scores
+    assert rule_of(classifier, None).score in classifier.problem.scores
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -189,36 +189,40 @@ def test_a_calibrations_page_is_about_numbers_and_sets_too(trained, files, copie
     result = calibrate_classifier(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options, html=page)
     assert result["problem"] == problem and result["html"] == str(page)
     words = page.read_text()
-    said = "of the labels&#x27; range more than full depth" if problem is Problem.REGRESSION else "of all labels wrong"
+    said = (
+        "of the labels&#x27; range more than full depth" if problem is ProblemType.REGRESSION else "of all labels wrong"
+    )
     assert "The inputs that cost most" in words
-    assert ("error gained" if problem is Problem.REGRESSION else "labels made wrong (%)") in words
+    assert ("error gained" if problem is ProblemType.REGRESSION else "labels made wrong (%)") in words
     if result["points"][0]["note"] is None:  # the clock decides whether the point is faster
         assert "would have corrected" in words and said in words
-        scores = ("change", "learned") if problem is Problem.REGRESSION else ("label-entropy",)
+        scores = ("change", "learned") if problem is ProblemType.REGRESSION else ("label-entropy",)
         assert any(f"equal size by {score} after" in words for score in scores)
 
 
 def test_what_is_measured_is_what_people_know(trained, files):
-    stars = evaluate(str(trained[Problem.REGRESSION]), str(files[Problem.REGRESSION]), "full", timed_texts=8)
+    stars = evaluate(str(trained[ProblemType.REGRESSION]), str(files[ProblemType.REGRESSION]), "full", timed_texts=8)
     assert stars["pearson"] == stars["full_pearson"] > 0.5 and stars["spearman"] > 0.5
     assert stars["agreement"] == pytest.approx(1, abs=1e-6) and "pearson" in evaluation_text(stars)
-    tags = evaluate(str(trained[Problem.MULTI_LABEL]), str(files[Problem.MULTI_LABEL]), "full", timed_texts=8)
+    tags = evaluate(str(trained[ProblemType.MULTI_LABEL]), str(files[ProblemType.MULTI_LABEL]), "full", timed_texts=8)
     assert tags["f1_micro"] > 0.6 and tags["f1_macro"] > 0.6 and "subset accuracy" in evaluation_text(tags)
     assert "accuracy" not in stars
 
 
 def test_answers_look_like_a_label_column(trained):
-    (number,) = predict(str(trained[Problem.REGRESSION]), TEXTS[2:3])
+    (number,) = predict(str(trained[ProblemType.REGRESSION]), TEXTS[2:3])
     assert isinstance(number["label"], float) and "probabilities" not in number
-    (tags,) = predict(str(trained[Problem.MULTI_LABEL]), TEXTS[2:3])
+    (tags,) = predict(str(trained[ProblemType.MULTI_LABEL]), TEXTS[2:3])
     assert tags["label"] == [name for name in LABELS if tags["probabilities"][name] > 0.5]
     assert f"{number['label']:.4g}\t" in prediction_text({"answers": [number]})
     assert prediction_text({"answers": [tags | {"label": []}]}).startswith("no label")
-    assert "numbers, whose losses are counted from" in information_text(information(str(trained[Problem.REGRESSION])))
-    assert "any of river, stone, tower" in information_text(information(str(trained[Problem.MULTI_LABEL])))
-    assert "rungs" in explain(str(trained[Problem.REGRESSION]), TEXTS[2], "full") | {}
-    json.dumps(explain(str(trained[Problem.MULTI_LABEL]), TEXTS[2], threshold=0.9), allow_nan=False)
-    json.dumps(explain(str(trained[Problem.REGRESSION]), TEXTS[2], threshold=0.1), allow_nan=False)
+    assert "numbers, whose losses are counted from" in information_text(
+        information(str(trained[ProblemType.REGRESSION]))
+    )
+    assert "any of river, stone, tower" in information_text(information(str(trained[ProblemType.MULTI_LABEL])))
+    assert "rungs" in explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], "full") | {}
+    json.dumps(explain(str(trained[ProblemType.MULTI_LABEL]), TEXTS[2], threshold=0.9), allow_nan=False)
+    json.dumps(explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], threshold=0.1), allow_nan=False)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -226,7 +230,7 @@ def test_bench_times_it_beside_transformers_and_names_its_metric(trained, files,
     options = ModelOptions("cpu", threads=1, engine="torch")
     made = bench(str(trained[problem]), str(files[problem]), (8,), (), timed_texts=8, repeats=1, options=options)
     rows = [row.to_dict() for row in made.rows]
-    assert {row["metric"] for row in rows} == {"pearson" if problem is Problem.REGRESSION else "f1_micro"}
+    assert {row["metric"] for row in rows} == {"pearson" if problem is ProblemType.REGRESSION else "f1_micro"}
     assert all(row["quality"] == row[row["metric"]] and "accuracy" not in row for row in rows)
     shown = bench_text(made)
     assert rows[0]["metric"] in shown and "accuracy" not in shown
@@ -239,8 +243,8 @@ def test_adapt_honours_what_the_checkpoint_says_and_leaves_its_answers(
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     changes = {"num_labels": 1, "id2label": {0: "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-    bert = make_bert(problem_type=problem, **(changes if problem is Problem.REGRESSION else {}))
-    if problem is Problem.REGRESSION:
+    bert = make_bert(problem_type=problem, **(changes if problem is ProblemType.REGRESSION else {}))
+    if problem is ProblemType.REGRESSION:
         bert.config.problem_type = None  # one output is a regression, as for transformers
     checkpoint, heads_only = make_checkpoint(bert, tmp_path / "checkpoint"), tmp_path / "heads.toml"
     heads_only.write_text(HEADS_ONLY)
@@ -255,8 +259,8 @@ def test_adapt_honours_what_the_checkpoint_says_and_leaves_its_answers(
 
 
 def test_what_cannot_be_done_is_said_in_one_line(trained, files, recipe, tmp_path, tiny_checkpoint):
-    stars, tags = str(trained[Problem.REGRESSION]), str(trained[Problem.MULTI_LABEL])
-    rows, sets = str(files[Problem.REGRESSION]), str(files[Problem.MULTI_LABEL])
+    stars, tags = str(trained[ProblemType.REGRESSION]), str(trained[ProblemType.MULTI_LABEL])
+    rows, sets = str(files[ProblemType.REGRESSION]), str(files[ProblemType.MULTI_LABEL])
     high = tmp_path / "high.jsonl"
     high.write_text("".join(f'{{"text": "bat {word}", "label": 9.5}}\n' for word in WORDS * 9))
     narrow = TrainOptions(device="cpu", progress=False, label_range=(0.0, 1.0))

@@ -105,8 +105,8 @@ def test_losses_are_counted_in_scores_and_points_chosen_by_agreement_where_label
     assert risk.name == "agreement"
     assert _asked(model, Promise({"a": 0.1}, criterion="harm"))[0].name == "harm"
     # Full depth says the same of every text as itself; another score is as far from it as scores are apart.
-    every = model.output.predictions(np.array([[low], [high]]))
-    assert risk_by_name("agreement", model.output).of(every, every[::-1]).tolist() == [1, 1]
+    every = model.problem.predictions(np.array([[low], [high]]))
+    assert risk_by_name("agreement", model.problem).of(every, every[::-1]).tolist() == [1, 1]
     for point in manifest.operating_points:
         said = evaluate(str(adapted[0]), adapted[1], point.name, timed_texts=8)
         assert said["agreement"] >= 1 - point.target - 0.05

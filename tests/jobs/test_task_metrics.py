@@ -20,7 +20,7 @@ from ziggurat.errors import UserError
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.subject import ModelOptions, data_and_split
 from ziggurat.measure.task_metrics import class_order, metrics_for
-from ziggurat.report.metrics import f1, mcc
+from ziggurat.problems.metrics import f1, mcc
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import adapt_classifier, train_classifier
 

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from ziggurat.calibrate import prediction
 from ziggurat.calibrate.monitor import Monitor, State, Watch
 from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.watching import DEAREST, WatchedClassifier, read_state, watch_of, watched_costs, write_state
@@ -109,7 +108,7 @@ def test_a_point_that_is_full_depth_never_differs_from_it(with_point, many):
 
 def test_numbers_that_differ_in_their_last_digits_are_the_same(with_point, many, monkeypatch):
     model = with_point(0.0, 1.5)
-    monkeypatch.setattr(type(model.output), "apart", lambda *_: 1e-8)
+    monkeypatch.setattr(type(model.problem), "apart", lambda *_: 1e-8)
     watched = WatchedClassifier(model, "eager", share=1.0)
     watched.predict(many)
     assert watched.alarms == [] and watched.monitor.state.risk.total == 0
@@ -158,7 +157,6 @@ def test_what_is_expected_of_costs_is_counted_as_the_monitor_counts_them(with_po
 def test_predict_keeps_the_state_between_calls_and_warns(with_point, many, tmp_path, monkeypatch, caplog):
     model, path = with_point(0.95, 0.1), tmp_path / "state.json"
     monkeypatch.setattr(ModelOptions, "open", lambda self, folder: model)
-    monkeypatch.setattr(prediction, "answers_questions", lambda folder, columns: False)
     predict("folder", many[:100], operating_point="eager", watch=path)
     assert read_state(path).cost.n == 100
     predict("folder", many[100:], operating_point="eager", watch=path)

@@ -29,17 +29,17 @@ PIECES = 54  # in the vocabulary of conftest's tokenizer
 BEGINNING = f"""
 import atexit, os, resource, sys, threading, time
 import ziggurat
-from ziggurat.engine.questions import QuestionAnswerer
+from ziggurat.engine.classifier import AdaptiveClassifier
 
 folder, kind, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
 words = "bat kish lor mulm nend poss rat".split()
 texts = [" ".join(words[(i * j) % 7] for j in range(1 + i)) for i in range(20)]
-opener = QuestionAnswerer if kind == "questions" else ziggurat.AdaptiveClassifier
+opener = AdaptiveClassifier if kind == "questions" else ziggurat.AdaptiveClassifier
 model = opener.from_pretrained(folder, "cpu", threads=threads, engine="native")
 
 def ask(n=1):
     if kind == "questions":
-        return [a.score for a in model.predict(texts * n, texts * n, "full")]
+        return [a.score for a in model.predict([(text, text) for text in texts] * n, "full")]
     return [a.probabilities.tobytes() for a in model.predict(texts * n, "full")]
 
 def wait_for(child, seconds={SECONDS / 2}):

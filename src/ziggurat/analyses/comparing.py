@@ -74,7 +74,7 @@ def _candidates(subject: Subject, n_thresholds: int) -> list[Candidate]:
         return found  # all that it could do is the same
     for point in classifier.manifest.operating_points:
         found.append(Candidate(subject, f"point {point.name}", classifier.rule_of(point)))
-    tried = candidate_thresholds(subject.every_rung(tokens).logits, "entropy")
+    tried = candidate_thresholds(subject.every_rung(tokens).readings, "entropy")
     for place in np.unique(np.linspace(0, len(tried) - 1, n_thresholds).round().astype(int)) if len(tried) else ():
         threshold = float(tried[place])
         found.append(Candidate(subject, _CURVE, classifier.rule("entropy", threshold), threshold))

@@ -25,7 +25,7 @@ from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import LEARNED
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.report.plots import Panel, Series
 
 RATES = tuple(step / 20 for step in range(21))
@@ -55,12 +55,12 @@ def deferral(request: Request, tier: int = 1) -> Report:
     (subject,) = request.subjects()
     stop = stop_at(subject.classifier, subject.model, tier)
     steps = steps_from(subject.classifier, stop)
-    every = right_answers(subject.every_rung(None).logits, subject.rows.classes)
+    every = right_answers(subject.every_rung(None).readings, subject.rows.classes)
     right = every[:, [stop.rung, -1]]
-    run = StoredRun(subject.every_rung(None).logits, subject.every_rung(None).kept, 0.0, subject.classifier.deferral)
-    routes = _routes(subject.classifier, run, stop, right)
+    run = StoredRun(subject.every_rung(None).readings, subject.every_rung(None).kept, 0.0, subject.classifier.deferral)
+    routes = _routes(subject, run, stop, right)
     errors = _errors(subject.name, run, every, steps)
-    full = float(subject.classifier.full_flops(subject.encoded.lengths).mean())
+    full = float(subject.classifier.whole(subject.encoded).mean())
     last = float(right[:, 1].mean())
     curves = [row for name, one in routes.items() for row in _curve(subject, name, one, full)]
     parts = [_error_table(stop, errors), Part("curves", "Accuracy and FLOPs by share escalated", curves)]
@@ -104,23 +104,23 @@ def _stops(classifier: AdaptiveClassifier) -> list[Stop]:
     return [Stop(*one) for one in zip(names, ends, (None, *ends[:-1]), strict=True)]
 
 
-def _routes(classifier: AdaptiveClassifier, run: StoredRun, stop: Stop, right: np.ndarray) -> Mapping[str, Route]:
+def _routes(subject: Subject, run: StoredRun, stop: Stop, right: np.ndarray) -> Mapping[str, Route]:
     """All routers by name; one that hears a tier before pays for it."""
-    alone = _flops(classifier, run, (stop.rung,))
-    scores = [*SCORES, *([] if classifier.deferral is None else [LEARNED])]
+    alone = _flops(subject, run, (stop.rung,))
+    scores = [*SCORES, *([] if subject.classifier.deferral is None else [LEARNED])]
     routes = {score: route(right, alone, doubts(run, score, (stop.rung,)).values[:, 0]) for score in scores}
     if stop.before is not None:
         heard = (stop.before, stop.rung)
         doubt = doubts(run, AGREEMENT, heard).values[:, -1]
-        routes[AGREEMENT] = route(right, _flops(classifier, run, heard), doubt)
+        routes[AGREEMENT] = route(right, _flops(subject, run, heard), doubt)
     return routes | {RANDOM: random_route(right, alone), ORACLE: oracle_route(right, alone)}
 
 
-def _flops(classifier: AdaptiveClassifier, run: StoredRun, heard: Sequence[int]) -> np.ndarray:
+def _flops(subject: Subject, run: StoredRun, heard: Sequence[int]) -> np.ndarray:
     """Cost of staying at the last of the rungs that are asked, and of going on to the ladder's last: (n, 2)."""
     thresholds = np.full(run.n_rungs - 1, np.nan)
     thresholds[list(heard)] = 0.0
-    return classifier.flops(run.kept, ExitRule("entropy", thresholds))[:, [heard[-1], -1]]
+    return subject.classifier.spent(subject.encoded, run.kept, ExitRule("entropy", thresholds))[:, [heard[-1], -1]]
 
 
 def _curve(subject: Subject, name: str, one: Route, full: float) -> list[dict[str, Any]]:

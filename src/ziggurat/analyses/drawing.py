@@ -21,7 +21,7 @@ from ziggurat.engine.runner import AllRungs, replay
 from ziggurat.measure.clock import interleave
 from ziggurat.measure.subject import ModelOptions, data_and_split, refuse_but_classes, rows_to_measure, sample
 from ziggurat.measure.targets import require_result
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.report.plots import Panel, Series, accuracy_figure, figure_paths
 
 _THRESHOLDS = 24  # of the curve against FLOPs
@@ -65,10 +65,10 @@ def draw(
     rows = rows_to_measure(classifier, source, columns)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     every = classifier.every_rung(encoded, batch_size, tokens=classifier.token_rule)
-    right = right_answers(every.logits, rows.classes)
+    right = right_answers(every.readings, rows.classes)
     whole = right[:, -1] if classifier.token_rule is None else _full_right(classifier, encoded, rows, batch_size)
     chosen = sample(len(rows), timed_texts)
-    to_time = _rules_to_time(classifier, every.logits, right, chosen)
+    to_time = _rules_to_time(classifier, every.readings, right, chosen)
     seconds = _time(classifier, encoded.take(chosen), to_time, batch_size, repeats, progress)
     flops_panel = Panel("GFLOPs per text", _flops_series(classifier, encoded, every, right, whole))
     time_panel = Panel(
@@ -97,18 +97,18 @@ def _flops_series(
     classifier: AdaptiveClassifier, encoded: Encoded, every: AllRungs, right: np.ndarray, whole: np.ndarray
 ) -> list[Series]:
     n_rungs = len(classifier.rungs)
-    full = classifier.full_flops(encoded.lengths)
-    asked = classifier.flops(every.kept, classifier.rule("entropy", 0.0))
+    full = classifier.whole(encoded)
+    asked = classifier.spent(encoded, every.kept, classifier.rule("entropy", 0.0))
     alone = np.stack(
-        [classifier.flops(every.kept, rules.fixed_depth(rung, n_rungs))[:, rung] for rung in range(n_rungs)],
+        [classifier.spent(encoded, every.kept, rules.fixed_depth(rung, n_rungs))[:, rung] for rung in range(n_rungs)],
         axis=1,
     )
 
     def answered(threshold: float) -> np.ndarray:
-        return replay(every.logits, rules.shared("entropy", threshold, n_rungs))
+        return replay(every.readings, rules.shared("entropy", threshold, n_rungs))
 
     gflops = full.mean() / 1e9
-    adaptive = sweep(right, asked, full, answered, _thresholds(every.logits, _THRESHOLDS).tolist())
+    adaptive = sweep(right, asked, full, answered, _thresholds(every.readings, _THRESHOLDS).tolist())
     curves = {
         "adaptive": adaptive,
         "random exit": random_exit(right, asked, full),

@@ -167,7 +167,7 @@ def _of_ours(classifier: AdaptiveClassifier, point: str) -> Contestant:
         outcomes: Outcomes = run(
             classifier.backend, (pack_rows(encoded, rows) for rows in batches), rule, len(encoded.tokens)
         )
-        return outcomes.logits
+        return outcomes.readings
 
     def prepare(encoded: Encoded, batches: Batches) -> Answer:
         return partial(answer, encoded, batches)
@@ -183,8 +183,8 @@ def _cascade_answers(classifier: AdaptiveClassifier, rule: ExitRule, encoded: En
     """
     if np.array_equal(np.concatenate(batches), np.arange(len(encoded))):
         parts = [classifier.run(encoded.take(rows), rule, len(rows)) for rows in batches]
-        return np.concatenate([part.logits for part in parts])
-    return classifier.run(encoded, rule, max(map(len, batches))).logits
+        return np.concatenate([part.readings for part in parts])
+    return classifier.run(encoded, rule, max(map(len, batches))).readings
 
 
 def _opened_peers(

@@ -42,15 +42,15 @@ class Setting:
 
 def quality(setting: Setting, entry: Entry) -> dict[str, Any]:
     """Accuracy of all scored texts as this entry answers them, and FLOPs."""
-    classifier, rows, lengths = setting.classifier, setting.scored, setting.encoded.lengths
+    classifier, rows = setting.classifier, setting.scored
     predictions = entry.prepared(setting.encoded)().argmax(axis=1)
-    full = classifier.full_flops(lengths)
+    full = classifier.whole(setting.encoded)
     spent = full
     if entry.contestant.point not in (None, FULL):
         # Of the first engine: another dtype may leave elsewhere where a score is at its threshold.
         rule = classifier.rule_of(str(entry.contestant.point))
         outcomes = classifier.run(setting.encoded, rule)
-        spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
+        spent = classifier.spent(setting.encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     names = metrics_for(classifier.manifest, setting.source)
     found = task_measures(classifier.manifest, setting.source, names, predictions, rows.classes)
     return found | quality_fields(predictions == rows.classes, spent, full)

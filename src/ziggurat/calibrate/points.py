@@ -14,14 +14,12 @@ from ziggurat.calibrate.candidates import extended, families
 from ziggurat.calibrate.certify import Certified, certify, least_rows
 from ziggurat.calibrate.choose import TARGETS
 from ziggurat.calibrate.paths import Tried, path_of, sequences, tried
-from ziggurat.calibrate.questions import FlopsTime
 from ziggurat.calibrate.risks import Risk, risks_of
 from ziggurat.calibrate.rows import CalibrationRows, Seen, full_run
 from ziggurat.calibrate.times import PredictedTime
 from ziggurat.calibrate.watching import watched_costs
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import replay
 from ziggurat.errors import UserError
@@ -31,7 +29,6 @@ from ziggurat.policies.prune import scaled
 from ziggurat.system import Progress
 from ziggurat.types import Certificate, OperatingPoint
 
-Model = AdaptiveClassifier | QuestionAnswerer
 _TIMED = 512  # rows that a setting is timed on
 
 
@@ -63,7 +60,7 @@ class Terms:
 
 
 def chosen_points(
-    classifier: Model,
+    classifier: AdaptiveClassifier,
     certified: Mapping[str, Certified],
     order: Seen,
     witness: Seen,
@@ -80,15 +77,15 @@ def chosen_points(
     return [_chosen(classifier, name, one, witness, terms, timings, options) for name, one in certified.items()]
 
 
-def rule_of(classifier: Model, setting: Tried | None) -> ExitRule:
+def rule_of(classifier: AdaptiveClassifier, setting: Tried | None) -> ExitRule:
     """As the engine takes it; None = full depth."""
     if setting is None:
-        return rules.never(len(classifier.rungs), classifier.output.scores[0])
+        return rules.never(len(classifier.rungs), classifier.problem.scores[0])
     return replace(setting.rule(classifier.deferral), tokens=scaled(classifier.token_rule, setting.pruning))
 
 
 def _timed(
-    classifier: Model,
+    classifier: AdaptiveClassifier,
     settings: Mapping[str, Tried | None],
     order: Seen,
     options: ModelOptions,
@@ -107,7 +104,7 @@ def _timed(
 
 
 def _chosen(
-    classifier: Model,
+    classifier: AdaptiveClassifier,
     name: str,
     certified: Certified,
     witness: Seen,
@@ -144,7 +141,7 @@ def _why_none(certified: Certified, witness: Seen) -> str:
 
 
 def _point(
-    classifier: Model,
+    classifier: AdaptiveClassifier,
     name: str,
     certified: Certified,
     setting: Tried | None,
@@ -157,7 +154,7 @@ def _point(
     full, own = timings[None], timings[name if setting is not None else None]
     gain = paired_ratio(full, own)
     differs, flops, cost = _watched(classifier, setting, witness, certified.confidence)
-    evidence = witness.evidence(risks_of(classifier.output)[terms.criterion])
+    evidence = witness.evidence(risks_of(classifier.problem)[terms.criterion])
     certificate = Certificate(
         criterion=terms.criterion,
         estimate=0.0 if setting is None else float(evidence.losses_of(setting).mean()),
@@ -195,7 +192,9 @@ def _point(
     )
 
 
-def _watched(classifier: Model, setting: Tried | None, witness: Seen, confidence: float) -> tuple[float, float, float]:
+def _watched(
+    classifier: AdaptiveClassifier, setting: Tried | None, witness: Seen, confidence: float
+) -> tuple[float, float, float]:
     """What production can watch without labels: how often answers differ from full depth's at most, and their cost.
 
     That is full depth's share of FLOPs, first of all rows together, then the mean of each row's own.
@@ -203,7 +202,7 @@ def _watched(classifier: Model, setting: Tried | None, witness: Seen, confidence
     if setting is None:
         return 0.0, 1.0, 1.0
     run, everyone = witness.runs[setting.pruning], np.arange(len(witness.rows))
-    risk = risks_of(classifier.output)["agreement"]
+    risk = risks_of(classifier.problem)["agreement"]
     rungs = replay(run.every, setting.rule(run.deferral))
     full = full_run(witness.runs).predictions()[:, -1]
     differing = risk.of(run.predictions()[everyone, rungs], full)
@@ -237,7 +236,7 @@ class Promise:
 
 
 def searched(
-    classifier: Model, order: Seen, time: PredictedTime | FlopsTime, promise: Promise
+    classifier: AdaptiveClassifier, order: Seen, time: PredictedTime, promise: Promise
 ) -> list[tuple[Tried, ...]]:
     """The paths of all families, at every strength of pruning, that have anything faster than full depth.
 
@@ -253,7 +252,7 @@ def searched(
     for strength, run in order.runs.items():
         losses = order.losses[strength]
         for family in families(
-            run.cut(usable), losses[:, :usable], saved[:usable], promise.scores or classifier.output.tried, sizes
+            run.cut(usable), losses[:, :usable], saved[:usable], promise.scores or classifier.problem.tried, sizes
         ):
             settings = (tried(extended(one, n_rungs), losses, time) for one in family)
             paths.append(path_of(settings, slowest))
@@ -269,7 +268,7 @@ def certified(paths: Sequence[Sequence[Tried]], witness: Seen, risk: Risk, promi
     }
 
 
-def usable_rungs(classifier: Model, promise: Promise) -> int:
+def usable_rungs(classifier: AdaptiveClassifier, promise: Promise) -> int:
     """How many rungs are within the promise's cap; UserError if none is."""
     depths = classifier.depths.tolist()
     usable = sum(promise.max_layers is None or depth <= promise.max_layers for depth in depths)

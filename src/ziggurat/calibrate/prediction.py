@@ -8,20 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ziggurat.calibrate.question_prediction import predict_answers
 from ziggurat.calibrate.watching import WatchedClassifier, read_state
 from ziggurat.data.dataset import load
 from ziggurat.data.sources import DEFAULT_COLUMNS, NULL, Columns, Rows, log_blank
 from ziggurat.engine.classifier import AdaptiveClassifier, Text
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
-from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.subject import ModelOptions, check_pairs, exit_rule, promise_of
 from ziggurat.measure.targets import require_result
+from ziggurat.problems.problem import Problem
 from ziggurat.system import json_text
-from ziggurat.types import Answer, Label
+from ziggurat.types import AnyAnswers
 
 _TABLES = (".csv", ".tsv", ".parquet")  # whose readers would not understand JSON lines
 
@@ -46,33 +43,23 @@ def predict(
     call to call; its alarms are logged as warnings.
     """
     _refuse_targets(model, source, out, watch)
-    if answers_questions(model, columns):
-        if watch is not None:
-            raise UserError("--watch: not for models that answer questions; leave it out")
-        return predict_answers(model, texts, source, operating_point, threshold, options, out, progress, score)
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     promise = promise_of(classifier, operating_point, threshold)
     if promise is not None and promise["broken"]:
         logging.getLogger(__name__).warning(promise["broken"])
-    left_out: Mapping[int, str] = {}
-    if texts is None:
-        rows = load(str(source), replace(columns, label=None))
-        check_pairs(classifier, rows)
-        texts = list(rows.texts) if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
-        left_out = rows.left_out if columns.on_error == NULL else {}
-    else:
-        _check_sides(texts, classifier.manifest.pairs)
-        log_blank(Rows([text if isinstance(text, str) else text[0] for text in texts], None, None, "given texts"))
+    rows = _given(texts, classifier) if texts is not None else _read(str(source), classifier, columns)
+    inputs = list(rows.texts) if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
     if watch is None:
         point = rule if threshold is not None else operating_point
         size = options.batch_size if options.batch_given else None
-        answers = classifier.predict(texts, point, size, progress)
+        answers = classifier.predict(inputs, point, size, progress)
     else:
         if threshold is not None:
             raise UserError("--watch goes with an operating point, not with --threshold")
-        answers = _watched(classifier, operating_point, texts, options.batch_size, watch)
-    results = _with_nulls(list(_results(texts, answers, classifier.manifest.labels)), left_out)
+        answers = _watched(classifier, operating_point, inputs, options.batch_size, watch)
+    left_out = rows.left_out if columns.on_error == NULL else {}
+    results = _with_nulls(list(_results(rows, answers, classifier.problem)), left_out)
     if out is not None:
         with whole_file(out) as path, path.open("w", encoding="utf-8") as file:
             file.writelines(json_text(result) + "\n" for result in results)
@@ -93,7 +80,7 @@ def _refuse_targets(model: str, source: str | None, out: Path | None, watch: Pat
 
 def _watched(
     classifier: AdaptiveClassifier, operating_point: str, texts: Sequence[Text], batch_size: int, path: Path
-) -> list[Answer]:
+) -> AnyAnswers:
     watched = WatchedClassifier(classifier, operating_point, state=read_state(path))
     answers = watched.predict(texts, batch_size)
     watched.keep(path)
@@ -102,12 +89,24 @@ def _watched(
     return answers
 
 
-def _check_sides(texts: Sequence[Text], pairs: bool) -> None:
+def _read(source: str, classifier: AdaptiveClassifier, columns: Columns) -> Rows:
+    rows = load(source, replace(columns, label=None), problem=classifier.problem.type)
+    check_pairs(classifier, rows)
+    return rows
+
+
+def _given(texts: Sequence[Text], classifier: AdaptiveClassifier) -> Rows:
     """UserError for single texts where the model reads pairs, or the reverse."""
-    if pairs and any(isinstance(text, str) for text in texts):
-        raise UserError("the model reads pairs of texts; give one text and --text-pair, or a file of pairs with --data")
-    if not pairs and not all(isinstance(text, str) for text in texts):
+    single = [isinstance(text, str) for text in texts]
+    if classifier.manifest.pairs and any(single):
+        raise UserError(f"the model reads {classifier.problem.pair}; give the second text with --text-pair, or --data")
+    if not classifier.manifest.pairs and not all(single):
         raise UserError("the model reads single texts; leave out the second one (--text-pair)")
+    firsts = [text if isinstance(text, str) else text[0] for text in texts]
+    seconds = [text[1] for text in texts] if classifier.manifest.pairs else None
+    rows = Rows(firsts, seconds, None, "given texts", ids=[str(number) for number in range(1, len(texts) + 1)])
+    log_blank(rows)
+    return rows
 
 
 def _with_nulls(results: list[dict[str, Any]], left_out: Mapping[int, str]) -> list[dict[str, Any]]:
@@ -119,12 +118,13 @@ def _with_nulls(results: list[dict[str, Any]], left_out: Mapping[int, str]) -> l
     ]
 
 
-def _results(texts: Sequence[Text], answers: list[Answer], labels: tuple[Label, ...]) -> Iterator[dict[str, Any]]:
-    for text, answer in zip(texts, answers, strict=True):
+def _results(rows: Rows, answers: AnyAnswers, problem: Problem) -> Iterator[dict[str, Any]]:
+    for row, answer in enumerate(answers):
+        pair = None if rows.pairs is None else rows.pairs[row]
         trace = answer.trace
         yield {
-            "text": text if isinstance(text, str) else list(text),
-            **said(answer.label, answer.probabilities, labels),
+            **problem.input_fields(rows.texts[row], pair, None if rows.ids is None else rows.ids[row]),
+            **problem.answer_fields(answer),
             "layers": trace.layers,
             "tokens": trace.read,
             "tokens_left": trace.tokens[-1] if trace.tokens else trace.read,
@@ -132,13 +132,3 @@ def _results(texts: Sequence[Text], answers: list[Answer], labels: tuple[Label, 
             "microseconds": round(trace.microseconds, 1),
             "truncated": trace.truncated,
         }
-
-
-def said(label: Any, probabilities: np.ndarray | None, labels: tuple[Label, ...]) -> dict[str, Any]:
-    """The label as a label column would have it, and probabilities where there are some: a number has none."""
-    if probabilities is None:
-        return {"label": label}
-    shares = {str(name): float(share) for name, share in zip(labels, probabilities, strict=True)}
-    if isinstance(label, tuple):
-        return {"label": list(label), "probabilities": shares}
-    return {"label": label, "probability": float(probabilities.max()), "probabilities": shares}

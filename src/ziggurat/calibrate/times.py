@@ -24,6 +24,7 @@ from ziggurat.measure.subject import sample
 from ziggurat.system import Progress, cached_property
 
 _TIMED_ROWS = 4096  # at most, that predicted times are of
+_PRICED_ROWS = 64  # inputs of several sequences, by which a FLOP is priced
 _ROUNDS = 5
 _SIZED_TEXTS, _SIZES = 128, (1, 8, 32, 128)
 
@@ -69,8 +70,28 @@ class SmallCost:
         return self.per_token * float(kept.sum())
 
 
+@dataclass(frozen=True)
+class PricedCost:
+    """Of a model whose inputs are several sequences, which no profile knows: so much for each FLOP."""
+
+    tier: Tier
+    per_flop: float  # seconds
+    key: str = ""
+
+    def seconds(self, kept: np.ndarray, rungs: np.ndarray, asked: Sequence[bool], batch_of: np.ndarray) -> float:
+        """In proportion to the FLOPs."""
+        spent = self.tier.flops(kept[:, 0], kept, asked, self.tier.backend.token_rule)
+        return self.per_flop * float(spent[np.arange(len(rungs)), rungs].sum())
+
+
 def costs_of(classifier: AdaptiveClassifier, encoded: Encoded, batch_size: int, tick: Progress = None) -> list[Cost]:
-    """Of each tier: an encoder's stored profile, measured where there is none; small models are timed right here."""
+    """Of each tier: an encoder's stored profile, measured where there is none; small models are timed right here.
+
+    Encoders whose inputs are several sequences are timed here as well.
+    """
+    if encoded.owners is not None:
+        some = encoded.take(sample(len(encoded), _PRICED_ROWS))
+        return [_priced(tier, some, batch_size) for tier in classifier.tiers]
     some = sample(len(encoded), _TIMED_ROWS)
     return [
         ProfiledCost(stored_profile(AdaptiveClassifier([tier]), tick))
@@ -78,6 +99,12 @@ def costs_of(classifier: AdaptiveClassifier, encoded: Encoded, batch_size: int, 
         else _timed(tier, inputs_of(tier, classifier.tiers[-1], encoded.take(some), np.arange(len(some))), batch_size)
         for tier in classifier.tiers
     ]
+
+
+def _priced(tier: Tier, encoded: Encoded, batch_size: int) -> PricedCost:
+    alone, full = AdaptiveClassifier([tier]), rules.never(tier.n_rungs)
+    timing = interleave({"full": lambda: alone.run(encoded, full, batch_size)}, 3)
+    return PricedCost(tier, timing["full"].p50 / max(1, int(alone.whole(encoded).sum())))
 
 
 def _timed(tier: Tier, encoded: Encoded, batch_size: int) -> SmallCost:
@@ -122,8 +149,11 @@ class PredictedTime:
         self._places, self._costs, self._batch_size = places(classifier.tiers), costs, batch_size
         self._n = len(encoded)
         rows = sample(len(encoded), _TIMED_ROWS)
-        self._rows = rows[np.concatenate([*by_length(encoded.lengths[rows], batch_size), np.zeros(0, dtype=np.int64)])]
-        self._kept = {strength: run.kept[self._rows] for strength, run in runs.items()}
+        rows = rows[np.concatenate([*by_length(encoded.longest[rows], batch_size), np.zeros(0, dtype=np.int64)])]
+        sequences = encoded.sequences_of(rows)
+        self._n_timed = len(rows)
+        self._inputs = rows if encoded.owners is None else encoded.owners[sequences]  # of which each sequence is
+        self._kept = {strength: run.kept[sequences] for strength, run in runs.items()}
 
     @property
     def key(self) -> str:
@@ -140,7 +170,7 @@ class PredictedTime:
 
     def of(self, rungs: np.ndarray, asked: Sequence[bool], pruning: float) -> float:
         """Of rows that leave at `rungs` (n, all of them)."""
-        here, kept = rungs[self._rows], self._kept[pruning]
+        here, kept = rungs[self._inputs], self._kept[pruning]
         total = 0.0
         for place, cost in zip(self._places, self._costs, strict=True):
             first, last = place.rungs.start, place.last_asked(asked)
@@ -150,7 +180,7 @@ class PredictedTime:
                 local = np.minimum(here[came] - first, last)
                 batch_of = np.arange(len(local)) // self._batch_size
                 total += cost.seconds(kept[came, place.columns], local, tuple(asked[place.rungs]), batch_of)
-        return total / max(1, len(self._rows))
+        return total / max(1, self._n_timed)
 
     @cached_property
     def saved(self) -> np.ndarray:

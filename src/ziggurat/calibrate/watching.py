@@ -16,11 +16,12 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ziggurat.calibrate.monitor import Monitor, State, Watch
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained, whole_file
 from ziggurat.locks import locked_file
-from ziggurat.types import Answer, OperatingPoint
+from ziggurat.types import AnyAnswers, OperatingPoint
 
 SHARE = 0.02  # of the inputs that are run at full depth too
 _MOST_DIFFERING = 0.99  # a bound of 1 would leave nothing to watch
@@ -75,27 +76,28 @@ class WatchedClassifier:
             "pickle the classifier and make one with the state of `monitor`"
         )
 
-    def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[Answer]:
+    def predict(self, texts: Sequence[Text], batch_size: int = 32) -> AnyAnswers:
         """As `AdaptiveClassifier.predict`; a few of the texts are also run at full depth."""
-        answers = self._classifier.predict(texts, self._point, batch_size)
-        differing = self._differing(texts, answers, np.flatnonzero(self.monitor.due(len(texts))), batch_size)
-        whole = self._classifier.full_flops(np.array([answer.trace.read for answer in answers], dtype=np.int64))
-        costs = watched_costs(np.array([answer.trace.flops for answer in answers], dtype=np.int64), whole)
-        self.monitor.add(costs, differing)
+        model, rule = self._classifier, self._classifier.rule_of(self._point)
+        encoded = model.encode(texts)
+        answers = model.answers(encoded, model.run(encoded, rule, batch_size), rule)
+        differing = self._differing(encoded, answers, np.flatnonzero(self.monitor.due(len(texts))), batch_size)
+        spent = np.array([answer.trace.flops for answer in answers], dtype=np.int64)
+        self.monitor.add(watched_costs(spent, model.whole(encoded)), differing)
         return answers
 
-    def _differing(
-        self, texts: Sequence[Text], answers: Sequence[Answer], checked: np.ndarray, batch_size: int
-    ) -> np.ndarray:
-        """How far the answers of these texts, (k) indices, are from full depth's: (k).
+    def _differing(self, encoded: Encoded, answers: AnyAnswers, checked: np.ndarray, batch_size: int) -> np.ndarray:
+        """How far the answers of these inputs, (k) indices, are from full depth's: (k).
 
         A point that is full depth is not asked, for other batches may round otherwise.
         """
         if self._is_full or not len(checked):
             return np.zeros(len(checked))
-        full = self._classifier.predict([texts[row] for row in checked.tolist()], FULL, batch_size)
+        model, some = self._classifier, encoded.take(checked)
+        rule = model.rule_of(FULL)
+        full = model.answers(some, model.run(some, rule, batch_size), rule)
         pairs = zip((answers[row].label for row in checked.tolist()), (one.label for one in full), strict=True)
-        apart = np.array([self._classifier.output.apart(*pair) for pair in pairs], dtype=np.float64)
+        apart = np.array([self._classifier.problem.apart(*pair) for pair in pairs], dtype=np.float64)
         return np.where(apart > _ROUNDING, apart, 0.0)
 
     @property

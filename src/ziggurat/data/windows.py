@@ -4,74 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
-from ziggurat.data.packing import PackedBatch, cumulate, pack
 from ziggurat.data.squad import Gold
-from ziggurat.data.tokenizer import Piece, TextTokenizer
+from ziggurat.data.tokenizer import Encoded, Piece, TextTokenizer
 from ziggurat.errors import UserError
 from ziggurat.recipe import SpanConfig
-from ziggurat.system import cached_property
 
 
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """n questions in w ≥ n windows."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Windows(Encoded):
+    """n questions in s ≥ n windows, their sequences: token id, segment id, 1 = a span may start or end there."""
 
-    tokens: list[np.ndarray]  # (w) arrays (length, 3) int64: token id, segment id, 1 = a span may start or end there
-    owners: np.ndarray  # (w) int64, rising: which question each window is of
-    first: np.ndarray  # (w) int64: where in the window its context begins
-    places: list[np.ndarray]  # (w) arrays (context tokens, 2) int64: their characters, from here … to before here
+    owners: np.ndarray
+    first: np.ndarray  # (s) int64: where in the window its context begins
+    places: list[np.ndarray]  # (s) arrays (context tokens, 2) int64: their characters, from here … to before here
     contexts: Sequence[str]  # (n)
-    cut: np.ndarray  # (n) bool: the question was longer than the model reads
 
-    def __len__(self) -> int:
-        return len(self.contexts)
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each window, (w) int64."""
-        return np.array([len(tokens) for tokens in self.tokens], dtype=np.int64)
-
-    @cached_property
-    def edges(self) -> np.ndarray:
-        """Question i owns windows edges[i] … edges[i + 1] - 1: (n + 1) int64."""
-        return cumulate(np.bincount(self.owners, minlength=len(self)))
-
-    @cached_property
-    def read(self) -> np.ndarray:
-        """Tokens of all of a question's windows, (n) int64."""
-        return np.add.reduceat(self.lengths, self.edges[:-1])
-
-    def take(self, rows: np.ndarray) -> Windows:
+    def take(self, rows: np.ndarray) -> Self:
         """Only these questions, (m) indices, in this order."""
-        mine = self.windows_of(rows)
-        counts = np.diff(self.edges)[rows]
+        mine = self.sequences_of(rows)
         return replace(
-            self,
-            tokens=[self.tokens[w] for w in mine],
-            owners=np.repeat(np.arange(len(rows)), counts),
+            super().take(rows),
             first=self.first[mine],
-            places=[self.places[w] for w in mine],
+            places=[self.places[window] for window in mine],
             contexts=[self.contexts[row] for row in rows],
-            cut=self.cut[rows],
         )
 
-    def windows_of(self, rows: np.ndarray) -> np.ndarray:
-        """The windows of these questions, question by question."""
-        return np.concatenate([np.arange(self.edges[row], self.edges[row + 1]) for row in rows])
+    def text(self, row: int, window: int, start: int, end: int) -> tuple[str, int, int]:
+        """What stands from token `start` to token `end` of a window: the text, and its characters in the context.
 
-    def pack(self, rows: np.ndarray) -> PackedBatch:
-        """All windows of these questions as one batch, whose `rows` are the windows."""
-        mine = self.windows_of(rows)
-        return pack([self.tokens[w] for w in mine], rows=mine)
-
-    def text(self, window: int, start: int, end: int) -> tuple[str, int, int]:
-        """What stands from token `start` to token `end` of a window: the text, and its characters in the context."""
-        first = self.first[window]
-        begin, stop = int(self.places[window][start - first, 0]), int(self.places[window][end - first, 1])
-        return self.contexts[self.owners[window]][begin:stop], begin, stop
+        `row` is the question, `window` counts its own from 0.
+        """
+        sequence = int(self.edges[row]) + window
+        first, places = self.first[sequence], self.places[sequence]
+        begin, stop = int(places[start - first, 0]), int(places[end - first, 1])
+        return self.contexts[row][begin:stop], begin, stop
 
 
 def windows_of(
@@ -110,8 +80,14 @@ def windows_of(
             places.append(offsets[start : start + room])
     tables = frame.around([[one[side] for one in sides] for side in (0, 1)])
     tokens = [_marked(*one) for one in zip(tables, starts, map(len, places), strict=True)]
-    cut = np.array([len(ids) > config.question for ids in asked], dtype=bool)
-    return Windows(tokens, np.array(owners, dtype=np.int64), np.array(starts, dtype=np.int64), places, contexts, cut)
+    return Windows(
+        tokens=tokens,
+        truncated=np.array([len(ids) > config.question for ids in asked], dtype=bool),
+        owners=np.array(owners, dtype=np.int64),
+        first=np.array(starts, dtype=np.int64),
+        places=places,
+        contexts=contexts,
+    )
 
 
 def gold_tokens(windows: Windows, answers: Sequence[Sequence[Gold]]) -> np.ndarray:

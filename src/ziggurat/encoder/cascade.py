@@ -17,7 +17,7 @@ from ziggurat.encoder.folder import ENCODER, Manifest
 from ziggurat.encoder.weights import read_tensors
 from ziggurat.errors import UserError
 from ziggurat.files import changed_folder, refuse_full_folder, whole_folder
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
@@ -74,7 +74,7 @@ def _check(folder: Path, manifest: Manifest, last_folder: Path, last: Manifest) 
         raise UserError(
             f"{last_folder}: a cascade's last tier must be an encoder, not a {last.kind} model; put it first"
         )
-    if manifest.problem_type != Problem.SINGLE_LABEL:
+    if manifest.problem_type != ProblemType.SINGLE_LABEL:
         raise UserError(
             f"{folder}: answers {manifest.problem_type}, and a cascade is of models that answer with one class; use "
             "the exits of one model instead"

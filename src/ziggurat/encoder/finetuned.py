@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ziggurat.data.labels import VALUE, Called, is_unnamed, refuse_repeated
+from ziggurat.data.labels import SPAN_ENDS, VALUE, Called, is_unnamed, refuse_repeated
 from ziggurat.encoder.containers import tensors_of, told_of
 from ziggurat.encoder.folder import CONFIG, MANIFEST, read_json, read_manifest
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.weights import CLASSES, canonical_names, missing_classifier, table_of
 from ziggurat.errors import UserError
-from ziggurat.types import Label, Problem
+from ziggurat.problems.registry import problem_named
+from ziggurat.types import Label, ProblemType
 
+SPANS = "ForQuestionAnswering"  # how the names of transformers' classes end whose outputs are spans
 _NO_CONFIG = f"no {CONFIG}; give a folder made by save_pretrained"
 # Models whose tensors have the names of a sequence classifier's, and mean something else.
 _ALIKE = {
@@ -27,16 +29,19 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 _SKLEARN = "model_head.pkl"  # SetFit's classifier
 
 
-def answers_of(folder: Path, problem: Problem | None = None) -> tuple[tuple[Label, ...], Problem]:
+def answers_of(folder: Path, problem: ProblemType | None = None) -> tuple[tuple[Label, ...], ProblemType]:
     """What a checkpoint with a classifier calls its outputs, in their order, and the problem that they answer.
 
     `problem` is what a user says that it is, None = what the checkpoint says, or the manifest of a folder of ours.
     UserError for one without a classifier, or with a classifier of another size than the names.
     """
+    if problem is not None and problem_named(problem).head == SPANS:
+        require_spans(folder)
+        return SPAN_ENDS, problem
     require_classifier(folder)
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
-        names, known = manifest.labels, Problem(manifest.problem_type)
+        names, known = manifest.labels, ProblemType(manifest.problem_type)
         problem = known if problem is None else problem
     else:
         problem = checkpoint_problem(folder) if problem is None else problem
@@ -45,7 +50,7 @@ def answers_of(folder: Path, problem: Problem | None = None) -> tuple[tuple[Labe
         raise UserError(
             f"{folder}: {CONFIG} names {len(names)} classes (id2label), its classifier has {outputs}; name each of them"
         )
-    if problem is Problem.REGRESSION and len(names) > 1:
+    if problem is ProblemType.REGRESSION and len(names) > 1:
         raise UserError(f"{folder}: has {len(names)} outputs, and a regression has one; give another --problem")
     return names, problem
 
@@ -58,18 +63,13 @@ def known_names(folder: Path) -> tuple[Label, ...] | None:
         return None
 
 
-def names_same(names: Sequence[Label], others: Sequence[Label]) -> bool:
-    """Whether two classifiers' outputs are the same in the same order: of one output each, a number, always."""
-    return len(names) == len(others) == 1 or list(map(str, names)) == list(map(str, others))
-
-
 def same_classes(names: Sequence[Label], others: Sequence[Label]) -> bool:
     """Whether `others` are other spellings of the same classes, in any order."""
     called = Called(names)
     return len(others) == len(names) and {called.find(other) for other in others} == set(range(len(names)))
 
 
-def checkpoint_labels(folder: Path, problem: Problem | None = None) -> tuple[Label, ...]:
+def checkpoint_labels(folder: Path, problem: ProblemType | None = None) -> tuple[Label, ...]:
     """What a fine-tuned checkpoint calls its outputs: its names for them, or 0, 1, … where it has none.
 
     UserError where its configuration contradicts itself: a class that is taken for another is worse than no answer.
@@ -77,27 +77,43 @@ def checkpoint_labels(folder: Path, problem: Problem | None = None) -> tuple[Lab
     problem = checkpoint_problem(folder) if problem is None else problem
     names = _output_names(folder)
     refuse_repeated(names, str(folder / CONFIG))
-    if len(names) < 2 and problem is Problem.SINGLE_LABEL:
+    if len(names) < 2 and problem is ProblemType.SINGLE_LABEL:
         raise UserError(
             f"{folder}: has one output, and {problem} needs one for each class; for its score say --problem "
-            f"{Problem.REGRESSION}, for a yes or no --problem {Problem.MULTI_LABEL}"
+            f"{ProblemType.REGRESSION}, for a yes or no --problem {ProblemType.MULTI_LABEL}"
         )
     if is_unnamed(names):
-        return (VALUE,) if problem is Problem.REGRESSION else tuple(range(len(names)))
+        return (VALUE,) if problem is ProblemType.REGRESSION else tuple(range(len(names)))
     numbered = all(type(name) is int for name in names)
     return tuple(names) if numbered else tuple(map(str, names))
 
 
-def checkpoint_problem(folder: Path) -> Problem:
+def checkpoint_problem(folder: Path) -> ProblemType:
     """What a fine-tuned checkpoint answers, as transformers has it: its `problem_type`, else a number if it has one
     output, else one of its classes.
     """
     stated = _config(folder).get("problem_type")
     if stated is None:
-        return Problem.REGRESSION if len(_output_names(folder)) == 1 else Problem.SINGLE_LABEL
-    if stated not in list(Problem):
-        raise UserError(f"{folder}: {CONFIG} has problem_type {stated!r}; known: {', '.join(Problem)}")
-    return Problem(stated)
+        return ProblemType.REGRESSION if len(_output_names(folder)) == 1 else ProblemType.SINGLE_LABEL
+    if stated not in list(ProblemType):
+        raise UserError(f"{folder}: {CONFIG} has problem_type {stated!r}; known: {', '.join(ProblemType)}")
+    return ProblemType(stated)
+
+
+def has_head(folder: Path, head: str) -> bool:
+    """Whether a checkpoint has trained outputs of this kind (`Problem.head`)."""
+    return has_spans(folder) if head == SPANS else has_classifier(folder)
+
+
+def has_spans(folder: Path) -> bool:
+    """Whether a checkpoint was fine-tuned for questions."""
+    return any(str(name).endswith(SPANS) for name in _config(folder).get("architectures") or ())
+
+
+def require_spans(folder: Path) -> None:
+    """UserError unless a checkpoint was fine-tuned for questions."""
+    if not has_spans(folder):
+        raise UserError(f"{folder}: not fine-tuned for questions (no …{SPANS} in {CONFIG}); use `ziggurat train`")
 
 
 def has_classifier(folder: Path) -> bool:
@@ -194,5 +210,5 @@ def _config(folder: Path) -> dict[str, Any]:
 def _n_outputs(folder: Path) -> int:
     """How many numbers a checkpoint's classifier answers with."""
     spec = read_spec(_config(folder))
-    (name,) = table_of(spec, Problem.SINGLE_LABEL)[f"{CLASSES}weight"]
+    (name,) = table_of(spec, ProblemType.SINGLE_LABEL)[f"{CLASSES}weight"]
     return len(canonical_names(tensors_of(folder), spec)[name])

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
+from dataclasses import replace
 from operator import index
 
 import numpy as np
 
+from ziggurat.data.dataset import Dataset
 from ziggurat.data.tokenizer import Encoded
+from ziggurat.encoder.folder import Manifest
 from ziggurat.engine.escalation import Escalation
 from ziggurat.engine.ladder import run_every_rung_of, run_ladder
 from ziggurat.engine.opened import BATCH, OpenedModel, refuse_no_numbers
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import AllRungs, Outcomes
+from ziggurat.engine.span_runner import all_rungs_of_sequences, run_sequences
 from ziggurat.engine.streaming import streamed
 from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule
+from ziggurat.system import bar
 from ziggurat.types import FULL as FULL
-from ziggurat.types import Answer, OperatingPoint, Trace
+from ziggurat.types import Answer, AnyAnswers, OperatingPoint, SpanAnswer, Trace
 
 Text = str | tuple[str, str]
 
@@ -33,7 +37,7 @@ class AdaptiveClassifier(OpenedModel):
         operating_point: str | OperatingPoint | ExitRule = "balanced",
         batch_size: int | None = None,
         progress: bool = False,
-    ) -> list[Answer]:
+    ) -> AnyAnswers:
         """Classifies texts, or pairs of texts for a model of pairs; answers come in the order of the texts.
 
         `operating_point` is the name of one of the model's points ("full" never leaves early and prunes nothing), a
@@ -42,6 +46,8 @@ class AdaptiveClassifier(OpenedModel):
         """
         rule = self.rule_of(operating_point)
         encoded = self.encode(texts if isinstance(texts, str) else list(texts))
+        if not len(encoded):
+            return []
         sizes = self.batch_sizes(operating_point) if batch_size is None else batch_size
         return self.answers(encoded, self.run(encoded, rule, sizes, progress), rule)
 
@@ -51,7 +57,7 @@ class AdaptiveClassifier(OpenedModel):
         operating_point: str | OperatingPoint | ExitRule = "balanced",
         deadline: float = 0.05,
         batch_sizes: Sequence[int] | None = None,
-    ) -> Iterator[tuple[int, Answer]]:
+    ) -> Iterator[tuple[int, Answer | SpanAnswer]]:
         """Classifies texts as they arrive, some at a time; yields the number of each text, from 0, with its answer.
 
         What a cascade's tier is unsure of waits, `deadline` seconds at most, until the next tier has a full batch; so
@@ -62,26 +68,25 @@ class AdaptiveClassifier(OpenedModel):
         sizes = self.batch_sizes(operating_point) if batch_sizes is None else batch_sizes
         return streamed(self, arrivals, Escalation(self.tiers, rule, sizes, deadline))
 
-    def answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> list[Answer]:
+    def answers(self, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> AnyAnswers:
         """Outcomes of inputs under a rule, as what `predict` returns."""
-        output, names = self.output, self.manifest.labels
-        flops = self.flops(outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
-        predictions = output.predictions(outcomes.logits)
-        shares = repeat(None) if output.probabilities is None else output.probabilities(outcomes.logits)
+        flops = self.spent(encoded, outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
+        kept = encoded.summed(outcomes.kept[:, self.layer_columns])
         # As Python's own numbers all at once: one by one that takes longer than a small model's answer.
         traces = zip(
             outcomes.rungs.tolist(),
-            encoded.lengths.tolist(),
-            (tuple(filter(None, counts)) for counts in outcomes.kept[:, self.layer_columns].tolist()),
+            encoded.read.tolist(),
+            (tuple(filter(None, counts)) for counts in kept.tolist()),
             flops.tolist(),
             (outcomes.seconds * 1e6).tolist(),
             encoded.truncated.tolist(),
             strict=True,
         )
-        return [
-            Answer(output.label(prediction, names), share, Trace(*trace))
-            for prediction, share, trace in zip(predictions, shares, traces, strict=False)
-        ]
+        return self.problem.answers(outcomes.readings, encoded, outcomes.rungs, [Trace(*trace) for trace in traces])
+
+    def predictions(self, encoded: Encoded, outcomes: Outcomes) -> np.ndarray:
+        """What outcomes of n inputs answer, (n, …), as the problem has it."""
+        return self.problem.predictions(outcomes.readings, encoded, outcomes.rungs)
 
     def encode(self, texts: Sequence[Text]) -> Encoded:
         """Token ids of texts or pairs; UserError names the first that is of the wrong kind."""
@@ -91,39 +96,61 @@ class AdaptiveClassifier(OpenedModel):
             _check_text(text, number, self.manifest.pairs)
         firsts = [text if isinstance(text, str) else text[0] for text in texts]
         seconds = [text[1] for text in texts] if self.manifest.pairs else None
-        return self.tokenizer.encode(firsts, seconds)
+        return self.problem.encode(self.tokenizer, firsts, seconds)
+
+    def encode_rows(self, rows: Dataset) -> Encoded:
+        """Token ids of the texts of rows."""
+        return self.problem.encode(self.tokenizer, rows.texts, rows.pairs)
 
     def run(
         self, encoded: Encoded, rule: ExitRule, batch_size: int | Sequence[int] = BATCH, progress: bool = False
     ) -> Outcomes:
-        """Answers encoded inputs, like lengths together; `batch_size` for all tiers, or one for each."""
-        self.refuse_other_inputs(rule, len(encoded.tokens))
-        outcomes = run_ladder(self.tiers, encoded, rule, _sizes(batch_size, len(self.tiers)), progress)
-        refuse_no_numbers(~np.isfinite(outcomes.logits))
+        """Answers encoded inputs, like lengths together; `batch_size` for all tiers, or one for each.
+
+        Of inputs of several sequences it counts these; an input's stay together.
+        """
+        self.refuse_other_inputs(rule, len(encoded))
+        sizes, reader = _sizes(batch_size, len(self.tiers)), self.problem.reader
+        if reader is not None:
+            batches = _batches(encoded, sizes[0], progress, self.problem.counted)
+            outcomes = run_sequences(self.backend, reader, encoded, batches, rule)  # type: ignore[arg-type]
+        else:
+            outcomes = run_ladder(self.tiers, encoded, rule, sizes, progress)
+        refuse_no_numbers(self.problem.broken(outcomes.readings))
         return outcomes
 
     def every_rung(
         self, encoded: Encoded, batch_size: int = 32, progress: bool = False, tokens: TokenRule | None = None
     ) -> AllRungs:
-        """What every rung says to every input under a pruning rule (None = without), for replay and calibration."""
-        every = run_every_rung_of(self.tiers, encoded, [batch_size] * len(self.tiers), progress, tokens)
-        refuse_no_numbers(~np.isfinite(every.logits))
+        """What every rung reads of every input under a pruning rule (None = without), for replay and calibration."""
+        if (reader := self.problem.reader) is not None:
+            batches = _batches(encoded, batch_size, progress, self.problem.counted)
+            every = all_rungs_of_sequences(self.backend, reader, encoded, batches, tokens)  # type: ignore[arg-type]
+        else:
+            every = run_every_rung_of(self.tiers, encoded, [batch_size] * len(self.tiers), progress, tokens)
+        refuse_no_numbers(self.problem.broken(every.readings))
         return every
 
-    def flops(self, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
+    def spent(self, encoded: Encoded, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
         """Cost of leaving at each rung, (n, n_rungs) int64, from `Outcomes.kept`; every tier that ran is charged."""
         spent: np.ndarray = np.zeros((len(kept), 1), dtype=np.int64)
         costs = []
         for place in places(self.tiers):
-            own = place.tier.flops(kept[:, place.columns], rule.asked[place.rungs], place.pruning(rule.tokens))
+            tokens = place.pruning(rule.tokens)
+            own = place.tier.flops(encoded.lengths, kept[:, place.columns], rule.asked[place.rungs], tokens)
             costs.append(spent + own)
             last = place.last_asked(rule.asked)
             if last is not None:  # those who go on have come that far
                 spent = costs[-1][:, [last]]
-        return np.concatenate(costs, axis=1)
+        return encoded.summed(np.concatenate(costs, axis=1))
 
-    def ran(self, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule) -> np.ndarray:
-        """`kept` of a run in which nobody left, (n, columns), without what those who leave at `rungs` (n) never see."""
+    def whole(self, encoded: Encoded) -> np.ndarray:
+        """Cost of the last tier's layers without exits and pruning, (n) int64."""
+        return encoded.summed(self.tiers[-1].full_flops(encoded.lengths))
+
+    def ran(self, encoded: Encoded, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule) -> np.ndarray:
+        """`kept` of a run without exits, (s, columns), without what inputs that exit at `rungs` (n) never see."""
+        rungs = rungs if encoded.owners is None else rungs[encoded.owners]
         ran = np.zeros(kept.shape, dtype=bool)
         for place in places(self.tiers):
             last = place.last_asked(rule.asked)
@@ -134,17 +161,22 @@ class AdaptiveClassifier(OpenedModel):
                 ran[:, place.columns] = came & (np.arange(place.tier.columns) <= depth[:, None])
         return np.where(ran, kept, 0)
 
-    def spent(self, encoded: Encoded, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
-        """`flops` of encoded inputs, whatever the model reads."""
-        return self.flops(kept, rule)
+    def with_manifest(self, manifest: Manifest) -> AdaptiveClassifier:
+        """The same layers under another manifest."""
+        return AdaptiveClassifier([*self.tiers[:-1], replace(self.tiers[-1], manifest=manifest)])
 
-    def whole(self, encoded: Encoded) -> np.ndarray:
-        """`full_flops` of encoded inputs, whatever the model reads."""
-        return self.full_flops(encoded.lengths)
 
-    def full_flops(self, lengths: np.ndarray) -> np.ndarray:
-        """Cost of the last tier's layers without exits: lengths (n) → (n) int64."""
-        return self.tiers[-1].full_flops(lengths)
+def _batches(encoded: Encoded, size: int, progress: bool, counted: str) -> Iterator[np.ndarray]:
+    """Indices of the inputs of each batch: about `size` sequences, like lengths together, longest first."""
+    if size < 1:
+        raise UserError(f"batch size {size}: must be at least 1")
+    order = np.argsort(-encoded.longest, kind="stable")
+    batch_of = (np.cumsum(np.diff(encoded.edges)[order]) - 1) // size
+    groups = np.split(order, np.flatnonzero(np.diff(batch_of)) + 1) if len(order) else []
+    with bar(None, len(order), counted, progress) as shown:
+        for rows in groups:
+            yield rows
+            shown.update(len(rows))
 
 
 def _sizes(batch_size: int | Sequence[int], n_tiers: int) -> list[int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.tokenizer import Encoded, join_encoded
 from ziggurat.engine.ladder import inputs_of, run_tier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes, nothing_yet
@@ -55,7 +55,7 @@ class _Waiting:
             for name in ("numbers", "heard", "kept", "arrived", "queued")
         )
         numbers, heard, kept, arrived, queued = arrays
-        return _Waiting(numbers, self.encoded.joined(other.encoded), heard, kept, arrived, queued)
+        return _Waiting(numbers, join_encoded([self.encoded, other.encoded]), heard, kept, arrived, queued)
 
 
 @dataclass

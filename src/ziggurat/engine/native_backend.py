@@ -23,7 +23,7 @@ from ziggurat.policies.exits import LEARNED, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
 from ziggurat.system import default_threads
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 if TYPE_CHECKING:
     CompiledRules: TypeAlias = tuple[native.ExitRule, native.TokenRule | None]
@@ -219,7 +219,7 @@ def load_backend(folder: Path, dtype: str, threads: int | None, instructions: st
 def backend_of(model: ModelFiles, dtype: str, threads: int | None, instructions: str = "") -> NativeBackend:
     """The backend of what was read of a folder; UserError if its parts do not fit together."""
     manifest, spec = model.manifest, model.encoder
-    tensors = from_hf(model.weights.tensors, spec, np.concatenate, Problem(manifest.problem_type))
+    tensors = from_hf(model.weights.tensors, spec, np.concatenate, ProblemType(manifest.problem_type))
     for name, tensor in model.extras.tensors.items():
         if name.startswith((layout.HEAD_PREFIX, layout.PRUNING_PREFIX)):
             tensors[name] = tensor

@@ -7,23 +7,23 @@ from copy import copy
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from ziggurat.data.batching import limit_threads
 from ziggurat.data.packing import cumulate
-from ziggurat.encoder.folder import LABEL_RANGE, Manifest, read_manifest, read_point
+from ziggurat.encoder.folder import Manifest, read_manifest, read_point
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine import rules
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.tiers import Tier, open_tiers
 from ziggurat.errors import UserError
-from ziggurat.policies.outputs import Output, output_of
 from ziggurat.policies.prune import TokenRule, scaled
+from ziggurat.problems.problem import Problem
 from ziggurat.system import cached_property
-from ziggurat.types import FULL, OperatingPoint, Problem, Rung
+from ziggurat.types import FULL, OperatingPoint, Rung
 
 BATCH = 32  # texts, where nobody says otherwise
 
@@ -41,7 +41,6 @@ class _Source(NamedTuple):
 class OpenedModel:
     """What classifiers and models of spans share."""
 
-    spans: ClassVar[bool] = False  # answers are spans of a text
     _source: _Source | None = None  # None = not opened from a folder
 
     def __init__(self, tiers: Sequence[Tier]) -> None:
@@ -70,8 +69,6 @@ class OpenedModel:
         """
         folder = local_folder(str(model))
         manifest = read_manifest(folder)
-        if manifest.answers_spans != cls.spans:
-            raise UserError(_other_problem(folder, cls.spans))
         opened = cls(open_tiers(folder, manifest, device, dtype, threads, engine))
         limit_threads(opened.backend.threads)
         opened._source = _Source(folder.absolute(), device, dtype, threads, engine)
@@ -101,9 +98,9 @@ class OpenedModel:
         return self.tiers[-1].spec
 
     @cached_property
-    def output(self) -> Output:
-        """What its logits stand for."""
-        return output_of(self.manifest.problem_type, self.manifest.training.get(LABEL_RANGE))
+    def problem(self) -> Problem:
+        """What it answers."""
+        return self.manifest.problem
 
     @cached_property
     def rungs(self) -> tuple[Rung, ...]:
@@ -155,7 +152,7 @@ class OpenedModel:
         if isinstance(operating_point, ExitRule):
             rule = operating_point
         elif operating_point == FULL:
-            rule = rules.never(len(self.rungs), self.output.scores[0])
+            rule = rules.never(len(self.rungs), self.problem.scores[0])
         else:
             point = operating_point
             if isinstance(point, str):
@@ -167,7 +164,7 @@ class OpenedModel:
         if rule.thresholds.shape[-1] != len(self.rungs) - 1:
             raise UserError(f"exit rule: {rule.thresholds.shape[-1]} thresholds, the model needs {len(self.rungs) - 1}")
         if any(rule.asked[:-1]):
-            self.output.refuse_score(rule.score)
+            self.problem.check_score(rule.score)
         rules.refuse_unreachable(rule)
         return rule
 
@@ -206,12 +203,3 @@ def refuse_no_numbers(broken: np.ndarray) -> None:
             "the model's weights are broken: they give answers that are no numbers; copy its folder again, or train it "
             "again"
         )
-
-
-def _other_problem(folder: Path, spans: bool) -> str:
-    if spans:
-        return f"{folder}: a classifier, which has no spans to give; give a model of {Problem.QUESTION_ANSWERING}"
-    return (
-        f"{folder}: answers questions with spans of a text ({Problem.QUESTION_ANSWERING}), which this cannot run; "
-        "train, eval, predict, calibrate and info can"
-    )

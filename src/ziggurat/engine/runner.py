@@ -28,6 +28,11 @@ class Outcomes:
     )  # (n, L + 1) int64: tokens that entered layer 1, then those that each layer left; 0 = it did not run
 
     @property
+    def readings(self) -> np.ndarray:
+        """What the rung that answered reads of each input, (n, width)."""
+        return self.logits
+
+    @property
     def predictions(self) -> np.ndarray:
         """Class index of each input, (n)."""
         return self.logits.argmax(axis=1)
@@ -43,6 +48,11 @@ class AllRungs:
 
     logits: np.ndarray  # (n, n_rungs, n_classes) float32
     kept: np.ndarray  # (n, L + 1) int64, as in Outcomes
+
+    @property
+    def readings(self) -> np.ndarray:
+        """What every rung reads of every input, (n, n_rungs, width)."""
+        return self.logits
 
 
 def nothing_yet(n_inputs: int, n_classes: int, n_columns: int) -> Outcomes:

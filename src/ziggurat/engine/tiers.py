@@ -11,7 +11,7 @@ import numpy as np
 
 from ziggurat.data.packing import PackedBatch
 from ziggurat.data.tokenizer import Encoded, TextTokenizer, pack_rows
-from ziggurat.encoder.flops import full_flops, rung_flops
+from ziggurat.encoder.flops import answer_flops, whole_flops
 from ziggurat.encoder.folder import DEFERRAL, EXTRAS, MANIFEST, TOKENIZER, Manifest
 from ziggurat.encoder.model_files import read_tiers
 from ziggurat.encoder.spec import EncoderSpec
@@ -70,21 +70,24 @@ class Tier:
                 yield pack_rows(encoded, indices)
                 shown.update(len(indices))
 
-    def flops(self, kept: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None) -> np.ndarray:
-        """Cost of leaving at each of its rungs, (n, n_rungs) int64, from its part of `kept`."""
+    def flops(
+        self, lengths: np.ndarray, kept: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+    ) -> np.ndarray:
+        """Cost of leaving at each of its rungs, (s, n_rungs) int64, from its part of `kept`; lengths (s) as encoded."""
         spec, kind = self.spec, self.manifest.head_kind
         if spec is None:
             return self.small_flops(kept[:, 0])[:, None]
         guessed = None
         if tokens is not None and tokens.score == PREDICTED:
             guessed = [tokens.prunes(layer) for layer in range(1, spec.layers + 1)]
-        return rung_flops(spec, kind, len(self.manifest.labels), kept, self.backend.rung_layers, asked, guessed)
+        n_classes, layers = len(self.manifest.labels), self.backend.rung_layers
+        return answer_flops(spec, kind, n_classes, lengths, kept, layers, asked, guessed)
 
     def full_flops(self, lengths: np.ndarray) -> np.ndarray:
         """Cost of all its layers without exits: lengths (n) → (n) int64."""
         if self.spec is None:
             return self.small_flops(lengths)
-        return full_flops(self.spec, len(self.manifest.labels), lengths)
+        return whole_flops(self.spec, self.manifest.head_kind, len(self.manifest.labels), lengths)
 
 
 @dataclass(frozen=True, eq=False)

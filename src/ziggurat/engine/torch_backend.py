@@ -130,7 +130,11 @@ def load_backend(folder: Path, device: str, dtype: str, threads: int | None) -> 
 def backend_of(files: ModelFiles, device: str, dtype: str, threads: int | None) -> TorchBackend:
     """The backend of what was read of a folder; UserError if its parts do not fit together."""
     limit_threads(threads)
-    model = model_of(files)
+    return backend_for(model_of(files), device, dtype)
+
+
+def backend_for(model: AdaptiveModel, device: str = "auto", dtype: str = "float32") -> TorchBackend:
+    """The backend of a model, whatever its outputs are of."""
     return (TorchSpanBackend if isinstance(model, SpanModel) else TorchBackend)(model, device, dtype)
 
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from ziggurat.calibrate.prediction import said
-from ziggurat.data.tokenizer import speakable
+from ziggurat.data.packing import pack
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
-from ziggurat.engine.observed import ObservedBackend
-from ziggurat.engine.questions import QuestionAnswerer
+from ziggurat.engine.ladder import inputs_of
+from ziggurat.engine.observed import Narrowing, ObservedBackend
 from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.tiers import places
+from ziggurat.engine.runner import Outcomes
+from ziggurat.engine.tiers import Place, places
 from ziggurat.errors import UserError
 from ziggurat.explain.page import page
-from ziggurat.explain.questions import question_explanation
 from ziggurat.explain.record import Json, decision_of, pruning_of, tokens_of, way_of
 from ziggurat.files import whole_file
-from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.subject import ModelOptions, exit_rule
 from ziggurat.measure.targets import require_result
 from ziggurat.system import utf8
@@ -43,15 +41,10 @@ def explain(
     """
     if html is not None:
         require_result(html, model)
-    opened = options.open_questions(model) if answers_questions(model) else options.open(model)
+    opened = options.open(model)
     rule = exit_rule(opened, operating_point, threshold, score)
     name = operating_point if threshold is None else f"{rule.score} {threshold:g}"
-    told = (
-        question_explanation(opened, text, rule)
-        if isinstance(opened, QuestionAnswerer)
-        else explanation(opened, text, rule)
-    )
-    result = {"model": model, "operating_point": name} | told
+    result = {"model": model, "operating_point": name} | explanation(opened, text, rule)
     if html is not None:
         with whole_file(html) as path:
             path.write_bytes(utf8(page(result)))
@@ -62,55 +55,73 @@ def explain(
 def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> Json:
     """The same for a model that is open. `text` is what was read: U+FFFD stands for each lone surrogate.
 
-    An infinite threshold is the string "inf" or "-inf", for JSON has none; None = there is no threshold.
+    Of an input in several sequences the one that the answer is from is shown; a rung's score is of all of them. An
+    infinite threshold is the string "inf" or "-inf", for JSON has none; None = there is no threshold.
     """
     _check_kind(classifier, text)
-    observed = [ObservedBackend(tier.backend) for tier in classifier.tiers]
-    pairs = zip(classifier.tiers, observed, strict=True)
-    watched = AdaptiveClassifier([replace(tier, backend=backend) for tier, backend in pairs])
-    answer, full = watched.predict([text], rule)[0], classifier.predict([text], FULL)[0]
-    sides = [text] if isinstance(text, str) else list(text)
-    # Of a cascade the tier that answered: those behind it did not read the text.
-    tier, watch = [each for each in zip(classifier.tiers, observed, strict=True) if each[1].said][-1]
-    labels, trace = classifier.manifest.labels, answer.trace
+    sides, problem = [text] if isinstance(text, str) else list(text), classifier.problem
+    encoded, full_rule = classifier.encode([text]), classifier.rule_of(FULL)
+    outcomes, full = classifier.run(encoded, rule), classifier.run(encoded, full_rule)
+    (answer,), (full_answer,) = (
+        classifier.answers(encoded, outcomes, rule),
+        classifier.answers(encoded, full, full_rule),
+    )
+    sequence = problem.sequence_shown(outcomes.readings[0])
+    place = _place_of(classifier, int(outcomes.rungs[0]))
+    steps = _steps(classifier, place, encoded, sequence, int(outcomes.rungs[0]), rule)
     return {
-        "text": [speakable(side) for side in sides] if classifier.manifest.pairs else speakable(sides[0]),
-        **said(answer.label, answer.probabilities, labels),
-        **way_of(classifier, rule, trace, int(classifier.full_flops(np.array([trace.read]))[0])),
-        "full": said(full.label, full.probabilities, labels),
-        "agrees": classifier.output.same(full.label, answer.label),
-        "rungs": list(_rungs(classifier, rule, _said_by_rung(classifier, observed))),
-        "pruning": pruning_of(tier.manifest, rule, watch.narrowings),
-        "tokens": tokens_of(tier.tokenizer.pieces(*sides), watch.narrowings),
+        **problem.shown_fields(encoded, sequence, sides),
+        **_fields(classifier, encoded, outcomes),
+        **way_of(classifier, rule, answer.trace, int(classifier.whole(encoded)[0])),
+        "full": _fields(classifier, encoded, full),
+        "agrees": problem.same(full_answer.label, answer.label),
+        "rungs": list(_rungs(classifier, encoded, rule, outcomes)),
+        "pruning": pruning_of(place.tier.manifest, rule, steps),
+        "tokens": tokens_of(problem.pieces(place.tier.tokenizer, encoded, sequence, sides), steps),
     }
 
 
 def _check_kind(classifier: AdaptiveClassifier, text: Text) -> None:
     if classifier.manifest.pairs and isinstance(text, str):
-        raise UserError("text: the model reads pairs of texts; give a second one")
+        raise UserError(f"text: the model reads {classifier.problem.pair}; give a second text")
     if not classifier.manifest.pairs and not isinstance(text, str):
         raise UserError("text: the model reads single texts; give one, in quotation marks on a command line")
 
 
-def _said(classifier: AdaptiveClassifier, logits: np.ndarray) -> Json:
-    """What a rung's logits (n_outputs) say."""
-    output, labels = classifier.output, classifier.manifest.labels
-    shares = None if output.probabilities is None else output.probabilities(logits)
-    return said(output.label(output.predictions(logits), labels), shares, labels)
+def _fields(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes) -> Json:
+    """What outcomes of one input answer."""
+    shares = classifier.problem.probabilities(outcomes.readings)
+    prediction = classifier.predictions(encoded, outcomes)[0]
+    return classifier.problem.fields(prediction, None if shares is None else shares[0])
 
 
-def _said_by_rung(classifier: AdaptiveClassifier, observed: Sequence[ObservedBackend]) -> list[tuple[int, np.ndarray]]:
-    """The rungs that were asked, counted over all tiers, and their logits."""
-    both = zip(places(classifier.tiers), observed, strict=True)
-    return [(place.rungs.start + rung, said) for place, backend in both for rung, said in backend.said]
+def _place_of(classifier: AdaptiveClassifier, rung: int) -> Place:
+    """The tier that this rung is of: those behind it did not read the text."""
+    return next(place for place in places(classifier.tiers) if rung < place.rungs.stop)
 
 
-def _rungs(classifier: AdaptiveClassifier, rule: ExitRule, said: list[tuple[int, np.ndarray]]) -> Iterator[Json]:
-    """What each rung that was asked said, and what the rule made of it."""
-    history = np.empty((1, 0, classifier.backend.n_classes), dtype=np.float32)
-    for rung, logits in said:
-        history = np.concatenate([history, logits[None, None]], axis=1)
+def _steps(
+    classifier: AdaptiveClassifier, place: Place, encoded: Encoded, sequence: int, rung: int, rule: ExitRule
+) -> list[Narrowing]:
+    """What each layer that ran did to the tokens of one sequence, in the tier that answered at this rung."""
+    tier, tokens = place.tier, place.pruning(rule.tokens)
+    mine = inputs_of(tier, classifier.tiers[-1], encoded, np.zeros(1, dtype=np.int64)).tokens[sequence]
+    backend = ObservedBackend(tier.backend)
+    live = backend.embed(pack([np.ascontiguousarray(mine[:, :2])]), tokens)
+    for layer in range(1, tier.backend.rung_layers[rung - place.rungs.start] + 1):
+        live = backend.layer(layer, live, tokens)
+    return backend.narrowings
+
+
+def _rungs(classifier: AdaptiveClassifier, encoded: Encoded, rule: ExitRule, outcomes: Outcomes) -> Iterator[Json]:
+    """What each rung that was asked answers, up to the one that answered, and what the rule made of it."""
+    problem, last = classifier.problem, int(outcomes.rungs[0])
+    readings = classifier.every_rung(encoded, tokens=rule.tokens).readings
+    readings[:, last] = outcomes.readings  # to the last digit, which a whole run may compute in another way
+    predictions, shares = problem.predictions(readings, encoded), problem.probabilities(readings)
+    asked = np.flatnonzero(rule.asked[: last + 1]).tolist()
+    for count, rung in enumerate(asked, start=1):
         yield {
-            **decision_of(classifier, rule, rung, history),
-            **_said(classifier, logits),
+            **decision_of(classifier, rule, rung, readings[:, asked[:count]]),
+            **problem.fields(predictions[0, rung], None if shares is None else shares[0, rung]),
         }

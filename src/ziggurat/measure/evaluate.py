@@ -1,4 +1,4 @@
-"""`eval`: accuracy, cost and speed of a model on labelled rows, beside its own full depth."""
+"""`eval`: how good a model is on labelled rows, what it costs and how fast it is, beside its own full depth."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.encoder.flops import FLOAT_BITS, bit_operations, guess_flops, path_bops
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.encoder.flops import FLOAT_BITS, bit_operations, head_token_flops, linear_flops
 from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.rules import ExitRule
 from ziggurat.engine.runner import Outcomes
-from ziggurat.engine.tiers import Tier, places
-from ziggurat.errors import UserError
-from ziggurat.measure.problem_metrics import figures
-from ziggurat.measure.question_rows import answers_questions
-from ziggurat.measure.questions import evaluate_questions
+from ziggurat.engine.tiers import Place, places
 from ziggurat.measure.subject import (
     ModelOptions,
     beside_full_depth,
@@ -29,7 +26,6 @@ from ziggurat.measure.subject import (
     tokens_left,
 )
 from ziggurat.measure.task_metrics import beside_full, metrics_for
-from ziggurat.policies.prune import PREDICTED, TokenRule
 
 
 def evaluate(
@@ -47,40 +43,39 @@ def evaluate(
     """Answers all rows adaptively and at full depth, and times both on `timed_texts` of them, interleaved.
 
     Ratios are full over adaptive: larger is better. Times are the model's alone, without tokenisation; five rounds,
-    medians. `metrics` are measured beside accuracy, None = the task's. UserError for rows without labels or with
-    labels that are not the model's.
+    medians; of questions a quarter as many are timed. `metrics` are measured beside the problem's own figures, None =
+    the task's. UserError for rows without labels or with labels that are not the model's.
     """
-    if answers_questions(model, columns):
-        if metrics is not None:
-            raise UserError("--metric: questions are measured by exact match and F1 alone; leave it out")
-        return evaluate_questions(model, source, operating_point, threshold, options, timed_texts // 4, progress, score)
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     names = metrics_for(classifier.manifest, source, metrics)
-    rows, output = rows_to_measure(classifier, source, columns), classifier.output
+    rows, problem = rows_to_measure(classifier, source, columns), classifier.problem
     promise = promise_of(classifier, operating_point, threshold)
-    encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
-    full_rule = rules.never(len(classifier.rungs))
+    encoded = problem.encode(classifier.tokenizer, rows.texts, rows.pairs)
+    full_rule = rules.never(len(classifier.rungs), problem.scores[0])
     adaptive = classifier.run(encoded, rule, options.batch_size, progress)
     full = classifier.run(encoded, full_rule, options.batch_size, progress)
-    predictions = output.predictions(adaptive.logits), output.predictions(full.logits)
-    timed = encoded.take(sample(len(rows), timed_texts))
-    spent = classifier.flops(adaptive.kept, rule)[np.arange(len(rows)), adaptive.rungs]
+    predictions = classifier.predictions(encoded, adaptive), classifier.predictions(encoded, full)
+    timed = encoded.take(sample(len(rows), timed_texts // problem.texts_per_input))
+    spent = classifier.spent(encoded, adaptive.kept, rule)[np.arange(len(rows)), adaptive.rungs]
+    whole = classifier.whole(encoded)
     return {
         "model": model,
         "data": source,
         "operating_point": operating_point if threshold is None else f"{rule.score} {threshold:g}",
         "promise": promise,
         "n": len(rows),
-        "problem": str(output.problem),
-        "unit": output.unit_of(None if promise is None else promise["criterion"]),
-        **figures(output, *predictions, rows.truth),
+        **({} if encoded.owners is None else {"windows": len(encoded.tokens)}),
+        "problem": str(problem.type),
+        "unit": problem.unit_of(None if promise is None else promise["criterion"]),
+        **problem.beside_full(*predictions, rows.truth),
         "metrics": beside_full(classifier.manifest, source, names, *predictions, rows.truth),
-        "flops_ratio": float(classifier.full_flops(encoded.lengths).sum() / spent.sum()),
-        "bops_ratio": _full_bops(classifier, encoded.lengths) / _bops(classifier, adaptive, rule),
-        **_depths(classifier, adaptive),
+        "flops_ratio": float(whole.sum() / spent.sum()),
+        "bops_ratio": bit_operations(int(whole.sum()), FLOAT_BITS, FLOAT_BITS)
+        / _bops(classifier, encoded, adaptive, rule),
+        **_depths(classifier, encoded, adaptive),
         "tokens_left": tokens_left(adaptive.kept[:, places(classifier.tiers)[-1].columns], encoded.lengths),
-        **beside_full_depth(classifier, timed, (rule, full_rule), options.batch_size, "texts"),
+        **beside_full_depth(classifier, timed, (rule, full_rule), options.batch_size),
         "truncated": int(encoded.truncated.sum()),
         "seen_in_training": seen_in_training(model, rows),
         "batch_size": options.batch_size,
@@ -90,45 +85,35 @@ def evaluate(
     }
 
 
-def _depths(classifier: AdaptiveClassifier, outcomes: Outcomes) -> dict[str, Any]:
-    """Where inputs left."""
+def _depths(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes) -> dict[str, Any]:
+    """Where inputs exit."""
     rungs = outcomes.rungs
+    ran = (outcomes.kept[encoded.edges[:-1]][:, classifier.layer_columns] > 0).sum(axis=1)  # all sequences alike
     return {
         "mean_rungs": float((rungs + 1).mean()),
-        "mean_layers": float((outcomes.kept[:, classifier.layer_columns] > 0).sum(axis=1).mean()),
+        "mean_layers": float(ran.mean()),
         "exit_histogram": {rung.name: int((rungs == index).sum()) for index, rung in enumerate(classifier.rungs)},
     }
 
 
-def _full_bops(classifier: AdaptiveClassifier, lengths: np.ndarray) -> int:
-    """Bit operations of the full model in FP16 (LTP 4.6)."""
-    return bit_operations(int(classifier.full_flops(lengths).sum()), FLOAT_BITS, FLOAT_BITS)
+def _bops(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> int:
+    """Bit operations that were spent: what a tier computes in INT8 as that, everything else as FP16 (LTP 4.6)."""
+    return sum(_tier_bops(place, encoded, outcomes.kept[:, place.columns], rule) for place in places(classifier.tiers))
 
 
-def _bops(classifier: AdaptiveClassifier, outcomes: Outcomes, rule: ExitRule) -> int:
-    """Bit operations that were spent: in INT8 what a tier has of it (`path_bops`), everything else in FP16."""
-    spent = 0
-    for place in places(classifier.tiers):
-        came = np.flatnonzero(outcomes.kept[:, place.columns.start])
-        kept, asked = outcomes.kept[came, place.columns], rule.asked[place.rungs]
-        if place.tier.spec is None:
-            spent += bit_operations(int(place.tier.full_flops(kept[:, 0]).sum()), FLOAT_BITS, FLOAT_BITS)
-        else:
-            tokens = place.pruning(rule.tokens)
-            spent += sum(_tier_bops(place.tier, row, asked, tokens) for row in kept.tolist())
-    return spent
-
-
-def _tier_bops(tier: Tier, kept: list[int], asked: Sequence[bool], tokens: TokenRule | None) -> int:
-    """Of one input in one encoder: tokens read, then those that each layer left, 0 behind the last that ran."""
-    spec, manifest, layers = tier.spec, tier.manifest, tier.backend.rung_layers
-    assert spec is not None
-    depth = sum(left > 0 for left in kept) - 1
-    heads = [layer for layer, yes in zip(layers, asked, strict=True) if yes and layer <= depth and layer < spec.layers]
+def _tier_bops(place: Place, encoded: Encoded, kept: np.ndarray, rule: ExitRule) -> int:
+    """Of one tier, from its part of `kept` (s, L + 1)."""
+    tier, came = place.tier, np.flatnonzero(kept[:, 0])
+    kept, spec, manifest = kept[came], tier.spec, tier.manifest
+    if spec is None:
+        return bit_operations(int(tier.full_flops(kept[:, 0]).sum()), FLOAT_BITS, FLOAT_BITS)
+    asked, layers = rule.asked[place.rungs], tier.backend.rung_layers
+    ran = kept[:, 1:] > 0
+    rungs = np.searchsorted(layers, ran.sum(axis=1))
+    total = tier.flops(encoded.lengths[came], kept, asked, place.pruning(rule.tokens))[np.arange(len(came)), rungs]
+    linear = int((linear_flops(spec, kept[:, :-1], kept[:, 1:]) * ran).sum())
+    heads = [layer for layer, yes in zip(layers, asked, strict=True) if yes and layer < spec.layers]
+    linear += sum(int(head_token_flops(manifest.head_kind, spec, kept[:, layer]).sum()) for layer in heads)
     bits = 8 if manifest.int8 or tier.backend.dtype == "int8" else FLOAT_BITS
-    before, after = kept[:depth], kept[1 : depth + 1]
-    final = depth == spec.layers
-    guessed = [layer for layer in range(1, depth + 1) if tokens and tokens.prunes(layer) and tokens.score == PREDICTED]
-    guesses = guess_flops(spec, sum(before[layer - 1] for layer in guessed))
-    bops = path_bops(spec, manifest.head_kind, len(manifest.labels), before, heads, final, after, bits)
-    return bops + bit_operations(guesses, FLOAT_BITS, FLOAT_BITS)
+    rest = int(total.sum()) - linear
+    return bit_operations(linear, bits, bits) + bit_operations(rest, FLOAT_BITS, FLOAT_BITS)

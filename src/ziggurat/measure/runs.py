@@ -95,7 +95,7 @@ def ways_of(classifier: AdaptiveClassifier) -> list[Way]:
     full = {"call": 1, "layer": layers[-1] - 1, "last": 1}
     ways = [Way("full", rules.never(n_rungs), full)]
     if n_rungs > 1:
-        score = classifier.output.scores[0]
+        score = classifier.problem.scores[0]
         nobody = np.full(n_rungs - 1, -exit_score(score).everybody)  # asked, and nobody leaves
         everything = replace(rules.never(n_rungs), score=score, thresholds=nobody)
         ways.append(Way("heads", everything, full | {"head": n_rungs - 1}))

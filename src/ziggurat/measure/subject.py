@@ -14,21 +14,20 @@ from ziggurat.data.catalogue import parse_source
 from ziggurat.data.dataset import Dataset, Role, as_dataset, load, load_builtin
 from ziggurat.data.folders import place_of
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows
-from ziggurat.data.squad import Questions
 from ziggurat.data.task_rows import called_like
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.data.windows import Windows
 from ziggurat.encoder.folder import ENCODER, read_manifest, tier_folders, trained_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.opened import OpenedModel
-from ziggurat.engine.questions import QuestionAnswerer
 from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.task_metrics import task_for
+from ziggurat.problems.problem import SEARCH, SMALL, TEACHER, TEMPERATURES, TIERS
+from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import Recipe
-from ziggurat.types import OperatingPoint, Problem
+from ziggurat.types import OperatingPoint, ProblemType
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,6 @@ class ModelOptions:
         """Loads the model folder."""
         return AdaptiveClassifier.from_pretrained(model, self.device, self.dtype, self.threads, self.engine)
 
-    def open_questions(self, model: str) -> QuestionAnswerer:
-        """Loads a model folder that answers questions."""
-        return QuestionAnswerer.from_pretrained(model, self.device, self.dtype, self.threads, self.engine)
-
 
 def exit_rule(
     classifier: OpenedModel, operating_point: str | OperatingPoint, threshold: float | None, score: str | None
@@ -60,7 +55,7 @@ def exit_rule(
     """
     if score is not None and threshold is None:
         raise UserError(f"--score {score}: says what --threshold is compared with; give one, or leave --score out")
-    score = classifier.output.scores[0] if score is None else score
+    score = classifier.problem.scores[0] if score is None else score
     return classifier.rule_of(operating_point if threshold is None else classifier.rule(score, threshold))
 
 
@@ -107,7 +102,7 @@ def load_like(
     """Rows of a source with their classes called what the model calls them; UserError for pairs or single texts where
     it reads the other.
     """
-    rows = load(source, columns, labels_required)
+    rows = load(source, columns, labels_required, classifier.problem.type)
     check_pairs(classifier, rows)
     return called_like(rows, classifier.manifest.labels, task_for(classifier.manifest, source))
 
@@ -124,7 +119,7 @@ def check_pairs(classifier: AdaptiveClassifier, rows: Rows) -> None:
         )
 
 
-def seen_in_training(model: str, rows: Dataset | Questions) -> int:
+def seen_in_training(model: str, rows: Dataset) -> int:
     """How many of the rows trained the model or chose something for it: a result on them flatters."""
     return int(np.isin(rows.hashes, trained_rows(local_folder(model))).sum())
 
@@ -142,7 +137,7 @@ def data_and_split(source: str) -> tuple[str, str]:
     return source, str(Role.TEST)
 
 
-def lengths_summary(encoded: Encoded | Windows) -> Mapping[str, Any]:
+def lengths_summary(encoded: Encoded) -> Mapping[str, Any]:
     """What a result row says about its texts."""
     lengths = encoded.lengths
     return {"tokens_mean": float(lengths.mean()), "tokens_p99": float(np.percentile(lengths, 99))}
@@ -154,17 +149,10 @@ def sample(n: int, size: int) -> np.ndarray:
 
 
 def beside_full_depth(
-    model: AdaptiveClassifier | QuestionAnswerer,
-    timed: Any,
-    both: tuple[ExitRule, ExitRule],
-    batch_size: int,
-    unit: str,
+    model: AdaptiveClassifier, timed: Encoded, both: tuple[ExitRule, ExitRule], batch_size: int
 ) -> dict[str, float]:
-    """Speed of answering what the model reads under a rule, and under that of full depth, interleaved; five rounds.
-
-    `unit` is what is counted a second: texts or questions.
-    """
-    adaptive, full = both
+    """Speed of answering inputs under a rule, and under that of full depth, interleaved; five rounds."""
+    (adaptive, full), unit = both, model.problem.counted
     timings = interleave(
         {
             "adaptive": lambda: model.run(timed, adaptive, batch_size),
@@ -197,33 +185,42 @@ def refuse_small(model: str, command: str) -> None:
         )
 
 
-def refuse_other_problem(recipe: Recipe, problem: Problem | None, taught: bool = False) -> None:
-    """UserError for a recipe with parts that only know classes, where something else is asked.
-
-    A static model learns sets of labels, too, but only from rows and not from a teacher (`taught`).
-    """
-    small = recipe.small
-    sets = problem is Problem.MULTI_LABEL and small is not None and small.kind == "static" and not taught
-    only_classes = {
-        "small models answer": small is not None and not sets,
-        "cascades answer": bool(recipe.tiers),
-        "temperatures are fitted": recipe.temperatures,
-        "a [search] of shares is made": recipe.search is not None,
+def check_recipe(recipe: Recipe, problem: ProblemType | None, teacher: bool = False) -> None:
+    """UserError for a recipe with a part that the problem cannot have; None = the problem is not known yet."""
+    if problem is None:
+        return
+    parts = {
+        **{stage.kind: f"stage {stage.kind!r}" for stage in recipe.stages},
+        **({TEACHER: TEACHER} if teacher else {}),
+        **({SMALL: SMALL} if recipe.small is not None else {}),
+        **({SEARCH: SEARCH} if recipe.search is not None else {}),
+        **({TIERS: TIERS} if recipe.tiers else {}),
+        **({TEMPERATURES: TEMPERATURES} if recipe.temperatures else {}),
     }
-    wrong = [what for what, here in only_classes.items() if here]
-    if wrong and problem not in (None, Problem.SINGLE_LABEL):
+    if wrong := [shown for part, shown in parts.items() if part in problem_named(problem).lacks]:
         raise UserError(
-            f"recipe {recipe.name!r}: {wrong[0]} for classes alone, not for {problem}; choose another recipe"
+            f"recipe {recipe.name!r}: {wrong[0]} is not for {problem}; choose a recipe without it, such as full, "
+            "early-exit or magic-pyramid"
         )
 
 
 def refuse_but_classes(model: str, command: str) -> None:
     """UserError for a model that answers with anything but one of its classes."""
     problem = read_manifest(local_folder(model)).problem_type
-    if problem != Problem.SINGLE_LABEL:
+    if problem != ProblemType.SINGLE_LABEL:
         raise UserError(
             f"{model}: `ziggurat {command}` is about classes, and the model's problem is {problem}; `eval`, `bench`, "
             "`calibrate`, `explain`, `report lengths` and `predict` know it"
+        )
+
+
+def refuse_windows(model: str, command: str) -> None:
+    """UserError for a model that reads its inputs in several sequences."""
+    problem = read_manifest(local_folder(model)).problem
+    if problem.reader is not None:
+        raise UserError(
+            f"{model}: `ziggurat {command}` is about inputs of one sequence, and the model reads {problem.pair} in "
+            "windows; `bench` and `eval` measure it"
         )
 
 

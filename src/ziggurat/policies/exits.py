@@ -68,8 +68,8 @@ def margin(history: np.ndarray) -> np.ndarray:
 
 
 def span_entropy(history: np.ndarray) -> np.ndarray:
-    """Of spans, whose history holds the entropies of start and end (`policies.spans`): the larger, in [0, 1]."""
-    return history[:, -1].max(axis=-1).astype(np.float64)
+    """Of spans, whose readings begin with the entropies of start and end (`problems.spans`): the larger, in [0, 1]."""
+    return history[:, -1, :2].max(axis=-1).astype(np.float64)
 
 
 def agreement(history: np.ndarray) -> np.ndarray:

@@ -77,7 +77,8 @@ def learn_deferral(folder: Path, rows: Dataset, options: ModelOptions, progress:
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     every = classifier.every_rung(encoded, options.batch_size, progress, classifier.token_rule)
     try:
-        weights = fit_deferral(every.logits, rows.labels, classifier.output)
+        answers = classifier.problem.predictions(every.readings)
+        weights = fit_deferral(every.readings, answers, rows.labels, classifier.problem)
     except ModuleNotFoundError as error:
         raise UserError(f"a learned score needs {error.name}; {install('calibrate')}") from None
     return with_deferral(folder, weights, rows.hashes)

@@ -20,7 +20,7 @@ from ziggurat.system import bar
 from ziggurat.train.batches import BATCH, Examples, in_batches, packed, spread
 from ziggurat.train.loop import Run
 from ziggurat.train.objectives import known
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 _OF_MEMORY = 4  # a quarter of the machine's may hold readings
 _BYTES = 4  # of a float32
@@ -61,7 +61,7 @@ def worth_keeping(model: AdaptiveModel, parts: Sequence[Examples], run: Run) -> 
 
     Spans are left out, whose heads read what restored states say; and several processes, each with rows of its own.
     """
-    if run.device.type != "cpu" or model.problem is Problem.QUESTION_ANSWERING or PartialState().num_processes > 1:
+    if run.device.type != "cpu" or model.problem is ProblemType.QUESTION_ANSWERING or PartialState().num_processes > 1:
         return False
     tokens = sum(sum(map(len, rows.encoded.tokens)) for rows in parts)
     read = sum(len(parts[0]) + len(parts[1]) if head.reads_first else tokens for head in model.exits.values())

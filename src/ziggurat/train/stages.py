@@ -11,8 +11,9 @@ from torch import nn
 from ziggurat.encoder.torch.int8 import simulate_int8
 from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.errors import UserError
-from ziggurat.policies.outputs import CLASSES, Output
 from ziggurat.policies.prune import PREDICTED, SCALES
+from ziggurat.problems.classes import CLASSES
+from ziggurat.problems.problem import Problem
 from ziggurat.recipe import STUDENT_STAGES, PruningConfig, StageConfig
 from ziggurat.small.standardise import ROWS, standardise
 from ziggurat.train.batches import Examples, in_batches, spread
@@ -198,13 +199,13 @@ def metric_of(model: AdaptiveModel) -> Metric:
 
 
 @torch.no_grad()
-def full_accuracy(model: AdaptiveModel, rows: Examples, output: Output = CLASSES) -> float:
+def full_accuracy(model: AdaptiveModel, rows: Examples, problem: Problem = CLASSES) -> float:
     """Share of labelled rows that the last rung answers right, nothing pruned; of other outputs 1 - the mean loss."""
     rows = rows.labelled()
     model.eval()
     answers = (model.full_logits(batch) for batch in in_batches(rows.encoded.tokens))
     logits = np.concatenate([answer.float().cpu().numpy() for answer in answers])
-    lost = float(output.loss(output.predictions(logits), rows.labels).sum())
+    lost = float(problem.loss(problem.predictions(logits), rows.labels).sum())
     return (len(rows) - lost) / len(rows)
 
 

@@ -22,7 +22,7 @@ from ziggurat.recipe import Recipe, StageConfig, StudentConfig
 from ziggurat.train.batches import packed
 from ziggurat.train.losses import answers_loss, cosine_loss, patience_loss, states_loss
 from ziggurat.train.objectives import Objective, Output
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 _EMBEDDINGS, _LAYERS, _CLASSIFIER = "encoder.embeddings.", "encoder.layers.", "classifier."
 
@@ -39,10 +39,10 @@ def make_student(teacher: AdaptiveModel, recipe: Recipe) -> AdaptiveModel:
     places = head_places(spec, recipe.head_layers)
     if recipe.student.checkpoint is not None:
         folder = checkpoint_folder(recipe.student.checkpoint)
-        start = float(teacher.classifier.classes.bias.detach()[0]) if teacher.problem is Problem.REGRESSION else 0.0
+        start = float(teacher.classifier.classes.bias.detach()[0]) if teacher.problem is ProblemType.REGRESSION else 0.0
         shape = teacher.n_classes, recipe.head_kind, places, recipe.dropout, recipe.pruning, teacher.problem
         # Whatever it was fine-tuned to answer, its classes are not known to be the teacher's.
-        return load_hf(folder, *shape, start, keep_classifier=teacher.problem is Problem.QUESTION_ANSWERING)
+        return load_hf(folder, *shape, start, keep_classifier=teacher.problem is ProblemType.QUESTION_ANSWERING)
     student = AdaptiveModel(spec, teacher.n_classes, recipe.head_kind, places, recipe.pruning, teacher.problem)
     layers = starting_layers(recipe.student.start, spec.layers, teacher.spec.layers)
     student.load_state_dict(starting_weights(teacher, spec, layers), strict=False)

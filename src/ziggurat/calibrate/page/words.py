@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ziggurat.types import Problem
+from ziggurat.problems.registry import problem_named
+from ziggurat.types import ProblemType
 
 # By criterion: {} is how much, and against what.
 _PROMISES: Mapping[str, str] = {
@@ -14,6 +15,8 @@ _PROMISES: Mapping[str, str] = {
     "harm": "gets at most {} of texts wrong that are right with {}",
     "hamming": "gets at most {} of all labels wrong beyond those of {}",
     "subset-accuracy": "gets at most {} of texts not wholly right beyond those of {}",
+    "f1": "loses at most {} of F1 against {}",
+    "exact-match": "loses at most {} of exact matches against {}",
     "absolute-error": "errs by at most {} of the labels' range more than {}",
     "squared-error": "has a squared error of at most {} of the squared range of labels above that of {}",
 }
@@ -23,10 +26,13 @@ _AXES: Mapping[str, str] = {
     "harm": "answers made wrong (%)",
     "hamming": "labels made wrong (%)",
     "subset-accuracy": "texts no longer wholly right (%)",
+    "f1": "F1 lost (points)",
+    "exact-match": "exact matches lost (points)",
     "absolute-error": "error gained (% of the labels' range)",
     "squared-error": "squared error gained (% of the squared range)",
 }
-_SHARES: Mapping[str, str] = {  # the same two of numbers and of sets, where an answer is more than right or wrong
+_POINTS = ("accuracy", "f1", "exact-match")
+_SHARES: Mapping[str, str] = {  # the same two where an answer is more than right or wrong
     "agreement": "answers by at most {} otherwise than {}, on average",
     "harm": "loses at most {} on texts that lose anything, against {}, on average over all",
 }
@@ -40,18 +46,18 @@ def axis(criterion: str) -> str:
 def amount(criterion: str, loss: float) -> str:
     """A loss with its unit: 0.01 → 1 point, or 1 %."""
     value = f"{100 * loss:g}"
-    return f"{value} %" if criterion != "accuracy" else f"{value} point" + ("" if value == "1" else "s")
+    return f"{value} %" if criterion not in _POINTS else f"{value} point" + ("" if value == "1" else "s")
 
 
 def unit(criterion: str) -> str:
     """Of a loss times 100."""
-    return "points" if criterion == "accuracy" else "%"
+    return "points" if criterion in _POINTS else "%"
 
 
 def bound(result: Mapping[str, Any], target: float) -> str:
     """What a point of this target may lose: "loses at most 1 point of accuracy against full depth"."""
     promise = _PROMISES.get(result["criterion"], "has a loss of at most {} against {}")
-    if result.get("problem", Problem.SINGLE_LABEL) != Problem.SINGLE_LABEL:
+    if not problem_named(result.get("problem", ProblemType.SINGLE_LABEL), (), (0, 1)).loss.binary:
         promise = _SHARES.get(result["criterion"], promise)
     return promise.format(amount(result["criterion"], target), against(result))
 

@@ -27,7 +27,7 @@ from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, hf_names, read_te
 from ziggurat.errors import UserError
 from ziggurat.files import whole_folder
 from ziggurat.recipe import PruningConfig
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 _OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
 _FILLING = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_)
@@ -42,7 +42,7 @@ def load_hf(
     head_layers: Sequence[int] | None,
     dropout: float | None = None,
     pruning: PruningConfig | None = None,
-    problem: Problem = Problem.SINGLE_LABEL,
+    problem: ProblemType = ProblemType.SINGLE_LABEL,
     start: float = 0.0,
     keep_classifier: bool = True,
 ) -> AdaptiveModel:
@@ -70,7 +70,7 @@ def load_hf(
                 "float32): copy the file again, or give a checkpoint from before its training went wrong"
             )
     model.start_heads_from_pooler()
-    for head in model.exits.values() if problem is Problem.REGRESSION else ():
+    for head in model.exits.values() if problem is ProblemType.REGRESSION else ():
         torch.nn.init.constant_(head.classes.bias, float(model.classifier.classes.bias.detach()[0]))
     return model
 
@@ -99,9 +99,9 @@ def _fresh(
     head_kind: str,
     head_layers: Sequence[int],
     pruning: PruningConfig | None,
-    problem: Problem,
+    problem: ProblemType,
 ) -> AdaptiveModel:
-    if problem is Problem.QUESTION_ANSWERING:
+    if problem is ProblemType.QUESTION_ANSWERING:
         return SpanModel(spec, head_layers, pruning)
     return AdaptiveModel(spec, n_classes, head_kind, head_layers, pruning, problem)
 
@@ -125,7 +125,7 @@ def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
 def model_of(files: ModelFiles) -> AdaptiveModel:
     """The model, in evaluation mode, of what was read of a folder; UserError if its parts do not fit together."""
     manifest, spec = files.manifest, files.encoder
-    problem = Problem(manifest.problem_type)
+    problem = ProblemType(manifest.problem_type)
     tensors = from_hf(_tensors(files.weights.tensors), spec, torch.cat, problem)
     tensors |= {name: tensor for name, tensor in _tensors(files.extras.tensors).items() if name.startswith(_OURS)}
     sizes = len(manifest.labels), manifest.head_kind, manifest.head_layers

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ziggurat.data.packing import PackedBatch, slots_in
 from ziggurat.encoder.architectures import ARCHITECTURES
+from ziggurat.encoder.flops import SPAN_HEAD
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.torch.heads import HEADS, LinearHead, PoolerHead
 from ziggurat.encoder.torch.layers import Encoder, initialise
@@ -18,7 +19,7 @@ from ziggurat.encoder.torch.pruning import TokenPruning
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import FROM_OTHERS, PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
-from ziggurat.types import Problem, Rung
+from ziggurat.types import ProblemType, Rung
 
 
 class AdaptiveModel(nn.Module):
@@ -36,7 +37,7 @@ class AdaptiveModel(nn.Module):
         head_kind: str,
         head_layers: Sequence[int],
         pruning: PruningConfig | None = None,
-        problem: Problem = Problem.SINGLE_LABEL,
+        problem: ProblemType = ProblemType.SINGLE_LABEL,
     ) -> None:
         super().__init__()
         if head_kind not in self.exit_heads:
@@ -148,7 +149,6 @@ class AdaptiveModel(nn.Module):
                 head.dense_norm.load_state_dict(self.classifier.dense_norm.state_dict())
 
 
-SPAN_HEAD = "span"  # the one kind of head that such a model has
 IMPOSSIBLE = -1e4  # logit of tokens where no span may start or end: its probability is 0, its logarithm still a number
 
 
@@ -183,7 +183,7 @@ class SpanModel(AdaptiveModel):
     exit_heads: ClassVar[Mapping[str, type[nn.Module]]] = {SPAN_HEAD: SpanHead}
 
     def __init__(self, spec: EncoderSpec, head_layers: Sequence[int], pruning: PruningConfig | None = None) -> None:
-        super().__init__(spec, 2, SPAN_HEAD, head_layers, pruning, Problem.QUESTION_ANSWERING)
+        super().__init__(spec, 2, SPAN_HEAD, head_layers, pruning, ProblemType.QUESTION_ANSWERING)
 
     @staticmethod
     def final_head(spec: EncoderSpec, n_classes: int) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ziggurat.data.packing import PackedBatch
 from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.policies.prune import FROM_OTHERS, LTP_PADDED, PREDICTED
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 def soft_logits(
@@ -27,7 +27,7 @@ def soft_logits(
         raise ValueError("the model has no pruning to soften")
     score = pruning.config.score
     states = model.encoder.embeddings(batch)
-    restored, restores = states.states, model.problem == Problem.QUESTION_ANSWERING
+    restored, restores = states.states, model.problem == ProblemType.QUESTION_ANSWERING
     alive = states.states.new_ones(len(states.states))
     masks = []
     if pruning.config.vocabulary is not None:

@@ -36,7 +36,7 @@ class Trials:
         batch = pack(self._encoded.tokens)
         reads = tokens.reads(batch)
         self._entering = (batch if reads is None else batch.take_tokens(reads)).lengths
-        self._full_flops = classifier.full_flops(self._encoded.lengths).sum()
+        self._full_flops = classifier.whole(self._encoded).sum()
         self._right: dict[Shares, int] = {}
         self._mistakes = np.zeros(len(rows), dtype=np.int64)  # of all candidates so far, by row
         self.full_accuracy = float((full == self._truth).mean())
@@ -51,7 +51,7 @@ class Trials:
         kept = [self._entering]
         for share in shares:
             kept.append(np.minimum(kept[-1], np.maximum(1, np.rint(share * lengths)).astype(np.int64)))
-        spent = self._classifier.flops(np.stack(kept, axis=1), self._rule(shares))[:, -1]
+        spent = self._classifier.spent(self._encoded, np.stack(kept, axis=1), self._rule(shares))[:, -1]
         return float(spent.sum() / self._full_flops)
 
     def accuracy(self, shares: Shares, beaten: float) -> float:
