@@ -56,7 +56,7 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
         target, point = entry["target"], classifier.point(entry["name"])
         rule = classifier.rule_of(point)
         outcomes = classifier.run(rows.encoded, rule, batch_size)
-        predictions = problem.predictions(outcomes.logits)
+        predictions = problem.predictions(outcomes.readings)
         keeping = [setting for setting in settings if setting.loss <= target]
         oracle = min((setting.seconds for setting in keeping), default=full_seconds)
         dials = (setting.seconds for setting in keeping if _has_one_threshold(setting.thresholds))

@@ -24,13 +24,12 @@ from ziggurat.calibrate.choose import Ladder, choose_points, select_ladders
 from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.groups import stand_ins
 from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_row, provenance
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.recipe import Recipe
 from ziggurat.train.fit import read_roles
@@ -75,7 +74,7 @@ class Full:
         """Accuracy on the test rows."""
         rows = rows_to_measure(self.model, self._experiment.test)
         encoded = self.model.tokenizer.encode(rows.texts, rows.pairs)
-        return float((self.model.run(encoded, rules.never(1), BATCH).predictions == rows.classes).mean())
+        return float((self.model.run(encoded, ExitRule.full_depth(1), BATCH).predictions == rows.classes).mean())
 
 
 def chosen_rule(method: AdaptiveClassifier, full: Full, recipe: Recipe, experiment: Experiment) -> ExitRule | None:
@@ -106,7 +105,7 @@ def measure(what: str, method: AdaptiveClassifier, full: Full, rule: ExitRule, e
     flops = method.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     timed = encoded.take(sample(len(rows), TIMED))
     timings = interleave(
-        {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.model.run(timed, rules.never(1), BATCH)}
+        {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.model.run(timed, ExitRule.full_depth(1), BATCH)}
     )
     data, split = data_and_split(experiment.test)
     gain = paired_ratio(timings[FULL], timings["method"])
@@ -149,9 +148,9 @@ def reproduce(experiments: list[Experiment], methods: list[str], jobs: int = 1) 
         full, origin = Full(experiment), provenance()
         for method in names:
             model, recipe = trained(method, experiment), recipe_of(method, experiment)
-            rule = rules.never(1) if method == FULL else chosen_rule(model, full, recipe, experiment)
+            rule = ExitRule.full_depth(1) if method == FULL else chosen_rule(model, full, recipe, experiment)
             subject = full.model if rule is None else model
-            row = measure(method, subject, full, rules.never(1) if rule is None else rule, experiment)
+            row = measure(method, subject, full, ExitRule.full_depth(1) if rule is None else rule, experiment)
             score = recipe.exit_score or model.problem.scores[0]
             append_row(experiment.rows, row | {"fell_back": rule is None, "exit_score": score}, origin)
 

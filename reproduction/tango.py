@@ -25,14 +25,13 @@ from ziggurat.calibrate.choose import choose_points, fit_temperatures, select_la
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine import rules
+from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_row, provenance
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import train_classifier
@@ -64,7 +63,7 @@ class Subject:
 
 def full_depth(what: str, model: AdaptiveClassifier) -> Subject:
     """A model without exits."""
-    return Subject(what, model, rules.never(len(model.rungs)))
+    return Subject(what, model, ExitRule.full_depth(len(model.rungs)))
 
 
 # --- one row -------------------------------------------------------------------------------------------------------
@@ -86,7 +85,7 @@ def measured(subject: Subject, full: AdaptiveClassifier, rows: Rows) -> Iterator
         timed = rows.encoded.take(sample(n, count))
         calls = {
             "subject": partial(model.run, timed, rule, batch),
-            FULL: partial(full.run, timed, rules.never(len(full.rungs)), batch),
+            FULL: partial(full.run, timed, ExitRule.full_depth(len(full.rungs)), batch),
         }
         timings = interleave(calls)
         gain = paired_ratio(timings[FULL], timings["subject"])
@@ -107,7 +106,7 @@ def escalated(model: AdaptiveClassifier, outcomes: Outcomes) -> float:
 
 def correct_at_full_depth(model: AdaptiveClassifier, rows: Rows) -> np.ndarray:
     """Which test rows a model alone answers correctly at full depth, (n) bool."""
-    return model.run(rows.encoded, rules.never(len(model.rungs))).predictions == rows.test.classes
+    return model.run(rows.encoded, ExitRule.full_depth(len(model.rungs))).predictions == rows.test.classes
 
 
 def routers(
@@ -121,8 +120,8 @@ def routers(
     (first, last), share, batch = correct, fields["share"], fields["batch"]
     timed = rows.encoded.take(sample(len(rows.test), TIMED[batch]))
     calls = {
-        "small": partial(small.run, timed, rules.never(1), batch),
-        FULL: partial(full.run, timed, rules.never(len(full.rungs)), batch),
+        "small": partial(small.run, timed, ExitRule.full_depth(1), batch),
+        FULL: partial(full.run, timed, ExitRule.full_depth(len(full.rungs)), batch),
     }
     timings = interleave(calls)
     time_share = 1 / paired_ratio(timings[FULL], timings["small"]).median  # tier 1's time over tier 2's

@@ -26,9 +26,9 @@ from ziggurat.data.dataset import load
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import ModelOptions, data_and_split, rows_to_measure
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import load_recipe
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import train_classifier

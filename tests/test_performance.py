@@ -76,7 +76,7 @@ def test_idle_rules_score_tokens_or_ask_exits_and_leave_every_answer_as_it_is(pr
     for rule in rules.values():
         outcomes = engine.answers(classifier.backend, encoded, rule, 8)
         assert np.array_equal(outcomes.kept, full.kept) and (outcomes.rungs == 3).all()
-        np.testing.assert_allclose(outcomes.logits, full.logits, atol=1e-4)
+        np.testing.assert_allclose(outcomes.readings, full.readings, atol=1e-4)
 
 
 @compiled

@@ -104,7 +104,7 @@ def test_the_others_start_from_the_full_model_and_not_from_the_encoder_again(mad
     full, exits = opened(made, "full"), opened(made, "early-exit")
     encoded = full.tokenizer.encode(load(made.experiment.test).texts, None)
     # The stage `heads` leaves the backbone bit for bit, so the last rung is the full model itself.
-    assert np.array_equal(full.every_rung(encoded).logits[:, -1], exits.every_rung(encoded).logits[:, -1])
+    assert np.array_equal(full.every_rung(encoded).readings[:, -1], exits.every_rung(encoded).readings[:, -1])
 
 
 def select_rows(made):

@@ -35,7 +35,7 @@ def test_the_recipe_says_which_score_the_points_use_and_whether_rungs_get_temper
     adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", recipe, QUIET)
     classifier = AdaptiveClassifier.from_pretrained(tmp_path / "model")
     select = split_roles(load(str(rows_file)), Fractions())[Role.SELECT]
-    every = classifier.every_rung(classifier.encode(select.texts)).logits
+    every = classifier.every_rung(classifier.encode(select.texts)).readings
     expected = fit_temperatures(every, select.classes)
     assert (expected != 1).any()
     for point in classifier.manifest.operating_points:
@@ -132,7 +132,7 @@ def test_heads_learn_from_rows_without_labels_however_much_labels_would_weigh(un
     recipe = dataclasses.replace(recipe, stages=(stage,))
     adapt_classifier(str(tiny_checkpoint), str(unlabelled), tmp_path / "model", recipe, QUIET)
     classifier = AdaptiveClassifier.from_pretrained(tmp_path / "model")
-    logits = classifier.every_rung(classifier.encode(load(str(unlabelled), labels_required=False).texts)).logits
+    logits = classifier.every_rung(classifier.encode(load(str(unlabelled), labels_required=False).texts)).readings
     said = logits.argmax(axis=2)
     assert (said[:, :-1] == said[:, -1:]).mean() > 0.6
 

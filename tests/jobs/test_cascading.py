@@ -22,13 +22,13 @@ from ziggurat.cli.training import training_text
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
 from ziggurat.measure.clock import Timing
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.information import information
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import Recipe, SmallConfig
 from ziggurat.train import small
 from ziggurat.train import train as train_job
@@ -153,8 +153,8 @@ def test_the_point_does_what_was_replayed(cascade, rows_file):
     encoded = classifier.encode(load(str(rows_file)).texts)
     outcomes = classifier.run(encoded, rule)
     every = classifier.every_rung(encoded, tokens=rule.tokens)
-    chosen = every.logits[np.arange(len(encoded)), outcomes.rungs]
-    np.testing.assert_allclose(outcomes.logits, chosen, atol=1e-4)
+    chosen = every.readings[np.arange(len(encoded)), outcomes.rungs]
+    np.testing.assert_allclose(outcomes.readings, chosen, atol=1e-4)
     ran = classifier.ran(encoded, every.kept, outcomes.rungs, rule)
     assert np.array_equal(ran, outcomes.kept)
     spent = classifier.spent(encoded, outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
@@ -167,14 +167,14 @@ def test_predicted_time_charges_a_tier_for_what_reaches_it(cascade, rows_file):
     every = classifier.every_rung(encoded)
     n = len(encoded)
     costs = [SmallCost(1e-7), ProfiledCost(made_up_profile(AdaptiveClassifier([classifier.tiers[1]])))]
-    time = PredictedTime(classifier, costs, encoded, {0.0: StoredRun(every.logits, every.kept, 0.0)}, 32)
+    time = PredictedTime(classifier, costs, encoded, {0.0: StoredRun(every.readings, every.kept, 0.0)}, 32)
     asked = (True, False, False, False, True)
     first, last = (time.of(np.full(n, rung), asked, 0.0) for rung in (0, 4))
     assert first == pytest.approx(1e-7 * encoded.lengths.mean())
     assert last == pytest.approx(first + time.of_full_depth(5))
     half = time.of(np.where(np.arange(n) % 2, 4, 0), asked, 0.0)
     assert first < half < last
-    assert time.of(np.full(n, 4), never(5).asked, 0.0) < last  # the first tier is left out
+    assert time.of(np.full(n, 4), ExitRule.full_depth(5).asked, 0.0) < last  # the first tier is left out
     assert np.all(np.diff(time.saved) < 0) and time.saved[0] == pytest.approx(1.0) and time.saved[-1] == 0
 
 

@@ -158,7 +158,7 @@ def test_a_cascades_answers_do_not_depend_on_how_the_texts_come(short_cascade, r
     encoded = classifier.encode(load(str(rows_file)).texts[:50])
     contestant = competing._of_ours(classifier, "halfway")
     found = Entry(contestant, order, 8).prepared(encoded)()
-    expected = classifier.run(encoded, classifier.rule_of("halfway")).logits
+    expected = classifier.run(encoded, classifier.rule_of("halfway")).readings
     assert np.allclose(found, expected, atol=1e-4)
 
 

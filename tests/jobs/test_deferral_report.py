@@ -14,9 +14,9 @@ from ziggurat.analyses.deferral import RATES, deferral
 from ziggurat.analyses.reporting import Request
 from ziggurat.cli import main
 from ziggurat.encoder.cascade import with_deferral, write_cascade
-from ziggurat.engine.rules import ExitRule, fixed_depth
 from ziggurat.errors import UserError
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.rules import ExitRule
 
 CONFIDENCE = ["entropy", "max-probability", "margin"]
 
@@ -55,7 +55,7 @@ def test_every_router_begins_with_tier_1_and_ends_with_the_last_rung(request_of,
     result = deferral(request_of(cascade_folder)).to_dict()
     (subject,) = request_of(cascade_folder).subjects()
     assert [row["router"] for row in result["rows"]] == [*CONFIDENCE, "random", "oracle"]
-    first, dear = measured(subject, fixed_depth(0, 5)), measured(subject, fixed_depth(4, 5))
+    first, dear = measured(subject, ExitRule.fixed_depth(0, 5)), measured(subject, ExitRule.fixed_depth(4, 5))
     whole = measured(subject, subject.classifier.rule_of("full"))
     for router in (row["router"] for row in result["rows"]):
         rows = curve(result, router)
@@ -70,7 +70,7 @@ def test_every_router_begins_with_tier_1_and_ends_with_the_last_rung(request_of,
 @pytest.mark.parametrize("score", ["entropy", "margin"])
 def test_a_point_of_a_curve_is_what_running_that_threshold_gives(request_of, cascade_folder, score):
     (subject,) = request_of(cascade_folder).subjects()
-    values = ExitRule(score, np.zeros(4)).values(0, subject.every_rung(None).logits[:, :1])
+    values = ExitRule(score, np.zeros(4)).values(0, subject.every_rung(None).readings[:, :1])
     doubt = np.sort(values if score == "entropy" else -values)[::-1]
     half = (doubt[119] + doubt[120]) / 2
     assert doubt[119] > doubt[120]
@@ -109,7 +109,7 @@ def test_each_tier_of_a_longer_chain_is_held_against_the_next_and_not_against_th
     result = deferral(request_of(long_cascade)).to_dict()
     (subject,) = request_of(long_cascade).subjects()
     steps, ends = part(result, "steps"), (3, 4, 8)  # rungs: four of the first tier, one, four
-    said = [subject.classifier.run(subject.encoded, fixed_depth(end, 9)).predictions for end in ends[:2]]
+    said = [subject.classifier.run(subject.encoded, ExitRule.fixed_depth(end, 9)).predictions for end in ends[:2]]
     said.append(subject.classifier.run(subject.encoded, subject.classifier.rule_of("full")).predictions)
     right = [predictions == subject.rows.classes for predictions in said]
     names = ["tier 1 (encoder)", "tier 2 (static)", "tier 3 (encoder)"]
@@ -150,8 +150,8 @@ def test_a_model_with_exits_counts_rungs(request_of, pruned_folder):
     assert "layer 2" in result["title"] and "agreement" in [row["router"] for row in result["rows"]]
     (subject,) = request_of(pruned_folder).subjects()
     rows = curve(result, "margin")
-    assert rows[0]["accuracy"] == pytest.approx(measured(subject, fixed_depth(1, 4))[0])
-    assert rows[-1]["accuracy"] == pytest.approx(measured(subject, fixed_depth(3, 4))[0])
+    assert rows[0]["accuracy"] == pytest.approx(measured(subject, ExitRule.fixed_depth(1, 4))[0])
+    assert rows[-1]["accuracy"] == pytest.approx(measured(subject, ExitRule.fixed_depth(3, 4))[0])
 
 
 def test_it_is_three_tables_and_a_figure_and_says_that_it_promises_nothing(request_of, cascade_folder):

@@ -12,9 +12,9 @@ from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, with_pruning_values
 from ziggurat.encoder.torch.checkpoint import load_model
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import without_repeats
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.lengths import search as length_search
@@ -41,7 +41,7 @@ def roles_of(rows_file):
 
 def outcomes(classifier, rows, tokens):
     encoded = classifier.encode(rows.texts)
-    rule = dataclasses.replace(never(len(classifier.rungs)), tokens=tokens)
+    rule = dataclasses.replace(ExitRule.full_depth(len(classifier.rungs)), tokens=tokens)
     found = classifier.run(encoded, rule)
     flops = classifier.spent(encoded, found.kept, rule)[:, -1].sum() / classifier.whole(encoded).sum()
     return found, float(flops), float((found.predictions == rows.labels).mean())

@@ -76,7 +76,7 @@ def test_numbers_and_sets_have_their_own_figures_in_each_bucket(classifiers, pro
         rule = classifier.rule_of(
             "full" if setting == FULL_DEPTH else classifier.rule(classifier.problem.scores[0], 0.2)
         )
-        said = classifier.problem.predictions(classifier.run(encoded, rule).logits)
+        said = classifier.problem.predictions(classifier.run(encoded, rule).readings)
         for index, row in enumerate(row for row in result["rows"] if row["setting"] == setting):
             here = np.searchsorted(EDGES, encoded.lengths) == index
             expected = classifier.problem.figures(said, truth, here)

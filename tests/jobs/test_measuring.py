@@ -188,14 +188,15 @@ def test_bench_refuses_a_small_model_alone(static_folder, rows_file):
 
 
 def test_transformers_gives_the_same_answers_as_full_depth(model_folder, rows_file):
+
     from ziggurat.bench.peers.peer import TransformersPeer
-    from ziggurat.engine.scheduler import in_order
+    from ziggurat.data.packing import in_order
 
     classifier = AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
     encoded = classifier.encode(load(str(rows_file)).texts[:20])
     peer = TransformersPeer(model_folder)
     theirs = peer.run(peer.prepare(encoded, in_order(np.arange(20), 7)))
-    ours = classifier.run(encoded, classifier.rule_of("full")).logits
+    ours = classifier.run(encoded, classifier.rule_of("full")).readings
     assert np.allclose(theirs, ours, atol=1e-5)
 
 

@@ -26,8 +26,8 @@ from ziggurat.cli.predict import prediction_text
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.folder import LABEL_RANGE, read_json, read_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.runner import replay
-from ziggurat.engine.simple import answer_all
+from ziggurat.engine.reference import answer_all
+from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
 from ziggurat.measure.evaluate import evaluate
@@ -135,13 +135,13 @@ def test_packed_adaptive_answers_are_those_of_the_specification(trained, problem
     for score in classifier.problem.scores:
         places = set()
         asked = classifier.rule(score, 0.0)
-        values = np.unique(asked.values(1, every.logits[:, :2]))
+        values = np.unique(asked.values(1, every.readings[:, :2]))
         for threshold in (values[1:] + values[:-1]) / 2:  # where no rounding decides
             rule = classifier.rule_of(classifier.rule(score, threshold))
             outcomes = classifier.run(encoded, rule, 5)
             logits, rungs = answer_all(plain.backend, encoded.tokens, rule)
-            assert outcomes.rungs.tolist() == rungs.tolist() == replay(every.logits, rule).tolist()
-            assert np.abs(outcomes.logits - logits).max() < 1e-3
+            assert outcomes.rungs.tolist() == rungs.tolist() == replay(every.readings, rule).tolist()
+            assert np.abs(outcomes.readings - logits).max() < 1e-3
             places |= set(rungs.tolist())
         assert len(places) > 1, score
 
@@ -160,7 +160,7 @@ def test_a_certified_point_keeps_its_promise_on_what_it_was_tested_with(trained,
     rows = calibration_rows(str(folder), classifier, str(files[problem]), DEFAULT_COLUMNS, risk).certify
     witness = seen(classifier, rows, risk, None, 32, False)
     rule = classifier.rule_of("loose")
-    said = classifier.problem.predictions(classifier.run(witness.encoded, rule).logits)
+    said = classifier.problem.predictions(classifier.run(witness.encoded, rule).readings)
     full = classifier.problem.predictions(witness.runs[1.0].every[:, -1])
     losses = risk.of(said, full, rows.truth)
     assert losses.mean() <= 0.3 and losses.min() >= -1 and losses.max() <= 1
@@ -254,7 +254,7 @@ def test_adapt_honours_what_the_checkpoint_says_and_leaves_its_answers(
     before = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     tokens = AutoTokenizer.from_pretrained(checkpoint)(TEXTS[1], return_tensors="pt")
     classifier = AdaptiveClassifier.from_pretrained(out, "cpu", engine="torch")
-    said = classifier.run(classifier.encode(TEXTS[1:2]), classifier.rule_of("full")).logits[0]
+    said = classifier.run(classifier.encode(TEXTS[1:2]), classifier.rule_of("full")).readings[0]
     assert said == pytest.approx(before(**tokens).logits[0].detach().numpy(), abs=1e-4)
 
 

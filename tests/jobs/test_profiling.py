@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.measure import check as profile_checks
@@ -33,6 +32,7 @@ from ziggurat.measure.profile import (
 )
 from ziggurat.measure.runs import Shape, costs_of, length_grid, shapes_of, token_grid, ways_of
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
 QUICK = Effort(rounds=1, seconds_per_call=0.0, longest_call=0.0)
@@ -109,7 +109,7 @@ def test_any_number_of_heads_any_pruning_and_both_engines_are_measured(
     profile = profile_engine(classifier, effort=QUICK, clock=itertools.count().__next__)
     assert profile.conditions.rung_layers == (*layers, 4)
     encoded = classifier.encode(texts)
-    every = {"full": rules.never(len(layers) + 1), "own": classifier.rule("entropy", 0.3)}
+    every = {"full": ExitRule.full_depth(len(layers) + 1), "own": classifier.rule("entropy", 0.3)}
     errors = prediction_error(profile, classifier, encoded, every, 8, rounds=1)
     assert [error.point for error in errors] == ["full", "own"]
     assert all(np.isfinite(error.error) and error.predicted > 0 for error in errors)
@@ -234,7 +234,7 @@ def test_held_out_texts_are_no_longer_than_the_model_reads(classifier):
 
 def test_the_measured_time_is_the_median_and_the_error_relative(classifier, profile, texts):
     ticks = iter([0, 9, 10, 11, 20, 22, 30, 33])  # the warm-up, then 1, 2 and 3 seconds
-    point = {"full": rules.never(4)}
+    point = {"full": ExitRule.full_depth(4)}
     encoded = classifier.encode(texts)
     [found] = prediction_error(profile, classifier, encoded, point, 8, rounds=3, clock=lambda: next(ticks))
     assert (found.measured, found.measured_low, found.measured_high) == (2, 1, 3)

@@ -16,11 +16,11 @@ from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest, write_manifest
-from ziggurat.engine.rules import never, shared
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Timing
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.subject import ModelOptions, sample
+from ziggurat.policies.rules import ExitRule
 
 EDGES = (5, 9)
 AT = Exits(threshold=0.6)
@@ -46,7 +46,7 @@ def subject(request_of, pruned_folder):
 
 
 def rule_at(subject, setting, threshold=0.6):
-    exits = never(4) if setting in (FULL_DEPTH, PRUNING) else shared("entropy", threshold, 4)
+    exits = ExitRule.full_depth(4) if setting in (FULL_DEPTH, PRUNING) else ExitRule.uniform("entropy", threshold, 4)
     return replace(exits, tokens=subject.classifier.token_rule if setting in (PRUNING, BOTH) else None)
 
 
@@ -64,7 +64,7 @@ def test_claim_25_every_cell_of_the_grid_agrees_with_really_running_it(subject):
     ]
     own = subject.classifier.token_rule
     for cell in cells:
-        exits = never(4) if cell.threshold is None else shared("entropy", cell.threshold, 4)
+        exits = ExitRule.full_depth(4) if cell.threshold is None else ExitRule.uniform("entropy", cell.threshold, 4)
         tokens = None if cell.scale is None else replace(own, values=own.values * cell.scale)
         outcomes, flops = ran(subject, replace(exits, tokens=tokens))
         assert cell.measured.predictions.tolist() == outcomes.predictions.tolist()
@@ -86,7 +86,7 @@ def test_claim_26_each_bucket_of_length_reports_what_running_it_gives(subject, r
     assert [row["bucket"] for row in result["rows"]] == ["1-5", "6-9", "> 9"] * 4
     size = subject.encoded.lengths
     members = {"1-5": size <= 5, "6-9": (size > 5) & (size <= 9), "> 9": size > 9}
-    full, whole = ran(subject, never(4))
+    full, whole = ran(subject, ExitRule.full_depth(4))
     for row in result["rows"]:
         here = members[row["bucket"]]
         outcomes, flops = ran(subject, rule_at(subject, row["setting"]))
@@ -172,7 +172,7 @@ def test_quantiles_share_out_all_rows_by_length(subject, request_of, pruned_fold
     assert sum(row["n"] for row in mine) == len(subject.rows)
     assert mine[0]["span"].endswith(f"-{edge}") and mine[1]["span"].startswith(f"{edge + 1}-")
     _, flops = ran(subject, rule_at(subject, PRUNING))
-    _, whole = ran(subject, never(4))
+    _, whole = ran(subject, ExitRule.full_depth(4))
     short = subject.encoded.lengths <= edge
     assert mine[0]["relative_flops"] == pytest.approx(flops[short].sum() / whole[short].sum())
     assert mine[0]["accuracy_change"] == mine[0]["accuracy"] - mine[0]["full_accuracy"]
@@ -231,10 +231,10 @@ def test_thresholds_and_methods_of_a_cascade_are_what_running_it_gives(request_o
     assert [row["setting"] for row in mine] == [FULL_DEPTH, PRUNING, *["threshold"] * 3]
     for row in [*swept, *mine[2:]]:
         tokens = None if row["setting"] == EXITS else subject.classifier.token_rule
-        outcomes, flops = ran(subject, replace(shared("entropy", row["threshold"], 5), tokens=tokens))
+        outcomes, flops = ran(subject, replace(ExitRule.uniform("entropy", row["threshold"], 5), tokens=tokens))
         assert row["accuracy"] == pytest.approx((outcomes.predictions == subject.rows.classes).mean())
         assert row["gflops_mean"] == pytest.approx(flops.mean() / 1e9)
-    assert mine[0]["accuracy"] == (ran(subject, never(5))[0].predictions == subject.rows.classes).mean()
+    assert mine[0]["accuracy"] == (ran(subject, ExitRule.full_depth(5))[0].predictions == subject.rows.classes).mean()
 
 
 @pytest.mark.parametrize("job", [lengths, quantiles])

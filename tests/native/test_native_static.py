@@ -14,8 +14,10 @@ from ziggurat import native
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
+
 from ziggurat.data.packing import cumulate
-from ziggurat.engine.static_backend import StaticBackend, fastest
+from ziggurat.engine.backends import small as static_backend
+from ziggurat.engine.backends.small import StaticBackend, fastest
 from ziggurat.small.static import LARGEST, StaticTier, load_static_tier
 
 REFUSED = (ValueError, TypeError)
@@ -93,7 +95,7 @@ def test_a_tier_is_read_where_its_file_is_mapped_and_outlives_its_python_object(
 def test_numpy_answers_where_nothing_is_compiled(monkeypatch):
     tier = make_tier()
     assert isinstance(fastest(tier), StaticBackend)
-    monkeypatch.setattr(native, "why_missing", lambda: "no compiler")
+    monkeypatch.setattr(static_backend, "why_missing", lambda: "no compiler")
     assert fastest(tier) is tier
 
 

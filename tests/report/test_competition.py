@@ -162,12 +162,12 @@ def test_all_installed_peers_can_be_loaded(real_peers):
 
 def test_float32_peers_answer_as_we_do(real_peers, encoded, make_model):
     from ziggurat.data.tokenizer import pack_rows
-    from ziggurat.engine.rules import never
-    from ziggurat.engine.runner import run
-    from ziggurat.engine.torch_backend import TorchBackend
+    from ziggurat.engine.backends.torch import TorchBackend
+    from ziggurat.engine.replay import run_batches as run
+    from ziggurat.policies.rules import ExitRule
 
     backend, rows = TorchBackend(make_model(), "cpu"), np.arange(len(encoded.tokens))
-    ours = run(backend, [pack_rows(encoded, rows)], never(len(backend.rung_layers)), len(rows)).logits
+    ours = run(backend, [pack_rows(encoded, rows)], ExitRule.full_depth(len(backend.rung_layers)), len(rows)).readings
     compared = 0
     for peer in real_peers[0]:
         for order in ("as it comes", "sorted"):

@@ -18,10 +18,10 @@ from ziggurat.data.builtin import STDLIB_DOCS
 from ziggurat.data.dataset import Role, as_dataset, load
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import refuse_small, sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.plots import Panel, Series
 
 QUARTILES = (0.25, 0.5, 0.75)
@@ -93,7 +93,7 @@ def trained_lengths(subject: Subject, request: Request) -> np.ndarray | None:
         return None  # rows of a hub are not downloaded for a note
     try:
         manifest = subject.classifier.manifest
-        loaded = load(source, request.columns, problem=manifest.problem.type)
+        loaded = load(source, request.columns, problem=manifest.problem.kind)
         rows = as_dataset(loaded, Role.TRAIN, manifest.labels, manifest.problem_type)
     except UserError:
         return None

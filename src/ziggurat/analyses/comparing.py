@@ -14,11 +14,10 @@ from ziggurat.analyses.papers import accuracy_series
 from ziggurat.analyses.reporting import Report, Request, Subject, caveats, write_report
 from ziggurat.analyses.settings import FULL_DEPTH, PRUNING
 from ziggurat.calibrate.choose import candidate_thresholds
-from ziggurat.engine import rules
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.plots import Panel, Series
 
 _CURVE = "threshold"  # settings on a model's curve
@@ -66,7 +65,7 @@ def methods(
 
 def _candidates(subject: Subject, n_thresholds: int) -> list[Candidate]:
     classifier = subject.classifier
-    never, tokens = rules.never(subject.n_rungs), classifier.token_rule
+    never, tokens = ExitRule.full_depth(subject.n_rungs), classifier.token_rule
     found = [Candidate(subject, FULL_DEPTH, never)]
     if tokens is not None:
         found.append(Candidate(subject, PRUNING, replace(never, tokens=tokens)))

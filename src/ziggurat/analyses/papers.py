@@ -23,11 +23,10 @@ from ziggurat.analyses.measured import (
 from ziggurat.analyses.reporting import Report, Request, Subject, caveats, exits_replayed, write_report
 from ziggurat.analyses.selection import selection_costs
 from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, strength_note
-from ziggurat.engine import rules
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.files import require_target
 from ziggurat.measure.subject import refuse_cascade, refuse_small
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.plots import Panel, Series, require_matplotlib
 
 TAUS = (0.1, 0.2, 0.3, 0.5, 0.8)  # MP Table 4 has 0.1, 0.5 and 0.8
@@ -48,7 +47,7 @@ def thresholds(request: Request, taus: Sequence[float] = TAUS) -> Report:
             tokens = subject.classifier.token_rule if setting == BOTH else None
             mine = []
             for tau in taus:
-                rule = replace(rules.shared("entropy", tau, subject.n_rungs), tokens=tokens)
+                rule = replace(ExitRule.uniform("entropy", tau, subject.n_rungs), tokens=tokens)
                 quality = summary(subject.measured(rule), subject.full)
                 mine.append({"model": subject.name, "setting": setting, "threshold": tau, **quality})
             rows += mine
@@ -86,7 +85,11 @@ def joint_sweep(subject: Subject, scales: Sequence[float], taus: Sequence[float]
         tokens = None if scale is None else replace(own, values=own.values * scale)
         every = subject.classifier.every_rung(subject.encoded, subject.batch_size, subject.progress, tokens)
         for tau in (None, *taus):
-            exits = rules.never(subject.n_rungs) if tau is None else rules.shared("entropy", tau, subject.n_rungs)
+            exits = (
+                ExitRule.full_depth(subject.n_rungs)
+                if tau is None
+                else ExitRule.uniform("entropy", tau, subject.n_rungs)
+            )
             rule = replace(exits, tokens=tokens)
             yield Cell(scale, tau, rule, exits_replayed(subject, every, rule))
 

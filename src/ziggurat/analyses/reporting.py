@@ -15,14 +15,14 @@ from ziggurat.analyses.settings import Exits, Passes, settings_of
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine import rules
+from ziggurat.engine.backend import AllRungs
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import AllRungs, replay
+from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.files import require_target, whole_file
 from ziggurat.measure.subject import ModelOptions, data_and_split, refuse_but_classes, rows_to_measure, seen_in_training
 from ziggurat.measure.targets import folder_of
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.columns import COLUMNS, PART_COLUMNS, filled
 from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
 from ziggurat.report.tables import csv_text, markdown
@@ -76,7 +76,7 @@ class Subject:
     @cached_property
     def full(self) -> Measured:
         """At full depth, all tokens."""
-        return self.measured(rules.never(self.n_rungs))
+        return self.measured(ExitRule.full_depth(self.n_rungs))
 
     def measured(self, rule: ExitRule) -> Measured:
         """What a rule with the model's own pruning at any strength, or with none, makes of the rows."""

@@ -13,11 +13,11 @@ import numpy as np
 from ziggurat.bench.peers.peer import TransformersPeer
 from ziggurat.bench.result import BenchResult, BenchRow
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.packing import by_length, in_order
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, speed_of
 from ziggurat.measure.rows import append_record, provenance

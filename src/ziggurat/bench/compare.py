@@ -34,15 +34,16 @@ from ziggurat.data.dataset import Dataset
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.choice import DTYPES
+from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes, run
+from ziggurat.engine.replay import run_batches
+from ziggurat.engine.tiers import DTYPES
 from ziggurat.errors import UserError
 from ziggurat.measure.rows import append_record, provenance
 from ziggurat.measure.subject import ModelOptions, refuse_but_classes, refuse_small, rows_to_measure, sample
 from ziggurat.measure.targets import require_result
 from ziggurat.native import why_missing
+from ziggurat.policies.rules import ExitRule
 from ziggurat.system import Progress
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
@@ -164,7 +165,7 @@ def _of_ours(classifier: AdaptiveClassifier, point: str) -> Contestant:
     def answer(encoded: Encoded, batches: Batches) -> np.ndarray:
         if len(classifier.tiers) > 1:
             return _cascade_answers(classifier, rule, encoded, batches)
-        outcomes: Outcomes = run(
+        outcomes: Outcomes = run_batches(
             classifier.backend, (pack_rows(encoded, rows) for rows in batches), rule, len(encoded.tokens)
         )
         return outcomes.readings

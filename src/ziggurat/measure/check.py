@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from ziggurat.data.dataset import load
+from ziggurat.data.packing import by_length
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
+from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes
-from ziggurat.engine.scheduler import by_length
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Clock, Timing, interleave
 from ziggurat.measure.predicted_time import Conditions, Profile, predicted_seconds
 from ziggurat.measure.profile import Effort, keep_profile, profile_beside, profile_file
 from ziggurat.measure.runs import random_tokens
-from ziggurat.measure.subject import ModelOptions, check_pairs, refuse_cascade, refuse_small, refuse_windows, sample
+from ziggurat.measure.subject import ModelOptions, check_pairs, refuse_cascade, refuse_small, sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.system import json_values
 
 # Texts and mean tokens of batches that are on no grid; their lengths lie between half and one and a half times that.
@@ -198,7 +198,6 @@ def check_profile(
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     refuse_small(model, "profile")
     refuse_cascade(model, "profile")
-    refuse_windows(model, "profile")
     classifier = options.open(model)
     if points is None:
         points = [point.name for point in classifier.manifest.operating_points]

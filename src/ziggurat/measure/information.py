@@ -26,7 +26,7 @@ from ziggurat.encoder.folder import (
     tier_folders,
 )
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.choice import DTYPES, choose_engine
+from ziggurat.engine.tiers import DTYPES, choose_engine
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, SpanConfig
 from ziggurat.system import json_values

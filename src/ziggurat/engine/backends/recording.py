@@ -1,4 +1,4 @@
-"""A backend that remembers what one input's way depended on. The engine that runs it does what it always does."""
+"""A backend that records what one input's path through the layers depended on: for `explain`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ import numpy as np
 
 from ziggurat.data.packing import PackedBatch
 from ziggurat.engine.backend import Backend
+from ziggurat.engine.backends.stepwise import StepwiseBackend
 from ziggurat.policies.prune import TokenRule
 
 
 @dataclass(frozen=True, eq=False)
-class Narrowing:
+class PruningStep:
     """What one layer did to the tokens of the input."""
 
     layer: int  # 1 … L; 0 = the embedding layer, which leaves out tokens whose vocabulary entry is not read
     entered: np.ndarray  # (n) int64: positions of the tokens before
     left_over: np.ndarray  # (m ≤ n) int64: positions of those after
-    scores: np.ndarray | None = None  # (n) in the rule's own scale; None = nobody could leave here
+    scores: np.ndarray | None = None  # (n) in the rule's own scale; None = nothing is pruned here
     value: float | None = None  # of the rule at this layer, against which the scores stood
 
 
-class ObservedBackend:
-    """Another backend, batches of one; implements `engine.backend.Backend`. Each `embed` begins a new record."""
+class RecordingBackend(StepwiseBackend):
+    """Another backend's layers, one sequence at a time, step by step. Each `embed` begins a new record."""
 
     def __init__(self, backend: Backend) -> None:
+        if not isinstance(backend, StepwiseBackend):
+            raise TypeError(f"{type(backend).__name__} does not run single layers")
         self._backend = backend
         self.n_layers = backend.n_layers
         self.n_classes = backend.n_classes
@@ -34,35 +37,35 @@ class ObservedBackend:
         self.engine = backend.engine
         self.device = backend.device
         self.dtype = backend.dtype
-        self.narrowings: list[Narrowing] = []  # the embedding layer's, then those of the layers that ran
-        self.said: list[tuple[int, np.ndarray]] = []  # the rungs that were asked, and their logits (n_classes)
+        self.steps: list[PruningStep] = []  # the embedding layer's, then those of the layers that ran
+        self.answers: list[tuple[int, np.ndarray]] = []  # the rungs that were asked, and their logits (n_classes)
 
     @property
     def threads(self) -> int:
         """As the other backend's."""
         return self._backend.threads
 
-    def embed(self, batch: PackedBatch, tokens: TokenRule | None) -> PackedBatch:
+    def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
         """As the other backend; ValueError for more than one sequence."""
         if batch.n_seqs != 1:
-            raise ValueError(f"one input at a time can be observed, not {batch.n_seqs}")
+            raise ValueError(f"one input at a time can be recorded, not {batch.n_seqs}")
         read = self._backend.embed(batch, tokens)
-        self.narrowings, self.said = [Narrowing(0, batch.positions, read.positions)], []
+        self.steps, self.answers = [PruningStep(0, batch.positions, read.positions)], []
         return read
 
-    def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None) -> PackedBatch:
-        """As the other backend, with a rule that does the same and takes notes."""
+    def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """As the other backend, with a rule that decides the same and records what it decided on."""
         notes: list[tuple[float, np.ndarray]] = []
         after = self._backend.layer(layer, batch, None if tokens is None else _noting(tokens, notes))
         value, scores = notes[0] if notes else (None, None)
-        self.narrowings.append(Narrowing(layer, batch.positions, after.positions, scores, value))
+        self.steps.append(PruningStep(layer, batch.positions, after.positions, scores, value))
         return after
 
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
         """As the other backend."""
-        said = self._backend.logits(rung, batch)
-        self.said.append((rung, said[0]))
-        return said
+        logits = self._backend.logits(rung, batch)
+        self.answers.append((rung, logits[0]))
+        return logits
 
 
 def _noting(rule: TokenRule, notes: list[tuple[float, np.ndarray]]) -> TokenRule:

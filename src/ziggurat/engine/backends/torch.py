@@ -1,4 +1,4 @@
-"""The layers on PyTorch: CPU or GPU. The only file of this room that imports torch."""
+"""The layers on PyTorch: CPU or GPU."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import atexit
 import copy
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import get_ident
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +19,14 @@ from ziggurat.data.packing import PackedBatch, slots_in
 from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.torch.checkpoint import model_of
 from ziggurat.encoder.torch.int8 import Int8Linear
-from ziggurat.encoder.torch.model import AdaptiveModel, SpanModel
+from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.encoder.torch.parts import limit_threads, pad_rows, resolve_device
+from ziggurat.engine.backend import Finished, Reader
+from ziggurat.engine.backends import torch_rules
+from ziggurat.engine.backends.stepwise import StepwiseBackend, StepwiseWork
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule
+from ziggurat.policies.rules import ExitRule
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -64,25 +70,32 @@ class _Calls:
 _CALLS = _Calls()
 
 
-class TorchBackend:
+class TorchBackend(StepwiseBackend):
     """A model in evaluation mode, its weights laid out for inference; implements `engine.backend.Backend`.
 
-    Works on a copy: the caller's model can still be trained and saved.
+    Works on a copy: the caller's model can still be trained and saved. Which tokens stay and which inputs exit is
+    decided on the device (`engine.backends.torch_rules`); what comes back to the host is one flag for each, from which
+    the next shapes follow, and the answers. Rules that only numpy knows, and readings of several sequences, are
+    computed on the host.
     """
 
     engine = "torch"
 
-    def __init__(self, model: AdaptiveModel, device: str = "auto", dtype: str = "float32") -> None:
+    def __init__(
+        self, model: AdaptiveModel, device: str = "auto", dtype: str = "float32", reader: Reader | None = None
+    ) -> None:
         if dtype not in DTYPES:
             raise UserError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}")
         place = resolve_device(device)
         self.device = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
         self.dtype = dtype
+        self.reader = reader
         self.model = copy.deepcopy(model).eval().requires_grad_(False).to(place, DTYPES[dtype])
         self.n_layers = model.spec.layers
         self.n_classes = model.n_classes
         self.rung_layers = tuple(rung.layer for rung in model.rungs)
         self.token_rule = model.token_rule
+        self._place = place
         if place.type == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
             _prepack(self.model)
 
@@ -101,18 +114,54 @@ class TorchBackend:
     def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
         """Token states before → after layer `layer`, 1 … L, of the tokens that the rule leaves there."""
         with _CALLS:
-            return self.model.layer(layer, batch, tokens)
+            if tokens is None or not tokens.prunes(layer):
+                return self.model.layer(layer, batch)
+            context, scores = self.model.scored_context(layer, batch, tokens)
+            decided = torch_rules.stays(tokens, layer, scores, batch)
+            if decided is None:
+                keep = tokens.stays(layer, scores.float().cpu().numpy(), batch)
+            else:
+                keep = decided.cpu().numpy()
+            return self.model.pruned(layer, batch, context, keep)
 
     @torch.inference_mode()
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
-        """What rung `rung` says to each sequence, (n_seqs, n_classes) float32."""
-        head = self.model.head_at(self.rung_layers[rung])
+        """What rung `rung` says: (n_seqs, n_classes) float32, with a reader (n_tokens, n_classes)."""
         with _CALLS:
-            return head(batch).float().cpu().numpy()
+            return self._logits(rung, batch).cpu().numpy()
 
+    def _logits(self, rung: int, batch: PackedBatch) -> Tensor:
+        return self.model.head_at(self.rung_layers[rung])(batch).float()
 
-class TorchSpanBackend(TorchBackend):
-    """A model of spans; implements `engine.backend.SpanBackend`."""
+    def start(self, batch: PackedBatch, history: np.ndarray | None = None) -> StepwiseWork:
+        """Takes token tables in; see `engine.backend.Backend`."""
+        work = super().start(batch, history)
+        if self.reader is None:
+            work.history = torch.from_numpy(work.history).to(self._place)
+        return work
+
+    @torch.inference_mode()
+    def ask(self, rung: int, work: StepwiseWork, rule: ExitRule) -> np.ndarray:
+        """Adds a rung's readings to the history, on the device; which inputs exit there, (n) bool."""
+        if self.reader is not None:
+            return super().ask(rung, work, rule)
+        with _CALLS:
+            assert work.live is not None
+            work.history = torch.cat([work.history, self._logits(rung, work.live)[:, None]], dim=1)
+            exiting = torch_rules.leaves(rule, rule.first + rung, work.history, work.rows)
+            if exiting is None:
+                return rule.leaves(rule.first + rung, work.history.cpu().numpy(), work.rows)
+            return exiting.cpu().numpy()
+
+    @torch.inference_mode()
+    def finished(self, work: StepwiseWork, exiting: np.ndarray, rung: int) -> Finished:
+        """The inputs where `exiting` (n) bool is true: their latest readings come to the host."""
+        if self.reader is not None:
+            return super().finished(work, exiting, rung)
+        with _CALLS:
+            readings = work.history[np.flatnonzero(exiting), -1].cpu().numpy()
+        rungs = np.full(len(readings), rung, dtype=np.int64)
+        return Finished(work.rows[exiting], readings, rungs, work.seconds[exiting], work.kept[exiting])
 
     @torch.inference_mode()
     def put_back(self, whole: PackedBatch, live: PackedBatch) -> None:
@@ -120,6 +169,9 @@ class TorchSpanBackend(TorchBackend):
         with _CALLS:
             slots = torch.from_numpy(slots_in(whole, live)).to(whole.states.device)
             whole.states[slots] = live.states
+
+    def _concatenated(self, arrays: Sequence[Any]) -> Any:
+        return torch.cat(list(arrays)) if isinstance(arrays[0], Tensor) else np.concatenate(arrays)
 
 
 def load_backend(folder: Path, device: str, dtype: str, threads: int | None) -> TorchBackend:
@@ -130,12 +182,8 @@ def load_backend(folder: Path, device: str, dtype: str, threads: int | None) -> 
 def backend_of(files: ModelFiles, device: str, dtype: str, threads: int | None) -> TorchBackend:
     """The backend of what was read of a folder; UserError if its parts do not fit together."""
     limit_threads(threads)
-    return backend_for(model_of(files), device, dtype)
-
-
-def backend_for(model: AdaptiveModel, device: str = "auto", dtype: str = "float32") -> TorchBackend:
-    """The backend of a model, whatever its outputs are of."""
-    return (TorchSpanBackend if isinstance(model, SpanModel) else TorchBackend)(model, device, dtype)
+    model = model_of(files)
+    return TorchBackend(model, device, dtype, files.manifest.problem.reader)
 
 
 class _PrepackedLinear(nn.Module):
