@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 # pip leaves the C++ to `make native`, which compiles again only what has changed.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
 	--config-settings wheel.cmake=false --editable
-CPP := src/ziggurat/native/cpp
+CPP = $(shell find native -name "*.cpp" -o -name "*.h" -o -name "*.inl")
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test test-oldest native sanitize lint format readme reproduce tango tasks guarantee bench clean
+.PHONY: demo test test-oldest native stub sanitize lint format readme reproduce tango tasks guarantee bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/demo native  ## train on the built-in data, show a table and a figure
@@ -42,6 +42,11 @@ native:
 	@echo "No C++ compiler (CXX or c++): going on without the compiled engine."
 endif
 
+STUB := src/ziggurat/native/_core.pyi
+stub: native $(VENV)/dev  ## the types of the compiled engine, from its bindings; a test compares them
+	$(BIN)/python -m nanobind.stubgen --quiet --module ziggurat.native._core --output-file $(STUB)
+	$(BIN)/ruff format --quiet $(STUB)
+
 sanitize: sanitize-address,undefined sanitize-thread  ## tests/native with sanitisers: ASan and UBSan, then TSan
 
 # Python itself is not instrumented: the runtimes are loaded before it, what it leaks is not ours, and the C++ library
@@ -51,7 +56,7 @@ sanitize-address%: PRELOAD = $(call RUNTIME,asan):$(call RUNTIME,stdc++)
 sanitize-thread: PRELOAD = $(call RUNTIME,tsan)
 sanitize-%: $(VENV)/dev
 	$(call compile,$*,-DCMAKE_BUILD_TYPE=Debug -DZIGGURAT_SANITIZE=$*)
-	rm -rf build/$*/package && cp -R src build/$*/package && rm -f build/$*/package/ziggurat/native/_core.*
+	rm -rf build/$*/package && cp -R src build/$*/package && rm -f build/$*/package/ziggurat/native/_core*.so
 	$(BIN)/cmake --install build/$* --prefix build/$*/package
 	$(shell setarch --addr-no-randomize true 2> /dev/null && echo setarch --addr-no-randomize) \
 		env PYTHONPATH=$(abspath build/$*/package) PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 LD_PRELOAD="$(PRELOAD)" \
@@ -59,18 +64,18 @@ sanitize-%: $(VENV)/dev
 		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider tests/native
 
 lint: $(VENV)/dev  ## style, types
-	$(BIN)/clang-format --dry-run --Werror $(CPP)/*
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 format: $(VENV)/dev
-	$(BIN)/clang-format -i $(CPP)/*
+	$(BIN)/clang-format -i $(CPP)
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
 
 clean:  ## everything that was made, trained models in runs/ included
-	rm -rf .venv .venv-oldest runs build dist $(CPP)/../_core.* .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest runs build dist src/ziggurat/native/_core*.so .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # `make reproduce DATA=sst2`: one data set; hours for all of them on 2 cores. What is finished is not done again. What is in
@@ -80,17 +85,17 @@ JOBS ?= 2
 reproduce: DATA ?= rte mrpc yelp_polarity ag_news sst2
 reproduce: $(VENV)/dev native  ## the papers' methods on the papers' data, rows in results/, table in docs/
 	$(BIN)/python -m reproduction.reproduce --jobs $(JOBS) $(addprefix $(DATA_FOLDER)/,$(DATA))
-	$(BIN)/python -m reproduction.reproduction_table
+	$(BIN)/python -m reproduction.tables
 
 # `make tango DATA=ag_news`: after `make reproduce` of the same data.
 tango: DATA ?= mrpc yelp_polarity ag_news sst2
 tango: $(VENV)/dev native  ## cascades: TangoBERT's tables in our terms, rows in results/, tables in docs/
 	$(BIN)/python -m reproduction.tango $(addprefix $(DATA_FOLDER)/,$(DATA))
-	$(BIN)/python -m reproduction.tango_table
+	$(BIN)/python -m reproduction.tables
 
 tasks: $(VENV)/dev native  ## pruning and exits for similarity scores and questions, rows in results/, tables in docs/
 	$(BIN)/python -m reproduction.tasks $(DATA_FOLDER)/stsb $(DATA_FOLDER)/xquad_en
-	$(BIN)/python -m reproduction.tasks_table
+	$(BIN)/python -m reproduction.tables
 
 guarantee: $(VENV)/dev  ## 1,000 times: certify an operating point on a pool of known risk; fails where promises do
 	OMP_NUM_THREADS=1 $(BIN)/python tests/proof/guarantee.py --out results/guarantee.jsonl
@@ -99,15 +104,15 @@ guarantee: $(VENV)/dev  ## 1,000 times: certify an operating point on a pool of 
 MODEL ?= runs/demo/model
 bench: DATA ?= stdlib-docs
 bench: $(VENV)/bench native $(MODEL)  ## beside transformers, ONNX Runtime and OpenVINO, and by itself: rows in results/, tables in docs/
-	$(BIN)/ziggurat bench $(MODEL) --data $(DATA) --peers --out results/peers.jsonl
+	$(BIN)/ziggurat compare $(MODEL) --data $(DATA) --out results/peers.jsonl
 	$(BIN)/python -m benchmarks.engine $(MODEL) $(DATA)
-	$(BIN)/python -m benchmarks.performance_tables
+	$(BIN)/python -m benchmarks.tables performance
 
 runs/demo/model: | $(VENV)/bench
 	$(BIN)/ziggurat train --train stdlib-docs --recipe demo --out $@
 
 readme: $(VENV)/dev  ## the results table of the README, from results/
-	$(BIN)/python -m benchmarks.readme_table
+	$(BIN)/python -m benchmarks.tables readme
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

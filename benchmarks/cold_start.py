@@ -53,20 +53,20 @@ def memory_of(model: str, dtype: str, threads: int) -> dict[str, float]:
     `workspace`: what the engine itself keeps for its next call. `loaded`: resident before the calls.
     """
     from ziggurat.data.tokenizer import Encoded, pack_rows
-    from ziggurat.engine import rules
     from ziggurat.engine.classifier import AdaptiveClassifier
-    from ziggurat.engine.runner import run
+    from ziggurat.engine.replay import run_batches
+    from ziggurat.policies.rules import ExitRule
 
     classifier = AdaptiveClassifier.from_pretrained(model, "cpu", dtype, threads, "native")
     length = min(TOKENS, classifier.manifest.max_length)
     ids = np.random.default_rng(0).integers(0, classifier.spec.vocabulary, (BATCH, length))
     texts = [np.stack([row, np.zeros_like(row)], axis=1) for row in ids]
     batch = pack_rows(Encoded(texts, np.zeros(BATCH, dtype=bool)), np.arange(BATCH))
-    rule = rules.never(len(classifier.rungs))
+    rule = ExitRule.full_depth(len(classifier.rungs))
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten: loading may have taken more
     before = resident()
     for _ in range(3):
-        run(classifier.backend, [batch], rule, BATCH)
+        run_batches(classifier.backend, [batch], rule, BATCH)
     after = resident()
     return {
         "tokens": float(BATCH * length),

@@ -3,7 +3,7 @@
     python -m benchmarks.engine MODEL DATA [--races never_acting savings …] [--out results/engine.jsonl]
 
 MODEL is a folder with exits; of one that prunes, operating points are measured with and without its pruning. A race's
-rows are appended when it ends. Beside other engines: `ziggurat bench --peers`.
+rows are appended when it ends. Beside other engines: `ziggurat compare`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ziggurat.engine.protocols import Backend
 
 from benchmarks.cold_start import cold_starts, memories
 from benchmarks.dtypes import answers_by_dtype
@@ -24,16 +25,14 @@ from benchmarks.first_pass import fresh_engines
 from benchmarks.roofline import roofline
 from benchmarks.time_vs_flops import acting_rules, flops_gains
 from ziggurat.bench.peers.peer import TransformersPeer
+from ziggurat.data.packing import by_length, in_order
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine import rules
-from ziggurat.engine.backend import Backend
-from ziggurat.engine.choice import DTYPES
+from ziggurat.engine.backend import Outcomes
+from ziggurat.engine.backends.native import load_backend
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.native_backend import load_backend
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes, run
-from ziggurat.engine.scheduler import by_length, in_order
+from ziggurat.engine.replay import run_batches
+from ziggurat.engine.tiers import DTYPES
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Ratio, interleave, paired_ratio
 from ziggurat.measure.rows import append_record, provenance
@@ -41,6 +40,7 @@ from ziggurat.measure.subject import ModelOptions, data_and_split, lengths_summa
 from ziggurat.native import core
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.prune import TokenRule, above
+from ziggurat.policies.rules import ExitRule
 from ziggurat.system import n_cores
 
 IDLE_BATCHES, BATCHES, SORTED_BATCH = (1, 8, 32), (8, 32), 32
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
 def answers(backend: Backend, encoded: Encoded, rule: ExitRule, batch: int) -> Outcomes:
     """All texts as they come, in batches; packing is on the clock."""
     batches = (pack_rows(encoded, rows) for rows in in_order(np.arange(len(encoded)), batch))
-    return run(backend, batches, rule, len(encoded))
+    return run_batches(backend, batches, rule, len(encoded))
 
 
 # --- what policies cost that never act -----------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def idle_rules(classifier: AdaptiveClassifier) -> dict[str, ExitRule]:
         "pruning before the last layer": replace(full, tokens=TokenRule(above, before_last)),
     }
     if n_rungs > 1:
-        found["exits"] = rules.shared(score, -exit_score(score).everybody, n_rungs)
+        found["exits"] = ExitRule.uniform(score, -exit_score(score).everybody, n_rungs)
     return found
 
 
@@ -190,7 +190,7 @@ def without_avx512(setting: Setting) -> Iterator[dict[str, Any]]:
         for dtype in setting.dtypes:
             backend = load_backend(folder, dtype, setting.threads, instructions)
             packed = [pack_rows(encoded, rows) for rows in batches]
-            calls[instructions, dtype] = partial(run, backend, packed, rule, len(encoded))
+            calls[instructions, dtype] = partial(run_batches, backend, packed, rule, len(encoded))
     named = {" ".join(key): call for key, call in calls.items()}
     timings = interleave(named, setting.rounds)
     for (what, dtype), name in zip(calls, named, strict=True):

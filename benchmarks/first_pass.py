@@ -23,7 +23,7 @@ from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.runner import run
+from ziggurat.engine.replay import run_batches
 from ziggurat.measure.subject import ModelOptions, rows_to_measure
 
 PASSES = ("first", "second")
@@ -74,7 +74,7 @@ def _opened(model: str, source: str, threads: int, scratch: Path) -> dict[str, A
 
 
 def _ours(classifier: AdaptiveClassifier, one: Encoded) -> object:
-    return run(classifier.backend, [pack_rows(one, np.arange(1))], classifier.rule_of(FULL), 1).logits
+    return run_batches(classifier.backend, [pack_rows(one, np.arange(1))], classifier.rule_of(FULL), 1).readings
 
 
 def _timed(call: Callable[[], object]) -> float:

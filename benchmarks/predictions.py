@@ -1,4 +1,4 @@
-"""How well a machine's profile predicts times: `bench --profile` on held-out shapes and a data set, as result rows.
+"""How well a machine's profile predicts times: `ziggurat profile` on held-out shapes and a data set, as result rows.
 
 python -m benchmarks.predictions MODEL FILE [--dtype int8] [--out results/predictions.jsonl]
 """
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from ziggurat.errors import UserError
-from ziggurat.measure.check import bench_profile
+from ziggurat.measure.check import check_profile
 from ziggurat.measure.rows import append_record, provenance
 from ziggurat.measure.subject import ModelOptions, data_and_split
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/predictions.jsonl"))
     options = parser.parse_args()
     origin = provenance()
-    result = bench_profile(options.model, options.data, options=ModelOptions(dtype=options.dtype))
+    result = check_profile(options.model, options.data, options=ModelOptions(dtype=options.dtype)).to_dict()
     conditions = {name: result["conditions"][name] for name in ("engine", "instructions", "dtype", "threads")}
     for error in result["errors"]:
         texts = "/".join(data_and_split(options.data)) if error["what"] == options.data else error["what"]

@@ -23,12 +23,12 @@ from ziggurat.bench.peers.opening import KINDS, open_peers
 from ziggurat.bench.peers.peer import PeerSetting, padded
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.folder import Manifest
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.runner import run
+from ziggurat.engine.replay import run_batches
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import provenance
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.rules import ExitRule
 
 SHAPES = {6: (384, 12, 1536), 12: (768, 12, 3072)}  # layers → hidden, heads, intermediate: MiniLM-L6, BERT-base
 VOCABULARY, CLASSES = 30522, 4
@@ -92,8 +92,8 @@ def measured(layers: int, options: argparse.Namespace) -> Iterator[dict[str, Any
 def ours(classifier: AdaptiveClassifier, texts: Sequence[np.ndarray]) -> Any:
     """A call that answers these texts as one batch."""
     encoded = Encoded(list(texts), np.zeros(len(texts), dtype=bool))
-    rows, rule = np.arange(len(texts)), rules.never(1)
-    return lambda: run(classifier.backend, [pack_rows(encoded, rows)], rule, len(texts)).logits
+    rows, rule = np.arange(len(texts)), ExitRule.full_depth(1)
+    return lambda: run_batches(classifier.backend, [pack_rows(encoded, rows)], rule, len(texts)).readings
 
 
 def text_of(draws: np.random.Generator, length: int) -> np.ndarray:

@@ -8,9 +8,9 @@ import numpy as np
 
 from ziggurat.encoder.flops import layer_flops
 from ziggurat.encoder.spec import EncoderSpec
+from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes
+from ziggurat.policies.rules import ExitRule
 
 
 def acting_rules(classifier: AdaptiveClassifier) -> dict[str, tuple[str, ExitRule]]:

@@ -1,8 +1,10 @@
-"""Trains and measures every method that the papers compare on one data set, from nothing. `make reproduce` calls it.
+"""Trains and measures all methods that the papers compare, from nothing. `make reproduce` calls it.
 
-Each method starts from the same fine-tuned model, takes its epochs after MP Table 2, is set to the cheapest setting
-that stays within one point of that model on rows that trained nothing, and is reported on the test rows. What is
-finished here stays. Rows that came with the checkout are of models that are elsewhere; the table shows newer ones.
+    python -m reproduction.reproduce DATA_FOLDER [DATA_FOLDER ...] [--methods full ltp ...] [--seeds 0 1] [--jobs 2]
+
+Each method starts from the same fine-tuned model and trains for the epochs of MP Table 2. Its setting is the cheapest
+that stays within one point of that model on rows that trained nothing; test rows are reported. Finished models and rows
+are kept. Rows that came with the checkout belong to models of another machine: they do not count as finished.
 """
 
 from __future__ import annotations
@@ -13,21 +15,21 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from reproduction.models import FULL, METHODS, PHRASES, ROOT, ROWS, Place, recipe_of, train_all, trained
+from reproduction.models import FULL, METHODS, PHRASES, ROWS, Experiment, recipe_of, train_all, trained
+from scripts.shared import RUNS, Row, command, stored_rows
 from ziggurat.calibrate.choose import Ladder, choose_points, select_ladders
 from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.groups import stand_ins
 from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
-from ziggurat.measure.rows import append_row, provenance, read_rows_file
+from ziggurat.measure.rows import append_row, provenance
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.recipe import Recipe
 from ziggurat.train.fit import read_roles
@@ -36,52 +38,52 @@ DROP = 0.01  # accuracy on `choosing_rows` that a method may lose
 BATCH, TIMED = 32, 256
 
 
-def choosing_rows(recipe: Recipe, place: Place) -> Dataset:
+def choosing_rows(recipe: Recipe, experiment: Experiment) -> Dataset:
     """The rows on which settings are chosen: all that trained nothing.
 
-    The recipe's select rows, which have chosen checkpoints too, and those that it keeps for `ziggurat calibrate`, which
-    nothing here needs: on the small sets a point is four rows of the former. Where rows are phrases cut from sentences,
-    and what is reported is sentences, the longest row of each group that shares text: the sentence.
+    The recipe's select rows, which have chosen checkpoints too, and the rows that it keeps for `ziggurat calibrate`,
+    which is not used here: on the small sets a point is four of the select rows. Where train rows are phrases cut from
+    sentences and sentences are reported, only the longest row of each group with shared text: the sentence.
     """
-    whole = replace(recipe, select=recipe.select + recipe.certify, certify=0.0)
-    rows = read_roles(place.train, whole, DEFAULT_COLUMNS)[Role.SELECT]
-    if place.name not in PHRASES:
+    all_select = replace(recipe, select=recipe.select + recipe.certify, certify=0.0)
+    rows = read_roles(experiment.train, all_select, DEFAULT_COLUMNS)[Role.SELECT]
+    if experiment.name not in PHRASES:
         return rows
     return rows.take(np.unique(stand_ins(rows.texts, rows.pairs, rows.hashes)))
 
 
 class Full:
-    """A place's full model, and what it says, which is worked out once for all methods.
+    """An experiment's full model and its outputs, computed once for all methods.
 
-    It is this run's own: one that another session trained with the same seed may differ in its last digits.
+    It is the model of this run's folder: another training with the same seed may differ in its last digits.
     """
 
-    def __init__(self, place: Place) -> None:
-        self.model = trained(FULL, place)
-        self._place = place
+    def __init__(self, experiment: Experiment) -> None:
+        self.model = trained(FULL, experiment)
+        self._experiment = experiment
         self._ladders: dict[str, Ladder] = {}
 
     def ladder(self, select: Dataset) -> Ladder:
-        """What it says to the rows that choose."""
+        """Its outputs for the rows on which settings are chosen."""
         if select.digest not in self._ladders:
             [self._ladders[select.digest]] = select_ladders(self.model, select, (1.0,))
         return self._ladders[select.digest]
 
     @cached_property
     def accuracy(self) -> float:
-        """On the test rows."""
-        rows = rows_to_measure(self.model, self._place.test)
+        """Accuracy on the test rows."""
+        rows = rows_to_measure(self.model, self._experiment.test)
         encoded = self.model.tokenizer.encode(rows.texts, rows.pairs)
-        return float((self.model.run(encoded, rules.never(1), BATCH).predictions == rows.classes).mean())
+        return float((self.model.run(encoded, ExitRule.full_depth(1), BATCH).predictions == rows.classes).mean())
 
 
-def chosen_rule(method: AdaptiveClassifier, full: Full, recipe: Recipe, place: Place) -> rules.ExitRule | None:
+def chosen_rule(method: AdaptiveClassifier, full: Full, recipe: Recipe, experiment: Experiment) -> ExitRule | None:
     """The cheapest setting within DROP of the full model on `choosing_rows`; None if that is the full model itself."""
-    select = choosing_rows(recipe, place)
+    select = choosing_rows(recipe, experiment)
     factors = (1.0,) if method.token_rule is None else None
-    own = select_ladders(method, select, factors)
+    ladders = select_ladders(method, select, factors)
     first = replace(full.ladder(select), pruning=0.0)
-    usable = [ladder for ladder in own if ladder.pruning > 0]
+    usable = [ladder for ladder in ladders if ladder.pruning > 0]
     [point] = choose_points(
         [first, *usable],
         select.labels,
@@ -93,90 +95,87 @@ def chosen_rule(method: AdaptiveClassifier, full: Full, recipe: Recipe, place: P
     return None if point.pruning == 0 else method.rule_of(point)
 
 
-def measure(what: str, method: AdaptiveClassifier, full: Full, rule: rules.ExitRule, place: Place) -> dict[str, Any]:
+def measure(what: str, method: AdaptiveClassifier, full: Full, rule: ExitRule, experiment: Experiment) -> Row:
     """Accuracy, FLOPs and time on the test rows, as a result row."""
-    rows = rows_to_measure(method, place.test)
+    rows = rows_to_measure(method, experiment.test)
     encoded = method.tokenizer.encode(rows.texts, rows.pairs)
     outcomes = method.run(encoded, rule, BATCH)
     right = int((outcomes.predictions == rows.classes).sum())
     low, high = accuracy_interval(right, len(rows))
-    spent = method.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
+    flops = method.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     timed = encoded.take(sample(len(rows), TIMED))
     timings = interleave(
-        {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.model.run(timed, rules.never(1), BATCH)}
+        {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.model.run(timed, ExitRule.full_depth(1), BATCH)}
     )
-    data, split = data_and_split(place.test)
+    data, split = data_and_split(experiment.test)
     gain = paired_ratio(timings[FULL], timings["method"])
     n = len(timed.tokens)
-    model = "MiniLM-L6-H384" if place.encoder is None else Path(place.encoder).name
+    model = "MiniLM-L6-H384" if experiment.encoder is None else Path(experiment.encoder).name
     return {
-        "what": what, "data": data, "split": split, "model": model, "seed": place.seed,
+        "what": what, "data": data, "split": split, "model": model, "seed": experiment.seed,
         "device": method.backend.device, "threads": method.backend.threads, "batch": BATCH,
         "dtype": method.backend.dtype, "padding": "packed", "timed": "model", "n_texts": n, **lengths_summary(timed),
         "texts_per_second_p50": n / timings["method"].p50, "texts_per_second_p95": n / timings["method"].p95,
         "time_gain": gain.median, "time_gain_low": gain.low, "time_gain_high": gain.high,
-        "flops_gain": float(full.model.whole(encoded).sum() / spent.sum()),
-        "gflops_mean": float(spent.mean() / 1e9), "n_accuracy": len(rows), "accuracy": right / len(rows),
+        "flops_gain": float(full.model.whole(encoded).sum() / flops.sum()),
+        "gflops_mean": float(flops.mean() / 1e9), "n_accuracy": len(rows), "accuracy": right / len(rows),
         "accuracy_low": low, "accuracy_high": high, "full_accuracy": full.accuracy,
     }  # fmt: skip
 
 
-def missing_rows(place: Place, methods: list[str]) -> list[str]:
+def missing_rows(experiment: Experiment, methods: list[str]) -> list[str]:
     """The methods of this data set and seed that have no row since their model was made here."""
-    done = read_rows_file(place.rows) if place.rows.exists() else []
-    have = {
+    last = {
         row["what"]: datetime.fromisoformat(row["date"]).timestamp()
-        for row in done
-        if (row["data"], row["seed"]) == (place.name, place.seed)
+        for row in stored_rows(experiment.rows)
+        if (row["data"], row["seed"]) == (experiment.name, experiment.seed)
     }
 
     def measured(method: str) -> bool:
-        model = place.model(method)
-        return model.exists() and have.get(method, 0) >= int(model.stat().st_mtime)
+        model = experiment.model(method)
+        return model.exists() and last.get(method, 0) >= int(model.stat().st_mtime)
 
     return [method for method in methods if not measured(method)]
 
 
-def reproduce(places: list[Place], methods: list[str], jobs: int = 1) -> None:
-    """Rows of all methods for these data sets and seeds: all is trained first, then measured. What is there stays."""
-    missing = {place: found for place in places if (found := missing_rows(place, methods))}
-    for place in missing:
-        place.refuse_incomplete()
-    train_all([(method, place) for place, found in missing.items() for method in found], jobs)
-    for place, found in missing.items():
-        full, origin = Full(place), provenance()
-        for method in found:
-            model, recipe = trained(method, place), recipe_of(method, place)
-            rule = rules.never(1) if method == FULL else chosen_rule(model, full, recipe, place)
-            runs = full.model if rule is None else model
-            row = measure(method, runs, full, rules.never(1) if rule is None else rule, place)
+def reproduce(experiments: list[Experiment], methods: list[str], jobs: int = 1) -> None:
+    """Appends rows of all methods for these experiments: trains all models first, then measures; skips what exists."""
+    missing = {experiment: names for experiment in experiments if (names := missing_rows(experiment, methods))}
+    for experiment in missing:
+        experiment.check_complete()
+    train_all([(method, experiment) for experiment, names in missing.items() for method in names], jobs)
+    for experiment, names in missing.items():
+        full, origin = Full(experiment), provenance()
+        for method in names:
+            model, recipe = trained(method, experiment), recipe_of(method, experiment)
+            rule = ExitRule.full_depth(1) if method == FULL else chosen_rule(model, full, recipe, experiment)
+            subject = full.model if rule is None else model
+            row = measure(method, subject, full, ExitRule.full_depth(1) if rule is None else rule, experiment)
             score = recipe.exit_score or model.problem.scores[0]
-            append_row(place.rows, row | {"fell_back": rule is None, "exit_score": score}, origin)
+            append_row(experiment.rows, row | {"fell_back": rule is None, "exit_score": score}, origin)
 
 
+@command("reproduce")
 def main(arguments: list[str] | None = None) -> None:
-    """Parses the command line; a user's mistake is one line on stderr and exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", type=Path, help="folders with train.jsonl and test or validation.jsonl")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduction")
+    parser.add_argument("--runs", type=Path, default=RUNS / "reproduction")
     parser.add_argument("--rows", type=Path, default=ROWS, help="file of result rows to append to")
     parser.add_argument("--model", help="encoder to start from (default: the packaged MiniLM)")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--jobs", type=int, default=1, help="models that are trained at a time, sharing the cores")
+    parser.add_argument("--jobs", type=int, default=1, help="models that train at the same time and share the cores")
     options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        raise UserError(f"--jobs {options.jobs}: must be at least 1")
+    experiments = [
+        Experiment(data, options.runs, seed, options.model, options.rows)
+        for data in options.data
+        for seed in options.seeds
+    ]
     try:
-        if options.jobs < 1:
-            raise UserError(f"--jobs {options.jobs}: must be at least 1")
-        places = [
-            Place(data, options.runs, seed, options.model, options.rows)
-            for data in options.data
-            for seed in options.seeds
-        ]
-        reproduce(places, options.methods, options.jobs)
-    except UserError as error:
-        sys.stderr.write(f"reproduce: {error}\n")
-        sys.exit(2)
+        reproduce(experiments, options.methods, options.jobs)
     except KeyboardInterrupt:
         sys.stderr.write("reproduce: stopped; the same command goes on from the last checkpoints\n")
         sys.exit(130)

@@ -1,7 +1,9 @@
 """TangoBERT's Tables 2 and 3 in our terms: what cascades save at 99 % and 98 % of the last tier's accuracy.
 
-Starts from the models of `reproduction/reproduce.py` (the full one, those with exits), puts small models in front of
-them, sets each ladder on select rows, and reports test rows. What is finished stays. `make tango` calls it.
+    python -m reproduction.tango DATA_FOLDER [DATA_FOLDER ...] [--small static] [--students distil pkd ...]
+
+Starts from the models that `reproduction.reproduce` left (the full one, those with exits), puts small models in front
+of them, chooses settings on select rows and reports test rows. Finished models and rows stay. `make tango` calls it.
 """
 
 from __future__ import annotations
@@ -9,55 +11,160 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from reproduction.models import FULL, Place, recipe_of
+from reproduction.models import FULL, Experiment, recipe_of
 from reproduction.reproduce import choosing_rows
-from reproduction.tango_rows import TIMED, Rows, Subject, measured, right_of, routers
+from scripts.shared import RESULTS, RUNS, Row, command, stored_rows
 from ziggurat.calibrate.choose import choose_points, fit_temperatures, select_ladders
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine import rules
+from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
-from ziggurat.measure.rows import append_row, provenance, read_rows_file
-from ziggurat.measure.subject import data_and_split, rows_to_measure
+from ziggurat.measure.clock import interleave, paired_ratio
+from ziggurat.measure.rows import append_row, provenance
+from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
+from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import train_classifier
 
-ROWS = Path(__file__).resolve().parent.parent / "results" / "cascades.jsonl"
+ROWS = RESULTS / "cascades.jsonl"
 SHARES = (0.99, 0.98)  # of the last tier's accuracy, as in the paper
 LAST = ("magic-pyramid", "magic-pyramid-shares", "magic-pyramid-joint", "early-exit", FULL)
 STUDENTS = ("distil", "pkd", "theseus", "tinybert", "truncated")  # each alone, beside the cascades
+TIMED = {1: 64, 32: 256}  # texts, by batch size
 
 
-def students(place: Place, kinds: Sequence[str]) -> dict[str, Path]:
-    """Models that the full one teaches, small or of fewer layers, trained unless they are there."""
-    found = {}
-    for kind in kinds:
-        found[kind] = place.model(kind)
-        if not found[kind].exists():
-            sys.stderr.write(f"{place.name}: {kind}, seed {place.seed}\n")
-            train_classifier(place.train, found[kind], kind, None, TrainOptions(), str(place.model(FULL)))
-    return found
+@dataclass(frozen=True)
+class Rows:
+    """The rows on which settings are chosen, and those that are reported."""
+
+    select: Dataset
+    test: Dataset
+    encoded: Encoded  # the test rows
 
 
-def cascade(place: Place, firsts: list[Path], last: str) -> Path:
-    """These small models in front of a model."""
-    name = "+".join([*(first.name.removesuffix(f"-{place.seed}") for first in firsts), last])
-    out = place.model(name)
+@dataclass(frozen=True)
+class Subject:
+    """A model and the rule that it is run with."""
+
+    what: str
+    model: AdaptiveClassifier
+    rule: ExitRule
+
+
+def full_depth(what: str, model: AdaptiveClassifier) -> Subject:
+    """A model without exits."""
+    return Subject(what, model, ExitRule.full_depth(len(model.rungs)))
+
+
+# --- one row -------------------------------------------------------------------------------------------------------
+
+
+def measured(subject: Subject, full: AdaptiveClassifier, rows: Rows) -> Iterator[Row]:
+    """A row for each batch size: accuracy and FLOPs on the test rows, which do not depend on it, and time."""
+    model, rule, n = subject.model, subject.rule, len(rows.test)
+    outcomes = model.run(rows.encoded, rule)
+    correct = int((outcomes.predictions == rows.test.classes).sum())
+    low, high = accuracy_interval(correct, n)
+    flops = model.spent(rows.encoded, outcomes.kept, rule)[np.arange(n), outcomes.rungs]
+    fixed = {
+        "what": subject.what, "accuracy": correct / n, "accuracy_low": low, "accuracy_high": high, "n_accuracy": n,
+        "flops_gain": float(full.whole(rows.encoded).sum() / max(1, flops.sum())),
+        "escalated": escalated(model, outcomes),
+    }  # fmt: skip
+    for batch, count in TIMED.items():
+        timed = rows.encoded.take(sample(n, count))
+        calls = {
+            "subject": partial(model.run, timed, rule, batch),
+            FULL: partial(full.run, timed, ExitRule.full_depth(len(full.rungs)), batch),
+        }
+        timings = interleave(calls)
+        gain = paired_ratio(timings[FULL], timings["subject"])
+        yield fixed | {
+            "batch": batch, "n_texts": len(timed), **lengths_summary(timed),
+            "texts_per_second_p50": len(timed) / timings["subject"].p50,
+            "texts_per_second_p95": len(timed) / timings["subject"].p95,
+            "full_texts_per_second_p50": len(timed) / timings[FULL].p50,
+            "time_gain": gain.median, "time_gain_low": gain.low, "time_gain_high": gain.high,
+        }  # fmt: skip
+
+
+def escalated(model: AdaptiveClassifier, outcomes: Outcomes) -> float:
+    """Share of inputs that the tiers before the last did not answer; 1 for a model alone."""
+    first = sum(tier.n_rungs for tier in model.tiers[:-1])
+    return float((outcomes.rungs >= first).mean())
+
+
+def correct_at_full_depth(model: AdaptiveClassifier, rows: Rows) -> np.ndarray:
+    """Which test rows a model alone answers correctly at full depth, (n) bool."""
+    return model.run(rows.encoded, ExitRule.full_depth(len(model.rungs))).predictions == rows.test.classes
+
+
+def routers(
+    small: AdaptiveClassifier, full: AdaptiveClassifier, rows: Rows, correct: tuple[np.ndarray, np.ndarray], fields: Row
+) -> Iterator[Row]:
+    """What a random and an oracle router would save: tier 1 on all rows, tier 2 on escalated ones (Tango's accounting).
+
+    Computed from the tiers' own times. They are set on the test rows and so flattered: bounds, not methods. `correct`:
+    which test rows each tier answers correctly, (n) bool.
+    """
+    (first, last), share, batch = correct, fields["share"], fields["batch"]
+    timed = rows.encoded.take(sample(len(rows.test), TIMED[batch]))
+    calls = {
+        "small": partial(small.run, timed, ExitRule.full_depth(1), batch),
+        FULL: partial(full.run, timed, ExitRule.full_depth(len(full.rungs)), batch),
+    }
+    timings = interleave(calls)
+    time_share = 1 / paired_ratio(timings[FULL], timings["small"]).median  # tier 1's time over tier 2's
+    missing, n = max(0.0, share * last.mean() - first.mean()), len(rows.test)
+    speed = len(timed) / timings[FULL].p50
+    full_flops, small_flops = (model.whole(rows.encoded).sum() for model in (full, small))
+    for what, rate in (("random", missing / max(1e-12, last.mean() - first.mean())), ("oracle", missing)):
+        accuracy = float(first.mean()) + missing
+        low, high = accuracy_interval(round(accuracy * n), n)
+        gain = float(1 / (time_share + rate))
+        yield fields | {
+            "what": what, "accuracy": accuracy, "accuracy_low": min(low, accuracy),
+            "accuracy_high": max(high, accuracy), "n_accuracy": n, "escalated": float(rate), "n_texts": len(timed),
+            **lengths_summary(timed), "time_gain": gain, "texts_per_second_p50": speed * gain,
+            "texts_per_second_p95": speed * gain, "full_texts_per_second_p50": speed,
+            "flops_gain": float(full_flops / (small_flops + rate * full_flops)), "computed": True,
+        }  # fmt: skip
+
+
+# --- models and settings -------------------------------------------------------------------------------------------
+
+
+def students(experiment: Experiment, kinds: Sequence[str]) -> dict[str, Path]:
+    """Folders of models that the full one teaches, small or of fewer layers; trained unless they exist."""
+    folders = {kind: experiment.model(kind) for kind in kinds}
+    for kind, folder in folders.items():
+        if not folder.exists():
+            sys.stderr.write(f"{experiment.name}: {kind}, seed {experiment.seed}\n")
+            train_classifier(experiment.train, folder, kind, None, TrainOptions(), str(experiment.model(FULL)))
+    return folders
+
+
+def cascade(experiment: Experiment, firsts: list[Path], last: str) -> Path:
+    """The folder of a cascade: these small models in front of a model."""
+    name = "+".join([*(first.name.removesuffix(f"-{experiment.seed}") for first in firsts), last])
+    out = experiment.model(name)
     if not out.exists():
-        write_cascade([*firsts, place.model(last)], out)
+        write_cascade([*firsts, experiment.model(last)], out)
     return out
 
 
-def chosen(model: AdaptiveClassifier, select: Dataset, full_right: float) -> dict[float, ExitRule]:
-    """For each of SHARES the cheapest rule that keeps it of the full model's accuracy on the select rows."""
+def chosen_rules(model: AdaptiveClassifier, select: Dataset, full_accuracy: float) -> dict[float, ExitRule]:
+    """For each of SHARES the cheapest rule that keeps that share of the full model's accuracy on the select rows."""
     ladders = select_ladders(model, select)
     temperatures = fit_temperatures(ladders[-1].every, select.classes) if len(model.rungs) > 1 else None
     points = choose_points(
@@ -66,109 +173,109 @@ def chosen(model: AdaptiveClassifier, select: Dataset, full_right: float) -> dic
         model.manifest.fingerprint,
         select.digest,
         "entropy",
-        {str(share): (1 - share) * full_right for share in SHARES},
+        {str(share): (1 - share) * full_accuracy for share in SHARES},
         temperatures,
-        full_right,
+        full_accuracy,
     )
     return {share: model.rule_of(point) for share, point in zip(SHARES, points, strict=True)}
 
 
-def read_rows(place: Place, full: AdaptiveClassifier) -> Rows:
-    """The rows of a data set, in the full model's tokens."""
-    test = rows_to_measure(full, place.test)
-    return Rows(choosing_rows(recipe_of(FULL, place), place), test, full.tokenizer.encode(test.texts, test.pairs))
+# --- all rows of an experiment -------------------------------------------------------------------------------------
 
 
-def common(place: Place, full: AdaptiveClassifier, full_test: np.ndarray) -> dict[str, Any]:
-    """What all rows of a data set say; `full_test` (n) bool: which test rows the full model answers right."""
-    data, split = data_and_split(place.test)
+def read_rows(experiment: Experiment, full: AdaptiveClassifier) -> Rows:
+    """The rows of a data set, as the full model's tokens."""
+    test = rows_to_measure(full, experiment.test)
+    encoded = full.tokenizer.encode(test.texts, test.pairs)
+    return Rows(choosing_rows(recipe_of(FULL, experiment), experiment), test, encoded)
+
+
+def common_fields(experiment: Experiment, full: AdaptiveClassifier, full_correct: np.ndarray) -> Row:
+    """What all rows of an experiment share; `full_correct` (n) bool: which test rows the full model gets right."""
+    data, split = data_and_split(experiment.test)
     return {
-        "data": data, "split": split, "seed": place.seed, "model": "MiniLM-L6-H384", "timed": "model",
+        "data": data, "split": split, "seed": experiment.seed, "model": "MiniLM-L6-H384", "timed": "model",
         "padding": "packed", "device": full.backend.device, "threads": full.backend.threads,
-        "dtype": full.backend.dtype, "full_accuracy": float(full_test.mean()),
+        "dtype": full.backend.dtype, "full_accuracy": float(full_correct.mean()),
     }  # fmt: skip
 
 
-def rows_of_students(place: Place, kinds: list[str]) -> Iterator[dict[str, Any]]:
-    """A row for each distilled model alone and batch size, no tier in front of it or behind."""
-    full = AdaptiveClassifier.from_pretrained(place.model(FULL))
-    rows = read_rows(place, full)
-    base = common(place, full, right_of(full, rows))
-    for kind, folder in students(place, kinds).items():
-        model = AdaptiveClassifier.from_pretrained(folder)
-        for row in measured(Subject(f"{kind} alone", model, rules.never(len(model.rungs))), full, rows):
-            yield base | row | {"share": None, "small": []}
+def student_rows(experiment: Experiment, kinds: list[str]) -> Iterator[Row]:
+    """A row for each batch size and distilled model, alone."""
+    full = AdaptiveClassifier.from_pretrained(experiment.model(FULL))
+    rows = read_rows(experiment, full)
+    fields = common_fields(experiment, full, correct_at_full_depth(full, rows)) | {"share": None, "small": []}
+    for kind, folder in students(experiment, kinds).items():
+        subject = full_depth(f"{kind} alone", AdaptiveClassifier.from_pretrained(folder))
+        for row in measured(subject, full, rows):
+            yield fields | row
 
 
-def rows_of(place: Place, small: list[str]) -> Iterator[dict[str, Any]]:
-    """All rows of a data set's cascades, as they are measured."""
-    full = AdaptiveClassifier.from_pretrained(place.model(FULL))
-    rows = read_rows(place, full)
-    [whole] = select_ladders(full, rows.select, (1.0,))
-    full_select = float((whole.every[:, -1].argmax(axis=1) == rows.select.classes).mean())
-    full_test = right_of(full, rows)
-    base = common(place, full, full_test) | {"small": small}
-    smalls = students(place, small)
-    alone = {kind: AdaptiveClassifier.from_pretrained(folder) for kind, folder in smalls.items()}
+def cascade_rows(experiment: Experiment, small: list[str]) -> Iterator[Row]:
+    """All rows of cascades whose first tiers are `small`, as they are measured."""
+    full = AdaptiveClassifier.from_pretrained(experiment.model(FULL))
+    rows = read_rows(experiment, full)
+    [ladder] = select_ladders(full, rows.select, (1.0,))
+    select_accuracy = float((ladder.every[:, -1].argmax(axis=1) == rows.select.classes).mean())
+    full_correct = correct_at_full_depth(full, rows)
+    fields = common_fields(experiment, full, full_correct) | {"small": small}
+    folders = students(experiment, small)
+    alone = {kind: AdaptiveClassifier.from_pretrained(folder) for kind, folder in folders.items()}
     for kind, model in alone.items():
-        for row in measured(Subject(f"{kind} alone", model, rules.never(1)), full, rows):
-            yield base | row | {"share": None}
-    ladders = {last: place.model(last) for last in LAST if last != FULL and place.model(last).exists()}
-    for last in (last for last in LAST if place.model(last).exists()):
-        ladders[f"{'+'.join(small)} > {last}"] = cascade(place, list(smalls.values()), last)
-    for what, folder in ladders.items():
+        for row in measured(full_depth(f"{kind} alone", model), full, rows):
+            yield fields | row | {"share": None}
+    existing = [last for last in LAST if experiment.model(last).exists()]
+    subjects = {last: experiment.model(last) for last in existing if last != FULL}
+    subjects |= {f"{'+'.join(small)} > {last}": cascade(experiment, list(folders.values()), last) for last in existing}
+    for what, folder in subjects.items():
         model = AdaptiveClassifier.from_pretrained(folder)
-        for share, rule in chosen(model, rows.select, full_select).items():
+        for share, rule in chosen_rules(model, rows.select, select_accuracy).items():
             for row in measured(Subject(what, model, rule), full, rows):
-                yield base | row | {"share": share}
-    firsts = right_of(alone[small[-1]], rows)
+                yield fields | row | {"share": share}
+    first = alone[small[-1]]
+    correct = correct_at_full_depth(first, rows), full_correct
     for share in SHARES:
         for batch in TIMED:
-            yield from routers(
-                alone[small[-1]], full, rows, (firsts, full_test), base | {"share": share, "batch": batch}
-            )
+            yield from routers(first, full, rows, correct, fields | {"share": share, "batch": batch})
 
 
-def missing_rows(place: Place, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def missing_rows(experiment: Experiment, options: argparse.Namespace) -> Iterator[Row]:
     """Rows that the file lacks since the models were made: of the cascades, which come together, and of each student.
 
-    UserError where there is no model yet.
+    UserError where no model exists yet.
     """
-    done = read_rows_file(options.rows) if options.rows.exists() else []
-    made = [place.model(last).stat().st_mtime for last in LAST if place.model(last).exists()]
+    made = [experiment.model(last).stat().st_mtime for last in LAST if experiment.model(last).exists()]
     if not made:
-        raise UserError(f"{place.model(FULL)}: not there; `make reproduce` trains it")
+        raise UserError(f"{experiment.model(FULL)}: no such model; `make reproduce` trains it")
+    finished = [
+        row
+        for row in stored_rows(options.rows)
+        if (row["data"], row["seed"]) == (experiment.name, experiment.seed)
+        and datetime.fromisoformat(row["date"]).timestamp() >= int(max(made))
+    ]
+    if not any(row["small"] == options.small for row in finished):
+        yield from list(cascade_rows(experiment, options.small))
+    names = {row["what"] for row in finished}
+    yield from student_rows(experiment, [kind for kind in options.students if f"{kind} alone" not in names])
 
-    def after(row: dict[str, Any]) -> bool:
-        return datetime.fromisoformat(row["date"]).timestamp() >= int(max(made))
 
-    mine = [row for row in done if (row["data"], row["seed"]) == (place.name, place.seed) and after(row)]
-    if not any(row["small"] == options.small for row in mine):
-        yield from list(rows_of(place, options.small))
-    have = {row["what"] for row in mine}
-    yield from rows_of_students(place, [kind for kind in options.students if f"{kind} alone" not in have])
-
-
+@command("tango")
 def main(arguments: list[str] | None = None) -> None:
-    """Parses the command line; a user's mistake is one line on stderr and exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", type=Path, help="folders with train.jsonl and test or validation.jsonl")
-    parser.add_argument("--runs", type=Path, default=ROWS.parent.parent / "runs" / "reproduction")
+    parser.add_argument("--runs", type=Path, default=RUNS / "reproduction")
     parser.add_argument("--rows", type=Path, default=ROWS, help="file of result rows to append to")
-    parser.add_argument("--small", nargs="+", default=["static"], help="recipes of the first tiers, cheap to dear")
+    parser.add_argument("--small", nargs="+", default=["static"], help="recipes of the first tiers, cheapest first")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--students", nargs="*", default=list(STUDENTS), help="recipes of distilled models, each alone")
     options = parser.parse_args(arguments)
-    try:
-        for data in options.data:
-            for seed in options.seeds:
-                place, origin = Place(data, options.runs, seed), provenance()
-                place.refuse_incomplete()
-                for row in missing_rows(place, options):
-                    append_row(options.rows, row, origin)
-    except UserError as error:
-        sys.stderr.write(f"tango: {error}\n")
-        sys.exit(2)
+    for data in options.data:
+        for seed in options.seeds:
+            experiment, origin = Experiment(data, options.runs, seed), provenance()
+            experiment.check_complete()
+            for row in missing_rows(experiment, options):
+                append_row(options.rows, row, origin)
 
 
 if __name__ == "__main__":

@@ -1,50 +1,51 @@
-"""Pruning and exits where answers are no classes: similarity scores (stsb) and spans (xquad_en). `make tasks` calls it.
+"""Pruning and exits where answers are not classes: similarity scores (stsb) and spans (xquad_en).
 
-A plain model first; from it one that prunes and has exits (Magic Pyramid's stages). Reported on test rows: the plain
-model, pruning alone (LTP: no exit is asked), and the operating points that select rows chose. What is finished stays.
+    python -m reproduction.tasks .../stsb .../xquad_en [--dtype int8]
+
+Trains a plain model first, then from it one that prunes and has exits (Magic Pyramid's stages). Reported on test rows:
+the plain model, pruning alone (LTP: no exit is asked), and the operating points that select rows chose. Finished models
+and rows are kept. `make tasks` calls it.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from scripts.shared import RESULTS, RUNS, Row, command, record, stored_rows
 from ziggurat.encoder.folder import Manifest, read_manifest, write_point
 from ziggurat.errors import UserError
 from ziggurat.measure.evaluate import evaluate
-from ziggurat.measure.rows import append_record, provenance, read_rows_file
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import Recipe, load_recipe
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import train_classifier
 from ziggurat.types import OperatingPoint
 
-ROOT = Path(__file__).resolve().parent.parent
-# Epochs, rows per step and learning rate of the plain model; then of the stages behind it.
+# Epochs, rows per step and learning rate of the plain model, then of the stages that follow it.
 PLAIN: Mapping[str, Mapping[str, Any]] = {
     "stsb": {"epochs": 5.0, "learning_rate": 1e-4},
     "xquad_en": {"epochs": 8.0, "batch_size": 16, "learning_rate": 2e-4},
 }
-BEHIND: Mapping[str, Mapping[str, Any]] = {
+LATER_STAGES: Mapping[str, Mapping[str, Any]] = {
     "soft": {"epochs": 2.0, "learning_rate": 5e-5, "regularisation": 0.3},
     "hard": {"epochs": 2.0, "learning_rate": 5e-5},
     "heads": {"epochs": 2.0},
 }
-MEASURES = ("pearson", "spearman", "exact_match", "f1")
+METRICS = ("pearson", "spearman", "exact_match", "f1")
 
 
 def recipes(data: str) -> tuple[Recipe, Recipe]:
-    """Of the plain model, and of the one that starts from it."""
-    plain, small = load_recipe("full"), load_recipe("magic-pyramid-small")
+    """The plain model's recipe, and that of the model which starts from it."""
+    plain, pyramid = load_recipe("full"), load_recipe("magic-pyramid-small")
     plain = replace(plain, stages=tuple(replace(stage, **PLAIN[data]) for stage in plain.stages))
-    stages = tuple(replace(stage, **BEHIND[stage.kind]) for stage in small.stages if stage.kind in BEHIND)
-    heads = "linear" if data == "xquad_en" else small.head_kind
-    return plain, replace(small, stages=stages, head_kind=heads)
+    stages = [replace(stage, **LATER_STAGES[stage.kind]) for stage in pyramid.stages if stage.kind in LATER_STAGES]
+    heads = "linear" if data == "xquad_en" else pyramid.head_kind
+    return plain, replace(pyramid, stages=tuple(stages), head_kind=heads)
 
 
 def _file(data: Path, split: str) -> Path:
@@ -55,7 +56,7 @@ def _file(data: Path, split: str) -> Path:
 
 
 def trained(data: Path, runs: Path) -> tuple[Path, Path]:
-    """Folders of both models, trained unless they are there."""
+    """Folders of both models, trained unless they exist."""
     train = _file(data, "train")
     plain, pyramid = (runs / data.name / name for name in ("full-0", "magic-pyramid-0"))
     for out, recipe, start in zip((plain, pyramid), recipes(data.name), (None, str(plain)), strict=True):
@@ -64,23 +65,23 @@ def trained(data: Path, runs: Path) -> tuple[Path, Path]:
     return plain, pyramid
 
 
-def measured(data: Path, plain: Path, pyramid: Path, dtype: str) -> Iterator[dict[str, Any]]:
+def measured(data: Path, plain: Path, pyramid: Path, dtype: str) -> Iterator[Row]:
     """One row for each setting, on the test rows."""
     test = str(_file(data, "test"))
     manifest = read_manifest(pyramid)
     with tempfile.TemporaryDirectory() as folder:
-        alone = Path(folder) / "pruning.json"
-        write_point(_pruning_alone(manifest), alone)
-        settings = [("full", plain, "full"), ("ltp", pyramid, str(alone))]
+        pruning = Path(folder) / "pruning.json"
+        write_point(_pruning_alone(manifest), pruning)
+        settings = [("full", plain, "full"), ("ltp", pyramid, str(pruning))]
         settings += [(f"magic-pyramid {point.name}", pyramid, point.name) for point in manifest.operating_points]
         for what, model, point in settings:
-            found = evaluate(str(model), test, point, options=ModelOptions(dtype=dtype))
+            result = evaluate(str(model), test, point, options=ModelOptions(dtype=dtype))
             yield {
-                "what": what, "data": data.name, "split": "test", "n": found["n"], "dtype": dtype,
-                **{name: found[name] for name in MEASURES if name in found},
-                "flops_gain": found["flops_ratio"], "time_gain": found["time_ratio"],
-                "time_gain_low": found["time_ratio_low"], "time_gain_high": found["time_ratio_high"],
-                "mean_layers": found["mean_layers"],
+                "what": what, "data": data.name, "split": "test", "n": result["n"], "dtype": dtype,
+                **{name: result[name] for name in METRICS if name in result},
+                "flops_gain": result["flops_ratio"], "time_gain": result["time_ratio"],
+                "time_gain_low": result["time_ratio_low"], "time_gain_high": result["time_ratio_high"],
+                "mean_layers": result["mean_layers"],
             }  # fmt: skip
 
 
@@ -89,29 +90,23 @@ def _pruning_alone(manifest: Manifest) -> OperatingPoint:
     return OperatingPoint("pruning", first.score, (None,) * len(first.thresholds), manifest.fingerprint)
 
 
-def main() -> None:
-    """Parses the command line; a user's mistake is one line on stderr and exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__)
+@command("tasks")
+def main(arguments: list[str] | None = None) -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "data", nargs="+", type=Path, help="folders called stsb and xquad_en, with train and test files"
     )
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduction")
-    parser.add_argument("--rows", type=Path, default=ROOT / "results" / "tasks.jsonl")
+    parser.add_argument("--runs", type=Path, default=RUNS / "reproduction")
+    parser.add_argument("--rows", type=Path, default=RESULTS / "tasks.jsonl", help="file of result rows to append to")
     parser.add_argument("--dtype", default="float32")
-    options = parser.parse_args()
-    try:
-        for data in options.data:
-            if data.name not in PLAIN:
-                raise UserError(f"{data}: no recipe for this name; known: {', '.join(PLAIN)}")
-            done = read_rows_file(options.rows) if options.rows.exists() else []
-            if any((row["data"], row["dtype"]) == (data.name, options.dtype) for row in done):
-                continue
-            origin = provenance()
-            for row in measured(data, *trained(data, options.runs), options.dtype):
-                append_record(options.rows, origin | row)
-    except UserError as error:
-        sys.stderr.write(f"tasks: {error}\n")
-        sys.exit(2)
+    options = parser.parse_args(arguments)
+    for data in options.data:
+        if data.name not in PLAIN:
+            raise UserError(f"{data}: no recipe for this name; known: {', '.join(PLAIN)}")
+        finished = {(row["data"], row["dtype"]) for row in stored_rows(options.rows)}
+        if (data.name, options.dtype) not in finished:
+            record(options.rows, measured(data, *trained(data, options.runs), options.dtype))
 
 
 if __name__ == "__main__":

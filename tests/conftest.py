@@ -26,6 +26,11 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest tests/flow/test_golden.py --regenerate-golden` writes the golden outputs anew."""
+    parser.addoption("--regenerate-golden", action="store_true", help="write golden outputs instead of comparing")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def loaded_libraries_are_no_garbage() -> None:
     """Each Trainer collects garbage twice: a second through a million objects of libraries, unless they are frozen."""

@@ -19,16 +19,22 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 CMAKE = (ROOT / "CMakeLists.txt").read_text("utf-8")
 SETTINGS = PROJECT["tool"]["scikit-build"]
 PACKAGE = ROOT / "src" / "ziggurat"
-OBJECTS = ROOT / "build" / "native" / "CMakeFiles" / "_core.dir" / "src" / "ziggurat" / "native" / "cpp"
+OBJECTS = ROOT / "build" / "native" / "CMakeFiles" / "_core.dir" / "native"
 
 
-def test_the_wheel_has_the_whole_package_but_the_cpp_sources():
-    assert SETTINGS["wheel"]["packages"] == ["src/ziggurat"]
-    assert SETTINGS["wheel"]["exclude"] == ["ziggurat/native/cpp"]
-    files = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    left_out = {path.suffix for path in files if path.is_relative_to(PACKAGE / "native" / "cpp")}
-    assert left_out <= {".cpp", ".h", ".inl"}
-    assert {".toml", ".typed"} <= {path.suffix for path in files}
+def test_the_wheel_has_the_whole_package_and_no_cpp_sources():
+    assert SETTINGS["wheel"]["packages"] == ["src/ziggurat"] and "exclude" not in SETTINGS["wheel"]
+    suffixes = {path.suffix for path in PACKAGE.rglob("*") if path.is_file()}
+    assert {".py", ".pyi", ".toml", ".typed"} <= suffixes
+    assert suffixes & {".cpp", ".h", ".inl"} == set()
+
+
+def test_the_sdist_has_the_cpp_sources():
+    # scikit-build-core puts everything into it that git does not ignore.
+    assert "sdist" not in SETTINGS
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "native").rglob("*.cpp")}
+    named = set(re.findall(r"kernels/sets/[a-z]\w*\.cpp", CMAKE)) | {"kernels/sets/avx2.cpp", "kernels/sets/avx512.cpp"}
+    assert {f"native/{name}" for name in named} <= sources and len(sources) >= 15
 
 
 def test_messages_name_extras_that_exist_and_no_project_of_an_index():
@@ -46,7 +52,7 @@ def test_git_ignores_nothing_that_the_package_needs():
     # The wheel leaves out what git ignores.
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", "src"]
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", "src", "native"]
     ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     needed = [name for name in ignored if "__pycache__" not in name and "/_core." not in name]
     assert [name for name in needed if ".egg-info/" not in name] == []
@@ -106,10 +112,11 @@ def symbols(path: Path, kinds: str) -> set[str]:
 
 @pytest.mark.skipif(not OBJECTS.is_dir() or shutil.which("nm") is None, reason="nothing compiled by `make native`")
 def test_no_function_for_newer_processors_is_linked_into_the_code_for_all():
-    # The linker takes the first of several equal inline functions. One that only a kernels_avx*.cpp and nanobind
-    # contain would be the one with AVX in it, and crash where there is none.
-    wide = set().union(*(symbols(path, "WVu") for path in OBJECTS.glob("kernels_avx*.o")))
-    everywhere = [path for path in OBJECTS.glob("*.o") if not path.name.startswith("kernels_avx")]
+    # The linker takes the first of several equal inline functions. One that only nanobind and a file for newer
+    # processors contain would be the one with newer instructions in it, and crash where there are none.
+    sets = [path for path in OBJECTS.glob("kernels/sets/*.o") if path.name[:-6] not in {"scalar", "emulated"}]
+    everywhere = [path for path in OBJECTS.rglob("*.o") if path not in sets]
+    wide = set().union(*(symbols(path, "WVu") for path in sets))
     narrow = set().union(*(symbols(path, "WVuT") for path in everywhere))
-    assert len(everywhere) >= 3
+    assert len(everywhere) >= 12
     assert (wide - narrow) & symbols(ROOT / "build" / "native" / "libnanobind-static.a", "WVuT") == set()

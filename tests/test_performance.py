@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import performance_tables, targets
+from benchmarks import tables, targets
+from scripts.shared import RESULTS, stored_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.measure.rows import read_rows_file
 from ziggurat.native import core, why_missing
@@ -75,7 +76,7 @@ def test_idle_rules_score_tokens_or_ask_exits_and_leave_every_answer_as_it_is(pr
     for rule in rules.values():
         outcomes = engine.answers(classifier.backend, encoded, rule, 8)
         assert np.array_equal(outcomes.kept, full.kept) and (outcomes.rungs == 3).all()
-        np.testing.assert_allclose(outcomes.logits, full.logits, atol=1e-4)
+        np.testing.assert_allclose(outcomes.readings, full.readings, atol=1e-4)
 
 
 @compiled
@@ -155,19 +156,19 @@ def peer_row(what, dtype="int8", over=2.0, timed="model", single=False, accuracy
 
 
 def lines_of(found):
-    return {bar.measure: bar.line for bar in found}
+    return {target.measure: f"| {' | '.join(target.cells)} |" for target in found}
 
 
-def test_a_bar_that_is_kept_is_its_figure_one_that_is_not_says_so_and_one_without_rows_too():
+def test_a_target_shows_its_figure_and_whether_it_is_missed():
     rows = [peer_row(targets.FULL, over=2.0), peer_row(targets.FULL, "float32", over=1.1)]
-    lines = list(lines_of(targets.bars(rows, [])).values())
+    lines = list(lines_of(targets.targets(rows, [])).values())
     assert lines[0].endswith("| >= 1.35x | 2.00x (1.50 to 2.50) |")
     assert lines[6].endswith("| >= 1.20x | 1.10x (0.60 to 1.60): **missed** |")
     assert lines[1].endswith("| <= 0.30x | not measured |") and lines[-1].endswith("| reported | not measured |")
 
 
 def test_a_latency_is_a_share_of_the_peers():
-    lines = list(lines_of(targets.bars([peer_row(targets.FULL, over=2.0, single=True)], [])).values())
+    lines = list(lines_of(targets.targets([peer_row(targets.FULL, over=2.0, single=True)], [])).values())
     assert lines[2].endswith("| <= 0.65x | 0.50x (0.40 to 0.67) |")
     assert lines[1].endswith("**missed** |")
 
@@ -183,7 +184,7 @@ def test_exits_within_a_point_are_the_fastest_that_lose_no_more_of_float32s_full
     rows[2] |= {"accuracy": 0.91}
     assert targets.within_a_point(rows, "model", False)["what"] == "ziggurat fast"
     assert targets.within_a_point(rows[:1], "model", False) is None
-    assert "`fast`, +1.00 points lost" in "\n".join(lines_of(targets.bars(rows, [])).values())
+    assert "`fast`, +1.00 points lost" in "\n".join(lines_of(targets.targets(rows, [])).values())
 
 
 def engine_row(race, what, dtype="int8", **figures):
@@ -214,8 +215,8 @@ def some_engine_rows():
     ]  # fmt: skip
 
 
-def test_of_several_systems_the_worst_is_held_against_a_bar():
-    lines = lines_of(targets.bars([], some_engine_rows()))
+def test_the_worst_system_is_held_against_a_target():
+    lines = lines_of(targets.targets([], some_engine_rows()))
     text = "\n".join(lines.values())
     assert "| <= 1.030x | 1.020x (0.900 to 1.200), int8, batch 32 |" in text
     assert "| >= 0.90 | 0.88 (0.80 to 1.00), `fast`, int8, batch 8: **missed** |" in text
@@ -244,10 +245,10 @@ def test_the_page_gets_every_table_from_the_latest_rows_and_stays_as_it_is_elsew
     ]
     engine = [row | old | {"what": "old"} for row in some_engine_rows()] + some_engine_rows()[:-1]
     shapes = [shape_row("old", "int8", **old), shape_row("ziggurat", "int8"), shape_row("OpenVINO", "int8")]
-    page = performance_tables.PAGE.read_text("utf-8")
-    filled = performance_tables.written(page, peers, engine, shapes)
-    assert performance_tables.written(filled, peers, engine, shapes) == filled
-    assert performance_tables.written(filled, [], [], []) == performance_tables.written(page, [], [], [])
+    page = tables.PERFORMANCE.read_text("utf-8")
+    filled = tables.performance_page(page, peers, engine, shapes)
+    assert tables.performance_page(filled, peers, engine, shapes) == filled
+    assert tables.performance_page(filled, [], [], []) == tables.performance_page(page, [], [], [])
     assert "| old" not in filled and "Not measured yet" not in filled
     assert "| ziggurat full depth, int8 | 90.00 | 1,000 |" in filled
     assert "| `cascade`, fast | +0.50 | 11.0x" in filled and "ziggurat fast, int8" not in filled
@@ -259,5 +260,11 @@ def test_the_page_gets_every_table_from_the_latest_rows_and_stays_as_it_is_elsew
 
 
 def test_without_rows_the_page_says_that_nothing_was_measured():
-    empty = performance_tables.written(performance_tables.PAGE.read_text("utf-8"), [], [], [])
-    assert empty.count(performance_tables.NOTHING) == len(performance_tables.SECTIONS)
+    empty = tables.performance_page(tables.PERFORMANCE.read_text("utf-8"), [], [], [])
+    assert empty.count(tables.NOTHING) == 5  # one for each section
+
+
+def test_the_page_in_docs_shows_the_rows_in_results():
+    page = tables.PERFORMANCE.read_text("utf-8")
+    rows = [stored_rows(RESULTS / f"{name}.jsonl") for name in ("peers", "engine", "shapes")]
+    assert all(rows) and tables.performance_page(page, *rows) == page

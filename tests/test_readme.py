@@ -8,9 +8,10 @@ SUPPORT = (ROOT / "docs" / "support.md").read_text("utf-8")
 
 
 def test_the_results_table_is_made_from_the_rows():
-    from benchmarks.readme_table import results_section, with_results
+    from benchmarks.tables import readme_page
+    from scripts.shared import RESULTS, stored_rows
 
-    assert with_results(README, results_section()) == README
+    assert readme_page(README, stored_rows(RESULTS / "peers.jsonl")) == README
 
 
 def test_it_is_short():
@@ -45,29 +46,27 @@ def test_its_ten_lines_of_python_run(tmp_path, monkeypatch, rows_file, tiny_reci
 def test_its_commands_are_known_with_their_options():
     import typer
 
-    from ziggurat.cli.app import app
+    from ziggurat.cli.app import app_for
+    from ziggurat.cli.report.app import report_app
 
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(app_for())
+    analyses = typer.main.get_command(report_app())
     written = (README + ANALYSES + SUPPORT).splitlines()
     lines = [line.split("#")[0].split() for line in written if line.startswith("ziggurat ")]
     assert len(lines) >= 9
     for _, name, *arguments in lines:
-        command = group.commands[name]
-        if hasattr(command, "commands"):  # of commands again: `report thresholds`
-            command = command.commands[arguments[0]]
+        command = analyses.commands[arguments[0]] if name == "report" else group.commands[name]
         options = {option for parameter in command.params for option in parameter.opts}
         used = {argument for argument in arguments if argument.startswith("--")}
         assert used <= options, (name, used - options)
 
 
 def test_every_analysis_is_described():
-    import typer
-
-    from ziggurat.cli.report import report_app
+    from ziggurat.cli.report.app import ANALYSES as COMMANDS
     from ziggurat.report.columns import COLUMNS
 
     described = re.findall(r"^\| `(\w+)` \|", ANALYSES, re.MULTILINE)
-    assert sorted(described) == sorted(COLUMNS) == sorted(typer.main.get_command(report_app).commands)
+    assert sorted(described) == sorted(COLUMNS) == sorted(COMMANDS)
 
 
 def test_every_task_that_has_a_name_is_described():

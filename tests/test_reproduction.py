@@ -50,8 +50,8 @@ def made(rows_file, tiny_checkpoint, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "load_recipe", quick_recipe)
         reproduce.main(arguments)
-        place = models.Place(data, folder / "runs", 0, str(tiny_checkpoint), folder / "rows.jsonl")
-        yield SimpleNamespace(place=place, arguments=arguments, rows=read_rows_file(place.rows))
+        experiment = models.Experiment(data, folder / "runs", 0, str(tiny_checkpoint), folder / "rows.jsonl")
+        yield SimpleNamespace(experiment=experiment, arguments=arguments, rows=read_rows_file(experiment.rows))
 
 
 def row_of(made, method):
@@ -60,7 +60,7 @@ def row_of(made, method):
 
 
 def opened(made, method):
-    return AdaptiveClassifier.from_pretrained(made.place.model(method))
+    return AdaptiveClassifier.from_pretrained(made.experiment.model(method))
 
 
 def test_every_method_is_one_row_with_every_key_of_the_schema(made):
@@ -73,7 +73,7 @@ def test_every_method_is_one_row_with_every_key_of_the_schema(made):
 
 
 def test_a_rows_accuracy_is_that_of_the_model_in_its_folder(made):
-    rows = load(made.place.test)
+    rows = load(made.experiment.test)
     answers = opened(made, "full").predict(rows.texts, "full")
     right = np.mean([answer.label == label for answer, label in zip(answers, rows.labels, strict=True)])
     assert row_of(made, "full")["accuracy"] == row_of(made, "ltp")["full_accuracy"] == pytest.approx(right)
@@ -102,14 +102,14 @@ def test_a_method_without_a_setting_within_one_point_falls_back_to_the_full_mode
 
 def test_the_others_start_from_the_full_model_and_not_from_the_encoder_again(made):
     full, exits = opened(made, "full"), opened(made, "early-exit")
-    encoded = full.tokenizer.encode(load(made.place.test).texts, None)
+    encoded = full.tokenizer.encode(load(made.experiment.test).texts, None)
     # The stage `heads` leaves the backbone bit for bit, so the last rung is the full model itself.
-    assert np.array_equal(full.every_rung(encoded).logits[:, -1], exits.every_rung(encoded).logits[:, -1])
+    assert np.array_equal(full.every_rung(encoded).readings[:, -1], exits.every_rung(encoded).readings[:, -1])
 
 
 def select_rows(made):
     """All rows that trained nothing."""
-    return split_roles(load(made.place.train), Fractions(0.6, 0.4, 0.0, 0.0))[Role.SELECT]
+    return split_roles(load(made.experiment.train), Fractions(0.6, 0.4, 0.0, 0.0))[Role.SELECT]
 
 
 @pytest.mark.parametrize("data", models.DATA)
@@ -117,15 +117,15 @@ def test_magic_pyramid_has_a_recipe_file_for_each_data_set_that_also_runs_alone(
     monkeypatch.setattr(models, "load_recipe", load_recipe)  # the fixture above has another
     file = load_recipe(str(models.RECIPES / f"{data}.toml"))
     assert [stage.kind for stage in file.stages] == ["regular", "soft", "hard", "heads"]
-    behind = models.recipe_of("magic-pyramid", models.Place(tmp_path / data, tmp_path, 0))
+    behind = models.recipe_of("magic-pyramid", models.Experiment(tmp_path / data, tmp_path, 0))
     assert behind == dataclasses.replace(file, stages=file.stages[1:])
     # In phrases and pairs every word counts.
     assert (file.pruning.vocabulary is None) == (data in ("sst2", "mrpc", "rte"))
 
 
 def test_two_methods_that_only_ask_otherwise_share_a_model(made):
-    counted, surely = (models.recipe_of(method, made.place) for method in ("s3-count", "s3-entropy"))
-    assert made.place.model("s3-count") == made.place.model("s3-entropy")
+    counted, surely = (models.recipe_of(method, made.experiment) for method in ("s3-count", "s3-entropy"))
+    assert made.experiment.model("s3-count") == made.experiment.model("s3-entropy")
     assert (counted.stages, counted.head_kind, counted.head_layers) == (
         surely.stages,
         surely.head_kind,
@@ -137,21 +137,21 @@ def test_two_methods_that_only_ask_otherwise_share_a_model(made):
 def test_where_phrases_train_sentences_choose(tmp_path):
     data = tmp_path / "sst2"
     data.mkdir()
-    texts = [f"{place} {word} long sentence number {place}" for place in range(60) for word in ("good", "bad")]
+    texts = [f"{number} {word} long sentence number {number}" for number in range(60) for word in ("good", "bad")]
     rows = [{"text": text, "label": int("good" in text)} for text in texts]
     rows += [{"text": " ".join(row["text"].split()[:4]), "label": row["label"]} for row in rows]
     (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = dataclasses.replace(load_recipe("full"), select=0.3)
-    chosen = reproduce.choosing_rows(recipe, models.Place(data, tmp_path, 0))
+    chosen = reproduce.choosing_rows(recipe, models.Experiment(data, tmp_path, 0))
     assert len(chosen) > 10 and chosen.role is Role.SELECT
     assert set(chosen.texts) < set(texts)
-    everything = reproduce.choosing_rows(recipe, models.Place(data.rename(tmp_path / "other"), tmp_path, 0))
+    everything = reproduce.choosing_rows(recipe, models.Experiment(data.rename(tmp_path / "other"), tmp_path, 0))
     assert len(everything) >= 2 * len(chosen)
 
 
 def test_models_are_trained_several_at_a_time_the_full_one_first(made, tmp_path):
-    first, second = (dataclasses.replace(made.place, runs=tmp_path, seed=seed) for seed in (0, 1))
-    shutil.copytree(made.place.model("full"), first.model("full"))
+    first, second = (dataclasses.replace(made.experiment, runs=tmp_path, seed=seed) for seed in (0, 1))
+    shutil.copytree(made.experiment.model("full"), first.model("full"))
     wanted = [("s3-count", first), ("s3-entropy", first), ("early-exit", second)]
     models.train_all(wanted, 2)
     assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == [
@@ -165,15 +165,15 @@ def test_models_are_trained_several_at_a_time_the_full_one_first(made, tmp_path)
 def test_the_longest_trainings_start_first_so_that_all_end_together(made, tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(models, "_train_at_once", lambda missing, jobs: started.extend(missing))
-    new = dataclasses.replace(made.place, runs=tmp_path)
-    shutil.copytree(made.place.model("full"), new.model("full"))
+    new = dataclasses.replace(made.experiment, runs=tmp_path)
+    shutil.copytree(made.experiment.model("full"), new.model("full"))
     models.train_all([(method, new) for method in ("early-exit", "ltp", "magic-pyramid", "spatten")], 2)
     assert [method for method, _ in started] == ["magic-pyramid", "ltp", "spatten", "early-exit"]
 
 
 def test_when_one_of_several_trainings_fails_that_is_said_and_no_more_are_started(made, tmp_path):
-    gone = dataclasses.replace(made.place, runs=tmp_path, data=tmp_path / "gone")
-    shutil.copytree(made.place.model("full"), gone.model("full"))
+    gone = dataclasses.replace(made.experiment, runs=tmp_path, data=tmp_path / "gone")
+    shutil.copytree(made.experiment.model("full"), gone.model("full"))
     with pytest.raises(UserError, match=r"gone/train\.jsonl"):
         models.train_all([("ltp", gone), ("lat", gone), ("spatten", gone)], 2)
     assert [path.name for path in (tmp_path / "gone").iterdir()] == ["full-0"]
@@ -189,13 +189,13 @@ def test_settings_are_chosen_on_rows_that_trained_nothing_and_no_test_row(made, 
     monkeypatch.setattr(reproduce, "select_ladders", watched)
     data = tmp_path / "tiny"  # the same train rows and no others: who looked for test rows would fail
     data.mkdir()
-    shutil.copy(made.place.train, data)
-    blind = dataclasses.replace(made.place, data=data)
+    shutil.copy(made.experiment.train, data)
+    blind = dataclasses.replace(made.experiment, data=data)
     full = reproduce.Full(blind)
     for method in ("ltp", "early-exit"):
         model, recipe = opened(made, method), models.recipe_of(method, blind)
         rule = reproduce.chosen_rule(model, full, recipe, blind)
-        row = reproduce.measure(method, model, reproduce.Full(made.place), rule, made.place)
+        row = reproduce.measure(method, model, reproduce.Full(made.experiment), rule, made.experiment)
         assert row["flops_gain"] == row_of(made, method)["flops_gain"]
     assert set(seen) == {(Role.SELECT, select_rows(made).digest)}
     assert len(seen) == 3  # what the full model says to them is asked once for all methods
@@ -207,19 +207,19 @@ def test_a_second_run_does_nothing(made, monkeypatch):
 
     for module, name in ((models, "train"), (reproduce, "measure"), (reproduce, "trained")):
         monkeypatch.setattr(module, name, stop)
-    before = made.place.rows.read_bytes()
+    before = made.experiment.rows.read_bytes()
     reproduce.main(made.arguments)
-    assert made.place.rows.read_bytes() == before
+    assert made.experiment.rows.read_bytes() == before
 
 
 def test_rows_of_models_that_are_not_here_do_not_count(made, tmp_path):
     """A clean checkout has rows and no models: `make reproduce` makes both."""
-    elsewhere = dataclasses.replace(made.place, runs=tmp_path)
+    elsewhere = dataclasses.replace(made.experiment, runs=tmp_path)
     assert reproduce.missing_rows(elsewhere, METHODS) == METHODS
-    shutil.copytree(made.place.model("full"), elsewhere.model("full"))  # made after its row
+    shutil.copytree(made.experiment.model("full"), elsewhere.model("full"))  # made after its row
     os.utime(elsewhere.model("full"), (later := time.time() + 60, later))
     assert "full" in reproduce.missing_rows(elsewhere, METHODS)
-    assert reproduce.missing_rows(made.place, METHODS) == []
+    assert reproduce.missing_rows(made.experiment, METHODS) == []
 
 
 def test_a_method_that_is_missing_is_added_and_trained_models_are_used_again(made, tmp_path, monkeypatch):
@@ -229,7 +229,7 @@ def test_a_method_that_is_missing_is_added_and_trained_models_are_used_again(mad
     monkeypatch.setattr(models, "train_classifier", stop)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in made.rows if row["what"] != "ltp"))
-    reproduce.reproduce([dataclasses.replace(made.place, rows=rows)], METHODS)
+    reproduce.reproduce([dataclasses.replace(made.experiment, rows=rows)], METHODS)
     again = read_rows_file(rows)
     assert [row["what"] for row in again] == ["full", "early-exit", HOPELESS, "ltp"]
     assert again[-1]["accuracy"] == row_of(made, "ltp")["accuracy"]
@@ -245,7 +245,7 @@ def test_missing_data_is_one_line_before_anything_trains(files, says, made, tmp_
     if files is not None:
         data.mkdir()
     for name in files or []:
-        shutil.copy(made.place.data / name, data)
+        shutil.copy(made.experiment.data / name, data)
     with pytest.raises(SystemExit) as stop:
         reproduce.main([str(data), "--runs", str(tmp_path / "runs"), "--rows", str(tmp_path / "rows.jsonl")])
     error = capsys.readouterr().err
@@ -258,8 +258,8 @@ def test_missing_data_is_one_line_before_anything_trains(files, says, made, tmp_
 def test_every_method_trains_as_long_as_magic_pyramid_or_until_nothing_falls_and_only_full_trains_the_start(
     method, data, tmp_path
 ):
-    place = models.Place(tmp_path / data, tmp_path, 3)
-    full, pyramid, recipe = (models.recipe_of(name, place) for name in ("full", "magic-pyramid", method))
+    experiment = models.Experiment(tmp_path / data, tmp_path, 3)
+    full, pyramid, recipe = (models.recipe_of(name, experiment) for name in ("full", "magic-pyramid", method))
     expected = {stage.kind: stage.epochs for one in (full, pyramid) for stage in one.stages}
     kinds = [stage.kind for stage in recipe.stages]
     assert kinds and ("regular" in kinds) == (method == "full")
@@ -272,7 +272,7 @@ def test_every_method_trains_as_long_as_magic_pyramid_or_until_nothing_falls_and
 
 def test_small_sets_start_from_the_encoder_at_a_larger_rate_and_go_on_at_the_shipped_one(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "load_recipe", load_recipe)
-    small, large = (models.Place(tmp_path / data, tmp_path, 0) for data in ("rte", "ag_news"))
+    small, large = (models.Experiment(tmp_path / data, tmp_path, 0) for data in ("rte", "ag_news"))
     for method in ("full", "pabee"):
         assert models.recipe_of(method, small).stages[0].learning_rate == 1.5e-4
         assert models.recipe_of(method, large).stages[0].learning_rate == 5e-5
@@ -284,13 +284,13 @@ def test_small_sets_start_from_the_encoder_at_a_larger_rate_and_go_on_at_the_shi
 @pytest.fixture(scope="module")
 def cascades(made):
     """The rows of the cascades over what the fixture above left behind."""
-    from reproduction import tango, tango_rows
+    from reproduction import tango
 
-    rows = made.place.runs.parent / "cascades.jsonl"
-    arguments = [str(made.place.data), "--runs", str(made.place.runs), "--rows", str(rows), "--students", "truncated"]
+    rows = made.experiment.runs.parent / "cascades.jsonl"
+    arguments = [made.experiment.data, "--runs", made.experiment.runs, "--rows", rows, "--students", "truncated"]
+    arguments = [str(argument) for argument in arguments]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tango, "TIMED", {1: 8, 32: 16})
-        patch.setattr(tango_rows, "TIMED", tango.TIMED)
         tango.main(arguments)
         before = rows.read_text()
         tango.main(arguments)  # what is there is not done again
@@ -303,14 +303,14 @@ def test_cascades_of_models_that_are_not_there_or_were_made_anew_have_no_rows_ye
 ):
     from reproduction import tango
 
-    rows = made.place.runs.parent / "cascades.jsonl"
+    rows = made.experiment.runs.parent / "cascades.jsonl"
     options = SimpleNamespace(rows=rows, small=["static"], students=[])
     with pytest.raises(UserError, match="`make reproduce` trains it"):
-        list(tango.missing_rows(dataclasses.replace(made.place, runs=tmp_path), options))
-    monkeypatch.setattr(tango, "rows_of", lambda place, small: ["measured"])
-    assert list(tango.missing_rows(made.place, options)) == []
-    anew = dataclasses.replace(made.place, runs=tmp_path)
-    shutil.copytree(made.place.model("full"), anew.model("full"))
+        list(tango.missing_rows(dataclasses.replace(made.experiment, runs=tmp_path), options))
+    monkeypatch.setattr(tango, "cascade_rows", lambda experiment, small: ["measured"])
+    assert list(tango.missing_rows(made.experiment, options)) == []
+    anew = dataclasses.replace(made.experiment, runs=tmp_path)
+    shutil.copytree(made.experiment.model("full"), anew.model("full"))
     os.utime(anew.model("full"), (2**32, 2**32))
     assert list(tango.missing_rows(anew, options)) == ["measured"]
 
@@ -334,20 +334,18 @@ def test_random_and_oracle_routers_bound_what_a_router_escalates(cascades):
 
 
 def test_the_cascades_table_has_a_line_for_each_method(cascades):
-    from reproduction import tango_table
+    from reproduction import tables
 
-    text = tango_table.tables(cascades)
+    text = tables.cascades_tables(cascades)
     assert text.count("### Cascades on `tiny` (60 test texts") == 1
     assert text.count("| static > early-exit ") == 3  # both shares on one line, then throughput at each
     assert "| oracle |" in text and "| static alone |" in text and "| truncated alone |" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {10, 7}
-    page = (tango_table.PAGE).read_text("utf-8")
-    assert tango_table.BEGIN in page and tango_table.END in page
 
 
 def test_scores_and_questions_are_trained_by_what_is_shipped_and_shown_setting_by_setting():
-    from reproduction import tasks, tasks_table
+    from reproduction import tables, tasks
 
     for data in tasks.PLAIN:
         plain, pyramid = tasks.recipes(data)
@@ -358,9 +356,7 @@ def test_scores_and_questions_are_trained_by_what_is_shipped_and_shown_setting_b
            "spearman": 0.8498, "mean_layers": 6.0, "flops_gain": 1.0, "time_gain": 0.98}  # fmt: skip
     spans = row | {"data": "xquad_en", "exact_match": 0.2, "f1": 0.3}
     del spans["pearson"], spans["spearman"]
-    text = tasks_table.tables([row, row | {"what": "ltp", "flops_gain": 2.5}, spans])
+    text = tables.tasks_tables([row, row | {"what": "ltp", "flops_gain": 2.5}, spans])
     assert "### `stsb` (1,379 test rows, float32)" in text
     assert "| ltp | 0.8512 | 0.8498 | 6.00 | 2.50 | 0.98 |" in text
     assert "| full | 0.2000 | 0.3000 | 6.00 | 1.00 | 0.98 |" in text
-    page = (tasks_table.PAGE).read_text("utf-8")
-    assert tasks_table.BEGIN in page and tasks_table.END in page

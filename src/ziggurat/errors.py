@@ -25,6 +25,13 @@ class Stopped(UserError):
     exit_code = 130  # what a shell says of a program that Ctrl-C has ended
 
 
+class DeadlinePassed(Exception):
+    """An input had no answer when its deadline came: it was not computed any further."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before there was an answer; allow more time, or send less at once")
+
+
 def install(extra: str) -> str:
     """How to install an extra of Ziggurat, for messages that end with it.
 

@@ -7,7 +7,8 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Self, TypeVar, overload
@@ -172,14 +173,31 @@ def legible(text: str) -> str:
 
 
 def legible_values(values: Any) -> Any:
-    """JSON values, or tuples, with all texts legible, names of keys too."""
+    """JSON values, tuples or frozen records, with all texts legible, names of keys too."""
     if isinstance(values, str):
         return legible(values)
     if isinstance(values, dict):
         return {legible_values(key): legible_values(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return [legible_values(value) for value in values]
+        made = [legible_values(value) for value in values]
+        return tuple(made) if isinstance(values, tuple) else made
+    if isinstance(values, Path):
+        return Path(legible(str(values)))
+    if is_dataclass(values) and not isinstance(values, type):
+        texts = {one.name: legible_values(getattr(values, one.name)) for one in fields(values) if one.init}
+        return replace(values, **texts)
     return values
+
+
+def json_values(value: Any) -> Any:
+    """A frozen record as JSON values: its fields by name, in them lists for tuples and strings for paths."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: json_values(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: json_values(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_values(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def json_text(values: Any, **how: Any) -> str:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ladders import CLASSES, RUNGS, ladder
 
 from ziggurat.calibrate.choose import TARGETS, Ladder, candidate_thresholds, choose_points
-from ziggurat.engine.rules import never, of_point, refuse_unreachable, shared
-from ziggurat.engine.runner import replay
+from ziggurat.engine.replay import replay
 from ziggurat.policies.exits import SCORES, exit_score
+from ziggurat.policies.rules import ExitRule
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
 N = 200
@@ -35,7 +35,7 @@ def cost_of(n: int, layer: int = 100, head: int = 10):
 
 def measured(point, every, labels, cost) -> tuple[float, float]:
     """Accuracy and mean cost of a point, run as the engine would run it."""
-    rule = of_point(point)
+    rule = ExitRule.from_point(point)
     rungs = replay(every, rule)
     everyone = np.arange(len(every))
     right = every[everyone, rungs].argmax(axis=1) == labels
@@ -61,7 +61,7 @@ def test_a_point_loses_at_most_its_target_on_the_rows_that_chose_it(seed, score)
     for point in points:
         accuracy, cost = measured(point, every, labels, cost_of(N))
         assert accuracy >= full - point.target - 1e-12
-        assert cost <= cost_of(N)(never(RUNGS))[:, -1].mean()
+        assert cost <= cost_of(N)(ExitRule.full_depth(RUNGS))[:, -1].mean()
 
 
 @repeatable
@@ -70,10 +70,10 @@ def test_a_point_is_the_cheapest_before_any_threshold_loses_too_much(seed, score
     every, labels = ladder(seed)
     cost, everyone = cost_of(N), np.arange(N)
     full = (every[:, -1].argmax(axis=1) == labels).mean()
-    best = cost(never(RUNGS))[:, -1].mean()
+    best = cost(ExitRule.full_depth(RUNGS))[:, -1].mean()
     thresholds = candidate_thresholds(every, score)
     for threshold in thresholds[::-1] if exit_score(score).larger_is_surer else thresholds:  # from dear to cheap
-        rule = shared(score, threshold, RUNGS)
+        rule = ExitRule.uniform(score, threshold, RUNGS)
         rungs = replay(every, rule)
         if (every[everyone, rungs].argmax(axis=1) == labels).mean() < full - target - 1e-12:
             break
@@ -95,7 +95,7 @@ def test_a_looser_target_is_never_dearer(seed, score):
 
 def test_targets_buy_something_on_a_ladder_that_knows_more_with_depth():
     every, labels = ladder(3, n=600)
-    full = cost_of(600)(never(RUNGS))[:, -1].mean()
+    full = cost_of(600)(ExitRule.full_depth(RUNGS))[:, -1].mean()
     costs = [measured(point, every, labels, cost_of(600))[1] for point in chosen(every, labels, cost_of(600))]
     assert full > costs[0] > costs[1] > costs[2]
 
@@ -120,7 +120,7 @@ def test_exits_that_are_as_good_as_the_model_answer_at_once(score):
     every = np.repeat(ladder(4)[0][:, -1:], RUNGS, axis=1)
     (point,) = chosen(every, None, cost_of(N), score=score, targets={"exact": 0.0})
     at_once = int(exit_score(score).compares)  # with the rung before, which the first has not
-    assert replay(every, of_point(point)).tolist() == [at_once] * N
+    assert replay(every, ExitRule.from_point(point)).tolist() == [at_once] * N
 
 
 def test_luck_beyond_a_threshold_that_loses_too_much_is_not_taken():
@@ -133,7 +133,7 @@ def test_luck_beyond_a_threshold_that_loses_too_much_is_not_taken():
     every = np.stack([np.where(right, 1, -1) * confidence for right in (first_right, last_right)], axis=1)
     every = np.stack([every, -every], axis=2)
     (point,) = chosen(every, labels, cost_of(8), targets={"exact": 0.0})
-    assert replay(every, of_point(point)).tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert replay(every, ExitRule.from_point(point)).tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
 
 
 def test_without_labels_agreement_with_the_full_model_is_kept():
@@ -195,14 +195,14 @@ def test_candidates_of_a_count_are_the_whole_numbers_that_it_can_reach(score, n_
 def test_a_points_count_is_a_whole_number_that_the_engine_accepts(seed, score, target):
     every, labels = ladder(seed)
     (point,) = chosen(every, labels, cost_of(N), score=score, targets={"mine": target})
-    refuse_unreachable(of_point(point))
+    ExitRule.from_point(point).check_reachable()
     assert all(threshold is None or threshold.is_integer() for threshold in point.thresholds)
 
 
 @pytest.mark.parametrize("score", COUNTS)
 def test_counts_buy_something_on_a_ladder_that_knows_more_with_depth(score):
     every, labels = ladder(3, n=600)
-    full = cost_of(600)(never(RUNGS))[:, -1].mean()
+    full = cost_of(600)(ExitRule.full_depth(RUNGS))[:, -1].mean()
     points = chosen(every, labels, cost_of(600), score=score, targets={"a": 0.02, "b": 1.0})
     costs = [measured(point, every, labels, cost_of(600))[1] for point in points]
     assert full > costs[0] > costs[1]
@@ -221,7 +221,7 @@ def test_temperatures_divide_the_logits_that_choose_and_are_written_into_the_poi
     for point, same in zip(points, divided, strict=True):
         assert point.temperatures == tuple(TEMPERATURES.tolist())
         assert point.thresholds == same.thresholds
-        assert measured(point, every, labels, cost_of(N))[1] <= cost_of(N)(never(RUNGS))[:, -1].mean()
+        assert measured(point, every, labels, cost_of(N))[1] <= cost_of(N)(ExitRule.full_depth(RUNGS))[:, -1].mean()
     assert candidate_thresholds(every, score, TEMPERATURES).tolist() == (
         candidate_thresholds(every / TEMPERATURES[:, None], score).tolist()
     )

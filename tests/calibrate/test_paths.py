@@ -25,7 +25,7 @@ from ziggurat.calibrate.paths import (
     tried,
 )
 from ziggurat.calibrate.risks import RISKS
-from ziggurat.engine.runner import replay
+from ziggurat.engine.replay import replay
 from ziggurat.policies.exits import LEARNED
 from ziggurat.problems.registry import problem_named
 

@@ -13,9 +13,9 @@ from ladders import RUNGS, ladder
 
 from ziggurat.calibrate.candidates import SCORES, StoredRun, doubts, exit_sets, families, full_depth
 from ziggurat.calibrate.choose import fit_deferral
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import replay
+from ziggurat.engine.replay import replay
 from ziggurat.policies.exits import exit_score
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.classes import CLASSES
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)

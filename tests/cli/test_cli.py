@@ -64,15 +64,16 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
         (["eval", "CHECKPOINT", "--data", "ROWS"], "ziggurat adapt"),
         (["bench", "MODEL", "--data", "ROWS", "--batch", "1,two"], "--batch"),
         (["bench", "MODEL", "--data", "ROWS", "--batch", "0"], "at least 1"),
-        (["bench", "MODEL", "--data", "ROWS", "--peers", "--batch", "0"], "at least 1"),
-        (["bench", "MODEL", "--data", "ROWS", "--peers", "--device", "cuda"], "--device cpu"),
-        (["bench", "MODEL", "--data", "ROWS", "--only", "openvino"], "go with --peers"),
-        (["bench", "MODEL", "--data", "ROWS", "--peers", "--only", "opnvino"], "OpenVINO int8"),
+        (["compare", "MODEL", "--data", "ROWS", "--batch", "0"], "at least 1"),
+        (["compare", "MODEL", "--data", "ROWS", "--batch", "1,two"], "--batch"),
+        (["compare", "MODEL", "--data", "ROWS", "--device", "cuda"], "--device cpu"),
+        (["bench", "MODEL", "--data", "ROWS", "--only", "openvino"], "No such option"),
+        (["compare", "MODEL", "--data", "ROWS", "--only", "opnvino"], "OpenVINO int8"),
         (["bench", "MODEL", "--data", "ROWS", "--points", ""], "leave the option out"),
-        (["bench", "MODEL"], "give --data FILE"),
-        (["bench", "MODEL", "--profile", "--peers"], "without it"),
-        (["bench", "MODEL", "--profile", "--out", "new"], "without it"),
-        (["bench", "MODEL", "--profile", "--points", "quick"], "balanced"),
+        (["bench", "MODEL"], "with --data FILE, or with --task NAME"),
+        (["compare", "MODEL"], "with --data FILE, or with --task NAME"),
+        (["profile", "MODEL", "--out", "new"], "No such option"),
+        (["profile", "MODEL", "--points", "quick"], "balanced"),
         (["predict", "MODEL"], "--data"),
         (["predict", "MODEL", "bat", "--data", "ROWS"], "one of them"),
         (["predict", "MODEL", "bat", "--text-pair", "kin"], "leave out the second one"),
@@ -89,7 +90,7 @@ def test_one_class_only_cannot_be_trained(fails, tiny_checkpoint, tiny_recipe, t
         (["report", "thresholds", "MODEL", "--data", "ROWS", "--out", "new", "--taus", "0.1,x"], "--taus"),
         (["report", "lengths", "MODEL", "--data", "ROWS", "--out", "new", "--buckets", "9,5"], "--buckets"),
         (["report", "lengths", "MODEL", "--data", "ROWS", "--out", "new", "--operating-point", "quick"], "balanced"),
-        (["report", "grid", "MODEL", "--data", "ROWS", "--out", "new"], "trained with pruning"),
+        (["report", "sweep", "MODEL", "--data", "ROWS", "--out", "new"], "trained with pruning"),
         (["report", "methods", "MODEL", "MODEL", "--data", "ROWS", "--out", "new"], "--name"),
         (["train", "--train", "ROWS", "--out", "MODEL"], "not empty"),
         (["train", "--train", "ROWS", "--out", "new", "--recipe", "quick"], "early-exit"),
@@ -229,31 +230,29 @@ def test_people_get_lines_without_braces(command, ziggurat, model_folder, rows_f
     assert "{" not in out
 
 
-def test_bench_with_peers_prints_tables_or_one_object(ziggurat, model_folder, rows_file):
-    options = ["--data", rows_file, "--peers", "--only", "SDPA float32", "--batch", "4", "--texts", "6"]
+def test_compare_prints_tables_or_one_object(ziggurat, model_folder, rows_file):
+    options = ["--data", rows_file, "--only", "SDPA float32", "--batch", "4", "--texts", "6"]
     options += ["--scored", "6", "--repeats", "1", "--points", "balanced"]
-    code, out, _ = ziggurat("bench", model_folder, *options)
+    code, out, _ = ziggurat("compare", model_folder, *options)
     assert code == 0
     assert "one text at a time: from strings, tokenising included" in out
     assert "times as fast as each peer" in out
-    code, out, _ = ziggurat("bench", model_folder, *options, "--json")
+    code, out, _ = ziggurat("compare", model_folder, *options, "--json")
     assert code == 0
     assert {row["engine"] for row in json.loads(out)["rows"]} >= {"transformers"}
 
 
-def test_bench_with_profile_keeps_it_and_prints_a_table_or_one_object(
-    ziggurat, model_folder, rows_file, tmp_path, monkeypatch
-):
+def test_profile_keeps_it_and_prints_a_table_or_one_object(ziggurat, model_folder, rows_file, tmp_path, monkeypatch):
     from ziggurat.measure import profile as profiling
 
     monkeypatch.setenv("ZIGGURAT_CACHE", str(tmp_path))
     monkeypatch.setattr(profiling, "token_grid", lambda engine, threads: [1, 2, 4, 8, 24])
-    options = ["--profile", "--repeats", "1", "--texts", "6", "--points", "fast"]
-    code, out, _ = ziggurat("bench", model_folder, *options)
+    options = ["--repeats", "1", "--texts", "6", "--points", "fast"]
+    code, out, _ = ziggurat("profile", model_folder, *options)
     [kept] = tmp_path.rglob("*.json")
     assert code == 0
     assert str(kept) in out and "of a text" in out and "random texts" in out and "largest error" in out
-    code, out, _ = ziggurat("bench", model_folder, *options, "--data", rows_file, "--batch", "2", "--json")
+    code, out, _ = ziggurat("profile", model_folder, *options, "--data", rows_file, "--batch", "2", "--json")
     result = json.loads(out)
     assert code == 0
     assert result["key"] == kept.stem
@@ -392,7 +391,9 @@ def test_help_loads_neither_numpy_nor_torch():
     code += "print(sorted({'numpy', 'torch', 'transformers'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.rstrip().endswith("[]")
-    for command in ["demo", "train", "adapt", "eval", "predict", "explain", "bench", "info", "report"]:
+    for command in ["demo", "train", "adapt", "cascade", "calibrate", "eval", "predict", "explain", "bench", "compare"]:
+        assert f"  {command} " in result.stdout
+    for command in ["profile", "info", "seal", "report"]:
         assert f"  {command} " in result.stdout
 
 
@@ -400,9 +401,9 @@ def test_help_loads_neither_numpy_nor_torch():
     "arguments",
     [
         ["bench", "MODEL", "--data", "ROWS", "--out", "ROWS"],
-        ["bench", "MODEL", "--data", "ROWS", "--peers", "--out", "ROWS"],
+        ["compare", "MODEL", "--data", "ROWS", "--out", "ROWS"],
         ["bench", "MODEL", "--data", "ROWS", "--out", "ROWS/rows.jsonl"],
-        ["bench", "MODEL", "--data", "ROWS", "--peers", "--out", "ROWS/rows.jsonl"],
+        ["compare", "MODEL", "--data", "ROWS", "--out", "ROWS/rows.jsonl"],
         ["bench", "MODEL", "--data", "ROWS", "--figure", "ROWS/figure"],
         ["report", "thresholds", "MODEL", "--data", "ROWS", "--out", "ROWS"],
         ["report", "kernel", "--out", "ROWS"],

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from ziggurat.cli.explanation import SCALE, explanation_text
+from ziggurat.cli.explain import SCALE, explanation_text
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.explain.explain import explanation
 

@@ -11,18 +11,18 @@ from safetensors.torch import load_file
 
 from families import FAMILIES, family, save_family, shake, tokenizer_of
 from ziggurat import native
-from ziggurat.data.labels import SPAN_ENDS
 from ziggurat.data.packing import pack
+from ziggurat.data.squad import SPAN_ENDS
 from ziggurat.encoder.flops import full_flops, span_full_flops, span_rung_flops
 from ziggurat.encoder.folder import WEIGHTS, Manifest
 from ziggurat.encoder.torch.checkpoint import load_hf, load_model, save_model
 from ziggurat.encoder.torch.model import SPAN_HEAD
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import never, shared
-from ziggurat.engine.simple_spans import answer_question
+from ziggurat.engine.reference import answer_ladder
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.spans import ENTROPIES, PLACE, SCORE
 from ziggurat.recipe import PruningConfig, SpanConfig
-from ziggurat.types import ProblemType
+from ziggurat.types import Problem
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
 PRUNED = PruningConfig(per_layer=(0.7, 0.85, 1.0))
@@ -53,7 +53,7 @@ def saved(request, tmp_path_factory):
     work = tmp_path_factory.mktemp(request.param)
     questioner(request.param).save_pretrained(work / "checkpoint")
     tokenizer_of(request.param).save_pretrained(work / "checkpoint")
-    model = load_hf(work / "checkpoint", 2, SPAN_HEAD, (1, 2), pruning=PRUNED, problem=ProblemType.QUESTION_ANSWERING)
+    model = load_hf(work / "checkpoint", 2, SPAN_HEAD, (1, 2), pruning=PRUNED, problem=Problem.QUESTION_ANSWERING)
     torch.manual_seed(1)
     shake(model.exits)
     manifest = Manifest(
@@ -63,7 +63,7 @@ def saved(request, tmp_path_factory):
         head_kind=SPAN_HEAD,
         head_layers=(1, 2),
         fingerprint="",
-        problem_type=ProblemType.QUESTION_ANSWERING,
+        problem_type=Problem.QUESTION_ANSWERING,
         spans=SpanConfig(32, 4, 8, answer=5),
         pruning=PRUNED,
     )
@@ -89,17 +89,16 @@ def said_by_transformers(name, folder, tokens):
 def test_full_depth_says_what_transformers_says(saved, answerer):
     windows = answerer.encode(PAIRS)
     assert len(windows.tokens) > len(QUESTIONS)
-    outcomes = answerer.run(windows, never(RUNGS, "span-entropy"))
+    outcomes = answerer.run(windows, ExitRule.full_depth(RUNGS, "span-entropy"))
     for row in range(len(QUESTIONS)):
-        window, start, end = outcomes.readings[row, PLACE].astype(int)
-        said = said_by_transformers(*saved, windows.tokens[windows.edges[row] + window])
+        window, start, end = outcomes.readings[row, PLACE].astype(int) + [windows.edges[row], 0, 0]
+        said = said_by_transformers(*saved, windows.tokens[window])
         assert outcomes.readings[row, SCORE] == pytest.approx(float(said[start, 0] + said[end, 1]), abs=1e-3)
 
 
 @torch.no_grad()
 def test_every_logit_equals_that_of_transformers(saved):
-    model = load_model(saved[1])[0]
-    windows = AdaptiveClassifier.from_pretrained(saved[1]).encode(PAIRS)
+    model, windows = load_model(saved[1])[0], AdaptiveClassifier.from_pretrained(saved[1]).encode(PAIRS)
     mine = model.full_logits(pack(windows.tokens))
     for grid, tokens in zip(mine, windows.tokens, strict=True):
         may = tokens[:, 2] > 0
@@ -112,15 +111,14 @@ def test_pruned_and_early_answers_are_those_of_the_specification(answerer):
     every = answerer.every_rung(windows, tokens=answerer.token_rule).readings[..., ENTROPIES].max(axis=-1)
     sure = np.sort(every[:, 0])
     # Some leave at the first rung: the threshold lies between two of them, where no rounding decides.
-    rule = replace(shared("span-entropy", float(sure[:2].mean()), RUNGS), tokens=answerer.token_rule)
+    rule = replace(ExitRule.uniform("span-entropy", float(sure[:2].mean()), RUNGS), tokens=answerer.token_rule)
     outcomes = answerer.run(windows, rule)
     for row in range(len(QUESTIONS)):
         first, last = windows.edges[row], windows.edges[row + 1]
-        some, longest = windows.tokens[first:last], answerer.problem.windows.answer
-        place, scores, rung = answer_question(answerer.backend, some, rule, longest, row)
+        reading, rung = answer_ladder([answerer.backend], [windows.tokens[first:last]], rule, row)
         assert rung == outcomes.rungs[row]
-        assert outcomes.readings[row, PLACE].tolist() == list(place)
-        assert np.abs(outcomes.readings[..., SCORE:][row] - scores).max() < 1e-4
+        assert outcomes.readings[row, PLACE].tolist() == reading[PLACE].tolist()
+        assert np.abs(outcomes.readings[row] - reading).max() < 1e-4
     assert len(set(outcomes.rungs)) > 1 and outcomes.kept[:, 1].sum() < outcomes.kept[:, 0].sum()
 
 
@@ -129,8 +127,7 @@ def test_both_engines_say_the_same_at_every_rung(saved, answerer):
     other = AdaptiveClassifier.from_pretrained(saved[1], "cpu", threads=1, engine="torch")
     mine, expected = (one.every_rung(windows, tokens=one.token_rule) for one in (answerer, other))
     assert np.array_equal(mine.kept, expected.kept)
-    assert np.abs(mine.readings[..., SCORE:] - expected.readings[..., SCORE:]).max() < 1e-3
-    assert np.abs(mine.readings[..., ENTROPIES] - expected.readings[..., ENTROPIES]).max() < 1e-3
+    assert np.abs(mine.readings - expected.readings).max() < 1e-3
 
 
 def test_the_folder_names_the_class_that_loads_it_whole_and_holds_its_tensors_bit_for_bit(saved):
@@ -151,7 +148,7 @@ def test_an_answer_stands_in_its_context_where_it_says(answerer):
 def test_an_encoder_without_a_span_head_gets_a_fresh_one(saved, tmp_path):
     name = saved[0]
     checkpoint = save_family(name, tmp_path)  # a classifier of three labels
-    model = load_hf(checkpoint, 2, SPAN_HEAD, (), problem=ProblemType.QUESTION_ANSWERING)
+    model = load_hf(checkpoint, 2, SPAN_HEAD, (), problem=Problem.QUESTION_ANSWERING)
     assert model.state_dict().keys() >= {"classifier.classes.weight", "classifier.classes.bias"}
     assert model.classifier.classes.weight.shape == (2, model.spec.hidden)
     assert not any(part.startswith("classifier.pool") for part in model.state_dict())

@@ -6,20 +6,21 @@ import numpy as np
 
 from ziggurat.data.packing import PackedBatch
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine.tiers import Tier
+from ziggurat.engine.backends.stepwise import StepwiseBackend
+from ziggurat.engine.tiers import EncoderTier, Tier
 
 N, CLASSES = 30, 3
 DEPTHS = ((0,), (1, 2), (1, 3, 4))  # a small model, a shallow encoder, a deep one
 R = sum(map(len, DEPTHS))
 
 
-class ScriptedBackend:
+class ScriptedBackend(StepwiseBackend):
     """Looks its logits up and writes down what it was asked: input i's tokens hold the number i.
 
     `script` (n, n_rungs, n_classes) is what each rung says to each input; rung r stands after layer `rung_layers[r]`.
     """
 
-    device, dtype, threads, token_rule = "none", "float32", 1, None
+    engine, device, dtype, threads = "none", "none", "float32", 1
 
     def __init__(self, script: np.ndarray, rung_layers: tuple[int, ...]) -> None:
         self.script = script.astype(np.float32)
@@ -42,11 +43,11 @@ class ScriptedBackend:
         return self.script[batch.states[batch.cu_seqlens[:-1], 0], rung]
 
 
-def make_tiers(seed: int = 0, depths=DEPTHS) -> list[Tier]:
+def make_tiers(seed: int = 0, depths=DEPTHS, backend=ScriptedBackend) -> list[Tier]:
     rng = np.random.default_rng(seed)
     scripts = [rng.normal(scale=2, size=(N, len(layers), CLASSES)) for layers in depths]
-    backends = [ScriptedBackend(script, layers) for script, layers in zip(scripts, depths, strict=True)]
-    return [Tier(backend, None, "shared tokenizer", "a spec") for backend in backends]
+    backends = [backend(script, layers) for script, layers in zip(scripts, depths, strict=True)]
+    return [EncoderTier(backend, None, "shared tokenizer", "a spec") for backend in backends]
 
 
 def inputs(seed: int = 0) -> Encoded:

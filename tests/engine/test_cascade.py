@@ -10,8 +10,8 @@ import pytest
 
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule, fixed_depth
 from ziggurat.errors import UserError
+from ziggurat.policies.rules import ExitRule
 from ziggurat.types import OperatingPoint
 
 INF = float("inf")
@@ -47,11 +47,11 @@ def test_its_rungs_are_those_of_its_tiers(cascade):
 def test_claim_27_at_its_ends_it_is_one_tier_or_the_other_bit_for_bit(cascade, alone, texts):
     static, last = alone
     encoded = cascade.encode(texts)
-    first = cascade.run(encoded, fixed_depth(0, 5))
-    assert np.array_equal(first.logits, static.run(encoded, fixed_depth(0, 1)).logits)
+    first = cascade.run(encoded, ExitRule.fixed_depth(0, 5))
+    assert np.array_equal(first.readings, static.run(encoded, ExitRule.fixed_depth(0, 1)).readings)
     for rule in ("full", ExitRule("margin", np.array([INF, *[np.nan] * 3]))):
         whole = cascade.run(encoded, cascade.rule_of(rule))
-        assert np.array_equal(whole.logits, last.run(encoded, last.rule_of("full")).logits)
+        assert np.array_equal(whole.readings, last.run(encoded, last.rule_of("full")).readings)
 
 
 def test_what_is_escalated_is_answered_as_by_the_last_tier_alone(cascade, alone, texts):
@@ -63,8 +63,10 @@ def test_what_is_escalated_is_answered_as_by_the_last_tier_alone(cascade, alone,
     went_on = outcomes.rungs > 0
     assert 0 < went_on.sum() < len(texts)
     assert np.array_equal(outcomes.rungs[went_on], theirs.rungs[went_on] + 1)
-    assert np.allclose(outcomes.logits[went_on], theirs.logits[went_on], atol=1e-4)
-    assert np.array_equal(outcomes.logits[~went_on], static.run(encoded, fixed_depth(0, 1)).logits[~went_on])
+    assert np.allclose(outcomes.readings[went_on], theirs.readings[went_on], atol=1e-4)
+    assert np.array_equal(
+        outcomes.readings[~went_on], static.run(encoded, ExitRule.fixed_depth(0, 1)).readings[~went_on]
+    )
 
 
 @pytest.mark.parametrize("score", ["entropy", "margin", "agreement", "agreement-in-a-row"])
@@ -98,8 +100,8 @@ def test_claim_28_a_tier_may_read_with_a_tokenizer_of_its_own(make_static, prune
     write_cascade([short, pruned_folder], tmp_path / "both")
     cascade, static, last = opened(tmp_path / "both"), opened(short), opened(pruned_folder)
     encoded = cascade.encode(texts)
-    first = cascade.run(encoded, fixed_depth(0, 5))
-    assert np.array_equal(first.logits, static.run(static.encode(texts), fixed_depth(0, 1)).logits)
+    first = cascade.run(encoded, ExitRule.fixed_depth(0, 5))
+    assert np.array_equal(first.readings, static.run(static.encode(texts), ExitRule.fixed_depth(0, 1)).readings)
     assert first.kept[:, 0].max() == 6 < encoded.lengths.max()
     rule = cascade.rule("margin", 0.35)
     outcomes = cascade.run(encoded, rule)

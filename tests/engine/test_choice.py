@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from ziggurat import native
-from ziggurat.engine.choice import choose_engine
 from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.tiers import choose_engine
 from ziggurat.errors import UserError
 
 MISSING = "nothing was compiled; reinstall"

@@ -10,9 +10,9 @@ import pytest
 from ziggurat.encoder.flops import path_flops
 from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import fixed_depth
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import softmax
+from ziggurat.policies.rules import ExitRule
 from ziggurat.types import OperatingPoint
 
 INF = float("inf")
@@ -81,7 +81,7 @@ def test_no_texts_have_no_answers(classifier, pair_classifier):
     for model in (classifier, pair_classifier):
         for point in ("balanced", "fast", "full", model.rule("margin", 0.5), model.rule("margin", [])):
             assert model.predict([], point) == []
-        assert model.every_rung(model.encode([])).logits.shape == (0, 4, 3)
+        assert model.every_rung(model.encode([])).readings.shape == (0, 4, 3)
 
 
 def test_pairs_are_read_as_pairs(pair_classifier, texts):
@@ -175,7 +175,7 @@ def test_a_point_is_given_by_name_or_as_itself_or_as_a_rule(classifier, texts):
 
 
 def test_temperatures_move_who_leaves_and_not_what_a_rung_answers(classifier, texts):
-    every = classifier.every_rung(classifier.encode(texts)).logits
+    every = classifier.every_rung(classifier.encode(texts)).readings
     plain = OperatingPoint("mine", "entropy", (0.5,) * 3, classifier.manifest.fingerprint)
     softer = dataclasses.replace(plain, temperatures=(3.0, 3.0, 3.0, 1.0))
     before, after = classifier.predict(texts, plain), classifier.predict(texts, softer)
@@ -185,9 +185,9 @@ def test_temperatures_move_who_leaves_and_not_what_a_rung_answers(classifier, te
 
 
 def test_a_fixed_depth_is_that_rungs_answer(classifier, texts):
-    every = classifier.every_rung(classifier.encode(texts)).logits
+    every = classifier.every_rung(classifier.encode(texts)).readings
     for rung in range(4):
-        answers = classifier.predict(texts, fixed_depth(rung, 4))
+        answers = classifier.predict(texts, ExitRule.fixed_depth(rung, 4))
         assert rungs(answers) == [rung] * len(texts)
         labels = [classifier.manifest.labels[i] for i in every[:, rung].argmax(axis=1)]
         assert [answer.label for answer in answers] == labels
@@ -237,7 +237,7 @@ def test_a_point_chosen_for_other_weights_is_refused(classifier, texts):
 @pytest.mark.parametrize("n", [0, 2, 4])
 def test_thresholds_must_be_as_many_as_there_are_rungs_but_the_last(classifier, texts, n):
     point = OperatingPoint("mine", "entropy", (0.5,) * n, classifier.manifest.fingerprint)
-    for wrong in (point, fixed_depth(0, n + 1)):
+    for wrong in (point, ExitRule.fixed_depth(0, n + 1)):
         assert f"{n} thresholds, the model needs 3" in refusal(classifier.predict, texts, wrong)
 
 

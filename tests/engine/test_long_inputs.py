@@ -13,20 +13,19 @@ from torch.utils._pytree import tree_leaves
 
 from families import save_adaptive
 from ziggurat import native
-from ziggurat.data.packing import pack
+from ziggurat.data.packing import MOST_TOKENS, by_length, pack
 from ziggurat.encoder.torch import attention as grid
 from ziggurat.encoder.torch.checkpoint import load_model
 from ziggurat.encoder.torch.soft import soft_logits
-from ziggurat.engine.rules import never
-from ziggurat.engine.runner import run
-from ziggurat.engine.scheduler import MOST_TOKENS, by_length
-from ziggurat.engine.torch_backend import load_backend as load_torch
+from ziggurat.engine.backends.torch import load_backend as load_torch
+from ziggurat.engine.replay import run_batches as run
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
-from ziggurat.engine.native_backend import load_backend
+from ziggurat.engine.backends.native import load_backend
 
 LONGEST = {"bert": 512, "modernbert": 8192}
 PRUNED = PruningConfig(kind="share", per_layer=(0.9, 0.8, None))
@@ -66,9 +65,9 @@ class Largest(TorchDispatchMode):
 def test_the_longest_inputs_get_the_same_answers_from_both_engines(folders, name, pruned):
     ours, theirs = load_backend(folders[name], "float32", 1), load_torch(folders[name], "cpu", "float32", None)
     inputs = [text(n) for n in (LONGEST[name], 5)]
-    rule = replace(never(3), tokens=ours.token_rule if pruned else None)
+    rule = replace(ExitRule.full_depth(3), tokens=ours.token_rule if pruned else None)
     mine, yours = (run(one, [pack(inputs)], rule, 2) for one in (ours, theirs))
-    assert np.abs(mine.logits - yours.logits).max() < 1e-3
+    assert np.abs(mine.readings - yours.readings).max() < 1e-3
     assert np.array_equal(mine.kept, yours.kept)
     assert mine.kept[0, 0] == LONGEST[name]
 
@@ -78,7 +77,7 @@ def test_the_compiled_engines_memory_grows_with_the_length_and_not_with_its_squa
     used = []
     for n in (2048, 8192):
         backend = load_backend(folders["modernbert"], "float32", 1)
-        rule = replace(never(3), tokens=backend.token_rule if pruned else None)
+        rule = replace(ExitRule.full_depth(3), tokens=backend.token_rule if pruned else None)
         run(backend, [pack([text(n)])], rule, 1)
         used.append(backend._core.workspace_bytes)
     assert used[1] < 4.1 * used[0]
@@ -88,7 +87,7 @@ def test_the_compiled_engines_memory_grows_with_the_length_and_not_with_its_squa
 @pytest.mark.parametrize(("lengths", "pruned"), [((8192, 8000), False), ((8192,), True)])
 def test_torch_never_makes_a_tensor_of_all_pairs(folders, lengths, pruned):
     backend = load_torch(folders["modernbert"], "cpu", "float32", None)
-    rule = replace(never(3), tokens=backend.token_rule if pruned else None)
+    rule = replace(ExitRule.full_depth(3), tokens=backend.token_rule if pruned else None)
     with Largest() as largest:
         run(backend, [pack([text(n) for n in lengths])], rule, len(lengths))
     assert 8192 * 16 < largest.numbers <= grid._PROBABILITIES < 8192**2
@@ -118,7 +117,7 @@ def test_texts_longer_than_the_window_equal_transformers(folders):
         (load_torch(folders["modernbert"], "cpu", "float32", None), 1e-5),
         (load_backend(folders["modernbert"], "float32", 2), 1e-3),
     ):
-        assert np.abs(run(backend, [pack([tokens])], never(3), 1).logits - expected).max() < near
+        assert np.abs(run(backend, [pack([tokens])], ExitRule.full_depth(3), 1).readings - expected).max() < near
 
 
 def test_a_batch_of_long_inputs_holds_fewer():

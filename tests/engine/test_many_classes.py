@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from all_rungs import run_every_rung
 from ziggurat import native
 from ziggurat.calibrate.candidates import StoredRun, families
 from ziggurat.data.packing import pack
-from ziggurat.engine.rules import ExitRule, shared
-from ziggurat.engine.runner import replay, run, run_every_rung
-from ziggurat.engine.simple import answer_all
-from ziggurat.engine.torch_backend import load_backend as load_torch
+from ziggurat.engine.backends.torch import load_backend as load_torch
+from ziggurat.engine.reference import answer_all
+from ziggurat.engine.replay import replay
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies.exits import exit_score
+from ziggurat.policies.rules import ExitRule
 
 MANY = 1000
 
@@ -43,30 +45,30 @@ def test_a_thousand_classes_leave_by_their_likeliest_few_in_every_engine(folder,
     plain, n = load_torch(folder, "cpu", "float32", None), len(ragged_tokens)
     backends = [plain]
     if not native.why_missing():
-        from ziggurat.engine.native_backend import load_backend
+        from ziggurat.engine.backends.native import load_backend
 
         backends.append(load_backend(folder, "float32", 2))
     every = run_every_rung(plain, [pack(ragged_tokens)], n)
-    assert every.logits.shape == (n, 4, MANY) and every.logits.dtype == np.float32
-    assert every.logits.nbytes == n * 4 * MANY * 4  # 10,000 texts and 6 rungs: 240 MB
+    assert every.readings.shape == (n, 4, MANY) and every.readings.dtype == np.float32
+    assert every.readings.nbytes == n * 4 * MANY * 4  # 10,000 texts and 6 rungs: 240 MB
     for score in ("top-entropy@5", "entropy", "margin"):
-        values = np.unique(exit_score(score).of(every.logits[:, :1]))  # between two of them no rounding decides
+        values = np.unique(exit_score(score).of(every.readings[:, :1]))  # between two of them no rounding decides
         threshold = float(values[len(values) // 2 - 1 : len(values) // 2 + 1].mean())
-        rule = shared(score, threshold, 4)
+        rule = ExitRule.uniform(score, threshold, 4)
         logits, rungs = answer_all(plain, ragged_tokens, rule)
         for backend in backends:
             outcomes = run(backend, [pack(ragged_tokens)], rule, n)
-            assert outcomes.rungs.tolist() == rungs.tolist() == replay(every.logits, rule).tolist()
-            assert np.abs(outcomes.logits - logits).max() < 1e-3
-            assert outcomes.logits.argmax(axis=1).tolist() == logits.argmax(axis=1).tolist()
+            assert outcomes.rungs.tolist() == rungs.tolist() == replay(every.readings, rule).tolist()
+            assert np.abs(outcomes.readings - logits).max() < 1e-3
+            assert outcomes.readings.argmax(axis=1).tolist() == logits.argmax(axis=1).tolist()
         assert len(set(rungs.tolist())) > 1, score
 
 
 def test_settings_of_a_thousand_classes_are_tried_like_others(folder, ragged_tokens):
     every = run_every_rung(load_torch(folder, "cpu", "float32", None), [pack(ragged_tokens)], len(ragged_tokens))
-    stored = StoredRun(every.logits, every.kept, 1.0)
+    stored = StoredRun(every.readings, every.kept, 1.0)
     losses = (stored.predictions() != stored.predictions()[:, -1:]).astype(float)
     found = list(families(stored, losses, np.array([0.7, 0.5, 0.2, 0.0]), ["top-entropy@5"]))
     assert len(found) > 2
     for one in found[1]:
-        assert one.rungs.tolist() == replay(every.logits, ExitRule("top-entropy@5", one.thresholds)).tolist()
+        assert one.rungs.tolist() == replay(every.readings, ExitRule("top-entropy@5", one.thresholds)).tolist()

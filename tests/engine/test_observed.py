@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ziggurat.data.packing import pack
-from ziggurat.engine.observed import ObservedBackend
-from ziggurat.engine.rules import shared
-from ziggurat.engine.runner import run
-from ziggurat.engine.torch_backend import TorchBackend
+from ziggurat.engine.backends.recording import RecordingBackend
+from ziggurat.engine.backends.torch import TorchBackend
+from ziggurat.engine.replay import run_batches as run
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
 CONFIGS = {
@@ -26,26 +26,26 @@ def backend(request, make_pruned):
 
 
 def test_the_engine_does_what_it_does_unobserved(backend, ragged_tokens):
-    observed = ObservedBackend(backend)
-    rule = replace(shared("entropy", 0.5, 4), tokens=backend.token_rule)
+    observed = RecordingBackend(backend)
+    rule = replace(ExitRule.uniform("entropy", 0.5, 4), tokens=backend.token_rule)
     for tokens in ragged_tokens:
         seen, unseen = (run(one, [pack([tokens])], rule, 1) for one in (observed, backend))
-        assert np.array_equal(seen.logits, unseen.logits)
+        assert np.array_equal(seen.readings, unseen.readings)
         assert np.array_equal(seen.kept, unseen.kept)
         depth = backend.rung_layers[seen.rungs[0]]
-        assert [step.layer for step in observed.narrowings] == list(range(depth + 1))
-        assert [len(step.left_over) for step in observed.narrowings] == seen.kept[0, : depth + 1].tolist()
-        assert np.array_equal(observed.said[-1][1], seen.logits[0])
+        assert [step.layer for step in observed.steps] == list(range(depth + 1))
+        assert [len(step.left_over) for step in observed.steps] == seen.kept[0, : depth + 1].tolist()
+        assert np.array_equal(observed.answers[-1][1], seen.readings[0])
 
 
 def test_scores_and_value_are_those_that_the_rule_decided_by(backend, ragged_tokens):
-    observed, rule = ObservedBackend(backend), backend.token_rule
+    observed, rule = RecordingBackend(backend), backend.token_rule
     for tokens in ragged_tokens:
         batch = pack([tokens])
         read = observed.embed(batch, rule)
         for layer in range(1, 5):
             after = observed.layer(layer, read, rule)
-            step = observed.narrowings[-1]
+            step = observed.steps[-1]
             assert (step.scores is not None) == rule.prunes(layer)
             if step.scores is not None:
                 assert step.value == rule.values[layer - 1]
@@ -56,10 +56,10 @@ def test_scores_and_value_are_those_that_the_rule_decided_by(backend, ragged_tok
 
 
 def test_only_one_input_is_observed_and_each_begins_anew(backend, ragged_tokens):
-    observed, rule = ObservedBackend(backend), backend.token_rule
+    observed, rule = RecordingBackend(backend), backend.token_rule
     with pytest.raises(ValueError, match="one input at a time"):
         observed.embed(pack(ragged_tokens[:2]), rule)
     observed.logits(0, observed.layer(1, observed.embed(pack(ragged_tokens[:1]), rule), rule))
-    assert (len(observed.narrowings), len(observed.said)) == (2, 1)
+    assert (len(observed.steps), len(observed.answers)) == (2, 1)
     observed.embed(pack(ragged_tokens[1:2]), rule)
-    assert (len(observed.narrowings), len(observed.said)) == (1, 0)
+    assert (len(observed.steps), len(observed.answers)) == (1, 0)

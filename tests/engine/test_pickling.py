@@ -12,8 +12,8 @@ import pytest
 from toy_questions import make_contexts, make_questions, save_span_folder
 from ziggurat.calibrate.watching import WatchedClassifier
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
+from ziggurat.policies.rules import ExitRule
 from ziggurat.types import OperatingPoint
 
 FOLDERS = ["model_folder", "static_folder", "cascade_folder"]
@@ -94,7 +94,7 @@ def test_what_no_folder_holds_is_not_pickled(static_folder):
 
 
 def test_rules_and_points_are_plain(model_folder):
-    rule = never(4)
+    rule = ExitRule.full_depth(4)
     assert pickle.loads(pickle.dumps(rule)).score == rule.score
     point = OperatingPoint("p", "entropy", (0.5,), "f")
     assert pickle.loads(pickle.dumps(point)) == point

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from all_rungs import run_every_rung
 from ziggurat.data.packing import pack
-from ziggurat.engine.rules import never, shared
-from ziggurat.engine.runner import replay, run, run_every_rung
-from ziggurat.engine.simple import answer_all
-from ziggurat.engine.torch_backend import TorchBackend
+from ziggurat.engine.backends.torch import TorchBackend
+from ziggurat.engine.reference import answer_all
+from ziggurat.engine.replay import replay
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies.prune import TokenRule, above, one_by_one
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
 N_RUNGS = 4
@@ -31,28 +33,28 @@ def in_batches(inputs, order, size):
 @given(threshold=st.floats(0.05, 0.99), size=st.integers(1, 9), seed=st.integers(0, 99))
 def test_batched_equals_one_by_one_with_pruning_and_exits(backend, ragged_tokens, threshold, size, seed):
     n = len(ragged_tokens)
-    rule = replace(shared("entropy", threshold, N_RUNGS), tokens=backend.token_rule)
+    rule = replace(ExitRule.uniform("entropy", threshold, N_RUNGS), tokens=backend.token_rule)
     order = np.random.default_rng(seed).permutation(n)
     outcomes = run(backend, in_batches(ragged_tokens, order, size), rule, n)
     logits, rungs = answer_all(backend, ragged_tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert np.abs(outcomes.logits - logits).max() < 1e-5
+    assert np.abs(outcomes.readings - logits).max() < 1e-5
 
 
 def test_claim_24_without_pruning_it_is_early_exit_and_without_exits_it_is_pruning(backend, make_model, ragged_tokens):
     n, batches = len(ragged_tokens), [pack(ragged_tokens)]
     exits_alone = TorchBackend(make_model(), "cpu")
-    rule = shared("entropy", 0.6, N_RUNGS)
+    rule = ExitRule.uniform("entropy", 0.6, N_RUNGS)
     mine, theirs = run(backend, batches, rule, n), run(exits_alone, batches, rule, n)
-    assert np.array_equal(mine.logits, theirs.logits) and np.array_equal(mine.rungs, theirs.rungs)
-    pruned = run(backend, batches, replace(never(N_RUNGS), tokens=backend.token_rule), n)
+    assert np.array_equal(mine.readings, theirs.readings) and np.array_equal(mine.rungs, theirs.rungs)
+    pruned = run(backend, batches, replace(ExitRule.full_depth(N_RUNGS), tokens=backend.token_rule), n)
     every = run_every_rung(backend, batches, n, backend.token_rule)
-    assert np.array_equal(pruned.logits, every.logits[:, -1]) and np.array_equal(pruned.kept, every.kept)
+    assert np.array_equal(pruned.readings, every.readings[:, -1]) and np.array_equal(pruned.kept, every.kept)
 
 
 def test_claim_24_an_input_that_left_has_no_tokens_in_later_layers(backend, ragged_tokens):
     n = len(ragged_tokens)
-    rule = replace(shared("entropy", 0.6, N_RUNGS), tokens=backend.token_rule)
+    rule = replace(ExitRule.uniform("entropy", 0.6, N_RUNGS), tokens=backend.token_rule)
     outcomes = run(backend, [pack(ragged_tokens)], rule, n)
     layers = np.array(backend.rung_layers)[outcomes.rungs]
     assert len(set(layers)) > 1
@@ -67,10 +69,10 @@ def test_claim_24_an_input_that_left_has_no_tokens_in_later_layers(backend, ragg
 def test_claim_25_replayed_exits_equal_the_run_at_every_pruning_scale(backend, ragged_tokens, scale, threshold):
     n, batches = len(ragged_tokens), [pack(ragged_tokens)]
     tokens = replace(backend.token_rule, values=backend.token_rule.values * scale)
-    rule = replace(shared("entropy", threshold, N_RUNGS), tokens=tokens)
+    rule = replace(ExitRule.uniform("entropy", threshold, N_RUNGS), tokens=tokens)
     every = run_every_rung(backend, batches, n, tokens)
     outcomes = run(backend, batches, rule, n)
-    assert replay(every.logits, rule).tolist() == outcomes.rungs.tolist()
+    assert replay(every.readings, rule).tolist() == outcomes.rungs.tolist()
     for row, rung in enumerate(outcomes.rungs):
         depth = backend.rung_layers[rung] + 1
         assert outcomes.kept[row, :depth].tolist() == every.kept[row, :depth].tolist()

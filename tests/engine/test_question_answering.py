@@ -1,6 +1,7 @@
 """Questions in packed windows against the specification, in both engines; what the front door says and refuses."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from toy_questions import make_contexts, make_questions, save_span_folder
 from ziggurat import native
 from ziggurat.encoder.folder import fingerprint, read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import never, shared
-from ziggurat.engine.runner import replay
-from ziggurat.engine.simple_spans import answer_question
+from ziggurat.engine.reference import answer_ladder
+from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import SPAN_ENTROPY
 from ziggurat.policies.prune import scaled
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.spans import NULL_SCORE, PLACE, SCORE
 from ziggurat.recipe import PruningConfig
 from ziggurat.types import OperatingPoint, ProblemType
@@ -55,16 +56,19 @@ def asked():
 
 
 def simply(answerer, windows, rule):
-    """The specification's answers: (places, scores, rungs) of all questions."""
-    found = []
-    for row in range(len(windows)):
-        first, last = windows.edges[row], windows.edges[row + 1]
-        place, scores, rung = answer_question(
-            answerer.backend, windows.tokens[first:last], rule, answerer.problem.windows.answer, row
-        )
-        found.append((place, scores, rung))
-    places, scores, rungs = zip(*found, strict=True)
-    return np.array(places), np.array(scores), np.array(rungs)
+    """The specification's answers: readings and rungs of all questions."""
+    backends = [tier.backend for tier in answerer.tiers]
+    edges = windows.edges.tolist()
+    found = [
+        answer_ladder(backends, [windows.tokens[first:last]] * len(backends), rule, row)
+        for row, (first, last) in enumerate(pairwise(edges))
+    ]
+    return np.array([reading for reading, _ in found]), np.array([rung for _, rung in found])
+
+
+def places(readings):
+    """Window, first and last token of each answer."""
+    return readings[..., PLACE].astype(int).tolist()
 
 
 @settings(derandomize=True, deadline=None, max_examples=12)
@@ -79,10 +83,10 @@ def test_packed_windows_answer_as_one_by_one(answerers, threshold, size, seed, n
     windows = answerer.encode(list(zip(make_questions(seed), make_contexts(seed), strict=True)))
     rule = answerer.rule(SPAN_ENTROPY, threshold)
     outcomes = answerer.run(windows, rule, size)
-    places, scores, rungs = simply(answerer, windows, rule)
+    readings, rungs = simply(answerer, windows, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert outcomes.readings[..., PLACE].astype(int).tolist() == places.tolist()
-    assert np.abs(outcomes.readings[..., SCORE:] - scores).max() < 1e-4
+    assert places(outcomes.readings) == places(readings)
+    assert np.abs(outcomes.readings - readings).max() < 1e-4
 
 
 def test_questions_leave_at_different_rungs_and_prune_different_numbers_of_tokens(answerers, asked):
@@ -101,25 +105,24 @@ def test_questions_leave_at_different_rungs_and_prune_different_numbers_of_token
 def test_replayed_exits_equal_the_run_at_every_strength_of_pruning(folders, asked, strength, threshold):
     answerer = AdaptiveClassifier.from_pretrained(folders["pruned"], "cpu", threads=1, engine="torch")
     tokens, windows = scaled(answerer.token_rule, strength), answerer.encode(asked)
-    rule = replace(shared(SPAN_ENTROPY, threshold, N_RUNGS), tokens=tokens)
+    rule = replace(ExitRule.uniform(SPAN_ENTROPY, threshold, N_RUNGS), tokens=tokens)
     outcomes, every = answerer.run(windows, rule), answerer.every_rung(windows, 5, tokens=tokens)
     assert replay(every.readings, rule).tolist() == outcomes.rungs.tolist()
     mine = every.readings[np.arange(len(windows)), outcomes.rungs]
-    assert mine[:, PLACE].tolist() == outcomes.readings[:, PLACE].tolist()
-    assert np.allclose(mine[:, SCORE:], outcomes.readings[:, SCORE:], atol=1e-4)
+    assert places(mine) == places(outcomes.readings)
+    assert np.allclose(mine, outcomes.readings, atol=1e-4)
 
 
 @pytest.mark.skipif(bool(native.why_missing()), reason="no compiled engine")
 def test_both_engines_agree(folders, asked):
     for folder in folders.values():
-        one, other = (
-            AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=e) for e in ("torch", "native")
-        )
+        opened = (AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=e) for e in ("torch", "native"))
+        one, other = opened
         windows, rule = one.encode(asked), one.rule(SPAN_ENTROPY, 0.7)
         mine, theirs = one.run(windows, rule), other.run(windows, rule)
         assert mine.rungs.tolist() == theirs.rungs.tolist()
-        assert mine.readings[..., PLACE].astype(int).tolist() == theirs.readings[..., PLACE].astype(int).tolist()
-        assert np.abs(mine.readings[..., SCORE:] - theirs.readings[..., SCORE:]).max() < 1e-3
+        assert places(mine.readings) == places(theirs.readings)
+        assert np.abs(mine.readings - theirs.readings).max() < 1e-3
         assert np.array_equal(mine.kept, theirs.kept)
 
 
@@ -128,9 +131,9 @@ def test_full_depth_is_what_transformers_says(folders, asked):
 
     answerer = AdaptiveClassifier.from_pretrained(folders["pruned"], "cpu", threads=1)
     windows = answerer.encode(asked)
-    outcomes = answerer.run(windows, never(N_RUNGS))
+    outcomes = answerer.run(windows, ExitRule.full_depth(N_RUNGS))
     model = BertForQuestionAnswering.from_pretrained(folders["pruned"]).eval()
-    best, edges = {}, windows.edges
+    best = {}
     for window, tokens in enumerate(windows.tokens):
         ids = torch.from_numpy(tokens)[None]
         with torch.no_grad():
@@ -140,10 +143,11 @@ def test_full_depth_is_what_transformers_says(folders, asked):
             for end in range(start, min(first + n, start + answerer.problem.windows.answer + 1)):
                 total = float(out.start_logits[0, start] + out.end_logits[0, end])
                 row = windows.owners[window]
-                best[row] = max(best.get(row, (-np.inf,)), (total, window - edges[row], start, end))
+                best[row] = max(best.get(row, (-np.inf,)), (total, window, start, end))
     for row in range(len(windows)):
-        assert outcomes.readings[row, SCORE] == pytest.approx(best[row][0], abs=1e-3)
-        assert outcomes.readings[row, PLACE].tolist() == list(best[row][1:])
+        score, window, *tokens = best[row]
+        assert outcomes.readings[row, SCORE] == pytest.approx(score, abs=1e-3)
+        assert places(outcomes.readings[row]) == [window - windows.edges[row], *tokens]
 
 
 def test_answers_stand_in_their_context_where_they_say(answerers, asked):
@@ -157,13 +161,13 @@ def test_answers_stand_in_their_context_where_they_say(answerers, asked):
 
 def test_what_is_spent_is_the_sum_of_a_questions_windows(answerers, asked):
     answerer = answerers["plain"]
-    windows, rule = answerer.encode(asked), never(N_RUNGS)
+    windows, rule = answerer.encode(asked), ExitRule.full_depth(N_RUNGS)
     outcomes = answerer.run(windows, rule)
     spent, whole = answerer.spent(windows, outcomes.kept, rule), answerer.whole(windows)
     assert spent[:, -1].tolist() == whole.tolist()
     alone = [answerer.whole(windows.take(np.array([row])))[0] for row in range(len(windows))]
     assert alone == whole.tolist()
-    asked_all = shared(SPAN_ENTROPY, 0.0, N_RUNGS)  # three more heads, each 2 x 2 d for every token
+    asked_all = ExitRule.uniform(SPAN_ENTROPY, 0.0, N_RUNGS)  # three more heads, each 2 x 2 d for every token
     extra = answerer.spent(windows, outcomes.kept, asked_all)[:, -1] - whole
     assert extra.tolist() == (3 * 4 * answerer.spec.hidden * windows.read).tolist()
 
@@ -186,8 +190,9 @@ def test_beyond_the_threshold_of_its_rung_a_question_has_no_answer(answerers, as
 def test_the_best_span_may_be_in_any_window(answerers, asked):
     answerer = answerers["plain"]
     windows = answerer.encode(asked)
-    shown = answerer.run(windows, never(N_RUNGS)).readings[:, PLACE][:, 0]
-    assert (shown < np.diff(windows.edges)).all() and (shown > 0).any()
+    outcomes = answerer.run(windows, ExitRule.full_depth(N_RUNGS))
+    found = outcomes.readings[:, PLACE][:, 0]
+    assert (found < np.diff(windows.edges)).all() and (found > 0).any()
 
 
 def test_a_context_without_words_has_no_answer(answerers):
@@ -242,5 +247,5 @@ def test_what_changes_answers_changes_the_fingerprint(folders):
 
 
 def test_one_class_opens_models_of_every_problem(folders, model_folder):
-    kinds = [AdaptiveClassifier.from_pretrained(folder).problem.type for folder in (folders["plain"], model_folder)]
+    kinds = [AdaptiveClassifier.from_pretrained(folder).problem.kind for folder in (folders["plain"], model_folder)]
     assert kinds == [ProblemType.QUESTION_ANSWERING, ProblemType.SINGLE_LABEL]

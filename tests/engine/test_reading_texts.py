@@ -55,7 +55,7 @@ def watch(classifier: AdaptiveClassifier, monkeypatch) -> Busy:
         monkeypatch.setattr(owner, method, call)
 
     for tier in classifier.tiers:
-        counted(tier.backend, "answer", "engine", tier.backend.threads)
+        counted(tier.backend, "advance", "engine", tier.backend.threads)
     for tokenizer in {id(tier.tokenizer): tier.tokenizer for tier in classifier.tiers}.values():
         counted(tokenizer, "_flat_ids", "tokenizer", classifier.backend.threads)
     return busy

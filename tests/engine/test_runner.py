@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import ScriptedBackend
 
-from ziggurat.data.packing import PackedBatch, pack
-from ziggurat.engine.rules import ExitRule, forced, never, shared
-from ziggurat.engine.runner import Outcomes, replay, run, run_every_rung
-from ziggurat.engine.scheduler import by_length, in_order
-from ziggurat.engine.simple import answer_all, answer_one
+from all_rungs import run_every_rung
+from ziggurat.data.packing import PackedBatch, by_length, in_order, pack
+from ziggurat.engine.backend import Outcomes
+from ziggurat.engine.reference import answer_all, answer_one
+from ziggurat.engine.replay import replay
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies.exits import SCORES, entropy, exit_score
+from ziggurat.policies.rules import ExitRule
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 NAN, INF = float("nan"), float("inf")
@@ -37,7 +39,7 @@ def packed_batches(inputs, order, batch_size) -> list[PackedBatch]:
 
 def answered(outcomes: Outcomes) -> bool:
     """Every input has a rung, logits that are numbers, and a time."""
-    return bool((outcomes.rungs >= 0).all() and np.isfinite(outcomes.logits).all() and (outcomes.seconds >= 0).all())
+    return bool((outcomes.rungs >= 0).all() and np.isfinite(outcomes.readings).all() and (outcomes.seconds >= 0).all())
 
 
 # --- by hand -------------------------------------------------------------------------------------------------------
@@ -49,11 +51,11 @@ def test_a_case_worked_out_by_hand():
     script = np.log(np.stack([shares, 1 - shares], axis=2))
     backend = ScriptedBackend(script, (1, 3, 4))
     inputs = scripted_inputs([5, 2, 3, 4])
-    rule = shared("max-probability", 0.75 - 1e-6, 3)
+    rule = ExitRule.uniform("max-probability", 0.75 - 1e-6, 3)
     outcomes = run(backend, packed_batches(inputs, [2, 0, 3, 1], 3), rule, 4)
     assert outcomes.rungs.tolist() == [0, 1, 2, 1]
     assert outcomes.predictions.tolist() == [0, 1, 1, 0]
-    assert np.array_equal(outcomes.logits, backend.script[range(4), outcomes.rungs])
+    assert np.array_equal(outcomes.readings, backend.script[range(4), outcomes.rungs])
     # The first batch is inputs 2, 0, 3 (12 tokens); 0 leaves after layer 1, 3 after layer 3. The second is input 1.
     assert backend.layers_run == [(1, 3, 12), (2, 2, 7), (3, 2, 7), (4, 1, 3), (1, 1, 2), (2, 1, 2), (3, 1, 2)]
     assert backend.heads_run == [(0, 3), (1, 2), (2, 1), (0, 1), (1, 1)]
@@ -65,13 +67,13 @@ def test_claim_16_heads_that_are_not_asked_are_not_computed():
     run(backend, batches, ExitRule("margin", np.array([NAN, 1.0, NAN])), 3)
     assert [rung for rung, _ in backend.heads_run] == [1, 3, 1, 3]
     backend.heads_run.clear()
-    run(backend, batches, never(4), 3)
+    run(backend, batches, ExitRule.full_depth(4), 3)
     assert [rung for rung, _ in backend.heads_run] == [3, 3]
 
 
 def test_layers_after_the_last_exit_are_not_run():
     backend = ScriptedBackend(np.zeros((3, 4, 2)), (1, 2, 3, 4))
-    run(backend, packed_batches(scripted_inputs([2, 3, 4]), range(3), 3), shared("entropy", 1.0, 4), 3)
+    run(backend, packed_batches(scripted_inputs([2, 3, 4]), range(3), 3), ExitRule.uniform("entropy", 1.0, 4), 3)
     assert backend.layers_run == [(1, 3, 9)]
 
 
@@ -86,8 +88,10 @@ def test_layers_after_the_last_exit_are_not_run():
 )
 def test_a_call_is_of_about_so_many_tokens_and_one_text_comes_alone(sizes, together, calls):
     class Whole(ScriptedBackend):
-        def answer(self, batches, rule):
-            seen.append([batch.n_seqs for batch in batches])
+        def advance(self, work, rule, to_layer):
+            edges = [0, len(work.rows)] if work.batches is None else work.batches
+            seen.append(np.diff(edges).tolist())
+            return super().advance(work, rule, to_layer)
 
     seen = []
     n = sum(sizes)
@@ -96,16 +100,16 @@ def test_a_call_is_of_about_so_many_tokens_and_one_text_comes_alone(sizes, toget
     batches = [
         pack(inputs[a:b], rows=np.arange(a, b)) for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     ]
-    assert answered(run(Whole(np.zeros((n, 1, 2)), (1,)), batches, never(1), n, together))
+    assert answered(run(Whole(np.zeros((n, 1, 2)), (1,)), batches, ExitRule.full_depth(1), n, together))
     assert seen == calls
 
 
 def test_a_call_without_inputs_has_no_outcomes():
     backend = ScriptedBackend(np.zeros((1, 2, 2)), (1, 2))
-    outcomes = run(backend, [], never(2), 0)
-    assert (outcomes.logits.shape, outcomes.rungs.shape, outcomes.predictions.shape) == ((0, 2), (0,), (0,))
-    assert run_every_rung(backend, [], 0).logits.shape == (0, 2, 2)
-    assert replay(np.zeros((0, 2, 2)), never(2)).shape == (0,)
+    outcomes = run(backend, [], ExitRule.full_depth(2), 0)
+    assert (outcomes.readings.shape, outcomes.rungs.shape, outcomes.predictions.shape) == ((0, 2), (0,), (0,))
+    assert run_every_rung(backend, [], 0).readings.shape == (0, 2, 2)
+    assert replay(np.zeros((0, 2, 2)), ExitRule.full_depth(2)).shape == (0,)
 
 
 # --- exactly: a scripted backend ------------------------------------------------------------------------------------
@@ -141,7 +145,7 @@ def test_claim_14_batched_equals_one_by_one(case):
     outcomes = run(backend, packed_batches(inputs, order, batch_size), rule, len(inputs))
     assert answered(outcomes)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert outcomes.logits.tolist() == logits.tolist()
+    assert outcomes.readings.tolist() == logits.tolist()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -151,9 +155,11 @@ def test_claim_13_every_input_is_answered_by_the_rung_that_it_left_at(name, n_cl
     backend = ScriptedBackend(rng.normal(size=(40, 4, n_classes)) * np.linspace(1, 9, 4)[:, None], (1, 2, 3, 4))
     inputs = scripted_inputs(rng.integers(2, 9, 40))
     for threshold in (-INF, 0.0, 0.2, 0.7, 1.0, 2.0, INF):
-        outcomes = run(backend, packed_batches(inputs, rng.permutation(40), 7), shared(name, threshold, 4), 40)
+        outcomes = run(
+            backend, packed_batches(inputs, rng.permutation(40), 7), ExitRule.uniform(name, threshold, 4), 40
+        )
         assert answered(outcomes)
-        assert np.array_equal(outcomes.logits, backend.script[range(40), outcomes.rungs])
+        assert np.array_equal(outcomes.readings, backend.script[range(40), outcomes.rungs])
         assert set(outcomes.predictions.tolist()) <= set(range(n_classes)) and len(set(outcomes.predictions)) > 2
 
 
@@ -162,7 +168,7 @@ def test_claim_13_every_input_is_answered_by_the_rung_that_it_left_at(name, n_cl
 def test_replay_equals_the_engine(case):
     backend, inputs, order, batch_size, rule = case
     batches = packed_batches(inputs, order, batch_size)
-    every = run_every_rung(backend, batches, len(inputs)).logits
+    every = run_every_rung(backend, batches, len(inputs)).readings
     assert replay(every, rule).tolist() == run(backend, batches, rule, len(inputs)).rungs.tolist()
 
 
@@ -190,7 +196,7 @@ def test_finished_sequences_leave_with_their_tokens_and_heads(case):
 @given(cases(), st.data())
 def test_every_rung_is_heard_by_everyone_whatever_the_batches(case, data):
     backend, inputs, order, batch_size, _ = case
-    every = run_every_rung(backend, packed_batches(inputs, order, batch_size), len(inputs)).logits
+    every = run_every_rung(backend, packed_batches(inputs, order, batch_size), len(inputs)).readings
     assert every.dtype == np.float32
     assert np.array_equal(every, backend.script[[tokens[0, 0] for tokens in inputs]])
 
@@ -201,7 +207,7 @@ def test_forced_inputs_pass_every_rung_before_their_own(case, data):
     backend, inputs, order, batch_size, _ = case
     n_rungs = len(backend.rung_layers)
     told = np.array(data.draw(st.lists(st.integers(0, n_rungs - 1), min_size=len(inputs), max_size=len(inputs))))
-    outcomes = run(backend, packed_batches(inputs, order, batch_size), forced(told, n_rungs), len(inputs))
+    outcomes = run(backend, packed_batches(inputs, order, batch_size), ExitRule.forced(told, n_rungs), len(inputs))
     assert outcomes.rungs.tolist() == told.tolist()
 
 
@@ -211,7 +217,7 @@ def test_forced_inputs_pass_every_rung_before_their_own(case, data):
 @pytest.fixture(scope="module")
 def backends(make_model):
     """Torch backends of models with all heads, with two of three, and with none. Shared."""
-    from ziggurat.engine.torch_backend import TorchBackend
+    from ziggurat.engine.backends.torch import TorchBackend
 
     shapes = {"fastbert": (1, 2, 3), "pooler": (1, 3), "linear": (2,), "none": ()}
     return {
@@ -257,11 +263,11 @@ def test_claim_14_torch_batched_equals_one_by_one(backends, ragged_tokens, kind,
     backend, n = backends[kind], len(ragged_tokens)
     n_rungs = len(backend.rung_layers)
     rng = np.random.default_rng(0)
-    every = run_every_rung(backend, [pack([t], rows=np.array([i])) for i, t in enumerate(ragged_tokens)], n).logits
+    every = run_every_rung(backend, [pack([t], rows=np.array([i])) for i, t in enumerate(ragged_tokens)], n).readings
     choices = thresholds_for(name, every)
     mixed, temperatures = rng.choice(choices, n), rng.uniform(0.5, 2, n_rungs)
-    cases = [shared(name, choice, n_rungs) for choice in choices]
-    cases += [shared(name, mixed, n_rungs), shared(name, mixed, n_rungs, temperatures)]
+    cases = [ExitRule.uniform(name, choice, n_rungs) for choice in choices]
+    cases += [ExitRule.uniform(name, mixed, n_rungs), ExitRule.uniform(name, mixed, n_rungs, temperatures)]
     compared = excused = 0
     seen: set[int] = set()
     for rule in cases:
@@ -272,7 +278,7 @@ def test_claim_14_torch_batched_equals_one_by_one(backends, ragged_tokens, kind,
             assert answered(outcomes)
             assert outcomes.rungs[decided].tolist() == rungs[decided].tolist()
             same = outcomes.rungs == rungs
-            assert np.abs(outcomes.logits - logits)[same].max() < TOLERANCE
+            assert np.abs(outcomes.readings - logits)[same].max() < TOLERANCE
             compared, excused = compared + n, excused + int((~decided).sum())
             seen |= set(outcomes.rungs.tolist())
     assert excused <= 0.02 * compared
@@ -286,7 +292,7 @@ def test_claim_14_torch_answers_do_not_depend_on_batch_mates(backends, ragged_to
     backend, n = backends["fastbert"], len(ragged_tokens)
     picked = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=14))  # duplicates allowed
     thresholds = data.draw(st.lists(st.floats(0, 1), min_size=len(picked), max_size=len(picked)))
-    rule = shared("entropy", thresholds, 4)
+    rule = ExitRule.uniform("entropy", thresholds, 4)
     inputs = [ragged_tokens[i] for i in picked]
     batch_size = data.draw(st.integers(1, len(picked)))
     outcomes = run(backend, packed_batches(inputs, range(len(picked)), batch_size), rule, len(picked))
@@ -294,16 +300,16 @@ def test_claim_14_torch_answers_do_not_depend_on_batch_mates(backends, ragged_to
     for row, tokens in enumerate(inputs):
         logits, rung = answer_one(backend, tokens, rule, row)
         if outcomes.rungs[row] != rung:
-            every = run_every_rung(backend, [pack([tokens])], 1).logits
-            assert closeness(every, shared("entropy", thresholds[row], 4))[0] <= TOLERANCE
+            every = run_every_rung(backend, [pack([tokens])], 1).readings
+            assert closeness(every, ExitRule.uniform("entropy", thresholds[row], 4))[0] <= TOLERANCE
         else:
-            assert np.abs(outcomes.logits[row] - logits).max() < TOLERANCE
+            assert np.abs(outcomes.readings[row] - logits).max() < TOLERANCE
 
 
 def test_torch_without_exits_is_the_full_model(make_model, ragged_tokens):
     import torch
 
-    from ziggurat.engine.torch_backend import TorchBackend
+    from ziggurat.engine.backends.torch import TorchBackend
 
     model = make_model()
     with torch.no_grad():
@@ -312,9 +318,9 @@ def test_torch_without_exits_is_the_full_model(make_model, ragged_tokens):
     n = len(ragged_tokens)
     lengths = np.array([len(tokens) for tokens in ragged_tokens])
     batches = [pack([ragged_tokens[i] for i in rows], rows=rows) for rows in by_length(lengths, 6)]
-    outcomes = run(backend, batches, never(4), n)
+    outcomes = run(backend, batches, ExitRule.full_depth(4), n)
     assert outcomes.rungs.tolist() == [3] * n
-    assert np.abs(outcomes.logits - full).max() < TOLERANCE
+    assert np.abs(outcomes.readings - full).max() < TOLERANCE
 
 
 # --- which inputs share a batch -------------------------------------------------------------------------------------

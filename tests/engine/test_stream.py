@@ -11,9 +11,9 @@ import pytest
 
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.escalation import Escalation
-from ziggurat.engine.rules import ExitRule
+from ziggurat.engine.engine import Engine
 from ziggurat.errors import UserError
+from ziggurat.policies.rules import ExitRule
 
 
 @pytest.fixture(scope="module", params=["native", "torch"])
@@ -60,13 +60,13 @@ def in_arrivals(texts, seed):
 
 
 @pytest.mark.parametrize(("score", "threshold"), [("margin", 0.35), ("agreement", 1)])
-@pytest.mark.parametrize(("deadline", "size"), [(1e9, 3), (1e9, 100), (1e-9, 100), (1e-9, 4)])
-def test_claim_28_texts_that_arrive_some_at_a_time_are_answered_as_together(case, score, threshold, deadline, size):
+@pytest.mark.parametrize(("linger", "size"), [(1e9, 3), (1e9, 100), (1e-9, 100), (1e-9, 4)])
+def test_claim_28_texts_that_arrive_some_at_a_time_are_answered_as_together(case, score, threshold, linger, size):
     classifier, texts = case
     # Of a single small model there is one rung, which needs no threshold and cannot count.
     rule = classifier.rule(score, threshold) if len(classifier.rungs) > 1 else "full"
     sizes = [size] * len(classifier.tiers)
-    found = list(classifier.stream(in_arrivals(texts, size), rule, deadline, sizes))
+    found = list(classifier.stream(in_arrivals(texts, size), rule, linger, sizes))
     assert sorted(number for number, _ in found) == list(range(len(texts)))
     expected = classifier.predict(texts, rule)
     for number, answer in found:
@@ -86,11 +86,11 @@ def test_what_is_sure_is_answered_before_the_rest_has_arrived(opened, cascade_fo
     assert [next(endless)[0] for _ in range(len(sure) + 1)] == [*sure, len(texts) + sure[0]]
 
 
-def test_who_waits_is_answered_when_the_deadline_has_passed_and_another_text_arrives(
+def test_what_waits_is_answered_when_it_has_lingered_and_another_text_arrives(
     opened, cascade_folder, texts, monkeypatch
 ):
     classifier, now = opened(cascade_folder), [0.0]
-    monkeypatch.setattr("ziggurat.engine.classifier.Escalation", partial(Escalation, clock=lambda: now[0]))
+    monkeypatch.setattr("ziggurat.engine.classifier.Engine", partial(Engine, clock=lambda: now[0]))
     rule = ExitRule("margin", np.array([2.0, 0, 0, 0]))  # the first tier lets nobody go
     seen = []
 
@@ -100,7 +100,7 @@ def test_who_waits_is_answered_when_the_deadline_has_passed_and_another_text_arr
             now[0] = float(number)
             yield [text]
 
-    for number, answer in classifier.stream(arriving(), rule, deadline=2.0):
+    for number, answer in classifier.stream(arriving(), rule, linger=2.0):
         seen[-1].append((number, answer.trace.microseconds))
     assert seen == [[], [], [(0, 2e6), (1, 1e6), (2, 0)], [(3, 0)]]
 
@@ -108,11 +108,11 @@ def test_who_waits_is_answered_when_the_deadline_has_passed_and_another_text_arr
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"deadline": 0}, "deadline 0 s"),
-        ({"deadline": -0.5}, "deadline -0.5 s"),
+        ({"linger": float("nan")}, "linger nan s"),
+        ({"linger": -0.5}, "linger -0.5 s"),
         ({"batch_sizes": [8]}, "one of at least 1 for each tier"),
         ({"batch_sizes": []}, "one of at least 1 for each tier"),
-        ({"batch_sizes": [8, 0]}, "one of at least 1 for each tier"),
+        ({"batch_sizes": [8, 0]}, "batch size 0: must be at least 1"),
         ({"operating_point": "per input"}, "the same thresholds"),
         ({"operating_point": "no such"}, "no such"),
     ],

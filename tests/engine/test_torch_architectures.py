@@ -9,10 +9,10 @@ import pytest
 
 from families import FAMILIES, random_texts, save_adaptive
 from ziggurat.data.tokenizer import TextTokenizer, pack_rows
-from ziggurat.engine.rules import shared
-from ziggurat.engine.runner import run
-from ziggurat.engine.simple import answer_all
-from ziggurat.engine.torch_backend import load_backend
+from ziggurat.engine.backends.torch import load_backend
+from ziggurat.engine.reference import answer_all
+from ziggurat.engine.replay import run_batches as run
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
 PRUNED = PruningConfig(per_layer=(0.7, 0.85, 1.0))
@@ -26,9 +26,9 @@ def test_batches_decide_as_the_specification(tmp_path, name, pairs):
     lengths = (1, 2, 9, 4, 4, 17, 2, 6)
     other = random_texts(1, lengths[::-1]) if pairs else None
     encoded = TextTokenizer(folder, 40).encode(random_texts(0, lengths), other)
-    rule = replace(shared("entropy", 0.8, 3), tokens=backend.token_rule)
+    rule = replace(ExitRule.uniform("entropy", 0.8, 3), tokens=backend.token_rule)
     outcomes = run(backend, [pack_rows(encoded, np.arange(len(encoded)))], rule, len(encoded))
     logits, rungs = answer_all(backend, encoded.tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert np.abs(outcomes.logits - logits).max() < 1e-4
+    assert np.abs(outcomes.readings - logits).max() < 1e-4
     assert outcomes.kept[:, 1].sum() < outcomes.kept[:, 0].sum()

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from all_rungs import run_every_rung
 from ziggurat.data.packing import pack
 from ziggurat.encoder.torch.heads import HEADS
 from ziggurat.encoder.torch.int8 import Int8Linear, simulate_int8
-from ziggurat.engine.runner import run_every_rung
-from ziggurat.engine.torch_backend import DTYPES, TorchBackend, _PrepackedLinear, load_backend
+from ziggurat.engine.backends.torch import DTYPES, TorchBackend, _PrepackedLinear, load_backend
 from ziggurat.errors import UserError
 from ziggurat.system import n_cores
 
@@ -27,7 +27,7 @@ prepacking = pytest.mark.skipif(
 
 
 def every_rung(backend, sequences) -> np.ndarray:
-    return run_every_rung(backend, [pack(sequences)], len(sequences)).logits
+    return run_every_rung(backend, [pack(sequences)], len(sequences)).readings
 
 
 @pytest.mark.parametrize("kind", HEADS)

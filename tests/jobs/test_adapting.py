@@ -35,7 +35,7 @@ def test_the_recipe_says_which_score_the_points_use_and_whether_rungs_get_temper
     adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", recipe, QUIET)
     classifier = AdaptiveClassifier.from_pretrained(tmp_path / "model")
     select = split_roles(load(str(rows_file)), Fractions())[Role.SELECT]
-    every = classifier.every_rung(classifier.encode(select.texts)).logits
+    every = classifier.every_rung(classifier.encode(select.texts)).readings
     expected = fit_temperatures(every, select.classes)
     assert (expected != 1).any()
     for point in classifier.manifest.operating_points:
@@ -55,8 +55,8 @@ def test_adapt_leaves_every_tensor_of_the_checkpoint_as_it_was(rows_file, tiny_c
 
 def test_adapt_needs_no_labels(unlabelled, tiny_checkpoint, tmp_path):
     result = adapt_classifier(str(tiny_checkpoint), str(unlabelled), tmp_path / "model", options=QUIET)
-    assert result["rows"]["train"] + result["rows"]["select"] + result["rows"]["certify"] == 240
-    assert len(result["operating_points"]) == 3
+    assert result.rows["train"] + result.rows["select"] + result.rows["certify"] == 240
+    assert len(result.operating_points) == 3
     assert read_manifest(tmp_path / "model").labels == ("river", "stone", "tower")
 
 
@@ -132,7 +132,7 @@ def test_heads_learn_from_rows_without_labels_however_much_labels_would_weigh(un
     recipe = dataclasses.replace(recipe, stages=(stage,))
     adapt_classifier(str(tiny_checkpoint), str(unlabelled), tmp_path / "model", recipe, QUIET)
     classifier = AdaptiveClassifier.from_pretrained(tmp_path / "model")
-    logits = classifier.every_rung(classifier.encode(load(str(unlabelled), labels_required=False).texts)).logits
+    logits = classifier.every_rung(classifier.encode(load(str(unlabelled), labels_required=False).texts)).readings
     said = logits.argmax(axis=2)
     assert (said[:, :-1] == said[:, -1:]).mean() > 0.6
 
@@ -164,7 +164,7 @@ def test_the_rows_of_a_folder_that_is_gone_on_from_stay_in_their_roles(rows_file
     train_classifier(str(rows_file), tmp_path / "first", first, str(tiny_checkpoint), QUIET)
     made = adapt_classifier(str(tmp_path / "first"), str(rows_file), tmp_path / "second", adapting(), QUIET)
     shares = split_roles(load(str(rows_file)), Fractions(0.5, 0.3, 0.2, 0.0))
-    assert made["rows"] == {str(role): len(rows) for role, rows in shares.items()}
+    assert made.rows == {str(role): len(rows) for role, rows in shares.items()}
 
 
 def test_a_link_to_an_empty_folder_is_filled(rows_file, tiny_checkpoint, tmp_path):

@@ -8,8 +8,8 @@ import shutil
 
 import numpy as np
 import pytest
-from machines import made_up_profile
 
+from machines import made_up_profile
 from ziggurat.calibrate import calibrate as certifying
 from ziggurat.calibrate import points as calibration_points
 from ziggurat.calibrate import times as calibration_time
@@ -18,17 +18,17 @@ from ziggurat.calibrate.candidates import StoredRun
 from ziggurat.calibrate.points import Promise
 from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.times import PredictedTime, ProfiledCost, SmallCost, costs_of
-from ziggurat.cli.information import info
-from ziggurat.cli.text import training_text
+from ziggurat.cli.training import training_text
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
 from ziggurat.measure.clock import Timing
 from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.information import information
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import Recipe, SmallConfig
 from ziggurat.train import small
 from ziggurat.train import train as train_job
@@ -138,7 +138,7 @@ def test_a_cascade_is_calibrated_evaluated_explained_like_any_model(cascade, row
     report = evaluate(str(folder), str(rows_file), "loose", options=ENGINE)
     assert sum(report["exit_histogram"].values()) == 240
     assert report["flops_ratio"] > 1 and report["bops_ratio"] > 1
-    assert info(str(folder))["tiers"][0]["architecture"] == "static"
+    assert information(str(folder)).tiers[0].architecture == "static"
     (answer,) = predict(str(folder), ["bat kin"], operating_point="loose", options=ENGINE)
     explained = explain(str(folder), "bat kin", "loose", options=ENGINE)
     assert explained["label"] == answer["label"] and explained["layers"] == answer["layers"]
@@ -153,8 +153,8 @@ def test_the_point_does_what_was_replayed(cascade, rows_file):
     encoded = classifier.encode(load(str(rows_file)).texts)
     outcomes = classifier.run(encoded, rule)
     every = classifier.every_rung(encoded, tokens=rule.tokens)
-    chosen = every.logits[np.arange(len(encoded)), outcomes.rungs]
-    np.testing.assert_allclose(outcomes.logits, chosen, atol=1e-4)
+    chosen = every.readings[np.arange(len(encoded)), outcomes.rungs]
+    np.testing.assert_allclose(outcomes.readings, chosen, atol=1e-4)
     ran = classifier.ran(encoded, every.kept, outcomes.rungs, rule)
     assert np.array_equal(ran, outcomes.kept)
     spent = classifier.spent(encoded, outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
@@ -167,14 +167,14 @@ def test_predicted_time_charges_a_tier_for_what_reaches_it(cascade, rows_file):
     every = classifier.every_rung(encoded)
     n = len(encoded)
     costs = [SmallCost(1e-7), ProfiledCost(made_up_profile(AdaptiveClassifier([classifier.tiers[1]])))]
-    time = PredictedTime(classifier, costs, encoded, {0.0: StoredRun(every.logits, every.kept, 0.0)}, 32)
+    time = PredictedTime(classifier, costs, encoded, {0.0: StoredRun(every.readings, every.kept, 0.0)}, 32)
     asked = (True, False, False, False, True)
     first, last = (time.of(np.full(n, rung), asked, 0.0) for rung in (0, 4))
     assert first == pytest.approx(1e-7 * encoded.lengths.mean())
     assert last == pytest.approx(first + time.of_full_depth(5))
     half = time.of(np.where(np.arange(n) % 2, 4, 0), asked, 0.0)
     assert first < half < last
-    assert time.of(np.full(n, 4), never(5).asked, 0.0) < last  # the first tier is left out
+    assert time.of(np.full(n, 4), ExitRule.full_depth(5).asked, 0.0) < last  # the first tier is left out
     assert np.all(np.diff(time.saved) < 0) and time.saved[0] == pytest.approx(1.0) and time.saved[-1] == 0
 
 
@@ -225,8 +225,8 @@ def test_rows_whose_third_fitted_a_cascades_score_still_certify_it(taught, teach
     built = build_cascade([str(taught[0]), str(teacher)], out, str(rows), options=ENGINE)
     promise = Promise({"loose": 0.5}, criterion="agreement")
     found = calibrate_classifier(str(out), str(rows), promise, options=ENGINE)["rows"]
-    assert built["rows_fitted"] + found["order"] + found["certify"] == 600
-    assert min(built["rows_fitted"], found["order"]) > 100 and found["certify"] > 200
+    assert built.rows_fitted + found["order"] + found["certify"] == 600
+    assert min(built.rows_fitted, found["order"]) > 100 and found["certify"] > 200
 
 
 def test_a_small_model_is_there_with_its_points_or_not_at_all(rows_file, teacher, unlabelled, tmp_path, monkeypatch):
@@ -258,7 +258,7 @@ def test_the_tango_recipe_builds_a_cascade_from_rows(rows_file, tiny_recipe, tin
     assert kept == ["1-regular", "2-heads"]
     classifier = AdaptiveClassifier.from_pretrained(out)
     assert [tier.manifest.kind for tier in classifier.tiers] == ["static", "encoder"]
-    assert [point["name"] for point in made["operating_points"]] == ["exact", "balanced", "fast"]
+    assert [point.name for point in made.operating_points] == ["exact", "balanced", "fast"]
     assert not (tmp_path / "out.tiers").exists()
     rows = split_roles(load(str(rows_file)), SHARES)[Role.CERTIFY]
     answers = classifier.predict(rows.texts, "fast")
@@ -273,7 +273,7 @@ def test_a_bilstm_learns_from_changed_copies_that_its_teacher_labels(rows_file, 
     )
     out = tmp_path / "out"
     made = train_classifier(str(rows_file), out, str(recipe), options=QUIET, teacher=str(teacher))
-    assert f"learned from {made['copies']['copies']} changed copies" in training_text(made)
+    assert f"learned from {made.copies.copies} changed copies" in training_text(made)
     manifest = read_manifest(out)
     assert manifest.kind == "bilstm" and 100 < manifest.training["copies"]["copies"] <= 400
     texts = load(str(rows_file)).texts

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from machines import made_up_profile
 
+from machines import made_up_profile
 from ziggurat.calibrate import points as promises
 from ziggurat.calibrate import rows as rows_module
 from ziggurat.calibrate import times as calibration_time
@@ -18,15 +18,15 @@ from ziggurat.calibrate.points import Promise
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.calibrate.rows import calibration_rows, seen
 from ziggurat.calibrate.times import PredictedTime, ProfiledCost
-from ziggurat.cli.calibration import calibration_text
+from ziggurat.cli.calibrate import calibration_text
 from ziggurat.data.dataset import Fractions, Role, as_dataset, load, split_roles
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest, write_point
-from ziggurat.engine import rules
-from ziggurat.engine.runner import replay
+from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.rules import ExitRule
 from ziggurat.types import OperatingPoint
 
 ENGINE = ModelOptions("cpu", engine="torch")
@@ -82,7 +82,7 @@ def test_the_engine_does_with_the_point_what_was_replayed(certified, rows_file):
     rule = classifier.rule_of("loose")
     outcomes = classifier.run(witness.encoded, rule)
     assert outcomes.rungs.tolist() == replay(witness.runs[1.0].every, rule).tolist()
-    full = classifier.run(witness.encoded, rules.never(4)).predictions
+    full = classifier.run(witness.encoded, ExitRule.full_depth(4)).predictions
     lost = per_draw((outcomes.predictions != full).astype(float), parts.drawn, RISKS["agreement"]).mean()
     assert lost == pytest.approx(result["points"][0]["point"]["certificate"]["estimate"])
 

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from ziggurat.bench import compete as competing
-from ziggurat.bench.compete import Rules, compete
+from ziggurat.bench import compare as competing
+from ziggurat.bench.compare import Rules, compare
 from ziggurat.bench.competition import Entry
 from ziggurat.bench.int8_texts import calibration_of
 from ziggurat.bench.peers.opening import KINDS
@@ -34,7 +34,7 @@ def result(model_folder, rows_file, tmp_path_factory):
         patch.setattr(competing, "our_engines", lambda: [("torch", "float32"), ("torch", "bfloat16")])
         patch.setattr(competing, "KINDS", (*KINDS[:1], absent))
         rules = QUICK.__class__(**{**vars(QUICK), "only": ()})
-        return compete(str(model_folder), str(rows_file), rules, ["balanced"], out=out), out
+        return compare(str(model_folder), str(rows_file), rules, ["balanced"], out=out).to_dict(), out
 
 
 def test_rows_are_of_all_systems_in_both_orders_and_four_ways_of_timing(result):
@@ -121,9 +121,9 @@ def test_given_calibration_rows_must_be_others(classifier, model_folder, rows_fi
 def test_peers_are_for_cpus_and_numbers_are_checked(model_folder, rows_file):
     assert load(str(rows_file)).labels
     with pytest.raises(UserError, match="on the CPU"):
-        compete(str(model_folder), str(rows_file), options=ModelOptions(device="cuda"))
+        compare(str(model_folder), str(rows_file), options=ModelOptions(device="cuda"))
     with pytest.raises(UserError, match="at least 1"):
-        compete(str(model_folder), str(rows_file), Rules((0,)))
+        compare(str(model_folder), str(rows_file), Rules((0,)))
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def short_cascade(make_static, pruned_folder, tmp_path):
 def test_of_a_cascade_ours_is_the_whole_and_full_depth_and_peers_the_last_tier(short_cascade, rows_file, monkeypatch):
     monkeypatch.setattr(competing, "our_engines", lambda: [("torch", "float32")])
     monkeypatch.setattr(competing, "KINDS", KINDS[:1])
-    rows = compete(str(short_cascade), str(rows_file), QUICK)["rows"]
+    rows = compare(str(short_cascade), str(rows_file), QUICK).to_dict()["rows"]
     judged = evaluate(str(short_cascade), str(rows_file), "halfway", options=ModelOptions(device="cpu"))
     classifier = AdaptiveClassifier.from_pretrained(short_cascade, "cpu", engine="torch")
     scored = rows_to_measure(classifier, str(rows_file)).take(sample(240, 40))
@@ -158,13 +158,13 @@ def test_a_cascades_answers_do_not_depend_on_how_the_texts_come(short_cascade, r
     encoded = classifier.encode(load(str(rows_file)).texts[:50])
     contestant = competing._of_ours(classifier, "halfway")
     found = Entry(contestant, order, 8).prepared(encoded)()
-    expected = classifier.run(encoded, classifier.rule_of("halfway")).logits
+    expected = classifier.run(encoded, classifier.rule_of("halfway")).readings
     assert np.allclose(found, expected, atol=1e-4)
 
 
 def test_a_small_model_alone_has_no_peers(static_folder, rows_file):
     with pytest.raises(UserError, match=r"a static model alone has .* which `ziggurat bench --peers`"):
-        compete(str(static_folder), str(rows_file), QUICK)
+        compare(str(static_folder), str(rows_file), QUICK)
 
 
 def test_points_that_run_full_depth_do_not_run_twice(classifier, monkeypatch):

@@ -14,9 +14,9 @@ from ziggurat.analyses.deferral import RATES, deferral
 from ziggurat.analyses.reporting import Request
 from ziggurat.cli import main
 from ziggurat.encoder.cascade import with_deferral, write_cascade
-from ziggurat.engine.rules import ExitRule, fixed_depth
 from ziggurat.errors import UserError
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.rules import ExitRule
 
 CONFIDENCE = ["entropy", "max-probability", "margin"]
 
@@ -52,10 +52,10 @@ def measured(subject, rule):
 
 
 def test_every_router_begins_with_tier_1_and_ends_with_the_last_rung(request_of, cascade_folder):
-    result = deferral(request_of(cascade_folder))
+    result = deferral(request_of(cascade_folder)).to_dict()
     (subject,) = request_of(cascade_folder).subjects()
     assert [row["router"] for row in result["rows"]] == [*CONFIDENCE, "random", "oracle"]
-    first, dear = measured(subject, fixed_depth(0, 5)), measured(subject, fixed_depth(4, 5))
+    first, dear = measured(subject, ExitRule.fixed_depth(0, 5)), measured(subject, ExitRule.fixed_depth(4, 5))
     whole = measured(subject, subject.classifier.rule_of("full"))
     for router in (row["router"] for row in result["rows"]):
         rows = curve(result, router)
@@ -70,12 +70,12 @@ def test_every_router_begins_with_tier_1_and_ends_with_the_last_rung(request_of,
 @pytest.mark.parametrize("score", ["entropy", "margin"])
 def test_a_point_of_a_curve_is_what_running_that_threshold_gives(request_of, cascade_folder, score):
     (subject,) = request_of(cascade_folder).subjects()
-    values = ExitRule(score, np.zeros(4)).values(0, subject.every_rung(None).logits[:, :1])
+    values = ExitRule(score, np.zeros(4)).values(0, subject.every_rung(None).readings[:, :1])
     doubt = np.sort(values if score == "entropy" else -values)[::-1]
     half = (doubt[119] + doubt[120]) / 2
     assert doubt[119] > doubt[120]
     rule = ExitRule(score, np.array([half if score == "entropy" else -half, *[np.nan] * 3]))
-    (row,) = [row for row in curve(deferral(request_of(cascade_folder)), score) if row["share"] == 0.5]
+    (row,) = [row for row in curve(deferral(request_of(cascade_folder)).to_dict(), score) if row["share"] == 0.5]
     assert (row["accuracy"], row["gflops_mean"]) == pytest.approx(measured(subject, rule))
 
 
@@ -84,13 +84,13 @@ def test_the_learned_score_is_there_where_the_model_has_one(request_of, copied, 
     weights = np.zeros((4, 7))
     weights[:, 1] = 3.0  # it rises with the margin, so both order texts alike
     with_deferral(folder, weights, np.array([5], dtype=np.uint64))
-    result = deferral(request_of(folder))
+    result = deferral(request_of(folder)).to_dict()
     learned, margin = curve(result, "learned"), curve(result, "margin")
     assert [row["accuracy"] for row in learned] == pytest.approx([row["accuracy"] for row in margin])
 
 
 def test_a_second_tier_may_ask_whether_it_agrees_with_the_first(request_of, long_cascade):
-    result = deferral(request_of(long_cascade), 2)
+    result = deferral(request_of(long_cascade), 2).to_dict()
     (subject,) = request_of(long_cascade).subjects()
     assert "tier 2 (static)" in result["title"]
     rule = ExitRule("agreement", np.array([*[np.nan] * 3, np.inf, 1.0, *[np.nan] * 3]))
@@ -106,10 +106,10 @@ def test_a_second_tier_may_ask_whether_it_agrees_with_the_first(request_of, long
 
 
 def test_each_tier_of_a_longer_chain_is_held_against_the_next_and_not_against_the_last(request_of, long_cascade):
-    result = deferral(request_of(long_cascade))
+    result = deferral(request_of(long_cascade)).to_dict()
     (subject,) = request_of(long_cascade).subjects()
     steps, ends = part(result, "steps"), (3, 4, 8)  # rungs: four of the first tier, one, four
-    said = [subject.classifier.run(subject.encoded, fixed_depth(end, 9)).predictions for end in ends[:2]]
+    said = [subject.classifier.run(subject.encoded, ExitRule.fixed_depth(end, 9)).predictions for end in ends[:2]]
     said.append(subject.classifier.run(subject.encoded, subject.classifier.rule_of("full")).predictions)
     right = [predictions == subject.rows.classes for predictions in said]
     names = ["tier 1 (encoder)", "tier 2 (static)", "tier 3 (encoder)"]
@@ -123,11 +123,11 @@ def test_each_tier_of_a_longer_chain_is_held_against_the_next_and_not_against_th
         for key, one in (("accuracy", before), ("next_accuracy", after)):
             assert sum(row[key] * row["n"] for row in mine) == pytest.approx(one.sum())
     assert (~right[0] & right[1]).mean() != pytest.approx((~right[0] & right[2]).mean())  # or nothing is shown
-    assert part(deferral(request_of(long_cascade), 2), "steps") == steps  # --tier is the routers'
+    assert part(deferral(request_of(long_cascade), 2).to_dict(), "steps") == steps  # --tier is the routers'
 
 
 def test_a_longer_chains_steps_are_told_apart_in_tables_figure_and_notes(request_of, long_cascade):
-    result = deferral(request_of(long_cascade))
+    result = deferral(request_of(long_cascade)).to_dict()
     assert [one["name"] for one in result["parts"]] == ["steps", "curves"]
     files = {Path(file).name: Path(file).read_text("utf-8") for file in result["files"] if not file.endswith("png")}
     table = list(csv.DictReader(files["deferral-steps.csv"].splitlines()))
@@ -140,22 +140,22 @@ def test_a_longer_chains_steps_are_told_apart_in_tables_figure_and_notes(request
 
 def test_a_chain_of_two_has_one_step_and_needs_no_name_for_it(request_of, cascade_folder, pruned_folder):
     for folder in (cascade_folder, pruned_folder):  # a model's exits are held against its last rung
-        errors = part(deferral(request_of(folder)), "errors")
+        errors = part(deferral(request_of(folder)).to_dict(), "errors")
         assert len(errors) == 10 and not {"step", "tier", "next_tier"} & set(errors[0])
         assert "last_accuracy" in errors[0]
 
 
 def test_a_model_with_exits_counts_rungs(request_of, pruned_folder):
-    result = deferral(request_of(pruned_folder), 2)
+    result = deferral(request_of(pruned_folder), 2).to_dict()
     assert "layer 2" in result["title"] and "agreement" in [row["router"] for row in result["rows"]]
     (subject,) = request_of(pruned_folder).subjects()
     rows = curve(result, "margin")
-    assert rows[0]["accuracy"] == pytest.approx(measured(subject, fixed_depth(1, 4))[0])
-    assert rows[-1]["accuracy"] == pytest.approx(measured(subject, fixed_depth(3, 4))[0])
+    assert rows[0]["accuracy"] == pytest.approx(measured(subject, ExitRule.fixed_depth(1, 4))[0])
+    assert rows[-1]["accuracy"] == pytest.approx(measured(subject, ExitRule.fixed_depth(3, 4))[0])
 
 
 def test_it_is_three_tables_and_a_figure_and_says_that_it_promises_nothing(request_of, cascade_folder):
-    result = deferral(request_of(cascade_folder))
+    result = deferral(request_of(cascade_folder)).to_dict()
     names = [
         "deferral.md",
         "deferral.csv",

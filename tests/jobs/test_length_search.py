@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from ziggurat.calibrate import choose as choosing
-from ziggurat.cli.text import training_text
+from ziggurat.cli.training import training_text
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, with_pruning_values
 from ziggurat.encoder.torch.checkpoint import load_model
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import never
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import without_repeats
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.lengths import search as length_search
@@ -41,7 +41,7 @@ def roles_of(rows_file):
 
 def outcomes(classifier, rows, tokens):
     encoded = classifier.encode(rows.texts)
-    rule = dataclasses.replace(never(len(classifier.rungs)), tokens=tokens)
+    rule = dataclasses.replace(ExitRule.full_depth(len(classifier.rungs)), tokens=tokens)
     found = classifier.run(encoded, rule)
     flops = classifier.spent(encoded, found.kept, rule)[:, -1].sum() / classifier.whole(encoded).sum()
     return found, float(flops), float((found.predictions == rows.labels).mean())
@@ -58,7 +58,7 @@ def test_the_front_in_the_manifest_is_what_running_its_shares_gives(searched, ro
     classifier = AdaptiveClassifier.from_pretrained(searched[0])
     rows = sample(roles_of(rows_file)[Role.SELECT], 16)
     found = classifier.manifest.training["search"]
-    assert found == json.loads(json.dumps(searched[1]["search"])) and found["rows"] == len(rows) == 16
+    assert found == json.loads(json.dumps(searched[1].search.to_dict())) and found["rows"] == len(rows) == 16
     assert len(found["front"]) >= 2
     for candidate in found["front"]:
         tokens = dataclasses.replace(classifier.token_rule, values=np.array(candidate["shares"]))
@@ -80,10 +80,10 @@ def test_the_cheapest_shares_within_the_target_are_the_models_own(searched, rows
 
 
 def test_people_are_told_what_was_chosen(searched):
-    found = searched[1]["search"]
-    says = f"{found['chosen']['flops']:.0%} of the FLOPs, accuracy {found['chosen']['accuracy']:.4f}"
+    chosen = searched[1].search.chosen
+    says = f"{chosen.flops:.0%} of the FLOPs, accuracy {chosen.accuracy:.4f}"
     assert f"chosen on 16 select rows: {says}" in training_text(searched[1])
-    assert "shares" not in training_text({key: value for key, value in searched[1].items() if key != "search"})
+    assert "shares" not in training_text(dataclasses.replace(searched[1], search=None))
 
 
 def test_operating_points_are_chosen_for_the_searched_model_and_nothing_is_left_beside_it(searched):
@@ -110,7 +110,7 @@ def test_stopped_before_or_after_the_search_the_same_call_ends_the_same(
     assert not (tmp_path / "model").exists()
     if home == "choose_points":  # the search is done, and not done again
         monkeypatch.setattr(length_search, "evolve", stop)
-    assert train()["search"] == searched[1]["search"]
+    assert train().search == searched[1].search
     assert read_manifest(tmp_path / "model").fingerprint == read_manifest(searched[0]).fingerprint
 
 
@@ -233,7 +233,7 @@ def test_a_checkpoint_that_was_trained_without_lengthdrop_can_be_searched_too(ro
     pruning = PruningConfig(kind="share", schedule="flat")
     recipe = Recipe("mine", "a test", stages, 24, head_layers=(), pruning=pruning, search=SEARCH)
     result = train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
-    assert result["search"]["chosen"]["accuracy"] >= result["search"]["full_accuracy"] - 0.05 - 1e-12
+    assert result.search.chosen.accuracy >= result.search.full_accuracy - 0.05 - 1e-12
     assert AdaptiveClassifier.from_pretrained(tmp_path / "model").token_rule is not None
 
 

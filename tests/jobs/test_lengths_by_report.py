@@ -51,7 +51,7 @@ def test_512_tokens_are_read_answered_and_timed_in_their_own_bucket(engine, long
         pytest.skip("the compiled engine is not installed")
     options = ModelOptions("cpu", batch_size=4, engine=engine)
     request = Request([str(long_folder)], str(long_rows), tmp_path, options=options)
-    result = lengths(request, (128, 256, 511), Exits(threshold=0.9), timed_texts=2, repeats=1)
+    result = lengths(request, (128, 256, 511), Exits(threshold=0.9), timed_texts=2, repeats=1).to_dict()
     rows = {row["bucket"]: row for row in result["rows"] if row["setting"] == FULL_DEPTH}
     assert {bucket: (row["n"], row["span"]) for bucket, row in rows.items()} == {
         "1-128": (5, "7-128"),

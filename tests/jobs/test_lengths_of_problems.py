@@ -66,7 +66,7 @@ def classifiers(tmp_path_factory, make_bert, make_checkpoint):
 def test_numbers_and_sets_have_their_own_figures_in_each_bucket(classifiers, problem, tmp_path):
     folder, (path, rows) = classifiers[problem], labelled(problem, tmp_path)
     request = Request([str(folder)], str(path), tmp_path / "out", options=ModelOptions("cpu", threads=1))
-    result = lengths(request, EDGES, Exits(threshold=0.2), timed_texts=4, repeats=1)
+    result = lengths(request, EDGES, Exits(threshold=0.2), timed_texts=4, repeats=1).to_dict()
     classifier = AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1)
     truth = np.array(
         [r["label"] if problem is ProblemType.REGRESSION else [n in r["label"] for n in LABELS] for r in rows]
@@ -76,7 +76,7 @@ def test_numbers_and_sets_have_their_own_figures_in_each_bucket(classifiers, pro
         rule = classifier.rule_of(
             "full" if setting == FULL_DEPTH else classifier.rule(classifier.problem.scores[0], 0.2)
         )
-        said = classifier.problem.predictions(classifier.run(encoded, rule).logits)
+        said = classifier.problem.predictions(classifier.run(encoded, rule).readings)
         for index, row in enumerate(row for row in result["rows"] if row["setting"] == setting):
             here = np.searchsorted(EDGES, encoded.lengths) == index
             expected = classifier.problem.figures(said, truth, here)
@@ -85,7 +85,7 @@ def test_numbers_and_sets_have_their_own_figures_in_each_bucket(classifiers, pro
             assert "accuracy" not in row and row["n"] == here.sum()
     table = (tmp_path / "out" / "lengths.md").read_text()
     assert ("Pearson" if problem is ProblemType.REGRESSION else "micro F1") in table and "full depth" in table
-    assert quantiles(request, exits=Exits(threshold=0.2))["rows"][0]["n"] > 0
+    assert quantiles(request, exits=Exits(threshold=0.2)).rows[0]["n"] > 0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -99,7 +99,7 @@ def test_questions_have_em_f1_and_time_by_the_length_of_their_contexts(tmp_path,
     squad.write_text(json.dumps(content))
     options = ModelOptions("cpu", threads=1, engine=engine)
     request = Request([str(folder)], str(squad), tmp_path / "out", options=options)
-    result = lengths(request, (24,), Exits(threshold=0.9), timed_texts=4, repeats=1)
+    result = lengths(request, (24,), Exits(threshold=0.9), timed_texts=4, repeats=1).to_dict()
     rows, answerer = (
         read_questions(str(squad)),
         AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=engine),
@@ -118,4 +118,4 @@ def test_questions_have_em_f1_and_time_by_the_length_of_their_contexts(tmp_path,
             assert row["mean_layers"] == np.mean(depth) and all(row[key] > 0 for key in TIMES)
     table = (tmp_path / "out" / "lengths.md").read_text()
     assert "exact match" in table and "Lengths are tokens of contexts" in table
-    assert quantiles(request, (0.5,), Exits(threshold=0.9))["rows"][0]["span"] == "24-24"
+    assert quantiles(request, (0.5,), Exits(threshold=0.9)).to_dict()["rows"][0]["span"] == "24-24"

@@ -11,12 +11,12 @@ from ziggurat import native
 from ziggurat.analyses.drawing import draw
 from ziggurat.bench.bench import bench
 from ziggurat.calibrate.prediction import predict
-from ziggurat.cli.information import info
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.information import information
 from ziggurat.measure.rows import read_rows_file
 from ziggurat.measure.subject import ModelOptions, sample
 from ziggurat.recipe import PruningConfig
@@ -131,7 +131,7 @@ def bench_rows(model_folder, rows_file, tmp_path_factory):
     options = ModelOptions(device="cpu")
     rows = bench(
         str(model_folder), str(rows_file), (1, 8), ("balanced",), options=options, timed_texts=12, repeats=2, out=out
-    )
+    ).to_dict()["rows"]
     return rows, out
 
 
@@ -161,7 +161,7 @@ def test_bench_runs_a_whole_cascade_and_its_full_depth_is_the_last_tier(copied, 
     manifest = read_manifest(folder)
     point = OperatingPoint("halfway", "margin", (0.4, *[None] * 3), manifest.fingerprint)
     write_manifest(dataclasses.replace(manifest, operating_points=(point,)), folder)
-    rows = bench(str(folder), str(rows_file), (8,), options=CPU, timed_texts=4, repeats=1)
+    rows = bench(str(folder), str(rows_file), (8,), options=CPU, timed_texts=4, repeats=1).to_dict()["rows"]
     by_system = {row["what"]: row for row in rows}
     judged = evaluate(str(folder), str(rows_file), "halfway", options=CPU, timed_texts=4)
     assert 0 < judged["exit_histogram"]["static"] < judged["n"]
@@ -173,7 +173,9 @@ def test_bench_runs_a_whole_cascade_and_its_full_depth_is_the_last_tier(copied, 
 
 def test_beside_another_precision_transformers_has_its_own_name_and_accuracy(model_folder, rows_file):
     half = dataclasses.replace(CPU, dtype="bfloat16")
-    rows = bench(str(model_folder), str(rows_file), (8,), ("balanced",), options=half, timed_texts=4, repeats=1)
+    rows = bench(
+        str(model_folder), str(rows_file), (8,), ("balanced",), options=half, timed_texts=4, repeats=1
+    ).to_dict()["rows"]
     assert [row["dtype"] for row in rows] == ["float32"] * 2 + ["bfloat16"] * 2
     exact, halved = (evaluate(str(model_folder), str(rows_file), "full", options=one) for one in (CPU, half))
     assert {row["accuracy"] for row in rows[:2]} == {exact["accuracy"]}
@@ -186,14 +188,15 @@ def test_bench_refuses_a_small_model_alone(static_folder, rows_file):
 
 
 def test_transformers_gives_the_same_answers_as_full_depth(model_folder, rows_file):
+
     from ziggurat.bench.peers.peer import TransformersPeer
-    from ziggurat.engine.scheduler import in_order
+    from ziggurat.data.packing import in_order
 
     classifier = AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
     encoded = classifier.encode(load(str(rows_file)).texts[:20])
     peer = TransformersPeer(model_folder)
     theirs = peer.run(peer.prepare(encoded, in_order(np.arange(20), 7)))
-    ours = classifier.run(encoded, classifier.rule_of("full")).logits
+    ours = classifier.run(encoded, classifier.rule_of("full")).readings
     assert np.allclose(theirs, ours, atol=1e-5)
 
 
@@ -276,7 +279,7 @@ def test_info_needs_no_weights(copied, model_folder):
     folder = copied(model_folder)
     for weights in folder.glob("*.safetensors"):
         weights.unlink()
-    described = info(str(folder))
+    described = information(str(folder)).to_dict()
     assert described["fingerprint"] == read_manifest(model_folder).fingerprint
     assert described["heads"] == {"kind": "fastbert", "after_layers": [1, 2, 3]}
 

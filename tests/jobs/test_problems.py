@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from machines import made_up_profile
 
+from machines import made_up_profile
 from ziggurat import native
 from ziggurat.analyses.drawing import draw
 from ziggurat.bench.bench import bench
@@ -18,17 +18,20 @@ from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.risks import risks_of
 from ziggurat.calibrate.rows import calibration_rows, seen
 from ziggurat.calibrate.watching import WatchedClassifier
-from ziggurat.cli.calibration import calibration_text
-from ziggurat.cli.information import info
-from ziggurat.cli.text import bench_text, evaluation_text, information_text, prediction_text
+from ziggurat.cli.bench import bench_text
+from ziggurat.cli.calibrate import calibration_text
+from ziggurat.cli.evaluate import evaluation_text
+from ziggurat.cli.info import information_text
+from ziggurat.cli.predict import prediction_text
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.folder import LABEL_RANGE, read_json, read_manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.runner import replay
-from ziggurat.engine.simple import answer_all
+from ziggurat.engine.reference import answer_all
+from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
 from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.information import information
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.train.cascade import build_cascade
 from ziggurat.train.fit import TrainOptions
@@ -132,13 +135,13 @@ def test_packed_adaptive_answers_are_those_of_the_specification(trained, problem
     for score in classifier.problem.scores:
         places = set()
         asked = classifier.rule(score, 0.0)
-        values = np.unique(asked.values(1, every.logits[:, :2]))
+        values = np.unique(asked.values(1, every.readings[:, :2]))
         for threshold in (values[1:] + values[:-1]) / 2:  # where no rounding decides
             rule = classifier.rule_of(classifier.rule(score, threshold))
             outcomes = classifier.run(encoded, rule, 5)
             logits, rungs = answer_all(plain.backend, encoded.tokens, rule)
-            assert outcomes.rungs.tolist() == rungs.tolist() == replay(every.logits, rule).tolist()
-            assert np.abs(outcomes.logits - logits).max() < 1e-3
+            assert outcomes.rungs.tolist() == rungs.tolist() == replay(every.readings, rule).tolist()
+            assert np.abs(outcomes.readings - logits).max() < 1e-3
             places |= set(rungs.tolist())
         assert len(places) > 1, score
 
@@ -157,7 +160,7 @@ def test_a_certified_point_keeps_its_promise_on_what_it_was_tested_with(trained,
     rows = calibration_rows(str(folder), classifier, str(files[problem]), DEFAULT_COLUMNS, risk).certify
     witness = seen(classifier, rows, risk, None, 32, False)
     rule = classifier.rule_of("loose")
-    said = classifier.problem.predictions(classifier.run(witness.encoded, rule).logits)
+    said = classifier.problem.predictions(classifier.run(witness.encoded, rule).readings)
     full = classifier.problem.predictions(witness.runs[1.0].every[:, -1])
     losses = risk.of(said, full, rows.truth)
     assert losses.mean() <= 0.3 and losses.min() >= -1 and losses.max() <= 1
@@ -213,8 +216,10 @@ def test_answers_look_like_a_label_column(trained):
     assert tags["label"] == [name for name in LABELS if tags["probabilities"][name] > 0.5]
     assert f"{number['label']:.4g}\t" in prediction_text({"answers": [number]})
     assert prediction_text({"answers": [tags | {"label": []}]}).startswith("no label")
-    assert "numbers, whose losses are counted from" in information_text(info(str(trained[ProblemType.REGRESSION])))
-    assert "any of river, stone, tower" in information_text(info(str(trained[ProblemType.MULTI_LABEL])))
+    assert "numbers, whose losses are counted from" in information_text(
+        information(str(trained[ProblemType.REGRESSION]))
+    )
+    assert "any of river, stone, tower" in information_text(information(str(trained[ProblemType.MULTI_LABEL])))
     assert "rungs" in explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], "full") | {}
     json.dumps(explain(str(trained[ProblemType.MULTI_LABEL]), TEXTS[2], threshold=0.9), allow_nan=False)
     json.dumps(explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], threshold=0.1), allow_nan=False)
@@ -224,10 +229,11 @@ def test_answers_look_like_a_label_column(trained):
 def test_bench_times_it_beside_transformers_and_names_its_metric(trained, files, problem):
     options = ModelOptions("cpu", threads=1, engine="torch")
     made = bench(str(trained[problem]), str(files[problem]), (8,), (), timed_texts=8, repeats=1, options=options)
-    assert {row["metric"] for row in made} == {"pearson" if problem is ProblemType.REGRESSION else "f1_micro"}
-    assert all(row["quality"] == row[row["metric"]] and "accuracy" not in row for row in made)
-    shown = bench_text({"rows": made})
-    assert made[0]["metric"] in shown and "accuracy" not in shown
+    rows = [row.to_dict() for row in made.rows]
+    assert {row["metric"] for row in rows} == {"pearson" if problem is ProblemType.REGRESSION else "f1_micro"}
+    assert all(row["quality"] == row[row["metric"]] and "accuracy" not in row for row in rows)
+    shown = bench_text(made)
+    assert rows[0]["metric"] in shown and "accuracy" not in shown
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -248,7 +254,7 @@ def test_adapt_honours_what_the_checkpoint_says_and_leaves_its_answers(
     before = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     tokens = AutoTokenizer.from_pretrained(checkpoint)(TEXTS[1], return_tensors="pt")
     classifier = AdaptiveClassifier.from_pretrained(out, "cpu", engine="torch")
-    said = classifier.run(classifier.encode(TEXTS[1:2]), classifier.rule_of("full")).logits[0]
+    said = classifier.run(classifier.encode(TEXTS[1:2]), classifier.rule_of("full")).readings[0]
     assert said == pytest.approx(before(**tokens).logits[0].detach().numpy(), abs=1e-4)
 
 

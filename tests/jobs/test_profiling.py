@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.measure import check as profile_checks
@@ -16,7 +15,7 @@ from ziggurat.measure import profile as profiling
 from ziggurat.measure.check import (
     PredictionError,
     batch_numbers,
-    bench_profile,
+    check_profile,
     held_out,
     prediction_error,
     with_gain_errors,
@@ -33,6 +32,7 @@ from ziggurat.measure.profile import (
 )
 from ziggurat.measure.runs import Shape, costs_of, length_grid, shapes_of, token_grid, ways_of
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
 QUICK = Effort(rounds=1, seconds_per_call=0.0, longest_call=0.0)
@@ -109,7 +109,7 @@ def test_any_number_of_heads_any_pruning_and_both_engines_are_measured(
     profile = profile_engine(classifier, effort=QUICK, clock=itertools.count().__next__)
     assert profile.conditions.rung_layers == (*layers, 4)
     encoded = classifier.encode(texts)
-    every = {"full": rules.never(len(layers) + 1), "own": classifier.rule("entropy", 0.3)}
+    every = {"full": ExitRule.full_depth(len(layers) + 1), "own": classifier.rule("entropy", 0.3)}
     errors = prediction_error(profile, classifier, encoded, every, 8, rounds=1)
     assert [error.point for error in errors] == ["full", "own"]
     assert all(np.isfinite(error.error) and error.predicted > 0 for error in errors)
@@ -234,7 +234,7 @@ def test_held_out_texts_are_no_longer_than_the_model_reads(classifier):
 
 def test_the_measured_time_is_the_median_and_the_error_relative(classifier, profile, texts):
     ticks = iter([0, 9, 10, 11, 20, 22, 30, 33])  # the warm-up, then 1, 2 and 3 seconds
-    point = {"full": rules.never(4)}
+    point = {"full": ExitRule.full_depth(4)}
     encoded = classifier.encode(texts)
     [found] = prediction_error(profile, classifier, encoded, point, 8, rounds=3, clock=lambda: next(ticks))
     assert (found.measured, found.measured_low, found.measured_high) == (2, 1, 3)
@@ -246,7 +246,7 @@ def test_bench_profile_measures_anew_and_tells_of_shapes_and_data(
     model_folder, rows_file, classifier, profile, measurements
 ):
     options = ModelOptions(device="cpu", engine="torch")
-    result = bench_profile(str(model_folder), str(rows_file), (1, 4), options=options, texts=6, rounds=1)
+    result = check_profile(str(model_folder), str(rows_file), (1, 4), options=options, texts=6, rounds=1).to_dict()
     assert json.loads(json.dumps(result)) == result
     assert len(measurements) == 1
     assert result["key"] == profile.key
@@ -254,10 +254,10 @@ def test_bench_profile_measures_anew_and_tells_of_shapes_and_data(
     ours = [error for error in result["errors"] if error["what"] == str(rows_file)]
     assert [(error["batch"], error["n_texts"]) for error in ours] == [(1, 6)] * 3 + [(4, 6)] * 3
     assert {error["measured"] for error in result["errors"]} == {2.0}
-    bench_profile(str(model_folder), options=options, points=[], rounds=1)
+    check_profile(str(model_folder), options=options, points=[], rounds=1)
     assert len(measurements) == 2
     with pytest.raises(UserError, match="at least 1"):
-        bench_profile(str(model_folder), str(rows_file), (0,), options=options)
+        check_profile(str(model_folder), str(rows_file), (0,), options=options)
 
 
 def test_a_slower_machine_moves_times_and_no_speed_up():
@@ -265,7 +265,7 @@ def test_a_slower_machine_moves_times_and_no_speed_up():
     full = PredictionError("texts", "full", 32, 8, 4.0, 8.0, 8.0, 8.0)
     fast = dataclasses.replace(full, point="fast", predicted=1.0, measured=2.0)
     lame = dataclasses.replace(full, point="lame", measured=4.0)
-    errors = {one["point"]: one for one in with_gain_errors([full, fast, lame])}
+    errors = {one.point: one.to_dict() for one in with_gain_errors([full, fast, lame])}
     assert errors["fast"]["error"] == -0.5 and errors["fast"]["gain_error"] == 0
     assert errors["full"]["gain_error"] == 0 and errors["lame"]["gain_error"] == -0.5
 
@@ -274,9 +274,9 @@ def test_a_cascades_encoders_are_profiled_by_themselves_and_small_models_not(
     cascade_folder, static_folder, model_folder, tmp_path
 ):
     with pytest.raises(UserError, match=r"a cascade, .* by themselves: the folder that its last tier was made from"):
-        bench_profile(str(cascade_folder))
+        check_profile(str(cascade_folder))
     write_cascade([static_folder, model_folder, model_folder], tmp_path / "long")
     with pytest.raises(UserError, match=rf"by themselves: {tmp_path}/long/tiers/2, the folder"):
-        bench_profile(str(tmp_path / "long"))
+        check_profile(str(tmp_path / "long"))
     with pytest.raises(UserError, match="a static model alone has neither layers nor exits"):
-        bench_profile(str(static_folder))
+        check_profile(str(static_folder))

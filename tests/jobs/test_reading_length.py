@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ziggurat.cli.text import training_text
+from ziggurat.cli.training import training_text
 from ziggurat.encoder.folder import read_manifest
 from ziggurat.encoder.tokenizer_files import own_length
 from ziggurat.engine.classifier import AdaptiveClassifier
@@ -77,7 +77,7 @@ def test_adapt_reads_what_the_checkpoint_reads_whatever_its_recipe_was_trained_w
 
     recipe = dataclasses.replace(HEADS, max_length=16)
     result = adapt_classifier(str(checkpoint), str(long_rows), tmp_path / "model", recipe, QUIET)
-    assert result["max_length"] == read_manifest(tmp_path / "model").max_length == 40
+    assert result.max_length == read_manifest(tmp_path / "model").max_length == 40
     assert "reads up to 40 tokens of an input; " in training_text(result)
     texts = [json.loads(line)["text"] for line in long_rows.read_text().splitlines()[:12]]
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
@@ -91,17 +91,17 @@ def test_adapt_reads_what_the_checkpoint_reads_whatever_its_recipe_was_trained_w
 
 def test_rows_that_are_cut_are_counted(checkpoint, long_rows, tmp_path):
     result = adapt_classifier(str(checkpoint), str(long_rows), tmp_path / "model", HEADS, QUIET)
-    assert result["cut"] == read_manifest(tmp_path / "model").training["cut"] > 30
-    assert f"{result['cut']} of these rows are longer and were cut" in training_text(result)
+    assert result.cut == read_manifest(tmp_path / "model").training["cut"] > 30
+    assert f"{result.cut} of these rows are longer and were cut" in training_text(result)
 
 
 @pytest.mark.parametrize("stated", [None, 16])
 def test_training_reads_as_its_recipe_says_else_as_much_as_the_encoder(checkpoint, rows_file, tmp_path, stated):
     recipe = dataclasses.replace(TRAINED, max_length=stated)
     result = train_classifier(str(rows_file), tmp_path / "model", recipe, str(checkpoint), QUIET)
-    assert result["max_length"] == (stated or 40)
+    assert result.max_length == (stated or 40)
     again = train_classifier(str(rows_file), tmp_path / "again", HEADS, str(tmp_path / "model"), QUIET)
-    assert again["max_length"] == (stated or 40)  # what ours reads is what it was trained with
+    assert again.max_length == (stated or 40)  # what ours reads is what it was trained with
 
 
 @pytest.mark.parametrize("train", [adapt_classifier, None], ids=["adapt", "train"])
@@ -112,7 +112,7 @@ def test_the_option_wins_over_recipe_and_checkpoint(checkpoint, rows_file, tmp_p
         result = train(str(checkpoint), str(rows_file), tmp_path / "model", recipe, options)
     else:
         result = train_classifier(str(rows_file), tmp_path / "model", recipe, str(checkpoint), options)
-    assert result["max_length"] == 50
+    assert result.max_length == 50
 
 
 @pytest.mark.parametrize(

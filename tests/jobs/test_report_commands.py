@@ -10,17 +10,17 @@ import pytest
 from ziggurat.analyses import by_length, comparing
 from ziggurat.analyses.by_length import lengths, quantiles
 from ziggurat.analyses.comparing import methods
-from ziggurat.analyses.papers import correctness, grid, joint_sweep, thresholds, trajectories
+from ziggurat.analyses.papers import correctness, joint_sweep, sweep, thresholds, trajectories
 from ziggurat.analyses.reporting import Request
 from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest, write_manifest
-from ziggurat.engine.rules import never, shared
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Timing
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.subject import ModelOptions, sample
+from ziggurat.policies.rules import ExitRule
 
 EDGES = (5, 9)
 AT = Exits(threshold=0.6)
@@ -46,7 +46,7 @@ def subject(request_of, pruned_folder):
 
 
 def rule_at(subject, setting, threshold=0.6):
-    exits = never(4) if setting in (FULL_DEPTH, PRUNING) else shared("entropy", threshold, 4)
+    exits = ExitRule.full_depth(4) if setting in (FULL_DEPTH, PRUNING) else ExitRule.uniform("entropy", threshold, 4)
     return replace(exits, tokens=subject.classifier.token_rule if setting in (PRUNING, BOTH) else None)
 
 
@@ -64,7 +64,7 @@ def test_claim_25_every_cell_of_the_grid_agrees_with_really_running_it(subject):
     ]
     own = subject.classifier.token_rule
     for cell in cells:
-        exits = never(4) if cell.threshold is None else shared("entropy", cell.threshold, 4)
+        exits = ExitRule.full_depth(4) if cell.threshold is None else ExitRule.uniform("entropy", cell.threshold, 4)
         tokens = None if cell.scale is None else replace(own, values=own.values * cell.scale)
         outcomes, flops = ran(subject, replace(exits, tokens=tokens))
         assert cell.measured.predictions.tolist() == outcomes.predictions.tolist()
@@ -74,7 +74,7 @@ def test_claim_25_every_cell_of_the_grid_agrees_with_really_running_it(subject):
 
 
 def test_claim_25_the_axes_of_the_grid_do_something(request_of, pruned_folder):
-    rows = grid(request_of(pruned_folder), (0.5, 1.4), (0.3, 0.9))["rows"]
+    rows = sweep(request_of(pruned_folder), (0.5, 1.4), (0.3, 0.9)).rows
     by_place = {(row["scale"], row["threshold"]): row["flops_ratio"] for row in rows}
     assert by_place[None, None] == 1.0
     assert by_place[1.4, None] > by_place[0.5, None] >= by_place[None, None]
@@ -82,11 +82,11 @@ def test_claim_25_the_axes_of_the_grid_do_something(request_of, pruned_folder):
 
 
 def test_claim_26_each_bucket_of_length_reports_what_running_it_gives(subject, request_of, pruned_folder):
-    result = lengths(request_of(pruned_folder), EDGES, AT)
+    result = lengths(request_of(pruned_folder), EDGES, AT).to_dict()
     assert [row["bucket"] for row in result["rows"]] == ["1-5", "6-9", "> 9"] * 4
     size = subject.encoded.lengths
     members = {"1-5": size <= 5, "6-9": (size > 5) & (size <= 9), "> 9": size > 9}
-    full, whole = ran(subject, never(4))
+    full, whole = ran(subject, ExitRule.full_depth(4))
     for row in result["rows"]:
         here = members[row["bucket"]]
         outcomes, flops = ran(subject, rule_at(subject, row["setting"]))
@@ -117,7 +117,7 @@ def timed(call):
 def test_claim_26_what_is_timed_is_each_setting_on_texts_of_its_bucket(subject, request_of, pruned_folder, monkeypatch):
     clock = ScriptedClock()
     monkeypatch.setattr(by_length, "interleave", clock)
-    result = lengths(request_of(pruned_folder), EDGES, AT, timed_texts=4, repeats=2)
+    result = lengths(request_of(pruned_folder), EDGES, AT, timed_texts=4, repeats=2).to_dict()
     size = subject.encoded.lengths
     members = [np.flatnonzero(chosen) for chosen in (size <= 5, (size > 5) & (size <= 9), size > 9)]
     for bucket, (name, mine) in enumerate(zip(["1-5", "6-9", "> 9"], members, strict=True)):
@@ -133,7 +133,7 @@ def test_claim_26_what_is_timed_is_each_setting_on_texts_of_its_bucket(subject, 
 
 
 def test_claim_26_times_are_of_each_bucket_beside_its_own_full_depth(request_of, pruned_folder):
-    result = lengths(request_of(pruned_folder), (5, 9, 60), AT, timed_texts=4, repeats=2)
+    result = lengths(request_of(pruned_folder), (5, 9, 60), AT, timed_texts=4, repeats=2).to_dict()
     for row in result["rows"]:
         if row["bucket"] == "> 60":
             assert row["n"] == 0 and "time_ratio" not in row
@@ -144,13 +144,13 @@ def test_claim_26_times_are_of_each_bucket_beside_its_own_full_depth(request_of,
 
 
 def test_a_model_that_prunes_nothing_has_no_settings_with_pruning(request_of, model_folder):
-    rows = lengths(request_of(model_folder), EDGES, AT)["rows"]
+    rows = lengths(request_of(model_folder), EDGES, AT).rows
     assert list(dict.fromkeys(row["setting"] for row in rows)) == [FULL_DEPTH, EXITS]
 
 
 def test_thresholds_are_what_eval_says_of_each(request_of, pruned_folder, model_folder, rows_file):
     taus = (0.1, 0.5, 0.8)
-    result = thresholds(request_of(pruned_folder, model_folder), taus)
+    result = thresholds(request_of(pruned_folder, model_folder), taus).to_dict()
     assert [(row["model"], row["setting"]) for row in result["rows"]] == [
         ("model 0", EXITS), *[("model 0", EXITS)] * 2, *[("model 0", BOTH)] * 3, *[("model 1", EXITS)] * 3
     ]  # fmt: skip
@@ -165,14 +165,14 @@ def test_thresholds_are_what_eval_says_of_each(request_of, pruned_folder, model_
 
 
 def test_quantiles_share_out_all_rows_by_length(subject, request_of, pruned_folder):
-    rows = quantiles(request_of(pruned_folder), (0.5, 0.75), AT)["rows"]
+    rows = quantiles(request_of(pruned_folder), (0.5, 0.75), AT).rows
     edge = int(np.quantile(subject.encoded.lengths, 0.5))
     mine = [row for row in rows if row["setting"] == PRUNING]
     assert [row["quantile"] for row in mine] == ["0-50 %", "50-75 %", "75-100 %"]
     assert sum(row["n"] for row in mine) == len(subject.rows)
     assert mine[0]["span"].endswith(f"-{edge}") and mine[1]["span"].startswith(f"{edge + 1}-")
     _, flops = ran(subject, rule_at(subject, PRUNING))
-    _, whole = ran(subject, never(4))
+    _, whole = ran(subject, ExitRule.full_depth(4))
     short = subject.encoded.lengths <= edge
     assert mine[0]["relative_flops"] == pytest.approx(flops[short].sum() / whole[short].sum())
     assert mine[0]["accuracy_change"] == mine[0]["accuracy"] - mine[0]["full_accuracy"]
@@ -185,7 +185,7 @@ def test_quantiles_say_how_long_the_training_texts_were(request_of, make_folder,
     (subject,) = request_of(folder).subjects()
     used = np.isin(subject.rows.hashes, rows.hashes)
     median, most = np.median(subject.encoded.lengths[used]), subject.encoded.lengths[used].max()
-    notes = " ".join(quantiles(request_of(folder), exits=AT)["notes"])
+    notes = " ".join(quantiles(request_of(folder), exits=AT).notes)
     assert f"trained on {used.sum()} texts" in notes
     assert f"{median:g} tokens in the median and {most} at most" in notes
 
@@ -195,11 +195,11 @@ def test_quantiles_say_where_training_lengths_are_not_known(request_of, make_fol
     """ROWS are there, but none of them trained the model."""
     where = str(rows_file) if source == "ROWS" else source
     folder = make_folder(training={"data": {"source": where}} if source else {})
-    assert "is not known" in " ".join(quantiles(request_of(folder), exits=AT)["notes"])
+    assert "is not known" in " ".join(quantiles(request_of(folder), exits=AT).notes)
 
 
 def test_trajectories_are_the_tokens_that_runs_leave(subject, request_of, pruned_folder):
-    rows = trajectories(request_of(pruned_folder), EDGES, AT)["rows"]
+    rows = trajectories(request_of(pruned_folder), EDGES, AT).rows
     short = subject.encoded.lengths <= EDGES[0]
     for setting in (EXITS, PRUNING, BOTH):
         outcomes, _ = ran(subject, rule_at(subject, setting))
@@ -210,7 +210,7 @@ def test_trajectories_are_the_tokens_that_runs_leave(subject, request_of, pruned
 
 
 def test_correctness_sets_right_answers_beside_wrong_ones(subject, request_of, pruned_folder):
-    rows = correctness(request_of(pruned_folder), AT)["rows"]
+    rows = correctness(request_of(pruned_folder), AT).rows
     outcomes, _ = ran(subject, rule_at(subject, BOTH))
     right = outcomes.predictions == subject.rows.classes
     left = outcomes.kept[np.arange(len(right)), outcomes.rungs + 1] / subject.lengths
@@ -222,28 +222,30 @@ def test_correctness_sets_right_answers_beside_wrong_ones(subject, request_of, p
 
 def test_thresholds_and_methods_of_a_cascade_are_what_running_it_gives(request_of, cascade_folder, static_folder):
     (subject,) = request_of(cascade_folder).subjects()
-    swept = thresholds(request_of(cascade_folder), (0.2, 0.6))["rows"]
-    compared = methods(request_of(cascade_folder, static_folder), n_thresholds=3, timed_texts=4, repeats=1)["rows"]
+    swept = thresholds(request_of(cascade_folder), (0.2, 0.6)).rows
+    compared = methods(request_of(cascade_folder, static_folder), n_thresholds=3, timed_texts=4, repeats=1).to_dict()[
+        "rows"
+    ]
     assert compared[-1]["setting"] == FULL_DEPTH  # a small model is one point, for it cannot leave anywhere
     mine = [row for row in compared if row["model"] == "model 0"]
     assert [row["setting"] for row in mine] == [FULL_DEPTH, PRUNING, *["threshold"] * 3]
     for row in [*swept, *mine[2:]]:
         tokens = None if row["setting"] == EXITS else subject.classifier.token_rule
-        outcomes, flops = ran(subject, replace(shared("entropy", row["threshold"], 5), tokens=tokens))
+        outcomes, flops = ran(subject, replace(ExitRule.uniform("entropy", row["threshold"], 5), tokens=tokens))
         assert row["accuracy"] == pytest.approx((outcomes.predictions == subject.rows.classes).mean())
         assert row["gflops_mean"] == pytest.approx(flops.mean() / 1e9)
-    assert mine[0]["accuracy"] == (ran(subject, never(5))[0].predictions == subject.rows.classes).mean()
+    assert mine[0]["accuracy"] == (ran(subject, ExitRule.full_depth(5))[0].predictions == subject.rows.classes).mean()
 
 
 @pytest.mark.parametrize("job", [lengths, quantiles])
 def test_groups_of_length_of_a_cascade_are_of_the_same_texts_in_every_setting(job, request_of, cascade_folder):
-    rows = job(request_of(cascade_folder), exits=AT)["rows"]
+    rows = job(request_of(cascade_folder), exits=AT).rows
     rows = [row for row in rows if row["n"]]
     tokens = [[row["tokens_mean"] for row in rows if row["setting"] == one] for one in (FULL_DEPTH, EXITS)]
     assert tokens[0] == tokens[1] and tokens[0] == sorted(tokens[0]) and tokens[0][0] > 1
 
 
-@pytest.mark.parametrize("job", [trajectories, correctness, grid])
+@pytest.mark.parametrize("job", [trajectories, correctness, sweep])
 def test_analyses_of_one_encoders_layers_refuse_a_cascade(job, request_of, cascade_folder, model_folder, tmp_path):
     with pytest.raises(UserError, match=rf"`ziggurat report {job.__name__}` is about one encoder's layers; give"):
         job(request_of(cascade_folder))
@@ -252,20 +254,20 @@ def test_analyses_of_one_encoders_layers_refuse_a_cascade(job, request_of, casca
         job(request_of(tmp_path / "two"))
 
 
-@pytest.mark.parametrize("job", [thresholds, lengths, quantiles, trajectories, correctness, grid])
+@pytest.mark.parametrize("job", [thresholds, lengths, quantiles, trajectories, correctness, sweep])
 def test_analyses_of_exits_and_layers_refuse_a_small_model(job, request_of, static_folder):
     with pytest.raises(UserError, match=rf"a static model alone has .*`ziggurat report {job.__name__}`"):
         job(request_of(static_folder))
 
 
-@pytest.mark.parametrize("job", [correctness, grid])
+@pytest.mark.parametrize("job", [correctness, sweep])
 def test_analyses_of_pruning_want_a_model_that_prunes(job, request_of, model_folder):
     with pytest.raises(UserError, match="prunes no tokens"):
         job(request_of(model_folder))
 
 
 def test_methods_have_each_models_curve_points_and_full_depth(request_of, pruned_folder, model_folder):
-    result = methods(request_of(pruned_folder, model_folder), n_thresholds=3, timed_texts=4, repeats=2)
+    result = methods(request_of(pruned_folder, model_folder), n_thresholds=3, timed_texts=4, repeats=2).to_dict()
     curve = ["threshold"] * 3
     points = ["point balanced", "point fast"]
     settings = [(row["model"], row["setting"]) for row in result["rows"]]
@@ -287,7 +289,7 @@ def test_methods_time_each_setting_of_each_model_beside_its_own_full_depth(
 ):
     clock = ScriptedClock()
     monkeypatch.setattr(comparing, "interleave", clock)
-    result = methods(request_of(pruned_folder, model_folder), n_thresholds=2, timed_texts=5, repeats=2)
+    result = methods(request_of(pruned_folder, model_folder), n_thresholds=2, timed_texts=5, repeats=2).to_dict()
     [calls] = clock.runs
     assert len(calls) == len(result["rows"])
     seconds = {row: place + 1.0 for place, row in enumerate(map(id, result["rows"]))}
@@ -301,7 +303,7 @@ def test_methods_time_each_setting_of_each_model_beside_its_own_full_depth(
 
 def test_a_model_that_can_do_only_one_thing_is_one_point(request_of, static_folder, model_folder):
     """Else the same work is timed several times, and what runs first in turn pays for cold caches."""
-    rows = methods(request_of(static_folder, model_folder), n_thresholds=2, timed_texts=None)["rows"]
+    rows = methods(request_of(static_folder, model_folder), n_thresholds=2, timed_texts=None).rows
     assert [row["setting"] for row in rows if row["model"] == "model 0"] == [FULL_DEPTH]
 
 
@@ -325,7 +327,7 @@ def test_a_point_that_the_second_model_does_not_have_is_refused_before_the_first
 
 
 def test_methods_points_are_what_eval_says_of_them(request_of, pruned_folder, rows_file):
-    rows = methods(request_of(pruned_folder), n_thresholds=2, timed_texts=None)["rows"]
+    rows = methods(request_of(pruned_folder), n_thresholds=2, timed_texts=None).rows
     assert "time_ratio" not in rows[0]
     options = ModelOptions(device="cpu", batch_size=8)
     judged = evaluate(str(pruned_folder), str(rows_file), "fast", options=options, timed_texts=2)
@@ -345,7 +347,7 @@ def half_folder(copied, pruned_folder):
 
 
 def test_a_point_that_prunes_less_is_reported_as_it_prunes(request_of, half_folder, rows_file):
-    rows = methods(request_of(half_folder), n_thresholds=2, timed_texts=None)["rows"]
+    rows = methods(request_of(half_folder), n_thresholds=2, timed_texts=None).rows
     options = ModelOptions(device="cpu", batch_size=8)
     costs = set()
     for name in ("fast", "balanced"):
@@ -354,23 +356,23 @@ def test_a_point_that_prunes_less_is_reported_as_it_prunes(request_of, half_fold
         for key in ("accuracy", "flops_ratio", "mean_layers"):
             assert point[key] == pytest.approx(judged[key])
         costs.add(round(judged["flops_ratio"], 6))
-    result = lengths(request_of(half_folder), (10**6,), Exits("fast"))
+    result = lengths(request_of(half_folder), (10**6,), Exits("fast")).to_dict()
     judged = evaluate(str(half_folder), str(rows_file), "fast", options=options, timed_texts=2)
     (both,) = [row for row in result["rows"] if row["setting"] == BOTH and row["n"]]
     assert both["flops_ratio"] == pytest.approx(judged["flops_ratio"]) and len(costs) == 2
     assert "fast prunes with other thresholds than 'pruning' alone" in " ".join(result["notes"])
-    notes = " ".join(lengths(request_of(half_folder), EDGES, Exits("balanced"))["notes"])
+    notes = " ".join(lengths(request_of(half_folder), EDGES, Exits("balanced")).notes)
     assert "balanced prunes nothing, so that 'exits' is that point" in notes
 
 
 def test_tokens_of_a_group_are_those_that_full_depth_reads(subject, request_of, pruned_folder):
     """The model leaves some words unread, and a bucket's texts are as long as its name says all the same."""
-    rows = lengths(request_of(pruned_folder), (10**6,), AT)["rows"]
+    rows = lengths(request_of(pruned_folder), (10**6,), AT).rows
     assert {row["tokens_mean"] for row in rows if row["n"]} == {subject.lengths.mean()}
 
 
 def test_a_report_is_a_table_twice_and_a_figure_twice(request_of, pruned_folder):
-    result = thresholds(request_of(pruned_folder), (0.2, 0.6))
+    result = thresholds(request_of(pruned_folder), (0.2, 0.6)).to_dict()
     paths = [Path(file) for file in result["files"]]
     assert [path.name for path in paths] == [f"thresholds{suffix}" for suffix in (".md", ".csv", ".png", ".svg")]
     assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(path.name for path in paths)
@@ -382,7 +384,7 @@ def test_a_report_is_a_table_twice_and_a_figure_twice(request_of, pruned_folder)
     assert float(body[0][header.index("accuracy")]) == result["rows"][0]["accuracy"]
 
 
-@pytest.mark.parametrize("job", [methods, thresholds, lengths, quantiles, trajectories, correctness, grid])
+@pytest.mark.parametrize("job", [methods, thresholds, lengths, quantiles, trajectories, correctness, sweep])
 def test_rows_that_trained_the_model_and_cut_texts_are_in_the_notes(
     job, request_of, pruned_folder, rows_file, tmp_path, monkeypatch
 ):
@@ -391,7 +393,7 @@ def test_rows_that_trained_the_model_and_cut_texts_are_in_the_notes(
     longer = tmp_path / "rows.jsonl"
     longer.write_text(rows_file.read_text() + '{"text": "' + "bat " * 90 + '", "label": "river"}\n')
     extra = {"timed_texts": None} if job is methods else {}
-    result = job(request_of(pruned_folder, source=str(longer)), **extra)
+    result = job(request_of(pruned_folder, source=str(longer)), **extra).to_dict()
     warning, cut = result["notes"][:2]
     assert warning.startswith(f"Warning: {len(rows)} of the 241 rows trained model 0")
     assert cut == "1 of the 241 texts are longer than the 24 tokens that model 0 reads."
@@ -399,7 +401,7 @@ def test_rows_that_trained_the_model_and_cut_texts_are_in_the_notes(
 
 def test_models_are_called_by_their_folders_unless_named(request_of, copied, model_folder):
     copy = copied(model_folder)
-    named = thresholds(request_of(model_folder, copy, names=()), (0.5,))["rows"]
+    named = thresholds(request_of(model_folder, copy, names=()), (0.5,)).rows
     assert [row["model"] for row in named] == ["model", "copy"]
     with pytest.raises(UserError, match=r"two models are called 'model'; .*--name"):
         thresholds(request_of(model_folder, model_folder, names=()))
@@ -412,7 +414,7 @@ def test_models_are_called_by_their_folders_unless_named(request_of, copied, mod
     [
         (thresholds, {"taus": (0.1, float("nan"))}, "--taus"),
         (thresholds, {"taus": (-0.1,)}, "--taus"),
-        (grid, {"scales": (float("inf"),)}, "--scales"),
+        (sweep, {"scales": (float("inf"),)}, "--scales"),
         (lengths, {"edges": (70, 35)}, "--buckets"),
         (lengths, {"edges": (0, 35)}, "--buckets"),
         (trajectories, {"edges": (5, 5)}, "--buckets"),

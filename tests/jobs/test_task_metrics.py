@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from machines import made_up_profile
 
+from machines import made_up_profile
 from ziggurat.bench.bench import bench
+from ziggurat.bench.result import BenchResult
 from ziggurat.calibrate import times as calibration_time
 from ziggurat.calibrate.calibrate import Promise, calibrate_classifier
-from ziggurat.cli.calibration import calibration_text
-from ziggurat.cli.text import bench_text, evaluation_text
+from ziggurat.cli.bench import bench_text
+from ziggurat.cli.calibrate import calibration_text
+from ziggurat.cli.evaluate import evaluation_text
 from ziggurat.data.dataset import load
 from ziggurat.encoder.folder import read_manifest, write_manifest
 from ziggurat.errors import UserError
@@ -160,10 +162,11 @@ def test_the_order_of_classes_is_by_their_words():
 
 def test_bench_rows_and_table_carry_the_tasks_measures(trained, cola):
     source = f"task:glue/cola@validation:{cola}"
-    rows = bench(str(trained), source, [8], ["fast"], options=CPU, timed_texts=8, repeats=1)
+    result = bench(str(trained), source, [8], ["fast"], options=CPU, timed_texts=8, repeats=1)
+    rows = [row.to_dict() for row in result.rows]
     assert all({"mcc", "mcc_low", "mcc_high", "accuracy"} <= row.keys() for row in rows)
     assert {(row["data"], row["split"]) for row in rows} == {("glue/cola", "validation")}
-    assert "mcc" in bench_text({"rows": rows}) and "mcc" not in bench_text({"rows": [{}]})
+    assert "mcc" in bench_text(result) and "mcc" not in bench_text(BenchResult(()))
     assert data_and_split(source) == ("glue/cola", "validation")
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ziggurat.calibrate.choose import with_operating_points
-from ziggurat.cli.text import training_text
+from ziggurat.cli.training import training_text
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.finetuned import has_classifier
@@ -72,7 +72,7 @@ def test_nothing_is_left_beside_the_model(trained):
 
 def test_the_same_call_gives_the_same_model(trained, rows_file, tiny_recipe, tiny_checkpoint, tmp_path):
     again = train_classifier(str(rows_file), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
-    assert again["operating_points"] == trained[1]["operating_points"]
+    assert again.operating_points == trained[1].operating_points
     assert read_manifest(tmp_path / "model").fingerprint == read_manifest(trained[0]).fingerprint
 
 
@@ -149,8 +149,8 @@ def test_pruning_that_unlearns_the_task_is_told_and_pruning_that_does_not_is_not
         recipe = dataclasses.replace(load_recipe("ltp"), stages=stages, pruning=pruning)
         made = train_classifier(str(rows_file), tmp_path / str(words), recipe, str(trained[0]), QUIET)
         said[words] = training_text(made)
-        assert made["pruned_accuracy"] == read_manifest(tmp_path / str(words)).training["pruned_accuracy"]
-        assert (made["pruned_accuracy"] < 0.85) == ("warning: pruning" in said[words])
+        assert made.pruned_accuracy == read_manifest(tmp_path / str(words)).training["pruned_accuracy"]
+        assert (made.pruned_accuracy < 0.85) == ("warning: pruning" in said[words])
     plain = read_manifest(trained[0]).training["regular_accuracy"]  # it is known of the folder that is gone on from
     assert f"the plain model had {plain:.1%}" in said[0.01] and "warning" not in said[None]
 
@@ -165,7 +165,7 @@ def test_a_vocabulary_that_costs_too_much_is_not_in_the_folder_is_told_and_is_go
     recipe = dataclasses.replace(load_recipe("ltp"), stages=stages, pruning=pruning)
     made = train_classifier(str(rows_file), tmp_path / "model", recipe, str(trained[0]), QUIET)
     manifest = read_manifest(tmp_path / "model")
-    assert not made["trials"]["vocabulary"]["kept"] and manifest.training["trials"] == made["trials"]
+    assert not made.trials.vocabulary.kept and manifest.training["trials"] == made.to_dict()["trials"]
     assert "no word is left out: by 1% of the tokens" in training_text(made) and "warning" not in training_text(made)
     assert manifest.pruning == dataclasses.replace(pruning, vocabulary=None)
     assert "pruning.vocabulary" not in load_file(tmp_path / "model" / "ziggurat.safetensors")
@@ -296,7 +296,7 @@ def test_the_share_that_is_kept_out_may_be_asked_for(rows_file, tiny_recipe, tin
     quick = dataclasses.replace(load_recipe(str(tiny_recipe)), stages=load_recipe(str(tiny_recipe)).stages[1:])
     options = dataclasses.replace(QUIET, certify=0.4)
     made = train_classifier(str(rows_file), tmp_path / "out", quick, str(tiny_checkpoint), options)
-    assert 0.3 < made["rows"]["certify"] / 240 < 0.5
+    assert 0.3 < made.rows["certify"] / 240 < 0.5
     assert read_manifest(tmp_path / "out").training["recipe"]["certify"] == 0.4
     with pytest.raises(UserError, match="--certify"):
         train_classifier(

@@ -167,7 +167,7 @@ import sys, threading
 import numpy as np
 from pathlib import Path
 from ziggurat import native
-from ziggurat.engine.native_backend import load_backend
+from ziggurat.engine.backends.native import load_backend
 
 core, n = native.core(), 64 * 40
 backend = load_backend(Path(sys.argv[1]), "float32", 2)

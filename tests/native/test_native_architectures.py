@@ -14,13 +14,14 @@ from ziggurat import native
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
+from all_rungs import run_every_rung
 from ziggurat.data.tokenizer import Encoded, TextTokenizer, pack_rows
-from ziggurat.engine import native_backend
-from ziggurat.engine.native_backend import NativeBackend, load_backend
-from ziggurat.engine.rules import never, shared
-from ziggurat.engine.runner import run, run_every_rung
-from ziggurat.engine.simple import answer_all
-from ziggurat.engine.torch_backend import load_backend as load_torch
+from ziggurat.engine.backends import native as native_backend
+from ziggurat.engine.backends.native import NativeBackend, load_backend
+from ziggurat.engine.backends.torch import load_backend as load_torch
+from ziggurat.engine.reference import answer_all
+from ziggurat.engine.replay import run_batches as run
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
 PRUNED = PruningConfig(per_layer=(0.7, 0.85, 1.0))
@@ -44,7 +45,7 @@ def test_full_depth_says_what_transformers_says(folders, name):
     from transformers import AutoModelForSequenceClassification
 
     backend, encoded = load_backend(folders[name], "float32", 1), encoded_by(folders[name])
-    logits = run(backend, [pack_rows(encoded, np.arange(len(encoded)))], never(3), len(encoded)).logits
+    logits = run(backend, [pack_rows(encoded, np.arange(len(encoded)))], ExitRule.full_depth(3), len(encoded)).readings
     model = AutoModelForSequenceClassification.from_pretrained(folders[name]).eval()
     reads_segments = model.config.to_dict().get("type_vocab_size", 0) > 1
     for tokens, mine in zip(encoded.tokens, logits, strict=True):
@@ -63,18 +64,18 @@ def test_every_rung_says_what_it_says_in_torch(folders, name, instructions, monk
     batches = [pack_rows(encoded, np.arange(len(encoded)))]
     mine, yours = (run_every_rung(one, batches, len(encoded)) for one in (ours, theirs))
     assert ours.instructions == instructions
-    assert np.abs(mine.logits - yours.logits).max() < 1e-4
+    assert np.abs(mine.readings - yours.readings).max() < 1e-4
     assert np.array_equal(mine.kept, yours.kept)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_one_call_decides_as_the_specification(folders, name):
     backend, encoded = load_backend(folders[name], "float32", 2), encoded_by(folders[name])
-    rule = replace(shared("entropy", 0.8, 3), tokens=backend.token_rule)
+    rule = replace(ExitRule.uniform("entropy", 0.8, 3), tokens=backend.token_rule)
     outcomes = run(backend, [pack_rows(encoded, np.arange(len(encoded)))], rule, len(encoded))
     logits, rungs = answer_all(backend, encoded.tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert np.abs(outcomes.logits - logits).max() < 1e-4
+    assert np.abs(outcomes.readings - logits).max() < 1e-4
     assert outcomes.kept[:, 1].sum() < outcomes.kept[:, 0].sum()
 
 
@@ -84,7 +85,7 @@ def test_half_and_quarter_precision_stay_near(folders, name, dtype):
     ours, exact = (load_backend(folders[name], kind, 1) for kind in (dtype, "float32"))
     encoded = encoded_by(folders[name])
     batches = [pack_rows(encoded, np.arange(len(encoded)))]
-    mine, yours = (run(one, batches, never(3), len(encoded)).logits for one in (ours, exact))
+    mine, yours = (run(one, batches, ExitRule.full_depth(3), len(encoded)).readings for one in (ours, exact))
     assert np.abs(mine - yours).max() < 0.1 * np.abs(yours).max()
 
 
@@ -101,7 +102,7 @@ def test_int8_is_what_torch_simulates(folders, name):
 
     with torch.no_grad():
         expected = torch.stack(model(batch), dim=1).numpy()
-    logits = run_every_rung(load_backend(folders[name], "int8", 1), [batch], len(encoded)).logits
+    logits = run_every_rung(load_backend(folders[name], "int8", 1), [batch], len(encoded)).readings
     assert np.abs(logits - expected).max() < 0.03 * np.abs(expected).max()
 
 

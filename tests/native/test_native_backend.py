@@ -10,21 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from all_rungs import run_every_rung
 from ziggurat import native
 from ziggurat.data.packing import pack
-from ziggurat.engine.rules import never, shared
-from ziggurat.engine.runner import run, run_every_rung
-from ziggurat.engine.simple import answer_all
+from ziggurat.engine.reference import answer_all
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies import prune
 from ziggurat.policies.prune import TokenRule, one_by_one
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
-from ziggurat.engine import native_backend
-from ziggurat.engine.native_backend import NativeBackend, load_backend
-from ziggurat.engine.torch_backend import load_backend as load_torch
+from ziggurat.engine.backends import native as native_backend
+from ziggurat.engine.backends.native import NativeBackend, load_backend
+from ziggurat.engine.backends.torch import load_backend as load_torch
 
 N_RUNGS = 4
 PRUNED = PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0), vocabulary=0.9)
@@ -56,7 +57,7 @@ def backend(folders):
 
 
 def full_rule(backend):
-    return replace(never(len(backend.rung_layers)), tokens=backend.token_rule)
+    return replace(ExitRule.full_depth(len(backend.rung_layers)), tokens=backend.token_rule)
 
 
 def in_batches(inputs, order, size):
@@ -69,7 +70,7 @@ def test_every_rung_says_what_it_says_in_torch(make_folder, ragged_tokens, head_
     ours, theirs = load_backend(folder, "float32", 2), load_torch(folder, "cpu", "float32", None)
     batches = [pack(ragged_tokens)]
     mine, yours = (run_every_rung(one, batches, len(ragged_tokens)) for one in (ours, theirs))
-    assert np.abs(mine.logits - yours.logits).max() < 1e-4
+    assert np.abs(mine.readings - yours.readings).max() < 1e-4
     assert np.array_equal(mine.kept, yours.kept)
 
 
@@ -101,17 +102,17 @@ def test_heads_of_width_26_say_what_they_say_in_torch(narrow_folder, ragged_toke
     n, batches = len(ragged_tokens), [pack(ragged_tokens)]
     mine, yours = (run_every_rung(one, batches, n) for one in (ours, theirs))
     assert ours.instructions == instructions
-    assert np.abs(mine.logits - yours.logits).max() < 1e-4
+    assert np.abs(mine.readings - yours.readings).max() < 1e-4
     mine, yours = (run(one, batches, full_rule(one), n) for one in (ours, theirs))
     assert np.array_equal(mine.kept, yours.kept)
-    assert np.abs(mine.logits - yours.logits).max() < 1e-4
+    assert np.abs(mine.readings - yours.readings).max() < 1e-4
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_heads_of_width_26_answer_in_half_and_quarter_precision(narrow_folder, ragged_tokens, dtype):
     ours, exact = (load_backend(narrow_folder, kind, 2) for kind in (dtype, "float32"))
     batches = [pack(ragged_tokens)]
-    mine, yours = (run_every_rung(one, batches, len(ragged_tokens)).logits for one in (ours, exact))
+    mine, yours = (run_every_rung(one, batches, len(ragged_tokens)).readings for one in (ours, exact))
     assert np.abs(mine - yours).max() < 0.1 * np.abs(yours).max()
 
 
@@ -127,7 +128,7 @@ def test_int8_is_simulated_in_exactly_the_parts_that_are_computed_so(folders, ra
     with torch.no_grad():
         expected = torch.stack(model(pack(ragged_tokens)), dim=1).numpy()
     backend = load_backend(folders["none"], "int8", 1)
-    logits = run_every_rung(backend, [pack(ragged_tokens)], len(ragged_tokens)).logits
+    logits = run_every_rung(backend, [pack(ragged_tokens)], len(ragged_tokens)).readings
     assert np.median(np.abs(logits - expected), axis=(0, 2)).max() < 1e-4
 
 
@@ -137,24 +138,24 @@ def test_pruned_answers_and_lengths_are_those_of_torch(folders, ragged_tokens, n
     n, batches = len(ragged_tokens), [pack(ragged_tokens)]
     mine, yours = (run(one, batches, full_rule(one), n) for one in (ours, theirs))
     assert np.array_equal(mine.kept, yours.kept)
-    assert np.abs(mine.logits - yours.logits).max() < 1e-4
+    assert np.abs(mine.readings - yours.readings).max() < 1e-4
 
 
 @pytest.mark.parametrize("name", ["none", *RULES])
 @pytest.mark.parametrize(("score", "threshold"), SCORES)
 def test_one_call_decides_as_the_specification(folders, ragged_tokens, name, score, threshold):
     backend = load_backend(folders[name], "float32", 1)
-    rule = replace(shared(score, threshold, N_RUNGS), tokens=backend.token_rule, deferral=WEIGHTS)
+    rule = replace(ExitRule.uniform(score, threshold, N_RUNGS), tokens=backend.token_rule, deferral=WEIGHTS)
     outcomes = run(backend, [pack(ragged_tokens)], rule, len(ragged_tokens))
     logits, rungs = answer_all(backend, ragged_tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert np.abs(outcomes.logits - logits).max() < 1e-4
+    assert np.abs(outcomes.readings - logits).max() < 1e-4
 
 
 def test_temperatures_and_thresholds_of_each_input_are_obeyed(backend, ragged_tokens):
     n = len(ragged_tokens)
     thresholds = np.random.default_rng(0).uniform(0.3, 0.9, n)
-    rule = shared("entropy", thresholds, N_RUNGS, temperatures=np.array([0.5, 2.0, 1.0, 3.0]))
+    rule = ExitRule.uniform("entropy", thresholds, N_RUNGS, temperatures=np.array([0.5, 2.0, 1.0, 3.0]))
     outcomes = run(backend, in_batches(ragged_tokens, np.arange(n), 7), rule, n)
     _, rungs = answer_all(backend, ragged_tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
@@ -163,7 +164,9 @@ def test_temperatures_and_thresholds_of_each_input_are_obeyed(backend, ragged_to
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_an_answer_is_the_same_to_the_bit_whatever_its_batch_mates_and_threads(folders, ragged_tokens, dtype):
-    rule = replace(shared("entropy", 0.6, N_RUNGS), tokens=load_backend(folders["threshold"], dtype, 1).token_rule)
+    rule = replace(
+        ExitRule.uniform("entropy", 0.6, N_RUNGS), tokens=load_backend(folders["threshold"], dtype, 1).token_rule
+    )
     n = len(ragged_tokens)
 
     @settings(derandomize=True, deadline=None, max_examples=12)
@@ -171,7 +174,7 @@ def test_an_answer_is_the_same_to_the_bit_whatever_its_batch_mates_and_threads(f
     def check(size, seed, threads):
         order = np.random.default_rng(seed).permutation(n)
         outcomes = run(engines[threads], in_batches(ragged_tokens, order, size), rule, n)
-        assert np.array_equal(outcomes.logits, alone.logits) and np.array_equal(outcomes.kept, alone.kept)
+        assert np.array_equal(outcomes.readings, alone.readings) and np.array_equal(outcomes.kept, alone.kept)
 
     engines = [load_backend(folders["threshold"], dtype, threads) for threads in (1, 2, 3)]
     alone = run(engines[0], in_batches(ragged_tokens, np.arange(n), 1), rule, n)
@@ -186,10 +189,10 @@ def test_leftovers_that_run_together_are_answered_as_if_each_batch_ran_alone(fol
     @settings(derandomize=True, deadline=None, max_examples=10)
     @given(size=st.integers(2, 7), threshold=st.floats(0.2, 0.9), falling=st.booleans())
     def check(size, threshold, falling):
-        rule = replace(shared("entropy", threshold, N_RUNGS), tokens=backend.token_rule)
+        rule = replace(ExitRule.uniform("entropy", threshold, N_RUNGS), tokens=backend.token_rule)
         batches = in_batches(ragged_tokens, order if falling else order[::-1], size)
         alone, together = (run(backend, batches, rule, n, tokens) for tokens in (0, 1 << 20))
-        for field in ("logits", "rungs", "kept"):
+        for field in ("readings", "rungs", "kept"):
             assert np.array_equal(getattr(together, field), getattr(alone, field))
         assert (together.seconds > 0).all()
 
@@ -198,7 +201,7 @@ def test_leftovers_that_run_together_are_answered_as_if_each_batch_ran_alone(fol
 
 def test_those_who_wait_take_at_most_a_batch_for_each_layer(folders, ragged_tokens):
     backend = load_backend(folders["threshold"], "float32", 2)
-    rule = replace(shared("entropy", 0.5, N_RUNGS), tokens=backend.token_rule)
+    rule = replace(ExitRule.uniform("entropy", 0.5, N_RUNGS), tokens=backend.token_rule)
     n, batches = len(ragged_tokens), in_batches(ragged_tokens, np.arange(len(ragged_tokens)), 5)
     run(backend, batches, rule, n, 0)
     alone = backend._core.workspace_bytes
@@ -212,24 +215,28 @@ def test_pruning_at_the_last_layer_is_counted_and_changes_no_bit_of_an_answer(fo
     backend, n = load_backend(folders["predicted"], "float32", 2), len(ragged_tokens)
     at_last = TokenRule(prune.above, np.array([np.nan] * 3 + [1.0]), score)
     whole, pruned = (
-        run(backend, [pack(ragged_tokens)], replace(never(N_RUNGS), tokens=tokens), n) for tokens in (None, at_last)
+        run(backend, [pack(ragged_tokens)], replace(ExitRule.full_depth(N_RUNGS), tokens=tokens), n)
+        for tokens in (None, at_last)
     )
-    assert np.array_equal(pruned.logits, whole.logits)
+    assert np.array_equal(pruned.readings, whole.readings)
     slow = load_torch(folders["predicted"], "cpu", "float32", 1)
-    counted = run(slow, [pack(ragged_tokens)], replace(never(N_RUNGS), tokens=at_last), n).kept
+    counted = run(slow, [pack(ragged_tokens)], replace(ExitRule.full_depth(N_RUNGS), tokens=at_last), n).kept
     assert np.array_equal(pruned.kept, counted) and pruned.kept[:, 4].sum() < whole.kept[:, 4].sum()
 
 
 def test_a_rule_of_the_users_own_runs_step_by_step(backend, ragged_tokens):
     halves = one_by_one(lambda layer, scores, original: np.arange(len(scores)) < original / (layer + 1))
-    rule = replace(never(N_RUNGS), tokens=TokenRule(halves, np.arange(1.0, 5.0)))
+    rule = replace(ExitRule.full_depth(N_RUNGS), tokens=TokenRule(halves, np.arange(1.0, 5.0)))
     n = len(ragged_tokens)
     outcomes = run(backend, [pack(ragged_tokens)], rule, n)
     assert outcomes.kept[:, 4].tolist() == [int(np.ceil(len(tokens) / 5)) for tokens in ragged_tokens]
 
 
 def test_scaled_pruning_is_obeyed(backend, ragged_tokens):
-    rules = [replace(never(N_RUNGS), tokens=prune.scaled(backend.token_rule, factor)) for factor in (0, 0.5, 1, 1.5)]
+    rules = [
+        replace(ExitRule.full_depth(N_RUNGS), tokens=prune.scaled(backend.token_rule, factor))
+        for factor in (0, 0.5, 1, 1.5)
+    ]
     kept = [run(backend, [pack(ragged_tokens)], rule, len(ragged_tokens)).kept[:, 4].sum() for rule in rules]
     assert kept == sorted(kept, reverse=True) and len(set(kept)) == 4
 
@@ -237,32 +244,47 @@ def test_scaled_pruning_is_obeyed(backend, ragged_tokens):
 @pytest.mark.parametrize(("score", "threshold"), [("agreement", 1), ("learned", 0.5)])
 @pytest.mark.parametrize("stops", [(4,), (1, 4), (2, 3, 4), (1, 2, 3, 4)])
 def test_layers_in_pieces_answer_as_in_one_call(backend, ragged_tokens, stops, score, threshold):
-    rule = replace(shared(score, threshold, N_RUNGS), tokens=backend.token_rule, deferral=WEIGHTS)
+    rule = replace(ExitRule.uniform(score, threshold, N_RUNGS), tokens=backend.token_rule, deferral=WEIGHTS)
     n, batch = len(ragged_tokens), pack(ragged_tokens)
     whole = run(backend, [batch], rule, n)
-    rungs = np.full(n, -1)
-    underway = backend.begin(batch)
+    rungs, kept = np.full(n, -1), np.zeros_like(whole.kept)
+    work = backend.start(batch)
     for stop in stops:
-        rows = underway.batch.rows
-        underway, answered = backend.advance(underway, rule, stop)
-        rungs[rows] = answered.rungs
-        assert np.array_equal(underway.batch.rows, rows[answered.rungs < 0])
-        assert np.array_equal(answered.logits[answered.rungs >= 0], whole.logits[rows[answered.rungs >= 0]])
-    assert rungs.tolist() == whole.rungs.tolist() and underway.batch.n_seqs == 0
+        rows = work.rows
+        work, done = backend.advance(work, rule, stop)
+        rungs[done.rows], kept[done.rows] = done.rungs, done.kept
+        assert sorted([*work.rows, *done.rows]) == rows.tolist()
+        assert np.array_equal(done.readings, whole.readings[done.rows])
+    assert rungs.tolist() == whole.rungs.tolist() and len(work.rows) == 0
+    assert np.array_equal(kept, whole.kept)
 
 
 def test_rows_that_join_on_the_way_are_answered_as_if_alone(backend, ragged_tokens):
-    rule = replace(shared("entropy", 0.5, N_RUNGS), tokens=backend.token_rule)
+    rule = replace(ExitRule.uniform("entropy", 0.5, N_RUNGS), tokens=backend.token_rule)
     n = len(ragged_tokens)
     whole = run(backend, [pack(ragged_tokens)], rule, n)
     parts = in_batches(ragged_tokens, np.arange(n), 10)
-    after_one = [backend.advance(backend.begin(part), rule, 1)[0] for part in parts]
-    together = after_one[0].join(after_one[1])
-    assert together.batch.n_seqs > 2
-    _, answered = backend.advance(together, rule, 4)
-    assert np.array_equal(answered.logits, whole.logits[together.batch.rows])
+    after_one = [backend.advance(backend.start(part), rule, 1)[0] for part in parts]
+    together = backend.join(after_one[:2])
+    rows = together.rows
+    assert len(rows) > 2
+    _, done = backend.advance(together, rule, 4)
+    assert sorted(done.rows) == sorted(rows)
+    assert np.array_equal(done.readings, whole.readings[done.rows]) and np.array_equal(done.kept, whole.kept[done.rows])
     with pytest.raises(ValueError, match="cannot go on together"):
-        after_one[0].join(backend.begin(parts[1]))
+        backend.join([after_one[0], backend.start(parts[1])])
+
+
+def test_inputs_that_are_dropped_on_the_way_change_no_other_answer(backend, ragged_tokens):
+    rule = replace(ExitRule.uniform("entropy", 0.5, N_RUNGS), tokens=backend.token_rule)
+    n = len(ragged_tokens)
+    whole = run(backend, [pack(ragged_tokens)], rule, n)
+    work, _ = backend.advance(backend.start(pack(ragged_tokens)), rule, 1)
+    work = work.take(np.arange(len(work.rows)) % 2 == 0)
+    rows = work.rows
+    rest, done = backend.advance(work, rule, 4)
+    assert len(rows) > 0 and sorted(done.rows) == sorted(rows) and not len(rest.rows)
+    assert np.array_equal(done.readings, whole.readings[done.rows]) and np.array_equal(done.kept, whole.kept[done.rows])
 
 
 def test_embeddings_are_read_where_the_file_is_mapped(folders):
@@ -275,9 +297,9 @@ def test_embeddings_are_read_where_the_file_is_mapped(folders):
 
 def test_calls_from_several_threads_wait_for_each_other(backend, ragged_tokens):
     rule, n = full_rule(backend), len(ragged_tokens)
-    alone = run(backend, [pack(ragged_tokens)], rule, n).logits
+    alone = run(backend, [pack(ragged_tokens)], rule, n).readings
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: run(backend, [pack(ragged_tokens)], rule, n).logits, range(16)))
+        answers = list(pool.map(lambda _: run(backend, [pack(ragged_tokens)], rule, n).readings, range(16)))
     assert all(np.array_equal(logits, alone) for logits in answers)
 
 
@@ -286,14 +308,13 @@ import os, sys
 import numpy as np
 from pathlib import Path
 from ziggurat.data.packing import pack
-from ziggurat.engine import native_backend
-from ziggurat.engine.native_backend import NativeBackend, load_backend
-from ziggurat.engine.rules import never
-from ziggurat.engine.runner import run
+from ziggurat.engine.backends.native import NativeBackend, load_backend
+from ziggurat.policies.rules import ExitRule
+from ziggurat.engine.replay import run_batches as run
 
 backend = load_backend(Path(sys.argv[1]), "float32", 3)
 inputs = [np.array([[2, 0], *([[7, 0]] * n), [3, 0]]) for n in (5, 9, 30, 41)]
-answer = lambda: run(backend, [pack(inputs)], never(len(backend.rung_layers)), 4).logits
+answer = lambda: run(backend, [pack(inputs)], ExitRule.full_depth(len(backend.rung_layers)), 4).readings
 before = answer()
 child = os.fork()
 if child == 0:

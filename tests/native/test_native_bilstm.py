@@ -14,9 +14,10 @@ from ziggurat import native
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
+
 from ziggurat.data.packing import cumulate
-from ziggurat.engine import bilstm_backend
-from ziggurat.engine.bilstm_backend import BilstmBackend, fastest_bilstm
+from ziggurat.engine.backends import small as bilstm_backend
+from ziggurat.engine.backends.small import BilstmBackend, fastest
 from ziggurat.small.bilstm import BilstmTier, load_bilstm_tier
 
 REFUSED = (ValueError, TypeError)
@@ -98,9 +99,9 @@ def test_a_tier_is_read_where_its_file_is_mapped_and_outlives_its_python_object(
 
 def test_numpy_answers_where_nothing_is_compiled(monkeypatch):
     tier = make_tier()
-    assert isinstance(fastest_bilstm(tier), BilstmBackend)
+    assert isinstance(fastest(tier), BilstmBackend)
     monkeypatch.setattr(bilstm_backend, "why_missing", lambda: "no compiler")
-    assert fastest_bilstm(tier) is tier
+    assert fastest(tier) is tier
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
 from ziggurat.data.packing import pack
-from ziggurat.engine import native_backend
-from ziggurat.engine.native_backend import NativeBackend, load_backend
-from ziggurat.engine.rules import never, shared
-from ziggurat.engine.runner import run
-from ziggurat.engine.simple import answer_all
-from ziggurat.engine.torch_backend import load_backend as load_torch
+from ziggurat.engine.backends import native as native_backend
+from ziggurat.engine.backends.native import NativeBackend, load_backend
+from ziggurat.engine.backends.torch import load_backend as load_torch
+from ziggurat.engine.reference import answer_all
+from ziggurat.engine.replay import run_batches as run
+from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 
 LENGTHS = (3, 250, 2, 70, 9, 130, 17, 5, 70, 33)
@@ -58,7 +58,7 @@ def inputs() -> list[np.ndarray]:
 
 
 def full_rule(backend):
-    return replace(never(4), tokens=backend.token_rule)
+    return replace(ExitRule.full_depth(4), tokens=backend.token_rule)
 
 
 @pytest.mark.parametrize("instructions", native.core().instructions())
@@ -68,7 +68,7 @@ def test_pruned_answers_and_lengths_are_those_of_torch(folders, inputs, rule, in
     ours, theirs = load_backend(folders[rule], "float32", 2), load_torch(folders[rule], "cpu", "float32", None)
     mine, yours = (run(one, [pack(inputs)], full_rule(one), len(inputs)) for one in (ours, theirs))
     assert np.array_equal(mine.kept, yours.kept)
-    assert np.abs(mine.logits - yours.logits).max() < 1e-3
+    assert np.abs(mine.readings - yours.readings).max() < 1e-3
     assert mine.kept[:, 4].sum() < 0.9 * sum(LENGTHS)
 
 
@@ -78,18 +78,18 @@ def test_pruned_answers_and_lengths_are_those_of_torch(folders, inputs, rule, in
 def test_decides_as_the_specification(folders, inputs, rule, score, threshold, engine):
     load = partial(load_backend, dtype="float32", threads=1)
     backend = load(folders[rule]) if engine == "native" else load_torch(folders[rule], "cpu", "float32", None)
-    way = replace(shared(score, threshold, 4), tokens=backend.token_rule)
+    way = replace(ExitRule.uniform(score, threshold, 4), tokens=backend.token_rule)
     outcomes = run(backend, [pack(inputs)], way, len(inputs))
     logits, rungs = answer_all(backend, inputs, way)
     assert outcomes.rungs.tolist() == rungs.tolist()
-    assert np.abs(outcomes.logits - logits).max() < 1e-4
+    assert np.abs(outcomes.readings - logits).max() < 1e-4
 
 
 @pytest.mark.parametrize("rule", ["threshold", "from others"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_an_answer_is_the_same_to_the_bit_whatever_its_batch_mates_and_threads(folders, inputs, rule, dtype):
     engines = [load_backend(folders[rule], dtype, threads) for threads in (1, 2, 3)]
-    way = replace(shared("entropy", 0.4, 4), tokens=engines[0].token_rule)
+    way = replace(ExitRule.uniform("entropy", 0.4, 4), tokens=engines[0].token_rule)
     n = len(inputs)
     alone = run(engines[0], [pack([tokens], rows=np.array([i])) for i, tokens in enumerate(inputs)], way, n)
     assert len(set(alone.rungs.tolist())) > 1
@@ -100,7 +100,7 @@ def test_an_answer_is_the_same_to_the_bit_whatever_its_batch_mates_and_threads(f
         order = np.random.default_rng(seed).permutation(n)
         batches = [pack([inputs[i] for i in rows], rows=rows) for rows in np.array_split(order, -(-n // size))]
         outcomes = run(engines[threads], batches, way, n)
-        assert np.array_equal(outcomes.logits, alone.logits) and np.array_equal(outcomes.kept, alone.kept)
+        assert np.array_equal(outcomes.readings, alone.readings) and np.array_equal(outcomes.kept, alone.kept)
 
     check()
 
@@ -108,14 +108,12 @@ def test_an_answer_is_the_same_to_the_bit_whatever_its_batch_mates_and_threads(f
 @pytest.mark.parametrize("stops", [(2, 4), (1, 2, 3, 4)])
 def test_layers_in_pieces_answer_as_in_one_call(folders, inputs, stops):
     backend = load_backend(folders["threshold"], "float32", 2)
-    way, batch = replace(shared("entropy", 0.4, 4), tokens=backend.token_rule), pack(inputs)
-    whole, underway = run(backend, [batch], way, len(inputs)), backend.begin(batch)
+    way, batch = replace(ExitRule.uniform("entropy", 0.4, 4), tokens=backend.token_rule), pack(inputs)
+    whole, work = run(backend, [batch], way, len(inputs)), backend.start(batch)
     for stop in stops:
-        rows = underway.batch.rows
-        underway, answered = backend.advance(underway, way, stop)
-        gone = answered.rungs >= 0
-        assert np.array_equal(answered.logits[gone], whole.logits[rows[gone]])
-    assert underway.batch.n_seqs == 0
+        work, done = backend.advance(work, way, stop)
+        assert np.array_equal(done.readings, whole.readings[done.rows])
+    assert len(work.rows) == 0
 
 
 def test_positions_that_no_table_holds_are_refused(folders, inputs):

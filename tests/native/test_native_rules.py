@@ -10,15 +10,15 @@ from hypothesis.extra import numpy as arrays
 
 from ziggurat import native
 from ziggurat.data.packing import pack
-from ziggurat.engine.rules import ExitRule, never, shared
-from ziggurat.engine.runner import run
-from ziggurat.engine.torch_backend import load_backend as load_torch
+from ziggurat.engine.backends.torch import load_backend as load_torch
+from ziggurat.engine.replay import run_batches as run
 from ziggurat.errors import UserError
+from ziggurat.policies.rules import ExitRule
 
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
-from ziggurat.engine.native_backend import load_backend
+from ziggurat.engine.backends.native import load_backend
 
 NAMES = (
     "entropy", "max-probability", "margin", "agreement", "agreement-in-a-row", "top-entropy@2", "top-entropy@7",
@@ -125,24 +125,27 @@ def backends(model_folder):
 
 
 def test_an_engine_asked_for_a_score_that_was_not_learned_says_what_python_says(backends, ragged_tokens):
-    batch, rule, said = pack(ragged_tokens), shared("learned", 0.5, 4), []
+    batch, rule, said = pack(ragged_tokens), ExitRule.uniform("learned", 0.5, 4), []
     for backend in backends:
         with pytest.raises(UserError) as refused:
             run(backend, [batch], rule, len(ragged_tokens))
         said.append(str(refused.value))
     with pytest.raises(UserError) as refused:
-        backends[0].advance(backends[0].begin(batch), rule, 4)
+        backends[0].advance(backends[0].start(batch), rule, 1)
     assert said[0] == said[1] == str(refused.value) and "ziggurat cascade" in said[0]
 
 
 def test_where_it_is_not_asked_its_weights_are_not_missed(backends, ragged_tokens):
-    rule, n = replace(never(4), score="learned"), len(ragged_tokens)
+    rule, n = replace(ExitRule.full_depth(4), score="learned"), len(ragged_tokens)
     mine, yours = (run(backend, [pack(ragged_tokens)], rule, n) for backend in backends)
     assert mine.rungs.tolist() == yours.rungs.tolist() == [3] * n
 
 
-def test_the_learned_score_takes_one_call(backends, ragged_tokens):
-    rule = replace(shared("learned", 0.5, 4), deferral=weights_for(4, 3, 0))
-    assert backends[0].answer([pack(ragged_tokens)], rule) is not None
+def test_the_learned_score_takes_one_call(backends, ragged_tokens, monkeypatch):
+    rule = replace(ExitRule.uniform("learned", 0.5, 4), deferral=weights_for(4, 3, 0))
+    batch, backend = pack(ragged_tokens), backends[0]
+    monkeypatch.setattr(backend, "layer", None)
+    _, done = backend.advance(backend.start(batch), rule, 4)
+    assert len(done.rows) == len(ragged_tokens)
     with pytest.raises(ValueError, match="deferral"):
-        backends[0].answer([pack(ragged_tokens)], replace(rule, deferral=weights_for(4, 2, 0)))
+        backend.advance(backend.start(batch), replace(rule, deferral=weights_for(4, 2, 0)), 4)

@@ -14,9 +14,10 @@ from ziggurat import native
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
+
 from ziggurat.data.packing import cumulate
-from ziggurat.engine import static_backend
-from ziggurat.engine.static_backend import StaticBackend, fastest
+from ziggurat.engine.backends import small as static_backend
+from ziggurat.engine.backends.small import StaticBackend, fastest
 from ziggurat.small.static import LARGEST, StaticTier, load_static_tier
 
 REFUSED = (ValueError, TypeError)

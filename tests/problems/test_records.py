@@ -204,7 +204,7 @@ def test_what_is_worth_keeping_of_exits():
 def test_every_record_has_the_same_shape(problem):
     record = problem_named(problem, ("a", "b"), (0, 1))
     assert (
-        record.type is problem and record.loss is not None and record.scores and set(record.tried) <= set(record.scores)
+        record.kind is problem and record.loss is not None and record.scores and set(record.tried) <= set(record.scores)
     )
     assert record.width == (7 if problem is ProblemType.QUESTION_ANSWERING else 2)
     assert set(record.measures) <= set(MEASURES)

@@ -24,9 +24,9 @@ from ziggurat.calibrate.bounds import fixed_sequence, p_values
 from ziggurat.calibrate.grouping import Groups, groups_of, per_draw
 from ziggurat.calibrate.paths import Tried, path_of, sequences
 from ziggurat.calibrate.risks import RISKS, Risk
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import replay
+from ziggurat.engine.replay import replay
 from ziggurat.measure.rows import append_record, provenance
+from ziggurat.policies.rules import ExitRule
 
 ROWS, RUNGS, CLASSES = 50_000, 6, 4
 HEAD = 0.03  # cost of an exit head, in layers

@@ -14,9 +14,9 @@ from ziggurat.bench.peers.peer import INPUTS, PeerSetting
 from ziggurat.data.tokenizer import TextTokenizer, pack_rows
 from ziggurat.encoder.folder import read_json
 from ziggurat.encoder.spec import read_spec
-from ziggurat.engine.rules import never
-from ziggurat.engine.runner import run
-from ziggurat.engine.torch_backend import load_backend
+from ziggurat.engine.backends.torch import load_backend
+from ziggurat.engine.replay import run_batches as run
+from ziggurat.policies.rules import ExitRule
 
 pytest.importorskip("onnxruntime")
 
@@ -31,7 +31,9 @@ def test_peers_in_float32_answer_as_the_torch_engine(tmp_path, name):
         warnings.simplefilter("error")
         peers, left_out = open_peers(kinds, PeerSetting(folder, spec, 1, tmp_path))
     assert not [one for one in left_out if "not installed" not in one.reason]
-    expected = run(load_backend(folder, "cpu", "float32", 1), [pack_rows(encoded, np.arange(4))], never(3), 4).logits
+    expected = run(
+        load_backend(folder, "cpu", "float32", 1), [pack_rows(encoded, np.arange(4))], ExitRule.full_depth(3), 4
+    ).logits
     for peer in peers:
         answer = Entry(of_peer(peer, "x"), "as it comes", 3).prepared(encoded)()
         assert np.allclose(answer, expected, atol=1e-4), peer.name

@@ -11,14 +11,13 @@ import numpy as np
 
 from ziggurat.analyses.measured import summary
 from ziggurat.analyses.papers import accuracy_series
-from ziggurat.analyses.reporting import Request, Subject, caveats, write_report
+from ziggurat.analyses.reporting import Report, Request, Subject, caveats, write_report
 from ziggurat.analyses.settings import FULL_DEPTH, PRUNING
 from ziggurat.calibrate.choose import candidate_thresholds
-from ziggurat.engine import rules
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.report.plots import Panel, Series
 
 _CURVE = "threshold"  # settings on a model's curve
@@ -41,7 +40,7 @@ def methods(
     timed_texts: int | None = 256,
     repeats: int = 5,
     progress: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """A table and a figure of all models: full depth, pruning alone, operating points, a curve over exit thresholds.
 
     The curve has the model's own pruning on, a point prunes as hard as it says. All settings of all models are timed in
@@ -66,7 +65,7 @@ def methods(
 
 def _candidates(subject: Subject, n_thresholds: int) -> list[Candidate]:
     classifier = subject.classifier
-    never, tokens = rules.never(subject.n_rungs), classifier.token_rule
+    never, tokens = ExitRule.full_depth(subject.n_rungs), classifier.token_rule
     found = [Candidate(subject, FULL_DEPTH, never)]
     if tokens is not None:
         found.append(Candidate(subject, PRUNING, replace(never, tokens=tokens)))

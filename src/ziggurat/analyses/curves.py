@@ -26,8 +26,7 @@ class Point:
 
 def right_answers(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Which rung answers which input correctly: logits (n, n_rungs, n_classes), labels (n) → (n, n_rungs) bool."""
-    right: np.ndarray = logits.argmax(axis=-1) == labels[:, None]
-    return right
+    return logits.argmax(axis=-1) == labels[:, None]
 
 
 def sweep(

@@ -18,13 +18,12 @@ from ziggurat.analyses.deferral_figure import (
     route,
     share_of_oracle,
 )
-from ziggurat.analyses.reporting import Part, Request, Subject, caveats, write_report
+from ziggurat.analyses.reporting import Part, Report, Request, Subject, caveats, write_report
 from ziggurat.calibrate.candidates import SCORES, StoredRun, doubts
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.tiers import places
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import LEARNED
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.report.plots import Panel, Series
 
@@ -45,7 +44,7 @@ class Stop:
     before: int | None  # the rung at the end of the tier before, for agreement; None = there is none
 
 
-def deferral(request: Request, tier: int = 1) -> dict[str, Any]:
+def deferral(request: Request, tier: int = 1) -> Report:
     """Routers at the end of a tier (from 1; without tiers a rung) against the last rung, without token pruning there.
 
     Each deferral score, the random router and the oracle: accuracy and FLOPs by the share that is escalated, and what
@@ -98,7 +97,7 @@ def _stops(classifier: AdaptiveClassifier) -> list[Stop]:
     """The ends of all tiers of a cascade, all rungs of a model."""
     if len(classifier.tiers) == 1:
         return [Stop(one.name, rung, rung - 1 if rung else None) for rung, one in enumerate(classifier.rungs)]
-    tiers = places(classifier.tiers)
+    tiers = classifier.ladder.slices
     ends = [place.rungs.stop - 1 for place in tiers]
     names = [f"tier {number} ({one.tier.manifest.kind})" for number, one in enumerate(tiers, start=1)]
     return [Stop(*one) for one in zip(names, ends, (None, *ends[:-1]), strict=True)]

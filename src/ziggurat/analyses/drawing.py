@@ -14,13 +14,13 @@ from ziggurat.calibrate.choose import candidate_thresholds
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine import rules
+from ziggurat.engine.backend import AllRungs
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import AllRungs, replay
+from ziggurat.engine.replay import replay
 from ziggurat.measure.clock import interleave
 from ziggurat.measure.subject import ModelOptions, data_and_split, refuse_but_classes, rows_to_measure, sample
 from ziggurat.measure.targets import require_result
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.report.plots import Panel, Series, accuracy_figure, figure_paths
 
@@ -89,9 +89,8 @@ def _thresholds(every: np.ndarray, count: int) -> np.ndarray:
 
 
 def _full_right(classifier: AdaptiveClassifier, encoded: Encoded, rows: Dataset, batch_size: int) -> np.ndarray:
-    outcomes = classifier.run(encoded, rules.never(len(classifier.rungs)), batch_size)
-    right: np.ndarray = outcomes.predictions == rows.classes
-    return right
+    outcomes = classifier.run(encoded, ExitRule.full_depth(len(classifier.rungs)), batch_size)
+    return outcomes.predictions == rows.classes
 
 
 def _flops_series(
@@ -101,12 +100,15 @@ def _flops_series(
     full = classifier.whole(encoded)
     asked = classifier.spent(encoded, every.kept, classifier.rule("entropy", 0.0))
     alone = np.stack(
-        [classifier.spent(encoded, every.kept, rules.fixed_depth(rung, n_rungs))[:, rung] for rung in range(n_rungs)],
+        [
+            classifier.spent(encoded, every.kept, ExitRule.fixed_depth(rung, n_rungs))[:, rung]
+            for rung in range(n_rungs)
+        ],
         axis=1,
     )
 
     def answered(threshold: float) -> np.ndarray:
-        return replay(every.readings, rules.shared("entropy", threshold, n_rungs))
+        return replay(every.readings, ExitRule.uniform("entropy", threshold, n_rungs))
 
     gflops = full.mean() / 1e9
     adaptive = sweep(right, asked, full, answered, _thresholds(every.readings, _THRESHOLDS).tolist())
@@ -136,16 +138,16 @@ def _rules_to_time(
     classifier: AdaptiveClassifier, every: np.ndarray, right: np.ndarray, chosen: np.ndarray
 ) -> list[Timed]:
     n_rungs = every.shape[1]
-    timed = [Timed("full model", rules.never(n_rungs), np.full(len(every), n_rungs - 1))]
+    timed = [Timed("full model", ExitRule.full_depth(n_rungs), np.full(len(every), n_rungs - 1))]
     for threshold in _thresholds(every, _TIMED_THRESHOLDS):
-        rule = rules.shared("entropy", float(threshold), n_rungs)
+        rule = ExitRule.uniform("entropy", float(threshold), n_rungs)
         timed.append(Timed("adaptive", rule, replay(every, rule)))
     for rung in range(n_rungs):
-        timed.append(Timed("fixed depth", rules.fixed_depth(rung, n_rungs), np.full(len(every), rung)))
+        timed.append(Timed("fixed depth", ExitRule.fixed_depth(rung, n_rungs), np.full(len(every), rung)))
     draws = np.random.default_rng(0)
     forced = [("random exit", np.minimum(draws.geometric(p, len(every)) - 1, n_rungs - 1)) for p in _RANDOM_SHARES]
     forced.append(("oracle exit", np.where(right.any(axis=1), right.argmax(axis=1), 0)))
-    timed += [Timed(label, rules.forced(rungs[chosen], n_rungs), rungs) for label, rungs in forced]
+    timed += [Timed(label, ExitRule.forced(rungs[chosen], n_rungs), rungs) for label, rungs in forced]
     prune = classifier.token_rule
     return [timed[0], *(replace(other, rule=replace(other.rule, tokens=prune)) for other in timed[1:])]
 

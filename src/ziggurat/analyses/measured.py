@@ -58,8 +58,7 @@ def summary(measured: Measured, full: Measured, rows: np.ndarray | None = None) 
 
 def buckets(lengths: np.ndarray, edges: Sequence[float]) -> np.ndarray:
     """Which bucket each length is in, (n) int64 from 0 to len(edges); a length that equals an edge is below it."""
-    places: np.ndarray = np.searchsorted(np.asarray(edges, dtype=np.float64), lengths, side="left")
-    return places
+    return np.searchsorted(np.asarray(edges, dtype=np.float64), lengths, side="left")
 
 
 def bucket_names(edges: Sequence[int]) -> list[str]:
@@ -138,5 +137,4 @@ def right_beside_wrong(values: np.ndarray, right: np.ndarray) -> dict[str, Any]:
 
 def histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Share of the values (n ≥ 1) in each bin, (len(edges) - 1); the bins together hold all of them."""
-    counts: np.ndarray = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
-    return counts
+    return np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)

@@ -10,11 +10,10 @@ import numpy as np
 
 from ziggurat.encoder.folder import read_manifest
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine import rules
 from ziggurat.engine.opened import OpenedModel
-from ziggurat.engine.rules import ExitRule
 from ziggurat.measure.subject import exit_rule
 from ziggurat.policies.prune import TokenRule
+from ziggurat.policies.rules import ExitRule
 from ziggurat.types import FULL
 
 T = TypeVar("T")
@@ -62,7 +61,7 @@ def settings_of(model: OpenedModel, exits: Exits) -> Mapping[str, ExitRule]:
 
     Alone pruning is as strong as the model was trained for; together, as the operating point has it, if that prunes.
     """
-    never, tokens = rules.never(len(model.rungs)), model.backend.token_rule
+    never, tokens = ExitRule.full_depth(len(model.rungs)), model.backend.token_rule
     rule = exit_rule(model, exits.operating_point, exits.threshold, exits.score)
     found = {FULL_DEPTH: never, EXITS: replace(rule, tokens=None)}
     if tokens is not None:

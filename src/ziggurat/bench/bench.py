@@ -1,8 +1,8 @@
-"""`bench`: speed beside plain transformers on the same texts and threads, in one interleaved run, as result rows."""
+"""Speed and quality of a model beside plain transformers, on the same texts and threads, in one interleaved run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from ziggurat.bench.peers.peer import TransformersPeer
+from ziggurat.bench.result import BenchResult, BenchRow
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.packing import by_length, in_order
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.errors import UserError
-from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, timing_fields
-from ziggurat.measure.rows import append_row, checked_row, provenance
+from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, speed_of
+from ziggurat.measure.rows import append_record, provenance
 from ziggurat.measure.subject import (
     ModelOptions,
     data_and_split,
@@ -69,7 +70,7 @@ def bench(
     repeats: int = 5,
     out: Path | None = None,
     progress: Callable[[str], None] | None = None,
-) -> list[dict[str, Any]]:
+) -> BenchResult:
     """Result rows for transformers padded (as it comes; sorted), our full depth packed, and each operating point.
 
     `points` None: all that the model has. Accuracy and FLOPs are those of all rows; times those of `timed_texts` of
@@ -97,14 +98,15 @@ def bench(
     if opened.backend.dtype != peer.dtype:  # transformers' answers are those of full depth in its own precision
         quality[_PEER] = _quality(replace(options, dtype=peer.dtype).open(model), source, rows, encoded, FULL)
     origin = provenance()
-    results = []
+    found: list[BenchRow] = []
     for batch_size in batch_sizes:
         systems = _systems(setting, batch_size, points)
         timings = interleave({system.what: system.call for system in systems}, repeats, progress=progress)
         for system in systems:
-            row = _row(setting, system, batch_size, timings) | quality[system.point]
-            results.append(checked_row(origin | row) if out is None else append_row(out, row, origin))
-    return results
+            found.append(_row(setting, system, batch_size, timings, quality[system.point], origin))
+            if out is not None:
+                append_record(out, found[-1].to_dict())
+    return BenchResult(tuple(found))
 
 
 def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[System]:
@@ -141,22 +143,30 @@ def _quality(
     return {"n_accuracy": len(rows)} | main_figure(found) | found | own | flops_fields(spent, full)
 
 
-def _row(setting: Bench, system: System, batch_size: int, timings: dict[str, Timing]) -> dict[str, Any]:
-    timing = timings[system.what]
-    n, backend = len(setting.timed), setting.opened.backend
-    data, split = data_and_split(setting.source)
+def _row(
+    setting: Bench,
+    system: System,
+    batch_size: int,
+    timings: Mapping[str, Timing],
+    quality: Mapping[str, Any],
+    origin: Mapping[str, Any],
+) -> BenchRow:
+    timing, backend = timings[system.what], setting.opened.backend
     gain = paired_ratio(timings[f"ziggurat {_BASELINE}"], timing)
-    return {
-        "what": system.what,
-        "data": data,
-        "split": split,
-        "model": Path(setting.model).name,
-        "device": backend.device,
-        "threads": backend.threads,
-        "batch": batch_size,
-        "dtype": system.dtype,
-        "padding": system.padding,
-        "timed": "model",
-        **timing_fields(timing, n, gain),
-        **lengths_summary(setting.timed),
-    }
+    data, split = data_and_split(setting.source)
+    return BenchRow(
+        what=system.what,
+        data=data,
+        split=split,
+        model=Path(setting.model).name,
+        device=backend.device,
+        threads=backend.threads,
+        batch=batch_size,
+        dtype=system.dtype,
+        padding=system.padding,
+        timed="model",
+        speed=speed_of(timing, len(setting.timed), gain),
+        tokens=lengths_summary(setting.timed),
+        quality=quality,
+        origin=origin,
+    )

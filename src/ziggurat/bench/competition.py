@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from ziggurat.bench.peers.peer import Peer, padded
+from ziggurat.data.packing import by_length, in_order
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine.scheduler import by_length, in_order
 from ziggurat.measure.clock import Clock, Timing, interleave
 from ziggurat.system import Progress
 

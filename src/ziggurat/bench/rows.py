@@ -1,4 +1,4 @@
-"""Result rows of `bench --peers`."""
+"""The rows of a comparison, from the races that were run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ziggurat.bench.competition import SORTED, Entry, Latencies
+from ziggurat.bench.result import BenchRow, ComparisonRow, Entered
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.measure.clock import Timing, paired_ratio, quality_fields, timing_fields
+from ziggurat.measure.clock import Ratio, Timing, paired_ratio, quality_fields, speed_of
 from ziggurat.measure.subject import data_and_split, lengths_summary
 from ziggurat.measure.task_metrics import metrics_for, task_measures
 
@@ -30,6 +31,7 @@ class Setting:
     timed_rows: Dataset
     timed: Encoded  # the same
     calibration: str | None  # which texts int8 peers have seen
+    origin: Mapping[str, Any]  # of all rows: date, commit, machine and versions
 
     def encode(self, rows: Sequence[int]) -> Encoded:
         """Tokenises timed texts: part of what "process" times."""
@@ -55,65 +57,85 @@ def quality(setting: Setting, entry: Entry) -> dict[str, Any]:
 
 
 def row_of_batches(
-    setting: Setting, entry: Entry, timed: str, entries: Sequence[Entry], timings: Mapping[str, Timing]
-) -> dict[str, Any]:
+    setting: Setting,
+    entry: Entry,
+    timed: str,
+    entries: Sequence[Entry],
+    timings: Mapping[str, Timing],
+    quality: Mapping[str, Any],
+) -> ComparisonRow:
     """A row of a race over all texts."""
-    return _row(setting, entry, timed, entries, timings) | _over(entry, entries, timings)
+    row = _row(setting, entry, timed, timings, timings[_baseline(entries)], quality)
+    return ComparisonRow(row, _entered(setting, entry, _over(entry, entries, timings)))
 
 
 def row_of_singles(
-    setting: Setting, entry: Entry, timed: str, entries: Sequence[Entry], latencies: Mapping[str, Latencies]
-) -> dict[str, Any]:
+    setting: Setting,
+    entry: Entry,
+    timed: str,
+    entries: Sequence[Entry],
+    latencies: Mapping[str, Latencies],
+    quality: Mapping[str, Any],
+) -> ComparisonRow:
     """A row of a race of single texts: latencies too, and ratios of their medians."""
     totals = {label: Timing(tuple(one.seconds.sum(axis=1).tolist())) for label, one in latencies.items()}
     medians = {label: one.medians for label, one in latencies.items()}
     per_text = 1e3 * latencies[entry.label].per_text
-    return (
-        _row(setting, entry, timed, entries, totals)
-        | {
-            "latency_ms_p50": float(np.percentile(per_text, 50)),
-            "latency_ms_p95": float(np.percentile(per_text, 95)),
-        }
-        | _over(entry, entries, medians)
-    )
+    shown = float(np.percentile(per_text, 50)), float(np.percentile(per_text, 95))
+    row = _row(setting, entry, timed, totals, totals[_baseline(entries)], quality)
+    return ComparisonRow(row, _entered(setting, entry, _over(entry, entries, medians), shown))
 
 
-def _over(entry: Entry, entries: Sequence[Entry], timings: Mapping[str, Timing]) -> dict[str, Any]:
-    """For our rows: how many times as fast as each peer, [median, least, most] of the rounds."""
+def _over(entry: Entry, entries: Sequence[Entry], timings: Mapping[str, Timing]) -> Mapping[str, Ratio] | None:
+    """Of our systems: how many times as fast as each peer."""
     if entry.contestant.is_peer:
-        return {}
-    ratios = {
+        return None
+    return {
         peer.label: paired_ratio(timings[peer.label], timings[entry.label])
         for peer in entries
         if peer.contestant.is_peer
     }
-    return {"over": {label: [ratio.median, ratio.low, ratio.high] for label, ratio in ratios.items()}}
+
+
+def _baseline(entries: Sequence[Entry]) -> str:
+    """Label of our full depth on sorted texts, over which every gain is."""
+    return next(one.label for one in entries if one.contestant.point == FULL and one.order == SORTED)
+
+
+def _entered(
+    setting: Setting,
+    entry: Entry,
+    over: Mapping[str, Ratio] | None,
+    latencies: tuple[float, float] | None = None,
+) -> Entered:
+    one = entry.contestant
+    calibration = setting.calibration if one.is_peer and one.dtype == "int8" else None
+    return Entered(one.engine, one.is_peer, entry.order, one.streams, calibration, latencies, over)
 
 
 def _row(
-    setting: Setting, entry: Entry, timed: str, entries: Sequence[Entry], timings: Mapping[str, Timing]
-) -> dict[str, Any]:
-    one, timing, n = entry.contestant, timings[entry.label], len(setting.timed.tokens)
-    baseline = next(other for other in entries if other.contestant.point == FULL and other.order == SORTED)
-    gain = paired_ratio(timings[baseline.label], timing)
+    setting: Setting,
+    entry: Entry,
+    timed: str,
+    timings: Mapping[str, Timing],
+    baseline: Timing,
+    quality: Mapping[str, Any],
+) -> BenchRow:
+    one, timing = entry.contestant, timings[entry.label]
     data, split = data_and_split(setting.source)
-    seen = {"calibration": setting.calibration} if one.is_peer and one.dtype == "int8" else {}
-    return {
-        "what": one.what,
-        "peer": one.is_peer,
-        "engine": one.engine,
-        "data": data,
-        "split": split,
-        "model": Path(setting.model).name,
-        "device": "cpu",
-        "threads": setting.classifier.backend.threads,
-        "streams": one.streams,
-        "batch": entry.batch,
-        "dtype": one.dtype,
-        "order": entry.order,
-        "padding": entry.order if one.is_peer else "packed",
-        "timed": timed,
-        **timing_fields(timing, n, gain),
-        **seen,
-        **lengths_summary(setting.timed),
-    }
+    return BenchRow(
+        what=one.what,
+        data=data,
+        split=split,
+        model=Path(setting.model).name,
+        device="cpu",
+        threads=setting.classifier.backend.threads,
+        batch=entry.batch,
+        dtype=one.dtype,
+        padding=entry.order if one.is_peer else "packed",
+        timed=timed,
+        speed=speed_of(timing, len(setting.timed.tokens), paired_ratio(baseline, timing)),
+        tokens=lengths_summary(setting.timed),
+        quality=quality,
+        origin=setting.origin,
+    )

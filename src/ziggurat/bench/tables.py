@@ -1,4 +1,4 @@
-"""What people see of `bench --peers`: one table for each way of timing, and our speed over each peer's."""
+"""The tables of a comparison: one for each way of timing, and our speed over each peer's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = (
 _TIMED = {"model": "the model alone", "process": "from strings, tokenising included"}
 
 
-def competition_tables(rows: Sequence[Row]) -> str:
+def comparison_tables(rows: Sequence[Row]) -> str:
     """All tables, each under its title, behind one another."""
     parts = []
     for single in (False, True):

@@ -135,7 +135,7 @@ def _summary(
     return {
         "model": model,
         "data": source,
-        "problem": str(classifier.problem.type),
+        "problem": str(classifier.problem.kind),
         "criterion": promise.criterion,
         "confidence": promise.confidence,
         "reference": promise.reference,

@@ -22,9 +22,9 @@ class StoredRun:
     """All rungs' answers to some rows at one strength of pruning."""
 
     every: np.ndarray  # (n, n_rungs, width) readings
-    kept: np.ndarray  # (n, L + 1) int64, as in `engine.runner.Outcomes`
+    kept: np.ndarray  # (n, L + 1) int64, as in `engine.backend.Outcomes`
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
-    deferral: np.ndarray | None = None  # the model's weights of the learned score, see `engine.rules.ExitRule`
+    deferral: np.ndarray | None = None  # the model's weights of the learned score, see `engine.ExitRule`
     problem: Problem = CLASSES  # what the logits stand for
     answers: np.ndarray | None = None  # (n, n_rungs, …) predictions; None = as the problem has the readings alone
 
@@ -64,13 +64,12 @@ class Doubts:
     def rungs(self, limits: np.ndarray) -> np.ndarray:
         """Where each row leaves under `limits` (n_exits), the largest doubts with which it may: (n) rung indices.
 
-        The same as `engine.runner.replay` with `thresholds(limits)`.
+        The same as `engine.replay.replay` with `thresholds(limits)`.
         """
         # Behind the last exit everybody leaves, also where none is asked.
         leaves = np.pad(self.values <= limits, ((0, 0), (0, 1)), constant_values=True)
         places = np.append(self.exits, self.n_rungs - 1).astype(np.int64)
-        rungs: np.ndarray = places[leaves.argmax(axis=1)]
-        return rungs
+        return places[leaves.argmax(axis=1)]
 
     def thresholds(self, limits: np.ndarray) -> np.ndarray:
         """`limits` (n_exits) as an exit rule writes them: (n_rungs - 1), in the score's unit, NaN = not asked."""

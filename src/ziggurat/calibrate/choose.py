@@ -17,10 +17,10 @@ from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import PRUNED, REFERENCE, Manifest
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule, never, shared
-from ziggurat.engine.runner import replay
+from ziggurat.engine.replay import replay
 from ziggurat.policies.exits import exit_score, features, log_softmax
 from ziggurat.policies.prune import TokenRule, above, scaled
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.classes import CLASSES
 from ziggurat.problems.problem import Loss, Problem
 from ziggurat.recipe import Recipe
@@ -107,7 +107,10 @@ def _settings(ladder: Ladder, score: str, temperatures: np.ndarray | None, right
     """The rules worth trying from dear to cheap, full depth first: unpruned, that is always admissible."""
     every, n_rungs = ladder.every, ladder.every.shape[1]
     thresholds = candidate_thresholds(every, score, temperatures)[:: -1 if exit_score(score).larger_is_surer else 1]
-    rules = [never(n_rungs), *(shared(score, threshold, n_rungs, temperatures) for threshold in thresholds)]
+    rules = [
+        ExitRule.full_depth(n_rungs),
+        *(ExitRule.uniform(score, threshold, n_rungs, temperatures) for threshold in thresholds),
+    ]
     asked = ladder.cost(rules[-1])  # all shared thresholds ask the same heads, so they pay the same for a rung
     everyone, settings = np.arange(len(every)), []
     for rule in rules:
@@ -202,8 +205,7 @@ def _logistic(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         value = np.logaddexp(0, said).sum() - wanted @ said + _PENALTY / 2 * (weights @ weights)
         return float(value), table.T @ (expit(said) - wanted) + _PENALTY * weights
 
-    found: np.ndarray = minimize(loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B").x
-    return found
+    return minimize(loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B").x
 
 
 def with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recipe: Recipe, progress: bool) -> Manifest:

@@ -62,5 +62,4 @@ def per_draw(losses: np.ndarray, groups: Groups | None, risk: Risk) -> np.ndarra
     if risk.binary:
         return losses[groups.drawn]
     sums = np.add.reduceat(losses[groups.rows], groups.starts, axis=0)
-    means: np.ndarray = (sums.T / groups.sizes).T
-    return means
+    return (sums.T / groups.sizes).T

@@ -17,8 +17,8 @@ from statistics import NormalDist
 import numpy as np
 
 from ziggurat.calibrate.candidates import Candidate, StoredRun, doubts
-from ziggurat.engine.rules import ExitRule
 from ziggurat.policies.exits import LEARNED, exit_score
+from ziggurat.policies.rules import ExitRule
 
 Seconds = Callable[[Candidate], float]  # predicted time per text of a setting on the rows that order the path
 _STEP = 0.005  # neighbours on a path differ in time by at least this share

@@ -18,14 +18,13 @@ from ziggurat.calibrate.risks import Risk, risks_of
 from ziggurat.calibrate.rows import CalibrationRows, Seen, full_run
 from ziggurat.calibrate.times import PredictedTime
 from ziggurat.calibrate.watching import watched_costs
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import replay
+from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Timing, interleave, paired_ratio
 from ziggurat.measure.subject import ModelOptions, sample
 from ziggurat.policies.prune import scaled
+from ziggurat.policies.rules import ExitRule
 from ziggurat.system import Progress
 from ziggurat.types import Certificate, OperatingPoint
 
@@ -80,7 +79,7 @@ def chosen_points(
 def rule_of(classifier: AdaptiveClassifier, setting: Tried | None) -> ExitRule:
     """As the engine takes it; None = full depth."""
     if setting is None:
-        return rules.never(len(classifier.rungs), classifier.problem.scores[0])
+        return ExitRule.full_depth(len(classifier.rungs), classifier.problem.scores[0])
     return replace(setting.rule(classifier.deferral), tokens=scaled(classifier.token_rule, setting.pruning))
 
 

@@ -18,7 +18,7 @@ from ziggurat.measure.subject import ModelOptions, check_pairs, exit_rule, promi
 from ziggurat.measure.targets import require_result
 from ziggurat.problems.problem import Problem
 from ziggurat.system import json_text
-from ziggurat.types import AnyAnswers
+from ziggurat.types import Answer, AnyAnswers, SpanAnswer
 
 _TABLES = (".csv", ".tsv", ".parquet")  # whose readers would not understand JSON lines
 
@@ -90,7 +90,7 @@ def _watched(
 
 
 def _read(source: str, classifier: AdaptiveClassifier, columns: Columns) -> Rows:
-    rows = load(source, replace(columns, label=None), problem=classifier.problem.type)
+    rows = load(source, replace(columns, label=None), problem=classifier.problem.kind)
     check_pairs(classifier, rows)
     return rows
 
@@ -119,7 +119,7 @@ def _with_nulls(results: list[dict[str, Any]], left_out: Mapping[int, str]) -> l
 
 
 def _results(rows: Rows, answers: AnyAnswers, problem: Problem) -> Iterator[dict[str, Any]]:
-    for row, answer in enumerate(answers):
+    for row, answer in enumerate[Answer | SpanAnswer](answers):
         pair = None if rows.pairs is None else rows.pairs[row]
         trace = answer.trace
         yield {

@@ -91,7 +91,7 @@ def risk_by_name(name: str | None, problem: Problem) -> Risk:
     if name is None:
         return next(iter(known.values()))
     if name not in known:
-        raise UserError(f"criterion {name!r} is not known for {problem.type}; choose one of {', '.join(known)}")
+        raise UserError(f"criterion {name!r} is not known for {problem.kind}; choose one of {', '.join(known)}")
     return known[name]
 
 

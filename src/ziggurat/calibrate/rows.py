@@ -19,11 +19,11 @@ from ziggurat.data.sources import Columns, Rows
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError
 from ziggurat.measure.subject import load_like
 from ziggurat.policies.prune import scaled
+from ziggurat.policies.rules import ExitRule
 
 ENOUGH = 200  # rows that chose for the model: from here on they order the path, and all fresh rows certify
 MOST_ORDERING = 20_000  # more learn no better path, and would be missing where they certify
@@ -192,7 +192,7 @@ def seen(
         runs[strength] = StoredRun(every.readings, every.kept, strength, classifier.deferral, problem, predictions)
     if reference is not None:
         theirs = reference.encode_rows(rows)
-        outcomes = reference.run(theirs, rules.never(len(reference.rungs)), batch_size, progress)
+        outcomes = reference.run(theirs, ExitRule.full_depth(len(reference.rungs)), batch_size, progress)
         full = reference.predictions(theirs, outcomes)
     else:
         full = full_run(runs).predictions()[:, -1]

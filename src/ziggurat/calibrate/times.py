@@ -11,16 +11,15 @@ from typing import Protocol
 import numpy as np
 
 from ziggurat.calibrate.candidates import Candidate, StoredRun
+from ziggurat.data.packing import by_length
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.ladder import inputs_of
-from ziggurat.engine.scheduler import by_length
-from ziggurat.engine.tiers import SMALL_BATCH, Tier, places
+from ziggurat.engine.tiers import SMALL_BATCH, EncoderTier, SmallTier, Tier
 from ziggurat.measure.clock import interleave
 from ziggurat.measure.predicted_time import Profile, predicted_seconds
 from ziggurat.measure.profile import stored_profile
 from ziggurat.measure.subject import sample
+from ziggurat.policies.rules import ExitRule
 from ziggurat.system import Progress, cached_property
 
 _TIMED_ROWS = 4096  # at most, that predicted times are of
@@ -90,19 +89,19 @@ def costs_of(classifier: AdaptiveClassifier, encoded: Encoded, batch_size: int, 
     Encoders whose inputs are several sequences are timed here as well.
     """
     if encoded.owners is not None:
-        some = encoded.take(sample(len(encoded), _PRICED_ROWS))
-        return [_priced(tier, some, batch_size) for tier in classifier.tiers]
+        few = encoded.take(sample(len(encoded), _PRICED_ROWS))
+        return [_priced(tier, few, batch_size) for tier in classifier.tiers]
     some = sample(len(encoded), _TIMED_ROWS)
     return [
         ProfiledCost(stored_profile(AdaptiveClassifier([tier]), tick))
-        if tier.spec is not None
-        else _timed(tier, inputs_of(tier, classifier.tiers[-1], encoded.take(some), np.arange(len(some))), batch_size)
+        if isinstance(tier, EncoderTier)
+        else _timed(tier, classifier.ladder.inputs_of(tier, encoded.take(some)), batch_size)
         for tier in classifier.tiers
     ]
 
 
 def _priced(tier: Tier, encoded: Encoded, batch_size: int) -> PricedCost:
-    alone, full = AdaptiveClassifier([tier]), rules.never(tier.n_rungs)
+    alone, full = AdaptiveClassifier([tier]), ExitRule.full_depth(tier.n_rungs)
     timing = interleave({"full": lambda: alone.run(encoded, full, batch_size)}, 3)
     return PricedCost(tier, timing["full"].p50 / max(1, int(alone.whole(encoded).sum())))
 
@@ -111,7 +110,7 @@ def _timed(tier: Tier, encoded: Encoded, batch_size: int) -> SmallCost:
     alone, seconds = AdaptiveClassifier([tier]), []
     for _ in range(_ROUNDS):
         start = time.perf_counter()
-        alone.run(encoded, rules.never(1), batch_size)  # one text at a time costs it many times as much
+        alone.run(encoded, ExitRule.full_depth(1), batch_size)  # one text at a time costs it many times as much
         seconds.append(time.perf_counter() - start)
     return SmallCost(float(np.median(seconds)) / max(1, int(encoded.lengths.sum())))
 
@@ -124,12 +123,12 @@ def best_batch_sizes(classifier: AdaptiveClassifier, encoded: Encoded, tick: Pro
     some = encoded.take(sample(len(encoded), _SIZED_TEXTS))
     found = []
     for tier in classifier.tiers:
-        if tier.spec is None:
+        if isinstance(tier, SmallTier):
             found.append(SMALL_BATCH)
             continue
         alone = AdaptiveClassifier([tier])
-        mine = inputs_of(tier, classifier.tiers[-1], some, np.arange(len(some)))
-        calls = {str(size): partial(alone.run, mine, rules.never(tier.n_rungs), size) for size in _SIZES}
+        mine = classifier.ladder.inputs_of(tier, some)
+        calls = {str(size): partial(alone.run, mine, ExitRule.full_depth(tier.n_rungs), size) for size in _SIZES}
         times = {int(size): timing.p50 for size, timing in interleave(calls, 3, progress=tick).items()}
         found.append(min(size for size in _SIZES if times[size] <= 1.02 * min(times.values())))
     return tuple(found)
@@ -146,7 +145,7 @@ class PredictedTime:
         runs: Mapping[float, StoredRun],
         batch_size: int,
     ) -> None:
-        self._places, self._costs, self._batch_size = places(classifier.tiers), costs, batch_size
+        self._places, self._costs, self._batch_size = classifier.ladder.slices, costs, batch_size
         self._n = len(encoded)
         rows = sample(len(encoded), _TIMED_ROWS)
         rows = rows[np.concatenate([*by_length(encoded.longest[rows], batch_size), np.zeros(0, dtype=np.int64)])]
@@ -166,7 +165,7 @@ class PredictedTime:
 
     def of_full_depth(self, n_rungs: int) -> float:
         """Of rows that go all the way, without pruning, no exit asked."""
-        return self.of(np.full(self._n, n_rungs - 1), rules.never(n_rungs).asked, self._unpruned)
+        return self.of(np.full(self._n, n_rungs - 1), ExitRule.full_depth(n_rungs).asked, self._unpruned)
 
     def of(self, rungs: np.ndarray, asked: Sequence[bool], pruning: float) -> float:
         """Of rows that leave at `rungs` (n, all of them)."""
@@ -188,14 +187,12 @@ class PredictedTime:
         parts = []
         for place, cost in zip(self._places, self._costs, strict=True):
             kept, tier = self._kept[self._unpruned][:, place.columns], place.tier
-            last, asked = np.full(len(kept), tier.n_rungs - 1), rules.never(tier.n_rungs).asked
+            last, asked = np.full(len(kept), tier.n_rungs - 1), ExitRule.full_depth(tier.n_rungs).asked
             whole = cost.seconds(kept, last, asked, np.arange(len(kept)) // self._batch_size)
-            depths = np.array(tier.backend.rung_layers) / max(1, tier.backend.n_layers)
-            parts.append((whole, depths if tier.spec is not None else np.ones(1)))
+            parts.append((whole, tier.depths))
         after = np.append(np.cumsum([whole for whole, _ in parts[:0:-1]])[::-1], 0.0)  # each tier's: all later ones
         left = [whole * (1 - depths) + later for (whole, depths), later in zip(parts, after, strict=True)]
-        found: np.ndarray = np.concatenate(left) / max(parts[-1][0], 1e-12)
-        return found
+        return np.concatenate(left) / max(parts[-1][0], 1e-12)
 
     @property
     def _unpruned(self) -> float:

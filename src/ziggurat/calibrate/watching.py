@@ -45,8 +45,7 @@ def watch_of(point: OperatingPoint, share: float = SHARE) -> Watch:
 
 def watched_costs(spent: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """What a monitor is told of answers that cost `spent` FLOPs where full depth costs `whole`: (n) shares."""
-    shares: np.ndarray = np.minimum(spent / np.maximum(whole, 1), DEAREST)
-    return shares
+    return np.minimum(spent / np.maximum(whole, 1), DEAREST)
 
 
 class WatchedClassifier:

@@ -81,11 +81,10 @@ class Dataset:
 
     def take(self, indices: np.ndarray) -> Dataset:
         """The rows with these indices, (m) int, in the order of `indices`."""
-        texts, pairs, ids, articles = (
-            None if column is None else [column[i] for i in indices]
-            for column in (self.texts, self.pairs, self.ids, self.articles)
+        pairs, ids, articles = (
+            None if column is None else [column[i] for i in indices] for column in (self.pairs, self.ids, self.articles)
         )
-        labels = None if self.labels is None else self.labels[indices]
+        labels, texts = None if self.labels is None else self.labels[indices], [self.texts[i] for i in indices]
         return replace(self, texts=texts, pairs=pairs, labels=labels, ids=ids, articles=articles)
 
     @property
@@ -126,8 +125,7 @@ class Dataset:
         """
         if self.articles is not None:
             return content_hashes(self.articles)
-        found: np.ndarray = self.hashes[stand_ins(self.texts, self.pairs, self.hashes)]
-        return found
+        return self.hashes[stand_ins(self.texts, self.pairs, self.hashes)]
 
     @cached_property
     def digest(self) -> str:

@@ -266,7 +266,7 @@ def _numbers(rows: Rows, names: Names) -> np.ndarray:
     for row, label in enumerate(rows.labels or ()):
         if label is not None:
             try:
-                values[row] = float(label)  # type: ignore[arg-type]  # a tuple raises, as a word does
+                values[row] = float(label)  # a tuple raises, as a word does
             except (TypeError, ValueError):
                 values[row] = math.inf
             if not math.isfinite(values[row]):

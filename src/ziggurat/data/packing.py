@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +16,13 @@ class PackedBatch:
     """Token states of several sequences behind one another, without padding.
 
     Every shrinking in the library goes through `take_sequences` and `take_tokens`. The index arrays are numpy and live
-    on the host, whatever device the states are on: decisions are made there.
+    on the host, whatever device the states are on: their sizes are the shapes of everything that is computed next.
     """
 
     states: Array  # (n_tokens, d); before the embedding layer (n_tokens, 2): token id and segment id
     cu_seqlens: np.ndarray  # (n_seqs + 1) int64: sequence i owns tokens cu_seqlens[i] … cu_seqlens[i + 1] - 1
     positions: np.ndarray  # (n_tokens) int64: where each surviving token stood in its text
-    rows: np.ndarray  # (n_seqs) int64: which request each sequence answers
+    rows: np.ndarray  # (n_seqs) int64: which input each sequence is of, or one of its sequences
     original: np.ndarray  # (n_seqs) int64: how many tokens each sequence had before any was pruned
 
     @property
@@ -77,13 +77,15 @@ def pack(sequences: Sequence[np.ndarray], rows: np.ndarray | None = None) -> Pac
     return PackedBatch(states, cu_seqlens, _places(cu_seqlens, lengths), rows, lengths)
 
 
-def join(batches: Sequence[PackedBatch]) -> PackedBatch:
-    """Several batches as one, in their order; states are numpy arrays of one width."""
+def join(
+    batches: Sequence[PackedBatch], concatenated: Callable[[Sequence[Array]], Array] = np.concatenate
+) -> PackedBatch:
+    """Several batches as one, in their order; states are arrays of one width, put together by `concatenated`."""
     lengths = np.concatenate([batch.lengths for batch in batches])
-    states, positions, rows, original = (
-        np.concatenate([getattr(batch, name) for batch in batches])
-        for name in ("states", "positions", "rows", "original")
+    positions, rows, original = (
+        np.concatenate([getattr(batch, name) for batch in batches]) for name in ("positions", "rows", "original")
     )
+    states = concatenated([batch.states for batch in batches])
     return PackedBatch(states, cumulate(lengths), positions, rows, original)
 
 
@@ -106,3 +108,31 @@ def _places(cu_seqlens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def padded_slots(lengths: np.ndarray) -> np.ndarray:
     """Where each packed token stands in a flattened (n_seqs, longest) grid: (n_tokens) int64."""
     return place_in_sequence(lengths) + np.repeat(np.arange(len(lengths)) * lengths.max(), lengths)
+
+
+MOST_TOKENS = 1 << 16  # of a batch of several inputs: 128 of 512 tokens, 8 of 8,192; memory grows with them
+
+
+def by_length(lengths: np.ndarray, batch_size: int, counts: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Indices of each batch, longest inputs first: like lengths together, and the memory peak comes at once.
+
+    At most `batch_size` sequences, of long ones no more than make `MOST_TOKENS`, and one input at least. `counts` (n)
+    are the sequences of each input, None = one each; `lengths` (n) then the tokens of the longest.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    before = None if counts is None else np.cumsum(counts[order])
+    start = 0
+    while start < len(order):
+        fitting = min(batch_size, MOST_TOKENS // max(1, int(lengths[order[start]])))
+        if before is None:
+            stop = start + max(1, fitting)
+        else:
+            most = fitting + (before[start - 1] if start else 0)
+            stop = max(start + 1, int(np.searchsorted(before, most, side="right")))
+        yield order[start:stop]
+        start = stop
+
+
+def in_order(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Indices of each batch, as they come."""
+    return (order[start : start + batch_size] for start in range(0, len(order), batch_size))

@@ -36,8 +36,7 @@ def layer_flops(spec: EncoderSpec, n_before: Tokens, n_after: Tokens | None = No
     A layer with a window has `pairs_seen` in place of n_before², a gated feed-forward layer 3 in place of 2 d m.
     """
     before = _wide(n_before)
-    flops: Tokens = 4 * spec.hidden * pairs_seen(before, spec.window(layer)) + linear_flops(spec, before, n_after)
-    return flops
+    return 4 * spec.hidden * pairs_seen(before, spec.window(layer)) + linear_flops(spec, before, n_after)
 
 
 def pairs_seen(n_tokens: Tokens, window: int) -> Tokens:
@@ -49,8 +48,7 @@ def pairs_seen(n_tokens: Tokens, window: int) -> Tokens:
     n: Any = n_tokens
     reach = np.minimum(n, window) if window else n
     pairs = n * (2 * reach + 1) - reach * (reach + 1)
-    counted: Tokens = pairs if isinstance(n, np.ndarray) else int(pairs)
-    return counted
+    return pairs if isinstance(n, np.ndarray) else int(pairs)
 
 
 def linear_flops(spec: EncoderSpec, n_before: Tokens, n_after: Tokens | None = None) -> Tokens:
@@ -61,14 +59,12 @@ def linear_flops(spec: EncoderSpec, n_before: Tokens, n_after: Tokens | None = N
     before = _wide(n_before)
     after = before if n_after is None else _wide(n_after)
     maps = 3 if spec.gated else 2
-    flops: Tokens = 8 * spec.hidden**2 * before + 2 * maps * spec.hidden * spec.intermediate * after
-    return flops
+    return 8 * spec.hidden**2 * before + 2 * maps * spec.hidden * spec.intermediate * after
 
 
 def embedding_flops(spec: EncoderSpec, n_tokens: Tokens) -> Tokens:
     """FLOPs of the linear map that widens embeddings: 2 e d n, 0 where the architecture has none."""
-    flops: Tokens = 2 * spec.embedding_width * spec.hidden * _wide(n_tokens)
-    return flops
+    return 2 * spec.embedding_width * spec.hidden * _wide(n_tokens)
 
 
 def bit_operations(flops: Tokens, weight_bits: int, activation_bits: int) -> Tokens:
@@ -76,8 +72,7 @@ def bit_operations(flops: Tokens, weight_bits: int, activation_bits: int) -> Tok
 
     INT8 is thereby a quarter of FP16. In a product of two activations both sides are as wide as these.
     """
-    bops: Tokens = flops // 2 * weight_bits * activation_bits
-    return bops
+    return flops // 2 * weight_bits * activation_bits
 
 
 def head_flops(kind: str, spec: EncoderSpec, n_tokens: Tokens, n_classes: int) -> Tokens:
@@ -87,15 +82,13 @@ def head_flops(kind: str, spec: EncoderSpec, n_tokens: Tokens, n_classes: int) -
     """
     if kind not in HEADS:
         raise ValueError(f"unknown kind of head {kind!r}; known: {', '.join(HEADS)}")
-    flops: Tokens = 2 * HEADS[kind](spec, _wide(n_tokens), n_classes)
-    return flops
+    return 2 * HEADS[kind](spec, _wide(n_tokens), n_classes)
 
 
 def head_token_flops(kind: str, spec: EncoderSpec, n_tokens: Tokens) -> Tokens:
     """The part of `head_flops` that INT8 makes cheaper: the maps that see every token, which FastBERT's head has."""
     w = FASTBERT_WIDTH
-    flops: Tokens = 2 * (spec.hidden * w + 2 * w * w if kind == "fastbert" else 0) * _wide(n_tokens)
-    return flops
+    return 2 * (spec.hidden * w + 2 * w * w if kind == "fastbert" else 0) * _wide(n_tokens)
 
 
 def path_flops(
@@ -148,8 +141,7 @@ def path_bops(
 def full_flops(spec: EncoderSpec, n_classes: int, lengths: np.ndarray) -> np.ndarray:
     """FLOPs of the whole model without exits, the unit of every speed-up: `lengths` (n) → (n) int64."""
     layers = sum(layer_flops(spec, lengths, layer=layer) for layer in range(1, spec.layers + 1))
-    flops: np.ndarray = embedding_flops(spec, lengths) + layers + head_flops(FINAL, spec, lengths, n_classes)
-    return flops
+    return embedding_flops(spec, lengths) + layers + head_flops(FINAL, spec, lengths, n_classes)
 
 
 def rung_flops(
@@ -212,8 +204,7 @@ def whole_flops(spec: EncoderSpec, kind: str, n_classes: int, lengths: np.ndarra
 
 def guess_flops(spec: EncoderSpec, n_tokens: Tokens) -> Tokens:
     """FLOPs of predicting the pruning scores of so many tokens: a dot product for each."""
-    flops: Tokens = 2 * spec.hidden * _wide(n_tokens)
-    return flops
+    return 2 * spec.hidden * _wide(n_tokens)
 
 
 def passed_flops(spec: EncoderSpec, kept: np.ndarray, guessed: Sequence[bool] | None = None) -> np.ndarray:
@@ -221,8 +212,7 @@ def passed_flops(spec: EncoderSpec, kept: np.ndarray, guessed: Sequence[bool] | 
     per_layer = _each_layer(spec, kept[:, :-1], kept[:, 1:])
     if guessed is not None:
         per_layer = per_layer + guess_flops(spec, kept[:, :-1]) * np.asarray(guessed)
-    flops: np.ndarray = per_layer.cumsum(axis=1)
-    return flops
+    return per_layer.cumsum(axis=1)
 
 
 def _each_layer(spec: EncoderSpec, before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -268,15 +258,13 @@ HEADS: Mapping[str, Callable[[EncoderSpec, Any, int], Any]] = {
 
 def span_head_flops(spec: EncoderSpec, lengths: np.ndarray) -> np.ndarray:
     """Of one exit's span head, d → 2 on every token: lengths (n) → (n) int64."""
-    flops: np.ndarray = 4 * spec.hidden * lengths.astype(np.int64)
-    return flops
+    return 4 * spec.hidden * lengths.astype(np.int64)
 
 
 def span_full_flops(spec: EncoderSpec, lengths: np.ndarray) -> np.ndarray:
     """Of the whole model without exits and pruning: lengths (n) → (n) int64."""
     kept = np.repeat(lengths[:, None], spec.layers + 1, axis=1)
-    flops: np.ndarray = span_rung_flops(spec, lengths, kept, (spec.layers,), ())[:, 0]
-    return flops
+    return span_rung_flops(spec, lengths, kept, (spec.layers,), ())[:, 0]
 
 
 def span_rung_flops(

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from itertools import chain
+from operator import index
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 
-from ziggurat.data.batching import limit_threads
 from ziggurat.data.packing import cumulate
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import Manifest, read_manifest, read_point
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.engine import rules
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.tiers import Tier, open_tiers
+from ziggurat.engine.backend import AllRungs, Outcomes
+from ziggurat.engine.engine import answer
+from ziggurat.engine.replay import all_rungs
+from ziggurat.engine.tiers import EncoderTier, Ladder, Tier, open_tiers
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule, scaled
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.problem import Problem
 from ziggurat.system import cached_property
 from ziggurat.types import FULL, OperatingPoint, Rung
@@ -46,6 +48,7 @@ class OpenedModel:
     def __init__(self, tiers: Sequence[Tier]) -> None:
         """Models from cheap to dear, of a cascade several, else one. The last is "the model" in all that follows."""
         self.tiers = tuple(tiers)
+        self.ladder = Ladder(tiers)
         self.backend = tiers[-1].backend
         self.manifest = tiers[-1].manifest
         self.tokenizer = tiers[-1].tokenizer
@@ -70,7 +73,6 @@ class OpenedModel:
         folder = local_folder(str(model))
         manifest = read_manifest(folder)
         opened = cls(open_tiers(folder, manifest, device, dtype, threads, engine))
-        limit_threads(opened.backend.threads)
         opened._source = _Source(folder.absolute(), device, dtype, threads, engine)
         return opened
 
@@ -93,20 +95,20 @@ class OpenedModel:
     @property
     def spec(self) -> EncoderSpec:
         """Of the last tier's layers; UserError for a small model, which has none."""
-        if self.tiers[-1].spec is None:
+        last = self.tiers[-1]
+        if not isinstance(last, EncoderTier):
             raise UserError(f"a {self.manifest.kind} model has no layers to look into; give an encoder or a cascade")
-        return self.tiers[-1].spec
+        return last.spec
 
     @cached_property
     def problem(self) -> Problem:
         """What it answers."""
         return self.manifest.problem
 
-    @cached_property
+    @property
     def rungs(self) -> tuple[Rung, ...]:
         """Where it can answer, from cheap to dear; the last is the full model."""
-        before = (tier.rungs(place) for place, tier in enumerate(self.tiers[:-1]))
-        return tuple(chain(*before, self.tiers[-1].rungs()))
+        return self.ladder.rungs
 
     @cached_property
     def depths(self) -> np.ndarray:
@@ -132,7 +134,8 @@ class OpenedModel:
     @property
     def deferral(self) -> np.ndarray | None:
         """Weights of the learned exit score, (n_rungs - 1, 4 + n_classes), None if it was not fitted."""
-        return self.tiers[-1].deferral
+        last = self.tiers[-1]
+        return last.deferral if isinstance(last, EncoderTier) else None
 
     @property
     def token_rule(self) -> TokenRule | None:
@@ -144,7 +147,7 @@ class OpenedModel:
 
         The model's own pruning, if it has any, stays on unless `prune` is false.
         """
-        rule = rules.shared(score, threshold, len(self.rungs))
+        rule = ExitRule.uniform(score, threshold, len(self.rungs))
         return replace(rule, tokens=self.token_rule if prune else None, deferral=self.deferral)
 
     def rule_of(self, operating_point: str | OperatingPoint | ExitRule) -> ExitRule:
@@ -152,7 +155,7 @@ class OpenedModel:
         if isinstance(operating_point, ExitRule):
             rule = operating_point
         elif operating_point == FULL:
-            rule = rules.never(len(self.rungs), self.problem.scores[0])
+            rule = ExitRule.full_depth(len(self.rungs), self.problem.scores[0])
         else:
             point = operating_point
             if isinstance(point, str):
@@ -160,18 +163,65 @@ class OpenedModel:
             if point.fingerprint != self.manifest.fingerprint:
                 raise UserError(f"operating point {point.name!r} was chosen for other weights; choose it again")
             tokens = scaled(self.token_rule, point.pruning)
-            rule = replace(rules.of_point(point), tokens=tokens, deferral=self.deferral)
+            rule = replace(ExitRule.from_point(point), tokens=tokens, deferral=self.deferral)
         if rule.thresholds.shape[-1] != len(self.rungs) - 1:
             raise UserError(f"exit rule: {rule.thresholds.shape[-1]} thresholds, the model needs {len(self.rungs) - 1}")
         if any(rule.asked[:-1]):
             self.problem.check_score(rule.score)
-        rules.refuse_unreachable(rule)
+        rule.check_reachable()
         return rule
 
-    def refuse_other_inputs(self, rule: ExitRule, n: int) -> None:
-        """UserError for a rule with thresholds of its own for each of so many inputs, but not for these n."""
-        if rule.thresholds.ndim == 2 and len(rule.thresholds) != n:
-            raise UserError(f"exit rule: thresholds for {len(rule.thresholds)} inputs, but there are {n}")
+    def run(
+        self, encoded: Encoded, rule: ExitRule, batch_size: int | Sequence[int] = BATCH, progress: bool = False
+    ) -> Outcomes:
+        """Answers encoded inputs, like lengths together; `batch_size` for all tiers, or one for each.
+
+        A batch counts sequences, and those of an input stay together.
+        """
+        outcomes = answer(self.ladder, encoded, rule, self._sizes(batch_size), progress)
+        self.refuse_no_numbers(outcomes.readings)
+        return outcomes
+
+    def every_rung(
+        self, encoded: Encoded, batch_size: int = BATCH, progress: bool = False, tokens: TokenRule | None = None
+    ) -> AllRungs:
+        """What every rung reads of every input under a pruning rule (None = without), for replay and calibration."""
+        found = all_rungs(self.ladder, encoded, self._sizes(batch_size), tokens, progress)
+        self.refuse_no_numbers(found.readings)
+        return found
+
+    def spent(self, encoded: Encoded, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
+        """Cost of exiting at each rung, (n, n_rungs) int64, from `Outcomes.kept`: every tier that ran is charged."""
+        return encoded.summed(self.ladder.flops(kept, encoded.lengths, rule.asked, rule.tokens))
+
+    def whole(self, encoded: Encoded) -> np.ndarray:
+        """Cost of the last tier's layers without exits and pruning, (n) int64."""
+        return encoded.summed(self.tiers[-1].full_flops(encoded.lengths))
+
+    def refuse_no_numbers(self, readings: np.ndarray) -> None:
+        """UserError if what a model answered is no number: finite weights can be so large that sums are not.
+
+        A look at what a call answers, which costs next to nothing, and not at each layer.
+        """
+        if self.problem.broken(readings).any():
+            raise UserError(
+                "the model's weights are broken: they give answers that are no numbers; copy its folder again, or "
+                "train it again"
+            )
+
+    def _sizes(self, batch_size: int | Sequence[int]) -> list[int]:
+        """Sequences per batch of each tier; UserError for what is no whole number, or not one for each."""
+        n_tiers = len(self.tiers)
+        try:
+            wanted = batch_size if isinstance(batch_size, Sequence) else [batch_size] * n_tiers
+            sizes = [index(size) for size in wanted]
+        except TypeError:
+            sizes = []
+        if len(sizes) != n_tiers:
+            raise UserError(
+                f"batch size {batch_size!r}: must be a whole number, or {n_tiers} of them, one for each tier"
+            )
+        return sizes
 
     def point(self, name: str) -> OperatingPoint:
         """The model's operating point of this name, or one from a file (`….json`); UserError where there is none."""
@@ -191,15 +241,3 @@ def _opened_again(kind: type[OpenedModel], source: _Source, identity: tuple[obje
     if _identity(opened.manifest) != identity:
         raise UserError(f"{source.folder}: no longer the model that was pickled; open it and pickle it again")
     return opened
-
-
-def refuse_no_numbers(broken: np.ndarray) -> None:
-    """UserError if anything that a model said is no number, (…) bool: finite weights can be so large that sums are not.
-
-    A look at what a call answers, which costs next to nothing, and not at each layer.
-    """
-    if broken.any():
-        raise UserError(
-            "the model's weights are broken: they give answers that are no numbers; copy its folder again, or train it "
-            "again"
-        )

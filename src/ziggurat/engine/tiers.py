@@ -1,122 +1,256 @@
-"""One model of a ladder: what it reads, what computes it, what its answers cost. A cascade has several."""
+"""The models of a ladder: what each reads, what computes it, what its answers cost. A cascade has several."""
 
 from __future__ import annotations
 
+import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
 
-from ziggurat.data.packing import PackedBatch
-from ziggurat.data.tokenizer import Encoded, TextTokenizer, pack_rows
-from ziggurat.encoder.flops import answer_flops, whole_flops
+from ziggurat import native
+from ziggurat.config import DEVICES
+from ziggurat.data.packing import by_length
+from ziggurat.data.tokenizer import Encoded, TextTokenizer
+from ziggurat.encoder.flops import (
+    FLOAT_BITS,
+    answer_flops,
+    bit_operations,
+    head_token_flops,
+    linear_flops,
+    whole_flops,
+)
 from ziggurat.encoder.folder import DEFERRAL, EXTRAS, MANIFEST, TOKENIZER, Manifest
-from ziggurat.encoder.model_files import read_tiers
+from ziggurat.encoder.model_files import ModelFiles, read_tiers
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.engine.backend import Backend
-from ziggurat.engine.choice import open_backend, refuse_unknown
-from ziggurat.engine.scheduler import by_length
-from ziggurat.engine.small_backend import backend_of
-from ziggurat.errors import UserError
+from ziggurat.engine.backend import Backend, Outcomes
+from ziggurat.engine.backends.small import SmallBackend
+from ziggurat.errors import UserError, install
 from ziggurat.policies.prune import PREDICTED, TokenRule
 from ziggurat.small.folder import SEGMENTS, small_of
-from ziggurat.system import bar
+from ziggurat.system import cached_property
 from ziggurat.types import Rung
 
 SMALL_BATCH = 1024  # texts per call of a small model: a call's own time counts, and its states are a few numbers
+ENGINES = ("auto", "native", "torch")
+DTYPES = {"native": ("float32", "bfloat16", "int8"), "torch": ("float32", "bfloat16")}
 
 
 @dataclass(frozen=True, eq=False)
-class Tier:
+class Tier(ABC):
     """A model, open."""
 
     backend: Backend
     manifest: Manifest
     tokenizer: TextTokenizer
-    spec: EncoderSpec | None  # None = a small model, without layers
-    deferral: np.ndarray | None = None  # of its ladder, see `engine.rules.ExitRule`; kept with a cascade's last tier
-    small_flops: Callable[[np.ndarray], np.ndarray] = np.zeros_like  # of a small model: lengths (n) → (n) int64
 
     @property
     def n_rungs(self) -> int:
-        """Places where it can answer."""
+        """Where it can answer."""
         return len(self.backend.rung_layers)
 
     @property
     def columns(self) -> int:
-        """How many of `Outcomes.kept` are about it."""
+        """How many columns of `Outcomes.kept` are about it."""
         return self.backend.n_layers + 1
 
-    def rungs(self, place: int | None = None) -> tuple[Rung, ...]:
-        """From cheap to dear; of the tier at this place of a cascade, None = of its last or of a model alone."""
-        if self.spec is None:
-            return (Rung(0, self.manifest.kind),)
-        return tuple(Rung(layer, "" if place is None else f"tier {place + 1}") for layer in self.backend.rung_layers)
+    @property
+    @abstractmethod
+    def depths(self) -> np.ndarray:
+        """The share of the tier that has run at each rung, (n_rungs) float64."""
 
-    def batches(self, encoded: Encoded, batch_size: int, progress: bool = False) -> Iterator[PackedBatch]:
-        """Packed batches, like lengths together, with a progress bar over inputs if asked."""
-        if batch_size < 1:
-            raise UserError(f"batch size {batch_size}: must be at least 1")
-        # One text at a time is one at a time; else a small model is fastest in large batches, whatever others need.
-        size = SMALL_BATCH if self.spec is None and batch_size > 1 else batch_size
-        groups = by_length(encoded.lengths, size)
-        if not progress:  # not even a bar that is not shown: a call may take less than a tenth of a millisecond
-            yield from (pack_rows(encoded, indices) for indices in groups)
-            return
-        with bar(None, len(encoded), "texts") as shown:
-            for indices in groups:
-                yield pack_rows(encoded, indices)
-                shown.update(len(indices))
+    @abstractmethod
+    def rungs(self, index: int | None = None) -> tuple[Rung, ...]:
+        """From cheap to dear; of the tier with this index in a cascade, None = of its last or of a model alone."""
 
+    def batch_size(self, wanted: int) -> int:
+        """Sequences in a batch where `wanted` are asked for; UserError for less than one."""
+        if wanted < 1:
+            raise UserError(f"batch size {wanted}: must be at least 1")
+        return wanted
+
+    def batches(self, encoded: Encoded, wanted: int) -> Iterator[np.ndarray]:
+        """Indices of the inputs of each batch, like lengths together."""
+        counts = None if encoded.owners is None else np.diff(encoded.edges)
+        return by_length(encoded.longest, self.batch_size(wanted), counts)
+
+    @abstractmethod
     def flops(
-        self, lengths: np.ndarray, kept: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
     ) -> np.ndarray:
-        """Cost of leaving at each of its rungs, (s, n_rungs) int64, from its part of `kept`; lengths (s) as encoded."""
-        spec, kind = self.spec, self.manifest.head_kind
-        if spec is None:
-            return self.small_flops(kept[:, 0])[:, None]
-        guessed = None
-        if tokens is not None and tokens.score == PREDICTED:
-            guessed = [tokens.prunes(layer) for layer in range(1, spec.layers + 1)]
-        n_classes, layers = len(self.manifest.labels), self.backend.rung_layers
-        return answer_flops(spec, kind, n_classes, lengths, kept, layers, asked, guessed)
+        """Cost of exiting at each of its rungs, (s, n_rungs) int64: its columns of `kept`, and all tokens (s)."""
 
+    @abstractmethod
     def full_flops(self, lengths: np.ndarray) -> np.ndarray:
-        """Cost of all its layers without exits: lengths (n) → (n) int64."""
-        if self.spec is None:
-            return self.small_flops(lengths)
-        return whole_flops(self.spec, self.manifest.head_kind, len(self.manifest.labels), lengths)
+        """Cost of all its layers without exits: lengths (s) → (s) int64."""
+
+    @abstractmethod
+    def bit_operations(
+        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+    ) -> int:
+        """Of all sequences (s) that it read, arguments as `flops`.
+
+        What it computes in INT8 counts as that, everything else as FP16 (LTP 4.6).
+        """
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """Where a tier stands in its ladder."""
+class EncoderTier(Tier):
+    """An encoder with exits."""
+
+    spec: EncoderSpec
+    deferral: np.ndarray | None = None  # of its ladder, see `policies.rules.ExitRule`; kept with a cascade's last tier
+
+    @property
+    def depths(self) -> np.ndarray:
+        """Layers that have run over all layers."""
+        return np.array(self.backend.rung_layers) / self.backend.n_layers
+
+    def rungs(self, index: int | None = None) -> tuple[Rung, ...]:
+        """One for each exit, and the full model."""
+        name = "" if index is None else f"tier {index + 1}"
+        return tuple(Rung(layer, name) for layer in self.backend.rung_layers)
+
+    def flops(
+        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+    ) -> np.ndarray:
+        """Of layers, heads and predicted pruning scores."""
+        spec, manifest, layers, guessed = self.spec, self.manifest, self.backend.rung_layers, None
+        if tokens is not None and tokens.score == PREDICTED:
+            guessed = [tokens.prunes(layer) for layer in range(1, spec.layers + 1)]
+        return answer_flops(spec, manifest.head_kind, len(manifest.labels), lengths, kept, layers, asked, guessed)
+
+    def full_flops(self, lengths: np.ndarray) -> np.ndarray:
+        """Of layers and the last head."""
+        return whole_flops(self.spec, self.manifest.head_kind, len(self.manifest.labels), lengths)
+
+    def bit_operations(
+        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+    ) -> int:
+        """Of layers, heads and predicted pruning scores."""
+        spec, layers = self.spec, self.backend.rung_layers
+        ran = kept[:, 1:] > 0
+        rungs = np.searchsorted(layers, ran.sum(axis=1))
+        total = self.flops(kept, lengths, asked, tokens)[np.arange(len(kept)), rungs]
+        linear = int((linear_flops(spec, kept[:, :-1], kept[:, 1:]) * ran).sum())
+        heads = [layer for layer, yes in zip(layers, asked, strict=True) if yes and layer < spec.layers]
+        linear += sum(int(head_token_flops(self.manifest.head_kind, spec, kept[:, layer]).sum()) for layer in heads)
+        bits = 8 if self.manifest.int8 or self.backend.dtype == "int8" else FLOAT_BITS
+        rest = int(total.sum()) - linear
+        return bit_operations(linear, bits, bits) + bit_operations(rest, FLOAT_BITS, FLOAT_BITS)
+
+
+@dataclass(frozen=True, eq=False)
+class SmallTier(Tier):
+    """A model without layers, with one rung."""
+
+    cost: Callable[[np.ndarray], np.ndarray]  # of texts of so many tokens: lengths (n) → (n) int64
+
+    @property
+    def depths(self) -> np.ndarray:
+        """All of it has run at its rung."""
+        return np.ones(1)
+
+    def rungs(self, index: int | None = None) -> tuple[Rung, ...]:
+        """The one, called by the model's kind."""
+        return (Rung(0, self.manifest.kind),)
+
+    def batch_size(self, wanted: int) -> int:
+        """One text at a time where that is wanted; else it is fastest in large batches, whatever others need."""
+        return SMALL_BATCH if super().batch_size(wanted) > 1 else 1
+
+    def flops(
+        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+    ) -> np.ndarray:
+        """Of all that it read."""
+        return self.cost(kept[:, 0])[:, None]
+
+    def full_flops(self, lengths: np.ndarray) -> np.ndarray:
+        """Of texts of these lengths."""
+        return self.cost(lengths)
+
+    def bit_operations(
+        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+    ) -> int:
+        """In FP16."""
+        return bit_operations(int(self.cost(kept[:, 0]).sum()), FLOAT_BITS, FLOAT_BITS)
+
+
+@dataclass(frozen=True, eq=False)
+class TierSlice:
+    """A tier's part of its ladder."""
 
     tier: Tier
     rungs: slice  # its own among all rungs
     columns: slice  # its own of `Outcomes.kept`
-    last: bool  # the last tier, whose tokenizer and pruning are the model's
+    last: bool  # the last tier: its tokenizer and pruning are used for the whole model
 
     def last_asked(self, asked: Sequence[bool]) -> int | None:
         """The last of its rungs, from 0, that a rule asks (all rungs' flags); None = the tier is left out."""
-        mine = np.flatnonzero(asked[self.rungs])
-        return int(mine[-1]) if len(mine) else None
+        own = np.flatnonzero(asked[self.rungs])
+        return int(own[-1]) if len(own) else None
 
     def pruning(self, tokens: TokenRule | None) -> TokenRule | None:
         """What prunes in it where a rule prunes with `tokens`: tiers before the last prune as they were trained to."""
         return tokens if self.last else self.tier.backend.token_rule
 
 
-def places(tiers: Sequence[Tier]) -> list[Place]:
-    """All tiers' places, from cheap to dear."""
-    rungs = [0, *accumulate(tier.n_rungs for tier in tiers)]
-    columns = [0, *accumulate(tier.columns for tier in tiers)]
-    return [
-        Place(tier, slice(*rungs[place : place + 2]), slice(*columns[place : place + 2]), place == len(tiers) - 1)
-        for place, tier in enumerate(tiers)
-    ]
+class Ladder:
+    """Tiers from cheap to dear: a cascade's, or one model alone."""
+
+    def __init__(self, tiers: Sequence[Tier]) -> None:
+        self.tiers = tuple(tiers)
+        rungs = [0, *accumulate(tier.n_rungs for tier in tiers)]
+        columns = [0, *accumulate(tier.columns for tier in tiers)]
+        self.slices = tuple(
+            TierSlice(tier, slice(*rungs[index : index + 2]), slice(*columns[index : index + 2]), tier is tiers[-1])
+            for index, tier in enumerate(tiers)
+        )
+        self.n_rungs, self.columns = rungs[-1], columns[-1]
+
+    @cached_property
+    def rungs(self) -> tuple[Rung, ...]:
+        """Where it can answer, from cheap to dear; the last is the full model."""
+        before = (tier.rungs(index) for index, tier in enumerate(self.tiers[:-1]))
+        return tuple(chain(*before, self.tiers[-1].rungs()))
+
+    def no_outcomes(self, n_inputs: int, n_sequences: int) -> Outcomes:
+        """Of inputs that have no answer."""
+        backend = self.tiers[-1].backend
+        return Outcomes(
+            np.full((n_inputs, backend.width), np.nan, dtype=backend.reading_dtype),
+            np.full(n_inputs, -1, dtype=np.int64),
+            np.zeros(n_inputs),
+            np.zeros((n_sequences, self.columns), dtype=np.int64),
+        )
+
+    def inputs_of(self, tier: Tier, encoded: Encoded) -> Encoded:
+        """The same inputs as a tier reads them; `encoded` is by the last tier's tokenizer."""
+        if tier.tokenizer is self.tiers[-1].tokenizer:
+            return encoded
+        if encoded.texts is None or encoded.owners is not None:
+            raise ValueError("a tier with a tokenizer of its own needs the texts; encode them with the classifier")
+        return tier.tokenizer.encode(encoded.texts, encoded.pairs)
+
+    def flops(
+        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+    ) -> np.ndarray:
+        """Cost of exiting at each rung, (s, n_rungs) int64, from `Outcomes.kept`: every tier that ran is charged.
+
+        `lengths` (s) are all tokens of the sequences, `asked` the rungs that a rule asks, `tokens` its pruning.
+        """
+        before: np.ndarray = np.zeros((len(kept), 1), dtype=np.int64)
+        costs = []
+        for part in self.slices:
+            own = part.tier.flops(kept[:, part.columns], lengths, asked[part.rungs], part.pruning(tokens))
+            costs.append(before + own)
+            last = part.last_asked(asked)
+            if last is not None:  # inputs that go on have come that far
+                before = costs[-1][:, [last]]
+        return np.concatenate(costs, axis=1)
 
 
 def open_tiers(
@@ -128,7 +262,7 @@ def open_tiers(
     """
     refuse_unknown(engine, device, dtype, threads)  # small models have no choice of engines, and typos are typos
     made: dict[tuple[str, int], TextTokenizer] = {}
-    tiers = []
+    tiers: list[Tier] = []
     for model in read_tiers(folder, manifest):
         mine = model.manifest
         key = mine.files[TOKENIZER], mine.max_length
@@ -137,13 +271,13 @@ def open_tiers(
         if model.spec is not None:
             _refuse_other_ids(model.folder, tokenizer, model.spec.vocabulary, model.spec.segments)
             backend = open_backend(model, engine, device, dtype, threads)
-            tier = Tier(backend, mine, tokenizer, model.spec, model.extras.tensors.get(DEFERRAL))
+            tiers.append(EncoderTier(backend, mine, tokenizer, model.spec, model.extras.tensors.get(DEFERRAL)))
         else:
             small = small_of(model)
             _refuse_other_ids(model.folder, tokenizer, small.n_ids, SEGMENTS)
-            tier = Tier(backend_of(small), mine, tokenizer, None, small_flops=small.flops)
-        _refuse_other_outputs(model.folder, tier)
-        tiers.append(tier)
+            tiers.append(SmallTier(SmallBackend(small), mine, tokenizer, small.flops))
+        _refuse_other_outputs(model.folder, tiers[-1])
+    _refuse_other_reading(folder, tiers)
     _refuse_other_score(folder, tiers)
     return tuple(tiers)
 
@@ -171,9 +305,80 @@ def _refuse_other_outputs(folder: Path, tier: Tier) -> None:
         )
 
 
+def _refuse_other_reading(folder: Path, tiers: Sequence[Tier]) -> None:
+    """UserError where the tiers of a cascade of question answerers do not all read the same windows."""
+    last = tiers[-1]
+    for tier in tiers[:-1]:
+        if tier.manifest.problem_type != last.manifest.problem_type:
+            raise UserError(
+                f"{folder}: a tier answers {tier.manifest.problem_type}, the last {last.manifest.problem_type}"
+            )
+        if last.manifest.problem.reader is not None and tier.tokenizer is not last.tokenizer:
+            raise UserError(f"{folder}: its tiers read questions with other tokenizers; give models of one vocabulary")
+
+
 def _refuse_other_score(folder: Path, tiers: Sequence[Tier]) -> None:
     """UserError where the learned exit score was fitted to another ladder."""
-    weights, backend = tiers[-1].deferral, tiers[-1].backend
+    last, backend = tiers[-1], tiers[-1].backend
+    weights = last.deferral if isinstance(last, EncoderTier) else None
     wanted = sum(tier.n_rungs for tier in tiers) - 1, 4 + backend.n_classes
     if weights is not None and (weights.shape != wanted or not np.isfinite(weights).all()):
         raise UserError(f"{folder / EXTRAS}: {DEFERRAL} is no score of this model; copy the folder again")
+
+
+def refuse_unknown(engine: str, device: str, dtype: str, threads: int | None = None) -> None:
+    """UserError for options that no model can be opened with, whether or not it has a choice of engines."""
+    options = ((engine, ENGINES, "engine"), (device, DEVICES, "device"), (dtype, DTYPES["native"], "dtype"))
+    for value, known, what in options:
+        if value not in known:
+            raise UserError(f"{what} {value!r} is not known; known: {', '.join(known)}")
+    if threads is not None and threads < 1:
+        raise UserError(f"threads {threads}: must be at least 1")
+
+
+def choose_engine(engine: str = "auto", device: str = "auto", dtype: str = "float32") -> str:
+    """`native` or `torch`; UserError for what is not known, or for an engine that is not there or cannot do it."""
+    refuse_unknown(engine, device, dtype)
+    chosen = engine if engine != "auto" else _fitting(device, dtype)
+    if chosen == "native" and device == "cuda":
+        raise UserError("device 'cuda': the compiled engine runs on CPUs; use --backend torch")
+    if chosen == "native" and (reason := native.why_missing()):
+        raise UserError(f"no compiled engine: {reason}")
+    if dtype not in DTYPES[chosen]:
+        reason = native.why_missing() or "drop --backend and --device"
+        raise UserError(f"dtype {dtype!r} needs the compiled engine ({reason}); or use float32")
+    if chosen == "torch" and not _has_torch():
+        reason = native.why_missing()
+        other = f" ({reason})" if reason else ", or drop --backend and --device"
+        raise UserError(f"no engine: torch is not installed; {install('torch')}{other}")
+    return chosen
+
+
+def _fitting(device: str, dtype: str) -> str:
+    """A GPU is torch's; on CPUs the compiled engine is faster."""
+    gpu = device == "cuda" or (device == "auto" and dtype != "int8" and _sees_gpu())
+    return "torch" if gpu or native.why_missing() else "native"
+
+
+def _sees_gpu() -> bool:
+    """Whether torch would find a GPU. Importing torch takes seconds, so a machine without a driver is not asked."""
+    if not any(Path("/dev", name).exists() for name in ("nvidia0", "dxg", "kfd")) or not _has_torch():
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def open_backend(model: ModelFiles, engine: str, device: str, dtype: str, threads: int | None) -> Backend:
+    """The backend of what was read of a model folder; UserError if its parts do not fit together."""
+    if choose_engine(engine, device, dtype) == "native":
+        from ziggurat.engine.backends import native as native_backend
+
+        return native_backend.backend_of(model, dtype, threads)
+    from ziggurat.engine.backends import torch as torch_backend
+
+    return torch_backend.backend_of(model, device, dtype, threads)

@@ -9,18 +9,17 @@ import numpy as np
 
 from ziggurat.data.packing import pack
 from ziggurat.data.tokenizer import Encoded
+from ziggurat.engine.backend import Outcomes
+from ziggurat.engine.backends.recording import PruningStep, RecordingBackend
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
-from ziggurat.engine.ladder import inputs_of
-from ziggurat.engine.observed import Narrowing, ObservedBackend
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes
-from ziggurat.engine.tiers import Place, places
+from ziggurat.engine.tiers import TierSlice
 from ziggurat.errors import UserError
 from ziggurat.explain.page import page
 from ziggurat.explain.record import Json, decision_of, pruning_of, tokens_of, way_of
 from ziggurat.files import whole_file
 from ziggurat.measure.subject import ModelOptions, exit_rule
 from ziggurat.measure.targets import require_result
+from ziggurat.policies.rules import ExitRule
 from ziggurat.system import utf8
 
 
@@ -95,22 +94,22 @@ def _fields(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes
     return classifier.problem.fields(prediction, None if shares is None else shares[0])
 
 
-def _place_of(classifier: AdaptiveClassifier, rung: int) -> Place:
+def _place_of(classifier: AdaptiveClassifier, rung: int) -> TierSlice:
     """The tier that this rung is of: those behind it did not read the text."""
-    return next(place for place in places(classifier.tiers) if rung < place.rungs.stop)
+    return next(place for place in classifier.ladder.slices if rung < place.rungs.stop)
 
 
 def _steps(
-    classifier: AdaptiveClassifier, place: Place, encoded: Encoded, sequence: int, rung: int, rule: ExitRule
-) -> list[Narrowing]:
+    classifier: AdaptiveClassifier, place: TierSlice, encoded: Encoded, sequence: int, rung: int, rule: ExitRule
+) -> list[PruningStep]:
     """What each layer that ran did to the tokens of one sequence, in the tier that answered at this rung."""
     tier, tokens = place.tier, place.pruning(rule.tokens)
-    mine = inputs_of(tier, classifier.tiers[-1], encoded, np.zeros(1, dtype=np.int64)).tokens[sequence]
-    backend = ObservedBackend(tier.backend)
+    mine = classifier.ladder.inputs_of(tier, encoded).tokens[sequence]
+    backend = RecordingBackend(tier.backend)
     live = backend.embed(pack([np.ascontiguousarray(mine[:, :2])]), tokens)
     for layer in range(1, tier.backend.rung_layers[rung - place.rungs.start] + 1):
         live = backend.layer(layer, live, tokens)
-    return backend.narrowings
+    return backend.steps
 
 
 def _rungs(classifier: AdaptiveClassifier, encoded: Encoded, rule: ExitRule, outcomes: Outcomes) -> Iterator[Json]:

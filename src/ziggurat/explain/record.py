@@ -10,10 +10,10 @@ import numpy as np
 
 from ziggurat.data.tokenizer import Piece
 from ziggurat.encoder.folder import Manifest
-from ziggurat.engine.observed import Narrowing
+from ziggurat.engine.backends.recording import PruningStep
 from ziggurat.engine.opened import OpenedModel
-from ziggurat.engine.rules import ExitRule
 from ziggurat.policies.exits import exit_score
+from ziggurat.policies.rules import ExitRule
 from ziggurat.types import Trace
 
 Json = dict[str, Any]
@@ -46,20 +46,20 @@ def decision_of(model: OpenedModel, rule: ExitRule, rung: int, history: np.ndarr
     }
 
 
-def pruning_of(manifest: Manifest, rule: ExitRule, narrowings: Sequence[Narrowing]) -> Json | None:
+def pruning_of(manifest: Manifest, rule: ExitRule, steps: Sequence[PruningStep]) -> Json | None:
     """The pruning rule and its value at each layer that ran; None = this call prunes nothing."""
     config = manifest.pruning
-    if rule.tokens is None or config is None or len(narrowings) < 2:  # the first is the embedding's
+    if rule.tokens is None or config is None or len(steps) < 2:  # the first is the embedding's
         return None
-    values = {str(step.layer): number(step.value) for step in narrowings[1:]}
+    values = {str(step.layer): number(step.value) for step in steps[1:]}
     return {"kind": config.kind, "score": config.score, "scale": config.scale, "thresholds": values}
 
 
-def tokens_of(pieces: Sequence[Piece], narrowings: Sequence[Narrowing]) -> list[Json]:
+def tokens_of(pieces: Sequence[Piece], steps: Sequence[PruningStep]) -> list[Json]:
     """Every token with its place, where it left (0 = it was not read, None = it stayed) and its scores on the way."""
     left_at: dict[int, int] = {}
     scores: list[list[Json]] = [[] for _ in pieces]
-    for step in narrowings:
+    for step in steps:
         left_at |= {int(position): step.layer for position in np.setdiff1d(step.entered, step.left_over)}
         if step.scores is not None:
             threshold = number(step.value)

@@ -9,12 +9,9 @@ import numpy as np
 
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.encoder.flops import FLOAT_BITS, bit_operations, head_token_flops, linear_flops
-from ziggurat.engine import rules
+from ziggurat.encoder.flops import FLOAT_BITS, bit_operations
+from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import Outcomes
-from ziggurat.engine.tiers import Place, places
 from ziggurat.measure.subject import (
     ModelOptions,
     beside_full_depth,
@@ -26,6 +23,7 @@ from ziggurat.measure.subject import (
     tokens_left,
 )
 from ziggurat.measure.task_metrics import beside_full, metrics_for
+from ziggurat.policies.rules import ExitRule
 
 
 def evaluate(
@@ -52,7 +50,7 @@ def evaluate(
     rows, problem = rows_to_measure(classifier, source, columns), classifier.problem
     promise = promise_of(classifier, operating_point, threshold)
     encoded = problem.encode(classifier.tokenizer, rows.texts, rows.pairs)
-    full_rule = rules.never(len(classifier.rungs), problem.scores[0])
+    full_rule = ExitRule.full_depth(len(classifier.rungs), problem.scores[0])
     adaptive = classifier.run(encoded, rule, options.batch_size, progress)
     full = classifier.run(encoded, full_rule, options.batch_size, progress)
     predictions = classifier.predictions(encoded, adaptive), classifier.predictions(encoded, full)
@@ -66,7 +64,7 @@ def evaluate(
         "promise": promise,
         "n": len(rows),
         **({} if encoded.owners is None else {"windows": len(encoded.tokens)}),
-        "problem": str(problem.type),
+        "problem": str(problem.kind),
         "unit": problem.unit_of(None if promise is None else promise["criterion"]),
         **problem.beside_full(*predictions, rows.truth),
         "metrics": beside_full(classifier.manifest, source, names, *predictions, rows.truth),
@@ -74,7 +72,7 @@ def evaluate(
         "bops_ratio": bit_operations(int(whole.sum()), FLOAT_BITS, FLOAT_BITS)
         / _bops(classifier, encoded, adaptive, rule),
         **_depths(classifier, encoded, adaptive),
-        "tokens_left": tokens_left(adaptive.kept[:, places(classifier.tiers)[-1].columns], encoded.lengths),
+        "tokens_left": tokens_left(adaptive.kept[:, classifier.ladder.slices[-1].columns], encoded.lengths),
         **beside_full_depth(classifier, timed, (rule, full_rule), options.batch_size),
         "truncated": int(encoded.truncated.sum()),
         "seen_in_training": seen_in_training(model, rows),
@@ -97,23 +95,10 @@ def _depths(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes
 
 
 def _bops(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> int:
-    """Bit operations that were spent: what a tier computes in INT8 as that, everything else as FP16 (LTP 4.6)."""
-    return sum(_tier_bops(place, encoded, outcomes.kept[:, place.columns], rule) for place in places(classifier.tiers))
-
-
-def _tier_bops(place: Place, encoded: Encoded, kept: np.ndarray, rule: ExitRule) -> int:
-    """Of one tier, from its part of `kept` (s, L + 1)."""
-    tier, came = place.tier, np.flatnonzero(kept[:, 0])
-    kept, spec, manifest = kept[came], tier.spec, tier.manifest
-    if spec is None:
-        return bit_operations(int(tier.full_flops(kept[:, 0]).sum()), FLOAT_BITS, FLOAT_BITS)
-    asked, layers = rule.asked[place.rungs], tier.backend.rung_layers
-    ran = kept[:, 1:] > 0
-    rungs = np.searchsorted(layers, ran.sum(axis=1))
-    total = tier.flops(encoded.lengths[came], kept, asked, place.pruning(rule.tokens))[np.arange(len(came)), rungs]
-    linear = int((linear_flops(spec, kept[:, :-1], kept[:, 1:]) * ran).sum())
-    heads = [layer for layer, yes in zip(layers, asked, strict=True) if yes and layer < spec.layers]
-    linear += sum(int(head_token_flops(manifest.head_kind, spec, kept[:, layer]).sum()) for layer in heads)
-    bits = 8 if manifest.int8 or tier.backend.dtype == "int8" else FLOAT_BITS
-    rest = int(total.sum()) - linear
-    return bit_operations(linear, bits, bits) + bit_operations(rest, FLOAT_BITS, FLOAT_BITS)
+    """Bit operations that were spent, over all tiers."""
+    spent = 0
+    for part in classifier.ladder.slices:
+        came = np.flatnonzero(outcomes.kept[:, part.columns.start])
+        kept, asked = outcomes.kept[came, part.columns], rule.asked[part.rungs]
+        spent += part.tier.bit_operations(kept, encoded.lengths[came], asked, part.pruning(rule.tokens))
+    return spent

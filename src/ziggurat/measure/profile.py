@@ -129,7 +129,7 @@ def profile_file(classifier: AdaptiveClassifier) -> Path:
 
 def read_profile(path: Path) -> Profile:
     """A profile's file; UserError that names it if it is missing or broken."""
-    values = read_json(path, f"{path}: no such profile; `ziggurat bench MODEL --profile` measures one")
+    values = read_json(path, f"{path}: no such profile; `ziggurat profile MODEL` measures one")
     return Profile.from_dict(values, str(path))
 
 
@@ -141,7 +141,7 @@ def load_profile(classifier: AdaptiveClassifier) -> Profile | None:
     try:
         profile = read_profile(path)
     except UserError as error:
-        raise UserError(f"{error}; or `ziggurat bench MODEL --profile`, which measures anew") from None
+        raise UserError(f"{error}; or `ziggurat profile MODEL`, which measures anew") from None
     return None if mismatch(profile, classifier) else profile
 
 

@@ -13,13 +13,12 @@ from ziggurat.data.packing import PackedBatch
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.flops import layer_flops
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.runner import run
+from ziggurat.engine.replay import run_batches
 from ziggurat.measure.predicted_time import Costs, completed, nonnegative, nonnegative_line
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.prune import Keep, TokenRule, above, top_count, top_share
+from ziggurat.policies.rules import ExitRule
 
 _ONE = "one"  # what a layer costs that has the first token alone of each text: told apart, and not kept
 PARTS = (*(field.name for field in dataclasses.fields(Costs)), _ONE)
@@ -93,15 +92,15 @@ def ways_of(classifier: AdaptiveClassifier) -> list[Way]:
     """Rules that tell the parts of a call apart, as far as the model's rungs can."""
     layers, n_rungs = classifier.backend.rung_layers, len(classifier.rungs)
     full = {"call": 1, "layer": layers[-1] - 1, "last": 1}
-    ways = [Way("full", rules.never(n_rungs), full)]
+    ways = [Way("full", ExitRule.full_depth(n_rungs), full)]
     if n_rungs > 1:
         score = classifier.problem.scores[0]
         nobody = np.full(n_rungs - 1, -exit_score(score).everybody)  # asked, and nobody leaves
-        everything = replace(rules.never(n_rungs), score=score, thresholds=nobody)
+        everything = replace(ExitRule.full_depth(n_rungs), score=score, thresholds=nobody)
         ways.append(Way("heads", everything, full | {"head": n_rungs - 1}))
         for rung in dict.fromkeys([0, n_rungs - 2]):
             counts = {"call": 1, "layer": layers[rung], "head": 1}
-            ways.append(Way(f"layer {layers[rung]}", rules.fixed_depth(rung, n_rungs, score), counts))
+            ways.append(Way(f"layer {layers[rung]}", ExitRule.fixed_depth(rung, n_rungs, score), counts))
     if classifier.token_rule is None or layers[-1] == 1:
         return ways
     return ways + _pruning_ways(classifier, classifier.token_rule)
@@ -115,7 +114,7 @@ def _pruning_ways(classifier: AdaptiveClassifier, tokens: TokenRule) -> list[Way
     depth, spec = classifier.backend.n_layers, classifier.spec
     keep_all, keep_first = LEAST_AND_MOST[tokens.keep]
     rest_of_one = 1 - layer_flops(spec, 1, 0) / layer_flops(spec, 1)
-    full = rules.never(len(classifier.rungs))
+    full = ExitRule.full_depth(len(classifier.rungs))
 
     def pruned(layers: slice, value: float) -> ExitRule:
         values = np.full(depth, np.nan)
@@ -152,7 +151,7 @@ class Call:
 
     def __call__(self) -> None:
         """Runs the batches, each by itself: what one leaves does not run with what another does."""
-        run(self.classifier.backend, self._batches(), self.rule, len(self.encoded.tokens), together=0)
+        run_batches(self.classifier.backend, self._batches(), self.rule, len(self.encoded.tokens), together=0)
 
     def _batches(self) -> Iterator[PackedBatch]:
         for first in range(0, len(self.encoded.tokens), self.n_texts):

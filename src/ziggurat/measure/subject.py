@@ -21,10 +21,10 @@ from ziggurat.encoder.folder import ENCODER, read_manifest, tier_folders, traine
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.classifier import FULL, AdaptiveClassifier
 from ziggurat.engine.opened import OpenedModel
-from ziggurat.engine.rules import ExitRule
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.task_metrics import task_for
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.problem import SEARCH, SMALL, TEACHER, TEMPERATURES, TIERS
 from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import Recipe
@@ -103,7 +103,7 @@ def load_like(
     """Rows of a source with their classes called what the model calls them; UserError for pairs or single texts where
     it reads the other.
     """
-    rows = load(source, columns, labels_required, classifier.problem.type)
+    rows = load(source, columns, labels_required, classifier.problem.kind)
     check_pairs(classifier, rows)
     return called_like(rows, classifier.manifest.labels, task_for(classifier.manifest, source))
 

@@ -1,11 +1,20 @@
-"""Native room: the CPU engine, compiled from `cpp/` to `_core`; an installation may lack it. No torch."""
+"""Native room: the CPU engine `_core`, compiled from the C++ in `native/`; an installation may lack it. No torch.
+
+`native.Engine` and the other names of `_core` are looked up when they are used; UserError where there is no `_core`.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ziggurat.errors import UserError
+
+if TYPE_CHECKING:
+    from ziggurat.native._core import BilstmTier, Engine, ExitRule, StaticTier, TokenRule, instructions, kernels
+
+__all__ = ["BilstmTier", "Engine", "ExitRule", "StaticTier", "TokenRule", "instructions", "kernels"]
 
 _MODULE = "ziggurat.native._core"
 _NOT_COMPILED = (
@@ -14,8 +23,15 @@ _NOT_COMPILED = (
 )
 
 
+def __getattr__(name: str) -> Any:
+    """A name of the compiled module; UserError if there is none."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(core(), name)
+
+
 def core() -> ModuleType:
-    """The compiled module; UserError with the line of `why_missing` where there is none."""
+    """The compiled module; UserError with the line of `why_missing` if there is none."""
     try:
         return import_module(_MODULE)
     except ImportError as error:
@@ -25,7 +41,7 @@ def core() -> ModuleType:
 
 
 def why_missing() -> str | None:
-    """One line that says why `core` gives nothing; None where it does."""
+    """One line that says why `core` raises an error; None if it does not."""
     try:
         core()
     except UserError as error:

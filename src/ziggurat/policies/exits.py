@@ -1,7 +1,8 @@
 """Exit scores: how sure is this rung? Numbers only; the comparison with a threshold is the engine's.
 
-Every score reads a history of logits, (n_seqs, n_rungs_seen, n_classes), whose last entry is the rung being asked, and
-returns (n_seqs) float64. A rung that was not asked is not in the history. `exit_score` finds a score by its name.
+Every score reads a history of readings, (n, n_rungs_seen, width), whose last entry is the rung being asked, and returns
+(n) float64. A reading is a rung's logits, of spans what `policies.spans` makes of them. A rung that was not asked is
+not in the history. `exit_score` finds a score by its name.
 
 A learned exit score: the probability that going on would not put this answer right. Numbers only, no threshold.
 
@@ -68,7 +69,7 @@ def margin(history: np.ndarray) -> np.ndarray:
 
 
 def span_entropy(history: np.ndarray) -> np.ndarray:
-    """Of spans, whose readings begin with the entropies of start and end (`problems.spans`): the larger, in [0, 1]."""
+    """Of spans, whose readings begin with the entropies of start and end (`policies.spans`): the larger, in [0, 1]."""
     return history[:, -1, :2].max(axis=-1).astype(np.float64)
 
 
@@ -210,7 +211,7 @@ def exit_score(name: str) -> ExitScore:
         raise UserError(f"exit score {name!r}: {message}; known: {known}") from None
 
 
-_WIDEST = 20.0  # nats between the first two classes: beyond, nothing is learned
+WIDEST = 20.0  # nats between the first two classes: beyond, nothing is learned
 
 
 def features(history: np.ndarray) -> np.ndarray:
@@ -228,7 +229,7 @@ def features(history: np.ndarray) -> np.ndarray:
     entropy = -(np.exp(logs) * logs).sum(axis=1) / np.log(n_classes)
     table = np.zeros((n, 4 + n_classes))
     table[:, 0] = 1
-    table[:, 1], table[:, 2] = np.exp(first) - np.exp(second), np.minimum(first - second, _WIDEST)
+    table[:, 1], table[:, 2] = np.exp(first) - np.exp(second), np.minimum(first - second, WIDEST)
     table[:, 3] = np.clip(entropy, 0, 1)
     table[np.arange(n), 4 + logits.argmax(axis=1)] = 1
     return table

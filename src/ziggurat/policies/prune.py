@@ -6,12 +6,13 @@ padding or layer. LTP's and MP's own scales (LTP eq. 3.7, MP eq. 7) are factors 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ziggurat.data.packing import PackedBatch, padded_slots
+from ziggurat.system import cached_property
 
 LTP_PADDED = 128  # the length to which LTP's released scripts pad, and by which its code divides
 
@@ -57,6 +58,12 @@ class TokenRule:
     score: str = RECEIVED
     scale: str = "relative"  # of thresholds, a key of SCALES
     vocabulary: np.ndarray | None = None  # (n_vocabulary) bool: entries that are read at all; None = every one
+
+    @cached_property
+    def key(self) -> Hashable:
+        """Equal for rules that prune alike."""
+        read = None if self.vocabulary is None else self.vocabulary.tobytes()
+        return self.keep, self.values.tobytes(), self.score, self.scale, read
 
     def prunes(self, layer: int) -> bool:
         """Whether tokens may leave at layer 1 … L."""

@@ -19,7 +19,7 @@ from ziggurat.types import Label, ProblemType
 class Classes(Problem):
     """Predictions are indices of classes, (…) int64."""
 
-    type = ProblemType.SINGLE_LABEL
+    kind = ProblemType.SINGLE_LABEL
     scores = (
         "entropy",
         "max-probability",

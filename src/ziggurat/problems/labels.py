@@ -19,7 +19,7 @@ from ziggurat.types import Label, ProblemType
 class Labels(Problem):
     """Predictions say of each label whether it applies, (…, n_labels) bool."""
 
-    type = ProblemType.MULTI_LABEL
+    kind = ProblemType.MULTI_LABEL
     scores = ("label-entropy",)
     tried = ("label-entropy",)
     measures = ("accuracy", "f1-macro", "f1-micro")

@@ -25,7 +25,7 @@ class Number(Problem):
 
     limits: Range | None = None  # least and largest label; None = not known, and asking for a loss is a UserError
 
-    type = ProblemType.REGRESSION
+    kind = ProblemType.REGRESSION
     scores = ("change", LEARNED)
     tried = ("change",)
     measures = ("pearson", "spearman")

@@ -29,7 +29,7 @@ CROSS_ENTROPY, BINARY_CROSS_ENTROPY = "cross-entropy", "binary-cross-entropy"
 MEAN_SQUARE, SPAN_CROSS_ENTROPY = "mean-square", "span-cross-entropy"
 # Parts of a recipe, or of a command that trains by it, that not every problem can have; kinds of stages are others.
 SMALL, TIERS, SEARCH, TEMPERATURES, TEACHER = "[small]", "tiers", "[search]", "temperatures", "--teacher"
-Figures = dict[str, float | None]
+Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Problem(ABC):
 
     names: tuple[Label, ...] = ()  # of the model's outputs
 
-    type: ClassVar[ProblemType]
+    kind: ClassVar[ProblemType]
     scores: ClassVar[tuple[str, ...]]  # exit scores, and families of them; the first is the default
     tried: ClassVar[tuple[str, ...]]  # of these, what calibration tries
     measures: ClassVar[tuple[str, ...]]  # names of `metrics.MEASURES` that may be asked for beside the figures
@@ -190,7 +190,7 @@ class Problem(ABC):
 
     def label_targets(self, labels: np.ndarray) -> np.ndarray:
         """What outputs for one sequence per input learn from labels (n, …): (n, n_outputs) float64."""
-        raise ValueError(f"{self.type} has no outputs for a whole input")
+        raise ValueError(f"{self.kind} has no outputs for a whole input")
 
     def taught_targets(self, outputs: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         """The same from a teacher's outputs (n, n_outputs), probabilities at a temperature above 0 (Hinton 2015)."""
@@ -253,7 +253,7 @@ class Problem(ABC):
     def figures(self, predictions: np.ndarray, truth: np.ndarray, rows: np.ndarray | slice = slice(None)) -> Figures:
         """How good predictions (n, …) are, in the usual measures, the first being the most usual; of `rows` alone."""
 
-    def beside_full(self, adaptive: np.ndarray, full: np.ndarray, truth: np.ndarray) -> Figures:
+    def beside_full(self, adaptive: np.ndarray, full: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
         """Figures of predictions (n, …), and of full depth's with "full_" before their names.
 
         "agreement" is 1 - the mean distance of the two.
@@ -269,7 +269,7 @@ class Problem(ABC):
             known = ", ".join(
                 f"{name}@{FAMILIES[name].parameter}" if name in FAMILIES else name for name in self.scores
             )
-            raise UserError(f"exit score {score!r} is not for a model of {self.type}; it can have: {known}")
+            raise UserError(f"exit score {score!r} is not for a model of {self.kind}; it can have: {known}")
 
     def distinct(self, scores: Sequence[str], width: int) -> list[str]:
         """Those of some exit scores that order readings of this width in different ways."""

@@ -54,7 +54,7 @@ class Spans(Problem):
     windows: SpanConfig = _DEFAULT  # how texts are read
     offsets: tuple[float, ...] | None = None  # for each rung: "no answer" must lead by more; None = it never answers so
 
-    type = ProblemType.QUESTION_ANSWERING
+    kind = ProblemType.QUESTION_ANSWERING
     scores = (SPAN_ENTROPY,)
     tried = (SPAN_ENTROPY,)
     measures = ()
@@ -135,7 +135,7 @@ class Spans(Problem):
         windows = np.diff(inputs.edges).tolist()
         rows = zip(self.predictions(readings, inputs, rungs), readings.tolist(), windows, traces, strict=True)
         return [
-            SpanAnswer(*span, row[SCORE], row[NULL_SCORE], max(row[ENTROPIES]), n, trace)
+            SpanAnswer(span.text, span.start, span.end, row[SCORE], row[NULL_SCORE], max(row[ENTROPIES]), n, trace)
             for span, row, n, trace in rows
         ]
 
@@ -191,7 +191,7 @@ class Spans(Problem):
         """First and last token of each window's answer, (w, 2); -1 where rows have no labels."""
         if rows.labels is None:
             return np.full((len(encoded.tokens), 2), -1)
-        return gold_tokens(encoded, rows.labels)
+        return gold_tokens(encoded, rows.labels.tolist())
 
     @property
     def losses(self) -> Mapping[str, Loss]:
@@ -217,7 +217,7 @@ class Spans(Problem):
         exact, f1 = _grades(predictions, truth)
         return {"f1": float(f1[rows].mean()), "exact_match": float(exact[rows].mean())}
 
-    def beside_full(self, adaptive: np.ndarray, full: np.ndarray, truth: np.ndarray) -> Figures:
+    def beside_full(self, adaptive: np.ndarray, full: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
         """With Wilson's interval of the exact match, and F1 of questions with and without an answer."""
         exact, f1 = _grades(adaptive, truth)
         low, high = accuracy_interval(int(exact.sum()), len(exact))

@@ -135,8 +135,7 @@ def product(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     padded = np.ones((n_blocks * WIDE, n_in + 1), dtype=np.float32)
     padded[:n, :-1] = inputs
     blocks = np.ascontiguousarray(padded.reshape(n_blocks, WIDE, n_in + 1).transpose(0, 2, 1))
-    said: np.ndarray = np.matmul(weights, blocks).transpose(0, 2, 1).reshape(n_blocks * WIDE, len(weights))[:n]
-    return said
+    return np.matmul(weights, blocks).transpose(0, 2, 1).reshape(n_blocks * WIDE, len(weights))[:n]
 
 
 FORMAT_VERSION = 1  # of the file

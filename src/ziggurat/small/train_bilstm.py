@@ -252,5 +252,4 @@ def _logits(model: Bilstm, texts: list[Tensor]) -> np.ndarray:
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
-    values: np.ndarray = tensor.detach().cpu().numpy()
-    return values
+    return tensor.detach().cpu().numpy()

@@ -1,9 +1,10 @@
-"""`cascade`: trained model folders, from cheap to dear, become one model."""
+"""Cascades: trained model folders, from cheap to expensive, become one model."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,23 @@ from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError, install
 from ziggurat.files import whole_folder
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.system import json_values
+from ziggurat.types import Label
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """A cascade that was written."""
+
+    out: Path  # the model folder
+    tiers: tuple[str, ...]  # kinds of the models, from cheap to expensive
+    rungs: tuple[str, ...]  # names of the places where an answer can be given
+    labels: tuple[Label, ...]
+    rows_fitted: int | None  # that the learned exit score was fitted on; None = there is none
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return dict(json_values(self))
 
 
 def build_cascade(
@@ -28,8 +46,8 @@ def build_cascade(
     columns: Columns = DEFAULT_COLUMNS,
     options: ModelOptions = ModelOptions(),
     progress: bool = False,
-) -> dict[str, Any]:
-    """Writes a cascade of these models into the folder `out`; returns what it is made of, as JSON values.
+) -> Cascade:
+    """Writes a cascade of these models into the folder `out`; returns what it is made of.
 
     It has no operating points but "full", its last tier alone, until it is calibrated. On the rows of `source` that
     chose for the models (else a third of those that they never saw) a score is fitted that predicts whether the next
@@ -49,13 +67,8 @@ def build_cascade(
         shutil.rmtree(whole)
     manifest = read_manifest(out)
     kinds = [read_manifest(out / tier).kind for tier in manifest.tiers]
-    return {
-        "out": str(out),
-        "tiers": [*kinds, manifest.kind],
-        "rungs": [rung.name for rung in AdaptiveClassifier.from_pretrained(out, "cpu").rungs],
-        "labels": list(manifest.labels),
-        "rows_fitted": fitted,
-    }
+    rungs = AdaptiveClassifier.from_pretrained(out, "cpu").rungs
+    return Cascade(out, (*kinds, manifest.kind), tuple(rung.name for rung in rungs), manifest.labels, fitted)
 
 
 def learn_deferral(folder: Path, rows: Dataset, options: ModelOptions, progress: bool) -> Manifest:

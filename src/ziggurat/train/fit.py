@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ziggurat.calibrate.choose import fitted_offsets, with_operating_points
 from ziggurat.data.builtin import STDLIB_DOCS
@@ -19,12 +18,8 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.task_rows import called_like
 from ziggurat.encoder.folder import (
     CONFIG,
-    CUT,
     MANIFEST,
     OTHER_SCALE,
-    PRUNED,
-    REFERENCE,
-    TRIALS,
     Manifest,
     read_json,
     read_manifest,
@@ -41,6 +36,7 @@ from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import Recipe
 from ziggurat.train.cascade import learn_deferral
 from ziggurat.train.lengths.search import searched_folder
+from ziggurat.train.result import Training, training_of
 from ziggurat.types import Label, ProblemType
 
 Roles = Mapping[Role, Dataset]
@@ -96,8 +92,11 @@ def shared_like(recipe: Recipe, teacher: Path, options: TrainOptions) -> Recipe:
     return replace(recipe, select=float(theirs["select"]), certify=certify, grouped=grouped)
 
 
-def fit_roles(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions) -> dict[str, Any]:
-    """Runs the recipe's stages and chooses operating points; the finished folder is moved to `out`."""
+def fit_roles(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions) -> Training | None:
+    """Runs the recipe's stages and chooses operating points; the finished folder is moved to `out`.
+
+    None in all processes of `accelerate launch` but one.
+    """
     require_training(recipe)
     from ziggurat.train.unfinished import alone_in
 
@@ -109,7 +108,9 @@ def fit_roles(source: Path, recipe: Recipe, roles: Roles, out: Path, options: Tr
         return _fit_in(work, source, recipe, roles, out, options)
 
 
-def _fit_in(work: Path, source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions) -> dict[str, Any]:
+def _fit_in(
+    work: Path, source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions
+) -> Training | None:
     from ziggurat.train.pipeline import STAGES_FOLDER, Fit, fit_folder
 
     train_rows, select_rows = roles[Role.TRAIN], roles[Role.SELECT]
@@ -120,7 +121,7 @@ def _fit_in(work: Path, source: Path, recipe: Recipe, roles: Roles, out: Path, o
     shared = options.device, options.progress, options.mixed_precision, options.keep_stages, options.label_range
     fit = Fit(source, recipe, work, made, *shared)
     if not fit_folder(fit, train_rows, select_rows):
-        return {}  # another process of `accelerate launch` writes and reports
+        return None  # another process of `accelerate launch` writes and reports
     made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
     for folder in sorted((work / STAGES_FOLDER).glob("*")):
         add_operating_points(folder, select_rows, recipe, options)
@@ -129,7 +130,7 @@ def _fit_in(work: Path, source: Path, recipe: Recipe, roles: Roles, out: Path, o
         put(work / STAGES_FOLDER, stages)
     put(made, out)
     shutil.rmtree(work)
-    return summary(manifest, roles, out)
+    return training_of(manifest, sizes_of(roles), out)
 
 
 def _refuse_too_long(source: Path, max_length: int | None) -> None:
@@ -187,15 +188,6 @@ def add_operating_points(folder: Path, select: Dataset, recipe: Recipe, options:
     return manifest
 
 
-def summary(manifest: Manifest, roles: Roles, out: Path) -> dict[str, Any]:
-    """What was done, as JSON values."""
-    told = ("search", "copies", REFERENCE, PRUNED, TRIALS, CUT)
-    return {key: manifest.training[key] for key in told if manifest.training.get(key)} | {
-        "out": str(out),
-        "recipe": manifest.training["recipe"]["name"],
-        "labels": list(manifest.labels),
-        "max_length": manifest.max_length,
-        "unit": manifest.problem.unit,
-        "rows": {str(role): len(rows) for role, rows in roles.items()},
-        "operating_points": [point.to_dict() for point in manifest.operating_points],
-    }
+def sizes_of(roles: Roles) -> Mapping[Role, int]:
+    """How many rows each role has."""
+    return {role: len(rows) for role, rows in roles.items()}

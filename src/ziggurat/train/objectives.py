@@ -218,8 +218,7 @@ def hold(model: AdaptiveModel, batch: PackedBatch) -> np.ndarray:
         states = layer.finish(states, context)
     logits = model.answer(states, states.states, batch)
     (gradient,) = torch.autograd.grad(CRITERIA[model.problem].lead(logits).sum(), alive)
-    squares: np.ndarray = gradient.double().square().cpu().numpy()
-    return squares
+    return gradient.double().square().cpu().numpy()
 
 
 def _border(score: np.ndarray, seen: np.ndarray, share: float) -> float:

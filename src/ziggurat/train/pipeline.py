@@ -36,10 +36,10 @@ from ziggurat.encoder.torch.checkpoint import load_hf, read_config, save_model, 
 from ziggurat.encoder.torch.int8 import Int8Linear, simulate_int8
 from ziggurat.encoder.torch.model import AdaptiveModel
 from ziggurat.encoder.torch.parts import limit_threads, resolve_device
+from ziggurat.engine.backends.torch import TorchBackend
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import never
-from ziggurat.engine.tiers import Tier
-from ziggurat.engine.torch_backend import backend_for
+from ziggurat.engine.tiers import EncoderTier
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import STUDENT_STAGES, Recipe
 from ziggurat.train.batches import Examples
@@ -237,8 +237,7 @@ def _seen_rows(source: Path, train: Dataset, select: Dataset) -> np.ndarray:
     A student knows what its teacher was shown, so no promise may rest on that either.
     """
     before = [trained_rows(source)] if _is_ours(source) else []
-    rows: np.ndarray = np.unique(np.concatenate([train.hashes, select.hashes, *before]))
-    return rows
+    return np.unique(np.concatenate([train.hashes, select.hashes, *before]))
 
 
 def _is_ours(source: Path) -> bool:
@@ -263,10 +262,10 @@ def plain_quality(model: AdaptiveModel, manifest: Manifest, tokenizer: TextToken
 
     `manifest` is what its folder would say.
     """
-    backend = backend_for(model, next(model.parameters()).device.type)
-    classifier = AdaptiveClassifier([Tier(backend, manifest, tokenizer, model.spec)])
+    backend = TorchBackend(model, next(model.parameters()).device.type, reader=manifest.problem.reader)
+    classifier = AdaptiveClassifier([EncoderTier(backend, manifest, tokenizer, model.spec)])
     encoded = classifier.encode_rows(rows)
-    readings = classifier.run(encoded, never(len(classifier.rungs))).readings[:, None]
+    readings = classifier.run(encoded, ExitRule.full_depth(len(classifier.rungs))).readings[:, None]
     offsets = classifier.problem.rung_offsets(lambda: readings, encoded, rows.truth)
     problem = classifier.problem.with_offsets(offsets)
     lost = float(problem.loss(problem.predictions(readings, encoded)[:, 0], rows.truth).sum())

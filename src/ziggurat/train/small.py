@@ -20,10 +20,10 @@ from ziggurat.encoder.folder import CONFIG, CUT, LABEL_RANGE, Manifest, read_jso
 from ziggurat.encoder.model_files import word_embeddings
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.tokenizer_files import own_length, read_tokenizer
-from ziggurat.engine import rules
 from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.errors import UserError, install
 from ziggurat.files import whole_folder
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.problem import Problem
 from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import AugmentConfig, Recipe
@@ -190,7 +190,7 @@ def _targets(
 
 
 def _full_outputs(teacher: Teacher, encoded: Encoded, progress: bool) -> np.ndarray:
-    return teacher.model.run(encoded, rules.never(len(teacher.model.rungs)), progress=progress).readings
+    return teacher.model.run(encoded, ExitRule.full_depth(len(teacher.model.rungs)), progress=progress).readings
 
 
 def _learn_static(lesson: Lesson, recipe: Recipe, progress: bool) -> SmallTier:

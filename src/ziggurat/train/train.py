@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.labels import names_same
@@ -35,8 +34,9 @@ from ziggurat.train.fit import (
     refuse_early,
     require_training,
     shared_like,
-    summary,
+    sizes_of,
 )
+from ziggurat.train.result import Training, training_of
 from ziggurat.train.small import train_small
 from ziggurat.train.teachers import (
     refuse_other_task,
@@ -57,12 +57,12 @@ def train_classifier(
     model: str | None = None,
     options: TrainOptions = TrainOptions(),
     teacher: str | None = None,
-) -> dict[str, Any]:
+) -> Training | None:
     """Trains a classifier from a pre-trained encoder (default: the packaged MiniLM) into the folder `out`.
 
     `teacher`, a model folder of ours, is what the recipe's student is made from, or its small model, and learns from;
     its `regular` stage is then left out, and rows need no labels where no stage does. Goes on where an earlier,
-    interrupted call with the same arguments stopped. Returns what was done, as JSON values.
+    interrupted call with the same arguments stopped. None in all processes of `accelerate launch` but one.
     """
     out = Path(out)
     refuse_full_folder(out)
@@ -101,7 +101,7 @@ def _rows_for(backbone: Path, source: str, recipe: Recipe, options: TrainOptions
 
 def _taught(
     teacher: str, source: str, out: Path, recipe: Recipe, model: str | None, options: TrainOptions
-) -> dict[str, Any]:
+) -> Training | None:
     folder = checkpoint_folder(teacher)
     recipe, roles = _taught_rows(teacher, folder, source, with_teacher(recipe), model, options)
     return fit_roles(folder, recipe, roles, out, options)
@@ -129,7 +129,7 @@ def adapt_classifier(
     out: str | Path,
     recipe: str | Recipe = "adapt",
     options: TrainOptions = TrainOptions(),
-) -> dict[str, Any]:
+) -> Training | None:
     """Trains only exit heads for a fine-tuned Hugging Face classifier, whose full-depth answers stay as they are.
 
     Rows need no labels; where they have some, these must be the checkpoint's.
@@ -192,7 +192,7 @@ def _named(option: str) -> Iterator[None]:
 
 def _make_small(
     source: str, recipe: Recipe, out: Path, options: TrainOptions, model: str | None, teacher: str | None
-) -> dict[str, Any]:
+) -> Training | None:
     """A small model, with the tokenizer and the rows' roles of its teacher, if it has one."""
     if options.keep_stages:
         raise UserError(f"--keep-stages: recipe {recipe.name!r} has no stages; leave it out")
@@ -205,10 +205,10 @@ def _make_small(
         recipe, roles = _taught_rows(str(teacher), folder, source, recipe, model, options)
         tokenizer = folder
     refuse_early(recipe, roles[Role.SELECT], options)
-    return summary(train_small(tokenizer, recipe, roles, out, folder, options), roles, out)
+    return training_of(train_small(tokenizer, recipe, roles, out, folder, options), sizes_of(roles), out)
 
 
-def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, options: TrainOptions) -> dict[str, Any]:
+def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, options: TrainOptions) -> Training | None:
     """The last tier by the recipe's stages, then each first tier with the last one for a teacher, then the cascade.
 
     All of them are in OUT.tiers until the cascade is there; what is finished stays, so that a stopped run goes on.
@@ -229,7 +229,7 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
 
 def _make_tiers(
     parts: Path, source: str, recipe: Recipe, backbone: Path, roles: Roles, out: Path, options: TrainOptions
-) -> dict[str, Any]:
+) -> Training | None:
     from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
 
     last, stages = parts / "last", out.with_name(out.name + ".stages")
@@ -254,7 +254,7 @@ def _make_tiers(
     if options.keep_stages:
         put(last.with_name("last.stages"), stages)
     shutil.rmtree(parts)
-    return summary(manifest, roles, out)
+    return training_of(manifest, sizes_of(roles), out)
 
 
 def _refuse_tiers(recipe: Recipe, select: Dataset, options: TrainOptions) -> None:

@@ -31,8 +31,7 @@ class OnnxRuntimePeer(Peer):
 
     def logits(self, batch: Feed) -> np.ndarray:
         """(n, n_classes) float32 of one padded batch."""
-        logits: np.ndarray = self._session.run(["logits"], dict(batch))[0]
-        return logits
+        return self._session.run(["logits"], dict(batch))[0]
 
 
 def _quantised(setting: PeerSetting) -> Path:

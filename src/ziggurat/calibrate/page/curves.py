@@ -14,7 +14,7 @@ from ziggurat.calibrate.risks import Risk
 from ziggurat.calibrate.rows import Seen
 from ziggurat.calibrate.times import PredictedTime
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.runner import replay
+from ziggurat.engine.replay import replay
 from ziggurat.measure.subject import sample
 
 _SHOWN = 30  # of the frontier's settings

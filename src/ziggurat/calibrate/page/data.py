@@ -109,8 +109,7 @@ class Picture:
 
 def exit_shares(rungs: np.ndarray, n_rungs: int) -> np.ndarray:
     """Share of rows that leave at each rung: rungs (n) → (n_rungs)."""
-    shares: np.ndarray = np.bincount(rungs, minlength=n_rungs) / len(rungs)
-    return shares
+    return np.bincount(rungs, minlength=n_rungs) / len(rungs)
 
 
 def tokens_left(kept: np.ndarray, layers: np.ndarray) -> TokensLeft:
@@ -146,8 +145,7 @@ def decile_of(doubt: np.ndarray) -> np.ndarray:
 
 def per_decile(which: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Rows where `which` (n, bool or shares) holds in each tenth, as shares of all n rows: (10)."""
-    counted: np.ndarray = np.bincount(group, weights=which, minlength=DECILES) / len(group)
-    return counted
+    return np.bincount(group, weights=which, minlength=DECILES) / len(group)
 
 
 def random_loss(losses: np.ndarray, rungs: np.ndarray) -> float:
@@ -158,8 +156,7 @@ def random_loss(losses: np.ndarray, rungs: np.ndarray) -> float:
 def oracle_rungs(losses: np.ndarray) -> np.ndarray:
     """The first rung that loses nothing, or else the least: losses (n, n_rungs) → (n)."""
     free = losses <= 0
-    rungs: np.ndarray = np.where(free.any(axis=1), free.argmax(axis=1), losses.argmin(axis=1))
-    return rungs
+    return np.where(free.any(axis=1), free.argmax(axis=1), losses.argmin(axis=1))
 
 
 def undominated(ms: Sequence[float], loss: Sequence[float]) -> np.ndarray:

@@ -28,10 +28,9 @@ from ziggurat.calibrate.rows import Seen, full_run
 from ziggurat.calibrate.times import PredictedTime
 from ziggurat.data.labels import labelled
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule
-from ziggurat.engine.tiers import places
 from ziggurat.files import whole_file
 from ziggurat.policies.exits import exit_score
+from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.problem import Problem
 from ziggurat.system import utf8
 
@@ -139,7 +138,7 @@ def _of_last_tier(
     classifier: AdaptiveClassifier, rows: Seen, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens that its layers leave without exits, (s, L + 1), and how many layers run for each sequence, (s)."""
-    columns = places(classifier.tiers)[-1].columns
+    columns = classifier.ladder.slices[-1].columns
     return kept[:, columns], (classifier.ran(rows.encoded, kept, rungs, rule)[:, columns] > 0).sum(axis=1) - 1
 
 

@@ -82,15 +82,23 @@ class AdaptiveModel(nn.Module):
 
     def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
         """States before → after layer 1 … L; tokens leave between its attention and the rest (LTP)."""
-        module = self.encoder.layers[layer - 1]
         if tokens is None or not tokens.prunes(layer):
-            return module(batch)
-        if tokens.score == PREDICTED:
-            context, scores = module.context(batch), self.pruning.predicted(layer, batch)
-        else:
-            context, scores = module.scored_context(batch, tokens.score == FROM_OTHERS)
+            return self.encoder.layers[layer - 1](batch)
+        context, scores = self.scored_context(layer, batch, tokens)
         keep = tokens.stays(layer, scores.detach().float().cpu().numpy(), batch)
-        return module.finish(batch.take_tokens(keep), batch.with_states(context).take_tokens(keep).states)
+        return self.pruned(layer, batch, context, keep)
+
+    def scored_context(self, layer: int, batch: PackedBatch, tokens: TokenRule) -> tuple[Tensor, Tensor]:
+        """What attention mixes for each token (n_tokens, d) in layer 1 … L, and the rule's scores (n_tokens)."""
+        module = self.encoder.layers[layer - 1]
+        if tokens.score == PREDICTED:
+            return module.context(batch), self.pruning.predicted(layer, batch)
+        return module.scored_context(batch, tokens.score == FROM_OTHERS)
+
+    def pruned(self, layer: int, batch: PackedBatch, context: Tensor, keep: np.ndarray) -> PackedBatch:
+        """The rest of layer 1 … L for the tokens that stay, (n_tokens) bool."""
+        context = batch.with_states(context).take_tokens(keep).states
+        return self.encoder.layers[layer - 1].finish(batch.take_tokens(keep), context)
 
     def forward(self, batch: PackedBatch, tokens: TokenRule | None = None) -> list[Tensor]:
         """Token ids (n_tokens, 2) → logits of every rung, each (n_seqs, n_classes)."""

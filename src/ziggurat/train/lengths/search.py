@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,16 @@ class LengthSearch:
             "chosen": asdict(self.chosen),
             "front": [asdict(candidate) for candidate in self.front],
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LengthSearch:
+        """What `to_dict` gave, as a model folder keeps it."""
+        front = tuple(_candidate(one) for one in values["front"])
+        return cls(front, _candidate(values["chosen"]), values["full_accuracy"], values["rows"])
+
+
+def _candidate(values: Mapping[str, Any]) -> Candidate:
+    return Candidate(tuple(values["shares"]), values["flops"], values["accuracy"])
 
 
 def search_lengths(

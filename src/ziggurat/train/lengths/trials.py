@@ -11,9 +11,9 @@ import numpy as np
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.packing import pack
 from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.rules import ExitRule, never
 from ziggurat.files import whole_file
 from ziggurat.policies.prune import TokenRule, without_repeats
+from ziggurat.policies.rules import ExitRule
 from ziggurat.train.lengths.evolution import Shares
 
 _BATCH = 64  # rows between two looks at whether a candidate can still win, too
@@ -31,7 +31,7 @@ class Trials:
         """`memory`: a file that keeps the answers, so that a search that was stopped asks for none of them again."""
         self._classifier, self._tokens, self._memory = classifier, tokens, memory
         self._encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
-        full = classifier.run(self._encoded, never(len(classifier.rungs)), _BATCH).predictions
+        full = classifier.run(self._encoded, ExitRule.full_depth(len(classifier.rungs)), _BATCH).predictions
         self._truth = full if rows.labels is None else rows.classes
         batch = pack(self._encoded.tokens)
         reads = tokens.reads(batch)
@@ -76,7 +76,7 @@ class Trials:
 
     def _rule(self, shares: Shares) -> ExitRule:
         tokens = replace(self._tokens, values=without_repeats(np.array(shares)))
-        return replace(never(len(self._classifier.rungs)), tokens=tokens)
+        return replace(ExitRule.full_depth(len(self._classifier.rungs)), tokens=tokens)
 
     def _remember(self) -> None:
         if self._memory is not None:

@@ -1,0 +1,1 @@
+"""Backends: what computes. Each keeps `engine.backend.Backend`."""

@@ -1,0 +1,250 @@
+"""The layers, and the whole adaptive forward, in the compiled engine: no torch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ziggurat.data.packing import PackedBatch
+from ziggurat.encoder import folder as layout
+from ziggurat.encoder.folder import Manifest
+from ziggurat.encoder.model_files import ModelFiles, read_model
+from ziggurat.encoder.spec import EncoderSpec
+from ziggurat.encoder.weights import from_hf
+from ziggurat.engine.backend import TOGETHER, Finished, Reader
+from ziggurat.engine.backends.stepwise import StepwiseBackend, StepwiseWork
+from ziggurat.errors import UserError
+from ziggurat.native import core
+from ziggurat.policies.exits import LEARNED, exit_score, unfitted
+from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
+from ziggurat.policies.rules import ExitRule
+from ziggurat.recipe import PruningConfig
+from ziggurat.system import default_threads
+from ziggurat.types import ProblemType
+
+_MOST_THREADS = 1024  # that the compiled engine takes
+_LARGEST = float(1 << 30)  # that the compiled rules take for a score's number
+
+
+class NativeBackend(StepwiseBackend):
+    """A model in the compiled engine, which decides in C++; implements `engine.backend.Backend`.
+
+    Rules that only Python knows, counts that go on from tier to tier, and inputs of several sequences run step by step.
+    """
+
+    engine = "native"
+    device = "cpu"
+    together = TOGETHER
+
+    def __init__(
+        self,
+        tensors: dict[str, np.ndarray],
+        spec: EncoderSpec,
+        manifest: Manifest,
+        dtype: str,
+        threads: int | None,
+        instructions: str = "",
+        reader: Reader | None = None,
+    ) -> None:
+        """`instructions` forces an instruction set of `core().instructions()`; "" = the fastest that there is."""
+        self.reader = reader
+        self.dtype = dtype
+        wanted = threads or min(default_threads(), _MOST_THREADS)
+        try:
+            self._core = core().Engine(asdict(spec), tensors, list(manifest.head_layers), dtype, wanted, instructions)
+        except ValueError as error:
+            raise UserError(f"model: {error}") from None
+        self.instructions: str = self._core.instructions
+        self.n_layers = spec.layers
+        self.n_classes = int(self._core.n_classes)
+        self.rung_layers = tuple(self._core.rung_layers)
+        self.token_rule = token_rule(manifest.pruning, tensors)
+        self._latest: tuple[ExitRule | None, tuple[Any, Any] | None] = (None, None)
+        self._latest_local: tuple[ExitRule | None, ExitRule | None] = (None, None)
+
+    @property
+    def threads(self) -> int:
+        """Threads that compute: those that were asked for, or after the first call as many as the system gave.
+
+        Answers are the same bits with any number.
+        """
+        return int(self._core.threads)
+
+    def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """Token and segment ids (n_tokens, 2) → token states (n_tokens, d) of the tokens that the rule reads."""
+        read = None if tokens is None else tokens.reads(batch)
+        batch = batch if read is None else batch.take_tokens(read)
+        return batch.with_states(self._core.embed(batch.states, batch.positions))
+
+    def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """Token states before → after layer `layer`, 1 … L, of the tokens that the rule leaves there."""
+        prunes = tokens is not None and tokens.prunes(layer)
+        scored = prunes and tokens is not None and tokens.score != PREDICTED
+        from_others = tokens is not None and tokens.score == FROM_OTHERS
+        context, scores = self._core.context(
+            layer, batch.states, batch.positions, batch.cu_seqlens, scored, from_others
+        )
+        if prunes and tokens is not None:
+            if not scored:
+                scores = self._core.guess(layer, batch.states, batch.cu_seqlens)
+            keep = tokens.stays(layer, scores, batch)
+            context = batch.with_states(context).take_tokens(keep).states
+            batch = batch.take_tokens(keep)
+        return batch.with_states(self._core.finish(layer, batch.states, context))
+
+    def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
+        """What rung `rung` says: (n_seqs, n_classes) float32, with a reader (n_tokens, n_classes)."""
+        # Heads of spans are linear maps, which the core reads off a sequence's first token: here each token is one.
+        edges = batch.cu_seqlens if self.reader is None else np.arange(len(batch.states) + 1)
+        logits: np.ndarray = self._core.logits(rung, batch.states, edges)
+        return logits
+
+    def advance(self, work: StepwiseWork, rule: ExitRule, to_layer: int) -> tuple[StepwiseWork, Finished]:
+        """Runs layers up to `to_layer`, asking the rule's rungs on the way; see `engine.backend.Backend`.
+
+        Whole inputs that go to the last asked rung run in one call. What is left of one of its batches after exits and
+        pruning waits for what is left of the next, so that no layer runs for a few tokens, nor for more than the
+        largest batch has.
+        """
+        if work.live is None or to_layer < 1 or work.layers == 0 or self.reader is not None:
+            return super().advance(work, rule, to_layer)
+        local = self._local(rule, work)
+        known = None if local is None else self._rules(local, work.rows)
+        if local is None or known is None:
+            return super().advance(work, rule, to_layer)
+        if work.layers < 0 and to_layer >= self._last_asked(rule):
+            return self._answered(work, known, rule)
+        return self._advanced(work, known, rule, to_layer)
+
+    def _answered(self, work: StepwiseWork, known: tuple[Any, Any], rule: ExitRule) -> tuple[StepwiseWork, Finished]:
+        """All inputs to the last asked rung."""
+        batch = work.live
+        assert batch is not None
+        edges = np.array([0, batch.n_seqs]) if work.batches is None else work.batches
+        where = batch.states, batch.positions, batch.cu_seqlens, batch.original
+        done = Finished(work.rows, *self._core.answer(*where, edges, *known))
+        return self._taken_back(work.emptied(), rule, done)
+
+    def _advanced(
+        self, work: StepwiseWork, known: tuple[Any, Any], rule: ExitRule, to_layer: int
+    ) -> tuple[StepwiseWork, Finished]:
+        """Some layers for all inputs."""
+        begun, batch = time.perf_counter(), work.live
+        assert batch is not None
+        where = batch.states, batch.positions, batch.cu_seqlens, batch.original
+        if work.layers < 0:
+            found = self._core.run(*where, *known, to_layer)
+        else:
+            history = np.zeros((len(work.rows), len(self.rung_layers), self.n_classes), dtype=np.float32)
+            history[:, : work.history.shape[1]] = work.history
+            found = self._core.resume(*where, history, *known, work.layers + 1, to_layer)
+        logits, rungs, seconds, kept, history, (states, positions, cu_seqlens, left) = found
+        kept += work.kept  # layers that did not run in this call have 0
+        ended = np.flatnonzero(rungs >= 0)
+        times = work.seconds[ended] + seconds[ended]
+        done = Finished(work.rows[ended], logits[ended], rungs[ended], times, kept[ended])
+        n_asked = sum(layer <= to_layer for layer in rule.asked_in(self.rung_layers))
+        live = PackedBatch(states, cu_seqlens, positions, batch.rows[left], batch.original[left])
+        times = work.seconds[left] + (time.perf_counter() - begun)
+        rest = StepwiseWork(to_layer, work.rows[left], history[left, :n_asked], times, kept[left], live)
+        return self._taken_back(rest, rule, done) if to_layer >= self._last_asked(rule) else (rest, done)
+
+    def _taken_back(self, rest: StepwiseWork, rule: ExitRule, done: Finished) -> tuple[StepwiseWork, Finished]:
+        """What the rule says of answers at the last asked rung of a tier that is not the ladder's last.
+
+        The compiled engine answers there whatever the score is.
+        """
+        if rule.first + len(self.rung_layers) == len(rule.asked):
+            return rest, done
+        last = max(rule.asked_in(self.rung_layers).values())
+        rows = np.flatnonzero(done.rungs >= last)  # beyond it only what no score can tell: logits that are no numbers
+        left = rows[~rule.leaves(rule.first + last, done.readings[rows][:, None], done.rows[rows])]
+        ended = np.ones(len(done.rows), dtype=bool)
+        ended[left] = False
+        none = np.empty((len(left), 0, self.n_classes), dtype=np.float32)
+        rest = StepwiseWork(self.n_layers, done.rows[left], none, done.seconds[left], done.kept[left], None)
+        return rest, done.take(ended)
+
+    def _last_asked(self, rule: ExitRule) -> int:
+        """The layer after which the last asked rung stands."""
+        return max(rule.asked_in(self.rung_layers))
+
+    def _local(self, rule: ExitRule, work: StepwiseWork) -> ExitRule | None:
+        """The rule for this tier alone; None where the score reads what other tiers read."""
+        if len(rule.asked) == len(self.rung_layers):
+            return rule
+        if exit_score(rule.score).looks_back:
+            return None
+        latest = self._latest_local
+        if latest[0] is not rule:
+            latest = self._latest_local = rule, rule.of_rungs(rule.first, len(self.rung_layers))
+        return latest[1]
+
+    def _rules(self, rule: ExitRule, rows: np.ndarray) -> tuple[Any, Any] | None:
+        """The compiled engine's exit and pruning rules; None if it does not know this one."""
+        if rule.thresholds.ndim == 1:  # the same for every batch: not made again for each
+            latest = self._latest
+            if latest[0] is not rule:  # read and set at once: other threads may call with another rule
+                latest = self._latest = rule, self._compiled(rule, rule.thresholds[None])
+            return latest[1]
+        return self._compiled(rule, rule.thresholds[rows])
+
+    def _compiled(self, rule: ExitRule, thresholds: np.ndarray) -> tuple[Any, Any] | None:
+        tokens = None
+        if rule.tokens is not None:
+            kinds = [name for name, keep in KINDS.items() if keep is rule.tokens.keep]
+            if not kinds:
+                return None
+            tokens = _compiled_token_rule(kinds[0], rule.tokens)
+        name, _, parameter = rule.score.partition("@")
+        thresholds = np.ascontiguousarray(thresholds)
+        weights = self._deferral(rule)
+        number = min(float(parameter or 0), _LARGEST)  # of a count of classes more than there are means all of them
+        return core().ExitRule(name, number, thresholds, rule.temperatures, weights), tokens
+
+    def _deferral(self, rule: ExitRule) -> np.ndarray | None:
+        """Weights of the learned score, None for the others; UserError if it is asked and the model has none."""
+        if rule.score != LEARNED:
+            return None
+        if rule.deferral is not None:
+            return np.ascontiguousarray(rule.deferral, dtype=np.float64)
+        if any(rule.asked[:-1]):
+            raise unfitted()
+        return np.zeros((len(rule.asked) - 1, 4 + self.n_classes))  # nobody reads them
+
+
+def _compiled_token_rule(kind: str, rule: TokenRule) -> Any:
+    values = np.ascontiguousarray(rule.values, dtype=np.float64)
+    return core().TokenRule(kind, rule.score, rule.scale, values, rule.vocabulary)
+
+
+def token_rule(config: PruningConfig | None, tensors: dict[str, np.ndarray]) -> TokenRule | None:
+    """The pruning rule that a model folder's tensors stand for, as `encoder.pruning.TokenPruning.rule` has it."""
+    if config is None:
+        return None
+    values = tensors[layout.PRUNING_VALUES].astype(np.float64)
+    read = tensors[f"{layout.PRUNING_PREFIX}vocabulary"] > 0 if config.vocabulary is not None else None
+    return TokenRule(KINDS[config.kind], values, config.score, config.scale, read)
+
+
+def load_backend(folder: Path, dtype: str, threads: int | None, instructions: str = "") -> NativeBackend:
+    """The backend of a model folder, with `instructions` as `NativeBackend` has them.
+
+    UserError if a file is missing, broken or not of these weights.
+    """
+    return backend_of(read_model(folder), dtype, threads, instructions)
+
+
+def backend_of(model: ModelFiles, dtype: str, threads: int | None, instructions: str = "") -> NativeBackend:
+    """The backend of what was read of a folder; UserError if its parts do not fit together."""
+    manifest, spec = model.manifest, model.encoder
+    tensors = from_hf(model.weights.tensors, spec, np.concatenate, ProblemType(manifest.problem_type))
+    for name, tensor in model.extras.tensors.items():
+        if name.startswith((layout.HEAD_PREFIX, layout.PRUNING_PREFIX)):
+            tensors[name] = tensor
+    dtype = "int8" if manifest.int8 else dtype
+    return NativeBackend(tensors, spec, manifest, dtype, threads, instructions, manifest.problem.reader)

@@ -1,0 +1,120 @@
+"""Small models, which answer from token ids alone: no layers, one rung, nothing to prune."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+import numpy as np
+
+from ziggurat.data.packing import PackedBatch
+from ziggurat.engine.backend import TOGETHER, Finished
+from ziggurat.engine.backends.stepwise import StepwiseBackend, StepwiseWork
+from ziggurat.native import core, why_missing
+from ziggurat.policies.prune import TokenRule
+from ziggurat.policies.rules import ExitRule
+from ziggurat.small.bilstm import BilstmTier
+from ziggurat.small.folder import SmallTier
+from ziggurat.small.static import StaticTier
+
+
+class Scorer(Protocol):
+    """What gives each text logits from token ids alone."""
+
+    @property
+    def n_classes(self) -> int:
+        """Classes that it tells apart."""
+        ...
+
+    def logits(self, tokens: np.ndarray, cu_seqlens: np.ndarray) -> np.ndarray:
+        """(n_tokens, 2) and (n + 1) int64 → (n, n_classes) float32."""
+        ...
+
+
+class _Compiled:
+    """A small model in the compiled core, which reads texts on the calling thread without the interpreter's lock:
+    several threads may use one at once.
+    """
+
+    def __init__(self, compiled: Scorer) -> None:
+        self._core = compiled
+
+    @property
+    def n_classes(self) -> int:
+        """Classes that it tells apart."""
+        return int(self._core.n_classes)
+
+    def logits(self, tokens: np.ndarray, cu_seqlens: np.ndarray) -> np.ndarray:
+        """As the tier's own `logits`. ValueError for ids or edges that do not fit, TypeError for types."""
+        return self._core.logits(tokens, cu_seqlens)
+
+
+class StaticBackend(_Compiled):
+    """A static tier, whose arrays stay where they are; the same bits as `StaticTier.logits`."""
+
+    def __init__(self, tier: StaticTier) -> None:
+        """UserError where the compiled core is missing."""
+        super().__init__(core().StaticTier(tier.weights, tier.scales, tier.bias, tier.kinds))
+
+
+class BilstmBackend(_Compiled):
+    """A BiLSTM tier: the embedding stays where it is, the other weights are packed anew. Logits agree to 1e-5, and are
+    the same bits for a text whatever else is in the batch.
+    """
+
+    def __init__(self, tier: BilstmTier) -> None:
+        """UserError where the compiled core is missing."""
+        parts = (tier.vocabulary, tier.embedding, tier.segments, tier.first, tier.second, tier.hidden, tier.output)
+        super().__init__(core().BilstmTier(*parts))
+
+
+def fastest(tier: SmallTier) -> Scorer:
+    """A tier compiled, or where there is no compiled core the tier itself."""
+    if why_missing():
+        return tier
+    return StaticBackend(tier) if isinstance(tier, StaticTier) else BilstmBackend(tier)
+
+
+class SmallBackend(StepwiseBackend):
+    """A static or BiLSTM model; implements `engine.backend.Backend`."""
+
+    device = "cpu"
+    n_layers = 0
+    rung_layers: tuple[int, ...] = (0,)
+    token_rule: TokenRule | None = None
+    together = TOGETHER
+
+    def __init__(self, tier: SmallTier) -> None:
+        scorer = fastest(tier)
+        self._scorer = scorer
+        self.n_classes = scorer.n_classes
+        self.engine = "numpy" if scorer is tier else "native"
+        self.dtype = "int16" if isinstance(tier, StaticTier) else "float32"
+
+    @property
+    def threads(self) -> int:
+        """The one that calls."""
+        return 1
+
+    def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """The batch as it is: token and segment ids are what the model reads."""
+        return batch
+
+    def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
+        """There is none."""
+        raise AssertionError("a small model has no layers; this is a bug")
+
+    def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
+        """What the model says to each sequence, (n_seqs, n_classes) float32."""
+        return self._scorer.logits(batch.states, batch.cu_seqlens)
+
+    def advance(self, work: StepwiseWork, rule: ExitRule, to_layer: int) -> tuple[StepwiseWork, Finished]:
+        """All inputs at once; where its rung is the ladder's last, they all have their answer."""
+        if rule.first < len(rule.asked) - 1 or work.live is None:
+            return super().advance(work, rule, to_layer)
+        begun = time.perf_counter()
+        logits = self.logits(0, work.live)
+        n, kept = len(work.rows), work.live.lengths[:, None]
+        seconds = np.full(n, time.perf_counter() - begun)
+        done = Finished(work.rows, logits, np.zeros(n, dtype=np.int64), seconds, kept)
+        return work.emptied(), done

@@ -1,8 +1,0 @@
-#include "simd_scalar.h"
-#include "kernels.inl"
-
-namespace ziggurat {
-
-constexpr Kernels scalar_kernels = Set<Portable<4, PairLayout16, false>>::table("scalar", pack_pairs16);
-
-}  // namespace ziggurat
