@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ziggurat.engine.classifier import FULL
+from ziggurat.engine.opened import FULL
 from ziggurat.measure.subject import ModelOptions, rows_to_measure
 
 EXACT = "float32"
@@ -13,7 +13,7 @@ EXACT = "float32"
 
 def answers_by_dtype(model: str, source: str, threads: int, dtypes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """A row for each type and operating point, over all rows of the source, beside the same point in float32."""
-    opened = {dtype: ModelOptions("cpu", dtype, threads, engine="native").open(model) for dtype in (EXACT, *dtypes)}
+    opened = {dtype: ModelOptions("cpu", dtype, threads, backend="native").open(model) for dtype in (EXACT, *dtypes)}
     exact = opened[EXACT]
     rows = rows_to_measure(exact, source)
     encoded = exact.tokenizer.encode(rows.texts, rows.pairs)

@@ -30,7 +30,7 @@ from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.backends.native import load_backend
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.engine.replay import run_batches
 from ziggurat.engine.tiers import DTYPES
 from ziggurat.errors import UserError
@@ -58,9 +58,9 @@ class Setting:
     rounds: int
     dtypes: tuple[str, ...] = DTYPES["native"]
 
-    def opened(self, dtype: str) -> AdaptiveClassifier:
+    def opened(self, dtype: str) -> OpenedModel:
         """The model in the compiled engine."""
-        return ModelOptions("cpu", dtype, self.threads, engine="native").open(self.model)
+        return ModelOptions("cpu", dtype, self.threads, backend="native").open(self.model)
 
     @cached_property
     def encoded(self) -> Encoded:
@@ -104,7 +104,7 @@ def answers(backend: Backend, encoded: Encoded, rule: ExitRule, batch: int) -> O
 # --- what policies cost that never act -----------------------------------------------------------------------------
 
 
-def idle_rules(classifier: AdaptiveClassifier) -> dict[str, ExitRule]:
+def idle_rules(classifier: OpenedModel) -> dict[str, ExitRule]:
     """Full depth, and rules under which nothing ever leaves."""
     n_layers, n_rungs = classifier.backend.n_layers, len(classifier.rungs)
     full, everywhere = classifier.rule_of(FULL), np.full(n_layers, NOTHING)

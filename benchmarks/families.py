@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folders = {name: random_model(Path(scratch) / name / "model", LAYERS, name) for name in FAMILIES}
         opened = {
-            name: ModelOptions("cpu", options.dtype, options.threads, engine="native").open(str(folder))
+            name: ModelOptions("cpu", options.dtype, options.threads, backend="native").open(str(folder))
             for name, folder in folders.items()
         }
         for batch in (32, 1):

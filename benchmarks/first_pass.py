@@ -22,7 +22,7 @@ from ziggurat.bench.peers.peer import PeerSetting, padded
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.engine.replay import run_batches
 from ziggurat.measure.subject import ModelOptions, rows_to_measure
 
@@ -61,7 +61,7 @@ def _listed(values: np.ndarray) -> list[float]:
 
 
 def _opened(model: str, source: str, threads: int, scratch: Path) -> dict[str, Answer]:
-    ours = ModelOptions("cpu", "int8", threads, engine="native").open(model)
+    ours = ModelOptions("cpu", "int8", threads, backend="native").open(model)
     calibration = calibration_of(model, ours, rows_to_measure(ours, source), CALIBRATION_TEXTS, None, DEFAULT_COLUMNS)
     texts = ours.tokenizer.encode(calibration.rows.texts, calibration.rows.pairs).tokens
     setting = PeerSetting(local_folder(model), ours.spec, threads, scratch, texts)
@@ -73,7 +73,7 @@ def _opened(model: str, source: str, threads: int, scratch: Path) -> dict[str, A
     return engines
 
 
-def _ours(classifier: AdaptiveClassifier, one: Encoded) -> object:
+def _ours(classifier: OpenedModel, one: Encoded) -> object:
     return run_batches(classifier.backend, [pack_rows(one, np.arange(1))], classifier.rule_of(FULL), 1).readings
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from ziggurat.encoder.flops import layer_flops
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine.backend import Outcomes
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.policies.rules import ExitRule
 
 
-def acting_rules(classifier: AdaptiveClassifier) -> dict[str, tuple[str, ExitRule]]:
+def acting_rules(classifier: OpenedModel) -> dict[str, tuple[str, ExitRule]]:
     """Name → what acts, and the rule: each operating point, and where the model prunes also its exits alone."""
     found = {}
     for point in classifier.manifest.operating_points:
@@ -28,7 +28,7 @@ def acting_rules(classifier: AdaptiveClassifier) -> dict[str, tuple[str, ExitRul
 
 
 def flops_gains(
-    classifier: AdaptiveClassifier, lengths: np.ndarray, outcomes: Outcomes, rule: ExitRule
+    classifier: OpenedModel, lengths: np.ndarray, outcomes: Outcomes, rule: ExitRule
 ) -> tuple[float, float]:
     """Full depth's FLOPs over the rule's: as they are counted everywhere, and as the engine computes them.
 

@@ -16,7 +16,7 @@ from threading import Event
 import torch
 
 from scripts.shared import RESULTS, reported_file
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe, load_recipe
 from ziggurat.train.fit import TrainOptions
@@ -108,10 +108,10 @@ def recipe_of(method: str, experiment: Experiment) -> Recipe:
     return replace(recipe, stages=tuple(stages), max_length=128, seed=experiment.seed)
 
 
-def trained(method: str, experiment: Experiment) -> AdaptiveClassifier:
+def trained(method: str, experiment: Experiment) -> OpenedModel:
     """The method's model, trained unless its folder exists."""
     train(method, experiment)
-    return AdaptiveClassifier.from_pretrained(experiment.model(method))
+    return OpenedModel.from_pretrained(experiment.model(method))
 
 
 def train(method: str, experiment: Experiment, progress: bool = True) -> None:

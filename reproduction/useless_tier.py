@@ -25,7 +25,7 @@ from ziggurat.calibrate.calibrate import calibrate_classifier
 from ziggurat.data.dataset import load
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import ModelOptions, data_and_split, rows_to_measure
 from ziggurat.policies.rules import ExitRule
@@ -95,13 +95,13 @@ def _useless(model: Path, train: Path, scratch: Path) -> Path:
     return scratch / "useless"
 
 
-def _timed(texts: list[str], models: Sequence[AdaptiveClassifier], rules: Sequence[ExitRule | str], rounds: int) -> Row:
+def _timed(texts: list[str], models: Sequence[OpenedModel], rules: Sequence[ExitRule | str], rounds: int) -> Row:
     """Milliseconds per text from strings, of the model alone and of the cascade, and their ratio within rounds.
 
     A point given by its name runs at the batch sizes that calibration measured as its best.
     """
     calls = {
-        name: partial(model.predict, texts, rule)
+        name: partial(model.answer, texts, rule)
         for name, model, rule in zip(("alone", "cascade"), models, rules, strict=True)
     }
     timings = interleave(calls, rounds)

@@ -15,7 +15,7 @@ import pytest
 from reproduction import models, reproduce
 from ziggurat.calibrate.choose import select_ladders
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.rows import SCHEMA, checked_row, read_rows_file
 from ziggurat.recipe import PruningConfig, load_recipe
@@ -60,7 +60,7 @@ def row_of(made, method):
 
 
 def opened(made, method):
-    return AdaptiveClassifier.from_pretrained(made.experiment.model(method))
+    return OpenedModel.from_pretrained(made.experiment.model(method))
 
 
 def test_every_method_is_one_row_with_every_key_of_the_schema(made):
@@ -74,7 +74,7 @@ def test_every_method_is_one_row_with_every_key_of_the_schema(made):
 
 def test_a_rows_accuracy_is_that_of_the_model_in_its_folder(made):
     rows = load(made.experiment.test)
-    answers = opened(made, "full").predict(rows.texts, "full")
+    answers = opened(made, "full").answer(rows.texts, "full")
     right = np.mean([answer.label == label for answer, label in zip(answers, rows.labels, strict=True)])
     assert row_of(made, "full")["accuracy"] == row_of(made, "ltp")["full_accuracy"] == pytest.approx(right)
     assert right > 0.7

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from ziggurat.cli.explain import SCALE, explanation_text
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.explain.explain import explanation
 
 ANSI = re.compile("\x1b\\[[0-9;]*m")
@@ -15,14 +15,14 @@ TEXT = "Bat kin, rat loss ban unheard net posh bat kish mulm ban lon nend balm"
 
 @pytest.fixture(scope="module")
 def told(pruned_folder):
-    classifier = AdaptiveClassifier.from_pretrained(pruned_folder, "cpu")
+    classifier = OpenedModel.from_pretrained(pruned_folder, "cpu")
     result = explanation(classifier, TEXT, classifier.rule("entropy", 0.0))
     return {"model": "tiny", "operating_point": "entropy 0"} | result
 
 
 @pytest.fixture(scope="module")
 def unpruned(model_folder):
-    classifier = AdaptiveClassifier.from_pretrained(model_folder, "cpu")
+    classifier = OpenedModel.from_pretrained(model_folder, "cpu")
     result = explanation(classifier, TEXT, classifier.rule("entropy", 0.0))
     return {"model": "tiny", "operating_point": "entropy 0"} | result
 

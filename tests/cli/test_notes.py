@@ -10,7 +10,7 @@ import pytest
 
 from ziggurat.calibrate.prediction import predict as predict_job
 from ziggurat.data.sources import Columns
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 
 SPOILT = '{"text": "bat kin"}\n{"text": null}\n{"text": " "}\n{"text": 7}\n{"text": "rat"}\n'
 
@@ -70,17 +70,17 @@ def test_a_blank_row_is_answered_as_the_model_answers_it(ziggurat, model_folder,
     assert code == 0 and "1 of 3 texts are blank" in err and "line 2" in err
     assert json.loads(out)["warnings"] == [err.strip().removeprefix("warning: ")]
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    own = AdaptiveClassifier.from_pretrained(model_folder).predict(["  "])[0]
+    own = OpenedModel.from_pretrained(model_folder).answer(["  "])[0]
     assert [answers[1]["label"], answers[1]["tokens"]] == [own.label, 2]
     assert answers[1]["probability"] == pytest.approx(float(own.probabilities.max()), abs=1e-5)
 
 
 @pytest.mark.parametrize("folder", ["static_folder", "cascade_folder", "pruned_folder", "pair_folder"])
 def test_every_kind_of_model_answers_a_blank_text(folder, request):
-    classifier = AdaptiveClassifier.from_pretrained(request.getfixturevalue(folder))
+    classifier = OpenedModel.from_pretrained(request.getfixturevalue(folder))
     blank = [("", "")] if classifier.manifest.pairs else [""]
     for point in ("full", *(point.name for point in classifier.manifest.operating_points)):
-        (answer,) = classifier.predict(blank, point)
+        (answer,) = classifier.answer(blank, point)
         assert 0 < answer.probabilities.max() <= 1 and answer.label in classifier.manifest.labels
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from ziggurat.calibrate.choose import fit_temperatures
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import load_recipe
 from ziggurat.train import fit as fitting
@@ -33,7 +33,7 @@ def test_the_recipe_says_which_score_the_points_use_and_whether_rungs_get_temper
 ):
     recipe = adapting(exit_score="agreement-in-a-row", temperatures=True)
     adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", recipe, QUIET)
-    classifier = AdaptiveClassifier.from_pretrained(tmp_path / "model")
+    classifier = OpenedModel.from_pretrained(tmp_path / "model")
     select = split_roles(load(str(rows_file)), Fractions())[Role.SELECT]
     every = classifier.every_rung(classifier.encode(select.texts)).readings
     expected = fit_temperatures(every, select.classes)
@@ -41,7 +41,7 @@ def test_the_recipe_says_which_score_the_points_use_and_whether_rungs_get_temper
     for point in classifier.manifest.operating_points:
         assert point.score == "agreement-in-a-row"
         assert point.temperatures == pytest.approx(expected.tolist())
-        assert len(classifier.predict(select.texts, point)) == len(select)
+        assert len(classifier.answer(select.texts, point)) == len(select)
 
 
 def test_adapt_leaves_every_tensor_of_the_checkpoint_as_it_was(rows_file, tiny_checkpoint, tmp_path):
@@ -67,9 +67,9 @@ def test_heads_alone_learn_the_checkpoints_answers_under_its_own_names(rows_file
     recipe, texts = adapting(), [json.loads(line)["text"] for line in rows_file.read_text().splitlines()]
     adapt_classifier(str(checkpoint), str(rows_file), tmp_path / "adapted", recipe, QUIET)
     train_classifier(str(rows_file), tmp_path / "trained", recipe, str(checkpoint), QUIET)
-    adapted, trained = (AdaptiveClassifier.from_pretrained(tmp_path / name) for name in ("adapted", "trained"))
+    adapted, trained = (OpenedModel.from_pretrained(tmp_path / name) for name in ("adapted", "trained"))
     assert trained.manifest.labels == names
-    assert [found.label for found in trained.predict(texts)] == [found.label for found in adapted.predict(texts)]
+    assert [found.label for found in trained.answer(texts)] == [found.label for found in adapted.answer(texts)]
 
 
 @pytest.mark.parametrize("kind", ["regular", "hard"])
@@ -85,9 +85,9 @@ def test_whatever_trains_a_classifier_its_classes_keep_their_names(
     recipe = dataclasses.replace(recipe, stages=(brief,), pruning=pruning)
     train_classifier(str(rows_file), tmp_path / "trained", recipe, str(checkpoint), QUIET)
     adapt_classifier(str(checkpoint), str(rows_file), tmp_path / "adapted", adapting(), QUIET)
-    trained, adapted = (AdaptiveClassifier.from_pretrained(tmp_path / name) for name in ("trained", "adapted"))
+    trained, adapted = (OpenedModel.from_pretrained(tmp_path / name) for name in ("trained", "adapted"))
     texts = [json.loads(line)["text"] for line in rows_file.read_text().splitlines()]
-    said = [[answer.label for answer in one.predict(texts, "full")] for one in (trained, adapted)]
+    said = [[answer.label for answer in one.answer(texts, "full")] for one in (trained, adapted)]
     assert trained.manifest.labels == names and np.mean([a == b for a, b in zip(*said, strict=True)]) > 0.97
 
 
@@ -120,9 +120,9 @@ def test_what_is_adapted_of_an_int8_folder_computes_in_int8(make_folder, rows_fi
     source = make_folder(int8=True)
     adapt_classifier(str(source), str(rows_file), tmp_path / "model", adapting(), QUIET)
     assert read_manifest(tmp_path / "model").int8
-    ours, theirs = (AdaptiveClassifier.from_pretrained(folder, "cpu") for folder in (tmp_path / "model", source))
+    ours, theirs = (OpenedModel.from_pretrained(folder, "cpu") for folder in (tmp_path / "model", source))
     texts = [json.loads(line)["text"] for line in rows_file.read_text().splitlines()][:40]
-    pairs = zip(ours.predict(texts, "full"), theirs.predict(texts, "full"), strict=True)
+    pairs = zip(ours.answer(texts, "full"), theirs.answer(texts, "full"), strict=True)
     assert max(np.abs(mine.probabilities - their.probabilities).max() for mine, their in pairs) < 1e-6
 
 
@@ -131,7 +131,7 @@ def test_heads_learn_from_rows_without_labels_however_much_labels_would_weigh(un
     stage = dataclasses.replace(recipe.stages[0], epochs=8, label_weight=1.0)
     recipe = dataclasses.replace(recipe, stages=(stage,))
     adapt_classifier(str(tiny_checkpoint), str(unlabelled), tmp_path / "model", recipe, QUIET)
-    classifier = AdaptiveClassifier.from_pretrained(tmp_path / "model")
+    classifier = OpenedModel.from_pretrained(tmp_path / "model")
     logits = classifier.every_rung(classifier.encode(load(str(unlabelled), labels_required=False).texts)).readings
     said = logits.argmax(axis=2)
     assert (said[:, :-1] == said[:, -1:]).mean() > 0.6

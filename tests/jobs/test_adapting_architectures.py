@@ -15,7 +15,7 @@ from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.encoder.folder import read_manifest
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.torch.checkpoint import load_model
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import AugmentConfig, PruningConfig, Recipe, SmallConfig, StageConfig, StudentConfig
 from ziggurat.train.fit import TrainOptions
@@ -61,8 +61,8 @@ def test_an_adapted_checkpoint_answers_as_before(tmp_path, rows, name):
     expected = of_transformers(checkpoint, texts, pairs)
     assert np.array_equal(of_transformers(tmp_path / "model", texts, pairs), expected)
     for engine in ("auto", "torch"):
-        model = AdaptiveClassifier.from_pretrained(tmp_path / "model", engine=engine)
-        answers = model.predict(list(zip(texts, pairs, strict=True)), "full")
+        model = OpenedModel.from_pretrained(tmp_path / "model", backend=engine)
+        answers = model.answer(list(zip(texts, pairs, strict=True)), "full")
         assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
 
 
@@ -71,10 +71,10 @@ def test_a_bare_encoder_is_trained_through_every_stage(tmp_path, rows, name):
     family(name).base_model.save_pretrained(tmp_path / "bare")
     tokenizer_of(name).save_pretrained(tmp_path / "bare")
     train_classifier(str(rows), tmp_path / "model", PRUNED, str(tmp_path / "bare"), QUIET)
-    native, torch = (AdaptiveClassifier.from_pretrained(tmp_path / "model", engine=one) for one in ("auto", "torch"))
+    native, torch = (OpenedModel.from_pretrained(tmp_path / "model", backend=one) for one in ("auto", "torch"))
     assert native.manifest.int8 and native.manifest.pruning is not None
     texts = list(zip(random_texts(3, (1, 2, 2, 1)), random_texts(4, (2, 1, 1, 2)), strict=True))
-    ours, theirs = (np.array([a.probabilities for a in one.predict(texts, "exact")]) for one in (native, torch))
+    ours, theirs = (np.array([a.probabilities for a in one.answer(texts, "exact")]) for one in (native, torch))
     assert np.abs(ours - theirs).max() < 0.05
     assert load_model(tmp_path / "model")[0].pruning.values.isfinite().all()
 
@@ -91,9 +91,7 @@ def test_a_narrower_student_is_an_ordinary_checkpoint_of_its_architecture(tmp_pa
     assert (spec.layers, spec.hidden, spec.intermediate) == (2, 24, 40)
     assert spec.embedded == (16 if name == "electra" else 24)
     texts, pairs = random_texts(3, (1, 2, 2, 1)), random_texts(4, (2, 1, 1, 2))
-    answers = AdaptiveClassifier.from_pretrained(tmp_path / "model").predict(
-        list(zip(texts, pairs, strict=True)), "full"
-    )
+    answers = OpenedModel.from_pretrained(tmp_path / "model").answer(list(zip(texts, pairs, strict=True)), "full")
     expected = of_transformers(tmp_path / "model", texts, pairs)
     assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
 
@@ -104,8 +102,8 @@ def test_a_student_of_modernberts_first_layers_is_an_ordinary_checkpoint(tmp_pat
     checkpoint = save_family("modernbert-mean", tmp_path / "checkpoint")
     train_classifier(str(rows), tmp_path / "model", recipe, str(checkpoint), QUIET)
     texts, pairs = random_texts(3, (1, 2, 2, 1)), random_texts(4, (2, 1, 1, 2))
-    model = AdaptiveClassifier.from_pretrained(tmp_path / "model")
-    answers = model.predict(list(zip(texts, pairs, strict=True)), "full")
+    model = OpenedModel.from_pretrained(tmp_path / "model")
+    answers = model.answer(list(zip(texts, pairs, strict=True)), "full")
     assert model.spec.windows == (3, 0)
     expected = of_transformers(tmp_path / "model", texts, pairs)
     assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
@@ -166,6 +164,6 @@ def test_a_static_tier_learns_from_changed_copies_of_what_a_teacher_of_any_token
     adapt_classifier(str(checkpoint), str(rows), tmp_path / "teacher", ADAPT, QUIET)
     recipe = replace(ADAPT, stages=(), small=SmallConfig("static"), augment=AugmentConfig(copies=3))
     train_classifier(str(rows), tmp_path / "static", recipe, None, QUIET, str(tmp_path / "teacher"))
-    model = AdaptiveClassifier.from_pretrained(tmp_path / "static")
+    model = OpenedModel.from_pretrained(tmp_path / "static")
     assert model.manifest.training["copies"]["copies"] > 100
-    assert {answer.label for answer in model.predict(list(zip(["ba ki"], ["stone"], strict=True)))} <= set(LABELS)
+    assert {answer.label for answer in model.answer(list(zip(["ba ki"], ["stone"], strict=True)))} <= set(LABELS)

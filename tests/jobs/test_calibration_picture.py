@@ -132,7 +132,7 @@ def test_the_costliest_inputs_are_told_as_they_ran(calibrated, pruned, rows_file
     rule = rule_of(classifier, chosen[-1].setting)
     assert len(picture.costly) == 10
     for one in picture.costly:
-        (answer,) = classifier.predict([one.text], rule)
+        (answer,) = classifier.answer([one.text], rule)
         trace = answer.trace
         assert (one.read, one.kept, one.rung) == (trace.read, trace.tokens[-1], f"layer {trace.layers}")
         assert (one.gflops, one.answer) == (pytest.approx(trace.flops / 1e9), answer.label)

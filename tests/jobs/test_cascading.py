@@ -21,7 +21,7 @@ from ziggurat.calibrate.times import PredictedTime, ProfiledCost, SmallCost, cos
 from ziggurat.cli.training import training_text
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, trained_rows
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
 from ziggurat.measure.clock import Timing
@@ -63,9 +63,7 @@ def taught(rows_file, teacher, tmp_path_factory):
 
 def test_a_static_model_says_what_its_teacher_says(taught, teacher, rows_file):
     texts = load(str(rows_file)).texts
-    student, theirs = (
-        AdaptiveClassifier.from_pretrained(f, "cpu").predict(texts, "full") for f in (taught[0], teacher)
-    )
+    student, theirs = (OpenedModel.from_pretrained(f, "cpu").answer(texts, "full") for f in (taught[0], teacher))
     assert len({answer.label for answer in theirs}) == 3
     assert np.mean([a.label == b.label for a, b in zip(student, theirs, strict=True)]) > 0.85
 
@@ -84,7 +82,7 @@ def test_it_has_seen_its_own_rows_and_its_teachers(taught, teacher, rows_file):
 def test_without_a_teacher_labels_are_learned(rows_file, tiny_checkpoint, tmp_path):
     train_classifier(str(rows_file), tmp_path / "m", "static", str(tiny_checkpoint), QUIET)
     rows = split_roles(load(str(rows_file)), SHARES)[Role.CERTIFY]
-    answers = AdaptiveClassifier.from_pretrained(tmp_path / "m").predict(rows.texts)
+    answers = OpenedModel.from_pretrained(tmp_path / "m").answer(rows.texts)
     assert np.mean([a.label == rows.label_names[i] for a, i in zip(answers, rows.labels, strict=True)]) > 0.8
 
 
@@ -101,7 +99,7 @@ def test_labels_have_their_share_where_there_are_any(rows_file, teacher):
     roles = split_roles(load(str(rows_file)), SHARES)
     rows, select = roles[Role.TRAIN], roles[Role.SELECT]
     some = dataclasses.replace(rows, labels=np.where(np.arange(len(rows)) % 2, rows.labels, -1))
-    opened = Teacher(teacher, AdaptiveClassifier.from_pretrained(teacher, "cpu"))
+    opened = Teacher(teacher, OpenedModel.from_pretrained(teacher, "cpu"))
 
     def targets(weight: float) -> np.ndarray:
         recipe = Recipe("r", "d", small=SmallConfig(label_weight=weight))
@@ -148,7 +146,7 @@ def test_a_cascade_is_calibrated_evaluated_explained_like_any_model(cascade, row
 def test_the_point_does_what_was_replayed(cascade, rows_file):
     folder, _ = cascade
     calibrate_classifier(str(folder), str(rows_file), Promise({"loose": 0.5}, criterion="agreement"), options=ENGINE)
-    classifier = AdaptiveClassifier.from_pretrained(folder, "cpu")
+    classifier = OpenedModel.from_pretrained(folder, "cpu")
     rule = classifier.rule_of("loose")
     encoded = classifier.encode(load(str(rows_file)).texts)
     outcomes = classifier.run(encoded, rule)
@@ -162,11 +160,11 @@ def test_the_point_does_what_was_replayed(cascade, rows_file):
 
 
 def test_predicted_time_charges_a_tier_for_what_reaches_it(cascade, rows_file):
-    classifier = AdaptiveClassifier.from_pretrained(cascade[0], "cpu")
+    classifier = OpenedModel.from_pretrained(cascade[0], "cpu")
     encoded = classifier.encode(load(str(rows_file)).texts)
     every = classifier.every_rung(encoded)
     n = len(encoded)
-    costs = [SmallCost(1e-7), ProfiledCost(made_up_profile(AdaptiveClassifier([classifier.tiers[1]])))]
+    costs = [SmallCost(1e-7), ProfiledCost(made_up_profile(OpenedModel([classifier.tiers[1]])))]
     time = PredictedTime(classifier, costs, encoded, {0.0: StoredRun(every.readings, every.kept, 0.0)}, 32)
     asked = (True, False, False, False, True)
     first, last = (time.of(np.full(n, rung), asked, 0.0) for rung in (0, 4))
@@ -179,7 +177,7 @@ def test_predicted_time_charges_a_tier_for_what_reaches_it(cascade, rows_file):
 
 
 def test_costs_are_measured_for_small_tiers_and_profiled_for_encoders(cascade, rows_file):
-    classifier = AdaptiveClassifier.from_pretrained(cascade[0], "cpu")
+    classifier = OpenedModel.from_pretrained(cascade[0], "cpu")
     costs = costs_of(classifier, classifier.encode(load(str(rows_file)).texts), 32)
     assert isinstance(costs[0], SmallCost) and costs[0].per_token > 0
     assert isinstance(costs[1], ProfiledCost)
@@ -256,12 +254,12 @@ def test_the_tango_recipe_builds_a_cascade_from_rows(rows_file, tiny_recipe, tin
     made = train_classifier(str(rows_file), out, str(recipe), str(tiny_checkpoint), options)
     kept = sorted(path.name for path in (tmp_path / "out.stages").iterdir())
     assert kept == ["1-regular", "2-heads"]
-    classifier = AdaptiveClassifier.from_pretrained(out)
+    classifier = OpenedModel.from_pretrained(out)
     assert [tier.manifest.kind for tier in classifier.tiers] == ["static", "encoder"]
     assert [point.name for point in made.operating_points] == ["exact", "balanced", "fast"]
     assert not (tmp_path / "out.tiers").exists()
     rows = split_roles(load(str(rows_file)), SHARES)[Role.CERTIFY]
-    answers = classifier.predict(rows.texts, "fast")
+    answers = classifier.answer(rows.texts, "fast")
     assert np.mean([a.label == rows.label_names[i] for a, i in zip(answers, rows.labels, strict=True)]) > 0.7
     assert sum(answer.trace.rung == 0 for answer in answers) > 0
 
@@ -277,7 +275,7 @@ def test_a_bilstm_learns_from_changed_copies_that_its_teacher_labels(rows_file, 
     manifest = read_manifest(out)
     assert manifest.kind == "bilstm" and 100 < manifest.training["copies"]["copies"] <= 400
     texts = load(str(rows_file)).texts
-    student, theirs = (AdaptiveClassifier.from_pretrained(f, "cpu").predict(texts, "full") for f in (out, teacher))
+    student, theirs = (OpenedModel.from_pretrained(f, "cpu").answer(texts, "full") for f in (out, teacher))
     assert np.mean([a.label == b.label for a, b in zip(student, theirs, strict=True)]) > 0.4
     assert student[0].trace.flops > 0
     with pytest.raises(UserError, match="--teacher"):
@@ -288,7 +286,7 @@ def test_a_bilstm_learns_from_changed_copies_that_its_teacher_labels(rows_file, 
 def test_a_first_tier_is_asked_where_it_pays_and_left_out_where_it_does_not(
     cascade, rows_file, per_token, asked, monkeypatch
 ):
-    profile = made_up_profile(AdaptiveClassifier([AdaptiveClassifier.from_pretrained(cascade[0], "cpu").tiers[1]]))
+    profile = made_up_profile(OpenedModel([OpenedModel.from_pretrained(cascade[0], "cpu").tiers[1]]))
     monkeypatch.setattr(certifying, "costs_of", lambda *_: [SmallCost(per_token), ProfiledCost(profile)])
     monkeypatch.setattr(calibration_points, "interleave", lambda calls, progress=None: predicted(calls))
     calibrate_classifier(

@@ -29,7 +29,7 @@ from ziggurat.measure.subject import ModelOptions
 from ziggurat.policies.rules import ExitRule
 from ziggurat.types import OperatingPoint
 
-ENGINE = ModelOptions("cpu", engine="torch")
+ENGINE = ModelOptions("cpu", backend="torch")
 LOOSE = Promise({"loose": 0.5}, criterion="agreement")  # what even a random model keeps
 
 
@@ -250,13 +250,13 @@ def test_a_point_may_live_in_a_file_of_its_own(certified, rows_file, tmp_path):
     path = tmp_path / "loose.json"
     write_point(read_manifest(folder).operating_point("loose"), path)
     texts = load(str(rows_file)).texts[:20]
-    from_file, by_name = (classifier.predict(texts, point) for point in (str(path), "loose"))
+    from_file, by_name = (classifier.answer(texts, point) for point in (str(path), "loose"))
     assert [one.label for one in from_file] == [one.label for one in by_name]
     write_point(replace(read_manifest(folder).operating_point("loose"), fingerprint="0" * 64), path)
     with pytest.raises(UserError, match="other weights"):
-        classifier.predict(texts, str(path))
+        classifier.answer(texts, str(path))
     with pytest.raises(UserError, match="no such file"):
-        classifier.predict(texts, str(tmp_path / "absent.json"))
+        classifier.answer(texts, str(tmp_path / "absent.json"))
 
 
 def test_eval_says_what_is_promised_and_that_another_dtype_breaks_it(certified, rows_file):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ziggurat.calibrate.prediction import predict
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain, explanation
 from ziggurat.explain.page import facts
@@ -26,12 +26,12 @@ thresholds = st.one_of(st.floats(0, 1), st.sampled_from([-np.inf, np.inf]))
 
 @pytest.fixture(scope="module")
 def classifier(pruned_folder):
-    return AdaptiveClassifier.from_pretrained(pruned_folder, "cpu")
+    return OpenedModel.from_pretrained(pruned_folder, "cpu")
 
 
 @pytest.fixture(scope="module")
 def unpruned(model_folder):
-    return AdaptiveClassifier.from_pretrained(model_folder, "cpu")
+    return OpenedModel.from_pretrained(model_folder, "cpu")
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
@@ -39,7 +39,7 @@ def unpruned(model_folder):
 def test_the_answer_and_its_way_are_those_of_predict(classifier, text, threshold, score):
     rule = classifier.rule(score, threshold)
     told = explanation(classifier, text, rule)
-    (answer,) = classifier.predict([text], rule)
+    (answer,) = classifier.answer([text], rule)
     trace = answer.trace
     assert told["label"] == answer.label
     # Layer by layer a last layer is computed for all tokens, in one call for first tokens alone: the same to rounding.
@@ -48,7 +48,7 @@ def test_the_answer_and_its_way_are_those_of_predict(classifier, text, threshold
     assert len(told["tokens"]) == trace.read
     live = [sum(t["left_at"] is None or t["left_at"] > layer for t in told["tokens"]) for layer in range(5)]
     assert tuple(live[1 : trace.layers + 1]) == trace.tokens
-    (full,) = classifier.predict([text], "full")
+    (full,) = classifier.answer([text], "full")
     assert told["full"]["label"] == full.label
     assert told["full"]["probability"] == full.probabilities.max()
     assert told["agrees"] == (full.label == answer.label)
@@ -57,7 +57,7 @@ def test_the_answer_and_its_way_are_those_of_predict(classifier, text, threshold
 
 def test_of_a_cascade_the_tier_that_answered_is_explained(cascade_folder):
     """The first tier has no layers, in which tokens could leave."""
-    classifier = AdaptiveClassifier.from_pretrained(cascade_folder, "cpu")
+    classifier = OpenedModel.from_pretrained(cascade_folder, "cpu")
     small, whole = (explanation(classifier, "bat kit ban", classifier.rule("entropy", limit)) for limit in (9.9, 0.0))
     assert small["layers"] == 0 and small["pruning"] is None
     assert {token["left_at"] for token in small["tokens"]} == {None} and len(small["tokens"]) == 5
@@ -149,7 +149,7 @@ def test_counts_as_scores_see_the_rungs_before(unpruned, texts):
 
 def test_counts_of_tokens_are_told_as_they_are(make_folder, texts):
     config = PruningConfig(kind="count", per_layer=(None, 4.0, 2.0, None))
-    model = AdaptiveClassifier.from_pretrained(make_folder(pruning=config), "cpu")
+    model = OpenedModel.from_pretrained(make_folder(pruning=config), "cpu")
     told = explanation(model, texts[4], model.rule("entropy", 0.0))
     assert model.token_rule.keep is top_count
     assert told["pruning"]["thresholds"] == {"1": None, "2": 4.0, "3": 2.0, "4": None}

@@ -13,7 +13,7 @@ from ziggurat.bench.bench import bench
 from ziggurat.calibrate.prediction import predict
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, write_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.information import information
@@ -38,7 +38,7 @@ def test_eval_says_what_scripts_need(evaluation):
 
 def test_eval_agrees_with_predict(evaluation, model_folder, rows_file):
     rows = load(str(rows_file))
-    answers = AdaptiveClassifier.from_pretrained(model_folder).predict(rows.texts)
+    answers = OpenedModel.from_pretrained(model_folder).answer(rows.texts)
     right = [answer.label == label for answer, label in zip(answers, rows.labels, strict=True)]
     assert evaluation["n"] == len(rows)
     assert evaluation["accuracy"] == pytest.approx(np.mean(right))
@@ -48,9 +48,9 @@ def test_eval_agrees_with_predict(evaluation, model_folder, rows_file):
 
 
 def test_flops_ratio_is_full_over_spent(evaluation, model_folder, rows_file):
-    classifier = AdaptiveClassifier.from_pretrained(model_folder)
+    classifier = OpenedModel.from_pretrained(model_folder)
     texts = load(str(rows_file)).texts
-    spent = sum(answer.trace.flops for answer in classifier.predict(texts))
+    spent = sum(answer.trace.flops for answer in classifier.answer(texts))
     full = classifier.whole(classifier.encode(texts)).sum()
     assert evaluation["flops_ratio"] == pytest.approx(full / spent)
 
@@ -81,8 +81,8 @@ def test_in_int8_a_full_model_costs_a_little_more_than_a_quarter(make_folder, ro
 
 def test_eval_says_which_share_of_the_tokens_each_layer_leaves(pruned_folder, rows_file):
     result = evaluate(str(pruned_folder), str(rows_file), threshold=0.0, options=CPU, timed_texts=8)
-    classifier = AdaptiveClassifier.from_pretrained(pruned_folder)
-    answers = classifier.predict(load(str(rows_file)).texts, classifier.rule("entropy", 0.0))
+    classifier = OpenedModel.from_pretrained(pruned_folder)
+    answers = classifier.answer(load(str(rows_file)).texts, classifier.rule("entropy", 0.0))
     read = sum(answer.trace.read for answer in answers)
     left = [sum(answer.trace.tokens[layer] for answer in answers) / read for layer in range(4)]
     assert result["tokens_left"][1:] == pytest.approx(left)
@@ -192,7 +192,7 @@ def test_transformers_gives_the_same_answers_as_full_depth(model_folder, rows_fi
     from ziggurat.bench.peers.peer import TransformersPeer
     from ziggurat.data.packing import in_order
 
-    classifier = AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
+    classifier = OpenedModel.from_pretrained(model_folder, device="cpu")
     encoded = classifier.encode(load(str(rows_file)).texts[:20])
     peer = TransformersPeer(model_folder)
     theirs = peer.run(peer.prepare(encoded, in_order(np.arange(20), 7)))
@@ -264,8 +264,8 @@ def test_predict_refuses_a_name_that_would_lie_and_a_score_that_nothing_reads(mo
 def test_predict_takes_texts_from_a_generator(model_folder):
     model = CPU.open(str(model_folder))
     texts = ["bat kin", "sol"]
-    assert [answer.label for answer in model.predict(text for text in texts)] == [
-        answer.label for answer in model.predict(texts)
+    assert [answer.label for answer in model.answer(text for text in texts)] == [
+        answer.label for answer in model.answer(texts)
     ]
 
 

@@ -17,7 +17,7 @@ from ziggurat.calibrate.points import Promise, rule_of
 from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.risks import risks_of
 from ziggurat.calibrate.rows import calibration_rows, seen
-from ziggurat.calibrate.watching import WatchedClassifier
+from ziggurat.calibrate.watching import Monitor
 from ziggurat.cli.bench import bench_text
 from ziggurat.cli.calibrate import calibration_text
 from ziggurat.cli.evaluate import evaluation_text
@@ -25,7 +25,7 @@ from ziggurat.cli.info import information_text
 from ziggurat.cli.predict import prediction_text
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.folder import LABEL_RANGE, read_json, read_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.reference import answer_all
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
@@ -114,7 +114,7 @@ def test_a_folder_says_what_it_answers_to_us_and_to_transformers(trained, files,
     theirs = AutoModelForSequenceClassification.from_pretrained(trained[problem]).eval()
     tokens = AutoTokenizer.from_pretrained(trained[problem])(TEXTS[1], return_tensors="pt")
     said = theirs(**tokens).logits[0].detach().numpy()
-    (answer,) = AdaptiveClassifier.from_pretrained(trained[problem]).predict(TEXTS[1:2], "full")
+    (answer,) = OpenedModel.from_pretrained(trained[problem]).answer(TEXTS[1:2], "full")
     if problem is ProblemType.REGRESSION:
         low, high = manifest.training[LABEL_RANGE]
         assert 0 <= low < high <= 5
@@ -128,8 +128,8 @@ def test_a_folder_says_what_it_answers_to_us_and_to_transformers(trained, files,
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_packed_adaptive_answers_are_those_of_the_specification(trained, problem, engine):
-    classifier = AdaptiveClassifier.from_pretrained(trained[problem], "cpu", threads=1, engine=engine)
-    plain = AdaptiveClassifier.from_pretrained(trained[problem], "cpu", engine="torch")
+    classifier = OpenedModel.from_pretrained(trained[problem], "cpu", threads=1, backend=engine)
+    plain = OpenedModel.from_pretrained(trained[problem], "cpu", backend="torch")
     encoded = classifier.encode(TEXTS * 3)
     every = classifier.every_rung(encoded)
     for score in classifier.problem.scores:
@@ -149,7 +149,7 @@ def test_packed_adaptive_answers_are_those_of_the_specification(trained, problem
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_certified_point_keeps_its_promise_on_what_it_was_tested_with(trained, files, copied, problem, engine):
-    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, engine=engine)
+    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, backend=engine)
     result = calibrate_classifier(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options)
     assert result["criterion"] == {"regression": "absolute-error"}.get(problem, "hamming")
     assert "no mean of losses per row" in result["note"] and result["note"] in calibration_text(result)
@@ -166,13 +166,13 @@ def test_a_certified_point_keeps_its_promise_on_what_it_was_tested_with(trained,
     assert losses.mean() <= 0.3 and losses.min() >= -1 and losses.max() <= 1
     answers = predict(str(folder), TEXTS, operating_point="loose", options=options)
     assert json.loads(json.dumps(answers)) == answers
-    watched = WatchedClassifier(classifier, "loose", share=1.0) if result["points"][0]["note"] is None else None
-    assert watched is None or len(watched.predict(TEXTS)) == len(TEXTS)
+    watched = Monitor(classifier, "loose", share=1.0) if result["points"][0]["note"] is None else None
+    assert watched is None or len(watched.answer(TEXTS)) == len(TEXTS)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_cap_on_layers_holds_and_full_depth_has_a_score_of_the_problem(trained, files, copied, problem):
-    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, engine="torch")
+    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, backend="torch")
     [entry] = calibrate_classifier(
         str(folder), str(files[problem]), Promise({"capped": 0.95}, max_layers=1), options=options
     )["points"]
@@ -185,7 +185,7 @@ def test_a_cap_on_layers_holds_and_full_depth_has_a_score_of_the_problem(trained
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_calibrations_page_is_about_numbers_and_sets_too(trained, files, copied, tmp_path, problem):
     folder, page = copied(trained[problem]), tmp_path / "page.html"
-    options = ModelOptions("cpu", threads=1, engine="torch")
+    options = ModelOptions("cpu", threads=1, backend="torch")
     result = calibrate_classifier(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options, html=page)
     assert result["problem"] == problem and result["html"] == str(page)
     words = page.read_text()
@@ -227,7 +227,7 @@ def test_answers_look_like_a_label_column(trained):
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_bench_times_it_beside_transformers_and_names_its_metric(trained, files, problem):
-    options = ModelOptions("cpu", threads=1, engine="torch")
+    options = ModelOptions("cpu", threads=1, backend="torch")
     made = bench(str(trained[problem]), str(files[problem]), (8,), (), timed_texts=8, repeats=1, options=options)
     rows = [row.to_dict() for row in made.rows]
     assert {row["metric"] for row in rows} == {"pearson" if problem is ProblemType.REGRESSION else "f1_micro"}
@@ -253,7 +253,7 @@ def test_adapt_honours_what_the_checkpoint_says_and_leaves_its_answers(
     assert read_manifest(out).problem_type == problem
     before = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     tokens = AutoTokenizer.from_pretrained(checkpoint)(TEXTS[1], return_tensors="pt")
-    classifier = AdaptiveClassifier.from_pretrained(out, "cpu", engine="torch")
+    classifier = OpenedModel.from_pretrained(out, "cpu", backend="torch")
     said = classifier.run(classifier.encode(TEXTS[1:2]), classifier.rule_of("full")).readings[0]
     assert said == pytest.approx(before(**tokens).logits[0].detach().numpy(), abs=1e-4)
 

@@ -16,7 +16,7 @@ from ziggurat.data.dataset import Role, as_dataset
 from ziggurat.data.labels import SPAN_ENDS
 from ziggurat.data.squad import read_questions
 from ziggurat.encoder.folder import read_manifest, trained_rows
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.problems.registry import problem_named
 from ziggurat.problems.spans import SCORE
@@ -319,7 +319,7 @@ def test_a_checkpoint_of_any_architecture_goes_through_every_stage_to_both_engin
     options = TrainOptions(device="cpu", progress=False)
     train_classifier(rows.source, tmp_path / "model", str(tmp_path / "toy.toml"), str(tmp_path / "qa"), options)
     theirs, *others = (
-        AdaptiveClassifier.from_pretrained(tmp_path / "model", "cpu", threads=1, engine=engine) for engine in ENGINES
+        OpenedModel.from_pretrained(tmp_path / "model", "cpu", threads=1, backend=engine) for engine in ENGINES
     )
     windows = theirs.encode(list(zip(rows.texts, rows.pairs, strict=True))[:12])
     rule = theirs.rule("span-entropy", 0.0)

@@ -13,7 +13,7 @@ import pytest
 from ziggurat.cli.training import training_text
 from ziggurat.encoder.folder import read_manifest
 from ziggurat.encoder.tokenizer_files import own_length
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe, SmallConfig, StageConfig
 from ziggurat.train.fit import TrainOptions
@@ -85,7 +85,7 @@ def test_adapt_reads_what_the_checkpoint_reads_whatever_its_recipe_was_trained_w
         inputs = AutoTokenizer.from_pretrained(folder)(texts, truncation=True, padding=True, return_tensors="pt")
         with torch.no_grad():
             expected = model(**inputs).logits.softmax(dim=1).numpy()
-        answers = AdaptiveClassifier.from_pretrained(tmp_path / "model").predict(texts, "full")
+        answers = OpenedModel.from_pretrained(tmp_path / "model").answer(texts, "full")
         assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
 
 

@@ -13,7 +13,7 @@ from ziggurat.calibrate.calibrate import _asked
 from ziggurat.calibrate.points import Promise
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.encoder.folder import LABEL_RANGE, OTHER_SCALE, read_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import adapt_classifier
@@ -89,8 +89,8 @@ def adapted(reranker, pairs, recipe, tmp_path_factory):
 
 @pytest.mark.parametrize("engine", ["torch", *([] if native.why_missing() else ["native"])])
 def test_scores_are_those_of_transformers_and_no_label_ends_them(adapted, pairs, scores, engine):
-    model = AdaptiveClassifier.from_pretrained(adapted[0], "cpu", engine=engine)
-    found = np.array([answer.label for answer in model.predict(pairs, "full")])
+    model = OpenedModel.from_pretrained(adapted[0], "cpu", backend=engine)
+    found = np.array([answer.label for answer in model.answer(pairs, "full")])
     assert scores.min() < -1 and scores.max() > 2
     assert found == pytest.approx(scores, abs=1e-3)
 
@@ -100,7 +100,7 @@ def test_losses_are_counted_in_scores_and_points_chosen_by_agreement_where_label
     low, high = manifest.training[LABEL_RANGE]
     assert scores.min() - 1e-3 <= low < -1 and 2 < high <= scores.max() + 1e-3
     assert manifest.training[OTHER_SCALE]
-    model = AdaptiveClassifier.from_pretrained(adapted[0], "cpu", engine="torch")
+    model = OpenedModel.from_pretrained(adapted[0], "cpu", backend="torch")
     risk, _ = _asked(model, Promise({"a": 0.1}))
     assert risk.name == "agreement"
     assert _asked(model, Promise({"a": 0.1}, criterion="harm"))[0].name == "harm"
@@ -161,8 +161,8 @@ def test_classes_that_have_each_others_names_are_said(chooser, rows_file, recipe
     checkpoint = chooser(names)
     texts = [json.loads(line)["text"] for line in rows_file.read_text().splitlines()]
     adapt_classifier(str(checkpoint), str(rows_file), tmp_path / "first", recipe, QUIET)
-    model = AdaptiveClassifier.from_pretrained(tmp_path / "first", "cpu", engine="torch")
-    said = [answer.label for answer in model.predict(texts, "full")]
+    model = OpenedModel.from_pretrained(tmp_path / "first", "cpu", backend="torch")
+    said = [answer.label for answer in model.answer(texts, "full")]
     assert min(map(said.count, names)) > 20
     one, other = sorted(names, key=said.count)[-2:]
     labels = [{one: other, other: one}.get(name, name) if exchanged else name for name in said]

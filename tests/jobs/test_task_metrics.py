@@ -103,7 +103,7 @@ def test_rows_that_training_kept_out_calibrate_and_the_report_says_what_stands_f
     trained, cola, copied, monkeypatch
 ):
     monkeypatch.setattr(calibration_time, "stored_profile", made_up_profile)
-    folder, engine = copied(trained), ModelOptions("cpu", engine="torch")
+    folder, engine = copied(trained), ModelOptions("cpu", backend="torch")
     result = calibrate_classifier(str(folder), f"task:glue/cola@train:{cola}", Promise({"loose": 0.5}), options=engine)
     assert result["rows"]["left_out"] > 200 and result["rows"]["certify"] > 15
     assert "glue/cola is judged by mcc" in result["note"] and "'accuracy'" in result["note"]
@@ -145,7 +145,7 @@ def test_a_models_own_names_and_order_of_the_classes_are_found_again(labels, two
     result = evaluate(str(folder), source, "full", options=CPU, timed_texts=8, metrics=["f1", "mcc"])
     classifier = CPU.open(str(folder))
     rows = load(source)
-    answers = [str(answer.label).lower() for answer in classifier.predict(rows.texts, "full")]
+    answers = [str(answer.label).lower() for answer in classifier.answer(rows.texts, "full")]
     names = [str(name) for name in labels] if labels == (0, 1) else list(ACCEPTABLE)
     predictions = np.array([names.index(answer) for answer in answers])
     truth = np.array([ACCEPTABLE.index(label) for label in rows.labels])

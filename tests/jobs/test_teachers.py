@@ -11,7 +11,7 @@ from toy_questions import save_span_folder
 from ziggurat import native
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import fingerprint, read_manifest, trained_rows, write_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, Recipe, StageConfig, StudentConfig, load_recipe
 from ziggurat.train.fit import TrainOptions
@@ -71,8 +71,8 @@ def test_a_shipped_recipe_ends_in_a_folder_that_says_the_students_sizes_and_answ
     with torch.no_grad():
         wanted = model(**tokens).logits.softmax(-1).numpy()
     for engine in ("torch", "native") if not native.why_missing() else ("torch",):
-        classifier = AdaptiveClassifier.from_pretrained(folder, engine=engine)
-        answers = classifier.predict(texts, "full")
+        classifier = OpenedModel.from_pretrained(folder, backend=engine)
+        answers = classifier.answer(texts, "full")
         assert np.abs(np.stack([answer.probabilities for answer in answers]) - wanted).max() < 1e-4
         assert all(answer.trace.layers == config.layers for answer in answers)
 
@@ -82,7 +82,7 @@ def test_a_student_learns_its_task(teacher, rows_file, tmp_path):
     recipe = dataclasses.replace(recipe, stages=[dataclasses.replace(stage, epochs=8) for stage in recipe.stages])
     train_classifier(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(teacher))
     held_out = split_roles(load(str(rows_file)), Fractions())[Role.CERTIFY]
-    answers = AdaptiveClassifier.from_pretrained(tmp_path / "model").predict(held_out.texts, "full")
+    answers = OpenedModel.from_pretrained(tmp_path / "model").answer(held_out.texts, "full")
     right = [
         answer.label == held_out.label_names[label] for answer, label in zip(answers, held_out.labels, strict=True)
     ]
@@ -101,7 +101,7 @@ def test_a_student_may_get_exit_heads_in_a_later_stage(teacher, rows_file, tmp_p
     recipe = dataclasses.replace(recipe, stages=(*recipe.stages, heads))
     train_classifier(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(teacher))
     assert read_manifest(tmp_path / "model").head_layers == (1,)
-    assert len(AdaptiveClassifier.from_pretrained(tmp_path / "model").rungs) == 2
+    assert len(OpenedModel.from_pretrained(tmp_path / "model").rungs) == 2
 
 
 def test_a_trained_teacher_is_left_as_it_is_and_its_rows_count_as_the_students(teacher, rows_file, tmp_path):

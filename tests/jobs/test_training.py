@@ -13,7 +13,7 @@ from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.finetuned import has_classifier
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.encoder.torch.checkpoint import load_hf
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, StageConfig, load_recipe
 from ziggurat.train import fit as fitting
@@ -40,7 +40,7 @@ def roles_of(rows_file):
 
 def test_a_trained_folder_classifies_rows_that_trained_nothing(trained, rows_file):
     held_out = roles_of(rows_file)[Role.CERTIFY]
-    answers = AdaptiveClassifier.from_pretrained(trained[0]).predict(held_out.texts, "full")
+    answers = OpenedModel.from_pretrained(trained[0]).answer(held_out.texts, "full")
     right = [
         answer.label == held_out.label_names[label] for answer, label in zip(answers, held_out.labels, strict=True)
     ]
@@ -284,7 +284,7 @@ def test_only_select_rows_choose(role, rows_file, tiny_recipe, tiny_checkpoint, 
     with pytest.raises(UserError, match="takes select rows"):
         fit_folder(fit, roles[Role.TRAIN], roles[role])
     with pytest.raises(UserError, match="takes select rows"):
-        with_operating_points(AdaptiveClassifier.from_pretrained(model_folder), roles[role], fit.recipe, progress=False)
+        with_operating_points(OpenedModel.from_pretrained(model_folder), roles[role], fit.recipe, progress=False)
 
 
 def test_shipped_recipes_that_train_take_every_stage_in_order():

@@ -12,7 +12,7 @@ import pytest
 
 import ziggurat.problems.problem
 from toy_questions import make_contexts, make_questions, save_span_folder
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.problems.answers import Answers
 from ziggurat.problems.classes import Classes
 from ziggurat.problems.labels import Labels
@@ -100,7 +100,7 @@ def test_it_can_be_pickled(three):
 
 
 def test_no_object_is_made_before_one_is_looked_at(model_folder, texts, monkeypatch):
-    model = AdaptiveClassifier.from_pretrained(model_folder, "cpu")
+    model = OpenedModel.from_pretrained(model_folder, "cpu")
     objects = []
     counting = types.SimpleNamespace(of=lambda *values: objects.append(values) or Answer(*values))
     monkeypatch.setattr(ziggurat.problems.problem, "Answer", counting.of)
@@ -111,7 +111,7 @@ def test_no_object_is_made_before_one_is_looked_at(model_folder, texts, monkeypa
 
 
 def test_columns_and_objects_of_a_model_agree(cascade_folder, texts):
-    model = AdaptiveClassifier.from_pretrained(cascade_folder, "cpu")
+    model = OpenedModel.from_pretrained(cascade_folder, "cpu")
     answers = model.answer(texts, model.rule("entropy", 0.9))
     for row, answer in enumerate(answers):
         trace = answer.trace
@@ -122,7 +122,7 @@ def test_columns_and_objects_of_a_model_agree(cascade_folder, texts):
 
 
 def test_spans_are_columns_and_objects(make_checkpoint, tmp_path):
-    model = AdaptiveClassifier.from_pretrained(save_span_folder(tmp_path, make_checkpoint), "cpu")
+    model = OpenedModel.from_pretrained(save_span_folder(tmp_path, make_checkpoint), "cpu")
     answers = model.answer(list(zip(make_questions(), make_contexts(), strict=True)), "full")
     assert all(isinstance(answer, SpanAnswer) for answer in answers)
     assert answers.labels.tolist() == [answer.text for answer in answers]

@@ -3,7 +3,7 @@ import torch
 from rows_for_training import make_examples
 
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import StageConfig
 from ziggurat.train.loop import Run
 
@@ -27,7 +27,7 @@ SPEC = EncoderSpec(
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return AdaptiveModel(SPEC, 2, "fastbert", [1, 2])
+    return EncoderModel(SPEC, 2, "fastbert", [1, 2])
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from rows_for_training import make_examples
 from torch.nn import functional
 
 from ziggurat.data.packing import pack
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule, top_share
 from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe, recipe_folder
@@ -33,7 +33,7 @@ def pruned(model):
     """A function: a PruningConfig in, a model of three layers without exits out, which starts as `model` does."""
 
     def make(config):
-        fresh = AdaptiveModel(model.spec, 2, "fastbert", [], config)
+        fresh = EncoderModel(model.spec, 2, "fastbert", [], config)
         fresh.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("exits.")}, strict=False)
         return fresh
 

@@ -16,7 +16,7 @@ from ziggurat.data.dataset import Dataset
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import AllRungs
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.files import require_target, whole_file
@@ -37,7 +37,7 @@ class Subject:
 
     name: str  # in tables and figures
     model: str  # folder or hub name
-    classifier: AdaptiveClassifier
+    classifier: OpenedModel
     rows: Dataset
     encoded: Encoded
     batch_size: int

@@ -17,7 +17,7 @@ from ziggurat.data.packing import by_length, in_order
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, speed_of
 from ziggurat.measure.rows import append_record, provenance
@@ -43,7 +43,7 @@ class Bench:
 
     model: str
     source: str
-    opened: AdaptiveClassifier
+    opened: OpenedModel
     timed: Encoded
     peer: TransformersPeer
 
@@ -128,9 +128,7 @@ def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[Sys
     return systems
 
 
-def _quality(
-    classifier: AdaptiveClassifier, source: str, rows: Dataset, encoded: Encoded, point: str
-) -> dict[str, Any]:
+def _quality(classifier: OpenedModel, source: str, rows: Dataset, encoded: Encoded, point: str) -> dict[str, Any]:
     """How good an operating point is on all rows, in the figures of its problem, and its FLOPs."""
     rule, problem = classifier.rule_of(point), classifier.problem
     outcomes, full = classifier.run(encoded, rule), classifier.whole(encoded)

@@ -13,7 +13,7 @@ from ziggurat.bench.competition import SORTED, Entry, Latencies
 from ziggurat.bench.result import BenchRow, ComparisonRow, Entered
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.measure.clock import Ratio, Timing, paired_ratio, quality_fields, speed_of
 from ziggurat.measure.subject import data_and_split, lengths_summary
 from ziggurat.measure.task_metrics import metrics_for, task_measures
@@ -25,7 +25,7 @@ class Setting:
 
     model: str
     source: str
-    classifier: AdaptiveClassifier  # our first engine: knows lengths, labels and FLOPs
+    classifier: OpenedModel  # our first engine: knows lengths, labels and FLOPs
     scored: Dataset  # for accuracy
     encoded: Encoded  # the same
     timed_rows: Dataset

@@ -26,7 +26,7 @@ from ziggurat.calibrate.times import PredictedTime, best_batch_sizes, costs_of
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.encoder.folder import OTHER_SCALE, write_manifest
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError, install
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.measure.targets import require_result
@@ -87,7 +87,7 @@ def calibrate_classifier(
     return result
 
 
-def _asked(model: AdaptiveClassifier, promise: Promise) -> tuple[Risk, Sequence[str]]:
+def _asked(model: OpenedModel, promise: Promise) -> tuple[Risk, Sequence[str]]:
     """What may be lost, and the exit scores that are tried; UserError for what the model does not have."""
     scores = promise.scores or model.problem.tried
     for score in scores:
@@ -104,7 +104,7 @@ def _require_scipy() -> None:
         raise UserError(f"calibration needs {error.name}; {install('calibrate')}") from None
 
 
-def _opened_reference(model: str, classifier: AdaptiveClassifier, options: ModelOptions) -> AdaptiveClassifier:
+def _opened_reference(model: str, classifier: OpenedModel, options: ModelOptions) -> OpenedModel:
     reference = options.open(model)
     mine, theirs = ((one.labels, one.pairs, one.problem_type) for one in (classifier.manifest, reference.manifest))
     if mine != theirs:
@@ -112,7 +112,7 @@ def _opened_reference(model: str, classifier: AdaptiveClassifier, options: Model
     return reference
 
 
-def _write(model: str, classifier: AdaptiveClassifier, chosen: Sequence[Chosen]) -> None:
+def _write(model: str, classifier: OpenedModel, chosen: Sequence[Chosen]) -> None:
     """The points into the folder's manifest, in the place of those of the same name, which also go where none is."""
     made = {one.name: one.point for one in chosen}
     manifest = classifier.manifest
@@ -122,7 +122,7 @@ def _write(model: str, classifier: AdaptiveClassifier, chosen: Sequence[Chosen])
 
 
 def _summary(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     model: str,
     source: str,
     promise: Promise,

@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ziggurat.calibrate.watching import WatchedClassifier, read_state
+from ziggurat.calibrate.watching import Monitor, read_state
 from ziggurat.data.dataset import load
 from ziggurat.data.sources import DEFAULT_COLUMNS, NULL, Columns, Rows, log_blank
-from ziggurat.engine.classifier import AdaptiveClassifier, Text
+from ziggurat.engine.opened import OpenedModel, Text
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.measure.subject import ModelOptions, check_pairs, exit_rule, promise_of
 from ziggurat.measure.targets import require_result
+from ziggurat.problems.answers import Answers
 from ziggurat.problems.problem import Problem
 from ziggurat.system import json_text
-from ziggurat.types import Answer, AnyAnswers, SpanAnswer
 
 _TABLES = (".csv", ".tsv", ".parquet")  # whose readers would not understand JSON lines
 
@@ -53,7 +53,7 @@ def predict(
     if watch is None:
         point = rule if threshold is not None else operating_point
         size = options.batch_size if options.batch_given else None
-        answers = classifier.predict(inputs, point, size, progress)
+        answers = classifier.answer(inputs, point, size, progress)
     else:
         if threshold is not None:
             raise UserError("--watch goes with an operating point, not with --threshold")
@@ -79,23 +79,23 @@ def _refuse_targets(model: str, source: str | None, out: Path | None, watch: Pat
 
 
 def _watched(
-    classifier: AdaptiveClassifier, operating_point: str, texts: Sequence[Text], batch_size: int, path: Path
-) -> AnyAnswers:
-    watched = WatchedClassifier(classifier, operating_point, state=read_state(path))
-    answers = watched.predict(texts, batch_size)
+    classifier: OpenedModel, operating_point: str, texts: Sequence[Text], batch_size: int, path: Path
+) -> Answers:
+    watched = Monitor(classifier, operating_point, state=read_state(path))
+    answers = watched.answer(texts, batch_size)
     watched.keep(path)
     for alarm in watched.alarms:
         logging.getLogger(__name__).warning(alarm)
     return answers
 
 
-def _read(source: str, classifier: AdaptiveClassifier, columns: Columns) -> Rows:
+def _read(source: str, classifier: OpenedModel, columns: Columns) -> Rows:
     rows = load(source, replace(columns, label=None), problem=classifier.problem.kind)
     check_pairs(classifier, rows)
     return rows
 
 
-def _given(texts: Sequence[Text], classifier: AdaptiveClassifier) -> Rows:
+def _given(texts: Sequence[Text], classifier: OpenedModel) -> Rows:
     """UserError for single texts where the model reads pairs, or the reverse."""
     single = [isinstance(text, str) for text in texts]
     if classifier.manifest.pairs and any(single):
@@ -118,8 +118,8 @@ def _with_nulls(results: list[dict[str, Any]], left_out: Mapping[int, str]) -> l
     ]
 
 
-def _results(rows: Rows, answers: AnyAnswers, problem: Problem) -> Iterator[dict[str, Any]]:
-    for row, answer in enumerate[Answer | SpanAnswer](answers):
+def _results(rows: Rows, answers: Answers, problem: Problem) -> Iterator[dict[str, Any]]:
+    for row, answer in enumerate(answers):
         pair = None if rows.pairs is None else rows.pairs[row]
         trace = answer.trace
         yield {

@@ -116,7 +116,7 @@ def model_options(
     from ziggurat.measure.subject import ModelOptions
 
     if batch_size is None:
-        return ModelOptions(device, dtype, threads, engine=backend)
+        return ModelOptions(device, dtype, threads, backend=backend)
     return ModelOptions(device, dtype, threads, batch_size, backend, batch_given=True)
 
 

@@ -11,7 +11,7 @@ from ziggurat.data.packing import pack
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.backends.recording import PruningStep, RecordingBackend
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
+from ziggurat.engine.opened import FULL, OpenedModel, Text
 from ziggurat.engine.tiers import TierSlice
 from ziggurat.errors import UserError
 from ziggurat.explain.page import page
@@ -51,7 +51,7 @@ def explain(
     return result
 
 
-def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> Json:
+def explanation(classifier: OpenedModel, text: Text, rule: ExitRule) -> Json:
     """The same for a model that is open. `text` is what was read: U+FFFD stands for each lone surrogate.
 
     Of an input in several sequences the one that the answer is from is shown; a rung's score is of all of them. An
@@ -80,27 +80,27 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
     }
 
 
-def _check_kind(classifier: AdaptiveClassifier, text: Text) -> None:
+def _check_kind(classifier: OpenedModel, text: Text) -> None:
     if classifier.manifest.pairs and isinstance(text, str):
         raise UserError(f"text: the model reads {classifier.problem.pair}; give a second text")
     if not classifier.manifest.pairs and not isinstance(text, str):
         raise UserError("text: the model reads single texts; give one, in quotation marks on a command line")
 
 
-def _fields(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes) -> Json:
+def _fields(classifier: OpenedModel, encoded: Encoded, outcomes: Outcomes) -> Json:
     """What outcomes of one input answer."""
     shares = classifier.problem.probabilities(outcomes.readings)
     prediction = classifier.predictions(encoded, outcomes)[0]
     return classifier.problem.fields(prediction, None if shares is None else shares[0])
 
 
-def _place_of(classifier: AdaptiveClassifier, rung: int) -> TierSlice:
+def _place_of(classifier: OpenedModel, rung: int) -> TierSlice:
     """The tier that this rung is of: those behind it did not read the text."""
     return next(place for place in classifier.ladder.slices if rung < place.rungs.stop)
 
 
 def _steps(
-    classifier: AdaptiveClassifier, place: TierSlice, encoded: Encoded, sequence: int, rung: int, rule: ExitRule
+    classifier: OpenedModel, place: TierSlice, encoded: Encoded, sequence: int, rung: int, rule: ExitRule
 ) -> list[PruningStep]:
     """What each layer that ran did to the tokens of one sequence, in the tier that answered at this rung."""
     tier, tokens = place.tier, place.pruning(rule.tokens)
@@ -112,7 +112,7 @@ def _steps(
     return backend.steps
 
 
-def _rungs(classifier: AdaptiveClassifier, encoded: Encoded, rule: ExitRule, outcomes: Outcomes) -> Iterator[Json]:
+def _rungs(classifier: OpenedModel, encoded: Encoded, rule: ExitRule, outcomes: Outcomes) -> Iterator[Json]:
     """What each rung that was asked answers, up to the one that answered, and what the rule made of it."""
     problem, last = classifier.problem, int(outcomes.rungs[0])
     readings = classifier.every_rung(encoded, tokens=rule.tokens).readings

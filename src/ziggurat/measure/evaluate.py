@@ -11,7 +11,7 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.flops import FLOAT_BITS, bit_operations
 from ziggurat.engine.backend import Outcomes
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.measure.subject import (
     ModelOptions,
     beside_full_depth,
@@ -83,7 +83,7 @@ def evaluate(
     }
 
 
-def _depths(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes) -> dict[str, Any]:
+def _depths(classifier: OpenedModel, encoded: Encoded, outcomes: Outcomes) -> dict[str, Any]:
     """Where inputs exit."""
     rungs = outcomes.rungs
     ran = (outcomes.kept[encoded.edges[:-1]][:, classifier.layer_columns] > 0).sum(axis=1)  # all sequences alike
@@ -94,7 +94,7 @@ def _depths(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes
     }
 
 
-def _bops(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> int:
+def _bops(classifier: OpenedModel, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> int:
     """Bit operations that were spent, over all tiers."""
     spent = 0
     for part in classifier.ladder.slices:

@@ -19,8 +19,7 @@ from ziggurat.data.task_rows import called_like
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import ENCODER, read_manifest, tier_folders, trained_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.task_metrics import task_for
@@ -39,12 +38,12 @@ class ModelOptions:
     dtype: str = "float32"
     threads: int | None = None  # None = all cores
     batch_size: int = 32
-    engine: str = "auto"
+    backend: str = "auto"
     batch_given: bool = False  # the user chose `batch_size`; else the sizes that a point was measured with come first
 
-    def open(self, model: str) -> AdaptiveClassifier:
+    def open(self, model: str) -> OpenedModel:
         """Loads the model folder."""
-        return AdaptiveClassifier.from_pretrained(model, self.device, self.dtype, self.threads, self.engine)
+        return OpenedModel.from_pretrained(model, self.device, self.dtype, self.threads, self.backend)
 
 
 def exit_rule(
@@ -84,7 +83,7 @@ def promise_of(classifier: OpenedModel, operating_point: str, threshold: float |
     }
 
 
-def rows_to_measure(classifier: AdaptiveClassifier, source: Source, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
+def rows_to_measure(classifier: OpenedModel, source: Source, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
     """Labelled rows of a source as test rows; for the built-in data its own test rows."""
     names = classifier.manifest.labels
     if source == STDLIB_DOCS:
@@ -98,7 +97,7 @@ def rows_to_measure(classifier: AdaptiveClassifier, source: Source, columns: Col
 
 
 def load_like(
-    classifier: AdaptiveClassifier, source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
+    classifier: OpenedModel, source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
 ) -> Rows:
     """Rows of a source with their classes called what the model calls them; UserError for pairs or single texts where
     it reads the other.
@@ -108,7 +107,7 @@ def load_like(
     return called_like(rows, classifier.manifest.labels, task_for(classifier.manifest, source))
 
 
-def check_pairs(classifier: AdaptiveClassifier, rows: Rows) -> None:
+def check_pairs(classifier: OpenedModel, rows: Rows) -> None:
     """UserError if the rows are pairs and the model reads single texts, or the reverse."""
     if classifier.manifest.pairs and rows.pairs is None:
         raise UserError(
@@ -152,7 +151,7 @@ def sample(n: int, size: int) -> np.ndarray:
 
 
 def beside_full_depth(
-    model: AdaptiveClassifier, timed: Encoded, both: tuple[ExitRule, ExitRule], batch_size: int
+    model: OpenedModel, timed: Encoded, both: tuple[ExitRule, ExitRule], batch_size: int
 ) -> dict[str, float]:
     """Speed of answering inputs under a rule, and under that of full depth, interleaved; five rounds."""
     (adaptive, full), unit = both, model.problem.counted

@@ -16,7 +16,7 @@ from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.encoder.cascade import with_deferral, write_cascade
 from ziggurat.encoder.folder import Manifest, read_manifest
 from ziggurat.encoder.hub import checkpoint_folder
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError, install
 from ziggurat.files import whole_folder
 from ziggurat.measure.subject import ModelOptions
@@ -67,7 +67,7 @@ def build_cascade(
         shutil.rmtree(whole)
     manifest = read_manifest(out)
     kinds = [read_manifest(out / tier).kind for tier in manifest.tiers]
-    rungs = AdaptiveClassifier.from_pretrained(out, "cpu").rungs
+    rungs = OpenedModel.from_pretrained(out, "cpu").rungs
     return Cascade(out, (*kinds, manifest.kind), tuple(rung.name for rung in rungs), manifest.labels, fitted)
 
 

@@ -27,7 +27,7 @@ from ziggurat.encoder.folder import (
     write_manifest,
 )
 from ziggurat.encoder.spec import read_spec
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError, install
 from ziggurat.files import put, refuse_full_folder
 from ziggurat.measure.subject import ModelOptions, check_recipe
@@ -177,12 +177,12 @@ def add_operating_points(folder: Path, select: Dataset, recipe: Recipe, options:
     manifest = read_manifest(folder)
     if manifest.training.get(OTHER_SCALE):
         select = replace(select, labels=None)
-    classifier = AdaptiveClassifier.from_pretrained(folder, options.device)
+    classifier = OpenedModel.from_pretrained(folder, options.device)
     if (offsets := fitted_offsets(classifier, select, options.progress)) is not None:
         classifier = classifier.with_manifest(seal(folder, replace(manifest, no_answer=offsets)))
     if classifier.problem.learns_certainty and manifest.head_layers:
         learn_deferral(folder, select, ModelOptions(options.device), options.progress)
-        classifier = AdaptiveClassifier.from_pretrained(folder, options.device)
+        classifier = OpenedModel.from_pretrained(folder, options.device)
     manifest = with_operating_points(classifier, select, recipe, options.progress)
     write_manifest(manifest, folder)
     return manifest

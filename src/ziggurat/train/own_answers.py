@@ -9,7 +9,7 @@ import numpy as np
 
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.labels import labelled
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import BACKBONE_STAGES, Recipe
 from ziggurat.train.batches import Examples
@@ -21,7 +21,7 @@ Range = tuple[float, float]
 _FEW = 5  # rows say nothing of a class
 
 
-def own_answers(model: AdaptiveModel, select: Examples, recipe: Recipe, run: Run) -> np.ndarray | None:
+def own_answers(model: EncoderModel, select: Examples, recipe: Recipe, run: Run) -> np.ndarray | None:
     """Predictions (n) of the select rows at full depth; None where a stage changes them, or nobody asks for them."""
     changes = any(stage.kind in BACKBONE_STAGES for stage in recipe.stages)
     asked = model.problem is ProblemType.REGRESSION or (

@@ -34,10 +34,10 @@ from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.tokenizer_files import own_length, read_tokenizer
 from ziggurat.encoder.torch.checkpoint import load_hf, read_config, save_model, take_pruning
 from ziggurat.encoder.torch.int8 import Int8Linear, simulate_int8
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.parts import limit_threads, resolve_device
 from ziggurat.engine.backends.torch import TorchBackend
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.tiers import EncoderTier
 from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.registry import problem_named
@@ -90,15 +90,15 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
         rows = _seen_rows(fit.source, train, select)
         notes = dict(start.notes)
 
-        def manifest_of(model: AdaptiveModel, stages: int) -> Manifest:
+        def manifest_of(model: EncoderModel, stages: int) -> Manifest:
             manifest = _manifest(fit, model, train, start.tokenizer.max_length, stages)
             return replace(manifest, training={**manifest.training, **notes})
 
-        def save(model: AdaptiveModel, stages: int, out: Path) -> None:
+        def save(model: EncoderModel, stages: int, out: Path) -> None:
             if state.is_main_process and not out.exists():
                 save_model(model, manifest_of(model, stages), rows, fit.source, out)
 
-        def after(stages: int, model: AdaptiveModel) -> None:
+        def after(stages: int, model: EncoderModel) -> None:
             kind = fit.recipe.stages[stages - 1].kind
             if trials := trials_in(stage_folder(start.run, stages, kind)):
                 notes[TRIALS] = trials
@@ -117,7 +117,7 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
 class _Prepared:
     """What the first stage starts from."""
 
-    model: AdaptiveModel
+    model: EncoderModel
     tokenizer: TextTokenizer
     train: Examples
     select: Examples
@@ -156,13 +156,13 @@ def _is_made(fit: Fit) -> bool:
 
 
 def run_recipe(
-    model: AdaptiveModel,
+    model: EncoderModel,
     recipe: Recipe,
     train: Examples,
     select: Examples,
     run: Run,
-    after: Callable[[int, AdaptiveModel], None] = lambda stages, model: None,
-) -> AdaptiveModel:
+    after: Callable[[int, EncoderModel], None] = lambda stages, model: None,
+) -> EncoderModel:
     """The model after every stage of the recipe; `run.folder` gets one folder per stage and makes the run resumable.
 
     `after(stages, model)` is called when so many stages are done. At the first stage that trains a student the model so
@@ -195,7 +195,7 @@ def stage_folder(run: Run, number: int, kind: str) -> Path:
     return run.folder / f"{number}-{kind}"
 
 
-def _start(fit: Fit, train: Dataset) -> AdaptiveModel:
+def _start(fit: Fit, train: Dataset) -> EncoderModel:
     """The model before any stage; a student's teacher has neither exits nor pruning, the student has the recipe's.
 
     A classifier of other classes, or of the same ones in another order, starts fresh.
@@ -257,13 +257,13 @@ def _tokenizer(fit: Fit, train: Dataset) -> TextTokenizer:
     return read_tokenizer(fit.source, fit.recipe.max_length, train.texts, train.pairs)
 
 
-def plain_quality(model: AdaptiveModel, manifest: Manifest, tokenizer: TextTokenizer, rows: Dataset) -> float:
+def plain_quality(model: EncoderModel, manifest: Manifest, tokenizer: TextTokenizer, rows: Dataset) -> float:
     """1 - the mean loss on labelled rows of a model in training, at full depth, unpruned: what pruning must not lose.
 
     `manifest` is what its folder would say.
     """
     backend = TorchBackend(model, next(model.parameters()).device.type, reader=manifest.problem.reader)
-    classifier = AdaptiveClassifier([EncoderTier(backend, manifest, tokenizer, model.spec)])
+    classifier = OpenedModel([EncoderTier(backend, manifest, tokenizer, model.spec)])
     encoded = classifier.encode_rows(rows)
     readings = classifier.run(encoded, ExitRule.full_depth(len(classifier.rungs))).readings[:, None]
     offsets = classifier.problem.rung_offsets(lambda: readings, encoded, rows.truth)
@@ -283,7 +283,7 @@ def _with_length(fit: Fit) -> Fit:
     return replace(fit, recipe=replace(fit.recipe, max_length=length))
 
 
-def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset, max_length: int, stages: int) -> Manifest:
+def _manifest(fit: Fit, model: EncoderModel, train: Dataset, max_length: int, stages: int) -> Manifest:
     """What the folder is after so many stages: untrained heads and thresholds are not in it, nobody may ask them."""
     done = {stage.kind for stage in fit.recipe.stages[:stages]}
     pruned = not done <= UNPRUNED_STAGES or (fit.recipe.search is not None and stages == len(fit.recipe.stages))

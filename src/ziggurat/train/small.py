@@ -20,7 +20,7 @@ from ziggurat.encoder.folder import CONFIG, CUT, LABEL_RANGE, Manifest, read_jso
 from ziggurat.encoder.model_files import word_embeddings
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.tokenizer_files import own_length, read_tokenizer
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError, install
 from ziggurat.files import whole_folder
 from ziggurat.policies.rules import ExitRule
@@ -37,7 +37,7 @@ class Teacher:
     """A model that answers what a small one then learns."""
 
     folder: Path
-    model: AdaptiveClassifier
+    model: OpenedModel
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def train_small(
         raise UserError(f"training needs {error.name}; {install('train')}") from None
     rows, select = roles[Role.TRAIN].require(Role.TRAIN), roles[Role.SELECT].require(Role.SELECT)
     progress = options.progress
-    opened = None if teacher is None else Teacher(teacher, AdaptiveClassifier.from_pretrained(teacher, options.device))
+    opened = None if teacher is None else Teacher(teacher, OpenedModel.from_pretrained(teacher, options.device))
     max_length = _read_length(source, recipe, opened, options)
     tokenizer = read_tokenizer(source, max_length, rows.texts, rows.pairs)
     problem = problem_named(rows.problem, rows.label_names)
@@ -96,7 +96,7 @@ def train_small(
     )
     with whole_folder(out) as made:
         save_small(tier, manifest, np.unique(np.concatenate(seen)), source, made)
-        manifest = with_operating_points(AdaptiveClassifier.from_pretrained(made), select, recipe, progress=False)
+        manifest = with_operating_points(OpenedModel.from_pretrained(made), select, recipe, progress=False)
         write_manifest(manifest, made)
     return manifest
 

@@ -27,7 +27,7 @@ from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.calibrate.rows import Seen, full_run
 from ziggurat.calibrate.times import PredictedTime
 from ziggurat.data.labels import labelled
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.files import whole_file
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.rules import ExitRule
@@ -49,7 +49,7 @@ def write_page(html: Path, result: Mapping[str, Any], shown: Picture) -> None:
 
 def picture(
     result: Mapping[str, Any],
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     chosen: Sequence[Chosen],
     paths: Sequence[Sequence[Tried]],
     order: Seen,
@@ -104,7 +104,7 @@ def _lost(problem: Problem, answers: np.ndarray, full: np.ndarray, rows: Seen) -
     return None if labels is None else problem.loss(answers, labels) - problem.loss(full, labels)
 
 
-def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifier, witness: Seen) -> list[Spot]:
+def _spots(one: Chosen, result: Mapping[str, Any], classifier: OpenedModel, witness: Seen) -> list[Spot]:
     """A point's part of the page; none for full depth."""
     if one.setting is None or one.certificate is None:
         return []
@@ -135,14 +135,14 @@ def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifie
 
 
 def _of_last_tier(
-    classifier: AdaptiveClassifier, rows: Seen, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule
+    classifier: OpenedModel, rows: Seen, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens that its layers leave without exits, (s, L + 1), and how many layers run for each sequence, (s)."""
     columns = classifier.ladder.slices[-1].columns
     return kept[:, columns], (classifier.ran(rows.encoded, kept, rungs, rule)[:, columns] > 0).sum(axis=1) - 1
 
 
-def _doubt(setting: Tried, classifier: AdaptiveClassifier, rows: Seen) -> tuple[np.ndarray, str]:
+def _doubt(setting: Tried, classifier: OpenedModel, rows: Seen) -> tuple[np.ndarray, str]:
     """How unsure the first rung that is asked is of each row, (n), and what that is called.
 
     All rows come by there; scores of other rungs could not be ranked together. A count cannot differ there yet, so the
@@ -156,9 +156,7 @@ def _doubt(setting: Tried, classifier: AdaptiveClassifier, rows: Seen) -> tuple[
     return known.values[:, -1], f"{score} after {classifier.rungs[exits[-1]].name}"
 
 
-def _costly(
-    classifier: AdaptiveClassifier, chosen: Sequence[Chosen], witness: Seen
-) -> tuple[str, float, tuple[Costly, ...]]:
+def _costly(classifier: OpenedModel, chosen: Sequence[Chosen], witness: Seen) -> tuple[str, float, tuple[Costly, ...]]:
     """At the fastest point as measured: its name, GFLOPs of a text there on average, the texts that cost most."""
     made = [(one.certificate.measured_ms, one) for one in chosen if one.setting and one.certificate is not None]
     fastest = min(made, key=lambda pair: pair[0])[1] if made else None
@@ -178,7 +176,7 @@ def _costly(
 
 
 def _input(
-    classifier: AdaptiveClassifier, rows: Seen, row: int, rung: int, kept: np.ndarray, flops: int, answer: np.ndarray
+    classifier: OpenedModel, rows: Seen, row: int, rung: int, kept: np.ndarray, flops: int, answer: np.ndarray
 ) -> Costly:
     """Of the row's own answer, (1, …)."""
     data, problem, labels = rows.rows, classifier.problem, _labels(rows)

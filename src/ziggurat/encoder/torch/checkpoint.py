@@ -22,7 +22,7 @@ from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.spec import EncoderSpec, read_spec, with_sizes
 from ziggurat.encoder.tokenizer_files import copy_tokenizer
 from ziggurat.encoder.torch.int8 import simulate_int8
-from ziggurat.encoder.torch.model import AdaptiveModel, SpanModel
+from ziggurat.encoder.torch.model import EncoderModel, SpanModel
 from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, hf_names, read_tensors, to_hf
 from ziggurat.errors import UserError
 from ziggurat.files import whole_folder
@@ -45,7 +45,7 @@ def load_hf(
     problem: ProblemType = ProblemType.SINGLE_LABEL,
     start: float = 0.0,
     keep_classifier: bool = True,
-) -> AdaptiveModel:
+) -> EncoderModel:
     """A Hugging Face encoder or classifier with fresh exit heads and pruning; `dropout` None = the checkpoint's own.
 
     `head_layers` None = after every layer but the last. A missing pooler or classifier, or a classifier of another
@@ -75,7 +75,7 @@ def load_hf(
     return model
 
 
-def take_pruning(model: AdaptiveModel, folder: Path) -> bool:
+def take_pruning(model: EncoderModel, folder: Path) -> bool:
     """Takes over what a folder of ours has learned of the same pruning; False = of another, or none.
 
     Where its training has taken the vocabulary back, it has none.
@@ -100,10 +100,10 @@ def _fresh(
     head_layers: Sequence[int],
     pruning: PruningConfig | None,
     problem: ProblemType,
-) -> AdaptiveModel:
+) -> EncoderModel:
     if problem is ProblemType.QUESTION_ANSWERING:
         return SpanModel(spec, head_layers, pruning)
-    return AdaptiveModel(spec, n_classes, head_kind, head_layers, pruning, problem)
+    return EncoderModel(spec, n_classes, head_kind, head_layers, pruning, problem)
 
 
 def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -116,13 +116,13 @@ def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[i
     return layers
 
 
-def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
+def load_model(folder: Path) -> tuple[EncoderModel, Manifest]:
     """The model of one of our folders; UserError if a file is missing, broken or not of these weights."""
     files = read_model(folder)
     return model_of(files), files.manifest
 
 
-def model_of(files: ModelFiles) -> AdaptiveModel:
+def model_of(files: ModelFiles) -> EncoderModel:
     """The model, in evaluation mode, of what was read of a folder; UserError if its parts do not fit together."""
     manifest, spec = files.manifest, files.encoder
     problem = ProblemType(manifest.problem_type)
@@ -147,7 +147,7 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarray, source: Path, out: Path) -> Manifest:
+def save_model(model: EncoderModel, manifest: Manifest, trained_rows: np.ndarray, source: Path, out: Path) -> Manifest:
     """Writes a whole model folder at `out`, tokenizer and configuration taken from `source`; returns its manifest.
 
     `trained_rows` (n) are the content hashes of all rows that trained or chose anything. Heads and pruning are written
@@ -203,7 +203,7 @@ def _size(tensor: Tensor) -> str:
 
 
 def _fill(
-    model: AdaptiveModel, tensors: Mapping[str, Tensor], may_miss: tuple[str, ...], source: Path, assign: bool = False
+    model: EncoderModel, tensors: Mapping[str, Tensor], may_miss: tuple[str, ...], source: Path, assign: bool = False
 ) -> None:
     """Loads tensors into the model in float32; UserError for one that is missing or has another shape.
 

@@ -70,7 +70,7 @@ def int8_weights(linear: nn.Linear) -> tuple[Tensor, Tensor]:
 
 
 def float_parts(model: nn.Module) -> tuple[str, ...]:
-    """Parts of an AdaptiveModel that the compiled engine leaves floats: all but what it computes for every token.
+    """Parts of an EncoderModel that the compiled engine leaves floats: all but what it computes for every token.
 
     Embeddings are looked up and not multiplied (LTP leaves them out too).
     """

@@ -22,7 +22,7 @@ from ziggurat.recipe import PruningConfig
 from ziggurat.types import ProblemType, Rung
 
 
-class AdaptiveModel(nn.Module):
+class EncoderModel(nn.Module):
     """Encoder, its own classifier (the last rung), one exit head for each layer in `head_layers` (1 … L - 1), pruning.
 
     UserError for a `head_kind` that is not a key of `exit_heads`.
@@ -181,8 +181,8 @@ def every_token(batch: PackedBatch) -> Tensor:
     return batch.states
 
 
-class SpanModel(AdaptiveModel):
-    """`AdaptiveModel` for spans. Heads read the restored states: a token that left keeps the last state it had.
+class SpanModel(EncoderModel):
+    """`EncoderModel` for spans. Heads read the restored states: a token that left keeps the last state it had.
 
     Batches hold ids (n_tokens, 3), the third saying where a span may start or end (`data.windows`). Logits are two rows
     for each sequence, of its start and its end: (n_seqs, 2, positions of the encoder), `IMPOSSIBLE` where none may be.

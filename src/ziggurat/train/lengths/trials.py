@@ -10,7 +10,7 @@ import numpy as np
 
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.packing import pack
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.files import whole_file
 from ziggurat.policies.prune import TokenRule, without_repeats
 from ziggurat.policies.rules import ExitRule
@@ -25,9 +25,7 @@ class Trials:
     Rows that many candidates got wrong are asked first, so that one that cannot win shows it soon.
     """
 
-    def __init__(
-        self, classifier: AdaptiveClassifier, tokens: TokenRule, rows: Dataset, memory: Path | None = None
-    ) -> None:
+    def __init__(self, classifier: OpenedModel, tokens: TokenRule, rows: Dataset, memory: Path | None = None) -> None:
         """`memory`: a file that keeps the answers, so that a search that was stopped asks for none of them again."""
         self._classifier, self._tokens, self._memory = classifier, tokens, memory
         self._encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
