@@ -105,7 +105,10 @@ def measure(what: str, method: AdaptiveClassifier, full: Full, rule: ExitRule, e
     flops = method.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     timed = encoded.take(sample(len(rows), TIMED))
     timings = interleave(
-        {"method": lambda: method.run(timed, rule, BATCH), FULL: lambda: full.model.run(timed, ExitRule.full_depth(1), BATCH)}
+        {
+            "method": lambda: method.run(timed, rule, BATCH),
+            FULL: lambda: full.model.run(timed, ExitRule.full_depth(1), BATCH),
+        }
     )
     data, split = data_and_split(experiment.test)
     gain = paired_ratio(timings[FULL], timings["method"])

@@ -75,7 +75,7 @@ def measured(data: Path, plain: Path, pyramid: Path, dtype: str) -> Iterator[Row
         settings = [("full", plain, "full"), ("ltp", pyramid, str(pruning))]
         settings += [(f"magic-pyramid {point.name}", pyramid, point.name) for point in manifest.operating_points]
         for what, model, point in settings:
-            result = evaluate(str(model), test, point, options=ModelOptions(dtype=dtype))
+            result = evaluate(str(model), test, point, options=ModelOptions(dtype=dtype)).to_dict()
             yield {
                 "what": what, "data": data.name, "split": "test", "n": result["n"], "dtype": dtype,
                 **{name: result[name] for name in METRICS if name in result},

@@ -57,7 +57,7 @@ def measured(options: argparse.Namespace, scratch: Path) -> Iterator[Row]:
     shutil.copytree(options.model, alone)
     write_cascade([_useless(alone, train, scratch), alone], cascade)
     folders = [str(alone), str(cascade)]
-    results = [calibrate_classifier(folder, str(train), options=model_options) for folder in folders]
+    results = [calibrate_classifier(folder, str(train), options=model_options).to_dict() for folder in folders]
     models = [model_options.open(folder) for folder in folders]
     rows = rows_to_measure(models[1], str(test))
     texts = rows.take(np.arange(min(options.texts, len(rows)))).texts

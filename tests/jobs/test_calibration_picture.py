@@ -65,7 +65,7 @@ def calibrated(tmp_path_factory):
         model = str(shutil.copytree(folder, place / "model"))
         result = calibrate_classifier(
             model, str(source), Promise(dict(targets), criterion=criterion), options=CPU, html=html
-        )
+        ).to_dict()
         return result, html.read_text(), made["picture"], made["arguments"]
 
     with pytest.MonkeyPatch.context() as patch:

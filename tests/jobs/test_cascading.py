@@ -16,7 +16,6 @@ from ziggurat.calibrate import times as calibration_time
 from ziggurat.calibrate.calibrate import calibrate_classifier
 from ziggurat.calibrate.candidates import StoredRun
 from ziggurat.calibrate.points import Promise
-from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.times import PredictedTime, ProfiledCost, SmallCost, costs_of
 from ziggurat.cli.training import training_text
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
@@ -30,6 +29,7 @@ from ziggurat.measure.information import information
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import Recipe, SmallConfig
+from ziggurat.serve.predict import predict
 from ziggurat.train import small
 from ziggurat.train import train as train_job
 from ziggurat.train.cascade import build_cascade
@@ -129,18 +129,20 @@ def test_a_cascade_is_calibrated_evaluated_explained_like_any_model(cascade, row
     folder, built = cascade
     assert built["tiers"] == ["static", "encoder"]
     promise = Promise({"loose": 0.5}, criterion="agreement")
-    result = calibrate_classifier(str(folder), str(rows_file), promise, options=ENGINE, html=tmp_path / "page.html")
+    result = calibrate_classifier(
+        str(folder), str(rows_file), promise, options=ENGINE, html=tmp_path / "page.html"
+    ).to_dict()
     point = read_manifest(folder).operating_point("loose")
     assert len(point.thresholds) == 4 and point.certificate.gain > 0
     assert point.batch_sizes[0] == 1024 and point.batch_sizes[1] in (1, 8, 32, 128)
     assert result["points"][0]["certified"] > 0
     assert (tmp_path / "page.html").stat().st_size > 10_000
-    report = evaluate(str(folder), str(rows_file), "loose", options=ENGINE)
+    report = evaluate(str(folder), str(rows_file), "loose", options=ENGINE).to_dict()
     assert sum(report["exit_histogram"].values()) == 240
     assert report["flops_ratio"] > 1 and report["bops_ratio"] > 1
     assert information(str(folder)).tiers[0].architecture == "static"
-    (answer,) = predict(str(folder), ["bat kin"], operating_point="loose", options=ENGINE)
-    explained = explain(str(folder), "bat kin", "loose", options=ENGINE)
+    (answer,) = predict(str(folder), ["bat kin"], operating_point="loose", options=ENGINE).to_dict()["answers"]
+    explained = explain(str(folder), "bat kin", "loose", options=ENGINE).to_dict()
     assert explained["label"] == answer["label"] and explained["layers"] == answer["layers"]
     assert [rung["rung"] for rung in explained["rungs"]][-1] in ("static", *(f"layer {n}" for n in range(1, 5)))
 
@@ -224,7 +226,7 @@ def test_rows_whose_third_fitted_a_cascades_score_still_certify_it(taught, teach
     out = tmp_path / "cascade"
     built = build_cascade([str(taught[0]), str(teacher)], out, str(rows), options=ENGINE)
     promise = Promise({"loose": 0.5}, criterion="agreement")
-    found = calibrate_classifier(str(out), str(rows), promise, options=ENGINE)["rows"]
+    found = calibrate_classifier(str(out), str(rows), promise, options=ENGINE).to_dict()["rows"]
     assert built.rows_fitted + found["order"] + found["certify"] == 600
     assert min(built.rows_fitted, found["order"]) > 100 and found["certify"] > 200
 

@@ -251,9 +251,9 @@ def test_calibrate_wants_contexts_that_the_model_has_not_seen(trained, capsys, t
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("bench", "--peers"),
+        ("compare",),
         ("bench", "--figure", "x"),
-        ("bench", "--profile"),
+        ("profile",),
         ("report", "thresholds", "--out", "x"),
         ("calibrate", "--html", "x.html"),
         ("predict", "--watch", "x"),

@@ -108,7 +108,7 @@ def test_losses_are_counted_in_scores_and_points_chosen_by_agreement_where_label
     every = model.problem.predictions(np.array([[low], [high]]))
     assert risk_by_name("agreement", model.problem).of(every, every[::-1]).tolist() == [1, 1]
     for point in manifest.operating_points:
-        said = evaluate(str(adapted[0]), adapted[1], point.name, timed_texts=8)
+        said = evaluate(str(adapted[0]), adapted[1], point.name, timed_texts=8).to_dict()
         assert said["agreement"] >= 1 - point.target - 0.05
 
 
@@ -194,7 +194,7 @@ def test_rows_may_call_classes_as_the_checkpoint_does(chooser, rows_file, recipe
         file.write_text("".join(json.dumps(row) + "\n" for row in spelled))
         out = tmp_path / f"model{len(list(tmp_path.glob('model*')))}"
         adapt_classifier(str(checkpoint), str(file), out, recipe, QUIET)
-        measured = evaluate(str(out), str(file), "full", timed_texts=8)
+        measured = evaluate(str(out), str(file), "full", timed_texts=8).to_dict()
         truth.setdefault(checkpoint, measured["accuracy"])
         assert measured["accuracy"] == truth[checkpoint] > 0
     assert truth[unnamed] == truth[named]

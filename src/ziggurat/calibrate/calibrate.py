@@ -1,4 +1,4 @@
-"""`calibrate`: operating points whose loss is bounded with confidence; of all that are, the fastest as measured."""
+"""Operating points whose loss is bounded with confidence; of all that are, the fastest as measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ziggurat.calibrate.page.picture import picture, write_page
 from ziggurat.calibrate.paths import Tried
@@ -20,6 +19,7 @@ from ziggurat.calibrate.points import (
     searched,
     usable_rungs,
 )
+from ziggurat.calibrate.result import Calibration, RowsUsed, TargetResult
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.calibrate.rows import CalibrationRows, calibration_rows, seen
 from ziggurat.calibrate.times import PredictedTime, best_batch_sizes, costs_of
@@ -45,7 +45,7 @@ def calibrate_classifier(
     html: Path | None = None,
     progress: bool = False,
     tick: Progress = None,
-) -> dict[str, Any]:
+) -> Calibration:
     """Certifies operating points on a source's rows and writes them into the model folder.
 
     Whatever is asked of the rows is checked first: on an error nothing is written. Where no setting that is faster
@@ -83,8 +83,7 @@ def calibrate_classifier(
     result = _summary(classifier, model, source, promise, rows, chosen, paths, time.key or None, options)
     if html is not None:
         write_page(html, result, picture(result, classifier, chosen, paths, order, witness, time))
-        result["html"] = str(html)
-    return result
+    return replace(result, html=html)
 
 
 def _asked(model: AdaptiveClassifier, promise: Promise) -> tuple[Risk, Sequence[str]]:
@@ -131,26 +130,27 @@ def _summary(
     paths: Sequence[Sequence[Tried]],
     profile: str | None,
     options: ModelOptions,
-) -> dict[str, Any]:
-    return {
-        "model": model,
-        "data": source,
-        "problem": str(classifier.problem.kind),
-        "criterion": promise.criterion,
-        "confidence": promise.confidence,
-        "reference": promise.reference,
-        "rows": {"order": len(rows.order), "certify": len(rows.certify), "left_out": rows.left_out},
-        "groups": rows.groups,
-        "grouped": rows.drawn is not None,
-        "overlap": rows.overlap,
-        "settings": sum(len(path) for path in paths),
-        "batch_size": options.batch_size,
-        "profile": profile,
-        "note": uncertified(classifier.manifest, source, str(promise.criterion))
-        or surrogate_note(classifier.problem, str(promise.criterion)),
-        "unit": classifier.problem.unit_of(promise.criterion),
-        "points": [_entry(one) for one in chosen],
-    }
+) -> Calibration:
+    criterion = str(promise.criterion)
+    note = uncertified(classifier.manifest, source, criterion) or surrogate_note(classifier.problem, criterion)
+    return Calibration(
+        model=model,
+        data=source,
+        problem=str(classifier.problem.kind),
+        criterion=criterion,
+        confidence=promise.confidence,
+        reference=promise.reference,
+        rows=RowsUsed(len(rows.order), len(rows.certify), rows.left_out),
+        groups=rows.groups,
+        grouped=rows.drawn is not None,
+        overlap=rows.overlap,
+        settings=sum(len(path) for path in paths),
+        batch_size=options.batch_size,
+        profile=profile,
+        note=note,
+        unit=classifier.problem.unit_of(promise.criterion),
+        points=tuple(map(_target, chosen)),
+    )
 
 
 def surrogate_note(problem: Problem, criterion: str) -> str | None:
@@ -162,14 +162,13 @@ def surrogate_note(problem: Problem, criterion: str) -> str | None:
     )
 
 
-def _entry(one: Chosen) -> dict[str, Any]:
-    """One target, as JSON values."""
-    return {
-        "name": one.name,
-        "target": one.certified.target,
-        "certified": len(one.certified.settings),
-        "tightest": one.certified.tightest,
-        "rows_needed": one.certified.rows_needed,
-        "note": one.note,
-        "point": None if one.point is None else one.point.to_dict(),
-    }
+def _target(one: Chosen) -> TargetResult:
+    return TargetResult(
+        name=one.name,
+        target=one.certified.target,
+        certified=len(one.certified.settings),
+        tightest=one.certified.tightest,
+        rows_needed=one.certified.rows_needed,
+        note=one.note,
+        point=one.point,
+    )
