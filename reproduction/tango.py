@@ -34,7 +34,7 @@ from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_me
 from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_classifier
+from ziggurat.train.train import train_model
 
 ROWS = RESULTS / "cascades.jsonl"
 SHARES = (0.99, 0.98)  # of the last tier's accuracy, as in the paper
@@ -150,7 +150,7 @@ def students(experiment: Experiment, kinds: Sequence[str]) -> dict[str, Path]:
     for kind, folder in folders.items():
         if not folder.exists():
             sys.stderr.write(f"{experiment.name}: {kind}, seed {experiment.seed}\n")
-            train_classifier(experiment.train, folder, kind, None, TrainOptions(), str(experiment.model(FULL)))
+            train_model(experiment.train, folder, kind, None, TrainOptions(), str(experiment.model(FULL)))
     return folders
 
 

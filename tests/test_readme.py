@@ -31,11 +31,11 @@ def test_its_ten_lines_of_python_run(tmp_path, monkeypatch, rows_file, tiny_reci
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
     (tmp_path / "train.jsonl").write_text(rows_file.read_text())
     monkeypatch.chdir(tmp_path)
-    real = ziggurat.train_classifier
+    real = ziggurat.train_model
     quick = TrainOptions(device="cpu", progress=False, mixed_precision=False)
     monkeypatch.setattr(
         ziggurat,
-        "train_classifier",
+        "train_model",
         lambda source, out: real(source, Path(out), str(tiny_recipe), str(tiny_checkpoint), quick),
     )
     names: dict = {}

@@ -226,7 +226,7 @@ def test_a_method_that_is_missing_is_added_and_trained_models_are_used_again(mad
     def stop(*_):
         raise AssertionError("all models are there")
 
-    monkeypatch.setattr(models, "train_classifier", stop)
+    monkeypatch.setattr(models, "train_model", stop)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in made.rows if row["what"] != "ltp"))
     reproduce.reproduce([dataclasses.replace(made.experiment, rows=rows)], METHODS)
@@ -240,7 +240,7 @@ def test_a_method_that_is_missing_is_added_and_trained_models_are_used_again(mad
     [(None, "no train.jsonl"), (["train.jsonl"], "no test.jsonl or validation.jsonl"), (["test.jsonl"], "no train")],
 )
 def test_missing_data_is_one_line_before_anything_trains(files, says, made, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(models, "train_classifier", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr(models, "train_model", lambda *_: pytest.fail("it trains"))
     data = tmp_path / "elsewhere"
     if files is not None:
         data.mkdir()

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import Any, Generic, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Progress = Callable[[str], None] | None  # receives a line on the current step; None = no reports
 _TTY_SECONDS, _FILE_SECONDS = 0.1, 30.0  # between two looks of a bar, for people and for log files
@@ -23,6 +24,8 @@ def bar(
     name: str | None, total: int, unit: str, shown: bool = True, done: int = 0, stays: bool = False
 ) -> tqdm[NoReturn]:
     """A bar over `total` units, `done` of them before; it `stays` when it is full, or vanishes."""
+    from tqdm import tqdm  # not above: every command line loads this file
+
     often = _TTY_SECONDS if sys.stderr.isatty() else _FILE_SECONDS
     return tqdm(
         desc=name, total=total, unit=f" {unit}", mininterval=often, disable=not shown, initial=done, leave=stays

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from ziggurat.calibrate.prediction import predict as predict_job
 from ziggurat.data.sources import Columns
 from ziggurat.engine.opened import OpenedModel
+from ziggurat.serve.predict import predict as predict_job
 
 SPOILT = '{"text": "bat kin"}\n{"text": null}\n{"text": " "}\n{"text": 7}\n{"text": "rat"}\n'
 
@@ -44,7 +44,10 @@ def test_nulls_keep_answers_beside_their_rows(ziggurat, model_folder, spoilt):
     answers = json.loads(out)["answers"]
     assert code == 0 and [answer["label"] is None for answer in answers] == [False, True, True, True, False]
     assert answers[3]["error"].endswith("line 4: 'text' is of type int; it must be a string")
-    assert predict_job(str(model_folder), source=str(spoilt), columns=Columns(on_error="null"))[1] == answers[1]
+    assert (
+        predict_job(str(model_folder), source=str(spoilt), columns=Columns(on_error="null")).to_dict()["answers"][1]
+        == answers[1]
+    )
     _, out, _ = ziggurat("predict", model_folder, "--data", spoilt, "--on-error", "null")
     assert len(out.splitlines()) == 5 and out.splitlines()[1].startswith("null\t")
 

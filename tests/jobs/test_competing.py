@@ -1,4 +1,4 @@
-"""`bench --peers` from end to end on a tiny model, and where its calibration texts come from."""
+"""`compare` from end to end on a tiny model, and where its calibration texts come from."""
 
 import dataclasses
 import json
@@ -140,7 +140,7 @@ def test_of_a_cascade_ours_is_the_whole_and_full_depth_and_peers_the_last_tier(s
     monkeypatch.setattr(competing, "our_engines", lambda: [("torch", "float32")])
     monkeypatch.setattr(competing, "KINDS", KINDS[:1])
     rows = compare(str(short_cascade), str(rows_file), QUICK).to_dict()["rows"]
-    judged = evaluate(str(short_cascade), str(rows_file), "halfway", options=ModelOptions(device="cpu"))
+    judged = evaluate(str(short_cascade), str(rows_file), "halfway", options=ModelOptions(device="cpu")).to_dict()
     classifier = OpenedModel.from_pretrained(short_cascade, "cpu", backend="torch")
     scored = rows_to_measure(classifier, str(rows_file)).take(sample(240, 40))
     answers = classifier.run(classifier.encode(scored.texts), classifier.rule_of("halfway"))
@@ -163,7 +163,7 @@ def test_a_cascades_answers_do_not_depend_on_how_the_texts_come(short_cascade, r
 
 
 def test_a_small_model_alone_has_no_peers(static_folder, rows_file):
-    with pytest.raises(UserError, match=r"a static model alone has .* which `ziggurat bench --peers`"):
+    with pytest.raises(UserError, match=r"a static model alone has .* which `ziggurat compare`"):
         compare(str(static_folder), str(rows_file), QUICK)
 
 

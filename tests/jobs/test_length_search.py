@@ -22,7 +22,7 @@ from ziggurat.train.lengths import trials as length_trials
 from ziggurat.train.lengths.evolution import on_grid
 from ziggurat.train.lengths.search import sample, search_lengths
 from ziggurat.train.lengths.trials import Trials
-from ziggurat.train.train import adapt_classifier, train_classifier
+from ziggurat.train.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 SEARCH = SearchConfig(iterations=2, population=4, mutations=3, crossovers=3, max_drop=0.05, rows=16)
@@ -51,7 +51,7 @@ def outcomes(classifier, rows, tokens):
 def searched(rows_file, tiny_checkpoint, tmp_path_factory):
     out = tmp_path_factory.mktemp("searched") / "model"
     recipe = quick("lat", search=SEARCH)
-    return out, train_classifier(str(rows_file), out, recipe, str(tiny_checkpoint), QUIET)
+    return out, train_model(str(rows_file), out, recipe, str(tiny_checkpoint), QUIET)
 
 
 def test_the_front_in_the_manifest_is_what_running_its_shares_gives(searched, rows_file):
@@ -98,7 +98,7 @@ def test_stopped_before_or_after_the_search_the_same_call_ends_the_same(
 ):
     def train():
         recipe = quick("lat", search=SEARCH)
-        return train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+        return train_model(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
 
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -219,7 +219,7 @@ def test_values_for_another_depth_or_a_model_without_pruning_are_refused(searche
 def test_a_fixed_schedule_is_a_recipe_from_rows_to_answers(name, pruning, rows_file, tiny_checkpoint, tmp_path):
     recipe = quick(name)
     recipe = dataclasses.replace(recipe, pruning=dataclasses.replace(recipe.pruning, **pruning))
-    train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+    train_model(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
     classifier = OpenedModel.from_pretrained(tmp_path / "model")
     held_out = roles_of(rows_file)[Role.CERTIFY]
     found, flops, accuracy = outcomes(classifier, held_out, classifier.token_rule)
@@ -232,7 +232,7 @@ def test_a_checkpoint_that_was_trained_without_lengthdrop_can_be_searched_too(ro
     stages = (StageConfig("regular", 1.0, 1e-3),)  # drop-and-restore at inference alone, as in Dynamic-TinyBERT
     pruning = PruningConfig(kind="share", schedule="flat")
     recipe = Recipe("mine", "a test", stages, 24, head_layers=(), pruning=pruning, search=SEARCH)
-    result = train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+    result = train_model(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
     assert result.search.chosen.accuracy >= result.search.full_accuracy - 0.05 - 1e-12
     assert OpenedModel.from_pretrained(tmp_path / "model").token_rule is not None
 
@@ -240,8 +240,8 @@ def test_a_checkpoint_that_was_trained_without_lengthdrop_can_be_searched_too(ro
 def test_a_recipe_that_cannot_work_leaves_nothing_behind(rows_file, tiny_checkpoint, tmp_path):
     recipe = dataclasses.replace(quick("lat"), pruning=PruningConfig())
     with pytest.raises(UserError, match='set kind = "share"'):
-        train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+        train_model(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
     wrong = Recipe("mine", "a test", (StageConfig("heads", 1.0, 1e-3),), pruning=None, search=SEARCH)
     with pytest.raises(UserError, match=r"or leave \[search\] out"):
-        adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", wrong, QUIET)
+        adapt_model(str(tiny_checkpoint), str(rows_file), tmp_path / "model", wrong, QUIET)
     assert not list(tmp_path.iterdir())

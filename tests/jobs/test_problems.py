@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -12,9 +13,8 @@ from ziggurat import native
 from ziggurat.analyses.drawing import draw
 from ziggurat.bench.bench import bench
 from ziggurat.calibrate import times as calibration_time
-from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.points import Promise, rule_of
-from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.risks import risks_of
 from ziggurat.calibrate.rows import calibration_rows, seen
 from ziggurat.calibrate.watching import Monitor
@@ -33,9 +33,10 @@ from ziggurat.explain.explain import explain
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.information import information
 from ziggurat.measure.subject import ModelOptions
-from ziggurat.train.cascade import build_cascade
+from ziggurat.serve.predict import predict
+from ziggurat.train.cascade import make_cascade
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_classifier, train_classifier
+from ziggurat.train.train import adapt_model, train_model
 from ziggurat.types import ProblemType
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
@@ -100,7 +101,7 @@ def trained(files, recipe, tiny_checkpoint, tmp_path_factory):
     made = {}
     for problem, rows in files.items():
         made[problem] = tmp_path_factory.mktemp("trained") / "model"
-        train_classifier(str(rows), made[problem], recipe, str(tiny_checkpoint), QUIET)
+        train_model(str(rows), made[problem], recipe, str(tiny_checkpoint), QUIET)
     return made
 
 
@@ -150,10 +151,11 @@ def test_packed_adaptive_answers_are_those_of_the_specification(trained, problem
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_certified_point_keeps_its_promise_on_what_it_was_tested_with(trained, files, copied, problem, engine):
     folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, backend=engine)
-    result = calibrate_classifier(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options)
+    result_record = calibrate_model(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options)
+    result = result_record.to_dict()
     assert result["criterion"] == {"regression": "absolute-error"}.get(problem, "hamming")
-    assert "no mean of losses per row" in result["note"] and result["note"] in calibration_text(result)
-    assert ("% of the labels' range" in calibration_text(result)) == (problem is ProblemType.REGRESSION)
+    assert "no mean of losses per row" in result["note"] and result["note"] in calibration_text(result_record)
+    assert ("% of the labels' range" in calibration_text(result_record)) == (problem is ProblemType.REGRESSION)
     assert result["points"][0]["certified"] > 0
     classifier = options.open(str(folder))
     risk = risks_of(classifier.problem)[result["criterion"]]
@@ -164,7 +166,7 @@ def test_a_certified_point_keeps_its_promise_on_what_it_was_tested_with(trained,
     full = classifier.problem.predictions(witness.runs[1.0].every[:, -1])
     losses = risk.of(said, full, rows.truth)
     assert losses.mean() <= 0.3 and losses.min() >= -1 and losses.max() <= 1
-    answers = predict(str(folder), TEXTS, operating_point="loose", options=options)
+    answers = predict(str(folder), TEXTS, operating_point="loose", options=options).to_dict()["answers"]
     assert json.loads(json.dumps(answers)) == answers
     watched = Monitor(classifier, "loose", share=1.0) if result["points"][0]["note"] is None else None
     assert watched is None or len(watched.answer(TEXTS)) == len(TEXTS)
@@ -173,9 +175,9 @@ def test_a_certified_point_keeps_its_promise_on_what_it_was_tested_with(trained,
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_cap_on_layers_holds_and_full_depth_has_a_score_of_the_problem(trained, files, copied, problem):
     folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, backend="torch")
-    [entry] = calibrate_classifier(
+    [entry] = calibrate_model(
         str(folder), str(files[problem]), Promise({"capped": 0.95}, max_layers=1), options=options
-    )["points"]
+    ).to_dict()["points"]
     classifier = options.open(str(folder))
     outcomes = classifier.run(classifier.encode(TEXTS), classifier.rule_of("capped"))
     assert outcomes.rungs.tolist() == [0] * len(TEXTS) and np.isfinite(entry["point"]["certificate"]["estimate"])
@@ -186,7 +188,9 @@ def test_a_cap_on_layers_holds_and_full_depth_has_a_score_of_the_problem(trained
 def test_a_calibrations_page_is_about_numbers_and_sets_too(trained, files, copied, tmp_path, problem):
     folder, page = copied(trained[problem]), tmp_path / "page.html"
     options = ModelOptions("cpu", threads=1, backend="torch")
-    result = calibrate_classifier(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options, html=page)
+    result = calibrate_model(
+        str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options, html=page
+    ).to_dict()
     assert result["problem"] == problem and result["html"] == str(page)
     words = page.read_text()
     said = (
@@ -201,28 +205,39 @@ def test_a_calibrations_page_is_about_numbers_and_sets_too(trained, files, copie
 
 
 def test_what_is_measured_is_what_people_know(trained, files):
-    stars = evaluate(str(trained[ProblemType.REGRESSION]), str(files[ProblemType.REGRESSION]), "full", timed_texts=8)
+    stars_record = evaluate(
+        str(trained[ProblemType.REGRESSION]), str(files[ProblemType.REGRESSION]), "full", timed_texts=8
+    )
+    stars = stars_record.to_dict()
     assert stars["pearson"] == stars["full_pearson"] > 0.5 and stars["spearman"] > 0.5
-    assert stars["agreement"] == pytest.approx(1, abs=1e-6) and "pearson" in evaluation_text(stars)
-    tags = evaluate(str(trained[ProblemType.MULTI_LABEL]), str(files[ProblemType.MULTI_LABEL]), "full", timed_texts=8)
-    assert tags["f1_micro"] > 0.6 and tags["f1_macro"] > 0.6 and "subset accuracy" in evaluation_text(tags)
+    assert stars["agreement"] == pytest.approx(1, abs=1e-6) and "pearson" in evaluation_text(stars_record)
+    tags_record = evaluate(
+        str(trained[ProblemType.MULTI_LABEL]), str(files[ProblemType.MULTI_LABEL]), "full", timed_texts=8
+    )
+    tags = tags_record.to_dict()
+    assert tags["f1_micro"] > 0.6 and tags["f1_macro"] > 0.6 and "subset accuracy" in evaluation_text(tags_record)
     assert "accuracy" not in stars
 
 
 def test_answers_look_like_a_label_column(trained):
-    (number,) = predict(str(trained[ProblemType.REGRESSION]), TEXTS[2:3])
+    numbers, sets = (
+        predict(str(trained[kind]), TEXTS[2:3]) for kind in (ProblemType.REGRESSION, ProblemType.MULTI_LABEL)
+    )
+    (number,) = numbers.to_dict()["answers"]
     assert isinstance(number["label"], float) and "probabilities" not in number
-    (tags,) = predict(str(trained[ProblemType.MULTI_LABEL]), TEXTS[2:3])
+    (tags,) = sets.to_dict()["answers"]
     assert tags["label"] == [name for name in LABELS if tags["probabilities"][name] > 0.5]
-    assert f"{number['label']:.4g}\t" in prediction_text({"answers": [number]})
-    assert prediction_text({"answers": [tags | {"label": []}]}).startswith("no label")
+    assert f"{number['label']:.4g}\t" in prediction_text(numbers)
+    (one,) = sets.answers
+    none = dataclasses.replace(one, answer=dataclasses.replace(one.answer, label=()))
+    assert prediction_text(dataclasses.replace(sets, answers=(none,))).startswith("no label")
     assert "numbers, whose losses are counted from" in information_text(
         information(str(trained[ProblemType.REGRESSION]))
     )
     assert "any of river, stone, tower" in information_text(information(str(trained[ProblemType.MULTI_LABEL])))
-    assert "rungs" in explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], "full") | {}
-    json.dumps(explain(str(trained[ProblemType.MULTI_LABEL]), TEXTS[2], threshold=0.9), allow_nan=False)
-    json.dumps(explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], threshold=0.1), allow_nan=False)
+    assert "rungs" in explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], "full").to_dict() | {}
+    json.dumps(explain(str(trained[ProblemType.MULTI_LABEL]), TEXTS[2], threshold=0.9).to_dict(), allow_nan=False)
+    json.dumps(explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], threshold=0.1).to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -249,7 +264,7 @@ def test_adapt_honours_what_the_checkpoint_says_and_leaves_its_answers(
     checkpoint, heads_only = make_checkpoint(bert, tmp_path / "checkpoint"), tmp_path / "heads.toml"
     heads_only.write_text(HEADS_ONLY)
     out = tmp_path / "model"
-    adapt_classifier(str(checkpoint), str(files[problem]), out, str(heads_only), QUIET)
+    adapt_model(str(checkpoint), str(files[problem]), out, str(heads_only), QUIET)
     assert read_manifest(out).problem_type == problem
     before = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     tokens = AutoTokenizer.from_pretrained(checkpoint)(TEXTS[1], return_tensors="pt")
@@ -266,22 +281,22 @@ def test_what_cannot_be_done_is_said_in_one_line(trained, files, recipe, tmp_pat
     narrow = TrainOptions(device="cpu", progress=False, label_range=(0.0, 1.0))
     cases = [
         (lambda: evaluate(stars, sets), r"(row|line) 1: label .* is not a number"),
-        (lambda: calibrate_classifier(stars, str(high)), r"high.jsonl: label 9.5 is outside of the range"),
+        (lambda: calibrate_model(stars, str(high)), r"high.jsonl: label 9.5 is outside of the range"),
         (lambda: evaluate(tags, rows), r"(row|line) 1: .* is no list of labels"),
         (lambda: predict(stars, TEXTS, threshold=0.1, score="entropy"), "it can have: change, learned"),
         (
-            lambda: calibrate_classifier(stars, rows, Promise({"a": 0.3}, criterion="accuracy")),
+            lambda: calibrate_model(stars, rows, Promise({"a": 0.3}, criterion="accuracy")),
             "choose one of absolute-error",
         ),
-        (lambda: calibrate_classifier(stars, rows, Promise({"a": 0.3}, scores=("margin",))), "it can have: change"),
+        (lambda: calibrate_model(stars, rows, Promise({"a": 0.3}, scores=("margin",))), "it can have: change"),
         (lambda: draw(stars, rows, tmp_path / "figure"), "`ziggurat bench --figure` is about classes"),
-        (lambda: build_cascade([stars, stars], tmp_path / "c"), "a cascade is of models that answer with one class"),
+        (lambda: make_cascade([stars, stars], tmp_path / "c"), "a cascade is of models that answer with one class"),
         (
-            lambda: train_classifier(rows, tmp_path / "s", "static", None, QUIET),
+            lambda: train_model(rows, tmp_path / "s", "static", None, QUIET),
             "small models answer for classes alone",
         ),
-        (lambda: train_classifier(rows, tmp_path / "p", "pabee", str(tiny_checkpoint), QUIET), "agreement-in-a-row"),
-        (lambda: train_classifier(rows, tmp_path / "r", recipe, str(tiny_checkpoint), narrow), "leaves some out"),
+        (lambda: train_model(rows, tmp_path / "p", "pabee", str(tiny_checkpoint), QUIET), "agreement-in-a-row"),
+        (lambda: train_model(rows, tmp_path / "r", recipe, str(tiny_checkpoint), narrow), "leaves some out"),
         (lambda: predict(stars, [("a", "b")]), "reads single texts"),
     ]
     for call, message in cases:

@@ -206,7 +206,7 @@ def test_a_copied_file_of_another_machine_is_not_taken(classifier, profile, meas
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(UserError, match="--profile"):
+    with pytest.raises(UserError, match="`ziggurat profile MODEL`"):
         read_profile(tmp_path / "absent.json")
 
 

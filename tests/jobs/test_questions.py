@@ -22,7 +22,7 @@ from ziggurat.problems.registry import problem_named
 from ziggurat.problems.spans import SCORE
 from ziggurat.recipe import load_recipe
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_classifier
+from ziggurat.train.train import train_model
 from ziggurat.types import ProblemType
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
@@ -76,7 +76,7 @@ def trained(tmp_path_factory, squad, tiny_checkpoint):
     work = tmp_path_factory.mktemp("questions")
     (work / "toy.toml").write_text(RECIPE + STAGES)
     options = TrainOptions(device="cpu", progress=False)
-    train_classifier(str(squad), work / "model", str(work / "toy.toml"), str(tiny_checkpoint), options)
+    train_model(str(squad), work / "model", str(work / "toy.toml"), str(tiny_checkpoint), options)
     return work / "model"
 
 
@@ -100,7 +100,7 @@ def test_exits_that_would_learn_from_random_spans_are_refused(squad, tiny_checkp
     quiet, recipe = TrainOptions(device="cpu", progress=False), load_recipe("early-exit")
     heads = dataclasses.replace(recipe, stages=recipe.stages[-1:])
     with pytest.raises(UserError, match="put a stage 'regular' first"):
-        train_classifier(str(squad), tmp_path / "model", heads, str(tiny_checkpoint), quiet)
+        train_model(str(squad), tmp_path / "model", heads, str(tiny_checkpoint), quiet)
 
 
 def test_transformers_loads_the_folder_with_no_tensor_missing_or_left_over(trained):
@@ -251,9 +251,9 @@ def test_calibrate_wants_contexts_that_the_model_has_not_seen(trained, capsys, t
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("bench", "--peers"),
+        ("compare",),
         ("bench", "--figure", "x"),
-        ("bench", "--profile"),
+        ("profile",),
         ("report", "thresholds", "--out", "x"),
         ("calibrate", "--html", "x.html"),
         ("predict", "--watch", "x"),
@@ -317,7 +317,7 @@ def test_a_checkpoint_of_any_architecture_goes_through_every_stage_to_both_engin
     (tmp_path / "toy.toml").write_text(RECIPE + STAGES)
     rows = read_questions(str(write_squad(tmp_path / "squad.json", n_articles=40)))
     options = TrainOptions(device="cpu", progress=False)
-    train_classifier(rows.source, tmp_path / "model", str(tmp_path / "toy.toml"), str(tmp_path / "qa"), options)
+    train_model(rows.source, tmp_path / "model", str(tmp_path / "toy.toml"), str(tmp_path / "qa"), options)
     theirs, *others = (
         OpenedModel.from_pretrained(tmp_path / "model", "cpu", threads=1, backend=engine) for engine in ENGINES
     )

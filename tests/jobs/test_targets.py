@@ -7,7 +7,6 @@ import json
 import pytest
 
 from ziggurat.calibrate.monitor import DriftTest, Watch
-from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.watching import write_state
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
@@ -15,6 +14,7 @@ from ziggurat.measure.rows import append_record
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.measure.targets import require_result
 from ziggurat.report.plots import Panel, Series, accuracy_figure
+from ziggurat.serve.predict import predict
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from ziggurat.calibrate.monitor import DriftTest, State, Watch
-from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.watching import DEAREST, Monitor, read_state, watch_of, watched_costs, write_state
 from ziggurat.data.dataset import load
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.serve.predict import predict
 from ziggurat.types import Certificate, OperatingPoint
 
 

@@ -18,7 +18,7 @@ from ziggurat.train.checks import refuse_emptying, refuse_misfits
 from ziggurat.train.lengths.drop import LengthDrop, random_shares, smallest_shares
 from ziggurat.train.losses import accuracy, kl_divergence
 from ziggurat.train.stages import hard, lengthdrop
-from ziggurat.train.train import train_classifier
+from ziggurat.train.train import train_model
 
 SHARES = PruningConfig(kind="share", schedule="flat", final=1.0)
 RULES = {
@@ -272,5 +272,5 @@ def test_thresholds_that_no_token_of_the_texts_reaches_are_refused_and_those_tha
 def test_a_training_is_refused_for_thresholds_that_empty_its_texts(tiny_checkpoint, rows_file, tmp_path):
     recipe = recipe_of(["hard"], PruningConfig(final=20.0))
     with pytest.raises(UserError, match="threshold 5 at layer 1 leaves nothing"):
-        train_classifier(str(rows_file), tmp_path / "out", recipe, str(tiny_checkpoint))
+        train_model(str(rows_file), tmp_path / "out", recipe, str(tiny_checkpoint))
     assert not list(tmp_path.glob("out*"))

@@ -13,8 +13,10 @@ import numpy as np
 from ziggurat.bench.peers.peer import TransformersPeer
 from ziggurat.bench.result import BenchResult, BenchRow
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.memory import RowsLike, as_rows
 from ziggurat.data.packing import by_length, in_order
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tables import Source
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.opened import FULL, OpenedModel
@@ -42,7 +44,7 @@ class Bench:
     """One comparison: which model, and on what it is timed and judged."""
 
     model: str
-    source: str
+    source: Source
     opened: OpenedModel
     timed: Encoded
     peer: TransformersPeer
@@ -61,7 +63,7 @@ class System:
 
 def bench(
     model: str,
-    source: str,
+    source: RowsLike,
     batch_sizes: Sequence[int] = (1, 32),
     points: Sequence[str] | None = None,
     columns: Columns = DEFAULT_COLUMNS,
@@ -78,6 +80,7 @@ def bench(
     latencies too. With `out` every row is appended to that file.
     UserError for a batch size below 1, or a small model alone.
     """
+    source = as_rows(source)
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     if out is not None:
@@ -128,7 +131,7 @@ def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[Sys
     return systems
 
 
-def _quality(classifier: OpenedModel, source: str, rows: Dataset, encoded: Encoded, point: str) -> dict[str, Any]:
+def _quality(classifier: OpenedModel, source: Source, rows: Dataset, encoded: Encoded, point: str) -> dict[str, Any]:
     """How good an operating point is on all rows, in the figures of its problem, and its FLOPs."""
     rule, problem = classifier.rule_of(point), classifier.problem
     outcomes, full = classifier.run(encoded, rule), classifier.whole(encoded)

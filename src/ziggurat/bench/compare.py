@@ -31,7 +31,9 @@ from ziggurat.bench.peers.peer import PeerKind, PeerSetting
 from ziggurat.bench.result import Comparison, ComparisonRow
 from ziggurat.bench.rows import Setting, quality, row_of_batches, row_of_singles
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.memory import RowsLike, as_rows
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tables import Source
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.backend import Outcomes
@@ -65,7 +67,7 @@ class Rules:
 
 def compare(
     model: str,
-    source: str,
+    source: RowsLike,
     rules: Rules = Rules(),
     points: Sequence[str] | None = None,
     columns: Columns = DEFAULT_COLUMNS,
@@ -80,6 +82,7 @@ def compare(
     `options.dtype` and `options.engine` are not used: all of ours that run here take part.
     UserError for a GPU, a small model alone, or a batch size or number below 1.
     """
+    source = as_rows(source)
     if options.device not in ("auto", "cpu"):
         raise UserError(f"device {options.device!r}: the peers run on the CPU; give --device cpu")
     numbers = (*rules.batch_sizes, rules.timed_texts, rules.search_texts, rules.scored_texts, rules.repeats)
@@ -205,7 +208,7 @@ def _opened_peers(
 
 def _setting(
     model: str,
-    source: str,
+    source: Source,
     classifier: OpenedModel,
     data: Dataset,
     rules: Rules,

@@ -12,6 +12,7 @@ import numpy as np
 from ziggurat.bench.competition import SORTED, Entry, Latencies
 from ziggurat.bench.result import BenchRow, ComparisonRow, Entered
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.tables import Source
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.measure.clock import Ratio, Timing, paired_ratio, quality_fields, speed_of
@@ -24,7 +25,7 @@ class Setting:
     """What all systems are measured on."""
 
     model: str
-    source: str
+    source: Source
     classifier: OpenedModel  # our first engine: knows lengths, labels and FLOPs
     scored: Dataset  # for accuracy
     encoded: Encoded  # the same

@@ -16,6 +16,7 @@ from ziggurat.data.builtin import STDLIB_DOCS
 from ziggurat.data.dataset import Dataset, Fractions, Role, as_dataset, has_role, load_builtin
 from ziggurat.data.groups import overlapping
 from ziggurat.data.sources import Columns, Rows
+from ziggurat.data.tables import Source
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
@@ -43,7 +44,9 @@ class CalibrationRows:
     overlap: float = 0.0  # share of the certifying texts that are a part of one that trained, or have one as a part
 
 
-def calibration_rows(model: str, classifier: OpenedModel, source: str, columns: Columns, risk: Risk) -> CalibrationRows:
+def calibration_rows(
+    model: str, classifier: OpenedModel, source: Source, columns: Columns, risk: Risk
+) -> CalibrationRows:
     """Rows of a source, without those that trained the model.
 
     Where the source has rows that chose something for it in training, as the file that it was trained on has, these
@@ -76,7 +79,7 @@ def _builtin(model: str, classifier: OpenedModel) -> CalibrationRows:
     return CalibrationRows(roles[Role.SELECT], _shuffled(certify.take(np.flatnonzero(~seen))), int(seen.sum()))
 
 
-def _of_source(model: str, classifier: OpenedModel, source: str, columns: Columns) -> CalibrationRows:
+def _of_source(model: str, classifier: OpenedModel, source: Source, columns: Columns) -> CalibrationRows:
     loaded = load_like(classifier, source, columns)
     everything = as_dataset(loaded, Role.CERTIFY, classifier.manifest.labels, classifier.manifest.problem_type)
     seen = _seen(model, everything)

@@ -22,6 +22,7 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
+from ziggurat.measure.evaluation import PointPromise, SpeedBeside
 from ziggurat.measure.task_metrics import task_for
 from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.problem import SEARCH, SMALL, TEACHER, TEMPERATURES, TIERS
@@ -59,11 +60,8 @@ def exit_rule(
     return classifier.rule_of(operating_point if threshold is None else classifier.rule(score, threshold))
 
 
-def promise_of(classifier: OpenedModel, operating_point: str, threshold: float | None) -> dict[str, Any] | None:
-    """What an operating point promises, as JSON values; None for full depth, a threshold of the call, or no promise.
-
-    `broken` says why the promise does not hold for this call, None where it does.
-    """
+def promise_of(classifier: OpenedModel, operating_point: str, threshold: float | None) -> PointPromise | None:
+    """What an operating point promises; None for full depth, a threshold of the call, or no promise."""
     if threshold is not None or operating_point == FULL:
         return None
     point = classifier.point(operating_point)
@@ -73,14 +71,7 @@ def promise_of(classifier: OpenedModel, operating_point: str, threshold: float |
     broken = None
     if proof.dtype != backend.dtype:
         broken = f"{point.name} was certified in {proof.dtype}; in {backend.dtype} it promises nothing: calibrate in it"
-    return {
-        "target": point.target,
-        "confidence": point.confidence,
-        "criterion": proof.criterion,
-        "rows": proof.rows,
-        "groups": proof.groups,
-        "broken": broken,
-    }
+    return PointPromise(point.target, point.confidence, proof.criterion, proof.rows, proof.groups, broken)
 
 
 def rows_to_measure(classifier: OpenedModel, source: Source, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
@@ -152,29 +143,23 @@ def sample(n: int, size: int) -> np.ndarray:
 
 def beside_full_depth(
     model: OpenedModel, timed: Encoded, both: tuple[ExitRule, ExitRule], batch_size: int
-) -> dict[str, float]:
+) -> SpeedBeside:
     """Speed of answering inputs under a rule, and under that of full depth, interleaved; five rounds."""
-    (adaptive, full), unit = both, model.problem.counted
+    adaptive, full = both
     timings = interleave(
         {
             "adaptive": lambda: model.run(timed, adaptive, batch_size),
             "full": lambda: model.run(timed, full, batch_size),
         }
     )
-    speedup = paired_ratio(timings["full"], timings["adaptive"])
-    return {
-        f"{unit}_per_second": len(timed) / timings["adaptive"].p50,
-        f"full_{unit}_per_second": len(timed) / timings["full"].p50,
-        "time_ratio": speedup.median,
-        "time_ratio_low": speedup.low,
-        "time_ratio_high": speedup.high,
-    }
+    n, ratio = len(timed), paired_ratio(timings["full"], timings["adaptive"])
+    return SpeedBeside(model.problem.counted, n / timings["adaptive"].p50, n / timings["full"].p50, ratio)
 
 
-def tokens_left(kept: np.ndarray, lengths: np.ndarray) -> list[float]:
+def tokens_left(kept: np.ndarray, lengths: np.ndarray) -> tuple[float, ...]:
     """Share of tokens that are read, then that each layer leaves, of inputs that come so far: kept (n, L + 1), (n)."""
     whole = ((kept > 0) * lengths[:, None]).sum(axis=0)
-    return [float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of]
+    return tuple(float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of)
 
 
 def refuse_small(model: str, command: str) -> None:

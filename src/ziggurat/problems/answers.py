@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import numpy as np
@@ -80,9 +80,10 @@ class Answers(Sequence[Answer | SpanAnswer]):
 
     def take(self, rows: np.ndarray) -> Answers:
         """Only these, (m) indices or (n) bool, in this order."""
+        names = ("readings", "rungs", "tokens", "tokens_left", "flops", "seconds", "truncated")
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in names}
         inputs = None if self.inputs is None else self.inputs.take(np.arange(len(self))[rows])
-        columns = (self.readings, self.rungs, self.tokens, self.tokens_left, self.flops, self.seconds, self.truncated)
-        return Answers(self.problem, *(column[rows] for column in columns), inputs)
+        return replace(self, **columns, inputs=inputs)
 
     def __len__(self) -> int:
         return len(self.rungs)

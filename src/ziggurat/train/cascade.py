@@ -12,7 +12,9 @@ from ziggurat.calibrate.choose import fit_deferral
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.calibrate.rows import calibration_rows
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.memory import RowsLike, as_rows
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tables import Source
 from ziggurat.encoder.cascade import with_deferral, write_cascade
 from ziggurat.encoder.folder import Manifest, read_manifest
 from ziggurat.encoder.hub import checkpoint_folder
@@ -39,10 +41,10 @@ class Cascade:
         return dict(json_values(self))
 
 
-def build_cascade(
+def make_cascade(
     models: Sequence[str],
     out: str | Path,
-    source: str | None = None,
+    source: RowsLike | None = None,
     columns: Columns = DEFAULT_COLUMNS,
     options: ModelOptions = ModelOptions(),
     progress: bool = False,
@@ -53,6 +55,7 @@ def build_cascade(
     chose for the models (else a third of those that they never saw) a score is fitted that predicts whether the next
     tier would do better. UserError for fewer than two models, other questions, or a folder that is not a model's.
     """
+    source = None if source is None else as_rows(source)
     if not models:
         raise UserError("a cascade needs at least two models, from cheap to dear; none given")
     out, folders = Path(out), [checkpoint_folder(model) for model in models]
@@ -84,7 +87,7 @@ def learn_deferral(folder: Path, rows: Dataset, options: ModelOptions, progress:
     return with_deferral(folder, weights, rows.hashes)
 
 
-def _fitted_on(folder: Path, source: str, columns: Columns, options: ModelOptions, progress: bool) -> int:
+def _fitted_on(folder: Path, source: Source, columns: Columns, options: ModelOptions, progress: bool) -> int:
     classifier = options.open(str(folder))
     rows = calibration_rows(str(folder), classifier, source, columns, RISKS["agreement"]).order
     learn_deferral(folder, rows, options, progress)

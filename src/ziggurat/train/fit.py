@@ -15,6 +15,7 @@ from ziggurat.data.catalogue import task_of
 from ziggurat.data.dataset import STDLIB_FRACTIONS, Dataset, Fractions, Role, load, split_roles
 from ziggurat.data.slips import slips
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tables import Source
 from ziggurat.data.task_rows import called_like
 from ziggurat.encoder.folder import (
     CONFIG,
@@ -59,7 +60,7 @@ class TrainOptions:
 
 
 def read_roles(
-    source: str,
+    source: Source,
     recipe: Recipe,
     columns: Columns,
     names: tuple[Label, ...] | None = None,

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.labels import names_same
+from ziggurat.data.memory import RowsLike, as_rows
 from ziggurat.data.squad import asks_questions
+from ziggurat.data.tables import Source
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.containers import scores_become
 from ziggurat.encoder.finetuned import answers_of, has_head, known_names, same_classes
@@ -50,8 +52,8 @@ from ziggurat.train.teachers import (
 from ziggurat.types import ProblemType
 
 
-def train_classifier(
-    source: str,
+def train_model(
+    source: RowsLike,
     out: str | Path,
     recipe: str | Recipe = "early-exit",
     model: str | None = None,
@@ -64,6 +66,7 @@ def train_classifier(
     its `regular` stage is then left out, and rows need no labels where no stage does. Goes on where an earlier,
     interrupted call with the same arguments stopped. None in all processes of `accelerate launch` but one.
     """
+    source = as_rows(source)
     out = Path(out)
     refuse_full_folder(out)
     options = _asked(source, options)
@@ -81,7 +84,7 @@ def train_classifier(
     return fit_roles(backbone, recipe, _rows_for(backbone, source, recipe, options), out, options)
 
 
-def _rows_for(backbone: Path, source: str, recipe: Recipe, options: TrainOptions) -> Roles:
+def _rows_for(backbone: Path, source: Source, recipe: Recipe, options: TrainOptions) -> Roles:
     """Rows in their roles, with classes in the order in which the backbone's classifier, if it has one, has them.
 
     Where a stage learns from its answers no row may have another class; else the classifier of others starts fresh.
@@ -100,7 +103,7 @@ def _rows_for(backbone: Path, source: str, recipe: Recipe, options: TrainOptions
 
 
 def _taught(
-    teacher: str, source: str, out: Path, recipe: Recipe, model: str | None, options: TrainOptions
+    teacher: str, source: Source, out: Path, recipe: Recipe, model: str | None, options: TrainOptions
 ) -> Training | None:
     folder = checkpoint_folder(teacher)
     recipe, roles = _taught_rows(teacher, folder, source, with_teacher(recipe), model, options)
@@ -108,7 +111,7 @@ def _taught(
 
 
 def _taught_rows(
-    teacher: str, folder: Path, source: str, recipe: Recipe, model: str | None, options: TrainOptions
+    teacher: str, folder: Path, source: Source, recipe: Recipe, model: str | None, options: TrainOptions
 ) -> tuple[Recipe, Roles]:
     """The recipe with the teacher's shares of rows, and the rows; UserError where they are not what it can teach."""
     if model is not None:
@@ -123,9 +126,9 @@ def _taught_rows(
     return recipe, roles
 
 
-def adapt_classifier(
+def adapt_model(
     checkpoint: str,
-    source: str,
+    source: RowsLike,
     out: str | Path,
     recipe: str | Recipe = "adapt",
     options: TrainOptions = TrainOptions(),
@@ -134,6 +137,7 @@ def adapt_classifier(
 
     Rows need no labels; where they have some, these must be the checkpoint's.
     """
+    source = as_rows(source)
     out = Path(out)
     refuse_full_folder(out)
     # A checkpoint's answers stay as they are, so it reads what it always did, whatever length a recipe trains with.
@@ -156,7 +160,7 @@ def adapt_classifier(
     return fit_roles(folder, recipe, read_roles(source, recipe, options.columns, names, problem), out, options)
 
 
-def _asked(source: str, options: TrainOptions) -> TrainOptions:
+def _asked(source: Source, options: TrainOptions) -> TrainOptions:
     """With the problem, where the form of the rows says it."""
     questions = asks_questions(source, options.problem, options.columns)
     return replace(options, problem=ProblemType.QUESTION_ANSWERING) if questions else options
@@ -191,7 +195,7 @@ def _named(option: str) -> Iterator[None]:
 
 
 def _make_small(
-    source: str, recipe: Recipe, out: Path, options: TrainOptions, model: str | None, teacher: str | None
+    source: Source, recipe: Recipe, out: Path, options: TrainOptions, model: str | None, teacher: str | None
 ) -> Training | None:
     """A small model, with the tokenizer and the rows' roles of its teacher, if it has one."""
     if options.keep_stages:
@@ -208,7 +212,7 @@ def _make_small(
     return training_of(train_small(tokenizer, recipe, roles, out, folder, options), sizes_of(roles), out)
 
 
-def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, options: TrainOptions) -> Training | None:
+def _make_cascade(source: Source, recipe: Recipe, backbone: Path, out: Path, options: TrainOptions) -> Training | None:
     """The last tier by the recipe's stages, then each first tier with the last one for a teacher, then the cascade.
 
     All of them are in OUT.tiers until the cascade is there; what is finished stays, so that a stopped run goes on.
@@ -228,7 +232,7 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
 
 
 def _make_tiers(
-    parts: Path, source: str, recipe: Recipe, backbone: Path, roles: Roles, out: Path, options: TrainOptions
+    parts: Path, source: Source, recipe: Recipe, backbone: Path, roles: Roles, out: Path, options: TrainOptions
 ) -> Training | None:
     from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
 
@@ -244,7 +248,7 @@ def _make_tiers(
     for place, name in enumerate(recipe.tiers, start=1):
         folders.append(parts / f"{place}-{name}")
         if not folders[-1].exists():
-            train_classifier(source, folders[-1], name, None, replace(options, keep_stages=False), str(last))
+            train_model(source, folders[-1], name, None, replace(options, keep_stages=False), str(last))
     whole = parts / "cascade"
     shutil.rmtree(whole, ignore_errors=True)
     write_cascade([*folders, last], whole)

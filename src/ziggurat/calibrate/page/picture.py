@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ziggurat.calibrate.page.data import Costly, Picture, Spot, costliest, decil
 from ziggurat.calibrate.page.page import page
 from ziggurat.calibrate.paths import Tried
 from ziggurat.calibrate.points import Chosen, rule_of
+from ziggurat.calibrate.result import Calibration
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.calibrate.rows import Seen, full_run
 from ziggurat.calibrate.times import PredictedTime
@@ -37,7 +38,7 @@ from ziggurat.system import utf8
 _COSTLY = 10
 
 
-def write_page(html: Path, result: Mapping[str, Any], shown: Picture) -> None:
+def write_page(html: Path, result: Calibration, shown: Picture) -> None:
     """Writes the page; `result` is what the calibration returns.
 
     UserError where matplotlib is not installed or the file cannot be written.
@@ -48,7 +49,7 @@ def write_page(html: Path, result: Mapping[str, Any], shown: Picture) -> None:
 
 
 def picture(
-    result: Mapping[str, Any],
+    result: Calibration,
     classifier: OpenedModel,
     chosen: Sequence[Chosen],
     paths: Sequence[Sequence[Tried]],
@@ -57,7 +58,7 @@ def picture(
     time: PredictedTime,
 ) -> Picture:
     """What the page shows, as arrays; `time` predicts for rows of `order`."""
-    risk, sure = risk_by_name(result["criterion"], classifier.problem), result["confidence"]
+    risk, sure = risk_by_name(result.criterion, classifier.problem), result.confidence
     front = shown_frontier(paths)
     full = full_run(witness.runs)
     full_loss = float(witness.losses[full.pruning][:, -1].mean())
@@ -104,15 +105,15 @@ def _lost(problem: Problem, answers: np.ndarray, full: np.ndarray, rows: Seen) -
     return None if labels is None else problem.loss(answers, labels) - problem.loss(full, labels)
 
 
-def _spots(one: Chosen, result: Mapping[str, Any], classifier: OpenedModel, witness: Seen) -> list[Spot]:
+def _spots(one: Chosen, result: Calibration, classifier: OpenedModel, witness: Seen) -> list[Spot]:
     """A point's part of the page; none for full depth."""
     if one.setting is None or one.certificate is None:
         return []
     run, rungs, problem = witness.runs[one.setting.pruning], rungs_of(one.setting, witness), classifier.problem
     answers = run.predictions()[np.arange(len(rungs)), rungs]
-    risk = risk_by_name(result["criterion"], classifier.problem)
+    risk = risk_by_name(result.criterion, classifier.problem)
     lost = witness.evidence(risk).losses_of(one.setting)
-    low, high = band(risk, lost, result["confidence"])
+    low, high = band(risk, lost, result.confidence)
     unsure, sorted_by = _doubt(one.setting, classifier, witness)
     full = full_run(witness.runs).predictions()[:, -1]
     spot = Spot(
