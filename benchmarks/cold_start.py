@@ -19,8 +19,8 @@ from ziggurat.measure.clock import interleave
 
 BATCH, TOKENS = 32, 128
 ANSWER = (
-    "import sys; from ziggurat import OpenedModel; model, dtype, threads, text = sys.argv[1:]; "
-    "OpenedModel.from_pretrained(model, 'cpu', dtype, int(threads), 'native').answer([text], 'full')"
+    "import sys; from ziggurat import AdaptiveModel; model, dtype, threads, text = sys.argv[1:]; "
+    "AdaptiveModel.from_pretrained(model, 'cpu', dtype, int(threads), 'native').answer([text], 'full')"
 )
 
 

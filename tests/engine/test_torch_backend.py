@@ -129,7 +129,7 @@ DAEMONS = """
 import sys, threading, time
 import ziggurat
 
-model = ziggurat.OpenedModel.from_pretrained(sys.argv[1], "cpu", threads=1, backend="torch")
+model = ziggurat.AdaptiveModel.from_pretrained(sys.argv[1], "cpu", threads=1, backend="torch")
 
 def work():
     while True:
@@ -146,7 +146,7 @@ FORKS = """
 import os, sys, threading
 import ziggurat
 
-model = ziggurat.OpenedModel.from_pretrained(sys.argv[1], "cpu", threads=2, backend="torch")
+model = ziggurat.AdaptiveModel.from_pretrained(sys.argv[1], "cpu", threads=2, backend="torch")
 texts = ["bat kish lor"] * 200
 
 def ask():

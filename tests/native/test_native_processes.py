@@ -34,7 +34,7 @@ from ziggurat.engine.opened import OpenedModel
 folder, kind, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
 words = "bat kish lor mulm nend poss rat".split()
 texts = [" ".join(words[(i * j) % 7] for j in range(1 + i)) for i in range(20)]
-opener = OpenedModel if kind == "questions" else ziggurat.OpenedModel
+opener = OpenedModel if kind == "questions" else ziggurat.AdaptiveModel
 model = opener.from_pretrained(folder, "cpu", threads=threads, backend="native")
 
 def ask(n=1):

@@ -19,7 +19,7 @@ import json, sys
 for absent in ("torch", "transformers", "accelerate", "datasets", "scipy", "matplotlib"):
     sys.modules[absent] = None
 import ziggurat
-model = ziggurat.OpenedModel.from_pretrained(sys.argv[1])
+model = ziggurat.AdaptiveModel.from_pretrained(sys.argv[1])
 answers = model.answer(json.loads(sys.argv[2]), "balanced")
 print(json.dumps([[answer.label, answer.trace.rung] for answer in answers]))
 """

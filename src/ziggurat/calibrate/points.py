@@ -211,18 +211,35 @@ def _watched(
     return differs, float(spent.sum() / whole.sum()), float(watched_costs(spent, whole).mean())
 
 
+def drop_name(drop: float) -> str:
+    """What the point that may lose this much is called where it has no other name."""
+    return next((name for name, usual in TARGETS.items() if usual == drop), f"drop-{100 * drop:g}")
+
+
 @dataclass(frozen=True)
 class Promise:
-    """What the user asks for."""
+    """What calibration is to certify: how much may be lost, with what confidence, counted how and from what.
 
-    targets: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(TARGETS))  # by point: largest loss
+    >>> ziggurat.Promise(max_drop=0.01).targets
+    {'fast': 0.01}
+    >>> ziggurat.Promise({"night": 0.02}, confidence=0.99)
+
+    `max_drop` stands for the targets: one loss, whose point is called exact, balanced or fast where it is a usual one.
+    """
+
+    # By the name of the operating point the largest loss, 0.01 = one point.
+    targets: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(TARGETS))
     confidence: float = 0.95  # of each point by itself
     criterion: str | None = None  # see ziggurat.calibrate.risks; None = the problem's default: of classes accuracy
     scores: Sequence[str] | None = None  # exit scores that are tried; None = the problem's
     reference: str | None = None  # model folder that losses are counted from; None = the model itself at full depth
     max_layers: int | None = None  # after which every answer must have come, a cap on what an input can cost
 
-    def __post_init__(self) -> None:
+    max_drop: dataclasses.InitVar[float | None] = None
+
+    def __post_init__(self, max_drop: float | None) -> None:
+        if max_drop is not None:
+            object.__setattr__(self, "targets", {drop_name(max_drop): max_drop})
         for name, target in self.targets.items():
             if not 0 <= target < 1 or (target == 0 and name != "exact"):
                 raise UserError(f"drop {target:g} of {name!r}: must be more than 0 and less than 1; 0.01 is one point")

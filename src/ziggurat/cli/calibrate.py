@@ -86,6 +86,7 @@ def calibrate(
 def targets_of(max_drop: str | None, name: str | None) -> dict[str, float]:
     """The points that are asked for: by default exact, balanced and fast; a drop without a name gets one."""
     from ziggurat.calibrate.choose import TARGETS
+    from ziggurat.calibrate.points import drop_name
 
     if max_drop is None:
         if name is not None:
@@ -94,8 +95,7 @@ def targets_of(max_drop: str | None, name: str | None) -> dict[str, float]:
     drops = opt.decimal_numbers(max_drop, "--max-drop")
     if bad := [drop for drop in drops if not 0 < drop < 1]:
         raise UserError(f"--max-drop {bad[0]:g}: must be more than 0 and less than 1; 0.01 is one point")
-    usual = {drop: known for known, drop in TARGETS.items()}
-    names = [usual.get(drop, f"drop-{100 * drop:g}") for drop in drops] if name is None else opt.words(name, "--name")
+    names = [drop_name(drop) for drop in drops] if name is None else opt.words(name, "--name")
     if twice := [drop for drop in drops if drops.count(drop) > 1]:
         raise UserError(f"--max-drop: {twice[0]:g} is given twice; give each drop once")
     if len(set(names)) != len(drops):

@@ -37,8 +37,8 @@ Text = str | tuple[str, str]
 Point = str | OperatingPoint | ExitRule  # a point's name, a point, or a rule made for one call
 
 
-class _Source(NamedTuple):
-    """What a model was opened with: the arguments of `OpenedModel.from_pretrained`."""
+class Origin(NamedTuple):
+    """Where a model was opened, and how: the arguments of `OpenedModel.from_pretrained`."""
 
     folder: Path
     device: str
@@ -50,7 +50,7 @@ class _Source(NamedTuple):
 class OpenedModel:
     """A model folder, ready to answer. Make it with `from_pretrained`."""
 
-    _source: _Source | None = None  # None = not opened from a folder
+    origin: Origin | None = None  # None = not opened from a folder
 
     def __init__(self, tiers: Sequence[Tier]) -> None:
         """Models from cheap to dear, of a cascade several, else one. The last is "the model" in all that follows."""
@@ -80,14 +80,14 @@ class OpenedModel:
         folder = local_folder(str(model))
         manifest = read_manifest(folder)
         opened = cls(open_tiers(folder, manifest, device, dtype, threads, backend))
-        opened._source = _Source(folder.absolute(), device, dtype, threads, backend)
+        opened.origin = Origin(folder.absolute(), device, dtype, threads, backend)
         return opened
 
     def __reduce__(self) -> tuple[Callable[..., OpenedModel], tuple[object, ...]]:
         """Where it was opened, how, and what was there; UserError for a model that no folder holds."""
-        if self._source is None:
+        if self.origin is None:
             raise UserError("only a model that from_pretrained opened can be pickled; pickle its folder's name")
-        return _opened_again, (type(self), self._source, _identity(self.manifest))
+        return _opened_again, (type(self), self.origin, _identity(self.manifest))
 
     def __copy__(self) -> Self:
         """Another model of the same parts, which nothing changes."""
@@ -340,7 +340,7 @@ class OpenedModel:
     def with_manifest(self, manifest: Manifest) -> Self:
         """The same layers under another manifest."""
         changed = type(self)([*self.tiers[:-1], replace(self.tiers[-1], manifest=manifest)])
-        changed._source = self._source
+        changed.origin = self.origin
         return changed
 
     def point(self, name: str) -> OperatingPoint:
@@ -361,11 +361,11 @@ def _identity(manifest: Manifest) -> tuple[object, ...]:
     return manifest.fingerprint, manifest.labels
 
 
-def _opened_again(kind: type[OpenedModel], source: _Source, identity: tuple[object, ...]) -> OpenedModel:
+def _opened_again(kind: type[OpenedModel], origin: Origin, identity: tuple[object, ...]) -> OpenedModel:
     """A pickled model; UserError where its folder is gone, or holds another one by now."""
-    if not source.folder.is_dir():
-        raise UserError(f"{source.folder}: no such folder any more; put the pickled model back there")
-    opened = kind.from_pretrained(*source)
+    if not origin.folder.is_dir():
+        raise UserError(f"{origin.folder}: no such folder any more; put the pickled model back there")
+    opened = kind.from_pretrained(*origin)
     if _identity(opened.manifest) != identity:
-        raise UserError(f"{source.folder}: no longer the model that was pickled; open it and pickle it again")
+        raise UserError(f"{origin.folder}: no longer the model that was pickled; open it and pickle it again")
     return opened

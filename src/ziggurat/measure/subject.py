@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,24 @@ class ModelOptions:
     batch_size: int = 32
     backend: str = "auto"
     batch_given: bool = False  # the user chose `batch_size`; else the sizes that a point was measured with come first
+    opened: OpenedModel | None = field(default=None, repr=False, compare=False)  # not loaded again where it is wanted
+
+    @classmethod
+    def like(cls, model: OpenedModel, batch_size: int | None = None) -> ModelOptions:
+        """To run a model that is open, as it was opened."""
+        if model.origin is None:
+            return cls(opened=model)
+        _, device, dtype, threads, backend = model.origin
+        size = cls.batch_size if batch_size is None else batch_size
+        return cls(device, dtype, threads, size, backend, batch_size is not None, model)
 
     def open(self, model: str) -> OpenedModel:
-        """Loads the model folder."""
+        """Loads the model folder, unless it is open."""
+        if self.opened is not None and self.opened.origin is not None:
+            folder, *options = self.opened.origin
+            same = options == [self.device, self.dtype, self.threads, self.backend]
+            if same and Path(model).absolute() == folder:
+                return self.opened
         return OpenedModel.from_pretrained(model, self.device, self.dtype, self.threads, self.backend)
 
 
