@@ -27,7 +27,7 @@ from ziggurat.data.packing import by_length
 from ziggurat.data.tokenizer import pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.backends.native import load_backend
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.engine.replay import run_batches
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
@@ -67,12 +67,12 @@ def main(arguments: list[str] | None = None) -> None:
 # --- policies that never act ---------------------------------------------------------------------------------------
 
 
-def idle_rules(classifier: AdaptiveClassifier) -> dict[str, ExitRule]:
+def idle_rules(classifier: OpenedModel) -> dict[str, ExitRule]:
     """Full depth, and rules under which no token is dropped and no input exits."""
     n_layers, n_rungs = classifier.backend.n_layers, len(classifier.rungs)
     full, all_layers = classifier.rule_of(FULL), np.full(n_layers, NOTHING)
     before_last = np.where(np.arange(n_layers) == n_layers - 1, np.nan, all_layers)
-    score = classifier.output.scores[0]
+    score = classifier.problem.scores[0]
     idle = {
         FULL: full,
         "pruning": replace(full, tokens=TokenRule(above, all_layers)),

@@ -23,7 +23,7 @@ from ziggurat.bench.peers.peer import Peer, PeerSetting, padded
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.engine.replay import run_batches
 from ziggurat.measure.subject import rows_to_measure
 
@@ -75,7 +75,7 @@ def _opened(setting: Setting, scratch: Path) -> dict[str, Answer]:
     return engines
 
 
-def _ours(classifier: AdaptiveClassifier, text: Encoded) -> object:
+def _ours(classifier: OpenedModel, text: Encoded) -> object:
     return run_batches(classifier.backend, [pack_rows(text, np.arange(1))], classifier.rule_of(FULL), 1).readings
 
 

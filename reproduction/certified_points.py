@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from scripts.shared import RESULTS, Row, command, record, reported_file
-from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.points import Promise, searched
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.calibrate.rows import Seen, seen
@@ -43,9 +43,9 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
     """One row for each target."""
     promise, model_options = Promise(criterion=options.criterion), ModelOptions(dtype=options.dtype)
     train = str(options.data / "train.jsonl")
-    result = calibrate_classifier(options.model, train, promise, options=model_options, html=options.html)
+    result = calibrate_model(options.model, train, promise, options=model_options, html=options.html).to_dict()
     classifier, batch_size = model_options.open(options.model), model_options.batch_size
-    output, risk = classifier.output, risk_by_name(promise.criterion, classifier.output)
+    problem, risk = classifier.problem, risk_by_name(promise.criterion, classifier.problem)
     rows = seen(classifier, rows_to_measure(classifier, test), risk, None, batch_size, False)
     costs = costs_of(classifier, rows.encoded, batch_size)
     time = PredictedTime(classifier, costs, rows.encoded, rows.runs, batch_size)
@@ -57,7 +57,7 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
         certificate, rule = point.certificate, classifier.rule_of(point)
         assert certificate is not None  # `calibrate_classifier` has just written it
         outcomes = classifier.run(rows.encoded, rule, batch_size)
-        predictions = output.predictions(outcomes.readings)
+        predictions = problem.predictions(outcomes.readings)
         keeping = [setting for setting in settings if setting.loss <= target]
         oracle = min((setting.seconds for setting in keeping), default=full_seconds)
         dials = (setting.seconds for setting in keeping if _has_one_threshold(setting.thresholds))
@@ -70,7 +70,7 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
             "rows_certify": result["rows"]["certify"], "rows_order": result["rows"]["order"],
             "rows_test": len(rows.rows), "settings_certified": entry["certified"],
             "loss_certifying": certificate.estimate, "loss_test": _mean_loss(rows, predictions, risk),
-            "accuracy_test": 1 - float(output.loss(predictions, rows.rows.truth).mean()),
+            "accuracy_test": 1 - float(problem.loss(predictions, rows.rows.truth).mean()),
             "gain_measured": certificate.gain, "gain_low": certificate.gain_low,
             "gain_high": certificate.gain_high, "gain_predicted_test": full_seconds / seconds,
             "gain_oracle_test": full_seconds / oracle, "share_of_oracle": oracle / seconds,

@@ -24,14 +24,14 @@ from ziggurat.calibrate.choose import Ladder, choose_points, select_ladders
 from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.groups import stand_ins
 from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_row, provenance
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
 from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.recipe import Recipe
-from ziggurat.report.metrics import accuracy_interval
 from ziggurat.train.fit import read_roles
 
 DROP = 0.01  # accuracy on `choosing_rows` that a method may lose
@@ -77,7 +77,7 @@ class Full:
         return float((self.model.run(encoded, ExitRule.full_depth(1), BATCH).predictions == rows.classes).mean())
 
 
-def chosen_rule(method: AdaptiveClassifier, full: Full, recipe: Recipe, experiment: Experiment) -> ExitRule | None:
+def chosen_rule(method: OpenedModel, full: Full, recipe: Recipe, experiment: Experiment) -> ExitRule | None:
     """The cheapest setting within DROP of the full model on `choosing_rows`; None if that is the full model itself."""
     select = choosing_rows(recipe, experiment)
     factors = (1.0,) if method.token_rule is None else None
@@ -95,14 +95,14 @@ def chosen_rule(method: AdaptiveClassifier, full: Full, recipe: Recipe, experime
     return None if point.pruning == 0 else method.rule_of(point)
 
 
-def measure(what: str, method: AdaptiveClassifier, full: Full, rule: ExitRule, experiment: Experiment) -> Row:
+def measure(what: str, method: OpenedModel, full: Full, rule: ExitRule, experiment: Experiment) -> Row:
     """Accuracy, FLOPs and time on the test rows, as a result row."""
     rows = rows_to_measure(method, experiment.test)
     encoded = method.tokenizer.encode(rows.texts, rows.pairs)
     outcomes = method.run(encoded, rule, BATCH)
     right = int((outcomes.predictions == rows.classes).sum())
     low, high = accuracy_interval(right, len(rows))
-    flops = method.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
+    flops = method.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     timed = encoded.take(sample(len(rows), TIMED))
     timings = interleave(
         {
@@ -120,7 +120,7 @@ def measure(what: str, method: AdaptiveClassifier, full: Full, rule: ExitRule, e
         "dtype": method.backend.dtype, "padding": "packed", "timed": "model", "n_texts": n, **lengths_summary(timed),
         "texts_per_second_p50": n / timings["method"].p50, "texts_per_second_p95": n / timings["method"].p95,
         "time_gain": gain.median, "time_gain_low": gain.low, "time_gain_high": gain.high,
-        "flops_gain": float(full.model.full_flops(encoded.lengths).sum() / flops.sum()),
+        "flops_gain": float(full.model.whole(encoded).sum() / flops.sum()),
         "gflops_mean": float(flops.mean() / 1e9), "n_accuracy": len(rows), "accuracy": right / len(rows),
         "accuracy_low": low, "accuracy_high": high, "full_accuracy": full.accuracy,
     }  # fmt: skip
@@ -154,7 +154,7 @@ def reproduce(experiments: list[Experiment], methods: list[str], jobs: int = 1) 
             rule = ExitRule.full_depth(1) if method == FULL else chosen_rule(model, full, recipe, experiment)
             subject = full.model if rule is None else model
             row = measure(method, subject, full, ExitRule.full_depth(1) if rule is None else rule, experiment)
-            score = recipe.exit_score or model.output.scores[0]
+            score = recipe.exit_score or model.problem.scores[0]
             append_row(experiment.rows, row | {"fell_back": rule is None, "exit_score": score}, origin)
 
 

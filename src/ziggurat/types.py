@@ -12,13 +12,16 @@ import numpy as np
 Label = int | str
 
 
-class Problem(StrEnum):
+class ProblemType(StrEnum):
     """What a model answers: Hugging Face's names of `problem_type`, and one more for questions."""
 
     SINGLE_LABEL = "single_label_classification"  # one of several classes
     MULTI_LABEL = "multi_label_classification"  # any of several labels, each by itself
     REGRESSION = "regression"  # one number
     QUESTION_ANSWERING = "question_answering"  # a span of the second text
+
+
+Problem = ProblemType  # its former name, as long as files use it
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,14 @@ class SpanAnswer:
     doubt: float  # normalised entropy: the larger of start and end, the maximum over windows
     windows: int  # number of windows that the context was split into
     trace: Trace
+
+    @property
+    def label(self) -> str:
+        """The answer's text, as `Answer.label` is that of other answers."""
+        return self.text
+
+
+AnyAnswers = list[Answer] | list[SpanAnswer]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 from ziggurat.calibrate import calibrate as certify
 from ziggurat.calibrate import points as calibration_points
 from ziggurat.calibrate import times as calibration_time
-from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.page.curves import band, mechanisms
 from ziggurat.calibrate.paths import frontier, net_loss
 from ziggurat.calibrate.points import Promise, rule_of
@@ -26,7 +26,7 @@ from ziggurat.measure.clock import Timing
 from ziggurat.measure.predicted_time import Costs, Profile
 from ziggurat.measure.profile import conditions_of
 from ziggurat.measure.subject import ModelOptions
-from ziggurat.policies.outputs import CLASSES
+from ziggurat.problems.classes import CLASSES
 from ziggurat.recipe import PruningConfig
 
 CPU = ModelOptions(device="cpu", threads=1)
@@ -63,9 +63,9 @@ def calibrated(tmp_path_factory):
         place = tmp_path_factory.mktemp("calibrated")
         html = place / "new" / "page.html"
         model = str(shutil.copytree(folder, place / "model"))
-        result = calibrate_classifier(
+        result = calibrate_model(
             model, str(source), Promise(dict(targets), criterion=criterion), options=CPU, html=html
-        )
+        ).to_dict()
         return result, html.read_text(), made["picture"], made["arguments"]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -117,7 +117,7 @@ def test_the_page_shows_what_the_engine_does_at_the_chosen_point(calibrated, row
     assert spot.deciles.early.sum() == pytest.approx((ran.rungs < 3).mean())
     lost = spot.deciles.corrected.sum() - spot.deciles.added.sum()
     assert lost == pytest.approx(picture.full_accuracy - spot.accuracy)
-    flops = classifier.flops(ran.kept, rule_of(classifier, loose.setting))[np.arange(n), ran.rungs]
+    flops = classifier.spent(witness.encoded, ran.kept, rule_of(classifier, loose.setting))[np.arange(n), ran.rungs]
     assert picture.mean_gflops == pytest.approx(flops.mean() / 1e9)
     assert [one.gflops for one in picture.costly] == pytest.approx(sorted(flops / 1e9)[:-11:-1])
     certificate = result["points"][-1]["point"]["certificate"]
@@ -132,7 +132,7 @@ def test_the_costliest_inputs_are_told_as_they_ran(calibrated, pruned, rows_file
     rule = rule_of(classifier, chosen[-1].setting)
     assert len(picture.costly) == 10
     for one in picture.costly:
-        (answer,) = classifier.predict([one.text], rule)
+        (answer,) = classifier.answer([one.text], rule)
         trace = answer.trace
         assert (one.read, one.kept, one.rung) == (trace.read, trace.tokens[-1], f"layer {trace.layers}")
         assert (one.gflops, one.answer) == (pytest.approx(trace.flops / 1e9), answer.label)
@@ -174,8 +174,8 @@ def test_without_labels_the_page_is_whole_and_runs_no_text(calibrated, plain, un
 def test_a_page_over_an_input_file_is_refused_before_the_work(plain, rows_file):
     before = read_manifest(plain).operating_points
     for page in (rows_file, plain / "ziggurat.json"):
-        with pytest.raises(UserError, match="is an input of this command"):
-            calibrate_classifier(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=page)
+        with pytest.raises(UserError, match="is what is read"):
+            calibrate_model(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=page)
     assert read_manifest(plain).operating_points == before
 
 
@@ -186,7 +186,7 @@ def test_where_nothing_is_certified_the_page_is_of_full_depth(calibrated, plain,
     assert picture.spots == () and picture.costly_at == "full depth"
     assert "Nothing faster than full depth is promised" in text
     assert picture.full_loss == 0 and picture.accuracy_scale == pytest.approx(picture.full_accuracy)
-    dearest = classifier.full_flops(witness.encoded.lengths).max() / 1e9
+    dearest = classifier.whole(witness.encoded).max() / 1e9
     assert picture.costly[0].gflops == pytest.approx(dearest)
     assert picture.costly[0].rung == "layer 4"
 
@@ -227,4 +227,4 @@ def test_the_page_is_refused_before_anything_is_measured(monkeypatch, plain, row
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(calibration_time, "stored_profile", lambda *_: pytest.fail("it was measured"))
     with pytest.raises(UserError, match=r"'\.\[report\]'"):
-        calibrate_classifier(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=tmp_path / "page.html")
+        calibrate_model(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=tmp_path / "page.html")

@@ -16,7 +16,7 @@ from ziggurat.data.dataset import load
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest, write_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.rows import read_rows_file
@@ -77,7 +77,7 @@ def test_what_is_not_installed_is_named(result):
 
 @pytest.fixture(scope="module")
 def classifier(model_folder):
-    return AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
+    return OpenedModel.from_pretrained(model_folder, device="cpu")
 
 
 def test_calibration_texts_are_neither_timed_nor_scored(result, classifier, model_folder, rows_file):
@@ -99,7 +99,7 @@ def test_calibration_prefers_rows_that_trained_the_model(classifier, model_folde
     trained = rows_to_measure(classifier, str(tmp_path / "train.jsonl"))
     monkeypatch.setattr("ziggurat.bench.int8_texts.trained_rows", lambda folder: trained.hashes[:180])
     manifest = replace(classifier.manifest, training={"data": {"source": str(tmp_path / "train.jsonl")}})
-    knowing = AdaptiveClassifier([dataclasses.replace(classifier.tiers[0], manifest=manifest)])
+    knowing = OpenedModel([dataclasses.replace(classifier.tiers[0], manifest=manifest)])
     data = rows_to_measure(classifier, str(tmp_path / "test.jsonl"))
     chosen = calibration_of(str(model_folder), knowing, data, 1000, None, DEFAULT_COLUMNS)
     assert chosen.measured is data
@@ -140,8 +140,8 @@ def test_a_cascade_competes_whole_and_peers_with_its_last_tier(short_cascade, ro
     monkeypatch.setattr(competing, "our_engines", lambda: [("torch", "float32")])
     monkeypatch.setattr(competing, "KINDS", KINDS[:1])
     rows = compare(str(short_cascade), str(rows_file), QUICK).to_dict()["rows"]
-    judged = evaluate(str(short_cascade), str(rows_file), "halfway", options=ModelOptions(device="cpu"))
-    classifier = AdaptiveClassifier.from_pretrained(short_cascade, "cpu", engine="torch")
+    judged = evaluate(str(short_cascade), str(rows_file), "halfway", options=ModelOptions(device="cpu")).to_dict()
+    classifier = OpenedModel.from_pretrained(short_cascade, "cpu", backend="torch")
     scored = rows_to_measure(classifier, str(rows_file)).take(sample(240, 40))
     answers = classifier.run(classifier.encode(scored.texts), classifier.rule_of("halfway"))
     assert 0 < (answers.rungs == 0).sum() < 40 and judged["flops_ratio"] > 1
@@ -154,7 +154,7 @@ def test_a_cascade_competes_whole_and_peers_with_its_last_tier(short_cascade, ro
 
 @pytest.mark.parametrize("order", ["as it comes", "sorted"])
 def test_a_cascades_answers_do_not_depend_on_how_the_texts_come(short_cascade, rows_file, order):
-    classifier = AdaptiveClassifier.from_pretrained(short_cascade, "cpu")
+    classifier = OpenedModel.from_pretrained(short_cascade, "cpu")
     encoded = classifier.encode(load(str(rows_file)).texts[:50])
     contestant = competing._of_ours(classifier, "halfway")
     found = Entry(contestant, order, 8).prepared(encoded)()

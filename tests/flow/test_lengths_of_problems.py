@@ -11,13 +11,11 @@ from ziggurat.analyses.by_length import lengths, quantiles
 from ziggurat.analyses.reporting import Request
 from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, Exits
 from ziggurat.data.squad import read_questions
-from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.questions import QuestionAnswerer
-from ziggurat.measure.problem_metrics import METRICS
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.problems.metrics import grades
 from ziggurat.recipe import PruningConfig
-from ziggurat.report.squad_metrics import grades
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
 LABELS = ("river", "stone", "tower")
@@ -31,7 +29,9 @@ def labelled(problem, folder):
     rng = np.random.default_rng(0)
     rows = []
     for n in rng.integers(1, 19, 40):
-        label = round(float(rng.random()), 2) if problem is Problem.REGRESSION else list(rng.choice(LABELS, 2, False))
+        label = (
+            round(float(rng.random()), 2) if problem is ProblemType.REGRESSION else list(rng.choice(LABELS, 2, False))
+        )
         rows.append({"text": " ".join(rng.choice(WORDS, n)), "label": label})
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -47,13 +47,13 @@ def classifiers(tmp_path_factory, make_bert, make_checkpoint):
     from ziggurat.encoder.torch.checkpoint import load_hf, save_model
 
     made = {}
-    for problem in (Problem.REGRESSION, Problem.MULTI_LABEL):
+    for problem in (ProblemType.REGRESSION, ProblemType.MULTI_LABEL):
         work = tmp_path_factory.mktemp("classifier")
-        names = ("value",) if problem is Problem.REGRESSION else LABELS
+        names = ("value",) if problem is ProblemType.REGRESSION else LABELS
         checkpoint = make_checkpoint(make_bert(), work / "checkpoint")
         torch.manual_seed(1)
         model = load_hf(checkpoint, len(names), "pooler", (1, 2, 3), problem=problem)
-        training = {LABEL_RANGE: [0.0, 1.0]} if problem is Problem.REGRESSION else {}
+        training = {LABEL_RANGE: [0.0, 1.0]} if problem is ProblemType.REGRESSION else {}
         manifest = Manifest(
             names, False, 24, "pooler", (1, 2, 3), fingerprint="", problem_type=problem, training=training
         )
@@ -62,28 +62,30 @@ def classifiers(tmp_path_factory, make_bert, make_checkpoint):
     return made
 
 
-@pytest.mark.parametrize("problem", [Problem.REGRESSION, Problem.MULTI_LABEL])
+@pytest.mark.parametrize("problem", [ProblemType.REGRESSION, ProblemType.MULTI_LABEL])
 def test_numbers_and_sets_have_their_own_figures_in_each_bucket(classifiers, problem, tmp_path):
     folder, (path, rows) = classifiers[problem], labelled(problem, tmp_path)
     request = Request([str(folder)], str(path), tmp_path / "out", options=ModelOptions("cpu", threads=1))
     result = lengths(request, EDGES, Exits(threshold=0.2), timed_texts=4, repeats=1).to_dict()
-    classifier = AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1)
-    truth = np.array([r["label"] if problem is Problem.REGRESSION else [n in r["label"] for n in LABELS] for r in rows])
+    classifier = OpenedModel.from_pretrained(folder, "cpu", threads=1)
+    truth = np.array(
+        [r["label"] if problem is ProblemType.REGRESSION else [n in r["label"] for n in LABELS] for r in rows]
+    )
     encoded = classifier.encode([row["text"] for row in rows])
     for setting in (FULL_DEPTH, EXITS):
         rule = classifier.rule_of(
-            "full" if setting == FULL_DEPTH else classifier.rule(classifier.output.scores[0], 0.2)
+            "full" if setting == FULL_DEPTH else classifier.rule(classifier.problem.scores[0], 0.2)
         )
-        said = classifier.output.predictions(classifier.run(encoded, rule).readings)
+        said = classifier.problem.predictions(classifier.run(encoded, rule).readings)
         for index, row in enumerate(row for row in result["rows"] if row["setting"] == setting):
             here = np.searchsorted(EDGES, encoded.lengths) == index
-            expected = METRICS[problem](said[here], truth[here])
+            expected = classifier.problem.figures(said, truth, here)
             assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-5)
             assert row["quality"] == row[row["metric"]] and all(row[key] > 0 for key in TIMES)
             assert "accuracy" not in row and row["n"] == here.sum()
     table = (tmp_path / "out" / "lengths.md").read_text()
-    assert ("Pearson" if problem is Problem.REGRESSION else "micro F1") in table and "full depth" in table
-    assert quantiles(request, exits=Exits(threshold=0.2)).to_dict()["rows"][0]["n"] > 0
+    assert ("Pearson" if problem is ProblemType.REGRESSION else "micro F1") in table and "full depth" in table
+    assert quantiles(request, exits=Exits(threshold=0.2)).rows[0]["n"] > 0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -95,17 +97,17 @@ def test_questions_have_em_f1_and_time_by_context_length(tmp_path, make_checkpoi
         for paragraph in article["paragraphs"] if number % 2 else []:
             paragraph["context"] += " " + paragraph["context"]
     squad.write_text(json.dumps(content))
-    options = ModelOptions("cpu", threads=1, engine=engine)
+    options = ModelOptions("cpu", threads=1, backend=engine)
     request = Request([str(folder)], str(squad), tmp_path / "out", options=options)
     result = lengths(request, (24,), Exits(threshold=0.9), timed_texts=4, repeats=1).to_dict()
     rows, answerer = (
         read_questions(str(squad)),
-        QuestionAnswerer.from_pretrained(folder, "cpu", threads=1, engine=engine),
+        OpenedModel.from_pretrained(folder, "cpu", threads=1, backend=engine),
     )
-    words = np.array([len(context.split()) for context in rows.contexts])
+    words = np.array([len(context.split()) for context in rows.pairs])
     for setting, rule in ((FULL_DEPTH, "full"), (BOTH, answerer.rule("span-entropy", 0.9))):
-        answers = answerer.predict(rows.texts, rows.contexts, rule)
-        exact, f1 = grades([one.text for one in answers], [[text for text, _ in some] for some in rows.golds])
+        answers = answerer.answer(list(zip(rows.texts, rows.pairs, strict=True)), rule)
+        exact, f1 = grades([one.text for one in answers], [[text for text, _ in some] for some in rows.labels])
         short, long = (row for row in result["rows"] if row["setting"] == setting)
         assert (short["span"], long["span"]) == ("24-24", "48-48")
         for row, here in ((short, words == 24), (long, words == 48)):

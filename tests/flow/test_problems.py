@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -12,12 +13,11 @@ from ziggurat import native
 from ziggurat.analyses.drawing import draw
 from ziggurat.bench.bench import bench
 from ziggurat.calibrate import times as calibration_time
-from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.points import Promise, rule_of
-from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.risks import risks_of
 from ziggurat.calibrate.rows import calibration_rows, seen
-from ziggurat.calibrate.watching import WatchedClassifier
+from ziggurat.calibrate.watching import Monitor
 from ziggurat.cli.bench import bench_text
 from ziggurat.cli.calibrate import calibration_text
 from ziggurat.cli.evaluate import evaluation_text
@@ -25,7 +25,7 @@ from ziggurat.cli.info import information_text
 from ziggurat.cli.predict import prediction_text
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.folder import LABEL_RANGE, read_json, read_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.reference import answer_all
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
@@ -33,13 +33,14 @@ from ziggurat.explain.explain import explain
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.information import information
 from ziggurat.measure.subject import ModelOptions
-from ziggurat.train.cascade import build_cascade
+from ziggurat.serve.predict import predict
+from ziggurat.train.cascade import make_cascade
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_classifier, train_classifier
-from ziggurat.types import Problem
+from ziggurat.train.train import adapt_model, train_model
+from ziggurat.types import ProblemType
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
-PROBLEMS = (Problem.REGRESSION, Problem.MULTI_LABEL)
+PROBLEMS = (ProblemType.REGRESSION, ProblemType.MULTI_LABEL)
 LABELS = ("river", "stone", "tower")
 # The words that the tiny tokenizer knows.
 WORDS = [a + b for a in ("ba", "ki", "lo", "mu", "ne", "po", "ra") for b in ("t", "n", "sh", "r", "ss", "lm", "nd")]
@@ -65,7 +66,7 @@ def no_clock(monkeypatch):
 
 def label_of(problem, chosen):
     """A third of the words belongs to each label: how many do, or which labels have two of them."""
-    if problem is Problem.REGRESSION:
+    if problem is ProblemType.REGRESSION:
         return round(5 * float((chosen % 3 == 0).mean()), 2)
     return [name for place, name in enumerate(LABELS) if (chosen % 3 == place).sum() >= 2]
 
@@ -100,7 +101,7 @@ def trained(files, recipe, tiny_checkpoint, tmp_path_factory):
     made = {}
     for problem, rows in files.items():
         made[problem] = tmp_path_factory.mktemp("trained") / "model"
-        train_classifier(str(rows), made[problem], recipe, str(tiny_checkpoint), QUIET)
+        train_model(str(rows), made[problem], recipe, str(tiny_checkpoint), QUIET)
     return made
 
 
@@ -110,12 +111,12 @@ def test_a_folder_says_what_it_answers_to_us_and_to_transformers(trained, files,
 
     manifest, config = read_manifest(trained[problem]), read_json(trained[problem] / "config.json", "")
     assert manifest.problem_type == config["problem_type"] == problem
-    assert manifest.labels == (("value",) if problem is Problem.REGRESSION else LABELS)
+    assert manifest.labels == (("value",) if problem is ProblemType.REGRESSION else LABELS)
     theirs = AutoModelForSequenceClassification.from_pretrained(trained[problem]).eval()
     tokens = AutoTokenizer.from_pretrained(trained[problem])(TEXTS[1], return_tensors="pt")
     said = theirs(**tokens).logits[0].detach().numpy()
-    (answer,) = AdaptiveClassifier.from_pretrained(trained[problem]).predict(TEXTS[1:2], "full")
-    if problem is Problem.REGRESSION:
+    (answer,) = OpenedModel.from_pretrained(trained[problem]).answer(TEXTS[1:2], "full")
+    if problem is ProblemType.REGRESSION:
         low, high = manifest.training[LABEL_RANGE]
         assert 0 <= low < high <= 5
         assert answer.label == pytest.approx(said[0], abs=1e-4)
@@ -128,11 +129,11 @@ def test_a_folder_says_what_it_answers_to_us_and_to_transformers(trained, files,
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_packed_adaptive_answers_are_those_of_the_specification(trained, problem, engine):
-    classifier = AdaptiveClassifier.from_pretrained(trained[problem], "cpu", threads=1, engine=engine)
-    plain = AdaptiveClassifier.from_pretrained(trained[problem], "cpu", engine="torch")
+    classifier = OpenedModel.from_pretrained(trained[problem], "cpu", threads=1, backend=engine)
+    plain = OpenedModel.from_pretrained(trained[problem], "cpu", backend="torch")
     encoded = classifier.encode(TEXTS * 3)
     every = classifier.every_rung(encoded)
-    for score in classifier.output.scores:
+    for score in classifier.problem.scores:
         places = set()
         asked = classifier.rule(score, 0.0)
         values = np.unique(asked.values(1, every.readings[:, :2]))
@@ -149,84 +150,102 @@ def test_packed_adaptive_answers_are_those_of_the_specification(trained, problem
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_certified_point_keeps_its_promise(trained, files, copied, problem, engine):
-    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, engine=engine)
-    result = calibrate_classifier(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options)
+    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, backend=engine)
+    result_record = calibrate_model(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options)
+    result = result_record.to_dict()
     assert result["criterion"] == {"regression": "absolute-error"}.get(problem, "hamming")
-    assert "no mean of losses per row" in result["note"] and result["note"] in calibration_text(result)
-    assert ("% of the labels' range" in calibration_text(result)) == (problem is Problem.REGRESSION)
+    assert "no mean of losses per row" in result["note"] and result["note"] in calibration_text(result_record)
+    assert ("% of the labels' range" in calibration_text(result_record)) == (problem is ProblemType.REGRESSION)
     assert result["points"][0]["certified"] > 0
     classifier = options.open(str(folder))
-    risk = risks_of(classifier.output)[result["criterion"]]
+    risk = risks_of(classifier.problem)[result["criterion"]]
     rows = calibration_rows(str(folder), classifier, str(files[problem]), DEFAULT_COLUMNS, risk).certify
     witness = seen(classifier, rows, risk, None, 32, False)
     rule = classifier.rule_of("loose")
-    said = classifier.output.predictions(classifier.run(witness.encoded, rule).readings)
-    full = classifier.output.predictions(witness.runs[1.0].every[:, -1])
+    said = classifier.problem.predictions(classifier.run(witness.encoded, rule).readings)
+    full = classifier.problem.predictions(witness.runs[1.0].every[:, -1])
     losses = risk.of(said, full, rows.truth)
     assert losses.mean() <= 0.3 and losses.min() >= -1 and losses.max() <= 1
-    answers = predict(str(folder), TEXTS, operating_point="loose", options=options)
+    answers = predict(str(folder), TEXTS, operating_point="loose", options=options).to_dict()["answers"]
     assert json.loads(json.dumps(answers)) == answers
-    watched = WatchedClassifier(classifier, "loose", share=1.0) if result["points"][0]["note"] is None else None
-    assert watched is None or len(watched.predict(TEXTS)) == len(TEXTS)
+    watched = Monitor(classifier, "loose", share=1.0) if result["points"][0]["note"] is None else None
+    assert watched is None or len(watched.answer(TEXTS)) == len(TEXTS)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_cap_on_layers_holds(trained, files, copied, problem):
-    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, engine="torch")
-    [entry] = calibrate_classifier(
+    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, backend="torch")
+    [entry] = calibrate_model(
         str(folder), str(files[problem]), Promise({"capped": 0.95}, max_layers=1), options=options
-    )["points"]
+    ).to_dict()["points"]
     classifier = options.open(str(folder))
     outcomes = classifier.run(classifier.encode(TEXTS), classifier.rule_of("capped"))
     assert outcomes.rungs.tolist() == [0] * len(TEXTS) and np.isfinite(entry["point"]["certificate"]["estimate"])
-    assert rule_of(classifier, None).score in classifier.output.scores
+    assert rule_of(classifier, None).score in classifier.problem.scores
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_calibrations_page_is_about_numbers_and_sets_too(trained, files, copied, tmp_path, problem):
     folder, page = copied(trained[problem]), tmp_path / "page.html"
-    options = ModelOptions("cpu", threads=1, engine="torch")
-    result = calibrate_classifier(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options, html=page)
+    options = ModelOptions("cpu", threads=1, backend="torch")
+    result = calibrate_model(
+        str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options, html=page
+    ).to_dict()
     assert result["problem"] == problem and result["html"] == str(page)
     words = page.read_text()
-    said = "of the labels&#x27; range more than full depth" if problem is Problem.REGRESSION else "of all labels wrong"
+    said = (
+        "of the labels&#x27; range more than full depth" if problem is ProblemType.REGRESSION else "of all labels wrong"
+    )
     assert "The inputs that cost most" in words
-    assert ("error gained" if problem is Problem.REGRESSION else "labels made wrong (%)") in words
+    assert ("error gained" if problem is ProblemType.REGRESSION else "labels made wrong (%)") in words
     if result["points"][0]["note"] is None:  # the clock decides whether the point is faster
         assert "would have corrected" in words and said in words
-        scores = ("change", "learned") if problem is Problem.REGRESSION else ("label-entropy",)
+        scores = ("change", "learned") if problem is ProblemType.REGRESSION else ("label-entropy",)
         assert any(f"equal size by {score} after" in words for score in scores)
 
 
 def test_what_is_measured_is_what_people_know(trained, files):
-    stars = evaluate(str(trained[Problem.REGRESSION]), str(files[Problem.REGRESSION]), "full", timed_texts=8)
+    stars_record = evaluate(
+        str(trained[ProblemType.REGRESSION]), str(files[ProblemType.REGRESSION]), "full", timed_texts=8
+    )
+    stars = stars_record.to_dict()
     assert stars["pearson"] == stars["full_pearson"] > 0.5 and stars["spearman"] > 0.5
-    assert stars["agreement"] == pytest.approx(1, abs=1e-6) and "pearson" in evaluation_text(stars)
-    tags = evaluate(str(trained[Problem.MULTI_LABEL]), str(files[Problem.MULTI_LABEL]), "full", timed_texts=8)
-    assert tags["f1_micro"] > 0.6 and tags["f1_macro"] > 0.6 and "subset accuracy" in evaluation_text(tags)
+    assert stars["agreement"] == pytest.approx(1, abs=1e-6) and "pearson" in evaluation_text(stars_record)
+    tags_record = evaluate(
+        str(trained[ProblemType.MULTI_LABEL]), str(files[ProblemType.MULTI_LABEL]), "full", timed_texts=8
+    )
+    tags = tags_record.to_dict()
+    assert tags["f1_micro"] > 0.6 and tags["f1_macro"] > 0.6 and "subset accuracy" in evaluation_text(tags_record)
     assert "accuracy" not in stars
 
 
 def test_answers_look_like_a_label_column(trained):
-    (number,) = predict(str(trained[Problem.REGRESSION]), TEXTS[2:3])
+    numbers, sets = (
+        predict(str(trained[kind]), TEXTS[2:3]) for kind in (ProblemType.REGRESSION, ProblemType.MULTI_LABEL)
+    )
+    (number,) = numbers.to_dict()["answers"]
     assert isinstance(number["label"], float) and "probabilities" not in number
-    (tags,) = predict(str(trained[Problem.MULTI_LABEL]), TEXTS[2:3])
+    (tags,) = sets.to_dict()["answers"]
     assert tags["label"] == [name for name in LABELS if tags["probabilities"][name] > 0.5]
-    assert f"{number['label']:.4g}\t" in prediction_text({"answers": [number]})
-    assert prediction_text({"answers": [tags | {"label": []}]}).startswith("no label")
-    assert "numbers, whose losses are counted from" in information_text(information(str(trained[Problem.REGRESSION])))
-    assert "any of river, stone, tower" in information_text(information(str(trained[Problem.MULTI_LABEL])))
-    assert "rungs" in explain(str(trained[Problem.REGRESSION]), TEXTS[2], "full") | {}
-    json.dumps(explain(str(trained[Problem.MULTI_LABEL]), TEXTS[2], threshold=0.9), allow_nan=False)
-    json.dumps(explain(str(trained[Problem.REGRESSION]), TEXTS[2], threshold=0.1), allow_nan=False)
+    assert f"{number['label']:.4g}\t" in prediction_text(numbers)
+    (one,) = sets.answers
+    none = dataclasses.replace(one, answer=dataclasses.replace(one.answer, label=()))
+    assert prediction_text(dataclasses.replace(sets, answers=(none,))).startswith("no label")
+    assert "numbers, whose losses are counted from" in information_text(
+        information(str(trained[ProblemType.REGRESSION]))
+    )
+    assert "any of river, stone, tower" in information_text(information(str(trained[ProblemType.MULTI_LABEL])))
+    assert "rungs" in explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], "full").to_dict() | {}
+    json.dumps(explain(str(trained[ProblemType.MULTI_LABEL]), TEXTS[2], threshold=0.9).to_dict(), allow_nan=False)
+    json.dumps(explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], threshold=0.1).to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_bench_times_it_beside_transformers_and_names_its_metric(trained, files, problem):
-    options = ModelOptions("cpu", threads=1, engine="torch")
+    options = ModelOptions("cpu", threads=1, backend="torch")
     made = bench(str(trained[problem]), str(files[problem]), (8,), (), timed_texts=8, repeats=1, options=options)
     rows = [row.to_dict() for row in made.rows]
-    assert {row["metric"] for row in rows} == {"pearson" if problem is Problem.REGRESSION else "f1_micro"}
+    assert {row["metric"] for row in rows} == {"pearson" if problem is ProblemType.REGRESSION else "f1_micro"}
     assert all(row["quality"] == row[row["metric"]] and "accuracy" not in row for row in rows)
     shown = bench_text(made)
     assert rows[0]["metric"] in shown and "accuracy" not in shown
@@ -237,45 +256,45 @@ def test_adapt_keeps_the_checkpoints_problem_and_answers(make_bert, make_checkpo
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     changes = {"num_labels": 1, "id2label": {0: "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-    bert = make_bert(problem_type=problem, **(changes if problem is Problem.REGRESSION else {}))
-    if problem is Problem.REGRESSION:
+    bert = make_bert(problem_type=problem, **(changes if problem is ProblemType.REGRESSION else {}))
+    if problem is ProblemType.REGRESSION:
         bert.config.problem_type = None  # one output is a regression, as for transformers
     checkpoint, heads_only = make_checkpoint(bert, tmp_path / "checkpoint"), tmp_path / "heads.toml"
     heads_only.write_text(HEADS_ONLY)
     out = tmp_path / "model"
-    adapt_classifier(str(checkpoint), str(files[problem]), out, str(heads_only), QUIET)
+    adapt_model(str(checkpoint), str(files[problem]), out, str(heads_only), QUIET)
     assert read_manifest(out).problem_type == problem
     before = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     tokens = AutoTokenizer.from_pretrained(checkpoint)(TEXTS[1], return_tensors="pt")
-    classifier = AdaptiveClassifier.from_pretrained(out, "cpu", engine="torch")
+    classifier = OpenedModel.from_pretrained(out, "cpu", backend="torch")
     said = classifier.run(classifier.encode(TEXTS[1:2]), classifier.rule_of("full")).readings[0]
     assert said == pytest.approx(before(**tokens).logits[0].detach().numpy(), abs=1e-4)
 
 
 def test_what_cannot_be_done_is_said_in_one_line(trained, files, recipe, tmp_path, tiny_checkpoint):
-    stars, tags = str(trained[Problem.REGRESSION]), str(trained[Problem.MULTI_LABEL])
-    rows, sets = str(files[Problem.REGRESSION]), str(files[Problem.MULTI_LABEL])
+    stars, tags = str(trained[ProblemType.REGRESSION]), str(trained[ProblemType.MULTI_LABEL])
+    rows, sets = str(files[ProblemType.REGRESSION]), str(files[ProblemType.MULTI_LABEL])
     high = tmp_path / "high.jsonl"
     high.write_text("".join(f'{{"text": "bat {word}", "label": 9.5}}\n' for word in WORDS * 9))
     narrow = TrainOptions(device="cpu", progress=False, label_range=(0.0, 1.0))
     cases = [
         (lambda: evaluate(stars, sets), r"(row|line) 1: label .* is not a number"),
-        (lambda: calibrate_classifier(stars, str(high)), r"high.jsonl: label 9.5 is outside of the range"),
+        (lambda: calibrate_model(stars, str(high)), r"high.jsonl: label 9.5 is outside of the range"),
         (lambda: evaluate(tags, rows), r"(row|line) 1: .* is no list of labels"),
         (lambda: predict(stars, TEXTS, threshold=0.1, score="entropy"), "it can have: change, learned"),
         (
-            lambda: calibrate_classifier(stars, rows, Promise({"a": 0.3}, criterion="accuracy")),
+            lambda: calibrate_model(stars, rows, Promise({"a": 0.3}, criterion="accuracy")),
             "choose one of absolute-error",
         ),
-        (lambda: calibrate_classifier(stars, rows, Promise({"a": 0.3}, scores=("margin",))), "it can have: change"),
+        (lambda: calibrate_model(stars, rows, Promise({"a": 0.3}, scores=("margin",))), "it can have: change"),
         (lambda: draw(stars, rows, tmp_path / "figure"), "`ziggurat bench --figure` is about classes"),
-        (lambda: build_cascade([stars, stars], tmp_path / "c"), "a cascade is of models that answer with one class"),
+        (lambda: make_cascade([stars, stars], tmp_path / "c"), "a cascade is of models that answer with one class"),
         (
-            lambda: train_classifier(rows, tmp_path / "s", "static", None, QUIET),
+            lambda: train_model(rows, tmp_path / "s", "static", None, QUIET),
             "small models answer for classes alone",
         ),
-        (lambda: train_classifier(rows, tmp_path / "p", "pabee", str(tiny_checkpoint), QUIET), "agreement-in-a-row"),
-        (lambda: train_classifier(rows, tmp_path / "r", recipe, str(tiny_checkpoint), narrow), "leaves some out"),
+        (lambda: train_model(rows, tmp_path / "p", "pabee", str(tiny_checkpoint), QUIET), "agreement-in-a-row"),
+        (lambda: train_model(rows, tmp_path / "r", recipe, str(tiny_checkpoint), narrow), "leaves some out"),
         (lambda: predict(stars, [("a", "b")]), "reads single texts"),
     ]
     for call, message in cases:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure import check as profile_checks
 from ziggurat.measure import profile as profiling
@@ -47,7 +47,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def classifier(model_folder):
-    return AdaptiveClassifier.from_pretrained(model_folder, device="cpu", engine="torch")
+    return OpenedModel.from_pretrained(model_folder, device="cpu", backend="torch")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def imagined(classifier):
 
 @pytest.mark.parametrize("pruned", [False, True])
 def test_a_machine_whose_costs_are_known_is_found_again(pruned, model_folder, pruned_folder):
-    classifier = AdaptiveClassifier.from_pretrained(pruned_folder if pruned else model_folder, device="cpu")
+    classifier = OpenedModel.from_pretrained(pruned_folder if pruned else model_folder, device="cpu")
     ways, seconds, tokens, lengths = imagined(classifier)
     costs = costs_of(classifier.spec, ways, seconds, tokens, lengths)
     for part in PARTS if pruned else PARTS[:4]:
@@ -102,7 +102,7 @@ def test_without_pruning_a_layer_is_divided_by_flops(classifier):
 @pytest.mark.parametrize("engine", ["native", "torch"])
 def test_all_heads_prunings_and_engines_are_profiled(layers, pruning, engine, make_folder, texts, monkeypatch):
     folder = make_folder(head_layers=layers, pruning=pruning)
-    classifier = AdaptiveClassifier.from_pretrained(folder, device="cpu", engine=engine, threads=1)
+    classifier = OpenedModel.from_pretrained(folder, device="cpu", backend=engine, threads=1)
     monkeypatch.setattr(profiling, "token_grid", lambda engine, threads: [1, 2, 4, 8, 24])
     profile = profile_engine(classifier, effort=QUICK, clock=itertools.count().__next__)
     assert profile.conditions.rung_layers == (*layers, 4)
@@ -114,7 +114,7 @@ def test_all_heads_prunings_and_engines_are_profiled(layers, pruning, engine, ma
 
 
 def test_full_depth_adds_up_to_what_was_measured(model_folder):
-    classifier = AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
+    classifier = OpenedModel.from_pretrained(model_folder, device="cpu")
     ways, seconds, tokens, lengths = imagined(classifier)
     costs = costs_of(classifier.spec, ways, seconds, tokens, lengths)
     for shape, times in seconds.items():
@@ -178,7 +178,7 @@ def test_a_machine_is_measured_once_for_a_model_shape(classifier, profile, measu
 def test_other_settings_have_another_file(model_folder, pruned_folder, classifier):
     others = [(model_folder, "torch", "bfloat16"), (pruned_folder, "torch", "float32")]
     files = [
-        profile_file(AdaptiveClassifier.from_pretrained(folder, device="cpu", engine=engine, dtype=dtype))
+        profile_file(OpenedModel.from_pretrained(folder, device="cpu", backend=engine, dtype=dtype))
         for folder, engine, dtype in others
     ]
     assert len({*files, profile_file(classifier)}) == 3
@@ -243,7 +243,7 @@ def test_the_measured_time_is_the_median_and_the_error_relative(classifier, prof
 def test_bench_profile_measures_anew_and_shows_shapes_and_data(
     model_folder, rows_file, classifier, profile, measurements
 ):
-    options = ModelOptions(device="cpu", engine="torch")
+    options = ModelOptions(device="cpu", backend="torch")
     result = check_profile(str(model_folder), str(rows_file), (1, 4), options=options, texts=6, rounds=1).to_dict()
     assert json.loads(json.dumps(result)) == result
     assert len(measurements) == 1

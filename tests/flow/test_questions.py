@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 
 from tests.kit.families import FAMILIES, family, tokenizer_of
-from tests.kit.questions import WORDS, save_span_folder, squad_content, tiny_qa, write_squad
+from tests.kit.questions import WORDS, squad_content, tiny_qa, write_squad
 from ziggurat import native
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.cli import main
+from ziggurat.data.dataset import Role, as_dataset
+from ziggurat.data.labels import SPAN_ENDS
 from ziggurat.data.squad import read_questions
 from ziggurat.encoder.folder import read_manifest, trained_rows
-from ziggurat.engine.questions import QuestionAnswerer
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.measure.question_rows import question_recipe
-from ziggurat.policies.outputs import output_of
+from ziggurat.problems.registry import problem_named
+from ziggurat.problems.spans import SCORE
 from ziggurat.recipe import load_recipe
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_classifier
-from ziggurat.types import Problem
+from ziggurat.train.train import train_model
+from ziggurat.types import ProblemType
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
 RECIPE = """
@@ -74,20 +76,20 @@ def trained(tmp_path_factory, squad, tiny_checkpoint):
     work = tmp_path_factory.mktemp("questions")
     (work / "toy.toml").write_text(RECIPE + STAGES)
     options = TrainOptions(device="cpu", progress=False)
-    train_classifier(str(squad), work / "model", str(work / "toy.toml"), str(tiny_checkpoint), options)
+    train_model(str(squad), work / "model", str(work / "toy.toml"), str(tiny_checkpoint), options)
     return work / "model"
 
 
 def test_training_writes_a_folder_that_says_what_it_answers(trained, squad):
     manifest = read_manifest(trained)
-    assert manifest.problem_type == Problem.QUESTION_ANSWERING and manifest.labels == ("start", "end")
+    assert manifest.problem_type == ProblemType.QUESTION_ANSWERING and manifest.labels == ("start", "end")
     assert (manifest.max_length, manifest.head_kind, manifest.spans.stride) == (24, "span", 5)
     assert len(manifest.no_answer) == 4 and np.isfinite(manifest.no_answer).all()
     assert [point.score for point in manifest.operating_points] == ["span-entropy"] * 3
     assert 0 <= manifest.training["regular_accuracy"] <= 1  # F1 of the model before it was pruned
     config = json.loads((trained / "config.json").read_text())
     assert config["architectures"] == ["BertForQuestionAnswering"] and "id2label" not in config
-    rows = read_questions(str(squad))
+    rows = as_dataset(read_questions(str(squad)), Role.TEST, SPAN_ENDS, ProblemType.QUESTION_ANSWERING)
     seen = np.isin(rows.hashes, trained_rows(trained))
     articles = np.array(rows.articles)
     assert seen.any() and not seen.all()
@@ -98,7 +100,7 @@ def test_exits_that_would_learn_from_random_spans_are_refused(squad, tiny_checkp
     quiet, recipe = TrainOptions(device="cpu", progress=False), load_recipe("early-exit")
     heads = dataclasses.replace(recipe, stages=recipe.stages[-1:])
     with pytest.raises(UserError, match="put a stage 'regular' first"):
-        train_classifier(str(squad), tmp_path / "model", heads, str(tiny_checkpoint), quiet)
+        train_model(str(squad), tmp_path / "model", heads, str(tiny_checkpoint), quiet)
 
 
 def test_transformers_loads_the_folder_completely(trained):
@@ -128,7 +130,7 @@ def test_predict_writes_answers_with_their_places(trained, squad, capsys, tmp_pa
     answers = [json.loads(line) for line in out.read_text().splitlines()]
     rows = read_questions(str(squad))
     assert [one["id"] for one in answers] == rows.ids
-    for one, context in zip(answers, rows.contexts, strict=True):
+    for one, context in zip(answers, rows.pairs, strict=True):
         assert context[one["start"] : one["end"]] == one["answer"]
     code, text, _ = command(capsys, "predict", trained, "bat", "--text-pair", "ki bat lot", "--operating-point", "full")
     assert code == 0 and text.rstrip().endswith("bat")
@@ -212,7 +214,9 @@ def test_explain_tells_the_way_of_the_answer_that_predict_gives(trained, capsys,
 def test_explain_of_no_answer_and_of_a_question_alone(trained, capsys):
     code, out, _ = command(capsys, "explain", trained, "bat", "\u200b", "--operating-point", "full")
     assert code == 0 and "(no answer)" in out
-    assert "give the text as a second one" in fails(capsys, "explain", trained, "bat")
+    assert "the model reads questions and their contexts; give a second text" in fails(
+        capsys, "explain", trained, "bat"
+    )
 
 
 @pytest.mark.parametrize("criterion", ["f1", "exact-match", "agreement"])
@@ -232,13 +236,14 @@ def test_calibrate_certifies_with_unseen_articles(trained, capsys, copied, tmp_p
 
 
 def test_calibrate_wants_contexts_that_the_model_has_not_seen(trained, capsys, tmp_path):
-    rows = read_questions(str(write_squad(tmp_path / "all.json", n_articles=60, unanswerable=True)))
+    loaded = read_questions(str(write_squad(tmp_path / "all.json", n_articles=60, unanswerable=True)))
+    rows = as_dataset(loaded, Role.TEST, SPAN_ENDS, ProblemType.QUESTION_ANSWERING)
     content = squad_content(60, unanswerable=True)
     seen = set(rows.take(np.flatnonzero(np.isin(rows.hashes, trained_rows(trained)))).articles)
     content["data"] = [article for article in content["data"] if article["title"] in seen]
     path = tmp_path / "seen.json"
     path.write_text(json.dumps(content))
-    assert "has seen the contexts of all" in fails(capsys, "calibrate", trained, "--data", path)
+    assert "rows trained the model or chose for it" in fails(capsys, "calibrate", trained, "--data", path)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +269,9 @@ def test_what_questions_do_not_have_is_refused_in_one_line(trained, squad, capsy
 
 
 def test_a_text_alone_is_no_question_about_a_text(trained, capsys):
-    assert "give a question and --text-pair CONTEXT" in fails(capsys, "predict", trained, "bat")
+    assert "reads questions and their contexts; give the second text with --text-pair" in fails(
+        capsys, "predict", trained, "bat"
+    )
 
 
 @pytest.mark.parametrize(
@@ -273,13 +280,13 @@ def test_a_text_alone_is_no_question_about_a_text(trained, capsys):
 )
 def test_recipes_for_classifiers_are_refused_before_training(squad, capsys, tmp_path, recipe, named):
     said = fails(capsys, "train", "--train", squad, "--out", tmp_path / "out", "--recipe", recipe)
-    assert named in said and "for classifiers" in said
+    assert named in said and "is not for question_answering" in said
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("recipe", ["full", "ltp", "early-exit", "magic-pyramid", "pabee", "adapt"])
 def test_the_usual_recipes_fit_questions(recipe):
-    assert question_recipe(load_recipe(recipe)).max_length == 384
+    assert problem_named(ProblemType.QUESTION_ANSWERING).fitted_recipe(load_recipe(recipe), None).max_length == 384
 
 
 def test_adapt_takes_a_checkpoint_for_questions_and_no_other(squad, capsys, tmp_path, make_checkpoint, tiny_checkpoint):
@@ -308,18 +315,18 @@ def test_every_architecture_trains_and_runs_in_both_engines(tmp_path, name):
     (tmp_path / "toy.toml").write_text(RECIPE + STAGES)
     rows = read_questions(str(write_squad(tmp_path / "squad.json", n_articles=40)))
     options = TrainOptions(device="cpu", progress=False)
-    train_classifier(rows.source, tmp_path / "model", str(tmp_path / "toy.toml"), str(tmp_path / "qa"), options)
+    train_model(rows.source, tmp_path / "model", str(tmp_path / "toy.toml"), str(tmp_path / "qa"), options)
     theirs, *others = (
-        QuestionAnswerer.from_pretrained(tmp_path / "model", "cpu", threads=1, engine=engine) for engine in ENGINES
+        OpenedModel.from_pretrained(tmp_path / "model", "cpu", threads=1, backend=engine) for engine in ENGINES
     )
-    windows = theirs.encode(rows.texts[:12], rows.contexts[:12])
+    windows = theirs.encode(list(zip(rows.texts, rows.pairs, strict=True))[:12])
     rule = theirs.rule("span-entropy", 0.0)
     expected = theirs.run(windows, rule)
     assert expected.kept[:, -1].sum() < expected.kept[:, 0].sum()
     for one in others:
         outcomes = one.run(windows, rule)
         assert np.array_equal(outcomes.kept, expected.kept)
-        assert np.abs(outcomes.readings - expected.readings).max() < 1e-3
+        assert np.abs(outcomes.readings[:, SCORE:] - expected.readings[:, SCORE:]).max() < 1e-3
 
 
 def test_an_answer_outside_its_context_stops_training(capsys, tmp_path):
@@ -341,13 +348,5 @@ def test_an_unknown_problem_or_criterion_lists_the_known_ones(squad, capsys, tmp
     said = fails(capsys, "train", "--train", squad, "--out", tmp_path / "out", "--problem", "spans")
     assert "question_answering" in said
     with pytest.raises(UserError, match="choose one of f1, exact-match, agreement, harm"):
-        risk_by_name("accuracy", output_of(Problem.QUESTION_ANSWERING))
-    assert risk_by_name(None, output_of(Problem.QUESTION_ANSWERING)).name == "f1"
-
-
-def test_a_folder_of_another_problem_is_refused_in_python(tmp_path, make_checkpoint):
-    from ziggurat.measure.subject import ModelOptions
-
-    folder = save_span_folder(tmp_path, make_checkpoint)
-    with pytest.raises(UserError, match="question_answering"):
-        ModelOptions(device="cpu").open(str(folder))
+        risk_by_name("accuracy", problem_named(ProblemType.QUESTION_ANSWERING))
+    assert risk_by_name(None, problem_named(ProblemType.QUESTION_ANSWERING)).name == "f1"

@@ -53,7 +53,7 @@ def rule_at(subject, setting, threshold=0.6):
 def ran(subject, rule):
     """Outcomes and FLOPs of really running a rule on all rows."""
     outcomes = subject.classifier.run(subject.encoded, rule, batch_size=8)
-    flops = subject.classifier.flops(outcomes.kept, rule)[np.arange(len(subject.rows)), outcomes.rungs]
+    flops = subject.classifier.spent(subject.encoded, outcomes.kept, rule)[np.arange(len(subject.rows)), outcomes.rungs]
     return outcomes, flops
 
 
@@ -109,7 +109,9 @@ def test_thresholds_are_what_eval_says_of_each(request_of, pruned_folder, model_
             continue  # `eval` never switches a model's pruning off
         folder = pruned_folder if row["model"] == "model 0" else model_folder
         options = ModelOptions(device="cpu", batch_size=8)
-        judged = evaluate(str(folder), str(rows_file), threshold=row["threshold"], options=options, timed_texts=2)
+        judged = evaluate(
+            str(folder), str(rows_file), threshold=row["threshold"], options=options, timed_texts=2
+        ).to_dict()
         for key in ("accuracy", "full_accuracy", "flops_ratio", "mean_layers"):
             assert row[key] == pytest.approx(judged[key]), (row, key)
 
@@ -232,7 +234,7 @@ def test_methods_points_are_what_eval_says_of_them(request_of, pruned_folder, ro
     rows = methods(request_of(pruned_folder), n_thresholds=2, timed_texts=None).rows
     assert "time_ratio" not in rows[0]
     options = ModelOptions(device="cpu", batch_size=8)
-    judged = evaluate(str(pruned_folder), str(rows_file), "fast", options=options, timed_texts=2)
+    judged = evaluate(str(pruned_folder), str(rows_file), "fast", options=options, timed_texts=2).to_dict()
     (fast,) = [row for row in rows if row["setting"] == "point fast"]
     for key in ("accuracy", "flops_ratio", "mean_layers"):
         assert fast[key] == pytest.approx(judged[key])
@@ -253,13 +255,13 @@ def test_a_point_that_prunes_less_is_reported_as_it_prunes(request_of, half_fold
     options = ModelOptions(device="cpu", batch_size=8)
     costs = set()
     for name in ("fast", "balanced"):
-        judged = evaluate(str(half_folder), str(rows_file), name, options=options, timed_texts=2)
+        judged = evaluate(str(half_folder), str(rows_file), name, options=options, timed_texts=2).to_dict()
         (point,) = [row for row in rows if row["setting"] == f"point {name}"]
         for key in ("accuracy", "flops_ratio", "mean_layers"):
             assert point[key] == pytest.approx(judged[key])
         costs.add(round(judged["flops_ratio"], 6))
     result = lengths(request_of(half_folder), (10**6,), Exits("fast")).to_dict()
-    judged = evaluate(str(half_folder), str(rows_file), "fast", options=options, timed_texts=2)
+    judged = evaluate(str(half_folder), str(rows_file), "fast", options=options, timed_texts=2).to_dict()
     (both,) = [row for row in result["rows"] if row["setting"] == BOTH and row["n"]]
     assert both["flops_ratio"] == pytest.approx(judged["flops_ratio"]) and len(costs) == 2
     assert "fast prunes with other thresholds than 'pruning' alone" in " ".join(result["notes"])

@@ -93,16 +93,16 @@ def save_span_folder(work: Path, make_checkpoint, pruning=None, head_layers=(1, 
     """A finished model folder of spans, with exits after all layers and any pruning; manifest changes are taken."""
     import torch
 
-    from ziggurat.data.squad import SPAN_ENDS
+    from ziggurat.data.labels import SPAN_ENDS
     from ziggurat.encoder.folder import Manifest
     from ziggurat.encoder.torch.checkpoint import load_hf, save_model
     from ziggurat.encoder.torch.model import SPAN_HEAD
     from ziggurat.recipe import SpanConfig
-    from ziggurat.types import Problem
+    from ziggurat.types import ProblemType
 
     checkpoint = make_checkpoint(tiny_qa(), work / "checkpoint")
     torch.manual_seed(1)
-    model = load_hf(checkpoint, 2, SPAN_HEAD, head_layers, pruning=pruning, problem=Problem.QUESTION_ANSWERING)
+    model = load_hf(checkpoint, 2, SPAN_HEAD, head_layers, pruning=pruning, problem=ProblemType.QUESTION_ANSWERING)
     _shake(model.exits)
     if pruning is not None and pruning.vocabulary is not None:
         with torch.no_grad():
@@ -114,7 +114,7 @@ def save_span_folder(work: Path, make_checkpoint, pruning=None, head_layers=(1, 
         "head_kind": SPAN_HEAD,
         "head_layers": head_layers,
         "fingerprint": "",
-        "problem_type": Problem.QUESTION_ANSWERING,
+        "problem_type": ProblemType.QUESTION_ANSWERING,
         "spans": SpanConfig(MAX_LENGTH, STRIDE, QUESTION, answer=4),
         "pruning": pruning,
     }

@@ -12,7 +12,6 @@ import numpy as np
 
 from ziggurat.analyses.measured import bucket_names, buckets, quantile_names, span, summary
 from ziggurat.analyses.papers import EDGES, accuracy_series, check_edges
-from ziggurat.analyses.questions import QuestionSubject
 from ziggurat.analyses.reporting import Report, Request, Subject, caveats, write_report
 from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, strength_note
 from ziggurat.data.builtin import STDLIB_DOCS
@@ -26,7 +25,6 @@ from ziggurat.policies.rules import ExitRule
 from ziggurat.report.plots import Panel, Series
 
 QUARTILES = (0.25, 0.5, 0.75)
-AnySubject = Subject | QuestionSubject
 # Colours tell models apart only while there are few of them.
 _LINES: Mapping[str, str] = {FULL_DEPTH: "-.", EXITS: "--", PRUNING: ":", BOTH: "-"}
 Tick = Callable[[str], None]
@@ -59,7 +57,7 @@ def lengths(
             mine = [{**row, **times[row["group"]].get(row["setting"], {})} for row in mine]
         rows += mine
         notes += [*caveats(subject), *strength_note(subject.name, subject.classifier, exits)]
-    notes.append(f"{_lengths_note(rows)} Exits: {exits.name}. Ratios are full depth of the same texts over spent.")
+    notes.append(f"{subject.lengths_are} Exits: {exits.name}. Ratios are full depth of the same texts over spent.")
     panels = [_panel(rows, "flops_ratio", "FLOPs of full depth over spent (x)", percent=False), _quality_panel(rows)]
     if timed_texts is not None:
         notes.append(_timing_note(request, timed_texts, repeats))
@@ -78,9 +76,8 @@ def quantiles(request: Request, shares: Sequence[float] = QUARTILES, exits: Exit
         groups = buckets(subject.lengths, edges.tolist())
         rows += _grouped(subject, subject.settings(exits), groups, "quantile", quantile_names(shares))
         notes += [*caveats(subject), *strength_note(subject.name, subject.classifier, exits)]
-        if isinstance(subject, Subject):
-            notes.append(_training_note(subject, request))
-    notes.append(f"Quantiles are of these rows' lengths. {_lengths_note(rows)} Exits: {exits.name}.")
+        notes.append(_training_note(subject, request))
+    notes.append(f"Quantiles are of these rows' lengths. {subject.lengths_are} Exits: {exits.name}.")
     panels = [_panel(rows, "relative_flops", "FLOPs of full depth's (%)"), _quality_panel(rows)]
     return write_report(request.out, "quantiles", f"Quantiles of length: {request.data}", rows, notes, panels)
 
@@ -96,14 +93,14 @@ def trained_lengths(subject: Subject, request: Request) -> np.ndarray | None:
         return None  # rows of a hub are not downloaded for a note
     try:
         manifest = subject.classifier.manifest
-        rows = as_dataset(load(source, request.columns), Role.TRAIN, manifest.labels, manifest.problem_type)
+        loaded = load(source, request.columns, problem=manifest.problem.kind)
+        rows = as_dataset(loaded, Role.TRAIN, manifest.labels, manifest.problem_type)
     except UserError:
         return None
     used = np.flatnonzero(np.isin(rows.hashes, trained_rows(local_folder(subject.model))))
     if not len(used):
         return None
-    mine = rows.take(used)
-    return subject.classifier.tokenizer.encode(mine.texts, mine.pairs).lengths
+    return subject.classifier.problem.lengths(subject.classifier.encode_rows(rows.take(used)))
 
 
 def _training_note(subject: Subject, request: Request) -> str:
@@ -117,7 +114,7 @@ def _training_note(subject: Subject, request: Request) -> str:
 
 
 def _grouped(
-    subject: AnySubject, settings: Mapping[str, ExitRule], groups: np.ndarray, key: str, names: Sequence[str]
+    subject: Subject, settings: Mapping[str, ExitRule], groups: np.ndarray, key: str, names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A row for each setting and group; `group` is its index, `key` its name."""
     rows = []
@@ -131,7 +128,7 @@ def _grouped(
 
 
 def _times(
-    subject: AnySubject, exits: Exits, members: np.ndarray, size: int, repeats: int, progress: Tick | None
+    subject: Subject, exits: Exits, members: np.ndarray, size: int, repeats: int, progress: Tick | None
 ) -> dict[str, dict[str, float]]:
     """Each setting's time for the same texts, those of one bucket, and full depth's over it."""
     if not len(members):
@@ -149,12 +146,6 @@ def _times(
         }
         for setting, ratio in ratios.items()
     }
-
-
-def _lengths_note(rows: Sequence[dict[str, Any]]) -> str:
-    if any("exact_match" in row for row in rows):
-        return "Lengths are tokens of contexts; the mean of tokens is of all windows, questions included."
-    return "Lengths are tokens as full depth reads them, special ones included."
 
 
 def _timing_note(request: Request, timed_texts: int, repeats: int) -> str:

@@ -20,11 +20,11 @@ from ziggurat.analyses.deferral_figure import (
 )
 from ziggurat.analyses.reporting import Part, Report, Request, Subject, caveats, write_report
 from ziggurat.calibrate.candidates import SCORES, StoredRun, doubts
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import LEARNED
 from ziggurat.policies.rules import ExitRule
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.report.plots import Panel, Series
 
 RATES = tuple(step / 20 for step in range(21))
@@ -57,9 +57,9 @@ def deferral(request: Request, tier: int = 1) -> Report:
     every = right_answers(subject.every_rung(None).readings, subject.rows.classes)
     right = every[:, [stop.rung, -1]]
     run = StoredRun(subject.every_rung(None).readings, subject.every_rung(None).kept, 0.0, subject.classifier.deferral)
-    routes = _routes(subject.classifier, run, stop, right)
+    routes = _routes(subject, run, stop, right)
     errors = _errors(subject.name, run, every, steps)
-    full = float(subject.classifier.full_flops(subject.encoded.lengths).mean())
+    full = float(subject.classifier.whole(subject.encoded).mean())
     last = float(right[:, 1].mean())
     curves = [row for name, one in routes.items() for row in _curve(subject, name, one, full)]
     parts = [_error_table(stop, errors), Part("curves", "Accuracy and FLOPs by share escalated", curves)]
@@ -72,7 +72,7 @@ def deferral(request: Request, tier: int = 1) -> Report:
     return write_report(request.out, "deferral", title, rows, notes, panels, parts)
 
 
-def stop_at(classifier: AdaptiveClassifier, model: str, tier: int) -> Stop:
+def stop_at(classifier: OpenedModel, model: str, tier: int) -> Stop:
     """The end of a cascade's tier, or a model's rung, counted from 1; UserError where there is no such, or none."""
     found = _stops(classifier)
     most = len(found) - 1
@@ -87,13 +87,13 @@ def stop_at(classifier: AdaptiveClassifier, model: str, tier: int) -> Stop:
     return found[tier - 1]
 
 
-def steps_from(classifier: AdaptiveClassifier, stop: Stop) -> list[tuple[Stop, Stop]]:
+def steps_from(classifier: OpenedModel, stop: Stop) -> list[tuple[Stop, Stop]]:
     """What errors are counted between: each tier of a cascade and the next; of a model a rung and the last."""
     found = _stops(classifier)
     return list(pairwise(found)) if len(classifier.tiers) > 1 else [(stop, found[-1])]
 
 
-def _stops(classifier: AdaptiveClassifier) -> list[Stop]:
+def _stops(classifier: OpenedModel) -> list[Stop]:
     """The ends of all tiers of a cascade, all rungs of a model."""
     if len(classifier.tiers) == 1:
         return [Stop(one.name, rung, rung - 1 if rung else None) for rung, one in enumerate(classifier.rungs)]
@@ -103,23 +103,23 @@ def _stops(classifier: AdaptiveClassifier) -> list[Stop]:
     return [Stop(*one) for one in zip(names, ends, (None, *ends[:-1]), strict=True)]
 
 
-def _routes(classifier: AdaptiveClassifier, run: StoredRun, stop: Stop, right: np.ndarray) -> Mapping[str, Route]:
+def _routes(subject: Subject, run: StoredRun, stop: Stop, right: np.ndarray) -> Mapping[str, Route]:
     """All routers by name; one that hears a tier before pays for it."""
-    alone = _flops(classifier, run, (stop.rung,))
-    scores = [*SCORES, *([] if classifier.deferral is None else [LEARNED])]
+    alone = _flops(subject, run, (stop.rung,))
+    scores = [*SCORES, *([] if subject.classifier.deferral is None else [LEARNED])]
     routes = {score: route(right, alone, doubts(run, score, (stop.rung,)).values[:, 0]) for score in scores}
     if stop.before is not None:
         heard = (stop.before, stop.rung)
         doubt = doubts(run, AGREEMENT, heard).values[:, -1]
-        routes[AGREEMENT] = route(right, _flops(classifier, run, heard), doubt)
+        routes[AGREEMENT] = route(right, _flops(subject, run, heard), doubt)
     return routes | {RANDOM: random_route(right, alone), ORACLE: oracle_route(right, alone)}
 
 
-def _flops(classifier: AdaptiveClassifier, run: StoredRun, heard: Sequence[int]) -> np.ndarray:
+def _flops(subject: Subject, run: StoredRun, heard: Sequence[int]) -> np.ndarray:
     """Cost of staying at the last of the rungs that are asked, and of going on to the ladder's last: (n, 2)."""
     thresholds = np.full(run.n_rungs - 1, np.nan)
     thresholds[list(heard)] = 0.0
-    return classifier.flops(run.kept, ExitRule("entropy", thresholds))[:, [heard[-1], -1]]
+    return subject.classifier.spent(subject.encoded, run.kept, ExitRule("entropy", thresholds))[:, [heard[-1], -1]]
 
 
 def _curve(subject: Subject, name: str, one: Route, full: float) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from ziggurat.measure.subject import ModelOptions
 from ziggurat.report.tables import RESULT_COLUMNS, markdown
 from ziggurat.system import Progress, json_values, utf8
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_classifier
+from ziggurat.train.train import train_model
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def demonstrate(out: Path, device: str = "auto", progress: Progress = None) -> D
     start = time.perf_counter()
     model, table = out / "model", out / "table.md"
     if not model.exists():
-        train_classifier(STDLIB_DOCS, model, "demo", options=TrainOptions(device=device))
+        train_model(STDLIB_DOCS, model, "demo", options=TrainOptions(device=device))
     sizes: dict[str, Any] = {"options": ModelOptions(device=device), "timed_texts": 128, "progress": progress}
     rows = bench(str(model), STDLIB_DOCS, (32,), out=out / "rows.jsonl", **sizes).rows
     with whole_file(table) as path:

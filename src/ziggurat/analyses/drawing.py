@@ -15,13 +15,13 @@ from ziggurat.data.dataset import Dataset
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import AllRungs
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import replay
 from ziggurat.measure.clock import interleave
 from ziggurat.measure.subject import ModelOptions, data_and_split, refuse_but_classes, rows_to_measure, sample
 from ziggurat.measure.targets import require_result
 from ziggurat.policies.rules import ExitRule
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.report.plots import Panel, Series, accuracy_figure, figure_paths
 
 _THRESHOLDS = 24  # of the curve against FLOPs
@@ -88,19 +88,22 @@ def _thresholds(every: np.ndarray, count: int) -> np.ndarray:
     return candidates[np.linspace(0, len(candidates) - 1, count).round().astype(int)]
 
 
-def _full_right(classifier: AdaptiveClassifier, encoded: Encoded, rows: Dataset, batch_size: int) -> np.ndarray:
+def _full_right(classifier: OpenedModel, encoded: Encoded, rows: Dataset, batch_size: int) -> np.ndarray:
     outcomes = classifier.run(encoded, ExitRule.full_depth(len(classifier.rungs)), batch_size)
     return outcomes.predictions == rows.classes
 
 
 def _flops_series(
-    classifier: AdaptiveClassifier, encoded: Encoded, every: AllRungs, right: np.ndarray, whole: np.ndarray
+    classifier: OpenedModel, encoded: Encoded, every: AllRungs, right: np.ndarray, whole: np.ndarray
 ) -> list[Series]:
     n_rungs = len(classifier.rungs)
-    full = classifier.full_flops(encoded.lengths)
-    asked = classifier.flops(every.kept, classifier.rule("entropy", 0.0))
+    full = classifier.whole(encoded)
+    asked = classifier.spent(encoded, every.kept, classifier.rule("entropy", 0.0))
     alone = np.stack(
-        [classifier.flops(every.kept, ExitRule.fixed_depth(rung, n_rungs))[:, rung] for rung in range(n_rungs)],
+        [
+            classifier.spent(encoded, every.kept, ExitRule.fixed_depth(rung, n_rungs))[:, rung]
+            for rung in range(n_rungs)
+        ],
         axis=1,
     )
 
@@ -131,9 +134,7 @@ def _curve(label: str, x: Sequence[float], points: Sequence[Point], n: int) -> S
     return Series(label, x, accuracy, [low for low, _ in intervals], [high for _, high in intervals])
 
 
-def _rules_to_time(
-    classifier: AdaptiveClassifier, every: np.ndarray, right: np.ndarray, chosen: np.ndarray
-) -> list[Timed]:
+def _rules_to_time(classifier: OpenedModel, every: np.ndarray, right: np.ndarray, chosen: np.ndarray) -> list[Timed]:
     n_rungs = every.shape[1]
     timed = [Timed("full model", ExitRule.full_depth(n_rungs), np.full(len(every), n_rungs - 1))]
     for threshold in _thresholds(every, _TIMED_THRESHOLDS):
@@ -150,7 +151,7 @@ def _rules_to_time(
 
 
 def _time(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     encoded: Encoded,
     to_time: Sequence[Timed],
     batch_size: int,

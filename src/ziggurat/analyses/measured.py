@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.problem import Figures, main_figure
 
 QUARTILES = (("q25", 0.25), ("median", 0.5), ("q75", 0.75))
-Judge = Callable[[np.ndarray], Mapping[str, float]]  # rows (n, bool) → figures, the most important one first
+Judge = Callable[[np.ndarray], Figures]  # rows (n, bool) → figures, the most important one first
 _Z = 1.96  # standard deviations on either side that hold 95 %
 
 
@@ -26,15 +26,7 @@ class Measured:
     layers: np.ndarray  # (n) int64, encoder layers that ran
     kept: np.ndarray  # (n, L + 1) int64: tokens that entered layer 1, then those that each layer left; 0 = did not run
     flops: np.ndarray  # (n) int64, spent
-    judge: Judge | None = None  # how good answers are that are no classes; None = accuracy
-
-    def figures(self, rows: np.ndarray) -> Mapping[str, float]:
-        """How good the answers are to the rows where `rows` (n, bool) is true, of which there are some."""
-        if self.judge is not None:
-            return self.judge(rows)
-        correct, n = int(self.right[rows].sum()), int(rows.sum())
-        low, high = accuracy_interval(correct, n)
-        return {"accuracy": correct / n, "accuracy_low": low, "accuracy_high": high}
+    figures: Judge  # how good the answers are to some of the rows
 
 
 def summary(measured: Measured, full: Measured, rows: np.ndarray | None = None) -> dict[str, Any]:
@@ -48,7 +40,7 @@ def summary(measured: Measured, full: Measured, rows: np.ndarray | None = None) 
     if n == 0:
         return {"n": 0}
     mine, theirs = measured.figures(chosen), full.figures(chosen)
-    first = next(iter(mine))
+    first, quality = next(iter(mine)), main_figure(mine)
     spent, whole = measured.flops[chosen].sum(), full.flops[chosen].sum()
     return {
         "n": n,
@@ -56,7 +48,7 @@ def summary(measured: Measured, full: Measured, rows: np.ndarray | None = None) 
         **mine,
         **{f"full_{name}": value for name, value in theirs.items() if not name.endswith(("_low", "_high"))},
         f"{first}_change": mine[first] - theirs[first],
-        **({} if measured.judge is None else {"metric": first, "quality": mine[first], "full_quality": theirs[first]}),
+        **(quality and quality | {"full_quality": theirs[first]}),
         "flops_ratio": float(whole / spent),
         "relative_flops": float(spent / whole),
         "gflops_mean": float(spent / n / 1e9),

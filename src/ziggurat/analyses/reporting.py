@@ -11,18 +11,15 @@ from typing import Any
 import numpy as np
 
 from ziggurat.analyses.measured import Measured
-from ziggurat.analyses.questions import QuestionSubject, question_subject
 from ziggurat.analyses.settings import Exits, Passes, settings_of
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import AllRungs
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.files import require_target, whole_file
-from ziggurat.measure.problem_metrics import METRICS
-from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.subject import ModelOptions, data_and_split, refuse_but_classes, rows_to_measure, seen_in_training
 from ziggurat.measure.targets import folder_of
 from ziggurat.policies.rules import ExitRule
@@ -30,7 +27,6 @@ from ziggurat.report.columns import COLUMNS, PART_COLUMNS, filled
 from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
 from ziggurat.report.tables import csv_text, markdown
 from ziggurat.system import cached_property, json_values, legible, utf8
-from ziggurat.types import Problem
 
 SUFFIXES = (".md", ".csv", ".png", ".svg")  # of a report's files
 
@@ -41,7 +37,7 @@ class Subject:
 
     name: str  # in tables and figures
     model: str  # folder or hub name
-    classifier: AdaptiveClassifier
+    classifier: OpenedModel
     rows: Dataset
     encoded: Encoded
     batch_size: int
@@ -54,8 +50,13 @@ class Subject:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens that it reads of each row, (n)."""
-        return self.encoded.lengths
+        """Tokens by which each row counts as short or long, (n)."""
+        return self.classifier.problem.lengths(self.encoded)
+
+    @property
+    def lengths_are(self) -> str:
+        """What these are, in words."""
+        return self.classifier.problem.lengths_are
 
     @property
     def cut(self) -> np.ndarray:
@@ -65,7 +66,7 @@ class Subject:
     @property
     def most(self) -> int:
         """Tokens that it reads of a row at most."""
-        return self.classifier.manifest.max_length
+        return self.classifier.problem.longest(self.classifier.manifest.max_length)
 
     @cached_property
     def every_rung(self) -> Passes[AllRungs]:
@@ -92,19 +93,18 @@ class Subject:
 
 def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measured:
     """What `rule` makes of each row, from a pass that really ran the rule's pruning and in which nobody left."""
-    classifier, everyone = subject.classifier, np.arange(len(subject.rows))
+    classifier, encoded, everyone = subject.classifier, subject.encoded, np.arange(len(subject.rows))
     rungs = replay(every.readings, rule)
-    kept = classifier.ran(every.kept, rungs, rule)
-    output, truth = classifier.output, subject.rows.truth
-    predictions = output.predictions(every.readings[everyone, rungs])
-    found = METRICS[output.problem]
+    kept = encoded.summed(classifier.ran(encoded, every.kept, rungs, rule))
+    problem, truth = classifier.problem, subject.rows.truth
+    predictions = problem.predictions(every.readings[everyone, rungs], encoded, rungs)
     return Measured(
         predictions,
-        (predictions == truth.astype(predictions.dtype)).reshape(len(truth), -1).all(axis=1),
+        problem.right(predictions, truth),
         (kept[:, classifier.layer_columns] > 0).sum(axis=1),
         kept,
-        classifier.flops(every.kept, rule)[everyone, rungs],
-        None if output.problem is Problem.SINGLE_LABEL else lambda chosen: found(predictions[chosen], truth[chosen]),
+        classifier.spent(encoded, every.kept, rule)[everyone, rungs],
+        partial(problem.figures, predictions, truth),
     )
 
 
@@ -122,11 +122,9 @@ class Request:
 
     def subjects(self, *refusals: Callable[[str], None]) -> Iterator[Subject]:
         """The models of an analysis that is about classes, as `of_any_problem`; UserError for another one."""
-        for subject in self.of_any_problem(partial(refuse_but_classes, command="report"), *refusals):
-            assert isinstance(subject, Subject)
-            yield subject
+        yield from self.of_any_problem(partial(refuse_but_classes, command="report"), *refusals)
 
-    def of_any_problem(self, *refusals: Callable[[str], None]) -> Iterator[Subject | QuestionSubject]:
+    def of_any_problem(self, *refusals: Callable[[str], None]) -> Iterator[Subject]:
         """One model after the other, opened when its turn comes; UserError where names do not tell them apart.
 
         `refusals` get every model before the first is opened, and raise a UserError for one that will not do.
@@ -142,15 +140,11 @@ class Request:
             for model in self.models:
                 refuse(model)
         for model in self.models[1:]:  # before the first is measured, not after it
-            if not answers_questions(model):
-                rows_to_measure(self.options.open(model), self.source, self.columns)
+            rows_to_measure(self.options.open(model), self.source, self.columns)
         for model, name in zip(self.models, names, strict=True):
-            if answers_questions(model):
-                yield question_subject(name, model, self.source, self.options, self.progress)
-                continue
             classifier = self.options.open(model)
             rows = rows_to_measure(classifier, self.source, self.columns)
-            encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
+            encoded = classifier.encode_rows(rows)
             yield Subject(name, model, classifier, rows, encoded, self.options.batch_size, self.progress)
 
     def _refuse_targets(self) -> None:
@@ -165,7 +159,7 @@ class Request:
         return " ".join(data_and_split(self.source))
 
 
-def caveats(subject: Subject | QuestionSubject) -> list[str]:
+def caveats(subject: Subject) -> list[str]:
     """What a reader of the subject's figures must know: rows that trained it, texts that it did not read whole."""
     notes, n = [], len(subject.rows)
     if seen := seen_in_training(subject.model, subject.rows):

@@ -11,21 +11,17 @@ from typing import Any
 import numpy as np
 
 from ziggurat.bench.peers.peer import TransformersPeer
-from ziggurat.bench.questions import Judge, Runner, question_parts
 from ziggurat.bench.result import BenchResult, BenchRow
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.memory import RowsLike, as_rows
 from ziggurat.data.packing import by_length, in_order
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tables import Source
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.data.windows import Windows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.engine.questions import QuestionAnswerer
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, quality_fields, speed_of
-from ziggurat.measure.problem_metrics import METRICS
-from ziggurat.measure.question_rows import answers_questions
+from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, speed_of
 from ziggurat.measure.rows import append_record, provenance
 from ziggurat.measure.subject import (
     ModelOptions,
@@ -37,7 +33,7 @@ from ziggurat.measure.subject import (
 )
 from ziggurat.measure.targets import require_result
 from ziggurat.measure.task_metrics import metrics_for, task_measures
-from ziggurat.types import Problem
+from ziggurat.problems.problem import main_figure
 
 _BASELINE = "full depth"  # our packed engine without exits: every gain is over it
 _PEER = ""  # whose figures are transformers'; no operating point has this name
@@ -48,10 +44,9 @@ class Bench:
     """One comparison: which model, and on what it is timed and judged."""
 
     model: str
-    source: str
+    source: Source
     opened: OpenedModel
-    timed: Encoded | Windows  # what is timed
-    run: Runner  # answers it, in batches of this size
+    timed: Encoded
     peer: TransformersPeer
 
 
@@ -68,7 +63,7 @@ class System:
 
 def bench(
     model: str,
-    source: str,
+    source: RowsLike,
     batch_sizes: Sequence[int] = (1, 32),
     points: Sequence[str] | None = None,
     columns: Columns = DEFAULT_COLUMNS,
@@ -85,36 +80,36 @@ def bench(
     latencies too. With `out` every row is appended to that file.
     UserError for a batch size below 1, or a small model alone.
     """
+    source = as_rows(source)
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     if out is not None:
         require_result(out, model, source)
     refuse_small(model, "bench")  # which compares with transformers
-    spans = answers_questions(model, columns)
-    opened = options.open_questions(model) if spans else options.open(model)
+    opened = options.open(model)
     if points is None:
         points = [point.name for point in opened.manifest.operating_points]
     for point in points:
         opened.rule_of(point)
-    timed, run, judge = _parts(opened, source, columns, timed_texts)
-    peer = TransformersPeer(local_folder(model), opened.backend.device, spans=spans)
-    setting = Bench(model, source, opened, timed, run, peer)
-    quality = {point: judge(point) for point in (FULL, *points)}
+    rows = rows_to_measure(opened, source, columns)
+    encoded = opened.encode_rows(rows)
+    timed = encoded.take(sample(len(rows), timed_texts // opened.problem.texts_per_input))
+    peer = TransformersPeer(local_folder(model), opened.backend.device, head=opened.problem.head)
+    setting = Bench(model, source, opened, timed, peer)
+    quality = {point: _quality(opened, source, rows, encoded, point) for point in (FULL, *points)}
     quality[_PEER] = quality[FULL]
     if opened.backend.dtype != peer.dtype:  # transformers' answers are those of full depth in its own precision
-        same = replace(options, dtype=peer.dtype)
-        exact = same.open_questions(model) if spans else same.open(model)
-        quality[_PEER] = _parts(exact, source, columns, timed_texts)[2](FULL)
+        quality[_PEER] = _quality(replace(options, dtype=peer.dtype).open(model), source, rows, encoded, FULL)
     origin = provenance()
-    rows: list[BenchRow] = []
+    found: list[BenchRow] = []
     for batch_size in batch_sizes:
         systems = _systems(setting, batch_size, points)
         timings = interleave({system.what: system.call for system in systems}, repeats, progress=progress)
         for system in systems:
-            rows.append(_row(setting, system, batch_size, timings, quality[system.point], origin))
+            found.append(_row(setting, system, batch_size, timings, quality[system.point], origin))
             if out is not None:
-                append_record(out, rows[-1].to_dict())
-    return BenchResult(tuple(rows))
+                append_record(out, found[-1].to_dict())
+    return BenchResult(tuple(found))
 
 
 def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[System]:
@@ -131,44 +126,22 @@ def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[Sys
         systems.append(System(f"transformers SDPA, {padding}", padding, peer.dtype, call, _PEER))
     for point in (FULL, *points):
         what = _BASELINE if point == FULL else point
-        run = partial(setting.run, opened.rule_of(point), batch_size)
+        run = partial(opened.run, timed, opened.rule_of(point), batch_size)
         systems.append(System(f"ziggurat {what}", "packed", opened.backend.dtype, run, point))
     return systems
 
 
-def _parts(
-    classifier: AdaptiveClassifier | QuestionAnswerer, source: str, columns: Columns, timed_texts: int
-) -> tuple[Encoded | Windows, Runner, Judge]:
-    """What is timed, how it is run, how good a point is."""
-    if isinstance(classifier, QuestionAnswerer):
-        return question_parts(classifier, source, timed_texts // 4)
-    rows = rows_to_measure(classifier, source, columns)
-    encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
-    timed = encoded.take(sample(len(rows), timed_texts))
-    return timed, partial(classifier.run, timed), partial(_quality, classifier, source, rows, encoded)
-
-
-def _quality(
-    classifier: AdaptiveClassifier, source: str, rows: Dataset, encoded: Encoded, point: str
-) -> dict[str, Any]:
-    """Accuracy, or of other answers the first figure of their problem, and FLOPs of an operating point on all rows."""
-    rule = classifier.rule_of(point)
-    outcomes = classifier.run(encoded, rule)
-    lengths = encoded.lengths
-    if point == FULL:
-        spent = classifier.full_flops(lengths)
-    else:
-        spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
-    full, output = classifier.full_flops(lengths), classifier.output
-    names = metrics_for(classifier.manifest, source)
-    answers = output.predictions(outcomes.readings)
+def _quality(classifier: OpenedModel, source: Source, rows: Dataset, encoded: Encoded, point: str) -> dict[str, Any]:
+    """How good an operating point is on all rows, in the figures of its problem, and its FLOPs."""
+    rule, problem = classifier.rule_of(point), classifier.problem
+    outcomes, full = classifier.run(encoded, rule), classifier.whole(encoded)
+    spent = (
+        full if point == FULL else classifier.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
+    )
+    answers, names = classifier.predictions(encoded, outcomes), metrics_for(classifier.manifest, source)
     own = task_measures(classifier.manifest, source, names, answers, rows.truth)
-    if output.problem is Problem.SINGLE_LABEL:
-        return own | quality_fields(answers == rows.classes, spent, full)
-    found = METRICS[output.problem](answers, rows.truth)
-    metric = next(iter(found))
-    fields = {"n_accuracy": len(rows), "metric": metric, "quality": found[metric]}
-    return fields | found | own | flops_fields(spent, full)
+    found = problem.figures(answers, rows.truth)
+    return {"n_accuracy": len(rows)} | main_figure(found) | found | own | flops_fields(spent, full)
 
 
 def _row(

@@ -31,11 +31,13 @@ from ziggurat.bench.peers.peer import PeerKind, PeerSetting
 from ziggurat.bench.result import Comparison, ComparisonRow
 from ziggurat.bench.rows import Setting, quality, row_of_batches, row_of_singles
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.memory import RowsLike, as_rows
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tables import Source
 from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.backend import Outcomes
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.engine.replay import run_batches
 from ziggurat.engine.tiers import DTYPES
 from ziggurat.errors import UserError
@@ -65,7 +67,7 @@ class Rules:
 
 def compare(
     model: str,
-    source: str,
+    source: RowsLike,
     rules: Rules = Rules(),
     points: Sequence[str] | None = None,
     columns: Columns = DEFAULT_COLUMNS,
@@ -80,6 +82,7 @@ def compare(
     `options.dtype` and `options.engine` are not used: all of ours that run here take part.
     UserError for a GPU, a small model alone, or a batch size or number below 1.
     """
+    source = as_rows(source)
     if options.device not in ("auto", "cpu"):
         raise UserError(f"device {options.device!r}: the peers run on the CPU; give --device cpu")
     numbers = (*rules.batch_sizes, rules.timed_texts, rules.search_texts, rules.scored_texts, rules.repeats)
@@ -112,7 +115,7 @@ def compare(
     return Comparison(tuple(rows), tuple(left_out), None if calibration is None else calibration.origin)
 
 
-def _acting(classifier: AdaptiveClassifier) -> list[str]:
+def _acting(classifier: OpenedModel) -> list[str]:
     """Operating points under which something may leave: the others are full depth, which is measured anyway."""
     found = {point.name: classifier.rule_of(point) for point in classifier.manifest.operating_points}
     return [name for name, rule in found.items() if any(rule.asked[:-1]) or rule.tokens is not None]
@@ -144,21 +147,21 @@ def our_engines() -> list[tuple[str, str]]:
     return [(engine, dtype) for engine, dtypes in DTYPES.items() if not missing[engine] for dtype in dtypes]
 
 
-def _opened_ours(model: str, options: ModelOptions, only: Sequence[str]) -> list[AdaptiveClassifier]:
+def _opened_ours(model: str, options: ModelOptions, only: Sequence[str]) -> list[OpenedModel]:
     """The wanted ones; one that computes in the dtype of another, as a folder trained for int8 may, is not there twice.
 
     UserError if none can run.
     """
     first, *others = our_engines() or [("auto", "float32")]
     wanted = [first, *(one for one in others if _is_wanted(_our_name(one), only))]
-    found: dict[tuple[str, str], AdaptiveClassifier] = {}
+    found: dict[tuple[str, str], OpenedModel] = {}
     for engine, dtype in wanted:
-        classifier = replace(options, device="cpu", engine=engine, dtype=dtype).open(model)
+        classifier = replace(options, device="cpu", backend=engine, dtype=dtype).open(model)
         found.setdefault((classifier.backend.engine, classifier.backend.dtype), classifier)
     return list(found.values())
 
 
-def _of_ours(classifier: AdaptiveClassifier, point: str) -> Contestant:
+def _of_ours(classifier: OpenedModel, point: str) -> Contestant:
     """Our engine at an operating point. Packing stays on its clock, though peers get their padding off it."""
     rule = classifier.rule_of(point)
 
@@ -177,7 +180,7 @@ def _of_ours(classifier: AdaptiveClassifier, point: str) -> Contestant:
     return Contestant(f"ziggurat {what}", classifier.backend.engine, classifier.backend.dtype, prepare, point)
 
 
-def _cascade_answers(classifier: AdaptiveClassifier, rule: ExitRule, encoded: Encoded, batches: Batches) -> np.ndarray:
+def _cascade_answers(classifier: OpenedModel, rule: ExitRule, encoded: Encoded, batches: Batches) -> np.ndarray:
     """Logits (n, n_classes). As texts come, each batch is answered by itself: later tiers get what is left of it.
 
     In another order all texts are known: then each tier makes full batches of what reaches it, as `predict` does.
@@ -191,7 +194,7 @@ def _cascade_answers(classifier: AdaptiveClassifier, rule: ExitRule, encoded: En
 def _opened_peers(
     kinds: Sequence[PeerKind],
     model: str,
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     calibration: Calibration | None,
     scratch: Path,
 ) -> tuple[list[Contestant], list[LeftOut]]:
@@ -205,8 +208,8 @@ def _opened_peers(
 
 def _setting(
     model: str,
-    source: str,
-    classifier: AdaptiveClassifier,
+    source: Source,
+    classifier: OpenedModel,
     data: Dataset,
     rules: Rules,
     calibration: Calibration | None,

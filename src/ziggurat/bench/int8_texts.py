@@ -11,7 +11,7 @@ from ziggurat.data.dataset import Dataset, Role, as_dataset, load, load_builtin
 from ziggurat.data.sources import Columns, Rows
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.subject import check_pairs, sample
 
@@ -26,7 +26,7 @@ class Calibration:
 
 
 def calibration_of(
-    model: str, classifier: AdaptiveClassifier, data: Dataset, size: int, source: str | None, columns: Columns
+    model: str, classifier: OpenedModel, data: Dataset, size: int, source: str | None, columns: Columns
 ) -> Calibration:
     """At most `size` texts of `source`; without one, of the rows that trained the model, where they can be read again.
 
@@ -56,7 +56,7 @@ def _chosen(found: Dataset, data: Dataset, size: int, origin: str) -> Calibratio
     return Calibration(rows, data, f"{len(rows)} {origin}")
 
 
-def _trained(model: str, classifier: AdaptiveClassifier, columns: Columns) -> Dataset | None:
+def _trained(model: str, classifier: OpenedModel, columns: Columns) -> Dataset | None:
     """The rows that trained the model or chose something for it, if their source is still there."""
     source = str(classifier.manifest.training.get("data", {}).get("source", ""))
     if source == STDLIB_DOCS:
@@ -72,7 +72,7 @@ def _trained(model: str, classifier: AdaptiveClassifier, columns: Columns) -> Da
     return found.take(np.flatnonzero(np.isin(found.hashes, trained_rows(local_folder(model)))))
 
 
-def _unlabelled(rows: Rows, classifier: AdaptiveClassifier) -> Dataset:
+def _unlabelled(rows: Rows, classifier: OpenedModel) -> Dataset:
     return as_dataset(rows, Role.TRAIN, classifier.manifest.labels)
 
 

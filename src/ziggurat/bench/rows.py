@@ -12,8 +12,9 @@ import numpy as np
 from ziggurat.bench.competition import SORTED, Entry, Latencies
 from ziggurat.bench.result import BenchRow, ComparisonRow, Entered
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.tables import Source
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.measure.clock import Ratio, Timing, paired_ratio, quality_fields, speed_of
 from ziggurat.measure.subject import data_and_split, lengths_summary
 from ziggurat.measure.task_metrics import metrics_for, task_measures
@@ -24,8 +25,8 @@ class Setting:
     """What all systems are measured on."""
 
     model: str
-    source: str
-    classifier: AdaptiveClassifier  # our first engine: knows lengths, labels and FLOPs
+    source: Source
+    classifier: OpenedModel  # our first engine: knows lengths, labels and FLOPs
     scored: Dataset  # for accuracy
     encoded: Encoded  # the same
     timed_rows: Dataset
@@ -42,15 +43,15 @@ class Setting:
 
 def quality(setting: Setting, entry: Entry) -> dict[str, Any]:
     """Accuracy of all scored texts as this entry answers them, and FLOPs."""
-    classifier, rows, lengths = setting.classifier, setting.scored, setting.encoded.lengths
+    classifier, rows = setting.classifier, setting.scored
     predictions = entry.prepared(setting.encoded)().argmax(axis=1)
-    full = classifier.full_flops(lengths)
+    full = classifier.whole(setting.encoded)
     spent = full
     if entry.contestant.point not in (None, FULL):
         # Of the first engine: another dtype may leave elsewhere where a score is at its threshold.
         rule = classifier.rule_of(str(entry.contestant.point))
         outcomes = classifier.run(setting.encoded, rule)
-        spent = classifier.flops(outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
+        spent = classifier.spent(setting.encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     names = metrics_for(classifier.manifest, setting.source)
     found = task_measures(classifier.manifest, setting.source, names, predictions, rows.classes)
     return found | quality_fields(predictions == rows.classes, spent, full)

@@ -13,19 +13,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ziggurat.policies.exits import LEARNED, exit_score, learned
-from ziggurat.policies.outputs import CLASSES, Output
+from ziggurat.problems.classes import CLASSES
+from ziggurat.problems.problem import Problem
 
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
     """All rungs' answers to some rows at one strength of pruning."""
 
-    every: np.ndarray  # (n, n_rungs, n_classes) float32 logits
-    kept: np.ndarray  # (n, L + 1) int64, as in `engine.runner.Outcomes`
+    every: np.ndarray  # (n, n_rungs, width) readings
+    kept: np.ndarray  # (n, L + 1) int64, as in `engine.backend.Outcomes`
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
-    deferral: np.ndarray | None = None  # the model's weights of the learned score, see `engine.rules.ExitRule`
-    output: Output = CLASSES  # what the logits stand for
-    answers: np.ndarray | None = None  # (n, n_rungs) int64: equal numbers are equal answers; None = as the output says
+    deferral: np.ndarray | None = None  # the model's weights of the learned score, see `engine.ExitRule`
+    problem: Problem = CLASSES  # what the logits stand for
+    answers: np.ndarray | None = None  # (n, n_rungs, …) predictions; None = as the problem has the readings alone
 
     @property
     def n_rungs(self) -> int:
@@ -43,8 +44,8 @@ class StoredRun:
         return replace(self, every=self.every[:, :rungs], answers=answers)
 
     def predictions(self) -> np.ndarray:
-        """Of every rung, (n, n_rungs, …): class indices, or whatever the output's answers are."""
-        return self.output.predictions(self.every) if self.answers is None else self.answers
+        """Of every rung, (n, n_rungs, …): class indices, or whatever the problem's answers are."""
+        return self.problem.predictions(self.every) if self.answers is None else self.answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,7 @@ class Doubts:
     def rungs(self, limits: np.ndarray) -> np.ndarray:
         """Where each row leaves under `limits` (n_exits), the largest doubts with which it may: (n) rung indices.
 
-        The same as `engine.runner.replay` with `thresholds(limits)`.
+        The same as `engine.replay.replay` with `thresholds(limits)`.
         """
         # Behind the last exit everybody leaves, also where none is asked.
         leaves = np.pad(self.values <= limits, ((0, 0), (0, 1)), constant_values=True)
@@ -151,21 +152,13 @@ def families(
     `losses` (n, n_rungs): of leaving there; `saved` (n_rungs): share of full depth's time that leaving there saves.
     `tiers` are the numbers of rungs of a cascade's tiers; () = one model.
     """
-    tried = [*_different(scores, run.every.shape[2]), *([] if run.deferral is None else [LEARNED])]
+    tried = [*run.problem.distinct(scores, run.every.shape[2]), *([] if run.deferral is None else [LEARNED])]
     yield (full_depth(run, tried[0]),)
     for score in dict.fromkeys(tried):
         for exits in exit_sets(run.n_rungs - 1, tiers):
             known = doubts(run, score, exits, temperatures)
             for limits in (_shared(known), _staked(known, losses, saved)):
                 yield tuple(_candidate(known, one, run.pruning) for one in limits)
-
-
-def _different(scores: Sequence[str], n_classes: int) -> list[str]:
-    """With two classes each of SCORES is a function of the margin, so that the first of them stands for all."""
-    if n_classes > 2:
-        return list(scores)
-    alike = [score for score in scores if score in SCORES]
-    return [score for score in scores if score not in alike[1:]]
 
 
 def _candidate(known: Doubts, limits: np.ndarray, pruning: float) -> Candidate:

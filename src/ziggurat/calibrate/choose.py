@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, takewhile
 
 import numpy as np
@@ -15,14 +16,15 @@ import numpy as np
 from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import PRUNED, REFERENCE, Manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import replay
 from ziggurat.policies.exits import exit_score, features, log_softmax
-from ziggurat.policies.outputs import CLASSES, Loss, Output
 from ziggurat.policies.prune import TokenRule, above, scaled
 from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.classes import CLASSES
+from ziggurat.problems.problem import Loss, Problem
 from ziggurat.recipe import Recipe
-from ziggurat.types import OperatingPoint, Problem
+from ziggurat.types import OperatingPoint
 
 TARGETS: Mapping[str, float] = {"exact": 0.0, "balanced": 0.005, "fast": 0.01}  # accuracy that may be lost
 _HAIR = 1e-4  # beyond the smallest and largest score
@@ -33,10 +35,10 @@ _CANDIDATES = 256  # thresholds that are tried: quantiles of the scores that occ
 class Ladder:
     """What all rungs say to the select rows at one strength of pruning, and what that costs."""
 
-    every: np.ndarray  # (n, n_rungs, n_classes) logits
+    every: np.ndarray  # (n, n_rungs, width) readings
     cost: Callable[[ExitRule], np.ndarray]  # FLOPs of leaving at each rung, (n, n_rungs)
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
-    right: np.ndarray | None = None  # (n, n_rungs) in [0, 1]: how right each is, where labels cannot say (spans)
+    predictions: np.ndarray | None = None  # (n, n_rungs, …) of these readings; None = as the problem has them alone
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def choose_points(
     targets: Mapping[str, float] = TARGETS,
     temperatures: np.ndarray | None = None,
     reference: float = 0.0,
-    output: Output = CLASSES,
+    problem: Problem = CLASSES,
 ) -> tuple[OperatingPoint, ...]:
     """One operating point for each target, the cheapest over all ladders.
 
@@ -66,11 +68,11 @@ def choose_points(
     `labels` (n), or None to measure agreement with the full model instead of accuracy; `temperatures` (n_rungs) divide
     the logits for the score, and are written into the points. `reference` is the accuracy that the model had before it
     was pruned: where it is better than the full model's, what is lost is counted from there. Where nothing keeps a
-    target the point is the full model. `score` None = the output's default; of other outputs than classes accuracy is 1
-    minus their mean loss.
+    target the point is the full model. `score` None = the problem's default. Accuracy is 1 minus
+    the problem's mean loss.
     """
-    score = output.scores[0] if score is None else score
-    right = _graded(ladders, labels, output)
+    score = problem.scores[0] if score is None else score
+    right = _graded(ladders, labels, problem)
     whole = max(float(right[0][:, -1].mean()), reference)
     walks = [_settings(ladder, score, temperatures, mine) for ladder, mine in zip(ladders, right, strict=True)]
     written = None if temperatures is None else tuple(temperatures.tolist())
@@ -85,20 +87,20 @@ def choose_points(
     return tuple(points)
 
 
-def _graded(ladders: Sequence[Ladder], labels: np.ndarray | None, output: Output) -> list[np.ndarray]:
-    """How right the rungs of each ladder are, (n, n_rungs): as it says itself, else by its logits."""
-    known = [ladder.right for ladder in ladders if ladder.right is not None]
-    if len(known) == len(ladders):
-        return known
-    full = output.predictions(ladders[0].every[:, -1])
-    truth, loss = (full, output.differs) if labels is None else (labels, output.loss)
-    return [rights(ladder.every, output, loss, truth) for ladder in ladders]
+def _graded(ladders: Sequence[Ladder], labels: np.ndarray | None, problem: Problem) -> list[np.ndarray]:
+    """How right the rungs of each ladder are, (n, n_rungs)."""
+    answers = [_predictions(ladder, problem) for ladder in ladders]
+    truth, loss = (answers[0][:, -1], problem.differs) if labels is None else (labels, problem.loss)
+    return [rights(predictions, loss, truth) for predictions in answers]
 
 
-def rights(every: np.ndarray, output: Output, loss: Loss, truth: np.ndarray) -> np.ndarray:
-    """1 minus the loss of every rung's answer: logits (n, n_rungs, n_outputs), labels (n, …) → (n, n_rungs)."""
-    predictions = output.predictions(every)
-    return np.stack([1 - loss(predictions[:, rung], truth) for rung in range(every.shape[1])], axis=1)
+def _predictions(ladder: Ladder, problem: Problem) -> np.ndarray:
+    return problem.predictions(ladder.every) if ladder.predictions is None else ladder.predictions
+
+
+def rights(predictions: np.ndarray, loss: Loss, truth: np.ndarray) -> np.ndarray:
+    """1 minus the loss of every rung's answer: predictions (n, n_rungs, …), labels (n, …) → (n, n_rungs)."""
+    return np.stack([1 - loss(predictions[:, rung], truth) for rung in range(predictions.shape[1])], axis=1)
 
 
 def _settings(ladder: Ladder, score: str, temperatures: np.ndarray | None, right: np.ndarray) -> list[_Setting]:
@@ -180,33 +182,17 @@ def _fit_one(logits: np.ndarray, labels: np.ndarray) -> float:
 _PENALTY = 1.0  # of half the squared weights, in rows: weak beside some hundred rows
 
 
-def fit_certainty(every: np.ndarray, output: Output) -> np.ndarray:
-    """Weights (n_rungs - 1, 5) of `policies.defer.learned` of a regression from what all rungs said, (n, n_rungs, 1).
+def fit_deferral(
+    readings: np.ndarray, predictions: np.ndarray, truth: np.ndarray | None, problem: Problem
+) -> np.ndarray:
+    """Weights (n_rungs - 1, 4 + width) of `policies.exits.learned` from what all rungs said.
 
-    The more certain a rung, the nearer it is to the last: 1 - their difference as a share of the labels' range.
+    `readings` (n, n_rungs, width) and their `predictions` (n, n_rungs, …); `truth` (n, …), None = the last rung's
+    answers. The score learns how much each answer is worth keeping (`Problem.keeps`).
     """
-    numbers = output.predictions(every)
-    certain = [1 - output.differs(numbers[:, rung], numbers[:, -1]) for rung in range(every.shape[1] - 1)]
-    found = [_logistic(features(every[:, : rung + 1]), wanted) for rung, wanted in enumerate(certain)]
-    return np.array(found).reshape(-1, 4 + every.shape[2])
-
-
-def fit_deferral(every: np.ndarray, labels: np.ndarray | None, output: Output = CLASSES) -> np.ndarray:
-    """Weights (n_rungs - 1, 4 + n_classes) of `policies.defer.learned` from what all rungs said, (n, n_rungs, C).
-
-    An answer is worth keeping if the last rung's would not be better: by labels (n) where it is right, or the last is
-    wrong too; without labels where both are the same. Of a regression see `fit_certainty`, which reads no labels.
-    """
-    if output.problem is Problem.REGRESSION:
-        return fit_certainty(every, output)
-    answers = every.argmax(axis=2)
-    right = answers == (answers[:, -1] if labels is None else labels)[:, None]
-    keep = right | ~right[:, -1:]
-    found = [
-        _logistic(features(every[:, : rung + 1]), keep[:, rung].astype(np.float64))
-        for rung in range(every.shape[1] - 1)
-    ]
-    return np.array(found).reshape(-1, 4 + every.shape[2])
+    keeps = problem.keeps(predictions, truth)
+    found = [_logistic(features(readings[:, : rung + 1]), keeps[:, rung]) for rung in range(keeps.shape[1])]
+    return np.array(found).reshape(-1, 4 + readings.shape[2])
 
 
 def _logistic(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -222,35 +208,45 @@ def _logistic(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return minimize(loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B").x
 
 
-def with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recipe: Recipe, progress: bool) -> Manifest:
+def with_operating_points(classifier: OpenedModel, select: Dataset, recipe: Recipe, progress: bool) -> Manifest:
     """The manifest with the points that the select rows choose; UserError for rows of another role."""
-    ladders = select_ladders(classifier, select, progress=progress)
+    ladders, problem = select_ladders(classifier, select, progress=progress), classifier.problem
     points = choose_points(
         ladders,
         select.labels,
         classifier.manifest.fingerprint,
         select.digest,
         recipe.exit_score,
-        output=classifier.output,
+        problem=problem,
         temperatures=fit_temperatures(ladders[-1].every, select.classes) if recipe.temperatures else None,
         reference=float(classifier.manifest.training.get(REFERENCE, 0.0)),
     )
     training = dict(classifier.manifest.training)
     if classifier.token_rule is not None and select.labels is not None:
-        right = rights(ladders[-1].every, classifier.output, classifier.output.loss, select.labels)
-        training[PRUNED] = float(right[:, -1].mean())
+        right = rights(_predictions(ladders[-1], problem)[:, -1:], problem.loss, select.labels)
+        training[PRUNED] = float(right.mean())
     return dataclasses.replace(classifier.manifest, operating_points=points, training=training)
 
 
+def fitted_offsets(classifier: OpenedModel, select: Dataset, progress: bool) -> tuple[float, ...] | None:
+    """The numbers of the rungs that their answers depend on (`Problem.rung_offsets`); None = there are none."""
+    if select.labels is None:
+        return None
+    encoded = classifier.encode_rows(select)
+    tokens = scaled(classifier.token_rule, pruning_strengths(classifier.token_rule)[0])
+    run = partial(classifier.every_rung, encoded, progress=progress, tokens=tokens)
+    return classifier.problem.rung_offsets(lambda: run().readings, encoded, select.truth)
+
+
 def select_ladders(
-    classifier: AdaptiveClassifier, select: Dataset, factors: Sequence[float] | None = None, progress: bool = False
+    classifier: OpenedModel, select: Dataset, factors: Sequence[float] | None = None, progress: bool = False
 ) -> list[Ladder]:
     """What every rung says to the select rows at several strengths of pruning; UserError for rows of another role.
 
     By default the first strength is none and the last the one that the model was trained for.
     """
     select.require(Role.SELECT)
-    encoded = classifier.tokenizer.encode(select.texts, select.pairs)
+    encoded = classifier.encode_rows(select)
     factors = pruning_strengths(classifier.token_rule) if factors is None else factors
     return [_ladder(classifier, encoded, factor, progress) for factor in factors]
 
@@ -262,7 +258,11 @@ def pruning_strengths(tokens: TokenRule | None) -> tuple[float, ...]:
     return (0.0, 0.5, 0.75, 1.25, 1.0) if tokens.keep is above else (0.0, 1.0)
 
 
-def _ladder(classifier: AdaptiveClassifier, encoded: Encoded, factor: float, progress: bool) -> Ladder:
+def _ladder(classifier: OpenedModel, encoded: Encoded, factor: float, progress: bool) -> Ladder:
     tokens = scaled(classifier.token_rule, factor)
     every = classifier.every_rung(encoded, progress=progress, tokens=tokens)
-    return Ladder(every.readings, lambda rule: classifier.flops(every.kept, replace(rule, tokens=tokens)), factor)
+
+    def cost(rule: ExitRule) -> np.ndarray:
+        return classifier.spent(encoded, every.kept, replace(rule, tokens=tokens))
+
+    return Ladder(every.readings, cost, factor, classifier.problem.predictions(every.readings, encoded))

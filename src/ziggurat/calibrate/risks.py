@@ -14,7 +14,8 @@ from types import MappingProxyType
 import numpy as np
 
 from ziggurat.errors import UserError
-from ziggurat.policies.outputs import CLASSES, Loss, Output
+from ziggurat.problems.classes import CLASSES
+from ziggurat.problems.problem import Loss, Problem
 
 
 @dataclass(frozen=True)
@@ -69,28 +70,28 @@ def difference_risk(loss: Callable[[np.ndarray, np.ndarray], np.ndarray], name: 
     )
 
 
-def risks_of(output: Output) -> Mapping[str, Risk]:
+def risks_of(problem: Problem) -> Mapping[str, Risk]:
     """All risks of a problem's answers; the first is the one that is meant unless another is named.
 
-    Their means: for each of the output's losses its drop (what is put right counts against what is put wrong); how far
+    Their means: for each of the problem's losses its drop (what is put right counts against what is put wrong); how far
     answers are from the full model's, "agreement"; what was lost and was not before, "harm". Of classes these are the
     drop in accuracy, the share of answers that differ, the share that was right and no longer is, and always accuracy
     <= harm <= agreement.
     """
-    drops = {name: difference_risk(loss, name) for name, loss in output.losses.items()}
-    apart = output.differs
+    drops = {name: difference_risk(loss, name) for name, loss in problem.losses.items()}
+    apart = problem.differs
     agreement = Risk("agreement", 0, 1, apart.binary, False, lambda predictions, full, _: apart(predictions, full))
-    harm = Risk("harm", 0, 1, output.loss.binary, True, partial(_harm, output.loss))
+    harm = Risk("harm", 0, 1, problem.loss.binary, True, partial(_harm, problem.loss))
     return MappingProxyType({**drops, "agreement": agreement, "harm": harm})
 
 
-def risk_by_name(name: str | None, output: Output) -> Risk:
-    """A risk of the output, None = its default; UserError lists them."""
-    known = risks_of(output)
+def risk_by_name(name: str | None, problem: Problem) -> Risk:
+    """A risk of the problem, None = its default; UserError lists them."""
+    known = risks_of(problem)
     if name is None:
         return next(iter(known.values()))
     if name not in known:
-        raise UserError(f"criterion {name!r} is not known for {output.problem}; choose one of {', '.join(known)}")
+        raise UserError(f"criterion {name!r} is not known for {problem.kind}; choose one of {', '.join(known)}")
     return known[name]
 
 

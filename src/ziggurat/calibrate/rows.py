@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -17,14 +16,15 @@ from ziggurat.data.builtin import STDLIB_DOCS
 from ziggurat.data.dataset import Dataset, Fractions, Role, as_dataset, has_role, load_builtin
 from ziggurat.data.groups import overlapping
 from ziggurat.data.sources import Columns, Rows
+from ziggurat.data.tables import Source
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.subject import load_like
 from ziggurat.policies.prune import scaled
 from ziggurat.policies.rules import ExitRule
-from ziggurat.types import Problem
 
 ENOUGH = 200  # rows that chose for the model: from here on they order the path, and all fresh rows certify
 MOST_ORDERING = 20_000  # more learn no better path, and would be missing where they certify
@@ -36,8 +36,8 @@ _ORDERING = 3  # else one of so many fresh rows does
 class CalibrationRows:
     """Disjoint rows."""
 
-    order: Any  # a Dataset or Questions: learn the path of settings
-    certify: Any  # likewise: test it; in a fixed random order, as the betting bound needs
+    order: Dataset  # learn the path of settings
+    certify: Dataset  # test it; in a fixed random order, as the betting bound needs
     left_out: int  # rows of the source that trained the model, or chose for it and order nothing
     groups: int = 0  # of the certifying rows, by the text that they share; 0 = not counted
     drawn: Groups | None = None  # these, as a test counts them; None = it counts each row by itself
@@ -45,7 +45,7 @@ class CalibrationRows:
 
 
 def calibration_rows(
-    model: str, classifier: AdaptiveClassifier, source: str, columns: Columns, risk: Risk
+    model: str, classifier: OpenedModel, source: Source, columns: Columns, risk: Risk
 ) -> CalibrationRows:
     """Rows of a source, without those that trained the model.
 
@@ -55,20 +55,22 @@ def calibration_rows(
     """
     rows = _builtin(model, classifier) if source == STDLIB_DOCS else _of_source(model, classifier, source, columns)
     if risk.needs_labels:
-        _check_labels(rows.certify, risk)
+        _check_labels(classifier, rows.certify, risk)
     _check_range(classifier, rows, risk)
+    if rows.certify.articles is not None:  # rows that share an article are counted one by one, see docs/design.md
+        return rows
     shared = rows.certify.group_hashes
     drawn = groups_of(shared) if _in_groups(classifier) else None
     return replace(rows, groups=len(np.unique(shared)), drawn=drawn)
 
 
-def _in_groups(classifier: AdaptiveClassifier) -> bool:
+def _in_groups(classifier: OpenedModel) -> bool:
     """Whether rows that share text are one draw: unless the model's recipe says `grouped = false`."""
     recipe = classifier.manifest.training.get("recipe")
     return not isinstance(recipe, Mapping) or bool(recipe.get("grouped", True))
 
 
-def _builtin(model: str, classifier: AdaptiveClassifier) -> CalibrationRows:
+def _builtin(model: str, classifier: OpenedModel) -> CalibrationRows:
     roles = load_builtin()
     if roles[Role.SELECT].label_names != classifier.manifest.labels:
         raise UserError(f"{STDLIB_DOCS}: its labels are not the model's; give rows like those that it was trained on")
@@ -77,14 +79,14 @@ def _builtin(model: str, classifier: AdaptiveClassifier) -> CalibrationRows:
     return CalibrationRows(roles[Role.SELECT], _shuffled(certify.take(np.flatnonzero(~seen))), int(seen.sum()))
 
 
-def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns: Columns) -> CalibrationRows:
+def _of_source(model: str, classifier: OpenedModel, source: Source, columns: Columns) -> CalibrationRows:
     loaded = load_like(classifier, source, columns)
     everything = as_dataset(loaded, Role.CERTIFY, classifier.manifest.labels, classifier.manifest.problem_type)
     seen = _seen(model, everything)
     fresh = _shuffled(everything.take(np.flatnonzero(~seen)))
     chose = np.flatnonzero(seen & _that_chose(classifier, loaded))
     overlap = _overlap(fresh, everything.take(np.flatnonzero(seen)))
-    if len(chose) >= ENOUGH:
+    if len(chose) >= ENOUGH // classifier.problem.texts_per_input:
         return CalibrationRows(_shuffled(everything.take(chose)), fresh, int(seen.sum()) - len(chose), overlap=overlap)
     groups = fresh.group_hashes  # what shares text with a row that ordered the path may not certify it
     ordering = groups % _ORDERING == 0
@@ -111,10 +113,12 @@ def _seen(model: str, rows: Dataset) -> np.ndarray:
 
 def _overlap(fresh: Dataset, seen: Dataset) -> float:
     """Of at most so many fresh texts, the share that is a run of words of a seen one, or the reverse."""
-    return float(overlapping(fresh.texts[:_COMPARED], seen.texts).mean()) if len(seen) else 0.0
+    if not len(seen) or fresh.articles is not None:  # no article of a seen row is fresh
+        return 0.0
+    return float(overlapping(fresh.texts[:_COMPARED], seen.texts).mean())
 
 
-def _that_chose(classifier: AdaptiveClassifier, rows: Rows) -> np.ndarray:
+def _that_chose(classifier: OpenedModel, rows: Rows) -> np.ndarray:
     """Which rows had the role "select" if the model was trained on them, (n) bool."""
     recipe = classifier.manifest.training.get("recipe")
     if not isinstance(recipe, Mapping):  # the folder does not say how its rows were shared out
@@ -128,40 +132,31 @@ def _shuffled(rows: Dataset) -> Dataset:
     return rows.take(np.random.default_rng(0).permutation(len(rows)))
 
 
-def _check_range(classifier: AdaptiveClassifier, rows: CalibrationRows, risk: Risk) -> None:
+def _check_range(classifier: OpenedModel, rows: CalibrationRows, risk: Risk) -> None:
     """UserError, before anything is run, for a regression without a range that bounds losses, or a label outside."""
     for part in (rows.order, rows.certify):
         labels = part.truth if risk.needs_labels else part.labels_or_none[:0]
         try:
-            classifier.output.loss(labels, labels)
+            classifier.problem.check_labels(labels)
         except UserError as error:
             raise UserError(f"{part.source}: {error}") from None
 
 
-def _check_labels(rows: Dataset, risk: Risk) -> None:
+def _check_labels(classifier: OpenedModel, rows: Dataset, risk: Risk) -> None:
     if rows.labels is None:
         raise UserError(
             f"{rows.source}: criterion {risk.name!r} needs labels; name their column with --label-column, or certify "
             "agreement with the full model, which needs none (--criterion agreement)"
         )
-    if rows.problem is Problem.REGRESSION:
-        return
-    sets = rows.problem is Problem.MULTI_LABEL
-    there = rows.labels.max(axis=0) > 0 if sets else np.isin(np.arange(len(rows.label_names)), rows.labels)
-    missing = [str(name) for name, found in zip(rows.label_names, there, strict=True) if not found]
-    if missing:
-        raise UserError(
-            f"{rows.source}: none of the {len(rows):,} rows that would certify has label {missing[0]!r}; a promise "
-            "about data without it says nothing about data with it: add such rows"
-        )
+    classifier.problem.check_certifying(rows)
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
     """Rows, and what all rungs said to them."""
 
-    rows: Any  # a Dataset, or Questions
-    encoded: Any  # what the model reads of them: Encoded, or Windows
+    rows: Dataset
+    encoded: Encoded  # what the model reads of them
     runs: Mapping[float, StoredRun]  # by strength of pruning
     losses: Mapping[float, np.ndarray]  # (n, n_rungs) of leaving there, likewise
     groups: Groups | None = None  # that the rows were drawn in; None = each was drawn by itself
@@ -181,24 +176,25 @@ class Seen:
 
 
 def seen(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     rows: Dataset,
     risk: Risk,
-    reference: AdaptiveClassifier | None,
+    reference: OpenedModel | None,
     batch_size: int,
     progress: bool,
 ) -> Seen:
     """Runs the model on the rows; losses are counted from `reference` at full depth, None = the model itself."""
-    encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
+    encoded, problem = classifier.encode_rows(rows), classifier.problem
     runs: dict[float, StoredRun] = {}
     for strength in pruning_strengths(classifier.token_rule):
         tokens = scaled(classifier.token_rule, strength)
         every = classifier.every_rung(encoded, batch_size, progress, tokens)
-        runs[strength] = StoredRun(every.readings, every.kept, strength, classifier.deferral, classifier.output)
+        predictions = problem.predictions(every.readings, encoded)
+        runs[strength] = StoredRun(every.readings, every.kept, strength, classifier.deferral, problem, predictions)
     if reference is not None:
-        theirs = reference.tokenizer.encode(rows.texts, rows.pairs)
+        theirs = reference.encode_rows(rows)
         outcomes = reference.run(theirs, ExitRule.full_depth(len(reference.rungs)), batch_size, progress)
-        full = classifier.output.predictions(outcomes.readings)
+        full = reference.predictions(theirs, outcomes)
     else:
         full = full_run(runs).predictions()[:, -1]
     return Seen(rows, encoded, runs, {strength: _losses(run, risk, full, rows) for strength, run in runs.items()})

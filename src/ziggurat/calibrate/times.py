@@ -13,7 +13,7 @@ import numpy as np
 from ziggurat.calibrate.candidates import Candidate, StoredRun
 from ziggurat.data.packing import by_length
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.tiers import SMALL_BATCH, EncoderTier, SmallTier, Tier
 from ziggurat.measure.clock import interleave
 from ziggurat.measure.predicted_time import Profile, predicted_seconds
@@ -23,6 +23,7 @@ from ziggurat.policies.rules import ExitRule
 from ziggurat.system import Progress, cached_property
 
 _TIMED_ROWS = 4096  # at most, that predicted times are of
+_PRICED_ROWS = 64  # inputs of several sequences, by which a FLOP is priced
 _ROUNDS = 5
 _SIZED_TEXTS, _SIZES = 128, (1, 8, 32, 128)
 
@@ -68,19 +69,45 @@ class SmallCost:
         return self.per_token * float(kept.sum())
 
 
-def costs_of(classifier: AdaptiveClassifier, encoded: Encoded, batch_size: int, tick: Progress = None) -> list[Cost]:
-    """Of each tier: an encoder's stored profile, measured where there is none; small models are timed right here."""
+@dataclass(frozen=True)
+class PricedCost:
+    """Of a model whose inputs are several sequences, which no profile knows: so much for each FLOP."""
+
+    tier: Tier
+    per_flop: float  # seconds
+    key: str = ""
+
+    def seconds(self, kept: np.ndarray, rungs: np.ndarray, asked: Sequence[bool], batch_of: np.ndarray) -> float:
+        """In proportion to the FLOPs."""
+        spent = self.tier.flops(kept[:, 0], kept, asked, self.tier.backend.token_rule)
+        return self.per_flop * float(spent[np.arange(len(rungs)), rungs].sum())
+
+
+def costs_of(classifier: OpenedModel, encoded: Encoded, batch_size: int, tick: Progress = None) -> list[Cost]:
+    """Of each tier: an encoder's stored profile, measured where there is none; small models are timed right here.
+
+    Encoders whose inputs are several sequences are timed here as well.
+    """
+    if encoded.owners is not None:
+        few = encoded.take(sample(len(encoded), _PRICED_ROWS))
+        return [_priced(tier, few, batch_size) for tier in classifier.tiers]
     some = sample(len(encoded), _TIMED_ROWS)
     return [
-        ProfiledCost(stored_profile(AdaptiveClassifier([tier]), tick))
+        ProfiledCost(stored_profile(OpenedModel([tier]), tick))
         if isinstance(tier, EncoderTier)
         else _timed(tier, classifier.ladder.inputs_of(tier, encoded.take(some)), batch_size)
         for tier in classifier.tiers
     ]
 
 
+def _priced(tier: Tier, encoded: Encoded, batch_size: int) -> PricedCost:
+    alone, full = OpenedModel([tier]), ExitRule.full_depth(tier.n_rungs)
+    timing = interleave({"full": lambda: alone.run(encoded, full, batch_size)}, 3)
+    return PricedCost(tier, timing["full"].p50 / max(1, int(alone.whole(encoded).sum())))
+
+
 def _timed(tier: Tier, encoded: Encoded, batch_size: int) -> SmallCost:
-    alone, seconds = AdaptiveClassifier([tier]), []
+    alone, seconds = OpenedModel([tier]), []
     for _ in range(_ROUNDS):
         start = time.perf_counter()
         alone.run(encoded, ExitRule.full_depth(1), batch_size)  # one text at a time costs it many times as much
@@ -88,7 +115,7 @@ def _timed(tier: Tier, encoded: Encoded, batch_size: int) -> SmallCost:
     return SmallCost(float(np.median(seconds)) / max(1, int(encoded.lengths.sum())))
 
 
-def best_batch_sizes(classifier: AdaptiveClassifier, encoded: Encoded, tick: Progress = None) -> tuple[int, ...]:
+def best_batch_sizes(classifier: OpenedModel, encoded: Encoded, tick: Progress = None) -> tuple[int, ...]:
     """For each tier the smallest batch that is hardly slower than the fastest, on some of these texts (Tango 6.2).
 
     Of a small model, whatever its batches, `SMALL_BATCH`.
@@ -99,7 +126,7 @@ def best_batch_sizes(classifier: AdaptiveClassifier, encoded: Encoded, tick: Pro
         if isinstance(tier, SmallTier):
             found.append(SMALL_BATCH)
             continue
-        alone = AdaptiveClassifier([tier])
+        alone = OpenedModel([tier])
         mine = classifier.ladder.inputs_of(tier, some)
         calls = {str(size): partial(alone.run, mine, ExitRule.full_depth(tier.n_rungs), size) for size in _SIZES}
         times = {int(size): timing.p50 for size, timing in interleave(calls, 3, progress=tick).items()}
@@ -112,7 +139,7 @@ class PredictedTime:
 
     def __init__(
         self,
-        classifier: AdaptiveClassifier,
+        classifier: OpenedModel,
         costs: Sequence[Cost],
         encoded: Encoded,
         runs: Mapping[float, StoredRun],
@@ -121,8 +148,11 @@ class PredictedTime:
         self._places, self._costs, self._batch_size = classifier.ladder.slices, costs, batch_size
         self._n = len(encoded)
         rows = sample(len(encoded), _TIMED_ROWS)
-        self._rows = rows[np.concatenate([*by_length(encoded.lengths[rows], batch_size), np.zeros(0, dtype=np.int64)])]
-        self._kept = {strength: run.kept[self._rows] for strength, run in runs.items()}
+        rows = rows[np.concatenate([*by_length(encoded.longest[rows], batch_size), np.zeros(0, dtype=np.int64)])]
+        sequences = encoded.sequences_of(rows)
+        self._n_timed = len(rows)
+        self._inputs = rows if encoded.owners is None else encoded.owners[sequences]  # of which each sequence is
+        self._kept = {strength: run.kept[sequences] for strength, run in runs.items()}
 
     @property
     def key(self) -> str:
@@ -139,7 +169,7 @@ class PredictedTime:
 
     def of(self, rungs: np.ndarray, asked: Sequence[bool], pruning: float) -> float:
         """Of rows that leave at `rungs` (n, all of them)."""
-        here, kept = rungs[self._rows], self._kept[pruning]
+        here, kept = rungs[self._inputs], self._kept[pruning]
         total = 0.0
         for place, cost in zip(self._places, self._costs, strict=True):
             first, last = place.rungs.start, place.last_asked(asked)
@@ -149,7 +179,7 @@ class PredictedTime:
                 local = np.minimum(here[came] - first, last)
                 batch_of = np.arange(len(local)) // self._batch_size
                 total += cost.seconds(kept[came, place.columns], local, tuple(asked[place.rungs]), batch_of)
-        return total / max(1, len(self._rows))
+        return total / max(1, self._n_timed)
 
     @cached_property
     def saved(self) -> np.ndarray:

@@ -47,10 +47,10 @@ def adapt(
 
     Give rows like those that it will see, with or without labels.
     """
-    from ziggurat.train.train import adapt_classifier
+    from ziggurat.train.train import adapt_model
 
     with shown(as_json, training_text) as show:
         source = training_source(train, task, data_dir)
         columns = opt.columns_of(text_column, pair_column, label_column, encoding, on_error)
         options = train_options(columns, device, mixed_precision, certify, problem, label_range, max_length)
-        show(adapt_classifier(checkpoint, source, out, recipe, options))
+        show(adapt_model(checkpoint, source, out, recipe, options))

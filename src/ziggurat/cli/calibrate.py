@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ziggurat.cli import options as opt
-from ziggurat.cli.output import Values, interactive, shown, ticker
+from ziggurat.cli.output import interactive, shown, ticker
 from ziggurat.cli.sources import unseen_source
 from ziggurat.cli.text import rows_text
 from ziggurat.errors import UserError
+
+if TYPE_CHECKING:
+    from ziggurat.calibrate.result import Calibration, TargetResult
 
 _FEWER = 0.95  # groups of certifying rows per row, below which people are told what they count for
 _APART = 0.5  # the same where groups are not counted
@@ -69,7 +71,7 @@ def calibrate(
 
     Give the file or task that the model was trained on (rows that training kept out are used), or other labelled rows.
     """
-    from ziggurat.calibrate.calibrate import calibrate_classifier
+    from ziggurat.calibrate.calibrate import calibrate_model
     from ziggurat.calibrate.points import Promise
 
     source = unseen_source(data, task, data_dir)
@@ -78,12 +80,13 @@ def calibrate(
     columns = opt.columns_of(text_column, pair_column, label_column, encoding, on_error)
     options = opt.model_options(device, dtype, threads, backend, batch_size)
     with shown(as_json, calibration_text) as show, ticker() as tick:
-        show(Values(calibrate_classifier(model, source, promise, columns, options, html, interactive(), tick)))
+        show(calibrate_model(model, source, promise, columns, options, html, interactive(), tick))
 
 
 def targets_of(max_drop: str | None, name: str | None) -> dict[str, float]:
     """The points that are asked for: by default exact, balanced and fast; a drop without a name gets one."""
     from ziggurat.calibrate.choose import TARGETS
+    from ziggurat.calibrate.points import drop_name
 
     if max_drop is None:
         if name is not None:
@@ -92,8 +95,7 @@ def targets_of(max_drop: str | None, name: str | None) -> dict[str, float]:
     drops = opt.decimal_numbers(max_drop, "--max-drop")
     if bad := [drop for drop in drops if not 0 < drop < 1]:
         raise UserError(f"--max-drop {bad[0]:g}: must be more than 0 and less than 1; 0.01 is one point")
-    usual = {drop: known for known, drop in TARGETS.items()}
-    names = [usual.get(drop, f"drop-{100 * drop:g}") for drop in drops] if name is None else opt.words(name, "--name")
+    names = [drop_name(drop) for drop in drops] if name is None else opt.words(name, "--name")
     if twice := [drop for drop in drops if drops.count(drop) > 1]:
         raise UserError(f"--max-drop: {twice[0]:g} is given twice; give each drop once")
     if len(set(names)) != len(drops):
@@ -101,26 +103,26 @@ def targets_of(max_drop: str | None, name: str | None) -> dict[str, float]:
     return dict(zip(names, drops, strict=True))
 
 
-def calibration_text(result: dict[str, Any]) -> str:
-    """What `calibrate` shows."""
-    rows, share = result["rows"], f"{100 * result['confidence']:g} %"
-    against = "the model at full depth" if result["reference"] is None else result["reference"]
-    certifying = rows_text(rows["certify"], result["groups"] if result["grouped"] else None)
+def calibration_text(result: Calibration) -> str:
+    """What people see."""
+    rows, share = result.rows, f"{100 * result.confidence:g} %"
+    against = "the model at full depth" if result.reference is None else result.reference
+    certifying = rows_text(rows.certify, result.groups if result.grouped else None)
     lines = [
-        f"{certifying} certify at {share} confidence, {rows['order']:,} others chose what to test"
-        + (f"; {rows['left_out']:,} that the model was trained on are left out" if rows["left_out"] else ""),
-        f"losses: {result['criterion']}, against {against}; times: {result['batch_size']} texts a batch, model only",
-        *([result["note"]] if result["note"] else []),
+        f"{certifying} certify at {share} confidence, {rows.order:,} others chose what to test"
+        + (f"; {rows.left_out:,} that the model was trained on are left out" if rows.left_out else ""),
+        f"losses: {result.criterion}, against {against}; times: {result.batch_size} texts a batch, model only",
+        *([result.note] if result.note else []),
         "",
     ]
-    lines += [_point_text(entry, result["unit"]) for entry in result["points"]]
-    if 0 < result["groups"] < (_FEWER if result["grouped"] else _APART) * rows["certify"]:
-        lines += ["", _GROUPED if result["grouped"] else _groups_text(rows["certify"], result["groups"])]
-    if result["overlap"] > _MUCH:
-        lines += ["", _overlap_text(result["overlap"])]
-    if any(entry["point"] is not None for entry in result["points"]):
+    lines += [_point_text(entry, result.unit) for entry in result.points]
+    if 0 < result.groups < (_FEWER if result.grouped else _APART) * rows.certify:
+        lines += ["", _GROUPED if result.grouped else _groups_text(rows.certify, result.groups)]
+    if result.overlap > _MUCH:
+        lines += ["", _overlap_text(result.overlap)]
+    if any(entry.point is not None for entry in result.points):
         lines += ["", "Use one with --operating-point NAME in predict, eval and bench."]
-    return "\n".join([*lines, *([f"report  {result['html']}"] if "html" in result else [])])
+    return "\n".join([*lines, *([f"report  {result.html}"] if result.html is not None else [])])
 
 
 def _groups_text(rows: int, groups: int) -> str:
@@ -137,15 +139,14 @@ def _overlap_text(overlap: float) -> str:
     )
 
 
-def _point_text(entry: Mapping[str, Any], unit: str) -> str:
-    head = f"{entry['name']:<10} at most {100 * entry['target']:g} {unit}: "
-    point = entry["point"]
-    if point is None:
-        return f"{head}none; {entry['note']}"
-    proof = point["certificate"]
-    if entry["certified"] == 0 or entry["note"]:
-        return f"{head}full depth; {entry['note']}"
+def _point_text(entry: TargetResult, unit: str) -> str:
+    head = f"{entry.name:<10} at most {100 * entry.target:g} {unit}: "
+    proof = entry.certificate
+    if proof is None:
+        return f"{head}none; {entry.note}"
+    if entry.certified == 0 or entry.note:
+        return f"{head}full depth; {entry.note}"
     return (
-        f"{head}{proof['gain']:.2f}x as fast as full depth ({proof['gain_low']:.2f} to {proof['gain_high']:.2f}), "
-        f"{proof['measured_ms']:.2f} ms a text; {100 * proof['estimate']:.2f} {unit} lost on the certifying rows"
+        f"{head}{proof.gain:.2f}x as fast as full depth ({proof.gain_low:.2f} to {proof.gain_high:.2f}), "
+        f"{proof.measured_ms:.2f} ms a text; {100 * proof.estimate:.2f} {unit} lost on the certifying rows"
     )

@@ -37,12 +37,12 @@ def cascade(
     as_json: opt.Json = False,
 ) -> None:
     """Put small models in front of a large one; calibrate the result, and each text goes only as far as it must."""
-    from ziggurat.train.cascade import build_cascade
+    from ziggurat.train.cascade import make_cascade
 
     with shown(as_json, cascade_text) as show:
         columns = opt.columns_of(text_column, pair_column, label_column, encoding, on_error)
         options = opt.model_options(device, dtype, threads, backend, batch_size)
-        show(build_cascade(models, out, data, columns, options, interactive()))
+        show(make_cascade(models, out, data, columns, options, interactive()))
 
 
 def cascade_text(result: Cascade) -> str:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ziggurat.cli import options as opt
-from ziggurat.cli.output import Values, interactive, shown
+from ziggurat.cli.output import interactive, shown
 from ziggurat.cli.sources import measured_source
 from ziggurat.cli.text import rows_text
 
-_FIGURES = ("f1_micro", "f1_macro", "subset_accuracy", "pearson", "spearman", "mean_squared_error")
+if TYPE_CHECKING:
+    from ziggurat.measure.evaluation import Evaluation, Figures, PointPromise
+
+# What people see of a problem's figures, in this order.
+_FIGURES = (
+    "accuracy",
+    "f1_micro",
+    "f1_macro",
+    "subset_accuracy",
+    "pearson",
+    "spearman",
+    "mean_squared_error",
+    "exact_match",
+    "f1",
+    "f1_answerable",
+    "f1_unanswerable",
+)
 
 
 def evaluate(
@@ -47,91 +64,75 @@ def evaluate(
     options = opt.model_options(device, dtype, threads, backend, batch_size)
     exits = operating_point, threshold, score
     with shown(as_json, evaluation_text) as show:
-        show(Values(measured(model, source, *exits, columns, options, progress=interactive(), metrics=metrics)))
+        show(measured(model, source, *exits, columns, options, progress=interactive(), metrics=metrics))
 
 
-def evaluation_text(result: dict[str, Any]) -> str:
-    """What `eval` shows."""
-    if result.get("problem") == "question_answering":
-        return _question_evaluation_text(result)
-    exits = ", ".join(f"{name}: {n}" for name, n in result["exit_histogram"].items())
+def evaluation_text(result: Evaluation) -> str:
+    """What people see."""
+    counted, ratio = result.speed.counted, result.speed.ratio
+    windows = "" if result.windows is None else f", in {result.windows:,} windows"
+    exits = ", ".join(f"{name}: {n}" for name, n in result.exit_histogram.items())
     lines = [
-        f"{result['model']} at {result['operating_point']} on {result['n']:,} rows of {result['data']}",
         *_quality_lines(result),
-        *_metric_lines(result["metrics"]),
-        f"  FLOPs      {result['flops_ratio']:.2f}x fewer, {result['mean_layers']:.2f} layers on average",
-        f"  texts/s    {result['texts_per_second']:.0f}   full depth {result['full_texts_per_second']:.0f}   "
-        f"{result['time_ratio']:.2f}x [{result['time_ratio_low']:.2f}, {result['time_ratio_high']:.2f}]   "
-        f"(batch {result['batch_size']}, {result['device']}, {result['threads']} threads, {result['dtype']})",
-        f"  exits      {exits}",
+        *_metric_lines(result.metrics),
+        ("FLOPs", f"{result.flops_ratio:.2f}x fewer, {result.mean_layers:.2f} layers on average"),
+        (
+            f"{counted}/s",
+            f"{result.speed.per_second:.0f}   full depth {result.speed.full_per_second:.0f}   "
+            f"{ratio.median:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]   "
+            f"(batch {result.batch_size}, {result.device}, {result.threads} threads, {result.dtype})",
+        ),
+        ("exits", exits),
     ]
-    if promise := result["promise"]:
-        terms = f"at most {100 * promise['target']:g} {result['unit']} of {promise['criterion']} lost, with "
-        terms += f"{100 * promise['confidence']:g} % confidence by {rows_text(promise['rows'], promise['groups'])}"
-        lines.append(f"  promise    {terms}" if promise["broken"] is None else f"  warning: {promise['broken']}")
-    if min(result["tokens_left"]) < 1:
-        shares = ", ".join(f"{share:.0%}" for share in result["tokens_left"])
-        lines.append(f"  tokens     {shares} are read, left after layer 1, 2, … (of the texts that come so far)")
-    if result["truncated"]:
-        lines.append(f"  {result['truncated']} texts were longer than the model reads and were cut")
-    if result["seen_in_training"]:
-        lines.append(f"  warning: {result['seen_in_training']} of these rows trained the model; the accuracy flatters")
-    return "\n".join(lines)
+    if result.promise is not None and result.promise.broken is None:
+        lines.append(("promise", _promise_text(result.promise, result.unit)))
+    if min(result.tokens_left) < 1:
+        shares = ", ".join(f"{share:.0%}" for share in result.tokens_left)
+        lines.append(("tokens", f"{shares} are read, left after layer 1, 2, … (of the inputs that come so far)"))
+    width = max(10, len(counted) + 2)
+    rows = "rows" if result.windows is None else counted
+    head = f"{result.model} at {result.operating_point} on {result.n:,} {rows} of {result.data}{windows}"
+    return "\n".join([head, *(f"  {name:<{width}} {text}" for name, text in lines), *_caveats(result)])
 
 
-def _metric_lines(metrics: dict[str, float | None]) -> list[str]:
-    """The task's own measures; one that is not defined, as a correlation with a constant, is a dash."""
+def _promise_text(promise: PointPromise, unit: str) -> str:
+    """The terms of a promise that holds."""
+    return (
+        f"at most {100 * (promise.target or 0):g} {unit} of {promise.criterion} lost, with "
+        f"{100 * (promise.confidence or 0):g} % confidence by {rows_text(promise.rows, promise.groups)}"
+    )
+
+
+def _caveats(result: Evaluation) -> Iterator[str]:
+    """What a reader of the figures must know."""
+    if result.promise is not None and result.promise.broken is not None:
+        yield f"  warning: {result.promise.broken}"
+    if result.truncated:
+        yield f"  {result.truncated} {result.speed.counted} were longer than the model reads and were cut"
+    if result.seen_in_training:
+        yield f"  warning: {result.seen_in_training} of these rows trained the model; its quality is overstated"
+
+
+def _metric_lines(metrics: Figures) -> list[tuple[str, str]]:
+    """The task's own measures; one that is not defined is a dash."""
     shown = {key: "–" if value is None else f"{value:.4f}" for key, value in metrics.items()}
     names = [key.removeprefix("full_") for key in metrics if key.startswith("full_")]
     return [
-        f"  {name.replace('_', '-'):<10} {shown[name]} [{shown[f'{name}_low']}, {shown[f'{name}_high']}]   "
-        f"full depth {shown[f'full_{name}']}"
+        (
+            name.replace("_", "-"),
+            f"{shown[name]} [{shown[f'{name}_low']}, {shown[f'{name}_high']}]   full depth {shown[f'full_{name}']}",
+        )
         for name in names
     ]
 
 
-def _quality_lines(result: dict[str, Any]) -> list[str]:
-    """How good the answers are: of classes accuracy, else whatever figures there are, beside those of full depth."""
-    if "accuracy" in result:
-        return [
-            f"  accuracy   {result['accuracy']:.4f} [{result['accuracy_low']:.4f}, {result['accuracy_high']:.4f}]   "
-            f"full depth {result['full_accuracy']:.4f}, same answer on {result['agreement']:.2%}"
-        ]
-    names = [name for name in _FIGURES if name in result and name not in result["metrics"]]
-    return [
-        f"  {name.replace('_', ' '):<18} {result[name]:.4f}   full depth {result[f'full_{name}']:.4f}" for name in names
-    ]
-
-
-def _question_evaluation_text(result: dict[str, Any]) -> str:
-    """What `eval` shows."""
-    exits = ", ".join(f"{name}: {n}" for name, n in result["exit_histogram"].items())
-    lines = [
-        f"{result['model']} at {result['operating_point']} on {result['n']:,} questions of {result['data']}, in "
-        f"{result['windows']:,} windows",
-        f"  exact match {100 * result['exact_match']:.2f} [{100 * result['exact_match_low']:.2f}, "
-        f"{100 * result['exact_match_high']:.2f}]   full depth {100 * result['full_exact_match']:.2f}",
-        f"  F1          {100 * result['f1']:.2f}   full depth {100 * result['full_f1']:.2f}, same answer on "
-        f"{result['agreement']:.2%}",
-        f"  FLOPs       {result['flops_ratio']:.2f}x fewer, {result['mean_layers']:.2f} layers on average",
-        f"  questions/s {result['questions_per_second']:.1f}   full depth {result['full_questions_per_second']:.1f}   "
-        f"{result['time_ratio']:.2f}x [{result['time_ratio_low']:.2f}, {result['time_ratio_high']:.2f}]   "
-        f"(batch {result['batch_size']}, {result['device']}, {result['threads']} threads, {result['dtype']})",
-        f"  exits       {exits}",
-    ]
-    if "f1_unanswerable" in result:
-        known = result["f1_answerable"]
-        parts = f"{'–' if known is None else f'{100 * known:.2f}'}, without one {100 * result['f1_unanswerable']:.2f}"
-        lines.insert(3, f"  F1 of questions with an answer {parts}")
-    if promise := result["promise"]:
-        terms = f"at most {100 * promise['target']:g} points of {promise['criterion']} lost, with "
-        terms += f"{100 * promise['confidence']:g} % confidence by {promise['rows']:,} questions"
-        lines.append(f"  promise     {terms}" if promise["broken"] is None else f"  warning: {promise['broken']}")
-    if min(result["tokens_left"]) < 1:
-        shares = ", ".join(f"{share:.0%}" for share in result["tokens_left"])
-        lines.append(f"  tokens      {shares} are read, left after layer 1, 2, … (of the windows that come so far)")
-    if result["truncated"]:
-        lines.append(f"  {result['truncated']} questions were longer than the model reads and were cut")
-    if result["seen_in_training"]:
-        lines.append(f"  warning: {result['seen_in_training']} are about contexts that trained the model; F1 flatters")
-    return "\n".join(lines)
+def _quality_lines(result: Evaluation) -> list[tuple[str, str]]:
+    """How good the answers are, beside those of full depth; a figure with an interval comes first."""
+    shown = {name: "–" if value is None else f"{value:.4f}" for name, value in result.figures.items()}
+    agreement = f", same answer on {result.figures['agreement']:.2%}"
+    lines: list[tuple[str, str]] = []
+    for name in (key for key in _FIGURES if key in shown and key not in result.metrics):
+        interval = f" [{shown[f'{name}_low']}, {shown[f'{name}_high']}]" if f"{name}_low" in shown else ""
+        full = f"   full depth {shown[f'full_{name}']}" if f"full_{name}" in shown else ""
+        lines.append((name.replace("_", " "), f"{shown[name]}{interval}{full}{agreement if not lines else ''}"))
+    return lines

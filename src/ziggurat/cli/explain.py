@@ -6,17 +6,20 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ziggurat.cli import options as opt
-from ziggurat.cli.output import Values, shown
+from ziggurat.cli.output import shown
 from ziggurat.cli.sources import explained_text
 from ziggurat.explain.page import Stretch, comparison, decision, departures, facts, fate, likeliest, stretches
+
+if TYPE_CHECKING:
+    from ziggurat.explain.record import Explanation
 
 GONE = "·"
 TITLE = 13  # columns of what stands before each line
@@ -51,18 +54,18 @@ def explain(
     options = opt.model_options(device, dtype, threads, backend)
     with shown(as_json, view) as show:
         asked = explained_text(text, pair)
-        show(Values(explained(model, asked, operating_point, threshold, score, options, html)))
+        show(explained(model, asked, operating_point, threshold, score, options, html))
 
 
-def explanation_text(result: dict[str, Any], colour: bool = False, width: int = 100) -> str:
+def explanation_text(result: Explanation, colour: bool = False, width: int = 100) -> str:
     """An explanation in lines of `width` characters; with `colour` in ANSI's."""
     pieces = stretches(result)
     way = [_coloured(pieces, result), "", _legend(result)] if colour else _layer_lines(pieces, result, width)
-    told = [*facts(result), *([("page", result["html"])] if "html" in result else [])]
+    told = [*facts(result), *([("page", str(result.html))] if result.html is not None else [])]
     return "\n".join([*way, "", *_rung_lines(result), "", *(f"{name:<{TITLE}} {fact}" for name, fact in told)])
 
 
-def _layer_lines(pieces: Sequence[Stretch], result: Mapping[str, Any], width: int) -> list[str]:
+def _layer_lines(pieces: Sequence[Stretch], result: Explanation, width: int) -> list[str]:
     """The text, then what the vocabulary and each layer where tokens left spared of it, with dots for what is gone."""
     lines = _wrapped("text", [piece.string for piece in pieces], width)
     for layer, count in departures(result).items():
@@ -88,8 +91,8 @@ def _wrapped(title: str, strings: Sequence[str], width: int) -> list[str]:
     )
 
 
-def _coloured(pieces: Sequence[Stretch], result: Mapping[str, Any]) -> str:
-    layers = result["of_layers"]
+def _coloured(pieces: Sequence[Stretch], result: Explanation) -> str:
+    layers = result.of_layers
     return "".join(_painted(piece.string, piece.left_at, layers) if piece.token else piece.string for piece in pieces)
 
 
@@ -102,19 +105,19 @@ def _painted(string: str, left_at: int | None, layers: int) -> str:
     return f"\x1b[30;48;5;{SCALE[(left_at - 1) * len(SCALE) // layers]}m{string}{PLAIN}"
 
 
-def _legend(result: Mapping[str, Any]) -> str:
+def _legend(result: Explanation) -> str:
     gone = departures(result)
-    stayed = len(result["tokens"]) - sum(gone.values())
+    stayed = len(result.tokens) - sum(gone.values())
     entries = [*gone.items(), (None, stayed)]
-    return "  ".join(f"{_painted(fate(layer), layer, result['of_layers'])} {count}" for layer, count in entries)
+    return "  ".join(f"{_painted(fate(layer), layer, result.of_layers)} {count}" for layer, count in entries)
 
 
-def _rung_lines(result: Mapping[str, Any]) -> list[str]:
+def _rung_lines(result: Explanation) -> list[str]:
     """One line per rung that was asked, in columns."""
-    rungs = result["rungs"]
-    rows = [(f"{result['score']} {comparison(result, rung)}", decision(rung), likeliest(rung)) for rung in rungs]
+    rungs = result.rungs
+    rows = [(f"{result.score} {comparison(result, rung)}", decision(rung), likeliest(rung.answer)) for rung in rungs]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    titles = [rung["rung"] for rung in rungs]
+    titles = [rung.rung for rung in rungs]
     return [
         f"{title:<{TITLE}} {'  '.join(map(str.ljust, row, widths))}".rstrip()
         for title, row in zip(titles, rows, strict=True)

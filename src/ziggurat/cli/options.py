@@ -126,7 +126,7 @@ def model_options(
 
     _limit_threads(threads)
     if batch_size is None:
-        return ModelOptions(device, dtype, threads, engine=backend)
+        return ModelOptions(device, dtype, threads, backend=backend)
     return ModelOptions(device, dtype, threads, batch_size, backend, batch_given=True)
 
 

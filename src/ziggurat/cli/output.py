@@ -24,14 +24,6 @@ class Result(Protocol):
         ...
 
 
-class Values(dict[str, Any]):
-    """JSON values of a command whose result is no record yet."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As they are."""
-        return dict(self)
-
-
 R = TypeVar("R", bound=Result)
 
 

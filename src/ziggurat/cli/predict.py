@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ziggurat.cli import options as opt
-from ziggurat.cli.output import Values, interactive, shown
+from ziggurat.cli.output import interactive, shown
 from ziggurat.cli.sources import given_texts, optional_source
 
+if TYPE_CHECKING:
+    from ziggurat.serve.predict import Prediction, Predictions
+    from ziggurat.types import Answer, SpanAnswer
+
+_LONGEST = 80  # characters of a text that are shown
 OnError = Annotated[
     str,
     typer.Option(
@@ -52,7 +57,7 @@ def predict(
     as_json: opt.Json = False,
 ) -> None:
     """Classify texts, and say what each answer cost. With --json: one object with all answers."""
-    from ziggurat.calibrate.prediction import predict as answered
+    from ziggurat.serve.predict import predict as answered
 
     source = optional_source(data, task, data_dir)
     columns = opt.columns_of(text_column, pair_column, None, encoding, on_error, ("fail", "skip", "null"))
@@ -60,41 +65,36 @@ def predict(
     exits = operating_point, threshold, score
     with shown(as_json, prediction_text) as show:
         given = given_texts(texts or [], text_pair, source)
-        answers = answered(model, given, source, *exits, columns, options, out, interactive(), watch)
-        show(Values({"out": str(out), "n": len(answers)} if out else {"answers": answers}))
+        show(answered(model, given, source, *exits, columns, options, out, interactive(), watch))
 
 
-def prediction_text(result: dict[str, Any]) -> str:
-    """What `predict` shows."""
-    if "out" in result:
-        return f"{result['out']}: {result['n']:,} answers"
-    lines = []
-    for answer in result["answers"]:
-        if "answer" in answer:
-            lines.append(_span_text(answer))
-            continue
-        if "error" in answer:
-            lines.append(f"null\t{answer['error']}")
-            continue
-        text = answer["text"] if isinstance(answer["text"], str) else " | ".join(answer["text"])
-        cut = ", cut" if answer["truncated"] else ""
-        head = f"{_answer_text(answer)}\t{answer['layers']} layers, {answer['tokens']} tokens{cut}"
-        lines.append(f"{head}\t{text if len(text) <= 80 else text[:79] + '…'}")
-    return "\n".join(lines)
+def prediction_text(result: Predictions) -> str:
+    """What people see: a line for each answer."""
+    if result.out is not None:
+        return f"{result.out}: {len(result.answers):,} answers"
+    return "\n".join(map(_line, result.answers))
 
 
-def _answer_text(answer: dict[str, Any]) -> str:
-    """A class with its probability, all labels that apply with theirs, or a number."""
-    if "probabilities" not in answer:
-        return f"{answer['label']:.4g}"
-    if "probability" in answer:
-        return f"{answer['label']}\t{answer['probability']:.3f}"
-    said = [f"{label} {answer['probabilities'][str(label)]:.3f}" for label in answer["label"]]
-    return ", ".join(said) or "no label"
+def _line(one: Prediction) -> str:
+    answer = one.answer
+    if answer is None:
+        return f"null\t{one.error}"
+    cut = ", cut" if answer.trace.truncated else ""
+    text = one.text if isinstance(one.text, str) else " | ".join(one.text or ())
+    text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return f"{_answer_text(one, answer)}\t{answer.trace.layers} layers, {answer.trace.read} tokens{cut}\t{text}"
 
 
-def _span_text(answer: dict[str, Any]) -> str:
-    """One answer of `predict`."""
-    said = answer["answer"] or "(no answer)"
-    place = f"characters {answer['start']}-{answer['end']}" if answer["answer"] else "none"
-    return f"{said}\t{place}\t{answer['layers']} layers, {answer['tokens']} tokens\t{answer['question']}"
+def _answer_text(one: Prediction, answer: Answer | SpanAnswer) -> str:
+    """A class with its probability, all labels that apply with theirs, a number, or a span with its place."""
+    from ziggurat.types import SpanAnswer
+
+    if isinstance(answer, SpanAnswer):
+        place = f"characters {answer.start}-{answer.end}" if answer.text else "none"
+        return f"{answer.text or '(no answer)'}\t{place}"
+    if answer.probabilities is None:
+        return f"{answer.label:.4g}"
+    if isinstance(answer.label, tuple):
+        shares = one.fields["probabilities"]
+        return ", ".join(f"{label} {shares[str(label)]:.3f}" for label in answer.label) or "no label"
+    return f"{answer.label}\t{answer.probabilities.max():.3f}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ziggurat.errors import UserError
 
 if TYPE_CHECKING:
-    from ziggurat.engine.classifier import Text
+    from ziggurat.engine.opened import Text
 
 STDIN = "-"
 

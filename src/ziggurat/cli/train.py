@@ -55,11 +55,11 @@ def train(
     """Train a classifier with early exits from an encoder and labelled rows. Run again after an interruption, the same
     command continues.
     """
-    from ziggurat.train.train import train_classifier
+    from ziggurat.train.train import train_model
 
     with shown(as_json, training_text) as show:
         source = training_source(train, task, data_dir)
         columns = opt.columns_of(text_column, pair_column, label_column, encoding, on_error)
         options = train_options(columns, device, mixed_precision, certify, problem, label_range, max_length)
         options = replace(options, keep_stages=keep_stages, student=student)
-        show(train_classifier(source, out, recipe, model, options, teacher))
+        show(train_model(source, out, recipe, model, options, teacher))

@@ -15,10 +15,10 @@ from ziggurat.cli.text import point_line
 from ziggurat.errors import UserError
 
 if TYPE_CHECKING:
-    from ziggurat import types
     from ziggurat.data.sources import Columns
     from ziggurat.train.fit import TrainOptions
     from ziggurat.train.result import Settled, Training, VocabularyTrial
+    from ziggurat.types import ProblemType
 
 Out = Annotated[Path, typer.Option(help="Folder to write; must be empty or absent.")]
 MixedPrecision = Annotated[bool, typer.Option(help="bfloat16 where the device is fast with it.")]
@@ -63,13 +63,13 @@ def train_options(
     return replace(options, problem=problem_named(problem), label_range=range_of(label_range), max_length=max_length)
 
 
-def problem_named(name: str | None) -> types.Problem | None:
+def problem_named(name: str | None) -> ProblemType | None:
     """The problem of --problem; UserError lists those that can be trained."""
-    from ziggurat.types import Problem
+    from ziggurat.types import ProblemType
 
-    if name is not None and name not in list(Problem):
-        raise UserError(f"--problem {name!r} is not known; choose one of {', '.join(Problem)}")
-    return None if name is None else Problem(name)
+    if name is not None and name not in list(ProblemType):
+        raise UserError(f"--problem {name!r} is not known; choose one of {', '.join(ProblemType)}")
+    return None if name is None else ProblemType(name)
 
 
 def range_of(text: str | None) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ziggurat.errors import UserError
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Task:
     metrics: tuple[str, ...]  # by which it is judged, see ziggurat.report.metrics
     release: Release
     splits: tuple[str, ...]  # on the hub
-    problem: Problem = Problem.SINGLE_LABEL
+    problem: ProblemType = ProblemType.SINGLE_LABEL
     escaped: bool = False  # line ends and quotes in texts are written \n and \"
 
     @property
@@ -70,7 +70,7 @@ def _glue(
     release: Shape | None = None,
     header: tuple[str, ...] | None = None,
     splits: tuple[str, ...] = _SPLITS,
-    problem: Problem = Problem.SINGLE_LABEL,
+    problem: ProblemType = ProblemType.SINGLE_LABEL,
 ) -> Task:
     files = Release(folder, shape if release is None else release, ".tsv", header)
     return Task(f"glue/{config}", _GLUE, config, shape, names, metrics, files, splits, problem)
@@ -80,7 +80,7 @@ def _squad(name: str, version: str) -> Task:
     shape = Shape(("question",), "context", "answers")
     release = Release(name, shape, ".json", version=version)
     return Task(
-        name, f"rajpurkar/{name}", None, shape, (), (), release, ("train", "validation"), Problem.QUESTION_ANSWERING
+        name, f"rajpurkar/{name}", None, shape, (), (), release, ("train", "validation"), ProblemType.QUESTION_ANSWERING
     )
 
 
@@ -138,7 +138,7 @@ _ALL = (
         "pearson",
         "spearman",
         release=Shape(("sentence1",), "sentence2", "score"),
-        problem=Problem.REGRESSION,
+        problem=ProblemType.REGRESSION,
     ),
     _glue(
         "mnli",

@@ -16,11 +16,12 @@ from ziggurat.data.catalogue import parse_source
 from ziggurat.data.groups import stand_ins
 from ziggurat.data.labels import Names, label_array, label_keys, labelled, names_of, problem_of, unlabelled
 from ziggurat.data.sources import DEFAULT_COLUMNS, FAIL, NULL, Columns, Rows, read_rows
+from ziggurat.data.squad import asks_questions, read_questions
 from ziggurat.data.tables import Source
 from ziggurat.data.task_rows import task_rows
 from ziggurat.errors import UserError
 from ziggurat.system import cached_property
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 class Role(StrEnum):
@@ -71,24 +72,25 @@ class Dataset:
     label_names: Names  # in the order of the model's outputs
     role: Role
     source: str  # where the rows come from, for messages
-    problem: Problem = Problem.SINGLE_LABEL
+    problem: ProblemType = ProblemType.SINGLE_LABEL
+    ids: list[str] | None = None  # (n) what the source calls its rows; None = it does not
+    articles: list[str] | None = None  # (n) what the second texts are parts of; None = every row stands by itself
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def take(self, indices: np.ndarray) -> Dataset:
         """The rows with these indices, (m) int, in the order of `indices`."""
-        return replace(
-            self,
-            texts=[self.texts[i] for i in indices],
-            pairs=None if self.pairs is None else [self.pairs[i] for i in indices],
-            labels=None if self.labels is None else self.labels[indices],
+        pairs, ids, articles = (
+            None if column is None else [column[i] for i in indices] for column in (self.pairs, self.ids, self.articles)
         )
+        labels, texts = None if self.labels is None else self.labels[indices], [self.texts[i] for i in indices]
+        return replace(self, texts=texts, pairs=pairs, labels=labels, ids=ids, articles=articles)
 
     @property
     def classes(self) -> np.ndarray:
         """Class index of each row, (n) int64; UserError if rows are unlabelled, or have no classes."""
-        if self.problem is not Problem.SINGLE_LABEL:
+        if self.problem is not ProblemType.SINGLE_LABEL:
             raise UserError(f"{self.source}: this step is about classes, and the model's problem is {self.problem}")
         return self.truth
 
@@ -106,21 +108,33 @@ class Dataset:
 
     @cached_property
     def hashes(self) -> np.ndarray:
-        """Content hash of each row, (n) uint64; case and white space do not count, nor does the label."""
+        """Content hash of each row, (n) uint64, by which models know what they have seen.
+
+        Case and white space do not count, nor does the label. Of a row with an article that is its second text alone:
+        a model that has read a context has seen all questions about it.
+        """
+        if self.articles is not None:
+            return content_hashes(self.pairs or ())
         return _hash_rows(self.texts, self.pairs, purpose=b"row")
 
     @cached_property
     def group_hashes(self) -> np.ndarray:
-        """Content hash of the row that stands for each row and all that share text with it, (n) uint64."""
+        """Content hash of what stands for each row and all that are shared out with it, (n) uint64.
+
+        That is its article; of a row without one, the row that stands for all that share text with it.
+        """
+        if self.articles is not None:
+            return content_hashes(self.articles)
         return self.hashes[stand_ins(self.texts, self.pairs, self.hashes)]
 
     @cached_property
     def digest(self) -> str:
         """Hash of the whole set, labels included: 32 hex digits that do not depend on the order of the rows."""
         labels = np.full(len(self), -1) if self.labels is None else label_keys(self.labels)
-        order = np.lexsort((labels, self.hashes))
+        hashes = self.hashes if self.articles is None else _hash_rows(self.texts, self.pairs, purpose=b"row")
+        order = np.lexsort((labels, hashes))
         state = hashlib.blake2b(repr(self.label_names).encode("utf-8", "backslashreplace"), digest_size=16)
-        state.update(self.hashes[order].astype("<u8").tobytes())
+        state.update(hashes[order].astype("<u8").tobytes())
         state.update(labels[order].astype("<i8").tobytes())
         return state.hexdigest()
 
@@ -133,10 +147,20 @@ class Dataset:
         )
 
 
-def load(source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False) -> Rows:
-    """Rows of any source that `read_rows` knows (files, tables in memory), of a named task, or of `stdlib-docs`."""
+def load(
+    source: Source,
+    columns: Columns = DEFAULT_COLUMNS,
+    labels_required: bool = False,
+    problem: ProblemType | None = None,
+) -> Rows:
+    """Rows of any source that `read_rows` knows (in memory, too), of questions, of a named task, or of `stdlib-docs`.
+
+    `problem` says whether rows are questions about texts, None = the form of the file does.
+    """
     if source == STDLIB_DOCS:
         return stdlib_docs()
+    if asks_questions(source, problem, columns):
+        return read_questions(source, labels_required)
     named = parse_source(source)
     if named is None:
         return read_rows(source, columns, labels_required)
@@ -158,7 +182,7 @@ def split_roles(
     rows: Rows,
     fractions: Fractions = Fractions(),
     label_names: Names | None = None,
-    problem: Problem | None = None,
+    problem: ProblemType | None = None,
     grouped: bool = True,
 ) -> dict[Role, Dataset]:
     """One data set for each role whose fraction is above 0.
@@ -176,10 +200,10 @@ def split_roles(
     problem = problem_of(rows, problem)
     names = (rows.label_names or names_of(rows, problem)) if label_names is None else label_names
     labels = label_array(rows, names, problem)
-    if labels is None and label_names is None:
+    if labels is None and label_names is None and rows.articles is None:
         raise UserError(f"{rows.source}: no labels; add a label column or name the right one")
-    everything = Dataset(rows.texts, rows.pairs, labels, names, Role.TRAIN, rows.source, problem)
-    standing = stand_ins(rows.texts, rows.pairs, everything.hashes) if grouped else np.arange(len(rows))
+    everything = _dataset(rows, labels, names, Role.TRAIN, problem)
+    standing = stand_ins(rows.texts, rows.pairs, everything.hashes) if _grouped(rows, grouped) else np.arange(len(rows))
     groups, places = everything.hashes[standing], _places(rows, fractions)[standing]
     bare = np.zeros(len(rows), dtype=bool) if labels is None else ~labelled(labels)
     withheld = bare & (places != 0) & np.isin(groups, groups[~bare])
@@ -197,20 +221,33 @@ def split_roles(
 def has_role(rows: Rows, fractions: Fractions, role: Role, grouped: bool = True) -> np.ndarray:
     """Which rows `split_roles` would give this role if all were labelled, (n) bool."""
     found = _places(rows, fractions) == list(Role).index(role)
-    return found[stand_ins(rows.texts, rows.pairs, _hash_rows(rows.texts, rows.pairs, b"row"))] if grouped else found
+    if not _grouped(rows, grouped):
+        return found
+    return found[stand_ins(rows.texts, rows.pairs, _hash_rows(rows.texts, rows.pairs, b"row"))]
 
 
-def as_dataset(rows: Rows, role: Role, label_names: Names, problem: Problem | str = Problem.SINGLE_LABEL) -> Dataset:
+def _grouped(rows: Rows, grouped: bool) -> bool:
+    """Whether rows that share text are shared out together; those with articles are by these."""
+    return grouped and rows.articles is None
+
+
+def as_dataset(
+    rows: Rows, role: Role, label_names: Names, problem: ProblemType | str = ProblemType.SINGLE_LABEL
+) -> Dataset:
     """All rows in one role, their labels as the problem has them; 1 and "1" are the same label.
 
     Raises:
         UserError: a label that is not in `label_names`, or unlabelled rows among labelled ones in a role that measures.
     """
-    labels = label_array(rows, label_names, Problem(problem))
+    labels = label_array(rows, label_names, ProblemType(problem))
     if role is not Role.TRAIN and labels is not None and not labelled(labels).all():
         place = rows.place(int(np.argmin(labelled(labels))))
         raise UserError(f"{place} has no label; label it or remove it, only train rows may lack one")
-    return Dataset(rows.texts, rows.pairs, labels, label_names, role, rows.source, Problem(problem))
+    return _dataset(rows, labels, label_names, role, ProblemType(problem))
+
+
+def _dataset(rows: Rows, labels: np.ndarray | None, names: Names, role: Role, problem: ProblemType) -> Dataset:
+    return Dataset(rows.texts, rows.pairs, labels, names, role, rows.source, problem, rows.ids, rows.articles)
 
 
 def content_hashes(texts: Sequence[str]) -> np.ndarray:
@@ -223,7 +260,8 @@ def _places(rows: Rows, fractions: Fractions) -> np.ndarray:
     edges = np.cumsum(astuple(fractions))
     edges[np.flatnonzero(astuple(fractions))[-1] :] = np.inf  # rounding must not open a role whose fraction is 0
     # Another hash than `hashes`: whoever samples by those must not sample by role.
-    return np.searchsorted(edges, _hash_rows(rows.texts, rows.pairs, purpose=b"role") / 2.0**64, side="right")
+    texts, pairs = (rows.texts, rows.pairs) if rows.articles is None else (rows.articles, None)
+    return np.searchsorted(edges, _hash_rows(texts, pairs, purpose=b"role") / 2.0**64, side="right")
 
 
 def _hash_rows(texts: Sequence[str], pairs: Sequence[str] | None, purpose: bytes) -> np.ndarray:
@@ -246,6 +284,11 @@ def _hash(text: str, purpose: bytes) -> int:
 
 def _too_few(rows: Rows, role: Role, fraction: float, groups: int) -> UserError:
     """A role without rows; with 5 / fraction groups of rows that happens less than once in a hundred times (e^-5)."""
+    if rows.articles is not None:
+        return UserError(
+            f"{rows.source}: no {role} questions: {len(set(rows.articles))} articles are too few for a fraction of "
+            f"{fraction:g}; use more articles, for roles share none"
+        )
     needed = math.ceil(5 / fraction)
     shared = f" that are {groups} by the text they share" if groups < len(rows) else ""
     return UserError(

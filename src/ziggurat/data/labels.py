@@ -1,7 +1,8 @@
 """What the labels of rows are: classes, sets of them, or numbers; and the arrays that everything after it reads.
 
 An array's dtype says what it holds: (n) int64 the index of a class, -1 = unlabelled; (n, n_labels) int8 which labels
-apply, 1 or 0, -1 throughout = unlabelled; (n) float64 a number, NaN = unlabelled.
+apply, 1 or 0, -1 throughout = unlabelled; (n) float64 a number, NaN = unlabelled; (n) object the spans of the second
+text that answer the first, a tuple of `squad.Gold`, None = unlabelled.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from ziggurat.data.cells import Cell
 from ziggurat.data.sources import Rows
 from ziggurat.errors import UserError
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 class Called:
@@ -82,40 +83,45 @@ def is_unnamed(names: Sequence[object]) -> bool:
 
 Names = tuple[int | str, ...]
 Scalar = int | str | float  # one label of a row
+SPAN_ENDS = ("start", "end")  # the names of the two outputs that a model of spans has for every token
 VALUE = "value"  # the name of a regression's one output
 SEPARATOR = "|"  # between the labels of a row where a cell can hold but one string; alone it says that none applies
 _SHOWN = 20
 
 
-def problem_of(rows: Rows, wanted: Problem | None = None) -> Problem:
+def problem_of(rows: Rows, wanted: ProblemType | None = None) -> ProblemType:
     """What the labels ask: `wanted`, else lists are labels that may all apply, fractions are a regression.
 
     UserError where nobody can tell: numbers written as decimals, but all of them whole.
     """
     if wanted is not None:
         return wanted
+    if rows.articles is not None:
+        return ProblemType.QUESTION_ANSWERING
     given = [label for label in rows.labels or () if label is not None]
     if any(isinstance(label, tuple) for label in given):
-        return Problem.MULTI_LABEL
+        return ProblemType.MULTI_LABEL
     numbers = [label for label in given if isinstance(label, float)]
     if not numbers:
-        return Problem.SINGLE_LABEL
+        return ProblemType.SINGLE_LABEL
     if all(number.is_integer() for number in numbers):
         raise UserError(
             f"{rows.source}: labels are whole numbers written as decimals ({numbers[0]}); for amounts say "
-            f"--problem {Problem.REGRESSION}, for classes --problem {Problem.SINGLE_LABEL}"
+            f"--problem {ProblemType.REGRESSION}, for classes --problem {ProblemType.SINGLE_LABEL}"
         )
-    return Problem.REGRESSION
+    return ProblemType.REGRESSION
 
 
-def names_of(rows: Rows, problem: Problem) -> Names:
+def names_of(rows: Rows, problem: ProblemType) -> Names:
     """What the outputs of a model for these rows are called: the labels that occur, integers by value, or `VALUE`.
 
     UserError for labels of mixed types, or a single class.
     """
-    if problem is Problem.REGRESSION:
+    if problem is ProblemType.REGRESSION:
         _numbers(rows, (VALUE,))
         return (VALUE,)
+    if problem is ProblemType.QUESTION_ANSWERING:
+        return SPAN_ENDS
     _refuse_vectors(rows)
     found: set[Any] = {name for label in _known(rows) for name in _NAMED[problem](rows, label)}
     words = {name for name in found if isinstance(name, str)}
@@ -125,7 +131,7 @@ def names_of(rows: Rows, problem: Problem) -> Names:
         raise UserError(f"{rows.source}: labels mix {kind} ({number}) and strings ({word!r}); use one kind")
     if any(isinstance(name, float) for name in found):
         found = {str(float(name)) for name in found}  # 4.0 beside 4.5
-    if len(found) == 1 and problem is Problem.SINGLE_LABEL:
+    if len(found) == 1 and problem is ProblemType.SINGLE_LABEL:
         raise UserError(f"{rows.source}: every label is {found.pop()!r}; a classifier needs at least two classes")
     return tuple(sorted(found))
 
@@ -141,7 +147,7 @@ def _refuse_vectors(rows: Rows) -> None:
         )
 
 
-def label_array(rows: Rows, names: Names, problem: Problem) -> np.ndarray | None:
+def label_array(rows: Rows, names: Names, problem: ProblemType) -> np.ndarray | None:
     """The rows' labels as the array of their problem; None if no row has one.
 
     A class may be spelled as `Called` says. UserError names the row of a label that is unknown, or of another problem.
@@ -151,25 +157,37 @@ def label_array(rows: Rows, names: Names, problem: Problem) -> np.ndarray | None
     return _ARRAYS[problem](rows, names)
 
 
+def names_same(names: Sequence[int | str], others: Sequence[int | str]) -> bool:
+    """Whether two classifiers' outputs are the same in the same order: of one output each, a number, always."""
+    return len(names) == len(others) == 1 or list(map(str, names)) == list(map(str, others))
+
+
 def labelled(labels: np.ndarray) -> np.ndarray:
     """Which rows of a label array have one, (n) bool."""
+    if labels.dtype == object:
+        return np.array([label is not None for label in labels], dtype=bool)
     if np.issubdtype(labels.dtype, np.floating):
         return ~np.isnan(labels)
     return labels.reshape(len(labels), -1)[:, 0] >= 0
 
 
-def unlabelled(n: int, n_names: int, problem: Problem) -> np.ndarray:
+def unlabelled(n: int, n_names: int, problem: ProblemType) -> np.ndarray:
     """The array of n rows without a label."""
-    if problem is Problem.REGRESSION:
+    if problem is ProblemType.QUESTION_ANSWERING:
+        return np.full(n, None, dtype=object)
+    if problem is ProblemType.REGRESSION:
         return np.full(n, np.nan)
-    return np.full((n, n_names), -1, dtype=np.int8) if problem is Problem.MULTI_LABEL else np.full(n, -1)
+    return np.full((n, n_names), -1, dtype=np.int8) if problem is ProblemType.MULTI_LABEL else np.full(n, -1)
 
 
 def label_keys(labels: np.ndarray) -> np.ndarray:
     """One integer for each row's label, (n) int64: of a class its index, else a hash."""
-    if labels.ndim == 1 and not np.issubdtype(labels.dtype, np.floating):
+    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
         return labels
-    rows = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in labels)
+    contents = (
+        repr(row).encode("utf-8", "backslashreplace") if labels.dtype == object else row.tobytes() for row in labels
+    )
+    rows = (hashlib.blake2b(content, digest_size=8).digest() for content in contents)
     return np.array([int.from_bytes(digest, "little", signed=True) for digest in rows], dtype=np.int64)
 
 
@@ -186,7 +204,7 @@ def _class(rows: Rows, label: Cell) -> tuple[Scalar, ...]:
     if isinstance(label, tuple):
         raise UserError(
             f"{_place(rows, label)}: a list of labels, but one class is wanted; write one, or say "
-            f"--problem {Problem.MULTI_LABEL} where any of them may apply"
+            f"--problem {ProblemType.MULTI_LABEL} where any of them may apply"
         )
     if isinstance(label, bool | float):
         return (int(label) if float(label).is_integer() else label,)
@@ -248,7 +266,7 @@ def _numbers(rows: Rows, names: Names) -> np.ndarray:
     for row, label in enumerate(rows.labels or ()):
         if label is not None:
             try:
-                values[row] = float(label)  # type: ignore[arg-type]  # a tuple raises, as a word does
+                values[row] = float(label)  # a tuple raises, as a word does
             except (TypeError, ValueError):
                 values[row] = math.inf
             if not math.isfinite(values[row]):
@@ -259,9 +277,21 @@ def _numbers(rows: Rows, names: Names) -> np.ndarray:
     return values
 
 
-_NAMED: Mapping[Problem, Callable[[Rows, Cell], Sequence[Scalar]]] = MappingProxyType(
-    {Problem.SINGLE_LABEL: _class, Problem.MULTI_LABEL: _set}
+def _golds(rows: Rows, names: Names) -> np.ndarray:
+    found = np.full(len(rows), None, dtype=object)
+    for row, golds in enumerate(rows.labels or ()):
+        found[row] = golds
+    return found
+
+
+_NAMED: Mapping[ProblemType, Callable[[Rows, Cell], Sequence[Scalar]]] = MappingProxyType(
+    {ProblemType.SINGLE_LABEL: _class, ProblemType.MULTI_LABEL: _set}
 )
-_ARRAYS: Mapping[Problem, Callable[[Rows, Names], np.ndarray]] = MappingProxyType(
-    {Problem.SINGLE_LABEL: _classes, Problem.MULTI_LABEL: _sets, Problem.REGRESSION: _numbers}
+_ARRAYS: Mapping[ProblemType, Callable[[Rows, Names], np.ndarray]] = MappingProxyType(
+    {
+        ProblemType.SINGLE_LABEL: _classes,
+        ProblemType.MULTI_LABEL: _sets,
+        ProblemType.REGRESSION: _numbers,
+        ProblemType.QUESTION_ANSWERING: _golds,
+    }
 )

@@ -11,7 +11,7 @@ from ziggurat.data.cells import ABSENT
 from ziggurat.data.dataset import Dataset, Role, as_dataset
 from ziggurat.data.labels import labelled, plain
 from ziggurat.data.sources import Rows
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 _FEW = 5  # training rows: a class with fewer is hardly learned
 _NEARLY_ALL = 0.99  # of the rows with one label: a model that always says so is as good
@@ -22,13 +22,13 @@ _LONGEST = 60  # characters of a name
 
 
 def slips(rows: Rows, roles: Mapping[Role, Dataset]) -> list[str]:
-    """Slips in rows and the roles that they were given; none where labels are numbers, or there are none."""
+    """Slips in rows and the roles that they were given; none where labels are neither classes nor sets of them."""
     train = roles[Role.TRAIN]
-    if train.problem is Problem.REGRESSION or rows.labels is None:
+    if rows.labels is None or train.labels is None or not np.issubdtype(train.labels.dtype, np.integer):
         return []
     counts = {role: _counts(part) for role, part in roles.items()}
     everywhere: np.ndarray = np.sum(list(counts.values()), axis=0)
-    single = train.problem is Problem.SINGLE_LABEL
+    single = train.problem is ProblemType.SINGLE_LABEL
     n, names = int(everywhere.sum()), train.label_names
     if all(text.strip() == str(label).strip() for text, label in zip(rows.texts, rows.labels, strict=True)):
         found = ["each label is the text itself; name the column of the labels with --label-column"]
@@ -103,7 +103,7 @@ def _joined(names: Sequence[int | str]) -> Iterator[str]:
             if len(parts) > 1 and known.issuperset(parts):
                 yield (
                     f"label {_quoted(name)} is one label, though {' and '.join(map(_quoted, parts[:2]))} are others; "
-                    f"where several may apply write a|b and say --problem {Problem.MULTI_LABEL}"
+                    f"where several may apply write a|b and say --problem {ProblemType.MULTI_LABEL}"
                 )
                 return
 

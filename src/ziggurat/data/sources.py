@@ -43,11 +43,13 @@ class Rows:
 
     texts: list[str]  # (n)
     pairs: list[str] | None  # (n), may be empty strings
-    labels: list[Cell | None] | None  # (n); None in the list = this row has none
+    labels: list[Any] | None  # (n) `Cell`s, of questions tuples of `squad.Gold`; None in the list = this row has none
     source: str  # as the user wrote it, for messages
     label_names: tuple[str, ...] | None = None  # of a data set whose classes have an order; None = those that occur
     tables: tuple[Table, ...] = ()  # of which these are all rows; () = their place is not known
     left_out: Mapping[int, str] = field(default_factory=dict)  # index among all rows of the source → what is wrong
+    ids: list[str] | None = None  # (n) what the source calls its rows; None = it does not
+    articles: list[str] | None = None  # (n) what the second texts are parts of; None = every row stands by itself
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -2,103 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ziggurat.data.catalogue import parse_source
-from ziggurat.data.dataset import REASONS, Fractions, Role, content_hashes, has_role
 from ziggurat.data.decoding import decoded, format_of, unpacked
-from ziggurat.data.sources import Rows
+from ziggurat.data.sources import FAIL, Columns, Rows
 from ziggurat.data.tables import Source, Table, read_table
 from ziggurat.data.task_rows import task_questions
 from ziggurat.errors import UserError, first_line
-from ziggurat.system import cached_property
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 Gold = tuple[str, int]  # an answer's text, and the character of its context with which it begins
-SPAN_ENDS = ("start", "end")  # what a model of spans says of every token: a label each
 _COLUMNS = ("question", "context")
-
-
-@dataclass(frozen=True, eq=False)
-class Questions:
-    """Questions, each with the text that it is about. Not answerable: no answer at all (SQuAD 2.0)."""
-
-    ids: list[str]
-    texts: list[str]  # (n) the questions
-    contexts: list[str]  # (n)
-    articles: list[str]  # (n) what the context is a part of; roles are shared out by it
-    answers: list[tuple[Gold, ...]] | None  # (n); None = unknown, as in files for `predict`
-    role: Role
-    source: str  # for messages
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @property
-    def problem(self) -> Problem:
-        """What is asked of a model."""
-        return Problem.QUESTION_ANSWERING
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """What a model's two outputs for every token are called."""
-        return SPAN_ENDS
-
-    @property
-    def labels(self) -> None:
-        """None: texts have none here, windows do (`data.windows.gold_tokens`)."""
-        return None
-
-    @property
-    def pairs(self) -> list[str]:
-        """The second text of each: its context."""
-        return self.contexts
-
-    @property
-    def golds(self) -> list[tuple[Gold, ...]]:
-        """The answers; UserError if there are none."""
-        if self.answers is None:
-            raise UserError(f"{self.source}: has no answers; this step needs them for every question")
-        return self.answers
-
-    @cached_property
-    def hashes(self) -> np.ndarray:
-        """Content hash of each question's context, (n) uint64: who has read the text has seen the question."""
-        return content_hashes(self.contexts)
-
-    @cached_property
-    def digest(self) -> str:
-        """Hash of the whole set, answers included: 32 hex digits that do not depend on the order of the questions."""
-        golds = [()] * len(self) if self.answers is None else self.answers
-        rows = sorted(map(repr, zip(self.texts, self.contexts, golds, strict=True)))
-        return hashlib.blake2b("\n".join(rows).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
-
-    def take(self, indices: np.ndarray) -> Questions:
-        """The questions with these indices, (m) int, in their order."""
-        ids, texts, contexts, articles = (
-            [column[i] for i in indices] for column in (self.ids, self.texts, self.contexts, self.articles)
-        )
-        answers = None if self.answers is None else [self.answers[i] for i in indices]
-        return replace(self, ids=ids, texts=texts, contexts=contexts, articles=articles, answers=answers)
-
-    def has_role(self, fractions: Fractions, role: Role) -> np.ndarray:
-        """Which questions `split_questions` gives this role, (n) bool."""
-        return has_role(Rows(self.articles, None, None, self.source), fractions, role, grouped=False)
-
-    def require(self, *roles: Role) -> Questions:
-        """Itself if its role is one of `roles`, else a UserError that says why these are the wrong ones."""
-        if self.role in roles:
-            return self
-        raise UserError(
-            f"{self.role} rows of {self.source} {REASONS[self.role]}; this step takes {' or '.join(roles)} rows"
-        )
 
 
 def holds_questions(source: Source) -> bool:
@@ -107,7 +26,7 @@ def holds_questions(source: Source) -> bool:
     if isinstance(source, Table):
         return wanted <= source.cells.keys()
     if (named := parse_source(source)) is not None:
-        return named.task.problem is Problem.QUESTION_ANSWERING
+        return named.task.problem is ProblemType.QUESTION_ANSWERING
     path = Path(source).expanduser()
     form = format_of(path)
     if form not in (".json", ".jsonl", ".ndjson", ".parquet") or not path.is_file():
@@ -127,26 +46,39 @@ def _is_squad(content: bytes) -> bool:
     return is_object and all(b'"%s"' % key in content for key in (b"paragraphs", b"qas"))
 
 
-def read_questions(source: Source, role: Role = Role.TEST, answers_required: bool = True) -> Questions:
+def asks_questions(source: Source, problem: ProblemType | None, columns: Columns) -> bool:
+    """Whether a source's rows are read as questions about texts: as `problem` says, None = by the form of the file.
+
+    UserError where `columns` say of questions what is for other rows alone.
+    """
+    questions = holds_questions(source) if problem is None else problem is ProblemType.QUESTION_ANSWERING
+    if questions and (columns.encoding is not None or columns.on_error != FAIL):
+        raise UserError("--encoding, --on-error: not for questions, which are read whole and as UTF-8; leave them out")
+    return questions
+
+
+def read_questions(source: Source, answers_required: bool = True) -> Rows:
     """Questions of a SQuAD file (JSON), or of rows with question, context and answers {text, answer_start}.
+
+    Texts are the questions, pairs their contexts, labels tuples of `Gold`: no gold = the context has no answer.
 
     Raises:
         UserError: unreadable file, another form, an empty question or context, an answer that is not in its context at
             its offset. The message names file, question and fix.
     """
     if isinstance(source, Table):
-        return questions_in(source.require_whole(), str(source), role, answers_required)
+        return questions_in(source.require_whole(), str(source), answers_required)
     if (named := parse_source(source)) is not None:
-        if named.task.problem is not Problem.QUESTION_ANSWERING:
+        if named.task.problem is not ProblemType.QUESTION_ANSWERING:
             raise UserError(f"{source}: has labels, and spans that answer questions are wanted; take squad or squad_v2")
-        return questions_in(task_questions(named), source, role, answers_required)
+        return questions_in(task_questions(named), source, answers_required)
     path = Path(source).expanduser()
     if not path.is_file():
         raise UserError(f"{source}: no such file; give SQuAD's JSON or rows with {', '.join(_COLUMNS)} and answers")
-    return questions_in(path, source, role, answers_required)
+    return questions_in(path, source, answers_required)
 
 
-def questions_in(place: Path | Table, source: str, role: Role = Role.TEST, answers_required: bool = True) -> Questions:
+def questions_in(place: Path | Table, source: str, answers_required: bool = True) -> Rows:
     """The questions of a file, or of rows that are read already; errors as `read_questions`, which name `source`."""
     content = _squad_json(place) if isinstance(place, Path) else None
     table = read_table(place) if isinstance(place, Path) and content is None else place
@@ -160,28 +92,8 @@ def questions_in(place: Path | Table, source: str, role: Role = Role.TEST, answe
         raise UserError(
             f"{source}: question {found[known.index(False)].id!r} has no answers; add them ([] = no answer)"
         )
-    ids, texts, contexts, articles, answers = zip(*map(_columns, found), strict=True)
-    given = None if not any(known) else [() if one is None else one for one in answers]
-    return Questions(list(ids), list(texts), list(contexts), list(articles), given, role, source)
-
-
-def split_questions(questions: Questions, fractions: Fractions = Fractions()) -> dict[Role, Questions]:
-    """Questions in their roles, disjoint by article: no context of one role is in another.
-
-    The role comes from the article's title alone (from the context where rows name none). UserError for a role without
-    questions.
-    """
-    sets = {}
-    for role, fraction in zip(Role, astuple(fractions), strict=True):
-        here = np.flatnonzero(questions.has_role(fractions, role))
-        if fraction > 0 and not len(here):
-            raise UserError(
-                f"{questions.source}: no {role} questions: {len(set(questions.articles))} articles are too few for a "
-                f"fraction of {fraction:g}; use more articles, for roles share none"
-            )
-        if len(here):
-            sets[role] = replace(questions.take(here), role=role)
-    return sets
+    ids, texts, contexts, articles, answers = (list(column) for column in zip(*map(_columns, found), strict=True))
+    return Rows(texts, contexts, answers if any(known) else None, source, ids=ids, articles=articles)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ziggurat.data.decoding import lines_of
 from ziggurat.data.sources import Rows, hub_dataset
 from ziggurat.data.tables import READERS, Table, read_headless, read_table, read_text
 from ziggurat.errors import UserError, first_line, install
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 _PLAIN = Shape(("text",), "text_pair")  # our own columns: a folder of train.jsonl, test.jsonl, …
 _MSR = "msr_paraphrase_{}.txt"  # MRPC as Microsoft gives it away
@@ -157,7 +157,7 @@ def task_rows(named: Named, labels: bool = True, labels_required: bool = False) 
     releases have some. UserError where the split is not there or not what it should be.
     """
     task = named.task
-    if task.problem is Problem.QUESTION_ANSWERING:
+    if task.problem is ProblemType.QUESTION_ANSWERING:
         raise UserError(
             f"{named.source}: questions, answered by a span; labels are wanted here, take a task that has some"
         )
@@ -240,7 +240,7 @@ def _labels(table: Table, shape: Shape, task: Task) -> list[int | str | float | 
     if shape.label not in table.cells:
         return [None] * len(table.numbers)
     named: Mapping[str, str] = {str(place): name for place, name in enumerate(task.names, start=shape.first)}
-    read = _amount if task.problem is Problem.REGRESSION else lambda cell: named.get(cell, cell)
+    read = _amount if task.problem is ProblemType.REGRESSION else lambda cell: named.get(cell, cell)
     found: list[int | str | float | None] = []
     for row, cell in enumerate(table.cells[shape.label]):
         text = "" if cell is None else str(cell).strip()

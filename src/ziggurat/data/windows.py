@@ -33,11 +33,15 @@ class Windows(Encoded):
             contexts=[self.contexts[row] for row in rows],
         )
 
-    def text(self, window: int, start: int, end: int) -> tuple[str, int, int]:
-        """What stands from token `start` to token `end` of a window: the text, and its characters in the context."""
-        first = self.first[window]
-        begin, stop = int(self.places[window][start - first, 0]), int(self.places[window][end - first, 1])
-        return self.contexts[self.owners[window]][begin:stop], begin, stop
+    def text(self, row: int, window: int, start: int, end: int) -> tuple[str, int, int]:
+        """What stands from token `start` to token `end` of a window: the text, and its characters in the context.
+
+        `row` is the question, `window` counts its own from 0.
+        """
+        sequence = int(self.edges[row]) + window
+        first, places = self.first[sequence], self.places[sequence]
+        begin, stop = int(places[start - first, 0]), int(places[end - first, 1])
+        return self.contexts[row][begin:stop], begin, stop
 
 
 def windows_of(

@@ -17,7 +17,7 @@ from ziggurat.encoder.folder import ENCODER, Manifest
 from ziggurat.encoder.weights import read_tensors
 from ziggurat.errors import UserError
 from ziggurat.files import changed_folder, refuse_full_folder, whole_folder
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
@@ -48,6 +48,18 @@ def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
         return layout.seal(made, cascade, changed=(layout.EXTRAS,))
 
 
+def copy_whole(folder: Path, out: Path, manifest: Manifest) -> None:
+    """Copies a model, a cascade with its first tiers, into an empty or new folder, under this manifest of it.
+
+    UserError where a file is not the one that the manifest was written with.
+    """
+    with whole_folder(out) as made:
+        layout.copy_model(folder, made)
+        for name in manifest.tiers:
+            layout.copy_model(folder / name, made / name)
+        layout.seal(made, manifest)
+
+
 def with_deferral(folder: Path, weights: np.ndarray, rows: np.ndarray) -> Manifest:
     """Stores a learned exit score in a model folder, with the content hashes (n) of the rows that it was fitted to.
 
@@ -74,7 +86,7 @@ def _check(folder: Path, manifest: Manifest, last_folder: Path, last: Manifest) 
         raise UserError(
             f"{last_folder}: a cascade's last tier must be an encoder, not a {last.kind} model; put it first"
         )
-    if manifest.problem_type != Problem.SINGLE_LABEL:
+    if manifest.problem_type != ProblemType.SINGLE_LABEL:
         raise UserError(
             f"{folder}: answers {manifest.problem_type}, and a cascade is of models that answer with one class; use "
             "the exits of one model instead"

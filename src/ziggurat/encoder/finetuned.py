@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ziggurat.data.labels import VALUE, Called, is_unnamed, refuse_repeated
+from ziggurat.data.labels import SPAN_ENDS, VALUE, Called, is_unnamed, refuse_repeated
 from ziggurat.encoder.containers import tensors_of, told_of
 from ziggurat.encoder.folder import CONFIG, MANIFEST, read_json, read_manifest
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.weights import CLASSES, canonical_names, missing_classifier, table_of
 from ziggurat.errors import UserError
-from ziggurat.types import Label, Problem
+from ziggurat.problems.registry import problem_named
+from ziggurat.types import Label, ProblemType
 
+SPANS = "ForQuestionAnswering"  # how the names of transformers' classes end whose outputs are spans
 _NO_CONFIG = f"no {CONFIG}; give a folder made by save_pretrained"
 # Models whose tensors have the same names as a sequence classifier's, but another meaning.
 _OTHER_TASKS = {
@@ -27,16 +29,19 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 _SKLEARN = "model_head.pkl"  # SetFit's classifier
 
 
-def answers_of(folder: Path, problem: Problem | None = None) -> tuple[tuple[Label, ...], Problem]:
+def answers_of(folder: Path, problem: ProblemType | None = None) -> tuple[tuple[Label, ...], ProblemType]:
     """Labels of a checkpoint's outputs, in order, and the problem that they answer.
 
     `problem` is the user's choice; None = stated by the checkpoint, or by the manifest of a Ziggurat folder. UserError
     for a checkpoint without a classifier, or if the numbers of outputs and labels differ.
     """
+    if problem is not None and problem_named(problem).head == SPANS:
+        require_spans(folder)
+        return SPAN_ENDS, problem
     require_classifier(folder)
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
-        names, known = manifest.labels, Problem(manifest.problem_type)
+        names, known = manifest.labels, ProblemType(manifest.problem_type)
         problem = known if problem is None else problem
     else:
         problem = checkpoint_problem(folder) if problem is None else problem
@@ -45,7 +50,7 @@ def answers_of(folder: Path, problem: Problem | None = None) -> tuple[tuple[Labe
         raise UserError(
             f"{folder}: {CONFIG} names {len(names)} classes (id2label), its classifier has {outputs}; name each of them"
         )
-    if problem is Problem.REGRESSION and len(names) > 1:
+    if problem is ProblemType.REGRESSION and len(names) > 1:
         raise UserError(f"{folder}: has {len(names)} outputs, and a regression has one; give another --problem")
     return names, problem
 
@@ -69,7 +74,7 @@ def same_classes(names: Sequence[Label], other_names: Sequence[Label]) -> bool:
     return len(other_names) == len(names) and set(map(called.find, other_names)) == set(range(len(names)))
 
 
-def checkpoint_labels(folder: Path, problem: Problem | None = None) -> tuple[Label, ...]:
+def checkpoint_labels(folder: Path, problem: ProblemType | None = None) -> tuple[Label, ...]:
     """Labels of a fine-tuned checkpoint's outputs: its names for them, or 0, 1, … if it has none.
 
     UserError if the configuration contradicts itself: swapped classes would be worse than no answer.
@@ -77,27 +82,43 @@ def checkpoint_labels(folder: Path, problem: Problem | None = None) -> tuple[Lab
     problem = checkpoint_problem(folder) if problem is None else problem
     names = _output_names(folder)
     refuse_repeated(names, str(folder / CONFIG))
-    if len(names) < 2 and problem is Problem.SINGLE_LABEL:
+    if len(names) < 2 and problem is ProblemType.SINGLE_LABEL:
         raise UserError(
             f"{folder}: has one output, and {problem} needs one for each class; for its score say --problem "
-            f"{Problem.REGRESSION}, for a yes or no --problem {Problem.MULTI_LABEL}"
+            f"{ProblemType.REGRESSION}, for a yes or no --problem {ProblemType.MULTI_LABEL}"
         )
     if is_unnamed(names):
-        return (VALUE,) if problem is Problem.REGRESSION else tuple(range(len(names)))
+        return (VALUE,) if problem is ProblemType.REGRESSION else tuple(range(len(names)))
     numbers = [name for name in names if type(name) is int]
     return tuple(numbers) if len(numbers) == len(names) else tuple(map(str, names))
 
 
-def checkpoint_problem(folder: Path) -> Problem:
+def checkpoint_problem(folder: Path) -> ProblemType:
     """The problem of a fine-tuned checkpoint, by transformers' rule: its `problem_type`; without one, regression for
     one output, else classes.
     """
     stated = _config(folder).get("problem_type")
     if stated is None:
-        return Problem.REGRESSION if len(_output_names(folder)) == 1 else Problem.SINGLE_LABEL
-    if stated not in list(Problem):
-        raise UserError(f"{folder}: {CONFIG} has problem_type {stated!r}; known: {', '.join(Problem)}")
-    return Problem(stated)
+        return ProblemType.REGRESSION if len(_output_names(folder)) == 1 else ProblemType.SINGLE_LABEL
+    if stated not in list(ProblemType):
+        raise UserError(f"{folder}: {CONFIG} has problem_type {stated!r}; known: {', '.join(ProblemType)}")
+    return ProblemType(stated)
+
+
+def has_head(folder: Path, head: str) -> bool:
+    """Whether a checkpoint has trained outputs of this kind (`Problem.head`)."""
+    return has_spans(folder) if head == SPANS else has_classifier(folder)
+
+
+def has_spans(folder: Path) -> bool:
+    """Whether a checkpoint was fine-tuned for questions."""
+    return any(str(name).endswith(SPANS) for name in _config(folder).get("architectures") or ())
+
+
+def require_spans(folder: Path) -> None:
+    """UserError unless a checkpoint was fine-tuned for questions."""
+    if not has_spans(folder):
+        raise UserError(f"{folder}: not fine-tuned for questions (no …{SPANS} in {CONFIG}); use `ziggurat train`")
 
 
 def has_classifier(folder: Path) -> bool:
@@ -194,5 +215,5 @@ def _config(folder: Path) -> dict[str, Any]:
 def _n_outputs(folder: Path) -> int:
     """Number of outputs of a checkpoint's classifier."""
     spec = read_spec(_config(folder))
-    (name,) = table_of(spec, Problem.SINGLE_LABEL)[f"{CLASSES}weight"]
+    (name,) = table_of(spec, ProblemType.SINGLE_LABEL)[f"{CLASSES}weight"]
     return len(canonical_names(tensors_of(folder), spec)[name])

@@ -21,6 +21,7 @@ from ziggurat.encoder.spec import EncoderSpec
 Tokens = TypeVar("Tokens", int, np.ndarray)
 
 FASTBERT_WIDTH = 128  # of FastBERT's head, for every encoder width
+SPAN_HEAD = "span"  # the only kind of head that answers for every token
 FINAL = "pooler"  # kind of the final classifier's head
 FLOAT_BITS = 16  # of weights and activations that are not quantised, and in the baseline of LTP's relative BOPs
 
@@ -177,6 +178,30 @@ def rung_flops(
     flops[:, :-1] += head
     flops[:, -1] += head_flops(FINAL, spec, remaining[:, -1], n_classes)
     return flops
+
+
+def answer_flops(
+    spec: EncoderSpec,
+    kind: str,
+    n_classes: int,
+    lengths: np.ndarray,
+    kept: np.ndarray,
+    rung_layers: Sequence[int],
+    asked: Sequence[bool],
+    guessed: Sequence[bool] | None = None,
+) -> np.ndarray:
+    """FLOPs of leaving at each rung, whatever kind of head it has: (n, n_rungs) int64; arguments as `rung_flops`.
+
+    `lengths` (n) are before any pruning.
+    """
+    if kind == SPAN_HEAD:
+        return span_rung_flops(spec, lengths, kept, rung_layers, asked, guessed)
+    return rung_flops(spec, kind, n_classes, kept, rung_layers, asked, guessed)
+
+
+def whole_flops(spec: EncoderSpec, kind: str, n_classes: int, lengths: np.ndarray) -> np.ndarray:
+    """FLOPs of the whole model without exits and pruning, whatever kind of head it has: lengths (n) → (n) int64."""
+    return span_full_flops(spec, lengths) if kind == SPAN_HEAD else full_flops(spec, n_classes, lengths)
 
 
 def guess_flops(spec: EncoderSpec, n_tokens: Tokens) -> Tokens:

@@ -25,9 +25,11 @@ from ziggurat.encoder.spec import EncoderSpec, read_spec
 from ziggurat.encoder.weights import read_tensors
 from ziggurat.errors import UserError, brief
 from ziggurat.files import whole_file, whole_folder
+from ziggurat.problems.problem import Problem
+from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import PruningConfig, SpanConfig
 from ziggurat.system import json_text
-from ziggurat.types import FULL, Label, OperatingPoint, Problem
+from ziggurat.types import FULL, Label, OperatingPoint, ProblemType
 
 FORMAT_VERSION = 2
 UNSEALED_VERSION = 1  # manifests of this version have no digests
@@ -73,7 +75,7 @@ class Manifest:
     pruning: PruningConfig | None = None  # token pruning; its values are in EXTRAS
     kind: str = ENCODER  # or a small model without layers: static, bilstm
     tiers: tuple[str, ...] = ()  # sub-folders of a cascade's first tiers, from cheap to expensive; empty = no cascade
-    problem_type: str = Problem.SINGLE_LABEL  # a ziggurat.types.Problem
+    problem_type: str = ProblemType.SINGLE_LABEL  # a ziggurat.types.ProblemType
     spans: SpanConfig | None = None  # settings of question answering; None = a classifier
     no_answer: tuple[float, ...] | None = None  # per rung, offset of "no answer"; None = there always is an answer
     files: Mapping[str, str] = dataclasses.field(
@@ -81,9 +83,15 @@ class Manifest:
     )  # files of the folder: name → SHA-256, see `seal`
 
     @property
+    def problem(self) -> Problem:
+        """What the model answers."""
+        limits = self.training.get(LABEL_RANGE)
+        return problem_named(self.problem_type, self.labels, limits, self.spans, self.no_answer)
+
+    @property
     def answers_spans(self) -> bool:
         """Whether answers are spans of a text, instead of labels."""
-        return self.problem_type == Problem.QUESTION_ANSWERING
+        return self.problem_type == ProblemType.QUESTION_ANSWERING
 
     def operating_point(self, name: str) -> OperatingPoint:
         """The operating point of this name; UserError lists the existing names."""
@@ -136,8 +144,8 @@ def _check(manifest: Manifest, path: Path) -> None:
     for name, count in Counter(map(str, manifest.labels)).items():
         if count > 1:
             raise UserError(f"{path}: labels: {brief(name)} stands for {count} classes; give each a name of its own")
-    if manifest.problem_type not in list(Problem):
-        known = ", ".join(Problem)
+    if manifest.problem_type not in list(ProblemType):
+        known = ", ".join(ProblemType)
         raise UserError(f"{path}: problem_type {brief(manifest.problem_type)} is not known; known: {known}")
     if not all(re.fullmatch(rf"{TIERS}/[1-9][0-9]?", tier) for tier in manifest.tiers):
         raise UserError(f"{path}: tiers: must be {TIERS}/1, {TIERS}/2, …; make the cascade again")
@@ -348,7 +356,7 @@ def fingerprint_of(manifest: Manifest, spec: EncoderSpec | None, files: Mapping[
         settings.append(pruning)
     if manifest.int8:
         settings.append("int8")
-    if manifest.problem_type != Problem.SINGLE_LABEL:
+    if manifest.problem_type != ProblemType.SINGLE_LABEL:
         settings.append(manifest.problem_type)
         if LABEL_RANGE in manifest.training:  # losses, which operating points depend on, are relative to it
             settings.append([float(limit) for limit in manifest.training[LABEL_RANGE]])

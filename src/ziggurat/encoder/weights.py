@@ -23,7 +23,7 @@ from ziggurat.encoder.architectures.base import Table
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError, brief
 from ziggurat.files import whole_file
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 Tensors = Mapping[str, Any]  # numpy arrays or torch tensors
 
@@ -37,17 +37,19 @@ _ADAPTER = re.compile(r"lora_\w+|ia3_\w+|hada_\w+|lokr_\w+|oft_\w+|adapters|base
 _WRAPPERS = frozenset(("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 
 
-def table_of(spec: EncoderSpec, problem: Problem) -> Table:
+def table_of(spec: EncoderSpec, problem: ProblemType) -> Table:
     """The architecture's table of tensors, for a classifier or a span model."""
     architecture = ARCHITECTURES[spec.model_type]
     table = architecture.table(spec)
-    if problem is not Problem.QUESTION_ANSWERING or architecture.dense_spans:
+    if problem is not ProblemType.QUESTION_ANSWERING or architecture.dense_spans:
         return table
     shared = {name: parts for name, parts in table.items() if not name.startswith("classifier.")}
     return shared | {f"{CLASSES}{kind}": (f"{SPANS}{kind}",) for kind in ("weight", "bias")}
 
 
-def canonical_names(tensors: Tensors, spec: EncoderSpec, problem: Problem = Problem.SINGLE_LABEL) -> dict[str, Any]:
+def canonical_names(
+    tensors: Tensors, spec: EncoderSpec, problem: ProblemType = ProblemType.SINGLE_LABEL
+) -> dict[str, Any]:
     """HF tensors with the names that transformers uses today for a classifier.
 
     Wrappers, and a module around the whole model, are removed from names. A missing prefix is added, old LayerNorm
@@ -97,7 +99,10 @@ def _renamed(tensors: Tensors, rename: Callable[[str], str]) -> dict[str, Any]:
 
 
 def from_hf(
-    tensors: Tensors, spec: EncoderSpec, join: Callable[[Sequence[Any]], Any], problem: Problem = Problem.SINGLE_LABEL
+    tensors: Tensors,
+    spec: EncoderSpec,
+    join: Callable[[Sequence[Any]], Any],
+    problem: ProblemType = ProblemType.SINGLE_LABEL,
 ) -> dict[str, Any]:
     """Ziggurat's tensors from HF tensors. Pooler and classifier may be missing; UserError for any other."""
     named = canonical_names(tensors, spec, problem)
@@ -122,7 +127,7 @@ def _joined(named: Tensors, parts: Sequence[str], join: Callable[[Sequence[Any]]
     return join([named[part] for part in parts])
 
 
-def hf_names(name: str, spec: EncoderSpec, problem: Problem = Problem.SINGLE_LABEL) -> str:
+def hf_names(name: str, spec: EncoderSpec, problem: ProblemType = ProblemType.SINGLE_LABEL) -> str:
     """HF names of one of Ziggurat's tensors, for messages; its own name if it has no HF name."""
     return " + ".join(table_of(spec, problem).get(name, (name,)))
 
@@ -135,7 +140,7 @@ def missing_classifier(names: Collection[str], spec: EncoderSpec) -> list[str]:
     return [part for part in wanted if part not in named]
 
 
-def to_hf(tensors: Tensors, spec: EncoderSpec, problem: Problem = Problem.SINGLE_LABEL) -> dict[str, Any]:
+def to_hf(tensors: Tensors, spec: EncoderSpec, problem: ProblemType = ProblemType.SINGLE_LABEL) -> dict[str, Any]:
     """Inverse of `from_hf`, bit-equal; parts of a joined tensor are views of it."""
     named: dict[str, Any] = {}
     for name, parts in table_of(spec, problem).items():

@@ -12,6 +12,7 @@ from ziggurat.data.packing import PackedBatch
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.policies.prune import TokenRule
 from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.problem import Reader as Reader
 
 TOGETHER = 1 << 14  # tokens of a call of several batches: few calls end with few of them, an interrupt is never far
 
@@ -81,31 +82,6 @@ class Work(Protocol):
 
     def take(self, keep: np.ndarray) -> Self:
         """Only the inputs where `keep` (n) bool is true: the others are dropped."""
-        ...
-
-
-class Reader(Protocol):
-    """Reduces a rung's logits of all tokens of an input's sequences to one row of numbers, its reading.
-
-    A backend without a reader has one sequence per input, and the logits of a sequence are the reading.
-    """
-
-    @property
-    def width(self) -> int:
-        """Numbers in a reading."""
-        ...
-
-    @property
-    def dtype(self) -> Any:
-        """Of readings, numpy's."""
-        ...
-
-    def read(self, logits: np.ndarray, marks: PackedBatch) -> np.ndarray:
-        """Logits (n_tokens, outputs) of whole sequences → (n, width).
-
-        A pruned token's logits are of its last state. The states of `marks` (n_tokens) are the third column of the
-        token table, its `rows` say which input each sequence is of.
-        """
         ...
 
 

@@ -11,7 +11,7 @@ from ziggurat.data.packing import PackedBatch, pack
 from ziggurat.engine.backends.stepwise import StepwiseBackend
 from ziggurat.policies.prune import TokenRule
 from ziggurat.policies.rules import ExitRule
-from ziggurat.policies.spans import SpanReader
+from ziggurat.problems.spans import Spans
 
 
 def answer_one(backend: StepwiseBackend, tokens: np.ndarray, rule: ExitRule, row: int) -> tuple[np.ndarray, int]:
@@ -72,13 +72,13 @@ class _Walk:
 def _reading(backend: StepwiseBackend, rung: int, walks: Sequence[_Walk]) -> np.ndarray:
     if backend.reader is None:
         return backend.logits(rung, walks[0].live)[0]
-    assert isinstance(backend.reader, SpanReader)
+    assert isinstance(backend.reader, Spans)
     logits = [backend.logits(rung, walk.notes) for walk in walks if walk.notes is not None]
-    return span_reading(logits, [walk.sequence for walk in walks], backend.reader.longest)
+    return span_reading(logits, [walk.sequence for walk in walks], backend.reader.windows.answer)
 
 
 def span_reading(logits: Sequence[np.ndarray], windows: Sequence[np.ndarray], longest: int) -> np.ndarray:
-    """As `policies.spans.SpanReader` reads a question: logits (length, 2) of windows (length, 3) → (7) float64.
+    """As `problems.spans.Spans` reads a question: logits (length, 2) of windows (length, 3) → (7) float64.
 
     Heads read what each token noted last. A question is as unsure as the least sure of its windows.
     """

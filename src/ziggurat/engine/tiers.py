@@ -17,13 +17,11 @@ from ziggurat.data.packing import by_length
 from ziggurat.data.tokenizer import Encoded, TextTokenizer
 from ziggurat.encoder.flops import (
     FLOAT_BITS,
+    answer_flops,
     bit_operations,
-    full_flops,
-    guess_flops,
-    path_bops,
-    rung_flops,
-    span_full_flops,
-    span_rung_flops,
+    head_token_flops,
+    linear_flops,
+    whole_flops,
 )
 from ziggurat.encoder.folder import DEFERRAL, EXTRAS, MANIFEST, TOKENIZER, Manifest
 from ziggurat.encoder.model_files import ModelFiles, read_tiers
@@ -91,8 +89,13 @@ class Tier(ABC):
         """Cost of all its layers without exits: lengths (s) → (s) int64."""
 
     @abstractmethod
-    def bit_operations(self, kept: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None) -> int:
-        """Of all sequences (s) that it read: in INT8 what it has of it (`path_bops`), everything else in FP16."""
+    def bit_operations(
+        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+    ) -> int:
+        """Of all sequences (s) that it read, arguments as `flops`.
+
+        What it computes in INT8 counts as that, everything else as FP16 (LTP 4.6).
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,33 +122,26 @@ class EncoderTier(Tier):
         spec, manifest, layers, guessed = self.spec, self.manifest, self.backend.rung_layers, None
         if tokens is not None and tokens.score == PREDICTED:
             guessed = [tokens.prunes(layer) for layer in range(1, spec.layers + 1)]
-        if manifest.answers_spans:
-            return span_rung_flops(spec, lengths, kept, layers, asked, guessed)
-        return rung_flops(spec, manifest.head_kind, len(manifest.labels), kept, layers, asked, guessed)
+        return answer_flops(spec, manifest.head_kind, len(manifest.labels), lengths, kept, layers, asked, guessed)
 
     def full_flops(self, lengths: np.ndarray) -> np.ndarray:
         """Of layers and the last head."""
-        if self.manifest.answers_spans:
-            return span_full_flops(self.spec, lengths)
-        return full_flops(self.spec, len(self.manifest.labels), lengths)
+        return whole_flops(self.spec, self.manifest.head_kind, len(self.manifest.labels), lengths)
 
-    def bit_operations(self, kept: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None) -> int:
+    def bit_operations(
+        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+    ) -> int:
         """Of layers, heads and predicted pruning scores."""
-        return sum(self._bit_operations(row, asked, tokens) for row in kept.tolist())
-
-    def _bit_operations(self, kept: list[int], asked: Sequence[bool], tokens: TokenRule | None) -> int:
-        """Of one sequence: tokens read, then those that each layer left, 0 behind the last that ran."""
-        spec, manifest, rungs = self.spec, self.manifest, zip(self.backend.rung_layers, asked, strict=True)
-        depth = sum(left > 0 for left in kept) - 1
-        heads = [layer for layer, yes in rungs if yes and layer <= depth and layer < spec.layers]
-        bits = 8 if manifest.int8 or self.backend.dtype == "int8" else FLOAT_BITS
-        before, after = kept[:depth], kept[1 : depth + 1]
-        ran = range(1, depth + 1)
-        guessed = [layer for layer in ran if tokens and tokens.prunes(layer) and tokens.score == PREDICTED]
-        guesses = guess_flops(spec, sum(before[layer - 1] for layer in guessed))
-        final = depth == spec.layers
-        bops = path_bops(spec, manifest.head_kind, len(manifest.labels), before, heads, final, after, bits)
-        return bops + bit_operations(guesses, FLOAT_BITS, FLOAT_BITS)
+        spec, layers = self.spec, self.backend.rung_layers
+        ran = kept[:, 1:] > 0
+        rungs = np.searchsorted(layers, ran.sum(axis=1))
+        total = self.flops(kept, lengths, asked, tokens)[np.arange(len(kept)), rungs]
+        linear = int((linear_flops(spec, kept[:, :-1], kept[:, 1:]) * ran).sum())
+        heads = [layer for layer, yes in zip(layers, asked, strict=True) if yes and layer < spec.layers]
+        linear += sum(int(head_token_flops(self.manifest.head_kind, spec, kept[:, layer]).sum()) for layer in heads)
+        bits = 8 if self.manifest.int8 or self.backend.dtype == "int8" else FLOAT_BITS
+        rest = int(total.sum()) - linear
+        return bit_operations(linear, bits, bits) + bit_operations(rest, FLOAT_BITS, FLOAT_BITS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +173,9 @@ class SmallTier(Tier):
         """Of texts of these lengths."""
         return self.cost(lengths)
 
-    def bit_operations(self, kept: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None) -> int:
+    def bit_operations(
+        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+    ) -> int:
         """In FP16."""
         return bit_operations(int(self.cost(kept[:, 0]).sum()), FLOAT_BITS, FLOAT_BITS)
 
@@ -320,9 +318,11 @@ def _refuse_other_reading(folder: Path, tiers: Sequence[Tier]) -> None:
     """UserError where the tiers of a cascade of question answerers do not all read the same windows."""
     last = tiers[-1]
     for tier in tiers[:-1]:
-        if last.manifest.answers_spans and not tier.manifest.answers_spans:
-            raise UserError(f"{folder}: a {tier.manifest.kind} tier answers no questions with spans; leave it out")
-        if last.manifest.answers_spans and tier.tokenizer is not last.tokenizer:
+        if tier.manifest.problem_type != last.manifest.problem_type:
+            raise UserError(
+                f"{folder}: a tier answers {tier.manifest.problem_type}, the last {last.manifest.problem_type}"
+            )
+        if last.manifest.problem.reader is not None and tier.tokenizer is not last.tokenizer:
             raise UserError(f"{folder}: its tiers read questions with other tokenizers; give models of one vocabulary")
 
 

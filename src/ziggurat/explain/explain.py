@@ -1,26 +1,34 @@
-"""`explain`: one text's way through the model, its tokens and its rungs, as numbers."""
+"""How the model answered one text: its tokens, its rungs and its cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ziggurat.calibrate.prediction import said
-from ziggurat.data.tokenizer import speakable
-from ziggurat.engine.backends.recording import RecordingBackend
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
-from ziggurat.engine.questions import QuestionAnswerer
+from ziggurat.data.packing import pack
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.engine.backend import Outcomes
+from ziggurat.engine.backends.recording import PruningStep, RecordingBackend
+from ziggurat.engine.opened import FULL, OpenedModel, Text
+from ziggurat.engine.tiers import TierSlice
 from ziggurat.errors import UserError
 from ziggurat.explain.page import page
-from ziggurat.explain.questions import question_explanation
-from ziggurat.explain.record import Json, decision_of, pruning_of, tokens_of, way_of
+from ziggurat.explain.record import (
+    Answered,
+    Explanation,
+    RungDecision,
+    WindowShown,
+    decision_of,
+    pruning_of,
+    tokens_of,
+)
 from ziggurat.files import whole_file
-from ziggurat.measure.question_rows import answers_questions
 from ziggurat.measure.subject import ModelOptions, exit_rule
 from ziggurat.measure.targets import require_result
+from ziggurat.policies.exits import exit_score
 from ziggurat.policies.rules import ExitRule
 from ziggurat.system import utf8
 
@@ -33,8 +41,8 @@ def explain(
     score: str | None = None,
     options: ModelOptions = ModelOptions(),
     html: Path | None = None,
-) -> Json:
-    """Which tokens of a text, or pair of texts, left at which layer, and why it exited where it did, as JSON values.
+) -> Explanation:
+    """Which tokens of a text, or pair of texts, were dropped at which layer, and why it exited where it did.
 
     The answer is what `predict` gives the text alone; of a model of questions a question and its text are given. With
     `html` also as a page of its own. UserError for a pair where the model reads single texts or the
@@ -42,74 +50,94 @@ def explain(
     """
     if html is not None:
         require_result(html, model)
-    opened = options.open_questions(model) if answers_questions(model) else options.open(model)
+    opened = options.open(model)
     rule = exit_rule(opened, operating_point, threshold, score)
     name = operating_point if threshold is None else f"{rule.score} {threshold:g}"
-    told = (
-        question_explanation(opened, text, rule)
-        if isinstance(opened, QuestionAnswerer)
-        else explanation(opened, text, rule)
-    )
-    result = {"model": model, "operating_point": name} | told
-    if html is not None:
-        with whole_file(html) as path:
-            path.write_bytes(utf8(page(result)))
-        result["html"] = str(html)
-    return result
+    result = replace(explanation(opened, text, rule), model=model, operating_point=name)
+    if html is None:
+        return result
+    with whole_file(html) as path:
+        path.write_bytes(utf8(page(result)))
+    return replace(result, html=html)
 
 
-def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> Json:
-    """The same for a model that is open. `text` is what was read: U+FFFD stands for each lone surrogate.
+def explanation(classifier: OpenedModel, text: Text, rule: ExitRule) -> Explanation:
+    """The same for a model that is open.
 
-    An infinite threshold is the string "inf" or "-inf", for JSON has none; None = there is no threshold.
+    Of an input in several sequences the one that the answer is from is shown; a rung's score is of all of them. An
+    infinite threshold is the string "inf" or "-inf", for JSON has none; None = there is no threshold.
     """
     _check_kind(classifier, text)
-    observed = [RecordingBackend(tier.backend) for tier in classifier.tiers]
-    pairs = zip(classifier.tiers, observed, strict=True)
-    watched = AdaptiveClassifier([replace(tier, backend=backend) for tier, backend in pairs])
-    answer, full = watched.predict([text], rule)[0], classifier.predict([text], FULL)[0]
-    sides = [text] if isinstance(text, str) else list(text)
-    # Of a cascade the tier that answered: those behind it did not read the text.
-    tier, watch = [each for each in zip(classifier.tiers, observed, strict=True) if each[1].answers][-1]
-    labels, trace = classifier.manifest.labels, answer.trace
-    return {
-        "text": [speakable(side) for side in sides] if classifier.manifest.pairs else speakable(sides[0]),
-        **said(answer.label, answer.probabilities, labels),
-        **way_of(classifier, rule, trace, int(classifier.full_flops(np.array([trace.read]))[0])),
-        "full": said(full.label, full.probabilities, labels),
-        "agrees": classifier.output.same(full.label, answer.label),
-        "rungs": list(_rungs(classifier, rule, _said_by_rung(classifier, observed))),
-        "pruning": pruning_of(tier.manifest, rule, watch.steps),
-        "tokens": tokens_of(tier.tokenizer.pieces(*sides), watch.steps),
-    }
+    sides, problem = [text] if isinstance(text, str) else list(text), classifier.problem
+    encoded, full_rule = classifier.encode([text]), classifier.rule_of(FULL)
+    outcomes, full = classifier.run(encoded, rule), classifier.run(encoded, full_rule)
+    (answer,), (full_answer,) = (
+        classifier.answers(encoded, outcomes, rule),
+        classifier.answers(encoded, full, full_rule),
+    )
+    sequence = problem.sequence_shown(outcomes.readings[0])
+    place = _place_of(classifier, int(outcomes.rungs[0]))
+    steps = _steps(classifier, place, encoded, sequence, int(outcomes.rungs[0]), rule)
+    shown, full_flops = problem.shown_fields(encoded, sequence, sides), int(classifier.whole(encoded)[0])
+    return Explanation(
+        text=shown["text"] if isinstance(shown["text"], str) else tuple(shown["text"]),
+        windows=WindowShown(**shown["windows"]) if "windows" in shown else None,
+        answer=_fields(classifier, encoded, outcomes),
+        layers=answer.trace.layers,
+        of_layers=int(classifier.depths[-1]),
+        truncated=answer.trace.truncated,
+        flops=answer.trace.flops,
+        full_flops=full_flops,
+        flops_ratio=full_flops / answer.trace.flops,
+        score=rule.score,
+        larger_is_surer=exit_score(rule.score).larger_is_surer,
+        full=_fields(classifier, encoded, full),
+        agrees=problem.same(full_answer.label, answer.label),
+        rungs=tuple(_rungs(classifier, encoded, rule, outcomes)),
+        pruning=pruning_of(place.tier.manifest, rule, steps),
+        tokens=tokens_of(problem.pieces(place.tier.tokenizer, encoded, sequence, sides), steps),
+    )
 
 
-def _check_kind(classifier: AdaptiveClassifier, text: Text) -> None:
+def _check_kind(classifier: OpenedModel, text: Text) -> None:
     if classifier.manifest.pairs and isinstance(text, str):
-        raise UserError("text: the model reads pairs of texts; give a second one")
+        raise UserError(f"text: the model reads {classifier.problem.pair}; give a second text")
     if not classifier.manifest.pairs and not isinstance(text, str):
         raise UserError("text: the model reads single texts; give one, in quotation marks on a command line")
 
 
-def _said(classifier: AdaptiveClassifier, logits: np.ndarray) -> Json:
-    """What a rung's logits (n_outputs) say."""
-    output, labels = classifier.output, classifier.manifest.labels
-    shares = None if output.probabilities is None else output.probabilities(logits)
-    return said(output.label(output.predictions(logits), labels), shares, labels)
+def _fields(classifier: OpenedModel, encoded: Encoded, outcomes: Outcomes) -> Answered:
+    """What outcomes of one input answer."""
+    shares = classifier.problem.probabilities(outcomes.readings)
+    prediction = classifier.predictions(encoded, outcomes)[0]
+    return classifier.problem.fields(prediction, None if shares is None else shares[0])
 
 
-def _said_by_rung(classifier: AdaptiveClassifier, observed: Sequence[RecordingBackend]) -> list[tuple[int, np.ndarray]]:
-    """The rungs that were asked, counted over all tiers, and their logits."""
-    both = zip(classifier.ladder.slices, observed, strict=True)
-    return [(place.rungs.start + rung, said) for place, backend in both for rung, said in backend.answers]
+def _place_of(classifier: OpenedModel, rung: int) -> TierSlice:
+    """The tier that this rung is of: those behind it did not read the text."""
+    return next(place for place in classifier.ladder.slices if rung < place.rungs.stop)
 
 
-def _rungs(classifier: AdaptiveClassifier, rule: ExitRule, said: list[tuple[int, np.ndarray]]) -> Iterator[Json]:
-    """What each rung that was asked said, and what the rule made of it."""
-    history = np.empty((1, 0, classifier.backend.n_classes), dtype=np.float32)
-    for rung, logits in said:
-        history = np.concatenate([history, logits[None, None]], axis=1)
-        yield {
-            **decision_of(classifier, rule, rung, history),
-            **_said(classifier, logits),
-        }
+def _steps(
+    classifier: OpenedModel, place: TierSlice, encoded: Encoded, sequence: int, rung: int, rule: ExitRule
+) -> list[PruningStep]:
+    """What each layer that ran did to the tokens of one sequence, in the tier that answered at this rung."""
+    tier, tokens = place.tier, place.pruning(rule.tokens)
+    mine = classifier.ladder.inputs_of(tier, encoded).tokens[sequence]
+    backend = RecordingBackend(tier.backend)
+    live = backend.embed(pack([np.ascontiguousarray(mine[:, :2])]), tokens)
+    for layer in range(1, tier.backend.rung_layers[rung - place.rungs.start] + 1):
+        live = backend.layer(layer, live, tokens)
+    return backend.steps
+
+
+def _rungs(classifier: OpenedModel, encoded: Encoded, rule: ExitRule, outcomes: Outcomes) -> Iterator[RungDecision]:
+    """What each rung that was asked answers, up to the one that answered, and what the rule made of it."""
+    problem, last = classifier.problem, int(outcomes.rungs[0])
+    readings = classifier.every_rung(encoded, tokens=rule.tokens).readings
+    readings[:, last] = outcomes.readings  # to the last digit, which a whole run may compute in another way
+    predictions, shares = problem.predictions(readings, encoded), problem.probabilities(readings)
+    asked = np.flatnonzero(rule.asked[: last + 1]).tolist()
+    for count, rung in enumerate(asked, start=1):
+        answer = problem.fields(predictions[0, rung], None if shares is None else shares[0, rung])
+        yield decision_of(classifier, rule, rung, readings[:, asked[:count]], answer)

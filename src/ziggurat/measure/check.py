@@ -17,7 +17,7 @@ from ziggurat.data.packing import by_length
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import Outcomes
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Clock, Timing, interleave
 from ziggurat.measure.predicted_time import Conditions, Profile, predicted_seconds
@@ -58,7 +58,7 @@ class PredictionError:
 
 def prediction_error(
     profile: Profile,
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     encoded: Encoded,
     rules: Mapping[str, ExitRule],
     batch_size: int,
@@ -81,7 +81,7 @@ class Case:
     encoded: Encoded
     batch_size: int
 
-    def calls(self, classifier: AdaptiveClassifier, rules: Mapping[str, ExitRule]) -> dict[str, Callable[[], Outcomes]]:
+    def calls(self, classifier: OpenedModel, rules: Mapping[str, ExitRule]) -> dict[str, Callable[[], Outcomes]]:
         """Answering the texts under each rule, by what progress calls it."""
         return {
             self._name(name): partial(classifier.run, self.encoded, rule, self.batch_size)
@@ -91,7 +91,7 @@ class Case:
     def errors(
         self,
         profile: Profile,
-        classifier: AdaptiveClassifier,
+        classifier: OpenedModel,
         rules: Mapping[str, ExitRule],
         timings: Mapping[str, Timing],
     ) -> list[PredictionError]:
@@ -117,14 +117,14 @@ def _predicted(profile: Profile, outcomes: Outcomes, rule: ExitRule, lengths: np
 
 
 def batch_numbers(lengths: np.ndarray, batch_size: int) -> np.ndarray:
-    """In which batch `AdaptiveClassifier.run` puts each text: lengths (n) → (n) int64."""
+    """In which batch `OpenedModel.run` puts each text: lengths (n) → (n) int64."""
     numbers = np.empty(len(lengths), dtype=np.int64)
     for number, rows in enumerate(by_length(lengths, batch_size)):
         numbers[rows] = number
     return numbers
 
 
-def held_out(classifier: AdaptiveClassifier) -> list[Case]:
+def held_out(classifier: OpenedModel) -> list[Case]:
     """Random texts in shapes that no profile measures."""
     found = []
     for n_texts, mean in HELD_OUT:
@@ -240,7 +240,7 @@ def shape_costs(profile: Profile) -> list[ShapeCost]:
     return found
 
 
-def _encoded(classifier: AdaptiveClassifier, source: str, columns: Columns, texts: int) -> Encoded:
+def _encoded(classifier: OpenedModel, source: str, columns: Columns, texts: int) -> Encoded:
     rows = load(source, dataclasses.replace(columns, label=None))
     check_pairs(classifier, rows)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)

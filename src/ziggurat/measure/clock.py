@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.metrics import accuracy_interval
 
 Clock = Callable[[], float]  # seconds, rising
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ziggurat import native
 from ziggurat.contents import file_digest
-from ziggurat.encoder.flops import full_flops, span_full_flops
+from ziggurat.encoder.flops import whole_flops
 from ziggurat.encoder.folder import (
     CONFIG,
     ENCODER,
@@ -26,9 +26,8 @@ from ziggurat.encoder.folder import (
     tier_folders,
 )
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.choice import DTYPES, choose_engine
+from ziggurat.engine.tiers import DTYPES, choose_engine
 from ziggurat.errors import UserError
-from ziggurat.policies.outputs import output_of
 from ziggurat.recipe import PruningConfig, SpanConfig
 from ziggurat.system import json_values
 from ziggurat.types import Label, OperatingPoint
@@ -111,7 +110,7 @@ def information(model: str) -> Information:
         spans=manifest.spans,
         no_answer=manifest.no_answer,
         label_range=None if label_range is None else tuple(label_range),
-        unit=output_of(manifest.problem_type, label_range).unit,
+        unit=manifest.problem.unit,
         pairs=manifest.pairs,
         max_length=manifest.max_length,
         heads=Heads(manifest.head_kind, tuple(manifest.head_layers)),
@@ -134,9 +133,7 @@ def _architecture(folder: Path, manifest: Manifest) -> Architecture:
     if spec is None:
         return Architecture(manifest.kind, 0, None, None)
     length = np.array([_TYPICAL_LENGTH])
-    flops = (
-        span_full_flops(spec, length) if manifest.answers_spans else full_flops(spec, len(manifest.labels), length)
-    )[0]
+    flops = whole_flops(spec, manifest.head_kind, len(manifest.labels), length)[0]
     return Architecture(spec.model_type, spec.layers, spec.hidden, float(flops / 1e9))
 
 

@@ -285,7 +285,7 @@ def predicted_batches(
     """Seconds of each batch, (n_batches) in the order of their numbers; those of joined leftovers at the first of them.
 
     Row i is in batch `batch_of[i]` and leaves at rung `rungs[i]`; `kept` (n, L + 1) are the tokens that enter layer 1
-    and those that each layer leaves, as in `engine.runner.Outcomes` or `AllRungs`: what stands behind a row's rung is
+    and those that each layer leaves, as in `engine.backend.Outcomes` or `AllRungs`: what stands behind a row's rung is
     not charged. `asked` says which rungs' heads are computed. `pruned` (L) says which layers prune, and so need scores;
     None = those where any token leaves. ValueError where the shapes do not fit.
     """

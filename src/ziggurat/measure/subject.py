@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,21 @@ from ziggurat.data.catalogue import parse_source
 from ziggurat.data.dataset import Dataset, Role, as_dataset, load, load_builtin
 from ziggurat.data.folders import place_of
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows
-from ziggurat.data.squad import Questions
 from ziggurat.data.tables import Source
 from ziggurat.data.task_rows import called_like
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.data.windows import Windows
 from ziggurat.encoder.folder import ENCODER, read_manifest, tier_folders, trained_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.engine.questions import QuestionAnswerer
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
+from ziggurat.measure.evaluation import PointPromise, SpeedBeside
 from ziggurat.measure.task_metrics import task_for
 from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.problem import SEARCH, SMALL, TEACHER, TEMPERATURES, TIERS
+from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import Recipe
-from ziggurat.types import OperatingPoint, Problem
+from ziggurat.types import OperatingPoint, ProblemType
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,27 @@ class ModelOptions:
     dtype: str = "float32"
     threads: int | None = None  # None = all cores
     batch_size: int = 32
-    engine: str = "auto"
+    backend: str = "auto"
     batch_given: bool = False  # the user chose `batch_size`; else the sizes that a point was measured with come first
+    opened: OpenedModel | None = field(default=None, repr=False, compare=False)  # not loaded again where it is wanted
 
-    def open(self, model: str) -> AdaptiveClassifier:
-        """Loads the model folder."""
-        return AdaptiveClassifier.from_pretrained(model, self.device, self.dtype, self.threads, self.engine)
+    @classmethod
+    def like(cls, model: OpenedModel, batch_size: int | None = None) -> ModelOptions:
+        """To run a model that is open, as it was opened."""
+        if model.origin is None:
+            return cls(opened=model)
+        _, device, dtype, threads, backend = model.origin
+        size = cls.batch_size if batch_size is None else batch_size
+        return cls(device, dtype, threads, size, backend, batch_size is not None, model)
 
-    def open_questions(self, model: str) -> QuestionAnswerer:
-        """Loads a model folder that answers questions."""
-        return QuestionAnswerer.from_pretrained(model, self.device, self.dtype, self.threads, self.engine)
+    def open(self, model: str) -> OpenedModel:
+        """Loads the model folder, unless it is open."""
+        if self.opened is not None and self.opened.origin is not None:
+            folder, *options = self.opened.origin
+            same = options == [self.device, self.dtype, self.threads, self.backend]
+            if same and Path(model).absolute() == folder:
+                return self.opened
+        return OpenedModel.from_pretrained(model, self.device, self.dtype, self.threads, self.backend)
 
 
 def exit_rule(
@@ -61,15 +71,12 @@ def exit_rule(
     """
     if score is not None and threshold is None:
         raise UserError(f"--score {score}: says what --threshold is compared with; give one, or leave --score out")
-    score = classifier.output.scores[0] if score is None else score
+    score = classifier.problem.scores[0] if score is None else score
     return classifier.rule_of(operating_point if threshold is None else classifier.rule(score, threshold))
 
 
-def promise_of(classifier: OpenedModel, operating_point: str, threshold: float | None) -> dict[str, Any] | None:
-    """What an operating point promises, as JSON values; None for full depth, a threshold of the call, or no promise.
-
-    `broken` says why the promise does not hold for this call, None where it does.
-    """
+def promise_of(classifier: OpenedModel, operating_point: str, threshold: float | None) -> PointPromise | None:
+    """What an operating point promises; None for full depth, a threshold of the call, or no promise."""
     if threshold is not None or operating_point == FULL:
         return None
     point = classifier.point(operating_point)
@@ -79,17 +86,10 @@ def promise_of(classifier: OpenedModel, operating_point: str, threshold: float |
     broken = None
     if proof.dtype != backend.dtype:
         broken = f"{point.name} was certified in {proof.dtype}; in {backend.dtype} it promises nothing: calibrate in it"
-    return {
-        "target": point.target,
-        "confidence": point.confidence,
-        "criterion": proof.criterion,
-        "rows": proof.rows,
-        "groups": proof.groups,
-        "broken": broken,
-    }
+    return PointPromise(point.target, point.confidence, proof.criterion, proof.rows, proof.groups, broken)
 
 
-def rows_to_measure(classifier: AdaptiveClassifier, source: Source, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
+def rows_to_measure(classifier: OpenedModel, source: Source, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
     """Labelled rows of a source as test rows; for the built-in data its own test rows."""
     names = classifier.manifest.labels
     if source == STDLIB_DOCS:
@@ -103,17 +103,17 @@ def rows_to_measure(classifier: AdaptiveClassifier, source: Source, columns: Col
 
 
 def load_like(
-    classifier: AdaptiveClassifier, source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
+    classifier: OpenedModel, source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
 ) -> Rows:
     """Rows of a source with their classes called what the model calls them; UserError for pairs or single texts where
     it reads the other.
     """
-    rows = load(source, columns, labels_required)
+    rows = load(source, columns, labels_required, classifier.problem.kind)
     check_pairs(classifier, rows)
     return called_like(rows, classifier.manifest.labels, task_for(classifier.manifest, source))
 
 
-def check_pairs(classifier: AdaptiveClassifier, rows: Rows) -> None:
+def check_pairs(classifier: OpenedModel, rows: Rows) -> None:
     """UserError if the rows are pairs and the model reads single texts, or the reverse."""
     if classifier.manifest.pairs and rows.pairs is None:
         raise UserError(
@@ -125,7 +125,7 @@ def check_pairs(classifier: AdaptiveClassifier, rows: Rows) -> None:
         )
 
 
-def seen_in_training(model: str, rows: Dataset | Questions) -> int:
+def seen_in_training(model: str, rows: Dataset) -> int:
     """How many of the rows trained the model or chose something for it: a result on them flatters."""
     return int(np.isin(rows.hashes, trained_rows(local_folder(model))).sum())
 
@@ -145,7 +145,7 @@ def data_and_split(source: Source) -> tuple[str, str]:
     return source, str(Role.TEST)
 
 
-def lengths_summary(encoded: Encoded | Windows) -> Mapping[str, Any]:
+def lengths_summary(encoded: Encoded) -> Mapping[str, Any]:
     """What a result row says about its texts."""
     lengths = encoded.lengths
     return {"tokens_mean": float(lengths.mean()), "tokens_p99": float(np.percentile(lengths, 99))}
@@ -157,16 +157,9 @@ def sample(n: int, size: int) -> np.ndarray:
 
 
 def beside_full_depth(
-    model: AdaptiveClassifier | QuestionAnswerer,
-    timed: Any,
-    both: tuple[ExitRule, ExitRule],
-    batch_size: int,
-    unit: str,
-) -> dict[str, float]:
-    """Speed of answering what the model reads under a rule, and under that of full depth, interleaved; five rounds.
-
-    `unit` is what is counted a second: texts or questions.
-    """
+    model: OpenedModel, timed: Encoded, both: tuple[ExitRule, ExitRule], batch_size: int
+) -> SpeedBeside:
+    """Speed of answering inputs under a rule, and under that of full depth, interleaved; five rounds."""
     adaptive, full = both
     timings = interleave(
         {
@@ -174,20 +167,14 @@ def beside_full_depth(
             "full": lambda: model.run(timed, full, batch_size),
         }
     )
-    speedup = paired_ratio(timings["full"], timings["adaptive"])
-    return {
-        f"{unit}_per_second": len(timed) / timings["adaptive"].p50,
-        f"full_{unit}_per_second": len(timed) / timings["full"].p50,
-        "time_ratio": speedup.median,
-        "time_ratio_low": speedup.low,
-        "time_ratio_high": speedup.high,
-    }
+    n, ratio = len(timed), paired_ratio(timings["full"], timings["adaptive"])
+    return SpeedBeside(model.problem.counted, n / timings["adaptive"].p50, n / timings["full"].p50, ratio)
 
 
-def tokens_left(kept: np.ndarray, lengths: np.ndarray) -> list[float]:
+def tokens_left(kept: np.ndarray, lengths: np.ndarray) -> tuple[float, ...]:
     """Share of tokens that are read, then that each layer leaves, of inputs that come so far: kept (n, L + 1), (n)."""
     whole = ((kept > 0) * lengths[:, None]).sum(axis=0)
-    return [float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of]
+    return tuple(float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of)
 
 
 def refuse_small(model: str, command: str) -> None:
@@ -200,33 +187,42 @@ def refuse_small(model: str, command: str) -> None:
         )
 
 
-def refuse_other_problem(recipe: Recipe, problem: Problem | None, taught: bool = False) -> None:
-    """UserError for a recipe with parts that only know classes, where something else is asked.
-
-    A static model learns sets of labels, too, but only from rows and not from a teacher (`taught`).
-    """
-    small = recipe.small
-    sets = problem is Problem.MULTI_LABEL and small is not None and small.kind == "static" and not taught
-    only_classes = {
-        "small models answer": small is not None and not sets,
-        "cascades answer": bool(recipe.tiers),
-        "temperatures are fitted": recipe.temperatures,
-        "a [search] of shares is made": recipe.search is not None,
+def check_recipe(recipe: Recipe, problem: ProblemType | None, teacher: bool = False) -> None:
+    """UserError for a recipe with a part that the problem cannot have; None = the problem is not known yet."""
+    if problem is None:
+        return
+    parts = {
+        **{stage.kind: f"stage {stage.kind!r}" for stage in recipe.stages},
+        **({TEACHER: TEACHER} if teacher else {}),
+        **({SMALL: SMALL} if recipe.small is not None else {}),
+        **({SEARCH: SEARCH} if recipe.search is not None else {}),
+        **({TIERS: TIERS} if recipe.tiers else {}),
+        **({TEMPERATURES: TEMPERATURES} if recipe.temperatures else {}),
     }
-    wrong = [what for what, here in only_classes.items() if here]
-    if wrong and problem not in (None, Problem.SINGLE_LABEL):
+    if wrong := [shown for part, shown in parts.items() if part in problem_named(problem).lacks]:
         raise UserError(
-            f"recipe {recipe.name!r}: {wrong[0]} for classes alone, not for {problem}; choose another recipe"
+            f"recipe {recipe.name!r}: {wrong[0]} is not for {problem}; choose a recipe without it, such as full, "
+            "early-exit or magic-pyramid"
         )
 
 
 def refuse_but_classes(model: str, command: str) -> None:
     """UserError for a model that answers with anything but one of its classes."""
     problem = read_manifest(local_folder(model)).problem_type
-    if problem != Problem.SINGLE_LABEL:
+    if problem != ProblemType.SINGLE_LABEL:
         raise UserError(
             f"{model}: `ziggurat {command}` is about classes, and the model's problem is {problem}; `eval`, `bench`, "
             "`calibrate`, `explain`, `report lengths` and `predict` know it"
+        )
+
+
+def refuse_windows(model: str, command: str) -> None:
+    """UserError for a model that reads its inputs in several sequences."""
+    problem = read_manifest(local_folder(model)).problem
+    if problem.reader is not None:
+        raise UserError(
+            f"{model}: `ziggurat {command}` is about inputs of one sequence, and the model reads {problem.pair} in "
+            "windows; `bench` and `eval` measure it"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,15 +10,9 @@ from ziggurat.data.catalogue import Task, task_of
 from ziggurat.data.tables import Source
 from ziggurat.encoder.folder import Manifest
 from ziggurat.errors import UserError
-from ziggurat.report.metrics import MEANS, measure_by_name, measures, values
-from ziggurat.types import Problem
+from ziggurat.problems.metrics import MEANS, measure_by_name, measures, values
 
 _ACCURACY = "accuracy"
-_OF_PROBLEMS: Mapping[str, tuple[str, ...]] = {
-    Problem.SINGLE_LABEL: (_ACCURACY, "f1", "f1-macro", "f1-micro", "mcc", "pearson", "spearman"),
-    Problem.MULTI_LABEL: (_ACCURACY, "f1-macro", "f1-micro"),
-    Problem.REGRESSION: ("pearson", "spearman"),
-}
 
 
 def task_for(manifest: Manifest, source: Source) -> Task | None:
@@ -30,10 +24,12 @@ def metrics_for(manifest: Manifest, source: Source, wanted: Sequence[str] | None
     """Measures to report beside accuracy: `wanted`, or the task's. UserError for an unknown one, one of another problem
     than the model's, or one of two classes where the model has more.
     """
-    known = _OF_PROBLEMS.get(manifest.problem_type, ())
+    known = manifest.problem.measures
     if wanted is None:
         task = task_for(manifest, source)
         return () if task is None else tuple(name for name in task.metrics if name in known and name != _ACCURACY)
+    if not known:
+        raise UserError(f"--metric: {manifest.problem.counted} are measured by exact match and F1 alone; leave it out")
     for name in wanted:
         measure_by_name(name)
         if name not in known:

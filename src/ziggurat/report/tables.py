@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from ziggurat.report.metrics import MEASURES
+from ziggurat.problems.metrics import MEASURES
 from ziggurat.system import legible
 
 Row = Mapping[str, Any]  # a result row, or `dataclasses.asdict` of a point

@@ -186,7 +186,7 @@ class BilstmTier:
         _demand(bool(len(self.vocabulary)) and 1 <= rows <= MOST_ROWS and width >= 1, "embedding: 1 … 2^15 rows")
         inside = int(self.vocabulary.min()) >= 0 and int(self.vocabulary.max()) < rows
         _demand(inside, "vocabulary: rows of the embedding")
-        _demand(state >= 1 and len(self.output) >= 2, "output: a row for each of ≥ 2 classes")
+        _demand(state >= 1 and len(self.output) >= 1, "output: a row for each class")
         expected = {
             "segments": (2, width),
             "first": (2, 4 * state, width + state + 1),

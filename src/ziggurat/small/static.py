@@ -110,7 +110,7 @@ class StaticTier:
 
     def __post_init__(self) -> None:
         n_buckets, n_classes = self.weights.shape if self.weights.ndim == 2 else (0, 0)
-        _demand(self.weights.dtype == np.int16 and n_classes >= 2, "weights: int16, a column for each of ≥ 2 classes")
+        _demand(self.weights.dtype == np.int16 and n_classes >= 1, "weights: int16, a column for each class")
         _demand(2 <= n_buckets <= 2**30 and not n_buckets & (n_buckets - 1), "weights: a power of two of rows")
         for name, values in (("scales", self.scales), ("bias", self.bias)):
             _demand(values.dtype == np.float32 and values.shape == (n_classes,), f"{name}: float32, one for each class")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from ziggurat.data.packing import cumulate
 from ziggurat.data.tokenizer import Encoded
+from ziggurat.problems.problem import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MEAN_SQUARE
 from ziggurat.small.bilstm import MOST_ROWS, UNKNOWN, BilstmShape, BilstmTier
-from ziggurat.small.train_static import calibrated_loss, check_rows
+from ziggurat.small.train_static import Scale, check_rows, select_loss
 from ziggurat.system import bar
 
 _AT_ONCE = 256  # select texts per forward pass
@@ -114,23 +116,25 @@ def train_bilstm(
     kinds: np.ndarray,
     settings: BilstmSettings = BilstmSettings(),
     *,
+    loss: str = CROSS_ENTROPY,
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> BilstmTier:
     """Trains a BiLSTM tier on `train` texts and `targets`; `select` texts choose the best epoch.
 
-    Adam minimises the cross-entropy against `targets` (n, n_classes), rows of probabilities (`train.static.one_hot` of
-    labels, or a teacher's by `teacher_targets`), which has the gradient of KL(teacher ‖ tier). Kept is the epoch whose
-    logits, at their best temperature, give the `labels` (m) of the select texts the smallest negative log-likelihood.
-    `kinds` as `TextTokenizer.piece_kinds`: its length is the number of ids. The same arguments give the same tier on
-    one machine with as many threads. Its probabilities are not calibrated. `progress` shows a bar on stderr.
+    Adam minimises the loss against `targets` (n, n_outputs), of labels or of a teacher; `loss`, targets and labels as
+    `train_static` has them. Kept is the epoch that loses least on the `labels` (m, …) of the select texts. `kinds` as
+    `TextTokenizer.piece_kinds`: its length is the number of ids. The same arguments give the same tier on one machine
+    with as many threads. Its probabilities are not calibrated. `progress` shows a bar on stderr.
 
     Raises:
         UserError: there are no rows.
         ValueError: targets or labels do not match the texts, or a text has no tokens.
     """
-    check_rows(train, targets, select, labels)
+    check_rows(train, targets, select, labels, loss)
+    scale = Scale.of(targets, loss)
+    targets, labels = scale.inside(targets), scale.inside(labels)
     if min(train.lengths.min(), select.lengths.min()) < 1:
         raise ValueError("texts: every one must have a token")
     device = torch.device(device)
@@ -141,8 +145,19 @@ def train_bilstm(
         model = Bilstm(int(vocabulary.max()) + 1, shape, settings.dropout)
         model.initialise_gates(max(3.0, float(train.lengths.mean())))
         model.to(device)
-        _fit(model, (_read(train, vocabulary), targets), (_read(select, vocabulary), labels), settings, progress)
+        read = _read(train, vocabulary), _read(select, vocabulary)
+        _fit(model, (read[0], targets), (read[1], labels), loss, settings, progress)
+    with torch.no_grad():
+        model.output.weight.mul_(scale.deviation)
+        model.output.bias.mul_(scale.deviation).add_(scale.mean)
     return model.cpu().tier(vocabulary)
+
+
+_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    CROSS_ENTROPY: functional.cross_entropy,
+    BINARY_CROSS_ENTROPY: functional.binary_cross_entropy_with_logits,
+    MEAN_SQUARE: functional.mse_loss,
+}
 
 
 def frequent(texts: Encoded, n_ids: int, rows: int, least_texts: int) -> np.ndarray:
@@ -165,6 +180,7 @@ def _fit(
     model: Bilstm,
     train: tuple[list[Tensor], np.ndarray],
     select: tuple[list[Tensor], np.ndarray],
+    loss: str,
     settings: BilstmSettings,
     progress: bool,
 ) -> None:
@@ -180,14 +196,14 @@ def _fit(
             model.train()
             for rows in _shuffled(texts, settings.batch_size):
                 batch, order = _batch(texts, rows, device, settings.unknown)
-                loss = functional.cross_entropy(model(batch), wanted[order].to(device))
+                lost = _LOSSES[loss](model(batch), wanted[order].to(device))
                 adam.zero_grad()
-                loss.backward()
+                lost.backward()
                 nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient)
                 adam.step()
                 falling.step()
                 shown.update()
-            loss_now = calibrated_loss(_logits(model, select[0]), select[1])
+            loss_now = select_loss(_logits(model, select[0]), select[1], loss)
             shown.set_postfix_str(f"loss on select rows {loss_now:.4f}")
             if loss_now < best_loss:
                 best, best_loss = {name: tensor.clone() for name, tensor in model.state_dict().items()}, loss_now

@@ -7,7 +7,7 @@ scipy's L-BFGS-B keeps bounds, works in float64, and for half a million numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 from ziggurat.data.packing import cumulate
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.errors import UserError, install
-from ziggurat.policies.exits import log_softmax, softmax
+from ziggurat.policies.exits import log_softmax
+from ziggurat.problems.problem import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MEAN_SQUARE
 from ziggurat.small.static import LARGEST, StaticTier, features
 
 Function = Callable[[np.ndarray], tuple[float, np.ndarray]]  # a point (n) float32 → value, gradient (n) float32
@@ -78,7 +79,7 @@ def _newton(
     return vector
 
 
-Entropy = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]  # logits, targets → sum, slopes
+Summed = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]  # outputs, targets → sum over rows, slopes
 _VARIANCE = 0.15  # of a class, p (1 - p), while one is learned
 
 
@@ -118,81 +119,102 @@ def train_static(
     labels: np.ndarray,
     kinds: np.ndarray,
     settings: StaticSettings = StaticSettings(),
+    loss: str = CROSS_ENTROPY,
 ) -> StaticTier:
     """A static tier that gives `train` texts their `targets`, as far as it may generalise to `select` texts.
 
-    Minimises the mean cross-entropy against `targets` (n, n_classes), rows of probabilities, plus half a penalty times
-    the squared weights; of the penalties the one whose logits, at their best temperature, give the `labels` of the
-    select texts, (m) classes, the smallest negative log-likelihood. With `labels` (m, n_labels) of 0 and 1 each label
-    applies or not by itself, and its cross-entropy is that of yes and no. `kinds` as `TextTokenizer.piece_kinds`. The
-    same arguments give the same tier on one machine. Its probabilities are not calibrated: `calibrate.temperature` does
-    that.
+    Minimises the mean loss against `targets` (n, n_outputs) plus half a penalty times the squared weights; of the
+    penalties the one that loses least on the `labels` of the select texts. `loss` is a problem's `training_loss`:
+    cross-entropy against rows of probabilities, labels (m) classes; binary cross-entropy of each output against its
+    own probability, labels (m, n_outputs) of 0 and 1; or the mean square of one output, labels (m) numbers. The select
+    texts' losses of probabilities are those at the best temperature. `kinds` as `TextTokenizer.piece_kinds`. The same
+    arguments give the same tier on one machine. Its probabilities are not calibrated.
 
     Raises:
         UserError: scipy is missing, or there is nothing to learn from.
         ValueError: targets or labels that do not fit the texts.
     """
-    check_rows(train, targets, select, labels)
+    check_rows(train, targets, select, labels, loss)
+    scale = Scale.of(targets, loss)
+    targets, labels = scale.inside(targets), scale.inside(labels)
     table, select_table = (_table(encoded, kinds, settings.buckets) for encoded in (train, select))
     texts = np.bincount(table.indices, minlength=settings.buckets)
     used = np.argsort(-texts, kind="stable")[: np.count_nonzero(texts >= settings.least_texts)]  # the hot ones together
     if not len(used):
         raise UserError(f"train rows: no n-gram occurs in {settings.least_texts} texts; use more rows")
     stretch = _stretch(texts[used], table.shape[0], settings.rarity)
-    entropy = _label_entropy if labels.ndim == 2 else _class_entropy
-    problem = _Problem(_stretched(table[:, used], stretch), np.asarray(targets, dtype=np.float64), entropy)
+    problem = _Problem(_stretched(table[:, used], stretch), np.asarray(targets, dtype=np.float64), loss)
     select_table, found = _stretched(select_table[:, used], stretch), problem.start()
     best, best_loss = found, np.inf
     for penalty in settings.penalties:
         found = problem.solve(penalty, found, settings.iterations)
-        loss = calibrated_loss(problem.logits(found, select_table), labels)
-        if loss >= best_loss:
+        lost = select_loss(problem.logits(found, select_table), labels, loss)
+        if lost >= best_loss:
             break  # weaker ones overfit still more
-        best, best_loss = found, loss
+        best, best_loss = found, lost
     weights, bias = problem.parts(best)
-    return _as_tier(weights * stretch[:, None], bias, used, kinds, settings.buckets)
+    weights, bias = weights * stretch[:, None] * scale.deviation, bias * scale.deviation + scale.mean
+    return _as_tier(weights, bias, used, kinds, settings.buckets)
 
 
-def one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Class indices (n) as targets (n, n_classes)."""
-    return np.eye(n_classes)[labels]
+@dataclass(frozen=True)
+class Scale:
+    """Between targets as rows have them and as they are learned: numbers with mean 0 and deviation 1, others as is."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    @classmethod
+    def of(cls, targets: np.ndarray, loss: str) -> Scale:
+        """Of the targets of train rows."""
+        return cls(float(targets.mean()), float(targets.std()) or 1.0) if loss == MEAN_SQUARE else cls()
+
+    def inside(self, values: np.ndarray) -> np.ndarray:
+        """As they are learned."""
+        return values if self == Scale() else (values - self.mean) / self.deviation
 
 
-def teacher_targets(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """A teacher's logits (n, n_classes) as targets: its probabilities at a temperature above 0 (Hinton et al. 2015)."""
-    return softmax(logits / np.float64(temperature))
-
-
-def check_rows(train: Encoded, targets: np.ndarray, select: Encoded, labels: np.ndarray) -> None:
-    """Raises what `train_static` says of rows, targets (n, n_classes) and labels (m) that do not fit together."""
-    n = len(train.tokens)
-    if not n or not len(select.tokens):
+def check_rows(
+    train: Encoded, targets: np.ndarray, select: Encoded, labels: np.ndarray, loss: str = CROSS_ENTROPY
+) -> None:
+    """Raises what `train_static` says of rows, targets (n, n_outputs) and labels (m, …) that do not fit together."""
+    n, m = len(train.tokens), len(select.tokens)
+    if not n or not m:
         raise UserError("a small tier needs train rows and select rows")
-    if targets.ndim != 2 or len(targets) != n or targets.shape[1] < 2:
-        raise ValueError(f"targets: must be ({n}, n_classes), not {targets.shape}")
-    if labels.ndim == 2:
-        if not (((targets >= 0) & (targets <= 1)).all() and labels.shape == (len(select.tokens), targets.shape[1])):
+    least = 2 if loss == CROSS_ENTROPY else 1
+    if targets.ndim != 2 or len(targets) != n or targets.shape[1] < least:
+        raise ValueError(f"targets: must be ({n}, n_outputs), not {targets.shape}")
+    if loss == MEAN_SQUARE:
+        if not (np.isfinite(targets).all() and labels.shape == (m,) and np.isfinite(labels).all()):
+            raise ValueError("targets, labels: must be finite numbers, one of each row")
+    elif loss == BINARY_CROSS_ENTROPY:
+        if not (((targets >= 0) & (targets <= 1)).all() and labels.shape == (m, targets.shape[1])):
             raise ValueError("targets, labels: must be a probability, or 0 and 1, for every label of each row")
-        return
-    if not (np.isfinite(targets).all() and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1, atol=1e-3)):
-        raise ValueError("targets: every row must be probabilities, which sum to 1")
-    if labels.shape != (len(select.tokens),) or not ((labels >= 0) & (labels < targets.shape[1])).all():
-        raise ValueError("labels: must be the class of each select row")
+    else:
+        if not (np.isfinite(targets).all() and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1, atol=1e-3)):
+            raise ValueError("targets: every row must be probabilities, which sum to 1")
+        if labels.shape != (m,) or not ((labels >= 0) & (labels < targets.shape[1])).all():
+            raise ValueError("labels: must be the class of each select row")
 
 
-def calibrated_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative log-likelihood at the best temperature: a penalty also makes logits small, which does not count."""
+def select_loss(outputs: np.ndarray, labels: np.ndarray, loss: str = CROSS_ENTROPY) -> float:
+    """Mean loss of outputs (m, n_outputs) on labels (m, …).
+
+    Of probabilities at their best temperature: a penalty also makes logits small, which does not count.
+    """
     from scipy.optimize import minimize_scalar
 
     rows = np.arange(len(labels))
+    if loss == MEAN_SQUARE:
+        return float(((outputs[:, 0] - labels) ** 2).mean())
 
-    def loss(log: float) -> float:
-        scaled = logits / np.exp(log)
-        if labels.ndim == 2:
+    def lost(log: float) -> float:
+        scaled = outputs / np.exp(log)
+        if loss == BINARY_CROSS_ENTROPY:
             return _label_entropy(scaled, labels)[0] / len(rows)
         return float(-log_softmax(scaled)[rows, labels].mean())
 
-    return float(minimize_scalar(loss, bounds=(-3, 3), method="bounded").fun)
+    return float(minimize_scalar(lost, bounds=(-3, 3), method="bounded").fun)
 
 
 def _class_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
@@ -207,11 +229,25 @@ def _label_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.n
     return -float((targets * log_yes + (1 - targets) * log_no).sum()), np.exp(log_yes) - targets
 
 
-class _Problem:
-    """Cross-entropy of a linear model on sparse rows as a function of one vector: weights first, then the bias."""
+def _half_square(outputs: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+    """Half the sum of squares, and its slopes."""
+    differences = outputs - targets
+    return float((differences**2).sum()) / 2, differences
 
-    def __init__(self, table: Any, targets: np.ndarray, entropy: Entropy) -> None:
-        self.entropy = entropy
+
+# By loss: what is summed over rows, and about the second derivative of a row's with respect to an output.
+_LOSSES: Mapping[str, tuple[Summed, float]] = {
+    CROSS_ENTROPY: (_class_entropy, _VARIANCE),
+    BINARY_CROSS_ENTROPY: (_label_entropy, _VARIANCE),
+    MEAN_SQUARE: (_half_square, 1.0),
+}
+
+
+class _Problem:
+    """Loss of a linear model on sparse rows as a function of one vector: weights first, then the bias."""
+
+    def __init__(self, table: Any, targets: np.ndarray, loss: str) -> None:
+        self.summed, self.variance = _LOSSES[loss]
         self.table, self.transposed = table, table.T.tocsr()  # of both, rows are behind one another
         self.targets = targets.astype(np.float32)
         self.shape = (table.shape[1], targets.shape[1])
@@ -226,22 +262,23 @@ class _Problem:
 
     def logits(self, vector: np.ndarray, table: Any) -> np.ndarray:
         weights, bias = self.parts(vector)
-        return table @ weights + bias
+        said: np.ndarray = table @ weights + bias
+        return said
 
     def loss(self, vector: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
         """What is minimised, and its gradient."""
         weights, _ = self.parts(vector)
         n = len(self.targets)
-        entropy, slopes = self.entropy(self.logits(vector, self.table), self.targets)
+        lost, slopes = self.summed(self.logits(vector, self.table), self.targets)
         slopes = (slopes / n).astype(np.float32)
         gradient = self.transposed @ slopes + np.float32(penalty) * weights
         squares = float(vector[: weights.size] @ vector[: weights.size])
-        return entropy / n + penalty / 2 * squares, np.concatenate([gradient.ravel(), slopes.sum(axis=0)])
+        return lost / n + penalty / 2 * squares, np.concatenate([gradient.ravel(), slopes.sum(axis=0)])
 
     def solve(self, penalty: float, start: np.ndarray, iterations: int) -> np.ndarray:
         # Of a column's part in the loss: its mean square times p (1 - p), of which the mean is about so much.
-        columns = _VARIANCE * self.squares + penalty
-        curvature = np.concatenate([np.repeat(columns, self.shape[1]), np.full(self.shape[1], _VARIANCE)])
+        columns = self.variance * self.squares + penalty
+        curvature = np.concatenate([np.repeat(columns, self.shape[1]), np.full(self.shape[1], self.variance)])
         function = partial(self.loss, penalty=penalty)
         return minimise(function, start, curvature.astype(np.float32), iterations)
 

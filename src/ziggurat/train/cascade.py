@@ -12,11 +12,13 @@ from ziggurat.calibrate.choose import fit_deferral
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.calibrate.rows import calibration_rows
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.memory import RowsLike, as_rows
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tables import Source
 from ziggurat.encoder.cascade import with_deferral, write_cascade
 from ziggurat.encoder.folder import Manifest, read_manifest
 from ziggurat.encoder.hub import checkpoint_folder
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError, install
 from ziggurat.files import whole_folder
 from ziggurat.measure.subject import ModelOptions
@@ -39,10 +41,10 @@ class Cascade:
         return dict(json_values(self))
 
 
-def build_cascade(
+def make_cascade(
     models: Sequence[str],
     out: str | Path,
-    source: str | None = None,
+    source: RowsLike | None = None,
     columns: Columns = DEFAULT_COLUMNS,
     options: ModelOptions = ModelOptions(),
     progress: bool = False,
@@ -53,6 +55,7 @@ def build_cascade(
     chose for the models (else a third of those that they never saw) a score is fitted that predicts whether the next
     tier would do better. UserError for fewer than two models, other questions, or a folder that is not a model's.
     """
+    source = None if source is None else as_rows(source)
     if not models:
         raise UserError("a cascade needs at least two models, from cheap to expensive; none given")
     out, folders = Path(out), [checkpoint_folder(model) for model in models]
@@ -67,7 +70,7 @@ def build_cascade(
         shutil.rmtree(whole)
     manifest = read_manifest(out)
     kinds = [read_manifest(out / tier).kind for tier in manifest.tiers]
-    rungs = AdaptiveClassifier.from_pretrained(out, "cpu").rungs
+    rungs = OpenedModel.from_pretrained(out, "cpu").rungs
     return Cascade(out, (*kinds, manifest.kind), tuple(rung.name for rung in rungs), manifest.labels, fitted)
 
 
@@ -77,13 +80,14 @@ def learn_deferral(folder: Path, rows: Dataset, options: ModelOptions, progress:
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
     every = classifier.every_rung(encoded, options.batch_size, progress, classifier.token_rule)
     try:
-        weights = fit_deferral(every.readings, rows.labels, classifier.output)
+        answers = classifier.problem.predictions(every.readings)
+        weights = fit_deferral(every.readings, answers, rows.labels, classifier.problem)
     except ModuleNotFoundError as error:
         raise UserError(f"a learned score needs {error.name}; {install('calibrate')}") from None
     return with_deferral(folder, weights, rows.hashes)
 
 
-def _fitted_on(folder: Path, source: str, columns: Columns, options: ModelOptions, progress: bool) -> int:
+def _fitted_on(folder: Path, source: Source, columns: Columns, options: ModelOptions, progress: bool) -> int:
     classifier = options.open(str(folder))
     rows = calibration_rows(str(folder), classifier, source, columns, RISKS["agreement"]).order
     learn_deferral(folder, rows, options, progress)

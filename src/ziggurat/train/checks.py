@@ -10,7 +10,7 @@ import torch
 
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.torch.checkpoint import head_places
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.pruning import starting_values
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED, only_first
@@ -51,7 +51,7 @@ def refuse_misfits(recipe: Recipe, spec: EncoderSpec, goes_on: bool = False) -> 
 
 
 @torch.no_grad()
-def refuse_emptying(model: AdaptiveModel, tokens: Sequence[np.ndarray]) -> None:
+def refuse_emptying(model: EncoderModel, tokens: Sequence[np.ndarray]) -> None:
     """UserError for thresholds that leave of every text its first token alone in the lower half of the layers.
 
     They are tried on the model as it starts and some of `tokens`, (n_i, 2) each. In the upper half a first token that

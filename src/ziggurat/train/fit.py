@@ -7,43 +7,40 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-from ziggurat.calibrate.choose import with_operating_points
-from ziggurat.calibrate.question_choosing import add_question_points, plain_f1
+from ziggurat.calibrate.choose import fitted_offsets, with_operating_points
 from ziggurat.data.builtin import STDLIB_DOCS
 from ziggurat.data.catalogue import task_of
 from ziggurat.data.dataset import STDLIB_FRACTIONS, Dataset, Fractions, Role, load, split_roles
 from ziggurat.data.slips import slips
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.data.squad import Questions
+from ziggurat.data.tables import Source
 from ziggurat.data.task_rows import called_like
 from ziggurat.encoder.folder import (
     CONFIG,
-    LABEL_RANGE,
     MANIFEST,
     OTHER_SCALE,
     Manifest,
     read_json,
     read_manifest,
+    seal,
     write_manifest,
 )
 from ziggurat.encoder.spec import read_spec
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError, install
 from ziggurat.files import put, refuse_full_folder
-from ziggurat.measure.subject import ModelOptions, refuse_other_problem
+from ziggurat.measure.subject import ModelOptions, check_recipe
 from ziggurat.policies.exits import LEARNED, exit_score
-from ziggurat.policies.outputs import output_of
+from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import Recipe
 from ziggurat.train.cascade import learn_deferral
 from ziggurat.train.lengths.search import searched_folder
 from ziggurat.train.result import Training, training_of
-from ziggurat.types import Label, Problem
+from ziggurat.types import Label, ProblemType
 
 Roles = Mapping[Role, Dataset]
-QuestionRoles = Mapping[Role, Questions]
 
 
 @dataclass(frozen=True)
@@ -57,17 +54,17 @@ class TrainOptions:
     certify: float | None = None  # share of the rows that is kept out for `calibrate`; None = as the recipe says
     keep_stages: bool = False  # also a model folder for each stage, in OUT.stages
     student: str | None = None  # encoder that the recipe's student starts from; None = as the recipe says
-    problem: Problem | None = None  # what the labels ask; None = what rows look like, or the checkpoint answers
+    problem: ProblemType | None = None  # what the labels ask; None = what rows look like, or the checkpoint answers
     label_range: tuple[float, float] | None = None  # of a regression; None = least and largest label of the rows
     max_length: int | None = None  # tokens that are read of an input; None = as the recipe or else the checkpoint says
 
 
 def read_roles(
-    source: str,
+    source: Source,
     recipe: Recipe,
     columns: Columns,
     names: tuple[Label, ...] | None = None,
-    problem: Problem | None = None,
+    problem: ProblemType | None = None,
 ) -> Roles:
     """Rows in their roles: the built-in data in its own, others as the recipe shares them out."""
     builtin = source == STDLIB_DOCS
@@ -75,7 +72,7 @@ def read_roles(
     fractions, grouped = (STDLIB_FRACTIONS, False) if builtin else (shared, recipe.grouped)
     task = task_of(source)
     problem = task.problem if problem is None and task is not None else problem
-    rows = load(source, columns, labels_required=names is None)
+    rows = load(source, columns, labels_required=names is None, problem=problem)
     named = rows if names is None else called_like(rows, names)
     roles = split_roles(named, fractions, names, problem, grouped)
     if names is None:  # else they are those of a model, which has learned them from other rows
@@ -96,9 +93,7 @@ def shared_like(recipe: Recipe, teacher: Path, options: TrainOptions) -> Recipe:
     return replace(recipe, select=float(theirs["select"]), certify=certify, grouped=grouped)
 
 
-def fit_roles(
-    source: Path, recipe: Recipe, roles: Roles | QuestionRoles, out: Path, options: TrainOptions
-) -> Training | None:
+def fit_roles(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions) -> Training | None:
     """Runs the recipe's stages and chooses operating points; the finished folder is moved to `out`.
 
     None in all processes of `accelerate launch` but one.
@@ -115,7 +110,7 @@ def fit_roles(
 
 
 def _fit_in(
-    work: Path, source: Path, recipe: Recipe, roles: Roles | QuestionRoles, out: Path, options: TrainOptions
+    work: Path, source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions
 ) -> Training | None:
     from ziggurat.train.pipeline import STAGES_FOLDER, Fit, fit_folder
 
@@ -124,13 +119,11 @@ def _fit_in(
     stages = out.with_name(out.name + ".stages")
     if options.keep_stages:
         refuse_full_folder(stages)
-    grade = partial(plain_f1, select_rows, recipe) if isinstance(select_rows, Questions) else None
-    shared = options.device, options.progress, options.mixed_precision, options.keep_stages, options.label_range, grade
+    shared = options.device, options.progress, options.mixed_precision, options.keep_stages, options.label_range
     fit = Fit(source, recipe, work, made, *shared)
     if not fit_folder(fit, train_rows, select_rows):
         return None  # another process of `accelerate launch` writes and reports
-    if isinstance(select_rows, Dataset):
-        made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
+    made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
     for folder in sorted((work / STAGES_FOLDER).glob("*")):
         add_operating_points(folder, select_rows, recipe, options)
     manifest = add_operating_points(made, select_rows, recipe, options)
@@ -160,10 +153,10 @@ def require_training(recipe: Recipe) -> None:
         raise UserError(f"training needs {error.name}; {install('train')}") from None
 
 
-def refuse_early(recipe: Recipe, select: Dataset | Questions, options: TrainOptions) -> None:
+def refuse_early(recipe: Recipe, select: Dataset, options: TrainOptions) -> None:
     """UserError for what would otherwise be noticed when training is over and its operating points are chosen."""
-    refuse_other_problem(recipe, select.problem)
-    if options.label_range is not None and select.problem is not Problem.REGRESSION:
+    check_recipe(recipe, select.problem)
+    if options.label_range is not None and select.problem is not ProblemType.REGRESSION:
         raise UserError(f"--label-range: is of a regression's numbers; {select.source} has {select.problem}")
     if recipe.exit_score == LEARNED:
         raise UserError(
@@ -172,7 +165,7 @@ def refuse_early(recipe: Recipe, select: Dataset | Questions, options: TrainOpti
         )
     if recipe.exit_score is not None:
         exit_score(recipe.exit_score)
-        output_of(select.problem).refuse_score(recipe.exit_score)
+        problem_named(select.problem).check_score(recipe.exit_score)
     if recipe.temperatures and select.labels is None:
         raise UserError(
             f"{select.source}: temperatures are fitted to labels and it has none; "
@@ -180,21 +173,22 @@ def refuse_early(recipe: Recipe, select: Dataset | Questions, options: TrainOpti
         )
 
 
-def add_operating_points(folder: Path, select: Dataset | Questions, recipe: Recipe, options: TrainOptions) -> Manifest:
-    """To the folder's manifest; before that a regression with exits learns how certain each rung is."""
-    if isinstance(select, Questions):
-        return add_question_points(folder, select, recipe, options.device, options.progress)
+def add_operating_points(folder: Path, select: Dataset, recipe: Recipe, options: TrainOptions) -> Manifest:
+    """To the folder's manifest; before that, what select rows say of its rungs where answers or exits depend on it."""
     manifest = read_manifest(folder)
     if manifest.training.get(OTHER_SCALE):
         select = replace(select, labels=None)
-    if manifest.problem_type == Problem.REGRESSION and manifest.head_layers and LABEL_RANGE in manifest.training:
+    classifier = OpenedModel.from_pretrained(folder, options.device)
+    if (offsets := fitted_offsets(classifier, select, options.progress)) is not None:
+        classifier = classifier.with_manifest(seal(folder, replace(manifest, no_answer=offsets)))
+    if classifier.problem.learns_certainty and manifest.head_layers:
         learn_deferral(folder, select, ModelOptions(options.device), options.progress)
-    classifier = AdaptiveClassifier.from_pretrained(folder, options.device)
+        classifier = OpenedModel.from_pretrained(folder, options.device)
     manifest = with_operating_points(classifier, select, recipe, options.progress)
     write_manifest(manifest, folder)
     return manifest
 
 
-def sizes_of(roles: Roles | QuestionRoles) -> Mapping[Role, int]:
+def sizes_of(roles: Roles) -> Mapping[Role, int]:
     """How many rows each role has."""
     return {role: len(rows) for role, rows in roles.items()}

@@ -30,7 +30,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.parts import has_fast_bfloat16
 from ziggurat.errors import Stopped
 from ziggurat.files import refusals_explained, whole_file
@@ -183,7 +183,7 @@ class Run:
     seed: int = 0
     progress: bool = True  # bars on stderr
     mixed_precision: bool = True  # bfloat16 where the device is fast with it
-    teacher: AdaptiveModel | None = None  # of a student; elsewhere the float, unpruned model, where stages distil
+    teacher: EncoderModel | None = None  # of a student; elsewhere the float, unpruned model, where stages distil
 
     def autocast(self) -> torch.autocast:
         """The precision in which steps run, for what is worked out before them."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ziggurat.encoder.torch.model import IMPOSSIBLE
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 Metric = Callable[[np.ndarray, np.ndarray], float]  # logits (n, …, n_outputs), labels (n, …) → larger is better
 
@@ -127,15 +127,15 @@ def _best_span(logits: Tensor) -> Tensor:
     return (logits.amax(dim=2) - mean).sum(dim=1)
 
 
-CRITERIA: Mapping[Problem, Criterion] = MappingProxyType(
+CRITERIA: Mapping[ProblemType, Criterion] = MappingProxyType(
     {
-        Problem.SINGLE_LABEL: Criterion(functional.cross_entropy, kl_divergence, accuracy, _first_class),
-        Problem.MULTI_LABEL: Criterion(_yes_or_no, binary_divergence, micro_f1, _each_label),
-        Problem.REGRESSION: Criterion(_numbers, square_distance, negative_square, _number),
-        Problem.QUESTION_ANSWERING: Criterion(_span_loss, span_divergence, span_ends, _best_span),
+        ProblemType.SINGLE_LABEL: Criterion(functional.cross_entropy, kl_divergence, accuracy, _first_class),
+        ProblemType.MULTI_LABEL: Criterion(_yes_or_no, binary_divergence, micro_f1, _each_label),
+        ProblemType.REGRESSION: Criterion(_numbers, square_distance, negative_square, _number),
+        ProblemType.QUESTION_ANSWERING: Criterion(_span_loss, span_divergence, span_ends, _best_span),
     }
 )
-CLASSES = CRITERIA[Problem.SINGLE_LABEL]
+CLASSES = CRITERIA[ProblemType.SINGLE_LABEL]
 
 
 def softened(teacher: Tensor, student: Tensor, temperature: float, criterion: Criterion = CLASSES) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ziggurat.data.packing import PackedBatch, pack
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.pruning import per_sequence_mean_one
 from ziggurat.encoder.torch.soft import received_by_layer, soft_logits
 from ziggurat.recipe import StageConfig
@@ -26,7 +26,7 @@ class Objective(nn.Module):
     `teacher` is for those that compare more than logits, which come with the rows (`train.teaching`).
     """
 
-    def __init__(self, model: AdaptiveModel, stage: StageConfig, teacher: AdaptiveModel | None = None) -> None:
+    def __init__(self, model: EncoderModel, stage: StageConfig, teacher: EncoderModel | None = None) -> None:
         super().__init__()
         self.model = model
         self.criterion = CRITERIA[model.problem]
@@ -34,7 +34,7 @@ class Objective(nn.Module):
         self.progress = 0.0
         self.step = 0
         # In a tuple: not trained, not moved to training mode, not saved with the student.
-        self.teacher: tuple[AdaptiveModel, ...] = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        self.teacher: tuple[EncoderModel, ...] = () if teacher is None else (teacher.eval().requires_grad_(False),)
 
     def loss(self, logits: Tensor, labels: Tensor, taught: Tensor | None) -> Tensor:
         """The labels' loss of a rung's logits (n, n_outputs), blended with the distance to the teacher's, if any."""
@@ -185,7 +185,7 @@ _BATCH = 64
 _ROWS = 4096  # that are looked at
 
 
-def start_vocabulary(model: AdaptiveModel, rows: Examples, device: torch.device) -> None:
+def start_vocabulary(model: EncoderModel, rows: Examples, device: torch.device) -> None:
     """Sets each entry's score to the logarithm of its mean `hold`, 0 where the recipe's share of the tokens is above.
 
     So that share is read before anything is learned. Entries at the first, or at the last, place of every text are
@@ -210,7 +210,7 @@ def start_vocabulary(model: AdaptiveModel, rows: Examples, device: torch.device)
     pruning.always_read(np.flatnonzero((first == len(tokens)) | (last == len(tokens))).tolist())
 
 
-def hold(model: AdaptiveModel, batch: PackedBatch) -> np.ndarray:
+def hold(model: EncoderModel, batch: PackedBatch) -> np.ndarray:
     """How much each token holds the answer, (n_tokens) float64: the squared gradient of the logits' lead.
 
     The gradient is that of the largest logit over the mean of all (of several labels that of all their sizes, of a

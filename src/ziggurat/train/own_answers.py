@@ -9,65 +9,50 @@ import numpy as np
 
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.labels import labelled
-from ziggurat.data.squad import Questions
-from ziggurat.encoder.torch.model import AdaptiveModel
-from ziggurat.errors import UserError
-from ziggurat.policies.outputs import output_of
+from ziggurat.encoder.torch.model import EncoderModel
+from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import BACKBONE_STAGES, Recipe
 from ziggurat.train.batches import Examples
 from ziggurat.train.loop import Run
 from ziggurat.train.precomputed import taught_by
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 Range = tuple[float, float]
 _FEW = 5  # rows say nothing of a class
 
 
-def own_answers(model: AdaptiveModel, select: Examples, recipe: Recipe, run: Run) -> np.ndarray | None:
+def own_answers(model: EncoderModel, select: Examples, recipe: Recipe, run: Run) -> np.ndarray | None:
     """Predictions (n) of the select rows at full depth; None where a stage changes them, or nobody asks for them."""
     changes = any(stage.kind in BACKBONE_STAGES for stage in recipe.stages)
-    asked = model.problem is Problem.REGRESSION or (
-        model.problem is Problem.SINGLE_LABEL and bool(labelled(select.labels).any())
+    asked = model.problem is ProblemType.REGRESSION or (
+        model.problem is ProblemType.SINGLE_LABEL and bool(labelled(select.labels).any())
     )
     if changes or not asked:
         return None
     taught = taught_by(model, select, run, "full depth").taught
     assert taught is not None
-    return output_of(model.problem).predictions(taught)
+    return problem_named(model.problem).predictions(taught)
 
 
-def label_range(stated: Range | None, own: np.ndarray | None, *parts: Dataset | Questions) -> Range | None:
+def label_range(stated: Range | None, own: np.ndarray | None, *parts: Dataset) -> Range | None:
     """In which numbers a regression's losses are counted: as the user states it, else least and largest label.
 
     Of a checkpoint that keeps its weights its own answers count, too: a reranker's scores go beyond its labels. None =
     the model is none of numbers. UserError where nothing says the range, there is but one number, or a label is outside
     of what is stated.
     """
-    if parts[0].problem is not Problem.REGRESSION:
-        return None
     known = [part.labels[labelled(part.labels)] for part in parts if part.labels is not None]
     if stated is None and own is not None:
         known.append(own)
-    if not known and stated is None:
-        raise UserError(
-            f"{parts[0].source}: no labels say how far a regression's numbers go; give --label-range LOW,HIGH"
-        )
-    numbers = np.concatenate([*known, stated or ()])
-    low, high = float(numbers.min()), float(numbers.max())
-    if low == high:
-        raise UserError(f"{parts[0].source}: every label is {low:g}; a regression needs different numbers")
-    if stated is not None and (low, high) != stated:
-        said = ",".join(f"{limit:g}" for limit in stated)
-        raise UserError(f"{parts[0].source}: has labels from {low:g} to {high:g}; --label-range {said} leaves some out")
-    return low, high
+    return problem_named(parts[0].problem).range_of(stated, known, parts[0].source)
 
 
-def on_labels_scale(own: np.ndarray | None, select: Dataset | Questions) -> bool:
+def on_labels_scale(own: np.ndarray | None, select: Dataset) -> bool:
     """Whether a checkpoint's numbers (n) are nearer to the rows' labels than the labels' mean is; else warns.
 
     A reranker's logits beside labels of 0 and 1 are not. True where there is nothing to compare.
     """
-    if own is None or select.problem is not Problem.REGRESSION or select.labels is None:
+    if own is None or select.problem is not ProblemType.REGRESSION or select.labels is None:
         return True
     rows = labelled(select.labels)
     said, true = own[rows], select.labels[rows]
@@ -81,12 +66,12 @@ def on_labels_scale(own: np.ndarray | None, select: Dataset | Questions) -> bool
     return False
 
 
-def warn_of_exchanged(own: np.ndarray | None, select: Dataset | Questions) -> None:
+def warn_of_exchanged(own: np.ndarray | None, select: Dataset) -> None:
     """Warns where a checkpoint's answers (n) give each of some classes the name of another: B for C, and C for B.
 
     Its names for them, or the rows', are then most likely in another order than its outputs.
     """
-    if own is None or select.problem is not Problem.SINGLE_LABEL or select.labels is None:
+    if own is None or select.problem is not ProblemType.SINGLE_LABEL or select.labels is None:
         return
     rows = labelled(select.labels)
     found = exchanged(own[rows], select.labels[rows], len(select.label_names))

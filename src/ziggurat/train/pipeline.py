@@ -16,10 +16,8 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 
 from ziggurat.data.dataset import Dataset, Role
-from ziggurat.data.squad import Questions
-from ziggurat.data.tokenizer import Encoded, TextTokenizer
-from ziggurat.data.windows import gold_tokens, windows_of
-from ziggurat.encoder.finetuned import known_names, names_same
+from ziggurat.data.tokenizer import TextTokenizer
+from ziggurat.encoder.finetuned import known_names
 from ziggurat.encoder.folder import (
     CUT,
     LABEL_RANGE,
@@ -36,20 +34,24 @@ from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.tokenizer_files import own_length, read_tokenizer
 from ziggurat.encoder.torch.checkpoint import load_hf, read_config, save_model, take_pruning
 from ziggurat.encoder.torch.int8 import Int8Linear, simulate_int8
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.parts import limit_threads, resolve_device
-from ziggurat.policies.outputs import output_of
+from ziggurat.engine.backends.torch import TorchBackend
+from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine.tiers import EncoderTier
+from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import STUDENT_STAGES, Recipe
 from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_emptying, refuse_misfits
 from ziggurat.train.loop import Run
 from ziggurat.train.own_answers import label_range, on_labels_scale, own_answers, warn_of_exchanged, without_labels
 from ziggurat.train.precomputed import taught_by
-from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, full_accuracy, stage_of
+from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, stage_of
 from ziggurat.train.students import make_student, student_spec
 from ziggurat.train.trials import trials_in
 from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 STAGES_FOLDER = "stages"
 
@@ -67,10 +69,9 @@ class Fit:
     mixed_precision: bool = True
     keep_stages: bool = False  # also a model folder for each stage, in `work`/stages
     label_range: tuple[float, float] | None = None  # of a regression, as the user states it; None = as the rows have it
-    grade: Callable[[AdaptiveModel, TextTokenizer], float] | None = None  # of the plain model, where labels cannot say
 
 
-def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions) -> bool:
+def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
     """Trains and saves; whether this process is the one that saved (with `accelerate launch`, one of several).
 
     UserError for rows of another role, a recipe that does not fit the model, or a `work` folder of another run.
@@ -88,21 +89,21 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
         claim(fit.work, identity)
         rows = _seen_rows(fit.source, train, select)
         notes = dict(start.notes)
-        output = output_of(train.problem, notes.get(LABEL_RANGE))
 
-        def save(model: AdaptiveModel, stages: int, out: Path) -> None:
+        def manifest_of(model: EncoderModel, stages: int) -> Manifest:
+            manifest = _manifest(fit, model, train, start.tokenizer.max_length, stages)
+            return replace(manifest, training={**manifest.training, **notes})
+
+        def save(model: EncoderModel, stages: int, out: Path) -> None:
             if state.is_main_process and not out.exists():
-                manifest = _manifest(fit, model, train, start.tokenizer.max_length, stages)
-                save_model(model, replace(manifest, training={**manifest.training, **notes}), rows, fit.source, out)
+                save_model(model, manifest_of(model, stages), rows, fit.source, out)
 
-        def after(stages: int, model: AdaptiveModel) -> None:
+        def after(stages: int, model: EncoderModel) -> None:
             kind = fit.recipe.stages[stages - 1].kind
             if trials := trials_in(stage_folder(start.run, stages, kind)):
                 notes[TRIALS] = trials
-            if kind in PLAIN_STAGES and fit.grade is not None:
-                notes[REFERENCE] = fit.grade(model, start.tokenizer)
-            elif kind in PLAIN_STAGES and select.labels is not None:
-                notes[REFERENCE] = full_accuracy(model, start.select, output)
+            if kind in PLAIN_STAGES and select.labels is not None:
+                notes[REFERENCE] = plain_quality(model, manifest_of(model, stages), start.tokenizer, select)
             if fit.keep_stages:
                 save(model, stages, fit.work / STAGES_FOLDER / f"{stages}-{kind}")
 
@@ -116,7 +117,7 @@ def fit_folder(fit: Fit, train: Dataset | Questions, select: Dataset | Questions
 class _Prepared:
     """What the first stage starts from."""
 
-    model: AdaptiveModel
+    model: EncoderModel
     tokenizer: TextTokenizer
     train: Examples
     select: Examples
@@ -124,7 +125,7 @@ class _Prepared:
     notes: Mapping[str, Any]  # for the manifest's `training`
 
 
-def _prepared(fit: Fit, train: Dataset | Questions, select: Dataset | Questions, device: torch.device) -> _Prepared:
+def _prepared(fit: Fit, train: Dataset, select: Dataset, device: torch.device) -> _Prepared:
     """The model before any stage and the tokenised rows; UserError for what does not fit together."""
     set_seed(fit.recipe.seed)
     model = _start(fit, train)
@@ -133,14 +134,14 @@ def _prepared(fit: Fit, train: Dataset | Questions, select: Dataset | Questions,
     tokenizer = _tokenizer(fit, train)
     tokenizer.check_fit(model.spec.vocabulary)
     run = Run(fit.work, device, progress=fit.progress, mixed_precision=fit.mixed_precision)
-    examples = [_examples(part, tokenizer, fit.recipe) for part in (train, select)]
+    made = [_examples(part, tokenizer, fit.recipe) for part in (train, select)]
+    examples = [part for part, _ in made]
     if not goes_on:
         refuse_emptying(model, examples[1].encoded.tokens)
     own = own_answers(model, examples[1], fit.recipe, run)
     limits = label_range(fit.label_range, own, train, select)
     notes = _known_of(fit.source, train, goes_on) | ({} if limits is None else {LABEL_RANGE: list(limits)})
-    if isinstance(train, Dataset):
-        notes[CUT] = sum(int(part.encoded.truncated.sum()) for part in examples)
+    notes[CUT] = sum(cut for _, cut in made)
     warn_of_exchanged(own, select)
     if not on_labels_scale(own, select):
         notes[OTHER_SCALE] = True
@@ -155,13 +156,13 @@ def _is_made(fit: Fit) -> bool:
 
 
 def run_recipe(
-    model: AdaptiveModel,
+    model: EncoderModel,
     recipe: Recipe,
     train: Examples,
     select: Examples,
     run: Run,
-    after: Callable[[int, AdaptiveModel], None] = lambda stages, model: None,
-) -> AdaptiveModel:
+    after: Callable[[int, EncoderModel], None] = lambda stages, model: None,
+) -> EncoderModel:
     """The model after every stage of the recipe; `run.folder` gets one folder per stage and makes the run resumable.
 
     `after(stages, model)` is called when so many stages are done. At the first stage that trains a student the model so
@@ -194,16 +195,15 @@ def stage_folder(run: Run, number: int, kind: str) -> Path:
     return run.folder / f"{number}-{kind}"
 
 
-def _start(fit: Fit, train: Dataset | Questions) -> AdaptiveModel:
+def _start(fit: Fit, train: Dataset) -> EncoderModel:
     """The model before any stage; a student's teacher has neither exits nor pruning, the student has the recipe's.
 
     A classifier of other classes, or of the same ones in another order, starts fresh.
     """
     recipe, n_outputs = fit.recipe, len(train.label_names)
-    known = None if isinstance(train, Questions) else known_names(fit.source)
-    keep = isinstance(train, Questions) or (known is not None and names_same(known, train.label_names))
+    keep = problem_named(train.problem, train.label_names).keeps_head(known_names(fit.source))
     mean = 0.0
-    if train.problem is Problem.REGRESSION and train.labels is not None:
+    if train.problem is ProblemType.REGRESSION and train.labels is not None:
         mean = float(np.nanmean(train.labels))
     places, pruning = (recipe.head_layers, recipe.pruning) if recipe.student is None else ((), None)
     shape = n_outputs, recipe.head_kind, places, recipe.dropout, pruning, train.problem
@@ -213,7 +213,7 @@ def _start(fit: Fit, train: Dataset | Questions) -> AdaptiveModel:
     return model
 
 
-def _known_of(source: Path, train: Dataset | Questions, goes_on: bool) -> dict[str, Any]:
+def _known_of(source: Path, train: Dataset, goes_on: bool) -> dict[str, Any]:
     """What the folder that `source` is says of the plain model that it is made of, and of pruning that is gone on with.
 
     How accurate that was counts where it was trained and judged on the same rows.
@@ -224,13 +224,14 @@ def _known_of(source: Path, train: Dataset | Questions, goes_on: bool) -> dict[s
     return {key: before[key] for key, counts in known.items() if counts and key in before}
 
 
-def _texts_digest(rows: Dataset | Questions) -> str:
+def _texts_digest(rows: Dataset) -> str:
     """Of all texts, to the letter and in their order: unlike the rows' own digest, which knows what is alike."""
-    second = rows.contexts if isinstance(rows, Questions) else rows.pairs
-    return hashlib.blake2b(repr((rows.texts, second)).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        repr((rows.texts, rows.pairs)).encode("utf-8", "backslashreplace"), digest_size=16
+    ).hexdigest()
 
 
-def _seen_rows(source: Path, train: Dataset | Questions, select: Dataset | Questions) -> np.ndarray:
+def _seen_rows(source: Path, train: Dataset, select: Dataset) -> np.ndarray:
     """Content hashes (n) uint64 of all rows that trained or chose: here, and before, where `source` is ours.
 
     A student knows what its teacher was shown, so no promise may rest on that either.
@@ -243,21 +244,32 @@ def _is_ours(source: Path) -> bool:
     return (source / MANIFEST).exists()
 
 
-def _examples(rows: Dataset | Questions, tokenizer: TextTokenizer, recipe: Recipe) -> Examples:
-    if isinstance(rows, Questions):
-        windows = windows_of(tokenizer, rows.texts, rows.contexts, recipe.spans)
-        nothing = np.full((len(windows.tokens), 2), -1)
-        spans = nothing if rows.answers is None else gold_tokens(windows, rows.answers)
-        return Examples(Encoded(windows.tokens, windows.truncated[windows.owners]), spans)
-    return Examples(tokenizer.encode(rows.texts, rows.pairs), rows.labels_or_none)
+def _examples(rows: Dataset, tokenizer: TextTokenizer, recipe: Recipe) -> tuple[Examples, int]:
+    """The sequences of rows, each an example by itself, and how many rows are longer than what is read of them."""
+    problem = problem_named(rows.problem, rows.label_names, windows=recipe.spans)
+    encoded = problem.encode(tokenizer, rows.texts, rows.pairs)
+    return Examples(encoded.by_sequence(), problem.targets(rows, encoded)), int(encoded.truncated.sum())
 
 
-def _tokenizer(fit: Fit, train: Dataset | Questions) -> TextTokenizer:
+def _tokenizer(fit: Fit, train: Dataset) -> TextTokenizer:
     """The tokenizer that the finished folder will have; UserError if transformers gives some rows other ids."""
     assert fit.recipe.max_length is not None
-    if isinstance(train, Questions):
-        return read_tokenizer(fit.source, fit.recipe.max_length, [*train.texts, *train.contexts])
     return read_tokenizer(fit.source, fit.recipe.max_length, train.texts, train.pairs)
+
+
+def plain_quality(model: EncoderModel, manifest: Manifest, tokenizer: TextTokenizer, rows: Dataset) -> float:
+    """1 - the mean loss on labelled rows of a model in training, at full depth, unpruned: what pruning must not lose.
+
+    `manifest` is what its folder would say.
+    """
+    backend = TorchBackend(model, next(model.parameters()).device.type, reader=manifest.problem.reader)
+    classifier = OpenedModel([EncoderTier(backend, manifest, tokenizer, model.spec)])
+    encoded = classifier.encode_rows(rows)
+    readings = classifier.run(encoded, ExitRule.full_depth(len(classifier.rungs))).readings[:, None]
+    offsets = classifier.problem.rung_offsets(lambda: readings, encoded, rows.truth)
+    problem = classifier.problem.with_offsets(offsets)
+    lost = float(problem.loss(problem.predictions(readings, encoded)[:, 0], rows.truth).sum())
+    return (len(rows) - lost) / len(rows)
 
 
 def _with_length(fit: Fit) -> Fit:
@@ -271,7 +283,7 @@ def _with_length(fit: Fit) -> Fit:
     return replace(fit, recipe=replace(fit.recipe, max_length=length))
 
 
-def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset | Questions, max_length: int, stages: int) -> Manifest:
+def _manifest(fit: Fit, model: EncoderModel, train: Dataset, max_length: int, stages: int) -> Manifest:
     """What the folder is after so many stages: untrained heads and thresholds are not in it, nobody may ask them."""
     done = {stage.kind for stage in fit.recipe.stages[:stages]}
     pruned = not done <= UNPRUNED_STAGES or (fit.recipe.search is not None and stages == len(fit.recipe.stages))
@@ -279,7 +291,7 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset | Questions, max_le
         labels=train.label_names,
         problem_type=str(train.problem),
         pairs=train.pairs is not None,
-        spans=fit.recipe.spans if isinstance(train, Questions) else None,
+        spans=problem_named(train.problem, windows=fit.recipe.spans).span_config,
         max_length=max_length,
         head_kind=model.head_kind,
         head_layers=model.head_layers if done & HEAD_STAGES else (),
@@ -295,7 +307,7 @@ def _manifest(fit: Fit, model: AdaptiveModel, train: Dataset | Questions, max_le
     )
 
 
-def _identity(fit: Fit, train: Dataset | Questions, select: Dataset | Questions) -> dict[str, Any]:
+def _identity(fit: Fit, train: Dataset, select: Dataset) -> dict[str, Any]:
     """Whatever the result depends on, as JSON values."""
     student = None if fit.recipe.student is None else fit.recipe.student.checkpoint
     return {

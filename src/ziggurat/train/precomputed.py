@@ -13,14 +13,14 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import StageConfig
 from ziggurat.small.standardise import ROWS
 from ziggurat.system import bar
 from ziggurat.train.batches import BATCH, Examples, in_batches, packed, spread
 from ziggurat.train.loop import Run
 from ziggurat.train.objectives import known
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 _OF_MEMORY = 4  # a quarter of the machine's may hold readings
 _BYTES = 4  # of a float32
@@ -56,12 +56,12 @@ def collate_readings(rows: Sequence[Reading]) -> dict[str, Tensor | list[Tensor]
     }
 
 
-def worth_keeping(model: AdaptiveModel, parts: Sequence[Examples], run: Run) -> bool:
+def worth_keeping(model: EncoderModel, parts: Sequence[Examples], run: Run) -> bool:
     """Whether readings of all these rows fit into memory, on a device that is slower than a copy from there.
 
     Spans are left out, whose heads read what restored states say; and several processes, each with rows of its own.
     """
-    if run.device.type != "cpu" or model.problem is Problem.QUESTION_ANSWERING or PartialState().num_processes > 1:
+    if run.device.type != "cpu" or model.problem is ProblemType.QUESTION_ANSWERING or PartialState().num_processes > 1:
         return False
     tokens = sum(sum(map(len, rows.encoded.tokens)) for rows in parts)
     read = sum(len(parts[0]) + len(parts[1]) if head.reads_first else tokens for head in model.exits.values())
@@ -70,7 +70,7 @@ def worth_keeping(model: AdaptiveModel, parts: Sequence[Examples], run: Run) -> 
 
 
 @torch.no_grad()
-def readings(model: AdaptiveModel, rows: Examples, stage: StageConfig, run: Run) -> Readings:
+def readings(model: EncoderModel, rows: Examples, stage: StageConfig, run: Run) -> Readings:
     """What the model's exit heads read of the rows, and what the stage wants them to say.
 
     Without dropout a frozen backbone says the same in every epoch, and an epoch of heads is cheap beside it.
@@ -98,7 +98,7 @@ def readings(model: AdaptiveModel, rows: Examples, stage: StageConfig, run: Run)
     return Readings(rows.labels, wanted, kept, starts)
 
 
-def show_readings(model: AdaptiveModel, read: Readings) -> None:
+def show_readings(model: EncoderModel, read: Readings) -> None:
     """Runs the exit heads on some of what they read."""
     rows = spread(len(read), ROWS)
     for start in range(0, len(rows), BATCH):
@@ -108,7 +108,7 @@ def show_readings(model: AdaptiveModel, read: Readings) -> None:
 
 
 @torch.no_grad()
-def taught_by(teacher: AdaptiveModel, rows: Examples, run: Run, name: str = "teacher") -> Examples:
+def taught_by(teacher: EncoderModel, rows: Examples, run: Run, name: str = "teacher") -> Examples:
     """The rows with the logits of the teacher's last rung, nothing pruned.
 
     A teacher without dropout says the same of a row in every epoch, at a quarter of what a training step costs. Of

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ziggurat.data.dataset import Role
-from ziggurat.encoder.folder import CUT, LABEL_RANGE, PRUNED, REFERENCE, TRIALS, Manifest
-from ziggurat.policies.outputs import output_of
+from ziggurat.encoder.folder import CUT, PRUNED, REFERENCE, TRIALS, Manifest
 from ziggurat.train.lengths.search import LengthSearch
 from ziggurat.types import Label, OperatingPoint
 
@@ -93,7 +92,7 @@ def training_of(manifest: Manifest, rows: Mapping[Role, int], out: Path) -> Trai
         recipe=manifest.training["recipe"]["name"],
         labels=manifest.labels,
         max_length=manifest.max_length,
-        unit=output_of(manifest.problem_type, manifest.training.get(LABEL_RANGE)).unit,
+        unit=manifest.problem.unit,
         rows={str(role): n for role, n in rows.items()},
         operating_points=manifest.operating_points,
         notes=notes,

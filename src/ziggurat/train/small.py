@@ -14,20 +14,22 @@ import numpy as np
 from ziggurat.calibrate.choose import with_operating_points
 from ziggurat.data.augment import Rate, augmented, neighbours
 from ziggurat.data.dataset import Dataset, Role
+from ziggurat.data.labels import labelled
 from ziggurat.data.tokenizer import Encoded, TextTokenizer
-from ziggurat.encoder.folder import CONFIG, CUT, Manifest, read_json, trained_rows, write_manifest
+from ziggurat.encoder.folder import CONFIG, CUT, LABEL_RANGE, Manifest, read_json, trained_rows, write_manifest
 from ziggurat.encoder.model_files import word_embeddings
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.tokenizer_files import own_length, read_tokenizer
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError, install
 from ziggurat.files import whole_folder
 from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.problem import Problem
+from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import AugmentConfig, Recipe
 from ziggurat.small.folder import SmallTier, save_small
-from ziggurat.small.train_static import one_hot, teacher_targets, train_static
+from ziggurat.small.train_static import train_static
 from ziggurat.train.fit import TrainOptions
-from ziggurat.types import Problem
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Teacher:
     """A model that answers what a small one then learns."""
 
     folder: Path
-    model: AdaptiveClassifier
+    model: OpenedModel
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Lesson:
     train: Encoded
     targets: np.ndarray  # (n, n_classes) probabilities, or which labels apply
     select: Encoded
-    labels: np.ndarray  # (m) of the select texts, or (m, n_labels)
+    labels: np.ndarray  # (m, …) of the select texts
+    loss: str  # what is minimised, see `Problem.training_loss`
     kinds: np.ndarray  # (vocabulary) uint8, see `data.pieces`
     copies: Mapping[str, int] | None = None  # how many were made of the texts, and how fast; None = none
 
@@ -65,10 +68,11 @@ def train_small(
         raise UserError(f"training needs {error.name}; {install('train')}") from None
     rows, select = roles[Role.TRAIN].require(Role.TRAIN), roles[Role.SELECT].require(Role.SELECT)
     progress = options.progress
-    opened = None if teacher is None else Teacher(teacher, AdaptiveClassifier.from_pretrained(teacher, options.device))
+    opened = None if teacher is None else Teacher(teacher, OpenedModel.from_pretrained(teacher, options.device))
     max_length = _read_length(source, recipe, opened, options)
     tokenizer = read_tokenizer(source, max_length, rows.texts, rows.pairs)
-    lesson = lesson_of(recipe, rows, select, tokenizer, opened, progress)
+    problem = problem_named(rows.problem, rows.label_names)
+    lesson = lesson_of(recipe, rows, select, tokenizer, opened, problem, progress)
     tier = _LEARN[recipe.small.kind](lesson, recipe, progress)
     seen = [rows.hashes, select.hashes, *([] if teacher is None else [trained_rows(teacher)])]
     training = {
@@ -76,6 +80,7 @@ def train_small(
         "teacher": None if opened is None else opened.model.manifest.fingerprint,
         "data": {"source": rows.source, "digest": rows.digest, "rows": len(rows)},
         "copies": lesson.copies,
+        **_range(problem, rows, select, opened, options),
         CUT: int(lesson.train.truncated[: len(rows)].sum() + lesson.select.truncated.sum()),
     }
     manifest = Manifest(
@@ -91,7 +96,7 @@ def train_small(
     )
     with whole_folder(out) as made:
         save_small(tier, manifest, np.unique(np.concatenate(seen)), source, made)
-        manifest = with_operating_points(AdaptiveClassifier.from_pretrained(made), select, recipe, progress=False)
+        manifest = with_operating_points(OpenedModel.from_pretrained(made), select, recipe, progress=False)
         write_manifest(manifest, made)
     return manifest
 
@@ -115,18 +120,19 @@ def lesson_of(
     select: Dataset,
     tokenizer: TextTokenizer,
     teacher: Teacher | None,
+    problem: Problem,
     progress: bool,
 ) -> Lesson:
     """Texts and what to say to them: the teacher's full depth, mixed with labels as the recipe says."""
     train, chosen = (tokenizer.encode(part.texts, part.pairs) for part in (rows, select))
-    targets = _targets(recipe, rows, teacher, train, progress)
+    targets = _targets(recipe, rows, teacher, train, problem, progress)
     if select.labels is not None:
         labels = select.labels
     elif teacher is not None:
-        labels = _full_logits(teacher, chosen, progress).argmax(axis=1)
+        labels = problem.predictions(_full_outputs(teacher, chosen, progress))
     else:
         raise UserError(f"{select.source}: has no labels; label its rows, or name a model to learn from with --teacher")
-    lesson = Lesson(train, targets, chosen, labels, tokenizer.piece_kinds())
+    lesson = Lesson(train, targets, chosen, labels, problem.training_loss, tokenizer.piece_kinds())
     return lesson if recipe.augment is None else _with_copies(lesson, recipe, recipe.augment, teacher, progress)
 
 
@@ -150,30 +156,46 @@ def _with_copies(
     )
     message = "%d copies of %d texts, %.0f per second, %d alike and dropped"
     logging.getLogger(__name__).info(message, len(copies), len(lesson.train), rate.per_second, dropped)
-    said = teacher_targets(_full_logits(teacher, copies, progress), recipe.small.temperature)
+    outputs = _full_outputs(teacher, copies, progress)
+    taught = teacher.model.problem.taught_targets(outputs, recipe.small.temperature)
     both = Encoded([*lesson.train.tokens, *copies.tokens], np.append(lesson.train.truncated, copies.truncated))
     note = {"copies": len(copies), "dropped": dropped, "per_second": round(rate.per_second)}
-    return replace(lesson, train=both, targets=np.concatenate([lesson.targets, said]), copies=note)
+    return replace(lesson, train=both, targets=np.concatenate([lesson.targets, taught]), copies=note)
 
 
-def _targets(recipe: Recipe, rows: Dataset, teacher: Teacher | None, train: Encoded, progress: bool) -> np.ndarray:
+def _range(
+    problem: Problem, rows: Dataset, select: Dataset, teacher: Teacher | None, options: TrainOptions
+) -> dict[str, list[float]]:
+    """In which numbers losses are counted: the teacher's, else those of the labels; nothing where it plays no part."""
+    known = None if teacher is None else teacher.model.manifest.training.get(LABEL_RANGE)
+    parts = [part.labels[labelled(part.labels)] for part in (rows, select) if part.labels is not None]
+    found = known or problem.range_of(options.label_range, parts, rows.source)
+    return {} if found is None else {LABEL_RANGE: list(found)}
+
+
+def _targets(
+    recipe: Recipe, rows: Dataset, teacher: Teacher | None, train: Encoded, problem: Problem, progress: bool
+) -> np.ndarray:
     assert recipe.small is not None
     if teacher is None:
-        sets = rows.problem is Problem.MULTI_LABEL
-        return rows.truth.astype(np.float64) if sets else one_hot(rows.classes, len(rows.label_names))
-    soft = teacher_targets(_full_logits(teacher, train, progress), recipe.small.temperature)
+        return problem.label_targets(rows.truth)
+    taught = problem.taught_targets(_full_outputs(teacher, train, progress), recipe.small.temperature)
     if rows.labels is None or recipe.small.label_weight == 0:
-        return soft
-    share = recipe.small.label_weight * (rows.labels >= 0)[:, None]  # of what has no label the teacher says all
-    return (1 - share) * soft + share * one_hot(rows.labels, soft.shape[1])
+        return taught
+    known = labelled(rows.labels)
+    mixed: np.ndarray = taught.copy()  # of what has no label the teacher says all
+    weight = recipe.small.label_weight
+    mixed[known] = (1 - weight) * taught[known] + weight * problem.label_targets(rows.labels[known])
+    return mixed
 
 
-def _full_logits(teacher: Teacher, encoded: Encoded, progress: bool) -> np.ndarray:
+def _full_outputs(teacher: Teacher, encoded: Encoded, progress: bool) -> np.ndarray:
     return teacher.model.run(encoded, ExitRule.full_depth(len(teacher.model.rungs)), progress=progress).readings
 
 
 def _learn_static(lesson: Lesson, recipe: Recipe, progress: bool) -> SmallTier:
-    return train_static(lesson.train, lesson.targets, lesson.select, lesson.labels, lesson.kinds)
+    parts = lesson.train, lesson.targets, lesson.select, lesson.labels, lesson.kinds
+    return train_static(*parts, loss=lesson.loss)
 
 
 def _learn_bilstm(lesson: Lesson, recipe: Recipe, progress: bool) -> SmallTier:
@@ -182,7 +204,7 @@ def _learn_bilstm(lesson: Lesson, recipe: Recipe, progress: bool) -> SmallTier:
     assert recipe.small is not None
     settings = BilstmSettings(epochs=recipe.small.epochs)
     parts = lesson.train, lesson.targets, lesson.select, lesson.labels, lesson.kinds
-    return train_bilstm(*parts, settings, seed=recipe.seed, progress=progress)
+    return train_bilstm(*parts, settings, loss=lesson.loss, seed=recipe.seed, progress=progress)
 
 
 _LEARN: Mapping[str, Callable[[Lesson, Recipe, bool], SmallTier]] = {"static": _learn_static, "bilstm": _learn_bilstm}

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from ziggurat.encoder.torch.int8 import simulate_int8
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.errors import UserError
-from ziggurat.policies.outputs import CLASSES, Output
 from ziggurat.policies.prune import PREDICTED, SCALES
+from ziggurat.problems.classes import CLASSES
+from ziggurat.problems.problem import Problem
 from ziggurat.recipe import STUDENT_STAGES, PruningConfig, StageConfig
 from ziggurat.small.standardise import ROWS, standardise
 from ziggurat.train.batches import Examples, in_batches, spread
@@ -24,17 +25,17 @@ from ziggurat.train.precomputed import collate_readings, readings, show_readings
 from ziggurat.train.students import Distil, Theseus
 from ziggurat.train.trials import settle, try_vocabulary
 
-Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], AdaptiveModel]
+Stage = Callable[[EncoderModel, Examples, Examples, StageConfig, Run], EncoderModel]
 
 
-def regular(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+def regular(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
     """Plain fine-tuning of backbone and last classifier; the exit heads rest. The best accuracy on select is kept."""
     only_train(model, (model.encoder, model.classifier))
     fit(Regular(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(metric_of(model)))
     return model
 
 
-def guess(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+def guess(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
     """Trains the scores of `predicted` pruning: what the upper half of the model attends to, guessed from below (ToP).
 
     Everything else is frozen. The lowest loss on select is kept.
@@ -45,7 +46,7 @@ def guess(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     return model
 
 
-def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+def soft(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
     """Learns what to prune while tokens fade instead of leaving (LTP, MP). The last state is kept.
 
     Not the best one on select: pruning grows from step to step, and accuracy with it falls. What costs more there than
@@ -73,7 +74,7 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     return model
 
 
-def hard(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+def hard(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
     """Fine-tunes backbone and last classifier while tokens really leave; what leaves is decided by frozen numbers."""
     _check("hard", model)
     only_train(model, (model.encoder, model.classifier))
@@ -81,7 +82,7 @@ def hard(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     return model
 
 
-def lengthdrop(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+def lengthdrop(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
     """Trains backbone and last classifier to answer at any share of tokens (Length-Adaptive Transformer).
 
     The state is kept that has the best accuracy on select, the mean of the full and the smallest sub-model's.
@@ -95,7 +96,7 @@ def lengthdrop(model: AdaptiveModel, train: Examples, select: Examples, stage: S
     return model
 
 
-def int8(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+def int8(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
     """Fine-tunes backbone and last classifier while the layers compute in simulated INT8, and leaves them so (LTP 4.6).
 
     Tokens leave if the model prunes. Where the stage distils, it does so from the embeddings of `run.teacher`, too.
@@ -107,7 +108,7 @@ def int8(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     return model
 
 
-def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+def heads(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
     """Trains the exit heads to say what the last rung says, on labelled and unlabelled rows alike (FastBERT, MP eq. 4).
 
     Backbone and last classifier are frozen: in evaluation mode, without gradient, bit-identical afterwards. The lowest
@@ -126,7 +127,7 @@ def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     return model
 
 
-def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+def joint(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
     """Trains backbone and all rungs at once, instead of `regular` and `heads` (PABEE) or of `hard` and `heads`.
 
     Lower layers then learn to answer, too. The lowest loss is kept.
@@ -138,7 +139,7 @@ def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     return model
 
 
-def distil(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+def distil(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
     """Trains a student, backbone and last classifier, to be like `run.teacher`, on rows with and without labels.
 
     The best accuracy on select is kept; the lowest loss where select rows have no labels or nothing is learned from
@@ -153,7 +154,7 @@ def distil(model: AdaptiveModel, train: Examples, select: Examples, stage: Stage
     return model
 
 
-def theseus(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+def theseus(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
     """Trains a student's layers in the place of those of `run.teacher` (BERT-of-Theseus). The best accuracy is kept."""
     only_train(model, (model.encoder.layers,))
     module = Theseus(model, stage, run.seed, _teacher(run))
@@ -185,30 +186,30 @@ def stage_of(kind: str) -> Stage:
     return STAGES[kind]
 
 
-def only_train(model: AdaptiveModel, parts: Iterable[nn.Module]) -> None:
+def only_train(model: EncoderModel, parts: Iterable[nn.Module]) -> None:
     """Freezes all parameters but those of `parts`: frozen ones get no gradient and no share of the clipping norm."""
     model.requires_grad_(False)
     for part in parts:
         part.requires_grad_(True)
 
 
-def metric_of(model: AdaptiveModel) -> Metric:
+def metric_of(model: EncoderModel) -> Metric:
     """What the best state on the select rows is the best in."""
     return CRITERIA[model.problem].metric
 
 
 @torch.no_grad()
-def full_accuracy(model: AdaptiveModel, rows: Examples, output: Output = CLASSES) -> float:
+def full_accuracy(model: EncoderModel, rows: Examples, problem: Problem = CLASSES) -> float:
     """Share of labelled rows that the last rung answers right, nothing pruned; of other outputs 1 - the mean loss."""
     rows = rows.labelled()
     model.eval()
     answers = (model.full_logits(batch) for batch in in_batches(rows.encoded.tokens))
     logits = np.concatenate([answer.float().cpu().numpy() for answer in answers])
-    lost = float(output.loss(output.predictions(logits), rows.labels).sum())
+    lost = float(problem.loss(problem.predictions(logits), rows.labels).sum())
     return (len(rows) - lost) / len(rows)
 
 
-def _show(model: AdaptiveModel, rows: Examples, run: Run) -> None:
+def _show(model: EncoderModel, rows: Examples, run: Run) -> None:
     """Runs backbone and heads as the stage will, on some of the rows."""
     model.eval().to(run.device)
     with run.autocast():
@@ -238,11 +239,11 @@ def _refuse_other_pruning(kind: str, pruning: PruningConfig) -> None:
         )
 
 
-def _check(kind: str, model: AdaptiveModel) -> None:
+def _check(kind: str, model: EncoderModel) -> None:
     refuse_misfit(kind, None if model.pruning is None else model.pruning.config, len(model.exits) > 0)
 
 
-def _teacher(run: Run) -> AdaptiveModel:
+def _teacher(run: Run) -> EncoderModel:
     if run.teacher is None:
         raise ValueError("run: has no teacher for the student")
     return run.teacher

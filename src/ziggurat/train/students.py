@@ -15,19 +15,19 @@ from ziggurat.encoder.spec import EncoderSpec, read_spec
 from ziggurat.encoder.torch.attention import score_gap
 from ziggurat.encoder.torch.checkpoint import head_places, load_hf, read_config
 from ziggurat.encoder.torch.layers import first_tokens
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.parts import RowLinear
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe, StageConfig, StudentConfig
 from ziggurat.train.batches import packed
 from ziggurat.train.losses import answers_loss, cosine_loss, patience_loss, states_loss
 from ziggurat.train.objectives import Objective, Output
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 _EMBEDDINGS, _LAYERS, _CLASSIFIER = "encoder.embeddings.", "encoder.layers.", "classifier."
 
 
-def make_student(teacher: AdaptiveModel, recipe: Recipe) -> AdaptiveModel:
+def make_student(teacher: EncoderModel, recipe: Recipe) -> EncoderModel:
     """The recipe's student with the teacher's weights as far as it has room; exit heads and pruning start fresh.
 
     Where the recipe names a checkpoint that gives the weights instead. The teacher stays as it is; seed torch
@@ -39,11 +39,11 @@ def make_student(teacher: AdaptiveModel, recipe: Recipe) -> AdaptiveModel:
     places = head_places(spec, recipe.head_layers)
     if recipe.student.checkpoint is not None:
         folder = checkpoint_folder(recipe.student.checkpoint)
-        start = float(teacher.classifier.classes.bias.detach()[0]) if teacher.problem is Problem.REGRESSION else 0.0
+        start = float(teacher.classifier.classes.bias.detach()[0]) if teacher.problem is ProblemType.REGRESSION else 0.0
         shape = teacher.n_classes, recipe.head_kind, places, recipe.dropout, recipe.pruning, teacher.problem
         # Whatever it was fine-tuned to answer, its classes are not known to be the teacher's.
-        return load_hf(folder, *shape, start, keep_classifier=teacher.problem is Problem.QUESTION_ANSWERING)
-    student = AdaptiveModel(spec, teacher.n_classes, recipe.head_kind, places, recipe.pruning, teacher.problem)
+        return load_hf(folder, *shape, start, keep_classifier=teacher.problem is ProblemType.QUESTION_ANSWERING)
+    student = EncoderModel(spec, teacher.n_classes, recipe.head_kind, places, recipe.pruning, teacher.problem)
     layers = starting_layers(recipe.student.start, spec.layers, teacher.spec.layers)
     student.load_state_dict(starting_weights(teacher, spec, layers), strict=False)
     student.start_heads_from_pooler()
@@ -133,7 +133,7 @@ def patient_layers(which: str, layers: int, teacher_layers: int) -> tuple[int, .
     return tuple(range(teacher_layers - layers + 1, teacher_layers))
 
 
-def starting_weights(teacher: AdaptiveModel, spec: EncoderSpec, layers: tuple[int, ...]) -> dict[str, Tensor]:
+def starting_weights(teacher: EncoderModel, spec: EncoderSpec, layers: tuple[int, ...]) -> dict[str, Tensor]:
     """The student's tensors of embeddings, layers (from these of the teacher's, 1 … L) and classifier: copies.
 
     A narrower student keeps the first `hidden` numbers of every state, of every head's queries, keys and values the
@@ -194,7 +194,7 @@ class Distil(Objective):
     one of its own for embeddings).
     """
 
-    def __init__(self, model: AdaptiveModel, stage: StageConfig, teacher: AdaptiveModel) -> None:
+    def __init__(self, model: EncoderModel, stage: StageConfig, teacher: EncoderModel) -> None:
         super().__init__(model, stage, teacher)
         mine, theirs = model.spec, teacher.spec
         self.spread = (0, *spread_layers(mine.layers, theirs.layers))
@@ -247,7 +247,7 @@ class Distil(Objective):
         return torch.stack(gaps).mean()
 
 
-def _states(model: AdaptiveModel, batch: PackedBatch) -> list[PackedBatch]:
+def _states(model: EncoderModel, batch: PackedBatch) -> list[PackedBatch]:
     """Token ids (n_tokens, 2) → states (n_tokens, d) after the embeddings and after every layer, nothing pruned."""
     states = [model.embed(batch)]
     for layer in range(1, model.spec.layers + 1):
@@ -272,7 +272,7 @@ class Theseus(Objective):
     the clipping norm. Evaluated is the student alone.
     """
 
-    def __init__(self, model: AdaptiveModel, stage: StageConfig, seed: int, teacher: AdaptiveModel) -> None:
+    def __init__(self, model: EncoderModel, stage: StageConfig, seed: int, teacher: EncoderModel) -> None:
         super().__init__(model, stage, teacher)
         self.seed = seed
         self.edges = (0, *spread_layers(model.spec.layers, teacher.spec.layers))

@@ -7,18 +7,24 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from ziggurat.data.dataset import Dataset, Role
+from ziggurat.data.labels import names_same
+from ziggurat.data.memory import RowsLike, as_rows
+from ziggurat.data.squad import asks_questions
+from ziggurat.data.tables import Source
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.containers import scores_become
-from ziggurat.encoder.finetuned import answers_of, has_classifier, known_names, names_same, same_classes
+from ziggurat.encoder.finetuned import answers_of, has_head, known_names, same_classes
 from ziggurat.encoder.folder import check_fingerprint, read_manifest
 from ziggurat.encoder.hub import checkpoint_folder, packaged_encoder
 from ziggurat.errors import UserError
 from ziggurat.files import put, refuse_full_folder
-from ziggurat.measure.question_rows import asks_questions, has_spans, question_recipe, question_roles, require_spans
-from ziggurat.measure.subject import ModelOptions, refuse_other_problem
+from ziggurat.measure.subject import ModelOptions, check_recipe
+from ziggurat.problems.problem import Problem
+from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import BACKBONE_STAGES, Recipe, load_recipe
 from ziggurat.train.cascade import learn_deferral
 from ziggurat.train.fit import (
@@ -43,11 +49,11 @@ from ziggurat.train.teachers import (
     with_checkpoint,
     with_teacher,
 )
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
-def train_classifier(
-    source: str,
+def train_model(
+    source: RowsLike,
     out: str | Path,
     recipe: str | Recipe = "early-exit",
     model: str | None = None,
@@ -60,27 +66,25 @@ def train_classifier(
     its `regular` stage is then left out, and rows need no labels where no stage does. Goes on where an earlier,
     interrupted call with the same arguments stopped. None in all processes of `accelerate launch` but one.
     """
+    source = as_rows(source)
     out = Path(out)
     refuse_full_folder(out)
-    recipe = _recipe(recipe, options)
-    if asks_questions(source, options.problem, options.columns):
-        backbone = packaged_encoder() if model is None else checkpoint_folder(model)
-        return _answer_questions(backbone, source, recipe, out, options, teacher)
-    refuse_other_problem(recipe, options.problem)
+    options = _asked(source, options)
+    recipe = _recipe(recipe, options, teacher is not None)
     if recipe.small is not None:
         return _make_small(source, recipe, out, options, model, teacher)
     if teacher is not None:
         return _taught(teacher, source, out, recipe, model, options)
     refuse_untaught(recipe)
     backbone = packaged_encoder() if model is None else checkpoint_folder(model)
-    refuse_random_answers(recipe, backbone, has_classifier)
+    refuse_random_answers(recipe, backbone, partial(has_head, head=_problem(options).head))
     recipe = shared_like(recipe, backbone, options)
     if recipe.tiers:
         return _make_cascade(source, recipe, backbone, out, options)
     return fit_roles(backbone, recipe, _rows_for(backbone, source, recipe, options), out, options)
 
 
-def _rows_for(backbone: Path, source: str, recipe: Recipe, options: TrainOptions) -> Roles:
+def _rows_for(backbone: Path, source: Source, recipe: Recipe, options: TrainOptions) -> Roles:
     """Rows in their roles, with classes in the order in which the backbone's classifier, if it has one, has them.
 
     Where a stage learns from its answers no row may have another class; else the classifier of others starts fresh.
@@ -99,7 +103,7 @@ def _rows_for(backbone: Path, source: str, recipe: Recipe, options: TrainOptions
 
 
 def _taught(
-    teacher: str, source: str, out: Path, recipe: Recipe, model: str | None, options: TrainOptions
+    teacher: str, source: Source, out: Path, recipe: Recipe, model: str | None, options: TrainOptions
 ) -> Training | None:
     folder = checkpoint_folder(teacher)
     recipe, roles = _taught_rows(teacher, folder, source, with_teacher(recipe), model, options)
@@ -107,28 +111,24 @@ def _taught(
 
 
 def _taught_rows(
-    teacher: str, folder: Path, source: str, recipe: Recipe, model: str | None, options: TrainOptions
+    teacher: str, folder: Path, source: Source, recipe: Recipe, model: str | None, options: TrainOptions
 ) -> tuple[Recipe, Roles]:
     """The recipe with the teacher's shares of rows, and the rows; UserError where they are not what it can teach."""
     if model is not None:
         raise UserError("--model and --teacher: a student starts from its teacher; leave --model out")
     manifest = read_manifest(folder)
-    if manifest.answers_spans:
-        raise UserError(
-            f"{teacher}: answers questions with spans of a text, which no student learns yet; train it alone"
-        )
-    refuse_other_problem(recipe, Problem(manifest.problem_type), taught=True)
+    check_recipe(recipe, ProblemType(manifest.problem_type), teacher=True)
     recipe = shared_like(recipe, folder, options)
     check_fingerprint(folder, manifest)
-    roles = read_roles(source, recipe, options.columns, manifest.labels, Problem(manifest.problem_type))
+    roles = read_roles(source, recipe, options.columns, manifest.labels, ProblemType(manifest.problem_type))
     for rows in roles.values():
         refuse_other_task(teacher, manifest, rows, recipe)
     return recipe, roles
 
 
-def adapt_classifier(
+def adapt_model(
     checkpoint: str,
-    source: str,
+    source: RowsLike,
     out: str | Path,
     recipe: str | Recipe = "adapt",
     options: TrainOptions = TrainOptions(),
@@ -137,10 +137,12 @@ def adapt_classifier(
 
     Rows need no labels; where they have some, these must be the checkpoint's.
     """
+    source = as_rows(source)
     out = Path(out)
     refuse_full_folder(out)
     # A checkpoint's answers stay as they are, so it reads what it always did, whatever length a recipe trains with.
-    recipe = replace(_recipe(recipe, options), max_length=options.max_length)
+    options = _asked(source, options)
+    recipe = _recipe(recipe, options, keep_length=False)
     if recipe.small is not None:
         raise UserError(
             f"recipe {recipe.name!r}: makes a small model and no exits; use `ziggurat train --teacher FOLDER` with it"
@@ -150,36 +152,37 @@ def adapt_classifier(
             f"recipe {recipe.name!r}: stage {changing[0]!r} would change the checkpoint; use `ziggurat train --model`"
         )
     folder = checkpoint_folder(checkpoint)
-    if asks_questions(source, options.problem, options.columns):
-        require_spans(folder)
-        return _answer_questions(folder, source, recipe, out, options)
     names, problem = answers_of(folder, options.problem)
-    if problem is Problem.REGRESSION and (become := scores_become(folder)) is not None:
+    if problem is ProblemType.REGRESSION and (become := scores_become(folder)) is not None:
         message = "%s: sentence-transformers puts a %s on its scores; here they are without, as in transformers"
         logging.getLogger(__name__).warning(message, checkpoint, become)
     recipe = shared_like(recipe, folder, options)
     return fit_roles(folder, recipe, read_roles(source, recipe, options.columns, names, problem), out, options)
 
 
-def _answer_questions(
-    backbone: Path, source: str, recipe: Recipe, out: Path, options: TrainOptions, teacher: str | None = None
-) -> Training | None:
-    if options.max_length is not None:
-        with _named("--max-length"):
-            recipe = replace(recipe, spans=replace(recipe.spans, window=options.max_length))
-    recipe = question_recipe(recipe, teacher)
-    refuse_random_answers(recipe, backbone, has_spans)
-    return fit_roles(backbone, recipe, question_roles(source, recipe), out, options)
+def _asked(source: Source, options: TrainOptions) -> TrainOptions:
+    """With the problem, where the form of the rows says it."""
+    questions = asks_questions(source, options.problem, options.columns)
+    return replace(options, problem=ProblemType.QUESTION_ANSWERING) if questions else options
 
 
-def _recipe(recipe: str | Recipe, options: TrainOptions) -> Recipe:
-    """With the options' share, length and student; UserError for a share or length that leaves nothing."""
+def _problem(options: TrainOptions) -> Problem:
+    """The record of what is asked, as far as it is known before the rows are read."""
+    return problem_named(options.problem or ProblemType.SINGLE_LABEL)
+
+
+def _recipe(recipe: str | Recipe, options: TrainOptions, teacher: bool = False, keep_length: bool = True) -> Recipe:
+    """With the options' share, length and student; UserError for a share or length that leaves nothing, or for a part
+    that the problem cannot have. Not `keep_length`: without the recipe's own length.
+    """
     found = load_recipe(recipe) if isinstance(recipe, str) else recipe
     found = found if options.student is None else with_checkpoint(found, options.student)
+    check_recipe(found, options.problem, teacher)
     with _named("--certify"):
         found = found if options.certify is None else replace(found, certify=options.certify)
     with _named("--max-length"):
-        return found if options.max_length is None else replace(found, max_length=options.max_length)
+        found = found if keep_length else replace(found, max_length=None)
+        return _problem(options).fitted_recipe(found, options.max_length)
 
 
 @contextmanager
@@ -192,7 +195,7 @@ def _named(option: str) -> Iterator[None]:
 
 
 def _make_small(
-    source: str, recipe: Recipe, out: Path, options: TrainOptions, model: str | None, teacher: str | None
+    source: Source, recipe: Recipe, out: Path, options: TrainOptions, model: str | None, teacher: str | None
 ) -> Training | None:
     """A small model, with the tokenizer and the rows' roles of its teacher, if it has one."""
     if options.keep_stages:
@@ -201,7 +204,7 @@ def _make_small(
     if folder is None:
         tokenizer = packaged_encoder() if model is None else checkpoint_folder(model)
         roles = read_roles(source, recipe, options.columns, problem=options.problem)
-        refuse_other_problem(recipe, roles[Role.TRAIN].problem)
+        check_recipe(recipe, roles[Role.TRAIN].problem)
     else:
         recipe, roles = _taught_rows(str(teacher), folder, source, recipe, model, options)
         tokenizer = folder
@@ -209,7 +212,7 @@ def _make_small(
     return training_of(train_small(tokenizer, recipe, roles, out, folder, options), sizes_of(roles), out)
 
 
-def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, options: TrainOptions) -> Training | None:
+def _make_cascade(source: Source, recipe: Recipe, backbone: Path, out: Path, options: TrainOptions) -> Training | None:
     """The last tier by the recipe's stages, then each first tier with the last one for a teacher, then the cascade.
 
     All of them are in OUT.tiers until the cascade is there; what is finished stays, so that a stopped run goes on.
@@ -221,7 +224,7 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
     from ziggurat.train.unfinished import alone_in
 
     roles = _rows_for(backbone, source, recipe, options)
-    refuse_other_problem(recipe, roles[Role.TRAIN].problem)
+    check_recipe(recipe, roles[Role.TRAIN].problem)
     _refuse_tiers(recipe, roles[Role.SELECT], options)
     with alone_in(parts):
         refuse_full_folder(out)  # another training may have ended meanwhile
@@ -229,7 +232,7 @@ def _make_cascade(source: str, recipe: Recipe, backbone: Path, out: Path, option
 
 
 def _make_tiers(
-    parts: Path, source: str, recipe: Recipe, backbone: Path, roles: Roles, out: Path, options: TrainOptions
+    parts: Path, source: Source, recipe: Recipe, backbone: Path, roles: Roles, out: Path, options: TrainOptions
 ) -> Training | None:
     from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
 
@@ -245,7 +248,7 @@ def _make_tiers(
     for place, name in enumerate(recipe.tiers, start=1):
         folders.append(parts / f"{place}-{name}")
         if not folders[-1].exists():
-            train_classifier(source, folders[-1], name, None, replace(options, keep_stages=False), str(last))
+            train_model(source, folders[-1], name, None, replace(options, keep_stages=False), str(last))
     whole = parts / "cascade"
     shutil.rmtree(whole, ignore_errors=True)
     write_cascade([*folders, last], whole)

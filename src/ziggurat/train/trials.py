@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.files import whole_file
 from ziggurat.policies.prune import TokenRule
 from ziggurat.train.batches import Examples, in_batches, spread
@@ -42,7 +42,7 @@ class Tried:
         return self.given - _PRICE * self.cost
 
 
-def try_vocabulary(model: AdaptiveModel, select: Examples, run: Run) -> None:
+def try_vocabulary(model: EncoderModel, select: Examples, run: Run) -> None:
     """Tries the scores with which the vocabulary starts; the model goes on without where they cost more than they give.
 
     Where nothing else prunes they stay. The outcome is kept in the stage's folder, and a run that is taken up again
@@ -58,7 +58,7 @@ def try_vocabulary(model: AdaptiveModel, select: Examples, run: Run) -> None:
         pruning.drop_vocabulary()
 
 
-def settle(model: AdaptiveModel, select: Examples, run: Run) -> None:
+def settle(model: EncoderModel, select: Examples, run: Run) -> None:
     """Of what a soft stage has learned, keeps as much as gives most for what it costs.
 
     That is a factor on its thresholds, mostly 1, and the vocabulary, unless that has learned to read too little. The
@@ -95,12 +95,12 @@ def _keep(run: Run, what: str, outcome: dict[str, Any]) -> None:
         path.write_text(json.dumps(trials_in(run.folder) | {what: outcome}, indent=2) + "\n", "utf-8")
 
 
-def _has_thresholds(model: AdaptiveModel) -> bool:
+def _has_thresholds(model: EncoderModel) -> bool:
     return any(model.require_pruning().fades(layer) for layer in range(1, model.spec.layers + 1))
 
 
 @torch.no_grad()
-def _tried(model: AdaptiveModel, select: Examples, rules: Sequence[TokenRule]) -> tuple[float, list[Tried]]:
+def _tried(model: EncoderModel, select: Examples, rules: Sequence[TokenRule]) -> tuple[float, list[Tried]]:
     """The metric with nothing pruned, and what each of the rules makes of it."""
     rows, metric = select.labelled(), CRITERIA[model.problem].metric
     rows = Examples(rows.encoded.take(spread(len(rows), _ROWS)), rows.labels[spread(len(rows), _ROWS)])
@@ -117,12 +117,12 @@ def _tried(model: AdaptiveModel, select: Examples, rules: Sequence[TokenRule]) -
     return known, every
 
 
-def _answers(model: AdaptiveModel, rows: Examples, rule: TokenRule | None) -> np.ndarray:
+def _answers(model: EncoderModel, rows: Examples, rule: TokenRule | None) -> np.ndarray:
     batches = in_batches(rows.encoded.tokens)
     return np.concatenate([model.full_logits(batch, rule).float().cpu().numpy() for batch in batches])
 
 
-def _given(model: AdaptiveModel, rows: Examples, rule: TokenRule) -> float:
+def _given(model: EncoderModel, rows: Examples, rule: TokenRule) -> float:
     left = 0
     for batch in in_batches(rows.encoded.tokens):
         states = model.embed(batch, rule)

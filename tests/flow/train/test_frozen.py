@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.kit.training import SPEC, make_examples
 from ziggurat.encoder.torch.heads import HEADS
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train import precomputed as frozen
 from ziggurat.train import stages
@@ -27,7 +27,7 @@ HEADS_STAGE = StageConfig(kind="heads", epochs=2, learning_rate=5e-3, batch_size
 def model_of(kind, pooling="first", prunes=True):
     torch.manual_seed(0)
     spec = dataclasses.replace(SPEC, pooling=pooling, dropout=0.0)  # which is drawn anew for every forward
-    return AdaptiveModel(spec, 2, kind, [1, 2], PruningConfig(final=1.1) if prunes else None).eval()
+    return EncoderModel(spec, 2, kind, [1, 2], PruningConfig(final=1.1) if prunes else None).eval()
 
 
 @settings(max_examples=25)

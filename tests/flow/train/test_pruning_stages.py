@@ -10,7 +10,7 @@ import torch
 from tests.kit.training import SPEC
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.torch.int8 import Int8Linear
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.parts import Dropout
 from ziggurat.encoder.torch.pruning import ALWAYS_READ
 from ziggurat.encoder.torch.soft import soft_logits
@@ -25,7 +25,7 @@ from ziggurat.train.stages import guess, hard, heads, int8, joint, regular, soft
 
 def pruned(**changes):
     torch.manual_seed(0)
-    return AdaptiveModel(SPEC, 2, "fastbert", [1, 2], PruningConfig(**changes))
+    return EncoderModel(SPEC, 2, "fastbert", [1, 2], PruningConfig(**changes))
 
 
 def weights(model):

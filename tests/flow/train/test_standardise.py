@@ -8,7 +8,7 @@ import torch
 
 from tests.kit.training import SPEC
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.parts import ReadingLinear
 from ziggurat.recipe import StageConfig
 from ziggurat.small.standardise import fold, standardise
@@ -37,7 +37,7 @@ def rows_of(n, seed):
 def faint_model(kind, **spec):
     """An encoder whose layers add little to a state, so that first tokens hardly differ between texts."""
     torch.manual_seed(0)
-    model = AdaptiveModel(dataclasses.replace(SPEC, dropout=0.0, **spec), 2, kind, [1, 2]).eval()
+    model = EncoderModel(dataclasses.replace(SPEC, dropout=0.0, **spec), 2, kind, [1, 2]).eval()
     with torch.no_grad():
         for layer in model.encoder.layers:
             layer.out.weight *= FAINT

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.training import SPEC, make_examples
-from ziggurat.encoder.torch.model import AdaptiveModel, SpanModel
+from ziggurat.encoder.torch.model import EncoderModel, SpanModel
 from ziggurat.recipe import PruningConfig, Recipe, StageConfig
 from ziggurat.train import pipeline
 from ziggurat.train.batches import Examples, collate, packed
@@ -31,7 +31,7 @@ TAUGHT = dataclasses.replace(REGULAR, kind="hard", distillation=0.5)
 
 def pruned():
     torch.manual_seed(0)
-    return AdaptiveModel(SPEC, 2, "fastbert", [1, 2], PruningConfig(final=0.6))
+    return EncoderModel(SPEC, 2, "fastbert", [1, 2], PruningConfig(final=0.6))
 
 
 def batch_of(rows, chosen):

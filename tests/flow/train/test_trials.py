@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.kit.training import SPEC
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train import trials
 from ziggurat.train.batches import Examples, collate, packed
@@ -44,7 +44,7 @@ def trained(kind, **pruning):
     """A model that answers such rows, nothing pruned."""
     torch.manual_seed(0)
     spec = dataclasses.replace(SPEC, dropout=0.0, attention_dropout=0.0)
-    model = AdaptiveModel(spec, 2, "linear", [1, 2], PruningConfig(**pruning))
+    model = EncoderModel(spec, 2, "linear", [1, 2], PruningConfig(**pruning))
     only_train(model, (model.encoder, model.classifier))
     model.train()
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=5e-3)

@@ -1,5 +1,7 @@
 """Groups, trajectories and distributions: cases small enough to count by hand, and statistics against brute force."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -15,13 +17,23 @@ from ziggurat.analyses.measured import (
     summary,
     trajectory,
 )
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.classes import CLASSES
+from ziggurat.problems.metrics import accuracy_interval
 
 # Two layers. The first text is pruned to half and leaves at layer 1, the second keeps all, the third one token.
 KEPT = np.array([[4, 2, 0], [6, 6, 6], [8, 4, 1]])
 LAYERS = np.array([1, 2, 2])
-MEASURED = Measured(np.array([0, 1, 1]), np.array([True, False, True]), LAYERS, KEPT, np.array([10, 40, 30]))
-FULL = Measured(np.array([0, 0, 1]), np.array([True, True, True]), np.full(3, 2), KEPT, np.array([20, 60, 80]))
+
+
+def of_classes(predictions, layers, flops):
+    """Of classes 0, 0 and 1."""
+    predictions, truth = np.array(predictions), np.array([0, 0, 1])
+    figures = partial(CLASSES.figures, predictions, truth)
+    return Measured(predictions, predictions == truth, layers, KEPT, np.array(flops), figures)
+
+
+MEASURED = of_classes([0, 1, 1], LAYERS, [10, 40, 30])
+FULL = of_classes([0, 0, 1], np.full(3, 2), [20, 60, 80])
 
 
 def test_claim_26_a_length_on_the_edge_is_in_the_bucket_below():

@@ -16,6 +16,7 @@ from ziggurat.calibrate.choose import fit_deferral
 from ziggurat.engine.replay import replay
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.classes import CLASSES
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
 NAMES = (*SCORES, "agreement", "agreement-in-a-row", "top-entropy@2", "confident-in-a-row@0.6")
@@ -72,7 +73,7 @@ def test_a_candidates_rungs_follow_its_rule_along_a_family(score):
 @pytest.mark.parametrize("tiers", [(), (1, 3), (2, 2)])
 def test_the_learned_score_is_tried_where_the_model_has_it(tiers):
     run, losses = stored()
-    weights = fit_deferral(run.every, None)
+    weights = fit_deferral(run.every, run.predictions(), None, CLASSES)
     found = [one for family in families(replace(run, deferral=weights), losses, SAVED, [], tiers) for one in family]
     asked = {one.asked for one in found if one.score == "learned"}
     assert {(True, True, True, True), (False, True, True, True)} <= asked  # inside encoders, too

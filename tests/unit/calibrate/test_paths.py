@@ -27,7 +27,7 @@ from ziggurat.calibrate.paths import (
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.engine.replay import replay
 from ziggurat.policies.exits import LEARNED
-from ziggurat.policies.outputs import output_of
+from ziggurat.problems.registry import problem_named
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -115,7 +115,7 @@ def test_settings_that_ask_other_exits_are_other_families(score):
     """What an exit says of a number depends on the asked one before it; else losses are certified that nobody has."""
     every = np.random.default_rng(3).normal(size=(300, 4, 1)).astype(np.float32)
     weights = np.random.default_rng(4).normal(size=(3, 5))
-    run = StoredRun(every, np.full((300, 5), 9), 0.0, weights, output_of("regression", (-3, 3)))
+    run = StoredRun(every, np.full((300, 5), 9), 0.0, weights, problem_named("regression", ("value",), (-3, 3)))
     losses = np.abs(every[:, :, 0] - every[:, -1:, 0])
     limit = 0.5
     asked = [(limit, limit, limit), (np.nan, limit, limit), (limit, np.nan, limit), (np.nan, np.nan, limit)]

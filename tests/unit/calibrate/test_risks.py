@@ -7,8 +7,9 @@ import pytest
 
 from ziggurat.calibrate.risks import RISKS, bounded_difference, difference_risk, risk_by_name, risks_of
 from ziggurat.errors import UserError
-from ziggurat.policies.outputs import CLASSES, output_of
-from ziggurat.types import Problem
+from ziggurat.problems.classes import CLASSES
+from ziggurat.problems.registry import problem_named
+from ziggurat.types import ProblemType
 
 PREDICTIONS = np.array([0, 1, 1, 2, 2, 0])
 FULL = np.array([0, 0, 1, 1, 2, 1])
@@ -83,7 +84,7 @@ def test_an_unknown_risk_is_refused_with_the_known_ones():
 
 
 def test_risks_of_a_number_are_errors_as_shares_of_the_range():
-    known = risks_of(output_of(Problem.REGRESSION, (0, 5)))
+    known = risks_of(problem_named(ProblemType.REGRESSION, ("value",), (0, 5)))
     assert list(known) == ["absolute-error", "squared-error", "agreement", "harm"]
     rng = np.random.default_rng(0)
     said, full, true = rng.uniform(0, 5, (3, 500))
@@ -96,16 +97,16 @@ def test_risks_of_a_number_are_errors_as_shares_of_the_range():
 
 
 def test_risks_of_sets_are_of_labels_or_of_whole_answers():
-    known = risks_of(output_of(Problem.MULTI_LABEL))
+    known = risks_of(problem_named(ProblemType.MULTI_LABEL))
     said, full, true = (np.array(rows) for rows in ([[1, 0], [1, 1]], [[1, 1], [1, 1]], [[1, 1], [0, 1]]))
     found = {name: risk.of(said > 0, full > 0, true).tolist() for name, risk in known.items()}
     assert found == {"hamming": [0.5, 0], "subset-accuracy": [1, 0], "agreement": [1, 0], "harm": [0.5, 0]}
     assert [name for name, risk in known.items() if risk.binary] == ["agreement"]
 
 
-@pytest.mark.parametrize("problem", [Problem.REGRESSION, Problem.MULTI_LABEL])
+@pytest.mark.parametrize("problem", [ProblemType.REGRESSION, ProblemType.MULTI_LABEL])
 def test_the_first_risk_is_the_default(problem):
-    output = output_of(problem, (0, 5))
+    output = problem_named(problem, (), (0, 5))
     assert risk_by_name(None, output).name == next(iter(output.losses))
     with pytest.raises(UserError, match=f"'accuracy' is not known for {problem}; choose one of"):
         risk_by_name("accuracy", output)

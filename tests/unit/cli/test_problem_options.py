@@ -4,12 +4,12 @@ import pytest
 
 from ziggurat.cli.training import problem_named, range_of
 from ziggurat.errors import UserError
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 def test_a_problem_has_the_name_that_transformers_gives_it():
-    assert problem_named("regression") is Problem.REGRESSION
-    assert problem_named("multi_label_classification") is Problem.MULTI_LABEL
+    assert problem_named("regression") is ProblemType.REGRESSION
+    assert problem_named("multi_label_classification") is ProblemType.MULTI_LABEL
     assert problem_named(None) is None
     assert range_of("0,5") == (0.0, 5.0) and range_of("-1.5,2") == (-1.5, 2.0) and range_of(None) is None
 

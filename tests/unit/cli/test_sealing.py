@@ -10,13 +10,13 @@ import pytest
 
 from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest
 from ziggurat.encoder.sealing import seal_folder
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.information import information
 
 
-def opened(folder: Path) -> AdaptiveClassifier:
-    return AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1)
+def opened(folder: Path) -> OpenedModel:
+    return OpenedModel.from_pretrained(folder, "cpu", threads=1)
 
 
 def rename(folder: Path) -> None:
@@ -45,8 +45,8 @@ def test_an_edited_folder_is_refused_until_it_is_sealed(edited, model_folder, te
     names = {"river": "brook", "stone": "rock", "tower": "tower"}
     before, now = opened(model_folder), opened(edited)
     for point in ("full", "balanced", "fast"):
-        said = [answer.label for answer in now.predict(texts, point)]
-        assert said == [names[answer.label] for answer in before.predict(texts, point)]
+        said = [answer.label for answer in now.answer(texts, point)]
+        assert said == [names[answer.label] for answer in before.answer(texts, point)]
     assert all(point.confidence is None and point.certificate is None for point in now.manifest.operating_points)
     assert now.manifest.fingerprint == before.manifest.fingerprint
     assert seal_folder(str(edited)).to_dict()["changed"] == []
@@ -67,9 +67,9 @@ def test_points_chosen_for_other_weights_are_refused(edited, make_folder, texts)
     (edited / MANIFEST).write_text(json.dumps(values | {"head_kind": "pooler"}))
     assert str(edited / "ziggurat.safetensors") in seal_folder(str(edited)).to_dict()["changed"]
     model = opened(edited)
-    assert len(model.predict(texts, "full")) == len(texts)
+    assert len(model.answer(texts, "full")) == len(texts)
     with pytest.raises(UserError, match="other weights"):
-        model.predict(texts, "balanced")
+        model.answer(texts, "balanced")
 
 
 def test_a_cascade_is_sealed_with_its_tiers(cascade_folder, copied, texts):

@@ -6,7 +6,7 @@ import pytest
 from ziggurat.data.labels import Called, is_unnamed, label_array
 from ziggurat.data.sources import Rows
 from ziggurat.errors import UserError
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 @pytest.mark.parametrize("names", [(0, 1, 2), ("0", "1", "2"), ("LABEL_0", "LABEL_1", "LABEL_2")])
@@ -29,21 +29,21 @@ def test_a_number_is_no_place_among_names():
     assert [Called(("LABEL_1", "LABEL_0")).find(label) for label in ("LABEL_1", 1)] == [0, None]
     rows = Rows(["a", "b"], None, ["food", 1], "rows.csv")
     with pytest.raises(UserError, match=r"unknown label 1; .* 'food'; a number is not taken for a place among names"):
-        label_array(rows, ("sport", "food"), Problem.SINGLE_LABEL)
+        label_array(rows, ("sport", "food"), ProblemType.SINGLE_LABEL)
 
 
 def test_two_classes_of_one_name_are_refused():
     rows = Rows(["a", "b"], None, ["other", "food"], "rows.csv")
-    for problem in (Problem.SINGLE_LABEL, Problem.MULTI_LABEL):
+    for problem in (ProblemType.SINGLE_LABEL, ProblemType.MULTI_LABEL):
         with pytest.raises(UserError, match="classes 0, 2 have one name, 'other'; give each a name of its own"):
             label_array(rows, ("other", "food", "other"), problem)
 
 
 def test_spellings_become_the_same_indices():
     rows = Rows(["a", "b", "c", "d"], None, ["LABEL_1", 1, "0", None], "rows.csv")
-    assert label_array(rows, (0, 1), Problem.SINGLE_LABEL).tolist() == [1, 1, 0, -1]
+    assert label_array(rows, (0, 1), ProblemType.SINGLE_LABEL).tolist() == [1, 1, 0, -1]
     rows = Rows(["a", "b"], None, [("label_0", 2), ()], "rows.csv")
-    assert np.array_equal(label_array(rows, (0, 1, 2), Problem.MULTI_LABEL), [[1, 0, 1], [0, 0, 0]])
+    assert np.array_equal(label_array(rows, (0, 1, 2), ProblemType.MULTI_LABEL), [[1, 0, 1], [0, 0, 0]])
 
 
 def test_what_is_named_is_told_from_what_is_not():

@@ -11,8 +11,8 @@ from ziggurat.data.dataset import load, split_roles
 from ziggurat.data.sources import Columns
 from ziggurat.data.task_rows import task_questions
 from ziggurat.errors import UserError
-from ziggurat.report.metrics import MEASURES
-from ziggurat.types import Problem
+from ziggurat.problems.metrics import MEASURES
+from ziggurat.types import ProblemType
 
 # Two rows of each task as its own files have them: (file, content), then what they are.
 GLUE = {
@@ -140,8 +140,8 @@ def fails(source, *parts, **options):
 def test_every_task_has_known_measures_or_is_about_spans():
     for task in TASKS.values():
         assert set(task.metrics) <= set(MEASURES)
-        assert (task.problem is Problem.QUESTION_ANSWERING) == (not task.metrics)
-        assert (task.problem is Problem.SINGLE_LABEL) == (len(task.names) >= 2)
+        assert (task.problem is ProblemType.QUESTION_ANSWERING) == (not task.metrics)
+        assert (task.problem is ProblemType.SINGLE_LABEL) == (len(task.names) >= 2)
     assert {name: TASKS[f"glue/{name}"].metrics for name in ("cola", "mrpc", "stsb")} == {
         "cola": ("mcc",),
         "mrpc": ("accuracy", "f1"),

@@ -5,9 +5,13 @@ import json
 import pytest
 
 from tests.kit.questions import squad_content, write_squad
-from ziggurat.data.dataset import Fractions, Role
-from ziggurat.data.squad import holds_questions, read_questions, split_questions
+from ziggurat.data.dataset import Fractions, Role, as_dataset, load, split_roles
+from ziggurat.data.labels import SPAN_ENDS
+from ziggurat.data.squad import holds_questions, read_questions
 from ziggurat.errors import UserError
+from ziggurat.types import ProblemType
+
+QUESTIONS = ProblemType.QUESTION_ANSWERING
 
 
 def changed(tmp_path, change, **settings):
@@ -27,9 +31,9 @@ def test_every_question_is_read_with_its_context_and_answers(tmp_path):
     asked = [(p["context"], q) for a in content["data"] for p in a["paragraphs"] for q in p["qas"]]
     assert rows.ids == [q["id"] for _, q in asked] and len(set(rows.articles)) == 3
     for row, (context, question) in enumerate(asked):
-        assert (rows.texts[row], rows.contexts[row]) == (question["question"], context)
-        assert [text for text, _ in rows.answers[row]] == [one["text"] for one in question["answers"]]
-    assert sum(not some for some in rows.answers) == 6
+        assert (rows.texts[row], rows.pairs[row]) == (question["question"], context)
+        assert [text for text, _ in rows.labels[row]] == [one["text"] for one in question["answers"]]
+    assert sum(not some for some in rows.labels) == 6
 
 
 def test_rows_as_hugging_face_has_them_are_the_same_questions(tmp_path):
@@ -40,16 +44,20 @@ def test_rows_as_hugging_face_has_them_are_the_same_questions(tmp_path):
             "id": rows.ids[row],
             "title": rows.articles[row],
             "question": rows.texts[row],
-            "context": rows.contexts[row],
+            "context": rows.pairs[row],
             "answers": {"text": [text for text, _ in golds], "answer_start": [start for _, start in golds]},
         }
-        for row, golds in enumerate(rows.answers)
+        for row, golds in enumerate(rows.labels)
     ]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     other = read_questions(str(path))
-    assert (other.ids, other.answers, other.articles) == (rows.ids, rows.answers, rows.articles)
-    assert other.digest == rows.digest
+    assert (other.ids, other.labels, other.articles) == (rows.ids, rows.labels, rows.articles)
+    asked = load(str(path))
+    digests = {as_dataset(one, Role.TEST, SPAN_ENDS, QUESTIONS).digest for one in (rows, other, asked)}
+    assert len(digests) == 1
+    other.labels[0] = ()
+    assert as_dataset(other, Role.TEST, SPAN_ENDS, QUESTIONS).digest not in digests
 
 
 def test_the_form_of_a_file_tells_questions_from_texts(tmp_path, rows_file):
@@ -69,7 +77,7 @@ def test_the_form_of_a_file_tells_questions_from_texts(tmp_path, rows_file):
 def test_questions_without_answers_can_be_asked_but_not_measured(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"question": "bat", "context": "bat kit"}\n')
-    assert read_questions(str(path), answers_required=False).answers is None
+    assert read_questions(str(path), answers_required=False).labels is None
     with pytest.raises(UserError, match="question '1' has no answers"):
         read_questions(str(path))
 
@@ -119,8 +127,8 @@ def test_answers_of_unequal_lengths_name_their_line(tmp_path):
 
 
 def test_roles_share_no_article_and_so_no_context(tmp_path):
-    rows = read_questions(str(write_squad(tmp_path / "squad.json", n_articles=60)), Role.TRAIN)
-    roles = split_questions(rows)
+    rows = read_questions(str(write_squad(tmp_path / "squad.json", n_articles=60)))
+    roles = split_roles(rows)
     assert set(roles) == {Role.TRAIN, Role.SELECT, Role.CERTIFY}
     assert sum(map(len, roles.values())) == len(rows)
     for role, mine in roles.items():
@@ -134,13 +142,13 @@ def test_rows_without_titles_are_shared_out_by_context(tmp_path):
     path = tmp_path / "rows.jsonl"
     lines = [{"question": f"q{q}", "context": f"text {c}"} for c in range(60) for q in range(3)]
     path.write_text("\n".join(map(json.dumps, lines)))
-    roles = split_questions(read_questions(str(path), Role.TRAIN, answers_required=False))
+    roles = split_roles(read_questions(str(path), answers_required=False))
     for mine in roles.values():
-        assert all(mine.contexts.count(context) == 3 for context in mine.contexts)
+        assert all(mine.pairs.count(context) == 3 for context in mine.pairs)
 
 
 def test_too_few_articles_for_a_role_are_refused(tmp_path):
-    rows = read_questions(str(write_squad(tmp_path / "squad.json", n_articles=1)), Role.TRAIN)
+    rows = read_questions(str(write_squad(tmp_path / "squad.json", n_articles=1)))
     with pytest.raises(UserError, match="1 articles are too few for a fraction of"):
-        split_questions(rows)
-    assert set(split_questions(rows, Fractions(1.0, 0.0, 0.0, 0.0))) == {Role.TRAIN}
+        split_roles(rows)
+    assert set(split_roles(rows, Fractions(1.0, 0.0, 0.0, 0.0))) == {Role.TRAIN}

@@ -14,6 +14,12 @@ from ziggurat.recipe import SpanConfig
 CONFIG = SpanConfig(MAX_LENGTH, STRIDE, QUESTION)
 
 
+def text_in(windows, window, start, end):
+    """What stands between two tokens of the how many-th of all windows."""
+    row = int(windows.owners[window])
+    return windows.text(row, window - int(windows.edges[row]), start, end)
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tiny_checkpoint):
     return TextTokenizer(tiny_checkpoint, MAX_LENGTH)
@@ -72,7 +78,7 @@ def test_places_lead_back_to_the_exact_text(tokenizer):
     for window in range(len(windows.tokens)):
         n = len(windows.places[window])
         start, end = sorted(rng.integers(0, n, 2).tolist())
-        text, begin, stop = windows.text(window, windows.first[window] + start, windows.first[window] + end)
+        text, begin, stop = text_in(windows, window, windows.first[window] + start, windows.first[window] + end)
         assert contexts[windows.owners[window]][begin:stop] == text
         assert tokenizer.encodings([text])[0].ids == context_of(windows, window)[start : end + 1]
 
@@ -97,7 +103,7 @@ def test_gold_tokens_give_the_answer_in_windows_that_hold_it(tokenizer):
         assert (start > 0) == inside
         if inside:
             # An answer may end inside a word; the tokens are the shortest run around it.
-            assert windows.text(window, start, end)[0].startswith(answers[row][0][0])
+            assert text_in(windows, window, start, end)[0].startswith(answers[row][0][0])
             held.add(row)
     assert held == set(range(len(contexts))) - {4}
 

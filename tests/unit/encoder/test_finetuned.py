@@ -16,7 +16,7 @@ from ziggurat.encoder.finetuned import (
     same_classes,
 )
 from ziggurat.errors import UserError
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 CONFIG = "config.json"
 
@@ -78,13 +78,13 @@ def test_a_configuration_with_ambiguous_classes_is_refused(tmp_path, config, say
     assert says in str(refused.value) and str(refused.value).startswith(f"{tmp_path / CONFIG}: ")
 
 
-@pytest.mark.parametrize("stated", [Problem.SINGLE_LABEL, None])
+@pytest.mark.parametrize("stated", [ProblemType.SINGLE_LABEL, None])
 def test_one_output_is_a_score_and_no_class(tmp_path, stated):
     (tmp_path / CONFIG).write_text(json.dumps({"id2label": {"0": "LABEL_0"}, "problem_type": stated}))
-    assert checkpoint_labels(tmp_path, Problem.REGRESSION) == ("value",)
-    assert checkpoint_labels(tmp_path, Problem.MULTI_LABEL) == (0,)
+    assert checkpoint_labels(tmp_path, ProblemType.REGRESSION) == ("value",)
+    assert checkpoint_labels(tmp_path, ProblemType.MULTI_LABEL) == (0,)
     if stated is None:
-        assert checkpoint_problem(tmp_path) is Problem.REGRESSION
+        assert checkpoint_problem(tmp_path) is ProblemType.REGRESSION
     else:
         with pytest.raises(UserError, match="for its score say --problem regression, for a yes or no"):
             checkpoint_labels(tmp_path)
@@ -119,11 +119,11 @@ def test_the_same_classes_are_the_same_in_any_order_and_spelling():
 def test_two_classes_that_nobody_named_are_0_and_1(make_bert, make_checkpoint, tmp_path):
     folder = make_checkpoint(make_bert(id2label=None, label2id=None, num_labels=2), tmp_path / "binary")
     assert "id2label" not in json.loads((folder / CONFIG).read_text())
-    assert answers_of(folder) == ((0, 1), Problem.SINGLE_LABEL)
+    assert answers_of(folder) == ((0, 1), ProblemType.SINGLE_LABEL)
 
 
 def test_a_folder_of_ours_answers_what_its_manifest_says(make_folder):
-    assert answers_of(make_folder(labels=(7, 5, 6))) == ((7, 5, 6), Problem.SINGLE_LABEL)
+    assert answers_of(make_folder(labels=(7, 5, 6))) == ((7, 5, 6), ProblemType.SINGLE_LABEL)
 
 
 def test_more_or_fewer_names_than_outputs_are_refused(tiny_checkpoint, tmp_path):
@@ -135,7 +135,7 @@ def test_more_or_fewer_names_than_outputs_are_refused(tiny_checkpoint, tmp_path)
 
 
 def test_a_problem_that_is_stated_is_taken(tiny_checkpoint):
-    assert answers_of(tiny_checkpoint, Problem.MULTI_LABEL)[1] is Problem.MULTI_LABEL
-    assert checkpoint_problem(tiny_checkpoint) is Problem.SINGLE_LABEL
+    assert answers_of(tiny_checkpoint, ProblemType.MULTI_LABEL)[1] is ProblemType.MULTI_LABEL
+    assert checkpoint_problem(tiny_checkpoint) is ProblemType.SINGLE_LABEL
     with pytest.raises(UserError, match="has 3 outputs, and a regression has one"):
-        answers_of(tiny_checkpoint, Problem.REGRESSION)
+        answers_of(tiny_checkpoint, ProblemType.REGRESSION)

@@ -15,7 +15,7 @@ from ziggurat.encoder.torch.checkpoint import load_hf, load_model
 from ziggurat.encoder.torch.model import IMPOSSIBLE, SPAN_HEAD
 from ziggurat.encoder.torch.soft import soft_logits
 from ziggurat.recipe import PruningConfig, SpanConfig
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 N = 4
 
@@ -69,7 +69,7 @@ def test_the_folder_holds_the_checkpoints_tensors_bit_for_bit(folder):
 
 
 def test_an_encoder_without_span_head_starts_with_a_fresh_one(tiny_checkpoint):
-    model = load_hf(tiny_checkpoint, 2, SPAN_HEAD, None, problem=Problem.QUESTION_ANSWERING)
+    model = load_hf(tiny_checkpoint, 2, SPAN_HEAD, None, problem=ProblemType.QUESTION_ANSWERING)
     assert model.classifier.classes.weight.shape == (2, model.spec.hidden)
     assert model.head_layers == (1, 2, 3)
     assert not any("pooler" in name or "dense" in name for name in model.state_dict())
@@ -121,5 +121,5 @@ def test_a_pruned_token_gets_a_gradient_through_its_state(pruned, windows):
 
 def test_transformers_writes_what_this_reads(tmp_path, make_checkpoint, windows):
     source = make_checkpoint(tiny_qa(), tmp_path / "qa")
-    model = load_hf(source, 2, SPAN_HEAD, (), problem=Problem.QUESTION_ANSWERING).eval()
+    model = load_hf(source, 2, SPAN_HEAD, (), problem=ProblemType.QUESTION_ANSWERING).eval()
     assert torch.equal(model.classifier.classes.weight, tiny_qa().qa_outputs.weight)

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ziggurat import native
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.tiers import choose_engine
 from ziggurat.errors import UserError
 
@@ -74,6 +74,6 @@ def test_int8_is_refused_in_torch(compiled):
 def test_an_engine_can_be_forced(model_folder, texts, engine):
     if engine == "native" and native.why_missing():
         pytest.skip(native.why_missing())
-    classifier = AdaptiveClassifier.from_pretrained(model_folder, "cpu", engine=engine)
+    classifier = OpenedModel.from_pretrained(model_folder, "cpu", backend=engine)
     assert classifier.backend.engine == engine
-    assert len(classifier.predict(texts)) == len(texts)
+    assert len(classifier.answer(texts)) == len(texts)

@@ -12,18 +12,16 @@ from hypothesis import strategies as st
 from tests.kit.questions import make_contexts, make_questions, save_span_folder
 from ziggurat import native
 from ziggurat.encoder.folder import fingerprint, read_manifest, write_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
-from ziggurat.engine.engine import Engine
-from ziggurat.engine.questions import QuestionAnswerer
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.reference import answer_ladder
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import SPAN_ENTROPY
 from ziggurat.policies.prune import scaled
 from ziggurat.policies.rules import ExitRule
-from ziggurat.policies.spans import NULL_SCORE, PLACE, SCORE
+from ziggurat.problems.spans import NULL_SCORE, PLACE, SCORE
 from ziggurat.recipe import PruningConfig
-from ziggurat.types import OperatingPoint
+from ziggurat.types import OperatingPoint, ProblemType
 
 ENGINES = [
     "torch",
@@ -47,14 +45,14 @@ def folders(tmp_path_factory, make_checkpoint):
 def answerers(request, folders):
     """Both models, open in one engine."""
     return {
-        name: QuestionAnswerer.from_pretrained(folder, "cpu", threads=1, engine=request.param)
+        name: OpenedModel.from_pretrained(folder, "cpu", threads=1, backend=request.param)
         for name, folder in folders.items()
     }
 
 
 @pytest.fixture(scope="module")
 def asked():
-    return make_questions(), make_contexts()
+    return list(zip(make_questions(), make_contexts(), strict=True))
 
 
 def simply(answerer, windows, rule):
@@ -83,7 +81,7 @@ def places(readings):
 )
 def test_packed_windows_answer_as_one_by_one(answerers, threshold, size, seed, name):
     answerer = answerers[name]
-    windows = answerer.encode(make_questions(seed), make_contexts(seed))
+    windows = answerer.encode(list(zip(make_questions(seed), make_contexts(seed), strict=True)))
     rule = answerer.rule(SPAN_ENTROPY, threshold)
     outcomes = answerer.run(windows, rule, size)
     readings, rungs = simply(answerer, windows, rule)
@@ -137,7 +135,7 @@ def test_questions_of_several_requests_share_batches_and_keep_their_windows(answ
 
 def test_questions_exit_and_prune_at_different_depths(answerers, asked):
     answerer = answerers["pruned"]
-    windows = answerer.encode(*asked)
+    windows = answerer.encode(asked)
     outcomes = answerer.run(windows, answerer.rule(SPAN_ENTROPY, 0.8))
     assert len(set(outcomes.rungs)) > 1
     depth = np.array(answerer.backend.rung_layers)[outcomes.rungs][windows.owners]
@@ -149,8 +147,8 @@ def test_questions_exit_and_prune_at_different_depths(answerers, asked):
 @pytest.mark.parametrize("strength", [0.0, 1.0, 1.2])
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
 def test_replayed_exits_equal_the_run_at_every_strength(folders, asked, strength, threshold):
-    answerer = QuestionAnswerer.from_pretrained(folders["pruned"], "cpu", threads=1, engine="torch")
-    tokens, windows = scaled(answerer.token_rule, strength), answerer.encode(*asked)
+    answerer = OpenedModel.from_pretrained(folders["pruned"], "cpu", threads=1, backend="torch")
+    tokens, windows = scaled(answerer.token_rule, strength), answerer.encode(asked)
     rule = replace(ExitRule.uniform(SPAN_ENTROPY, threshold, N_RUNGS), tokens=tokens)
     outcomes, every = answerer.run(windows, rule), answerer.every_rung(windows, 5, tokens=tokens)
     assert replay(every.readings, rule).tolist() == outcomes.rungs.tolist()
@@ -162,8 +160,9 @@ def test_replayed_exits_equal_the_run_at_every_strength(folders, asked, strength
 @pytest.mark.skipif(bool(native.why_missing()), reason="no compiled engine")
 def test_both_engines_agree(folders, asked):
     for folder in folders.values():
-        one, other = (QuestionAnswerer.from_pretrained(folder, "cpu", threads=1, engine=e) for e in ("torch", "native"))
-        windows, rule = one.encode(*asked), one.rule(SPAN_ENTROPY, 0.7)
+        opened = (OpenedModel.from_pretrained(folder, "cpu", threads=1, backend=e) for e in ("torch", "native"))
+        one, other = opened
+        windows, rule = one.encode(asked), one.rule(SPAN_ENTROPY, 0.7)
         mine, theirs = one.run(windows, rule), other.run(windows, rule)
         assert mine.rungs.tolist() == theirs.rungs.tolist()
         assert places(mine.readings) == places(theirs.readings)
@@ -174,8 +173,8 @@ def test_both_engines_agree(folders, asked):
 def test_full_depth_is_what_transformers_says(folders, asked):
     from transformers import BertForQuestionAnswering
 
-    answerer = QuestionAnswerer.from_pretrained(folders["pruned"], "cpu", threads=1)
-    windows = answerer.encode(*asked)
+    answerer = OpenedModel.from_pretrained(folders["pruned"], "cpu", threads=1)
+    windows = answerer.encode(asked)
     outcomes = answerer.run(windows, ExitRule.full_depth(N_RUNGS))
     model = BertForQuestionAnswering.from_pretrained(folders["pruned"]).eval()
     best = {}
@@ -185,7 +184,7 @@ def test_full_depth_is_what_transformers_says(folders, asked):
             out = model(input_ids=ids[..., 0], token_type_ids=ids[..., 1])
         first, n = windows.first[window], len(windows.places[window])
         for start in range(first, first + n):
-            for end in range(start, min(first + n, start + answerer.config.answer + 1)):
+            for end in range(start, min(first + n, start + answerer.problem.windows.answer + 1)):
                 total = float(out.start_logits[0, start] + out.end_logits[0, end])
                 row = windows.owners[window]
                 best[row] = max(best.get(row, (-np.inf,)), (total, window, start, end))
@@ -197,8 +196,8 @@ def test_full_depth_is_what_transformers_says(folders, asked):
 
 def test_answers_stand_in_their_context_where_they_say(answerers, asked):
     for answerer in answerers.values():
-        answers = answerer.predict(*asked, operating_point=answerer.rule(SPAN_ENTROPY, 0.8), batch_size=4)
-        for answer, context in zip(answers, asked[1], strict=True):
+        answers = answerer.answer(asked, operating_point=answerer.rule(SPAN_ENTROPY, 0.8), batch_size=4)
+        for answer, (_, context) in zip(answers, asked, strict=True):
             assert answer.text and context[answer.start : answer.end] == answer.text
             assert 0 <= answer.doubt <= 1 and answer.trace.flops > 0
             assert answer.trace.layers == answerer.backend.rung_layers[answer.trace.rung]
@@ -206,7 +205,7 @@ def test_answers_stand_in_their_context_where_they_say(answerers, asked):
 
 def test_what_is_spent_is_the_sum_of_a_questions_windows(answerers, asked):
     answerer = answerers["plain"]
-    windows, rule = answerer.encode(*asked), ExitRule.full_depth(N_RUNGS)
+    windows, rule = answerer.encode(asked), ExitRule.full_depth(N_RUNGS)
     outcomes = answerer.run(windows, rule)
     spent, whole = answerer.spent(windows, outcomes.kept, rule), answerer.whole(windows)
     assert spent[:, -1].tolist() == whole.tolist()
@@ -219,57 +218,55 @@ def test_what_is_spent_is_the_sum_of_a_questions_windows(answerers, asked):
 
 def test_above_its_rungs_threshold_a_question_has_no_answer(answerers, asked):
     answerer = answerers["plain"]
-    windows = answerer.encode(*asked)
+    windows = answerer.encode(asked)
     readings = answerer.every_rung(windows).readings
     leads = readings[..., NULL_SCORE] - readings[..., SCORE]
     cuts = tuple(np.median(leads, axis=0).tolist())
-    some = answerer.with_no_answer(cuts)
+    some = answerer.with_manifest(replace(answerer.manifest, no_answer=cuts))
+    texts = some.problem.predictions(readings, windows)
     for rung in range(N_RUNGS):
-        mine = readings[:, rung]
-        missing = some.missing(mine, np.full(len(windows), rung))
-        assert missing.tolist() == (leads[:, rung] > cuts[rung]).tolist() and missing.any() and not missing.all()
-        texts = [text for text, _, _ in some.texts(windows, mine, np.full(len(windows), rung))]
-        assert [not text for text in texts] == missing.tolist()
-    answers = some.predict(*asked, operating_point="full")
+        missing = [not one.text for one in texts[:, rung]]
+        assert missing == (leads[:, rung] > cuts[rung]).tolist() and any(missing) and not all(missing)
+    answers = some.answer(asked, operating_point="full")
     assert [(not one.text, one.start, one.end) for one in answers if not one.text] == [(True, 0, 0)] * 5
 
 
 def test_the_best_span_may_be_in_any_window(answerers, asked):
     answerer = answerers["plain"]
-    windows = answerer.encode(*asked)
+    windows = answerer.encode(asked)
     outcomes = answerer.run(windows, ExitRule.full_depth(N_RUNGS))
     found = outcomes.readings[:, PLACE][:, 0]
     assert (found < np.diff(windows.edges)).all() and (found > 0).any()
 
 
 def test_a_context_without_words_has_no_answer(answerers):
-    [answer] = answerers["plain"].predict(["bat"], ["\u200b"], "full")
+    [answer] = answerers["plain"].answer([("bat", "\u200b")], "full")
     assert (answer.text, answer.start, answer.end) == ("", 0, 0)
 
 
 def test_an_empty_question_and_lists_of_one_string_are_refused(answerers):
     answerer = answerers["plain"]
     with pytest.raises(UserError, match="question number 0 is empty"):
-        answerer.predict([" "], ["bat"], "full")
+        answerer.answer([(" ", "bat")], "full")
     with pytest.raises(UserError, match="one string was given"):
-        answerer.predict("bat", ["bat"], "full")
+        answerer.answer("bat", "full")
     with pytest.raises(UserError, match="batch size 0: must be at least 1"):
-        answerer.predict(["bat"], ["bat"], "full", batch_size=0)
+        answerer.answer([("bat", "bat")], "full", batch_size=0)
 
 
 def test_no_questions_have_no_answers_and_generators_are_lists(answerers):
     answerer = answerers["plain"]
-    assert answerer.predict([], [], "full") == []
-    [one] = answerer.predict((text for text in ["bat"]), (text for text in ["kin losh"]), "full")
-    assert one == replace(answerer.predict(["bat"], ["kin losh"], "full")[0], trace=one.trace)
+    assert answerer.answer([], "full") == []
+    [one] = answerer.answer((pair for pair in [("bat", "kin losh")]), "full")
+    assert one == replace(answerer.answer([("bat", "kin losh")], "full")[0], trace=one.trace)
 
 
 def test_questions_contexts_and_thresholds_must_be_as_many(answerers, asked):
     answerer = answerers["plain"]
-    with pytest.raises(UserError, match="2 questions about 1 contexts; give each its own"):
-        answerer.predict(["bat", "kin"], ["bat"], "full")
-    with pytest.raises(UserError, match=f"thresholds for 2 inputs, but there are {len(asked[0])}"):
-        answerer.predict(*asked, answerer.rule(SPAN_ENTROPY, [0.5, 0.5]))
+    with pytest.raises(UserError, match="number 1 is not what the model reads: pairs of texts"):
+        answerer.answer([("bat", "kin"), "bat"], "full")
+    with pytest.raises(UserError, match=f"thresholds for 2 inputs, but there are {len(asked)}"):
+        answerer.answer(asked, answerer.rule(SPAN_ENTROPY, [0.5, 0.5]))
 
 
 def test_operating_points_run_and_stale_ones_are_refused(folders, asked, copied):
@@ -277,10 +274,10 @@ def test_operating_points_run_and_stale_ones_are_refused(folders, asked, copied)
     manifest = read_manifest(folder)
     point = OperatingPoint("fast", SPAN_ENTROPY, (0.7, None, 0.8), manifest.fingerprint, pruning=1.0)
     write_manifest(replace(manifest, operating_points=(point,)), folder)
-    answerer = QuestionAnswerer.from_pretrained(folder, "cpu", threads=1)
+    answerer = OpenedModel.from_pretrained(folder, "cpu", threads=1)
     rule = answerer.rule_of("fast")
-    windows = answerer.encode(*asked)
-    named = answerer.predict(*asked, operating_point="fast")
+    windows = answerer.encode(asked)
+    named = answerer.answer(asked, operating_point="fast")
     assert [one.trace.rung for one in named] == answerer.run(windows, rule).rungs.tolist()
     with pytest.raises(UserError, match="chosen for other weights"):
         answerer.rule_of(replace(point, fingerprint="other"))
@@ -294,8 +291,5 @@ def test_what_changes_answers_changes_the_fingerprint(folders):
 
 
 def test_classifiers_and_span_models_refuse_each_others_folders(folders, model_folder):
-    with pytest.raises(UserError, match="answers questions with spans of a text") as refused:
-        AdaptiveClassifier.from_pretrained(folders["plain"])
-    assert "\n" not in str(refused.value)
-    with pytest.raises(UserError, match="a classifier, which has no spans"):
-        QuestionAnswerer.from_pretrained(model_folder)
+    kinds = [OpenedModel.from_pretrained(folder).problem.kind for folder in (folders["plain"], model_folder)]
+    assert kinds == [ProblemType.QUESTION_ANSWERING, ProblemType.SINGLE_LABEL]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ziggurat.measure.clock import Ratio, Timing, interleave, latencies, paired_ratio, peak_memory_mib
-from ziggurat.report.metrics import accuracy_interval
+from ziggurat.problems.metrics import accuracy_interval
 
 
 class FakeMachine:

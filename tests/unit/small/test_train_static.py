@@ -10,13 +10,20 @@ import pytest
 from ziggurat.data.packing import pack
 from ziggurat.data.tokenizer import CONTINUES, SPECIAL, Encoded
 from ziggurat.errors import UserError
+from ziggurat.problems.classes import Classes
 from ziggurat.small.static import StaticTier
-from ziggurat.small.train_static import StaticSettings, one_hot, teacher_targets, train_static
+from ziggurat.small.train_static import StaticSettings, train_static
 
 CLASSES, VOCABULARY = 3, 60
 KINDS = np.zeros(VOCABULARY, dtype=np.uint8)
 KINDS[:2], KINDS[50:] = SPECIAL, CONTINUES
 SMALL = StaticSettings(buckets=2**12)
+
+teacher_targets = Classes().taught_targets
+
+
+def one_hot(labels, n_classes):
+    return np.eye(n_classes)[labels]
 
 
 def rows(n: int, seed: int) -> tuple[Encoded, np.ndarray]:
@@ -56,12 +63,23 @@ def test_it_learns_what_can_be_learned(data):
 def test_it_learns_labels_that_may_all_apply(data):
     (texts, classes), (select, select_classes) = data
     sets, select_sets = (np.array([[1, 0], [1, 1], [0, 0]])[some] for some in (classes, select_classes))
-    tier = train_static(texts, sets.astype(np.float64), select, select_sets, KINDS, SMALL)
+    tier = train_static(texts, sets.astype(np.float64), select, select_sets, KINDS, SMALL, "binary-cross-entropy")
     held_out, labels = rows(200, 2)
     right = (said(tier, held_out) > 0) == (np.array([[1, 0], [1, 1], [0, 0]])[labels] == 1)
     assert right.mean() > 0.9
     with pytest.raises(ValueError, match="0 and 1, for every label"):
-        train_static(texts, sets * 2.0, select, select_sets, KINDS, SMALL)
+        train_static(texts, sets * 2.0, select, select_sets, KINDS, SMALL, "binary-cross-entropy")
+
+
+def test_it_learns_numbers_wherever_they_lie(data):
+    (texts, classes), (select, select_classes) = data
+    numbers, select_numbers = (1000 + 5.0 * some for some in (classes, select_classes))
+    tier = train_static(texts, numbers[:, None], select, select_numbers, KINDS, SMALL, "mean-square")
+    held_out, labels = rows(200, 2)
+    errors = said(tier, held_out)[:, 0] - (1000 + 5.0 * labels)
+    assert (errors**2).mean() < 0.5 * (5.0 * labels).var()
+    with pytest.raises(ValueError, match="must be finite numbers, one of each row"):
+        train_static(texts, numbers[:, None], select, select_numbers * np.nan, KINDS, SMALL, "mean-square")
 
 
 def test_it_learns_the_same_twice(data):

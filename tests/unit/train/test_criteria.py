@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from tests.kit.training import make_examples
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.losses import (
@@ -20,22 +20,24 @@ from ziggurat.train.losses import (
     negative_square,
 )
 from ziggurat.train.stages import hard, heads, joint, regular, soft
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
-NUMBERS, SETS = CRITERIA[Problem.REGRESSION], CRITERIA[Problem.MULTI_LABEL]
+NUMBERS, SETS = CRITERIA[ProblemType.REGRESSION], CRITERIA[ProblemType.MULTI_LABEL]
 
 
 def examples(problem, n, seed):
     """The rows of `make_examples` with other labels: the class as a number 1.5 or 3, or as the first of two labels."""
     rows = make_examples(n, seed)
     numbers = 1.5 + 1.5 * rows.labels
-    return Examples(rows.encoded, numbers if problem is Problem.REGRESSION else np.eye(2, dtype=np.int8)[rows.labels])
+    return Examples(
+        rows.encoded, numbers if problem is ProblemType.REGRESSION else np.eye(2, dtype=np.int8)[rows.labels]
+    )
 
 
 def model_for(problem, spec, **changes):
     torch.manual_seed(0)
-    outputs = 1 if problem is Problem.REGRESSION else 2
-    return AdaptiveModel(spec, outputs, "fastbert", [1, 2], problem=problem, **changes)
+    outputs = 1 if problem is ProblemType.REGRESSION else 2
+    return EncoderModel(spec, outputs, "fastbert", [1, 2], problem=problem, **changes)
 
 
 def test_losses_are_those_of_transformers():
@@ -77,7 +79,7 @@ def test_the_best_state_has_the_best_f1_or_the_least_squares():
     assert negative_square(np.array([[[1.0], [2.0]], [[4.0], [2.0]]]), np.array([2.0, 2.0])) == -1.25
 
 
-@pytest.mark.parametrize("problem", [Problem.REGRESSION, Problem.MULTI_LABEL])
+@pytest.mark.parametrize("problem", [ProblemType.REGRESSION, ProblemType.MULTI_LABEL])
 def test_stages_learn_it_pruned_and_unpruned(model, run, tmp_path, problem):
     train, select = examples(problem, 96, 1), examples(problem, 40, 2)
     made = model_for(problem, model.spec, pruning=PruningConfig(final=0.3, vocabulary=0.9))
@@ -88,5 +90,5 @@ def test_stages_learn_it_pruned_and_unpruned(model, run, tmp_path, problem):
     batch = collate([select[row] for row in range(len(select))])
     logits = made.eval()(packed(batch["states"], batch["lengths"]), made.token_rule)[-1].detach().numpy()
     metric = CRITERIA[problem].metric
-    silly = np.full_like(logits, 2.25) if problem is Problem.REGRESSION else np.ones_like(logits)
+    silly = np.full_like(logits, 2.25) if problem is ProblemType.REGRESSION else np.ones_like(logits)
     assert metric(logits, select.labels) > metric(silly, select.labels)

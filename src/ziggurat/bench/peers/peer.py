@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.data.windows import Windows
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError, install
 
+CLASSIFIER = "ForSequenceClassification"  # how the names of transformers' classes end whose outputs are per text
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 Feed = Mapping[str, np.ndarray]  # one padded batch: some of INPUTS → (n, longest) int64
 
@@ -85,10 +85,10 @@ class TransformersPeer(Peer):
 
     name = "transformers SDPA"
 
-    def __init__(self, folder: Path, device: str = "cpu", dtype: str = "float32", spans: bool = False) -> None:
+    def __init__(self, folder: Path, device: str = "cpu", dtype: str = "float32", head: str = CLASSIFIER) -> None:
         try:
             import torch
-            from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+            import transformers
             from transformers.utils import logging
         except ModuleNotFoundError as error:
             raise UserError(f"the comparison needs {error.name}; {install('train')}") from None
@@ -97,16 +97,15 @@ class TransformersPeer(Peer):
         self.dtype = dtype
         self.device = torch.device("cpu" if device == "cpu" else "cuda")
         kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
-        classes = AutoModelForQuestionAnswering if spans else AutoModelForSequenceClassification
+        classes = getattr(transformers, f"AutoModel{head}")
         model = classes.from_pretrained(folder, attn_implementation="sdpa", dtype=kind)
-        self._spans = spans
         self.model = model.eval().to(self.device)
 
     def logits(self, batch: Feed) -> np.ndarray:
         """(n, n_classes) float32 of one padded batch; of spans (n x longest, 2)."""
         return self.run([self._tensors(batch)])
 
-    def prepare(self, encoded: Encoded | Windows, batches: Iterable[np.ndarray]) -> list[dict[str, Any]]:
+    def prepare(self, encoded: Encoded, batches: Iterable[np.ndarray]) -> list[dict[str, Any]]:
         """Padded tensors of each batch of indices, made beforehand: padding is not on the peer's clock."""
         return [self._tensors(padded([encoded.tokens[row] for row in rows])) for rows in batches]
 
@@ -117,7 +116,7 @@ class TransformersPeer(Peer):
         return np.concatenate(said)
 
     def _logits(self, output: Any) -> Any:
-        if not self._spans:
+        if "logits" in output:
             return output.logits
         return self._torch.stack([output.start_logits, output.end_logits], dim=-1).flatten(0, 1)
 

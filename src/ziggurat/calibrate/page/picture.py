@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,22 @@ from ziggurat.calibrate.page.data import Costly, Picture, Spot, costliest, decil
 from ziggurat.calibrate.page.page import page
 from ziggurat.calibrate.paths import Tried
 from ziggurat.calibrate.points import Chosen, rule_of
+from ziggurat.calibrate.result import Calibration
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.calibrate.rows import Seen, full_run
 from ziggurat.calibrate.times import PredictedTime
 from ziggurat.data.labels import labelled
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.files import whole_file
 from ziggurat.policies.exits import exit_score
-from ziggurat.policies.outputs import Output
 from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.problem import Problem
 from ziggurat.system import utf8
-from ziggurat.types import Problem
 
 _COSTLY = 10
 
 
-def write_page(html: Path, result: Mapping[str, Any], shown: Picture) -> None:
+def write_page(html: Path, result: Calibration, shown: Picture) -> None:
     """Writes the page; `result` is what the calibration returns.
 
     UserError where matplotlib is not installed or the file cannot be written.
@@ -49,8 +49,8 @@ def write_page(html: Path, result: Mapping[str, Any], shown: Picture) -> None:
 
 
 def picture(
-    result: Mapping[str, Any],
-    classifier: AdaptiveClassifier,
+    result: Calibration,
+    classifier: OpenedModel,
     chosen: Sequence[Chosen],
     paths: Sequence[Sequence[Tried]],
     order: Seen,
@@ -58,11 +58,11 @@ def picture(
     time: PredictedTime,
 ) -> Picture:
     """What the page shows, as arrays; `time` predicts for rows of `order`."""
-    risk, sure = risk_by_name(result["criterion"], classifier.output), result["confidence"]
+    risk, sure = risk_by_name(result.criterion, classifier.problem), result.confidence
     front = shown_frontier(paths)
     full = full_run(witness.runs)
     full_loss = float(witness.losses[full.pruning][:, -1].mean())
-    full_accuracy = _accuracy(full.predictions()[:, -1], witness)
+    full_accuracy = _accuracy(classifier.problem, full.predictions()[:, -1], witness)
     full_seconds = time.of_full_depth(len(classifier.rungs))
     target = max((one.certified.target for one in chosen), default=0.0)
     measured = [one.certificate.full_ms for one in chosen if one.certificate is not None]
@@ -93,29 +93,27 @@ def _labels(rows: Seen) -> np.ndarray | None:
     return labels if labels is not None and labelled(labels).all() else None
 
 
-def _accuracy(predictions: np.ndarray, rows: Seen) -> float | None:
-    """None of rows without labels, or where answers are no classes."""
+def _accuracy(problem: Problem, predictions: np.ndarray, rows: Seen) -> float | None:
+    """None of rows without labels, or where accuracy is no figure of the problem."""
     labels = _labels(rows)
-    if labels is None or rows.rows.problem is not Problem.SINGLE_LABEL:
-        return None
-    return float((predictions == labels).mean())
+    return None if labels is None else problem.figures(predictions, labels).get("accuracy")
 
 
-def _lost(output: Output, answers: np.ndarray, full: np.ndarray, rows: Seen) -> np.ndarray | None:
+def _lost(problem: Problem, answers: np.ndarray, full: np.ndarray, rows: Seen) -> np.ndarray | None:
     """How much more than full depth's answers are off the labels, (n); None = no labels."""
     labels = _labels(rows)
-    return None if labels is None else output.loss(answers, labels) - output.loss(full, labels)
+    return None if labels is None else problem.loss(answers, labels) - problem.loss(full, labels)
 
 
-def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifier, witness: Seen) -> list[Spot]:
+def _spots(one: Chosen, result: Calibration, classifier: OpenedModel, witness: Seen) -> list[Spot]:
     """A point's part of the page; none for full depth."""
     if one.setting is None or one.certificate is None:
         return []
-    run, rungs, output = witness.runs[one.setting.pruning], rungs_of(one.setting, witness), classifier.output
+    run, rungs, problem = witness.runs[one.setting.pruning], rungs_of(one.setting, witness), classifier.problem
     answers = run.predictions()[np.arange(len(rungs)), rungs]
-    risk = risk_by_name(result["criterion"], classifier.output)
+    risk = risk_by_name(result.criterion, classifier.problem)
     lost = witness.evidence(risk).losses_of(one.setting)
-    low, high = band(risk, lost, result["confidence"])
+    low, high = band(risk, lost, result.confidence)
     unsure, sorted_by = _doubt(one.setting, classifier, witness)
     full = full_run(witness.runs).predictions()[:, -1]
     spot = Spot(
@@ -126,11 +124,11 @@ def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifie
         loss=float(lost.mean()),
         low=low,
         high=high,
-        accuracy=_accuracy(answers, witness),
+        accuracy=_accuracy(problem, answers, witness),
         exits=exit_shares(rungs, run.n_rungs),
-        tokens=tokens_left(*_of_last_tier(classifier, run.kept, rungs, rule_of(classifier, one.setting))),
+        tokens=tokens_left(*_of_last_tier(classifier, witness, run.kept, rungs, rule_of(classifier, one.setting))),
         deciles=deciles(
-            unsure, rungs < run.n_rungs - 1, output.differs(answers, full), _lost(output, answers, full, witness)
+            unsure, rungs < run.n_rungs - 1, problem.differs(answers, full), _lost(problem, answers, full, witness)
         ),
         sorted_by=sorted_by,
     )
@@ -138,14 +136,14 @@ def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifie
 
 
 def _of_last_tier(
-    classifier: AdaptiveClassifier, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule
+    classifier: OpenedModel, rows: Seen, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens that its layers leave, nobody leaving, (n, L + 1), and how many of the layers run for each text, (n)."""
+    """Tokens that its layers leave without exits, (s, L + 1), and how many layers run for each sequence, (s)."""
     columns = classifier.ladder.slices[-1].columns
-    return kept[:, columns], (classifier.ran(kept, rungs, rule)[:, columns] > 0).sum(axis=1) - 1
+    return kept[:, columns], (classifier.ran(rows.encoded, kept, rungs, rule)[:, columns] > 0).sum(axis=1) - 1
 
 
-def _doubt(setting: Tried, classifier: AdaptiveClassifier, rows: Seen) -> tuple[np.ndarray, str]:
+def _doubt(setting: Tried, classifier: OpenedModel, rows: Seen) -> tuple[np.ndarray, str]:
     """How unsure the first rung that is asked is of each row, (n), and what that is called.
 
     All rows come by there; scores of other rungs could not be ranked together. A count cannot differ there yet, so the
@@ -159,9 +157,7 @@ def _doubt(setting: Tried, classifier: AdaptiveClassifier, rows: Seen) -> tuple[
     return known.values[:, -1], f"{score} after {classifier.rungs[exits[-1]].name}"
 
 
-def _costly(
-    classifier: AdaptiveClassifier, chosen: Sequence[Chosen], witness: Seen
-) -> tuple[str, float, tuple[Costly, ...]]:
+def _costly(classifier: OpenedModel, chosen: Sequence[Chosen], witness: Seen) -> tuple[str, float, tuple[Costly, ...]]:
     """At the fastest point as measured: its name, GFLOPs of a text there on average, the texts that cost most."""
     made = [(one.certificate.measured_ms, one) for one in chosen if one.setting and one.certificate is not None]
     fastest = min(made, key=lambda pair: pair[0])[1] if made else None
@@ -170,37 +166,38 @@ def _costly(
     everyone = np.arange(len(witness.rows))
     rungs = np.full(len(everyone), run.n_rungs - 1) if setting is None else rungs_of(setting, witness)
     rule = rule_of(classifier, setting)
-    flops, kept = classifier.flops(run.kept, rule)[everyone, rungs], classifier.ran(run.kept, rungs, rule)
-    answers = run.predictions()[everyone, rungs]
+    encoded, answers = witness.encoded, run.predictions()[everyone, rungs]
+    flops = classifier.spent(encoded, run.kept, rule)[everyone, rungs]
+    kept = encoded.summed(classifier.ran(encoded, run.kept, rungs, rule))
     rows = costliest(flops, _COSTLY)
     found = tuple(
-        _input(classifier, witness, row, int(rungs[row]), kept[row], flops[row], answers[row]) for row in rows
+        _input(classifier, witness, row, int(rungs[row]), kept[row], flops[row], answers[row : row + 1]) for row in rows
     )
     return FULL_DEPTH if fastest is None else fastest.name, float(flops.mean() / 1e9), found
 
 
 def _input(
-    classifier: AdaptiveClassifier, rows: Seen, row: int, rung: int, kept: np.ndarray, flops: int, answer: Any
+    classifier: OpenedModel, rows: Seen, row: int, rung: int, kept: np.ndarray, flops: int, answer: np.ndarray
 ) -> Costly:
-    data, output, labels = rows.rows, classifier.output, _labels(rows)
+    """Of the row's own answer, (1, …)."""
+    data, problem, labels = rows.rows, classifier.problem, _labels(rows)
     label = None if labels is None else labels[row : row + 1]
-    wrong = label is not None and output.differs.binary and bool(output.loss(np.asarray(answer)[None], label)[0] > 0)
+    wrong = label is not None and problem.differs.binary and bool(problem.loss(answer, label)[0] > 0)
     pair = "" if data.pairs is None else f" ‖ {data.pairs[row]}"
     return Costly(
         text=data.texts[row] + pair,
-        read=int(rows.encoded.lengths[row]),
+        read=int(rows.encoded.read[row]),
         kept=int(kept[kept > 0][-1]),
         rung=classifier.rungs[rung].name,
         gflops=float(flops / 1e9),
-        answer=_shown(classifier, answer),
-        label=None if label is None else _shown(classifier, label[0] if label.ndim == 1 else label[0] > 0),
+        answer=_shown(problem.label(answer[0])),
+        label=None if label is None else _shown(problem.true_label(label[0])),
         wrong=wrong,
     )
 
 
-def _shown(classifier: AdaptiveClassifier, prediction: Any) -> str:
-    """A class, all labels that apply, or a number, as people read them."""
-    label = classifier.output.label(prediction, classifier.manifest.labels)
+def _shown(label: Any) -> str:
+    """A class, all labels that apply, a number or a part of a text, as people read them."""
     if isinstance(label, float):
         return f"{label:.4g}"
-    return (", ".join(map(str, label)) or "none") if isinstance(label, tuple) else str(label)
+    return (", ".join(map(str, label)) or "none") if isinstance(label, tuple) else str(label) or "(no answer)"

@@ -22,12 +22,12 @@ from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.spec import EncoderSpec, read_spec, with_sizes
 from ziggurat.encoder.tokenizer_files import copy_tokenizer
 from ziggurat.encoder.torch.int8 import simulate_int8
-from ziggurat.encoder.torch.model import AdaptiveModel, SpanModel
+from ziggurat.encoder.torch.model import EncoderModel, SpanModel
 from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, hf_names, read_tensors, to_hf
 from ziggurat.errors import UserError
 from ziggurat.files import whole_folder
 from ziggurat.recipe import PruningConfig
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 _EXTRA_PREFIXES = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
 _FILLING = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_)
@@ -42,10 +42,10 @@ def load_hf(
     head_layers: Sequence[int] | None,
     dropout: float | None = None,
     pruning: PruningConfig | None = None,
-    problem: Problem = Problem.SINGLE_LABEL,
+    problem: ProblemType = ProblemType.SINGLE_LABEL,
     start: float = 0.0,
     keep_classifier: bool = True,
-) -> AdaptiveModel:
+) -> EncoderModel:
     """A Hugging Face encoder or classifier with new exit heads and pruning.
 
     `dropout` None = the checkpoint's. `head_layers` None = all layers but the last. A missing pooler or classifier is
@@ -70,12 +70,12 @@ def load_hf(
                 "float32): copy the file again, or give a checkpoint from before its training went wrong"
             )
     model.start_heads_from_pooler()
-    for head in model.exits.values() if problem is Problem.REGRESSION else ():
+    for head in model.exits.values() if problem is ProblemType.REGRESSION else ():
         torch.nn.init.constant_(head.classes.bias, float(model.classifier.classes.bias.detach()[0]))
     return model
 
 
-def take_pruning(model: AdaptiveModel, folder: Path) -> bool:
+def take_pruning(model: EncoderModel, folder: Path) -> bool:
     """Copies the learned pruning of a Ziggurat folder; returns False if its pruning has another configuration, or none.
 
     If the folder's training dropped the vocabulary scores, the model drops them too.
@@ -99,11 +99,11 @@ def _fresh(
     head_kind: str,
     head_layers: Sequence[int],
     pruning: PruningConfig | None,
-    problem: Problem,
-) -> AdaptiveModel:
-    if problem is Problem.QUESTION_ANSWERING:
+    problem: ProblemType,
+) -> EncoderModel:
+    if problem is ProblemType.QUESTION_ANSWERING:
         return SpanModel(spec, head_layers, pruning)
-    return AdaptiveModel(spec, n_classes, head_kind, head_layers, pruning, problem)
+    return EncoderModel(spec, n_classes, head_kind, head_layers, pruning, problem)
 
 
 def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -116,16 +116,16 @@ def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[i
     return layers
 
 
-def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
+def load_model(folder: Path) -> tuple[EncoderModel, Manifest]:
     """The model and manifest of a Ziggurat folder; UserError if a file is missing, broken or changed."""
     files = read_model(folder)
     return model_of(files), files.manifest
 
 
-def model_of(files: ModelFiles) -> AdaptiveModel:
+def model_of(files: ModelFiles) -> EncoderModel:
     """The torch model, in evaluation mode, from a folder's content; UserError if its parts do not fit together."""
     manifest, spec = files.manifest, files.encoder
-    problem = Problem(manifest.problem_type)
+    problem = ProblemType(manifest.problem_type)
     tensors = from_hf(_tensors(files.weights.tensors), spec, torch.cat, problem)
     tensors |= {
         name: tensor for name, tensor in _tensors(files.extras.tensors).items() if name.startswith(_EXTRA_PREFIXES)
@@ -149,7 +149,7 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarray, source: Path, out: Path) -> Manifest:
+def save_model(model: EncoderModel, manifest: Manifest, trained_rows: np.ndarray, source: Path, out: Path) -> Manifest:
     """Writes a model folder at `out`, with tokenizer and configuration from `source`; returns its manifest.
 
     `trained_rows` (n) are content hashes of all rows that were used for training or for any choice. Heads and pruning
@@ -205,7 +205,7 @@ def _size(tensor: Tensor) -> str:
 
 
 def _fill(
-    model: AdaptiveModel, tensors: Mapping[str, Tensor], may_miss: tuple[str, ...], source: Path, assign: bool = False
+    model: EncoderModel, tensors: Mapping[str, Tensor], may_miss: tuple[str, ...], source: Path, assign: bool = False
 ) -> None:
     """Loads tensors into the model in float32; UserError for one that is missing or has another shape.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ziggurat.data.packing import PackedBatch, slots_in
 from ziggurat.encoder.architectures import ARCHITECTURES
+from ziggurat.encoder.flops import SPAN_HEAD
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.torch.heads import HEADS, LinearHead, PoolerHead
 from ziggurat.encoder.torch.layers import Encoder, initialise
@@ -18,10 +19,10 @@ from ziggurat.encoder.torch.pruning import TokenPruning
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import FROM_OTHERS, PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
-from ziggurat.types import Problem, Rung
+from ziggurat.types import ProblemType, Rung
 
 
-class AdaptiveModel(nn.Module):
+class EncoderModel(nn.Module):
     """Encoder, its classifier (the last rung), one exit head per layer in `head_layers` (1 … L - 1), pruning.
 
     UserError for an unknown `head_kind`; known are the keys of `exit_heads`.
@@ -36,7 +37,7 @@ class AdaptiveModel(nn.Module):
         head_kind: str,
         head_layers: Sequence[int],
         pruning: PruningConfig | None = None,
-        problem: Problem = Problem.SINGLE_LABEL,
+        problem: ProblemType = ProblemType.SINGLE_LABEL,
     ) -> None:
         super().__init__()
         if head_kind not in self.exit_heads:
@@ -163,7 +164,6 @@ class AdaptiveModel(nn.Module):
                 head.dense_norm.load_state_dict(self.classifier.dense_norm.state_dict())
 
 
-SPAN_HEAD = "span"  # the only kind of head of span models
 IMPOSSIBLE = -1e4  # logit where no span may start or end: the probability is 0, but its logarithm is finite
 
 
@@ -188,8 +188,8 @@ def every_token(batch: PackedBatch) -> Tensor:
     return batch.states
 
 
-class SpanModel(AdaptiveModel):
-    """`AdaptiveModel` for spans. Heads read restored states: a pruned token keeps its last state.
+class SpanModel(EncoderModel):
+    """`EncoderModel` for spans. Heads read restored states: a pruned token keeps its last state.
 
     Batches have ids (n_tokens, 3); the third marks where a span may start or end (`data.windows`). Logits are two rows
     per sequence, for start and end: (n_seqs, 2, positions of the encoder), `IMPOSSIBLE` where no span is allowed.
@@ -198,7 +198,7 @@ class SpanModel(AdaptiveModel):
     exit_heads: ClassVar[Mapping[str, type[nn.Module]]] = {SPAN_HEAD: SpanHead}
 
     def __init__(self, spec: EncoderSpec, head_layers: Sequence[int], pruning: PruningConfig | None = None) -> None:
-        super().__init__(spec, 2, SPAN_HEAD, head_layers, pruning, Problem.QUESTION_ANSWERING)
+        super().__init__(spec, 2, SPAN_HEAD, head_layers, pruning, ProblemType.QUESTION_ANSWERING)
 
     @staticmethod
     def final_head(spec: EncoderSpec, n_classes: int) -> nn.Module:

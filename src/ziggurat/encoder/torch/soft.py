@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from ziggurat.data.packing import PackedBatch
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.policies.prune import FROM_OTHERS, LTP_PADDED, PREDICTED
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 def soft_logits(
-    model: AdaptiveModel, batch: PackedBatch, temperature: float, fade_attention: bool = True
+    model: EncoderModel, batch: PackedBatch, temperature: float, fade_attention: bool = True
 ) -> tuple[Tensor, list[Tensor]]:
     """Token ids (n_tokens, 2) → logits of the last rung (n_seqs, n_classes), and each layer's mask (n_tokens).
 
@@ -27,7 +27,7 @@ def soft_logits(
         raise ValueError("the model has no pruning to soften")
     score = pruning.config.score
     states = model.encoder.embeddings(batch)
-    restored, restores = states.states, model.problem == Problem.QUESTION_ANSWERING
+    restored, restores = states.states, model.problem == ProblemType.QUESTION_ANSWERING
     alive = states.states.new_ones(len(states.states))
     masks = []
     if pruning.config.vocabulary is not None:
@@ -60,7 +60,7 @@ def regularisation_from_ltp(weight: float, n_layers: int, mean_length: float, pa
 
 
 @torch.no_grad()
-def received_by_layer(model: AdaptiveModel, batch: PackedBatch) -> tuple[list[PackedBatch], list[Tensor]]:
+def received_by_layer(model: EncoderModel, batch: PackedBatch) -> tuple[list[PackedBatch], list[Tensor]]:
     """Token ids (n_tokens, 2) → input states (n_tokens, d) and attention scores (n_tokens) of each layer."""
     entered, received = [model.encoder.embeddings(batch)], []
     for layer in model.encoder.layers:

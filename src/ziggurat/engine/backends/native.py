@@ -17,14 +17,14 @@ from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.weights import from_hf
 from ziggurat.engine.backend import TOGETHER, Finished, Reader
-from ziggurat.engine.backends.stepwise import StepwiseBackend, StepwiseWork, reader_of
+from ziggurat.engine.backends.stepwise import StepwiseBackend, StepwiseWork
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import LEARNED, exit_score, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
 from ziggurat.system import default_threads
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 if TYPE_CHECKING:
     CompiledRules: TypeAlias = tuple[native.ExitRule, native.TokenRule | None]
@@ -244,9 +244,9 @@ def load_backend(folder: Path, dtype: str, threads: int | None, instructions: st
 def backend_of(model: ModelFiles, dtype: str, threads: int | None, instructions: str = "") -> NativeBackend:
     """The backend of what was read of a folder; UserError if its parts do not fit together."""
     manifest, spec = model.manifest, model.encoder
-    tensors = from_hf(model.weights.tensors, spec, np.concatenate, Problem(manifest.problem_type))
+    tensors = from_hf(model.weights.tensors, spec, np.concatenate, ProblemType(manifest.problem_type))
     for name, tensor in model.extras.tensors.items():
         if name.startswith((layout.HEAD_PREFIX, layout.PRUNING_PREFIX)):
             tensors[name] = tensor
     dtype = "int8" if manifest.int8 else dtype
-    return NativeBackend(tensors, spec, manifest, dtype, threads, instructions, reader_of(manifest))
+    return NativeBackend(tensors, spec, manifest, dtype, threads, instructions, manifest.problem.reader)

@@ -11,12 +11,9 @@ from typing import Any, Self
 import numpy as np
 
 from ziggurat.data.packing import PackedBatch, cumulate, join, slots_in
-from ziggurat.encoder.folder import Manifest
 from ziggurat.engine.backend import AllRungs, Finished, Reader
 from ziggurat.policies.prune import TokenRule
 from ziggurat.policies.rules import ExitRule
-from ziggurat.policies.spans import SpanReader
-from ziggurat.recipe import SpanConfig
 
 
 @dataclass(eq=False)
@@ -223,11 +220,6 @@ class StepwiseBackend(ABC):
             if layer in self.rung_layers:
                 readings.append(self.readings(self.rung_layers.index(layer), work))
         return AllRungs(np.stack(readings, axis=1), work.kept)
-
-
-def reader_of(manifest: Manifest) -> Reader | None:
-    """How a model's logits are read; None = they are the readings."""
-    return SpanReader((manifest.spans or SpanConfig()).answer) if manifest.answers_spans else None
 
 
 def _together(parts: Sequence[Finished]) -> Finished:

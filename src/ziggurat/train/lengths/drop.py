@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.policies.prune import without_repeats
 from ziggurat.recipe import StageConfig
 from ziggurat.train.batches import packed
@@ -23,7 +23,7 @@ class LengthDrop(Objective):
     once: where that is too much, halve the batch size and double `accumulate`.
     """
 
-    def __init__(self, model: AdaptiveModel, stage: StageConfig, seed: int) -> None:
+    def __init__(self, model: EncoderModel, stage: StageConfig, seed: int) -> None:
         super().__init__(model, stage)
         self.seed = seed
 

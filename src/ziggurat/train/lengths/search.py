@@ -11,7 +11,7 @@ import numpy as np
 
 from ziggurat.data.dataset import Dataset, Role
 from ziggurat.encoder.folder import MANIFEST, with_pruning_values
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import top_share, without_repeats
 from ziggurat.recipe import Recipe, SearchConfig
@@ -50,7 +50,7 @@ def _candidate(values: Mapping[str, Any]) -> Candidate:
 
 
 def search_lengths(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     select: Dataset,
     config: SearchConfig,
     seed: int = 0,
@@ -92,7 +92,7 @@ def searched_folder(
     if recipe.search is None:
         return folder
     if not (out / MANIFEST).exists():
-        classifier = AdaptiveClassifier.from_pretrained(folder, device)
+        classifier = OpenedModel.from_pretrained(folder, device)
         memory = out.with_suffix(".json")
         found = search_lengths(classifier, select, recipe.search, recipe.seed, progress, memory)
         values = without_repeats(np.array(found.chosen.shares))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.packing import pack
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.files import whole_file
 from ziggurat.policies.prune import TokenRule, without_repeats
 from ziggurat.policies.rules import ExitRule
@@ -25,9 +25,7 @@ class Trials:
     Rows that many candidates got wrong are asked first, so that one that cannot win shows it soon.
     """
 
-    def __init__(
-        self, classifier: AdaptiveClassifier, tokens: TokenRule, rows: Dataset, memory: Path | None = None
-    ) -> None:
+    def __init__(self, classifier: OpenedModel, tokens: TokenRule, rows: Dataset, memory: Path | None = None) -> None:
         """`memory`: a file that keeps the answers, so that a search that was stopped asks for none of them again."""
         self._classifier, self._tokens, self._memory = classifier, tokens, memory
         self._encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
@@ -36,7 +34,7 @@ class Trials:
         batch = pack(self._encoded.tokens)
         reads = tokens.reads(batch)
         self._entering = (batch if reads is None else batch.take_tokens(reads)).lengths
-        self._full_flops = classifier.full_flops(self._encoded.lengths).sum()
+        self._full_flops = classifier.whole(self._encoded).sum()
         self._right: dict[Shares, int] = {}
         self._mistakes = np.zeros(len(rows), dtype=np.int64)  # of all candidates so far, by row
         self.full_accuracy = float((full == self._truth).mean())
@@ -51,7 +49,7 @@ class Trials:
         kept = [self._entering]
         for share in shares:
             kept.append(np.minimum(kept[-1], np.maximum(1, np.rint(share * lengths)).astype(np.int64)))
-        spent = self._classifier.flops(np.stack(kept, axis=1), self._rule(shares))[:, -1]
+        spent = self._classifier.spent(self._encoded, np.stack(kept, axis=1), self._rule(shares))[:, -1]
         return float(spent.sum() / self._full_flops)
 
     def accuracy(self, shares: Shares, beaten: float) -> float:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from ziggurat.report.squad_metrics import exact_match, f1, f1_or_none, grades, normalised
+from ziggurat.problems.metrics import exact_match, grades, normalised
+from ziggurat.problems.metrics import word_f1 as f1
+from ziggurat.problems.metrics import word_f1_or_none as f1_or_none
 
 
 @pytest.mark.parametrize(

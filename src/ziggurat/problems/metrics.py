@@ -1,4 +1,4 @@
-"""Measures of answers: accuracy, F1, Matthews' correlation, Pearson and Spearman, each with a 95 % interval.
+"""Measures of answers, each with a 95 % interval: accuracy, F1, correlations; and SQuAD's exact match and F1.
 
 Every measure takes predictions and truth, and optionally how often each row counts, (…, n): then it answers with
 (…) numbers. So one call measures all the resamples of a bootstrap, without a loop over them.
@@ -7,7 +7,12 @@ Every measure takes predictions and truth, and optionally how often each row cou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from math import sqrt
 from statistics import NormalDist
 from types import MappingProxyType
 
@@ -18,6 +23,25 @@ from ziggurat.errors import UserError
 Measure = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 RESAMPLES = 1000
 _CELLS = 4_000_000  # of a resampling that are held at once
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of an accuracy, as two shares. ValueError unless 0 ≤ correct ≤ n, n ≥ 1.
+
+    Wilson and not the exact Clopper-Pearson, which needs scipy. It describes a figure; what certifies an operating
+    point is in `ziggurat.calibrate`. Source: Wilson 1927, equation 6.
+    """
+    if not 0 <= correct <= n or n < 1:
+        raise ValueError(f"{correct} right of {n} is no accuracy")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = correct / n
+    centre = share + z * z / (2 * n)
+    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # At 0 and n right answers an end is the share itself, but for rounding that would leave the share outside.
+    return min(share, max(0.0, (centre - half) / scale)), max(share, min(1.0, (centre + half) / scale))
 
 
 def accuracy(predictions: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -213,18 +237,43 @@ def _json(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of an accuracy, as two shares. ValueError unless 0 ≤ correct ≤ n, n ≥ 1.
+@lru_cache(maxsize=1 << 16)  # an answer is compared with golds, and with those of other rungs
+def normalised(answer: str) -> str:
+    """Lower case, then without ASCII punctuation, articles and extra white space."""
+    return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
 
-    Wilson and not the exact Clopper-Pearson, which needs scipy. It describes a figure; what certifies an operating
-    point is in `ziggurat.calibrate`. Source: Wilson 1927, equation 6.
+
+def exact_match(prediction: str, gold: str) -> float:
+    """1 if both are the same when normalised, else 0."""
+    return float(normalised(prediction) == normalised(gold))
+
+
+def word_f1(prediction: str, gold: str) -> float:
+    """Harmonic mean of precision and recall over the normalised words (SQuAD 1.1): 0 where none is shared."""
+    mine, theirs = normalised(prediction).split(), normalised(gold).split()
+    shared = sum((Counter(mine) & Counter(theirs)).values())
+    return 2 * shared / (len(mine) + len(theirs)) if shared else 0.0
+
+
+def word_f1_or_none(prediction: str, gold: str) -> float:
+    """The same, but 1 where neither has a word (SQuAD 2.0): that is how "no answer" is written."""
+    if not normalised(prediction) and not normalised(gold):
+        return 1.0
+    return word_f1(prediction, gold)
+
+
+def grades(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Exact match and F1 of n predictions, the best over each one's golds: (n) float64 each.
+
+    By the script of SQuAD 2.0 if any question has no gold answer ("" is then the right one), else by that of 1.1.
     """
-    if not 0 <= correct <= n or n < 1:
-        raise ValueError(f"{correct} right of {n} is no accuracy")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = correct / n
-    centre = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    # At 0 and n right answers an end is the share itself, but for rounding that would leave the share outside.
-    return min(share, max(0.0, (centre - half) / scale)), max(share, min(1.0, (centre + half) / scale))
+    if len(predictions) != len(golds):
+        raise ValueError(f"{len(predictions)} predictions for {len(golds)} questions")
+    if all(golds):
+        return _best(exact_match, predictions, golds), _best(word_f1, predictions, golds)
+    known = [[gold for gold in some if normalised(gold)] or [""] for some in golds]
+    return _best(exact_match, predictions, known), _best(word_f1_or_none, predictions, known)
+
+
+def _best(score: Callable[[str, str], float], predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> np.ndarray:
+    return np.array([max(score(mine, one) for one in some) for mine, some in zip(predictions, golds, strict=True)])

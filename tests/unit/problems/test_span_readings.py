@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ziggurat.policies.exits import SPAN_ENTROPY, exit_score
 from ziggurat.policies.rules import ExitRule
-from ziggurat.policies.spans import best_spans, end_entropies, null_scores
+from ziggurat.problems.spans import best_spans, end_entropies, null_scores
 
 
 def literal(logits, context, longest):

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.calibrate.no_answer import best_no_answer
+from ziggurat.problems.spans import best_offset as best_no_answer
 
 
 def mean_score(threshold, leads, answered, silent):

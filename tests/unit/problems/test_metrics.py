@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ziggurat.errors import UserError
-from ziggurat.report.metrics import (
+from ziggurat.problems.metrics import (
     MEASURES,
     accuracy,
     bootstrap_interval,
@@ -129,7 +129,7 @@ def test_the_bootstrap_of_a_mean_is_as_wide_as_theory_says():
 
 def test_resamples_in_parts_are_those_in_one_go(monkeypatch):
     whole = bootstrap_interval(mcc, PREDICTIONS, TRUTH)
-    monkeypatch.setattr("ziggurat.report.metrics._CELLS", 30)
+    monkeypatch.setattr("ziggurat.problems.metrics._CELLS", 30)
     assert bootstrap_interval(mcc, PREDICTIONS, TRUTH) == whole
 
 
