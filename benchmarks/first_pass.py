@@ -66,7 +66,9 @@ def _opened(setting: Setting, scratch: Path) -> dict[str, Answer]:
     rows = rows_to_measure(ours, setting.source)
     calibration = calibration_of(setting.model, ours, rows, CALIBRATION_TEXTS, None, DEFAULT_COLUMNS)
     texts = ours.tokenizer.encode(calibration.rows.texts, calibration.rows.pairs).tokens
-    peer_setting = PeerSetting(local_folder(setting.model), ours.spec, setting.threads, scratch, texts)
+    peer_setting = PeerSetting(
+        local_folder(setting.model), ours.spec, ours.problem.head, setting.threads, scratch, texts
+    )
     peers, _ = open_peers([kind for kind in KINDS if kind.dtype == "int8"], peer_setting)
     engines: dict[str, Answer] = {OURS: partial(_ours, ours)}
     for peer in peers:

@@ -61,6 +61,7 @@ def measured(layers: int, options: argparse.Namespace) -> Iterator[Row]:
         setting = PeerSetting(
             folder,
             first.spec,
+            first.problem.head,
             first.backend.threads,
             Path(scratch),
             [random_text(draws, n) for n in (16, 64, 128) * 10],

@@ -69,7 +69,7 @@ def flops_gains(
     The engine computes the last layer for first tokens only, at full depth too; if it prunes there, scores for all.
     """
     rows = np.arange(len(lengths))
-    flops = classifier.tiers[-1].flops(lengths, outcomes.kept, rule.asked, rule.tokens)[rows, outcomes.rungs]
+    flops = classifier.tiers[-1].flops(outcomes.kept, lengths, rule.asked, rule.tokens)[rows, outcomes.rungs]
     full_flops, spec = classifier.tiers[-1].full_flops(lengths), classifier.spec
     skipped_at_full_depth = 0 if spec.pooling == "mean" else not_computed(spec, lengths)
     tokens, entered, left = rule.tokens, outcomes.kept[:, -2], outcomes.kept[:, -1]

@@ -55,7 +55,7 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
     for entry in result["points"]:
         target, point = entry["target"], classifier.point(entry["name"])
         certificate, rule = point.certificate, classifier.rule_of(point)
-        assert certificate is not None  # `calibrate_classifier` has just written it
+        assert certificate is not None  # `calibrate_model` has just written it
         outcomes = classifier.run(rows.encoded, rule, batch_size)
         predictions = problem.predictions(outcomes.readings)
         keeping = [setting for setting in settings if setting.loss <= target]

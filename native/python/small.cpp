@@ -17,7 +17,7 @@ class BoundStaticTier {
         : weights_(std::move(weights)), scales_(std::move(scales)), bias_(std::move(bias)), kinds_(std::move(kinds)) {
         const int n = matrix_rows(weights_, -1, "weights");
         refuse(n < 2 || (n & (n - 1)), "weights: must have a power of two of rows, at least 2");
-        refuse(weights_.shape(1) < 2 || weights_.shape(1) > 1U << 20, "weights: must have 2 to 2^20 columns");
+        refuse(weights_.shape(1) < 1 || weights_.shape(1) > 1U << 20, "weights: must have 1 to 2^20 columns");
         check_length(scales_, weights_.shape(1), "scales");
         check_length(bias_, weights_.shape(1), "bias");
         refuse(kinds_.ndim() != 1 || kinds_.shape(0) == 0, "kinds: must have one axis of at least 1");
@@ -107,7 +107,7 @@ class BoundBilstmTier {
         const int64_t rows = size_of(embedding_, 2, 0, "embedding"), width = size_of(embedding_, 2, 1, "embedding");
         const int64_t state = size_of(first, 3, 1, "first") / 4, hidden_width = size_of(hidden, 2, 0, "hidden");
         const int64_t n_classes = size_of(output, 2, 0, "output");
-        refuse(state < 1 || n_classes < 2, "first, output: must have states and at least 2 classes");
+        refuse(state < 1 || n_classes < 1, "first, output: must have states and at least one class");
         check_shape(segments_, {2, width}, "segments");
         check_shape(first, {2, 4 * state, width + state + 1}, "first");
         check_shape(second, {2, 4 * state, 3 * state + 1}, "second");

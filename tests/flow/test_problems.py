@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ import pytest
 from tests.kit.machines import made_up_profile
 from ziggurat import native
 from ziggurat.analyses.drawing import draw
+from ziggurat.bench import compare as comparing
 from ziggurat.bench.bench import bench
+from ziggurat.bench.peers.opening import KINDS
 from ziggurat.calibrate import times as calibration_time
 from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.points import Promise, rule_of
@@ -33,6 +37,7 @@ from ziggurat.explain.explain import explain
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.information import information
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.recipe import SmallConfig, load_recipe
 from ziggurat.serve.predict import predict
 from ziggurat.train.cascade import make_cascade
 from ziggurat.train.fit import TrainOptions
@@ -288,10 +293,10 @@ def test_what_cannot_be_done_is_said_in_one_line(trained, files, recipe, tmp_pat
         ),
         (lambda: calibrate_model(stars, rows, Promise({"a": 0.3}, scores=("margin",))), "it can have: change"),
         (lambda: draw(stars, rows, tmp_path / "figure"), "`ziggurat bench --figure` is about classes"),
-        (lambda: make_cascade([stars, stars], tmp_path / "c"), "a cascade is of models that answer with one class"),
+        (lambda: make_cascade([stars, tags], tmp_path / "c"), "answers regression, and .* multi_label_classification"),
         (
-            lambda: train_model(rows, tmp_path / "s", "static", None, QUIET),
-            "small models answer for classes alone",
+            lambda: make_cascade([tags, tags], tmp_path / "d", sets),
+            "--data: a learned exit score .* multi_label_classification does not have",
         ),
         (lambda: train_model(rows, tmp_path / "p", "pabee", str(tiny_checkpoint), QUIET), "agreement-in-a-row"),
         (lambda: train_model(rows, tmp_path / "r", recipe, str(tiny_checkpoint), narrow), "leaves some out"),
@@ -301,3 +306,79 @@ def test_what_cannot_be_done_is_said_in_one_line(trained, files, recipe, tmp_pat
         with pytest.raises(UserError, match=message) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def cascades(trained, files, tmp_path_factory):
+    """By problem and kind of the first tier a cascade whose small model learned from the large one."""
+    made = {}
+    for problem, kind in itertools.product(PROBLEMS, ("static", "bilstm")):
+        folder = tmp_path_factory.mktemp("cascade")
+        small = replace(load_recipe(kind), small=SmallConfig(kind, epochs=2), augment=None)
+        train_model(str(files[problem]), folder / "small", small, None, QUIET, str(trained[problem]))
+        rows = str(files[problem]) if problem is ProblemType.REGRESSION else None  # sets have no learned score
+        make_cascade([str(folder / "small"), str(trained[problem])], folder / "cascade", rows)
+        made[problem, kind] = folder / "cascade"
+    return made
+
+
+@pytest.mark.parametrize("kind", ["static", "bilstm"])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_small_model_answers_alone_what_its_teacher_answers(cascades, trained, files, problem, kind):
+    small = evaluate(str(cascades[problem, kind].parent / "small"), str(files[problem]), "full", timed_texts=4)
+    assert small["problem"] == problem and small["mean_layers"] == 0
+    if problem is ProblemType.REGRESSION:
+        limits = read_manifest(trained[problem]).training[LABEL_RANGE]
+        assert read_manifest(cascades[problem, kind].parent / "small").training[LABEL_RANGE] == limits
+        assert small["mean_absolute_error"] < 2.5
+    else:
+        assert 0 <= small["f1_micro"] <= 1 and small["hamming_loss"] < 0.6
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", ["static", "bilstm"])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_cascade_runs_as_its_replay_and_prices_what_ran(cascades, problem, kind, engine):
+    classifier = ModelOptions("cpu", threads=1, engine=engine).open(str(cascades[problem, kind]))
+    encoded, n = classifier.encode(TEXTS * 20), len(TEXTS) * 20
+    every = classifier.every_rung(encoded)
+    score = "learned" if problem is ProblemType.REGRESSION else "label-entropy"
+    asked = classifier.rule(score, 0.0)
+    values = np.concatenate([asked.values(rung, every.readings[:, : rung + 1]) for rung in (0, 1)])
+    rule = classifier.rule(score, float(np.median(values)) + 1e-9)
+    outcomes = classifier.run(encoded, rule, 8)
+    assert outcomes.rungs.tolist() == replay(every.readings, rule).tolist()
+    assert 0 < (outcomes.rungs == 0).sum() < n  # some stop at the small model
+    spent = classifier.spent(encoded, outcomes.kept, rule)[np.arange(n), outcomes.rungs]
+    first = outcomes.rungs == 0
+    assert spent[first].tolist() == classifier.tiers[0].full_flops(encoded.lengths)[first].tolist()
+    labels = [one.label for one in classifier.answers(encoded, outcomes, rule)]
+    assert labels == [classifier.problem.label(one) for one in classifier.predictions(encoded, outcomes)]
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_cascade_is_calibrated_explained_and_read_as_a_stream(cascades, files, copied, tmp_path, problem):
+    folder = copied(cascades[problem, "static"])
+    result = calibrate_model(str(folder), str(files[problem]), Promise({"loose": 0.5}), html=tmp_path / "page.html")
+    assert result["points"][0]["point"] is not None and (tmp_path / "page.html").stat().st_size > 10_000
+    classifier = ModelOptions("cpu").open(str(folder))
+    told = explain(str(folder), TEXTS[2], "loose")
+    found = dict(classifier.stream([TEXTS[:2], TEXTS[2:]], "loose"))
+    expected = classifier.predict(TEXTS, "loose")
+    for number, answer in enumerate(expected):
+        assert classifier.problem.same(found[number].label, answer.label)
+    assert told["layers"] == expected[2].trace.layers
+    watched = predict(str(folder), TEXTS * 10, operating_point="loose", watch=tmp_path / "state.json")
+    assert len(watched) == 40 and (tmp_path / "state.json").exists()
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_peers_are_as_good_as_full_depth(trained, files, problem, monkeypatch):
+    monkeypatch.setattr(comparing, "our_engines", lambda: [("torch", "float32")])
+    monkeypatch.setattr(comparing, "KINDS", KINDS[:1])
+    rules = comparing.Rules((1, 4), timed_texts=8, search_texts=6, scored_texts=40, repeats=1)
+    rows = comparing.compare(str(trained[problem]), str(files[problem]), rules).to_dict()["rows"]
+    assert {row["what"] for row in rows} == {"ziggurat full depth", "transformers SDPA"} and len(rows) == 16
+    mine, *others = [row["quality"] for row in rows]
+    assert others == pytest.approx([mine] * 15, abs=1e-5)
+    assert {row["metric"] for row in rows} == {"pearson" if problem is ProblemType.REGRESSION else "f1_micro"}

@@ -249,12 +249,9 @@ def test_calibrate_wants_contexts_that_the_model_has_not_seen(trained, capsys, t
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("compare",),
         ("bench", "--figure", "x"),
         ("profile",),
         ("report", "thresholds", "--out", "x"),
-        ("calibrate", "--html", "x.html"),
-        ("predict", "--watch", "x"),
     ],
 )
 def test_what_questions_do_not_have_is_refused_in_one_line(trained, squad, capsys, arguments):

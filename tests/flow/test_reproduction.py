@@ -363,10 +363,10 @@ def test_certified_points_and_a_useless_tier_are_measured(made, tmp_path, monkey
     from reproduction import certified_points, useless_tier
 
     promise = Promise({"fast": 0.5})  # nine rows certify no less
-    certify = useless_tier.calibrate_classifier
+    certify = useless_tier.calibrate_model
     monkeypatch.setattr(certified_points, "Promise", lambda criterion: promise)
     monkeypatch.setattr(
-        useless_tier, "calibrate_classifier", lambda *rest, options: certify(*rest, promise, options=options)
+        useless_tier, "calibrate_model", lambda *rest, options: certify(*rest, promise, options=options)
     )
 
     model, data = str(made.experiment.model("early-exit")), str(made.experiment.data)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ziggurat.bench.peers.peer import TransformersPeer
 from ziggurat.bench.result import BenchResult, BenchRow
+from ziggurat.bench.rows import judged
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.memory import RowsLike, as_rows
 from ziggurat.data.packing import by_length, in_order
@@ -21,7 +22,7 @@ from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.measure.clock import Timing, flops_fields, interleave, paired_ratio, speed_of
+from ziggurat.measure.clock import Timing, interleave, paired_ratio, speed_of
 from ziggurat.measure.rows import append_record, provenance
 from ziggurat.measure.subject import (
     ModelOptions,
@@ -32,8 +33,6 @@ from ziggurat.measure.subject import (
     sample,
 )
 from ziggurat.measure.targets import require_result
-from ziggurat.measure.task_metrics import metrics_for, task_measures
-from ziggurat.problems.problem import main_figure
 
 _BASELINE = "full depth"  # our packed engine without exits: every gain is over it
 _PEER = ""  # whose figures are transformers'; no operating point has this name
@@ -132,16 +131,13 @@ def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[Sys
 
 
 def _quality(classifier: OpenedModel, source: Source, rows: Dataset, encoded: Encoded, point: str) -> dict[str, Any]:
-    """How good an operating point is on all rows, in the figures of its problem, and its FLOPs."""
-    rule, problem = classifier.rule_of(point), classifier.problem
+    """`judged` of an operating point on all rows."""
+    rule = classifier.rule_of(point)
     outcomes, full = classifier.run(encoded, rule), classifier.whole(encoded)
     spent = (
         full if point == FULL else classifier.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     )
-    answers, names = classifier.predictions(encoded, outcomes), metrics_for(classifier.manifest, source)
-    own = task_measures(classifier.manifest, source, names, answers, rows.truth)
-    found = problem.figures(answers, rows.truth)
-    return {"n_accuracy": len(rows)} | main_figure(found) | found | own | flops_fields(spent, full)
+    return judged(classifier, source, classifier.predictions(encoded, outcomes), rows, spent, full)
 
 
 def _row(

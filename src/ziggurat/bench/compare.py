@@ -42,7 +42,7 @@ from ziggurat.engine.replay import run_batches
 from ziggurat.engine.tiers import DTYPES
 from ziggurat.errors import UserError
 from ziggurat.measure.rows import append_record, provenance
-from ziggurat.measure.subject import ModelOptions, refuse_but_classes, refuse_small, rows_to_measure, sample
+from ziggurat.measure.subject import ModelOptions, refuse_small, rows_to_measure, sample
 from ziggurat.measure.targets import require_result
 from ziggurat.native import why_missing
 from ziggurat.policies.rules import ExitRule
@@ -92,7 +92,6 @@ def compare(
         require_result(out, model, source)
     _refuse_unknown(rules.only)
     refuse_small(model, "compare")
-    refuse_but_classes(model, "compare")
     ours = _opened_ours(model, options, rules.only)
     classifier = ours[0]
     points = _acting(classifier) if points is None else points
@@ -166,8 +165,8 @@ def _of_ours(classifier: OpenedModel, point: str) -> Contestant:
     rule = classifier.rule_of(point)
 
     def answer(encoded: Encoded, batches: Batches) -> np.ndarray:
-        if len(classifier.tiers) > 1:
-            return _cascade_answers(classifier, rule, encoded, batches)
+        if len(classifier.tiers) > 1 or encoded.owners is not None:
+            return _whole_answers(classifier, rule, encoded, batches)
         outcomes: Outcomes = run_batches(
             classifier.backend, (pack_rows(encoded, rows) for rows in batches), rule, len(encoded.tokens)
         )
@@ -180,15 +179,18 @@ def _of_ours(classifier: OpenedModel, point: str) -> Contestant:
     return Contestant(f"ziggurat {what}", classifier.backend.engine, classifier.backend.dtype, prepare, point)
 
 
-def _cascade_answers(classifier: OpenedModel, rule: ExitRule, encoded: Encoded, batches: Batches) -> np.ndarray:
-    """Logits (n, n_classes). As texts come, each batch is answered by itself: later tiers get what is left of it.
+def _whole_answers(classifier: OpenedModel, rule: ExitRule, encoded: Encoded, batches: Batches) -> np.ndarray:
+    """Readings (n, width) of a cascade, or of inputs of several sequences, as the engine makes batches of them.
+
+    As texts come, each batch is answered by itself: later tiers get what is left of it.
 
     In another order all texts are known: then each tier makes full batches of what reaches it, as `predict` does.
     """
+    sequences = [len(encoded.sequences_of(rows)) for rows in batches]
     if np.array_equal(np.concatenate(batches), np.arange(len(encoded))):
-        parts = [classifier.run(encoded.take(rows), rule, len(rows)) for rows in batches]
-        return np.concatenate([part.readings for part in parts])
-    return classifier.run(encoded, rule, max(map(len, batches))).readings
+        parts = zip(batches, sequences, strict=True)
+        return np.concatenate([classifier.run(encoded.take(rows), rule, size).readings for rows, size in parts])
+    return classifier.run(encoded, rule, max(sequences)).readings
 
 
 def _opened_peers(
@@ -200,10 +202,11 @@ def _opened_peers(
 ) -> tuple[list[Contestant], list[LeftOut]]:
     texts: Sequence[np.ndarray] = ()
     if calibration is not None:
-        texts = classifier.tokenizer.encode(calibration.rows.texts, calibration.rows.pairs).tokens
-    setting = PeerSetting(local_folder(model), classifier.spec, classifier.backend.threads, scratch, texts)
+        texts = classifier.encode_rows(calibration.rows).tokens
+    problem, threads = classifier.problem, classifier.backend.threads
+    setting = PeerSetting(local_folder(model), classifier.spec, problem.head, threads, scratch, texts)
     peers, left_out = open_peers(kinds, setting)
-    return [of_peer(peer, peer.name.split()[0].lower()) for peer in peers], left_out
+    return [of_peer(peer, peer.name.split()[0].lower(), problem.reader) for peer in peers], left_out
 
 
 def _setting(
@@ -215,9 +218,9 @@ def _setting(
     calibration: Calibration | None,
 ) -> Setting:
     scored = data.take(sample(len(data), rules.scored_texts))
-    timed_rows = scored.take(sample(len(scored), rules.timed_texts))
-    timed = classifier.tokenizer.encode(timed_rows.texts, timed_rows.pairs)
-    encoded = classifier.tokenizer.encode(scored.texts, scored.pairs)
+    few = max(1, rules.timed_texts // classifier.problem.texts_per_input)
+    timed_rows = scored.take(sample(len(scored), few))
+    timed, encoded = classifier.encode_rows(timed_rows), classifier.encode_rows(scored)
     return Setting(
         model=model,
         source=source,
@@ -235,7 +238,7 @@ def _measured(
     contestants: Sequence[Contestant], setting: Setting, rules: Rules, progress: Progress
 ) -> Iterator[ComparisonRow]:
     """All races, and accuracies at the batch size that won in sorted order."""
-    timed, repeats, n = setting.timed, rules.repeats, len(setting.timed.tokens)
+    timed, repeats, n = setting.timed, rules.repeats, len(setting.timed)
     few = timed.take(sample(n, rules.search_texts))
     entries = best_entries(contestants, few, rules.batch_sizes, _SEARCH_ROUNDS, progress)
     single = single_entries(contestants)

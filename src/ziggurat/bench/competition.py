@@ -10,16 +10,17 @@ from functools import partial
 import numpy as np
 
 from ziggurat.bench.peers.peer import Peer, padded
-from ziggurat.data.packing import by_length, in_order
-from ziggurat.data.tokenizer import Encoded
+from ziggurat.data.packing import by_length, in_order, padded_slots
+from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.measure.clock import Clock, Timing, interleave
+from ziggurat.problems.problem import Reader
 from ziggurat.system import Progress
 
 ARRIVAL, SORTED = "as it comes", "sorted"
 ORDERS = (ARRIVAL, SORTED)
 
-Batches = Sequence[np.ndarray]  # indices of the texts in each batch; every text is in one
-Answer = Callable[[], np.ndarray]  # logits (n, n_classes) float32 in the order of the texts
+Batches = Sequence[np.ndarray]  # indices of the inputs in each batch; every input is in one
+Answer = Callable[[], np.ndarray]  # readings (n, width) in the order of the inputs
 Encode = Callable[[Sequence[int]], Encoded]  # tokenises the texts with these indices
 
 
@@ -58,15 +59,16 @@ class Entry:
         """Unique among the entries of one race."""
         return f"{self.contestant.key}, {self.order}"
 
-    def batches(self, lengths: np.ndarray) -> list[np.ndarray]:
-        """Which texts share a batch."""
+    def batches(self, encoded: Encoded) -> list[np.ndarray]:
+        """Which inputs share a batch, which has as many sequences as `batch` says, or the one input's."""
+        counts = None if encoded.owners is None else np.diff(encoded.edges)
         if self.order == SORTED:
-            return list(by_length(lengths, self.batch))
-        return list(in_order(np.arange(len(lengths)), self.batch))
+            return list(by_length(encoded.longest, self.batch, counts))
+        return list(in_order(np.arange(len(encoded)), self.batch, counts))
 
     def prepared(self, encoded: Encoded) -> Answer:
         """What answers these texts."""
-        return self.contestant.prepare(encoded, self.batches(encoded.lengths))
+        return self.contestant.prepare(encoded, self.batches(encoded))
 
 
 @dataclass(frozen=True)
@@ -86,22 +88,33 @@ class Latencies:
         return Timing(tuple(np.median(self.seconds, axis=1).tolist()))
 
 
-def of_peer(peer: Peer, engine: str) -> Contestant:
-    """A peer as a contestant."""
+def of_peer(peer: Peer, engine: str, reader: Reader | None = None) -> Contestant:
+    """A peer as a contestant; a `reader` reads its outputs as it reads ours, on the clock."""
 
     def prepare(encoded: Encoded, batches: Batches) -> Answer:
-        feeds = [padded([encoded.tokens[row] for row in rows], peer.inputs) for rows in batches]
-        return lambda: in_call_order(peer.all_logits(feeds), batches)
+        chosen = [encoded.sequences_of(rows) for rows in batches]
+        feeds = [padded([encoded.tokens[sequence] for sequence in sequences], peer.inputs) for sequences in chosen]
+        if reader is None:
+            return lambda: in_call_order(peer.all_logits(feeds), batches)
+        packed = [pack_rows(encoded, rows) for rows in batches]
+        marks = [batch.with_states(batch.states[:, 2]) for batch in packed]
+
+        def answer() -> np.ndarray:
+            said = zip(peer.all_logits(feeds), marks, strict=True)
+            readings = [reader.read(logits.reshape(-1, 2)[padded_slots(mark.lengths)], mark) for logits, mark in said]
+            return in_call_order(readings, batches)
+
+        return answer
 
     return Contestant(peer.name, engine, peer.dtype, prepare, streams=peer.streams)
 
 
 def in_call_order(answers: Sequence[np.ndarray], batches: Batches) -> np.ndarray:
-    """Logits of all texts, those of batch b in `answers[b]`, back in the order of the texts."""
+    """Readings of all inputs, those of batch b in `answers[b]`, back in the order of the inputs."""
     stacked = np.concatenate(answers)
-    logits = np.empty_like(stacked)
-    logits[np.concatenate(batches)] = stacked
-    return logits
+    readings = np.empty_like(stacked)
+    readings[np.concatenate(batches)] = stacked
+    return readings
 
 
 def best_entries(
@@ -116,9 +129,9 @@ def best_entries(
 
     Sizes above the number of texts are left out, for they would all be the same batch. ValueError if none is left.
     """
-    fitting = sorted({size for size in sizes if size <= len(encoded.tokens)})
+    fitting = sorted({size for size in sizes if size <= len(encoded)})
     if not fitting:
-        raise ValueError(f"no batch size of {list(sizes)} fits into {len(encoded.tokens)} texts")
+        raise ValueError(f"no batch size of {list(sizes)} fits into {len(encoded)} texts")
     tried = [Entry(one, order, size) for one in contestants for order in ORDERS for size in fitting]
     named = {f"{entry.label}, batch {entry.batch}, {entry.contestant.streams} streams": entry for entry in tried}
     calls = {name: entry.prepared(encoded) for name, entry in named.items()}
@@ -137,14 +150,14 @@ def single_entries(contestants: Sequence[Contestant]) -> list[Entry]:
 
 
 def race(entries: Sequence[Entry], encoded: Encoded, repeats: int, progress: Progress = None) -> dict[str, Timing]:
-    """The models' time for all texts: token ids in, logits out."""
+    """The models' time for all inputs: token ids in, readings out."""
     return interleave({entry.label: entry.prepared(encoded) for entry in entries}, repeats, progress=progress)
 
 
 def race_from_texts(
     entries: Sequence[Entry], encode: Encode, n: int, repeats: int, progress: Progress = None
 ) -> dict[str, Timing]:
-    """Time from strings to logits of n texts: the same tokeniser for all, sorting, padding, the model."""
+    """Time from strings to readings of n inputs: the same tokeniser for all, sorting, padding, the model."""
 
     def whole(entry: Entry) -> np.ndarray:
         return entry.prepared(encode(range(n)))()
@@ -165,7 +178,7 @@ def _steps(entry: Entry, encoded: Encoded, encode: Encode | None) -> list[tuple[
     """Which text is answered when, and how."""
     alone, prepare = [np.arange(1)], entry.contestant.prepare
     steps: list[tuple[int, Answer]] = []
-    for row in np.concatenate(entry.batches(encoded.lengths)).tolist():
+    for row in np.concatenate(entry.batches(encoded)).tolist():
         if encode is None:
             steps.append((row, prepare(encoded.take(np.array([row])), alone)))
         else:

@@ -34,7 +34,7 @@ def calibration_of(
     the data has too are never taken. UserError if `source` has no others.
     """
     if source is not None:
-        rows = load(source, replace(columns, label=None))
+        rows = load(source, replace(columns, label=None), problem=classifier.problem.kind)
         check_pairs(classifier, rows)
         given = _unlike(_unlabelled(rows, classifier), data)
         if not len(given):
@@ -64,7 +64,7 @@ def _trained(model: str, classifier: OpenedModel, columns: Columns) -> Dataset |
     if not source:
         return None
     try:
-        rows = load(source, replace(columns, label=None))
+        rows = load(source, replace(columns, label=None), problem=classifier.problem.kind)
         check_pairs(classifier, rows)
     except UserError:  # moved, other columns, no network: any of these means that it cannot be had
         return None
@@ -73,7 +73,7 @@ def _trained(model: str, classifier: OpenedModel, columns: Columns) -> Dataset |
 
 
 def _unlabelled(rows: Rows, classifier: OpenedModel) -> Dataset:
-    return as_dataset(rows, Role.TRAIN, classifier.manifest.labels)
+    return as_dataset(rows, Role.TRAIN, classifier.manifest.labels, classifier.problem.kind)
 
 
 def _unlike(rows: Dataset, others: Dataset) -> Dataset:

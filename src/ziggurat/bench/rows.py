@@ -15,9 +15,10 @@ from ziggurat.data.dataset import Dataset
 from ziggurat.data.tables import Source
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.opened import FULL, OpenedModel
-from ziggurat.measure.clock import Ratio, Timing, paired_ratio, quality_fields, speed_of
+from ziggurat.measure.clock import Ratio, Timing, flops_fields, paired_ratio, speed_of
 from ziggurat.measure.subject import data_and_split, lengths_summary
 from ziggurat.measure.task_metrics import metrics_for, task_measures
+from ziggurat.problems.problem import main_figure
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,33 @@ class Setting:
         """Tokenises timed texts: part of what "process" times."""
         texts, pairs = self.timed_rows.texts, self.timed_rows.pairs
         chosen = None if pairs is None else [pairs[row] for row in rows]
-        return self.classifier.tokenizer.encode([texts[row] for row in rows], chosen)
+        return self.classifier.problem.encode(self.classifier.tokenizer, [texts[row] for row in rows], chosen)
+
+
+def judged(
+    classifier: OpenedModel, source: Source, predictions: np.ndarray, rows: Dataset, spent: np.ndarray, full: Any
+) -> dict[str, Any]:
+    """How good predictions of rows (n, …) are in the figures of their problem; their FLOPs and full depth's, (n)."""
+    names, figures = metrics_for(classifier.manifest, source), classifier.problem.figures(predictions, rows.truth)
+    own = task_measures(classifier.manifest, source, names, predictions, rows.truth)
+    return {"n_accuracy": len(rows)} | main_figure(figures) | figures | own | flops_fields(spent, full)
 
 
 def quality(setting: Setting, entry: Entry) -> dict[str, Any]:
-    """Accuracy of all scored texts as this entry answers them, and FLOPs."""
+    """`judged` of all scored rows as this entry answers them."""
     classifier, rows = setting.classifier, setting.scored
-    predictions = entry.prepared(setting.encoded)().argmax(axis=1)
+    rungs = np.full(len(rows), len(classifier.rungs) - 1)
+    readings = entry.prepared(setting.encoded)()
     full = classifier.whole(setting.encoded)
     spent = full
     if entry.contestant.point not in (None, FULL):
         # Of the first engine: another dtype may leave elsewhere where a score is at its threshold.
         rule = classifier.rule_of(str(entry.contestant.point))
         outcomes = classifier.run(setting.encoded, rule)
-        spent = classifier.spent(setting.encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
-    names = metrics_for(classifier.manifest, setting.source)
-    found = task_measures(classifier.manifest, setting.source, names, predictions, rows.classes)
-    return found | quality_fields(predictions == rows.classes, spent, full)
+        rungs = outcomes.rungs
+        spent = classifier.spent(setting.encoded, outcomes.kept, rule)[np.arange(len(rows)), rungs]
+    predictions = classifier.problem.predictions(readings, setting.encoded, rungs)
+    return judged(classifier, setting.source, predictions, rows, spent, full)
 
 
 def row_of_batches(
@@ -135,7 +146,7 @@ def _row(
         dtype=one.dtype,
         padding=entry.order if one.is_peer else "packed",
         timed=timed,
-        speed=speed_of(timing, len(setting.timed.tokens), paired_ratio(baseline, timing)),
+        speed=speed_of(timing, len(setting.timed), paired_ratio(baseline, timing)),
         tokens=lengths_summary(setting.timed),
         quality=quality,
         origin=setting.origin,

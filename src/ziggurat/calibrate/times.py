@@ -79,7 +79,7 @@ class PricedCost:
 
     def seconds(self, kept: np.ndarray, rungs: np.ndarray, asked: Sequence[bool], batch_of: np.ndarray) -> float:
         """In proportion to the FLOPs."""
-        spent = self.tier.flops(kept[:, 0], kept, asked, self.tier.backend.token_rule)
+        spent = self.tier.flops(kept, kept[:, 0], asked, self.tier.backend.token_rule)
         return self.per_flop * float(spent[np.arange(len(rungs)), rungs].sum())
 
 

@@ -120,10 +120,20 @@ def by_length(lengths: np.ndarray, batch_size: int, counts: np.ndarray | None = 
     are the sequences of each input, None = one each; `lengths` (n) then the tokens of the longest.
     """
     order = np.argsort(-lengths, kind="stable")
+    return _filled(order, counts, lambda first: min(batch_size, MOST_TOKENS // max(1, int(lengths[first]))))
+
+
+def in_order(order: np.ndarray, batch_size: int, counts: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Indices of each batch, as they come: at most `batch_size` sequences, one input at least; `counts` as above."""
+    return _filled(order, counts, lambda first: batch_size)
+
+
+def _filled(order: np.ndarray, counts: np.ndarray | None, most_of: Callable[[int], int]) -> Iterator[np.ndarray]:
+    """`order` in batches; `most_of` says of a batch's first input how many sequences fit."""
     before = None if counts is None else np.cumsum(counts[order])
     start = 0
     while start < len(order):
-        fitting = min(batch_size, MOST_TOKENS // max(1, int(lengths[order[start]])))
+        fitting = most_of(order[start])
         if before is None:
             stop = start + max(1, fitting)
         else:
@@ -131,8 +141,3 @@ def by_length(lengths: np.ndarray, batch_size: int, counts: np.ndarray | None = 
             stop = max(start + 1, int(np.searchsorted(before, most, side="right")))
         yield order[start:stop]
         start = stop
-
-
-def in_order(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Indices of each batch, as they come."""
-    return (order[start : start + batch_size] for start in range(0, len(order), batch_size))

@@ -17,7 +17,6 @@ from ziggurat.encoder.folder import ENCODER, Manifest
 from ziggurat.encoder.weights import read_tensors
 from ziggurat.errors import UserError
 from ziggurat.files import changed_folder, refuse_full_folder, whole_folder
-from ziggurat.types import ProblemType
 
 
 def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
@@ -44,7 +43,8 @@ def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
         extras = read_tensors(made / layout.EXTRAS).tensors | {layout.TRAINED_ROWS: np.sort(rows.view(np.int64))}
         extras.pop(layout.DEFERRAL, None)  # fitted to another ladder
         save_file(extras, made / layout.EXTRAS)
-        cascade = dataclasses.replace(last, tiers=names, operating_points=())
+        offsets = [offset for manifest in manifests for offset in manifest.no_answer or ()]
+        cascade = dataclasses.replace(last, tiers=names, operating_points=(), no_answer=tuple(offsets) or None)
         return layout.seal(made, cascade, changed=(layout.EXTRAS,))
 
 
@@ -81,15 +81,19 @@ def _tiers_of(model: Path) -> list[Path]:
     return [*layout.tier_folders(model, layout.read_manifest(model)), model]
 
 
+def tokenizer_of(manifest: Manifest) -> tuple[str | None, int]:
+    """Which tokenizer a model has, and how long its inputs are."""
+    return manifest.files.get(layout.TOKENIZER), manifest.max_length
+
+
 def _check(folder: Path, manifest: Manifest, last_folder: Path, last: Manifest) -> None:
     if last.kind != ENCODER:
         raise UserError(
             f"{last_folder}: a cascade's last tier must be an encoder, not a {last.kind} model; put it first"
         )
-    if manifest.problem_type != ProblemType.SINGLE_LABEL:
+    if manifest.problem_type != last.problem_type:
         raise UserError(
-            f"{folder}: answers {manifest.problem_type}, and a cascade is of models that answer with one class; use "
-            "the exits of one model instead"
+            f"{folder}: answers {manifest.problem_type}, and {last_folder} {last.problem_type}; train it on its data"
         )
     if manifest.labels != last.labels:
         labels, wanted = (", ".join(map(str, tier.labels)) for tier in (manifest, last))
@@ -99,3 +103,12 @@ def _check(folder: Path, manifest: Manifest, last_folder: Path, last: Manifest) 
     if manifest.pairs != last.pairs:
         reads, wanted = ("pairs of texts" if tier.pairs else "single texts" for tier in (manifest, last))
         raise UserError(f"{folder}: reads {reads}, {last_folder} reads {wanted}; train it on the same data")
+    if manifest.spans != last.spans or (last.spans is not None and tokenizer_of(manifest) != tokenizer_of(last)):
+        raise UserError(
+            f"{folder}: reads other windows than {last_folder}; give models of one tokenizer and the same [spans]"
+        )
+    if (manifest.no_answer is None) != (last.no_answer is None):
+        raise UserError(
+            f"{folder}: one of it and {last_folder} may say that there is no answer, the other never does; train both "
+            "on the same data"
+        )

@@ -18,7 +18,6 @@ from ziggurat.engine.backend import Finished, Outcomes, Work
 from ziggurat.engine.queues import Job, Part, Pool, Request, calls, inputs_of, merged, rule_of
 from ziggurat.engine.tiers import Ladder
 from ziggurat.errors import DeadlinePassed, UserError
-from ziggurat.policies.exits import exit_score
 from ziggurat.policies.rules import ExitRule, joined_rules
 from ziggurat.system import bar
 
@@ -280,7 +279,7 @@ class Engine:
 
     def _pass_on(self, job: Job, work: Work) -> None:
         """Queues what a tier did not answer before the next one."""
-        history = work.host_history() if exit_score(job.rule.score).looks_back else None
+        history = work.host_history() if job.rule.looks_back else None
         due = self.clock() + self._linger
         for part, rows, places in job.by_part(work.rows):
             request, order = part.request, np.argsort(rows)
@@ -349,7 +348,7 @@ def _at_once(ladder: Ladder, inputs: Encoded, rule: ExitRule) -> Outcomes:
         if not len(work.rows):
             return outcomes
         order = np.argsort(work.rows)
-        history = work.host_history()[order] if exit_score(rule.score).looks_back else None
+        history = work.host_history()[order] if rule.looks_back else None
         outcomes.seconds[rows[work.rows]] += work.seconds
         outcomes.kept[inputs.sequences_of(rows[work.rows]), part.columns] = work.kept
         rows = rows[work.rows[order]]

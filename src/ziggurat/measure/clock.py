@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ziggurat.problems.metrics import accuracy_interval
-
 Clock = Callable[[], float]  # seconds, rising
 
 
@@ -130,19 +128,6 @@ def speed_of(timing: Timing, n: int, gain: Ratio) -> Speed:
         time_gain_low=gain.low,
         time_gain_high=gain.high,
     )
-
-
-def quality_fields(right: np.ndarray, spent: np.ndarray, full: np.ndarray) -> dict[str, float | int]:
-    """What a result row says of answers: right (n) bool, FLOPs spent (n), FLOPs of the full model (n)."""
-    correct, n = int(right.sum()), len(right)
-    low, high = accuracy_interval(correct, n)
-    return {
-        "n_accuracy": n,
-        "accuracy": correct / n,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        **flops_fields(spent, full),
-    }
 
 
 def flops_fields(spent: np.ndarray, full: np.ndarray) -> dict[str, float | int]:

@@ -211,6 +211,7 @@ def exit_score(name: str) -> ExitScore:
         raise UserError(f"exit score {name!r}: {message}; known: {known}") from None
 
 
+N_FEATURES = 4  # beside one for each output
 WIDEST = 20.0  # nats between the first two classes: beyond, nothing is learned
 
 

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from ziggurat.errors import UserError
-from ziggurat.policies.exits import LEARNED, exit_score, learned
+from ziggurat.policies.exits import LEARNED, N_FEATURES, exit_score, learned
 from ziggurat.policies.prune import TokenRule
 from ziggurat.system import cached_property
 from ziggurat.types import OperatingPoint
@@ -53,6 +53,13 @@ class ExitRule:
     def asked(self) -> tuple[bool, ...]:
         """Which rungs are asked; the last always is."""
         return (*(~np.isnan(np.atleast_2d(self.thresholds)).all(axis=0)).tolist(), True)
+
+    @cached_property
+    def looks_back(self) -> bool:
+        """Whether its score reads asked rungs before the one that is asked."""
+        # The learned score of a number, whose readings are one wide, reads how far it has moved.
+        moved = self.score == LEARNED and self.deferral is not None and self.deferral.shape[1] == N_FEATURES + 1
+        return exit_score(self.score).looks_back or moved
 
     @cached_property
     def batch_key(self) -> Hashable:

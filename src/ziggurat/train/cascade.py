@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ziggurat.calibrate.choose import fit_deferral
-from ziggurat.calibrate.risks import RISKS
+from ziggurat.calibrate.risks import risks_of
 from ziggurat.calibrate.rows import calibration_rows
 from ziggurat.data.dataset import Dataset
 from ziggurat.data.memory import RowsLike, as_rows
@@ -22,6 +22,7 @@ from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError, install
 from ziggurat.files import whole_folder
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.policies.exits import LEARNED
 from ziggurat.system import json_values
 from ziggurat.types import Label
 
@@ -59,6 +60,8 @@ def make_cascade(
     if not models:
         raise UserError("a cascade needs at least two models, from cheap to expensive; none given")
     out, folders = Path(out), [checkpoint_folder(model) for model in models]
+    if source is not None:
+        _check_fitting(folders[-1])
     fitted = None
     with whole_folder(out) as made:
         whole = made / "whole"
@@ -74,13 +77,23 @@ def make_cascade(
     return Cascade(out, (*kinds, manifest.kind), tuple(rung.name for rung in rungs), manifest.labels, fitted)
 
 
+def _check_fitting(folder: Path) -> None:
+    """UserError for a model whose problem has no learned score."""
+    problem = read_manifest(folder).problem
+    if LEARNED not in problem.scores:
+        raise UserError(
+            f"--data: a learned exit score is fitted to it, which {problem.kind} does not have; leave it out, and "
+            f"`ziggurat calibrate` chooses thresholds of {problem.scores[0]}"
+        )
+
+
 def learn_deferral(folder: Path, rows: Dataset, options: ModelOptions, progress: bool) -> Manifest:
     """Fits the learned exit score of a model or cascade to rows that certify nothing, and keeps it in the folder."""
     classifier = options.open(str(folder))
-    encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)
+    encoded = classifier.encode_rows(rows)
     every = classifier.every_rung(encoded, options.batch_size, progress, classifier.token_rule)
     try:
-        answers = classifier.problem.predictions(every.readings)
+        answers = classifier.problem.predictions(every.readings, encoded)
         weights = fit_deferral(every.readings, answers, rows.labels, classifier.problem)
     except ModuleNotFoundError as error:
         raise UserError(f"a learned score needs {error.name}; {install('calibrate')}") from None
@@ -89,6 +102,6 @@ def learn_deferral(folder: Path, rows: Dataset, options: ModelOptions, progress:
 
 def _fitted_on(folder: Path, source: Source, columns: Columns, options: ModelOptions, progress: bool) -> int:
     classifier = options.open(str(folder))
-    rows = calibration_rows(str(folder), classifier, source, columns, RISKS["agreement"]).order
+    rows = calibration_rows(str(folder), classifier, source, columns, risks_of(classifier.problem)["agreement"]).order
     learn_deferral(folder, rows, options, progress)
     return len(rows)

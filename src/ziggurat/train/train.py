@@ -23,6 +23,7 @@ from ziggurat.encoder.hub import checkpoint_folder, packaged_encoder
 from ziggurat.errors import UserError
 from ziggurat.files import put, refuse_full_folder
 from ziggurat.measure.subject import ModelOptions, check_recipe
+from ziggurat.policies.exits import LEARNED
 from ziggurat.problems.problem import Problem
 from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import BACKBONE_STAGES, Recipe, load_recipe
@@ -252,7 +253,8 @@ def _make_tiers(
     whole = parts / "cascade"
     shutil.rmtree(whole, ignore_errors=True)
     write_cascade([*folders, last], whole)
-    learn_deferral(whole, roles[Role.SELECT], ModelOptions(options.device), options.progress)
+    if LEARNED in problem_named(roles[Role.SELECT].problem).scores:
+        learn_deferral(whole, roles[Role.SELECT], ModelOptions(options.device), options.progress)
     manifest = add_operating_points(whole, roles[Role.SELECT], recipe, options)
     put(whole, out)
     if options.keep_stages:

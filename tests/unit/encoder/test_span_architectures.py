@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from tests.kit.families import FAMILIES, family, save_family, shake, tokenizer_of
 from ziggurat import native
+from ziggurat.data.labels import SPAN_ENDS
 from ziggurat.data.packing import pack
-from ziggurat.data.squad import SPAN_ENDS
 from ziggurat.encoder.flops import full_flops, span_full_flops, span_rung_flops
 from ziggurat.encoder.folder import WEIGHTS, Manifest
 from ziggurat.encoder.torch.checkpoint import load_hf, load_model, save_model

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.kit.questions import make_contexts, make_questions, save_span_folder
 from ziggurat import native
 from ziggurat.encoder.folder import fingerprint, read_manifest, write_manifest
+from ziggurat.engine.engine import Engine
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.reference import answer_ladder
 from ziggurat.engine.replay import replay
@@ -95,8 +96,8 @@ def test_packed_windows_answer_as_one_by_one(answerers, threshold, size, seed, n
 def test_a_cascade_of_question_answerers_equals_the_specification(answerers, threshold, size, seed, per_question):
     """Every question's windows go on to the second model together; the first prunes as it was trained to."""
     first, last = answerers["pruned"].tiers[0], answerers["plain"].tiers[0]
-    cascade = QuestionAnswerer([replace(first, tokenizer=last.tokenizer), last])
-    windows = cascade.encode(make_questions(seed), make_contexts(seed))
+    cascade = OpenedModel([replace(first, tokenizer=last.tokenizer), last])
+    windows = cascade.encode(list(zip(make_questions(seed), make_contexts(seed), strict=True)))
     limits = np.linspace(threshold / 2, threshold, len(windows)) if per_question else threshold
     rule = cascade.rule(SPAN_ENTROPY, limits)
     outcomes = cascade.run(windows, rule, size)
@@ -117,7 +118,10 @@ def test_a_cascade_of_question_answerers_equals_the_specification(answerers, thr
 
 def test_questions_of_several_requests_share_batches_and_keep_their_windows(answerers):
     answerer = answerers["pruned"]
-    windows, rule = answerer.encode(make_questions(3), make_contexts(3)), answerer.rule(SPAN_ENTROPY, 0.8)
+    windows, rule = (
+        answerer.encode(list(zip(make_questions(3), make_contexts(3), strict=True))),
+        answerer.rule(SPAN_ENTROPY, 0.8),
+    )
     expected = answerer.run(windows, rule)
     engine = Engine(answerer.ladder, [50])
     submitted = [np.array([4, 0]), np.array([2]), np.array([1, 5, 3])]

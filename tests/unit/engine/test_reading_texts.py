@@ -107,7 +107,7 @@ def test_the_tokenizers_threads_are_limited_unless_the_user_has(monkeypatch):
 
 def test_a_model_changes_no_setting_of_the_process(model_folder, texts):
     before = dict(os.environ)
-    AdaptiveClassifier.from_pretrained(model_folder, "cpu", threads=1, engine="native").predict(texts[:3], "full")
+    OpenedModel.from_pretrained(model_folder, "cpu", threads=1, backend="native").answer(texts[:3], "full")
     assert dict(os.environ) == before
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toy_questions import make_contexts, make_questions, save_span_folder
 
 import ziggurat.problems.problem
+from tests.kit.questions import make_contexts, make_questions, save_span_folder
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.problems.answers import Answers
 from ziggurat.problems.classes import Classes

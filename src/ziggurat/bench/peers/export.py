@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.bench.peers.peer import PeerSetting, padded
+from ziggurat.bench.peers.peer import PeerSetting, outputs_of, padded
 
 _OPSET = 17  # the first with LayerNormalization as one node
 
@@ -23,24 +23,27 @@ def exported(setting: PeerSetting) -> Path:
     if path.exists():
         return path
     import torch
-    from transformers import AutoModelForSequenceClassification
+    import transformers
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = AutoModelForSequenceClassification.from_pretrained(setting.folder, attn_implementation="eager")
+    classes = getattr(transformers, f"AutoModel{setting.head}")
+    model = classes.from_pretrained(setting.folder, attn_implementation="eager")
     model.eval()
     inputs = setting.inputs
     example = padded([np.ones((length, 2), dtype=np.int64) * [[2, 0]] for length in (5, 3)], inputs)
     axes: dict[str, dict[int, str]] = {name: {0: "batch", 1: "length"} for name in inputs}
+    plain, example_inputs = _plain(torch, model, inputs), tuple(torch.from_numpy(example[name]) for name in inputs)
     with warnings.catch_warnings(), torch.inference_mode():
         _expect_warnings(torch)
+        outputs = {0: "batch", 1: "length"} if plain(*example_inputs).ndim == 3 else {0: "batch"}  # 3: of every token
         torch.onnx.export(
-            _plain(torch, model, inputs),
-            tuple(torch.from_numpy(example[name]) for name in inputs),
+            plain,
+            example_inputs,
             str(path),
             input_names=list(inputs),
             output_names=["logits"],
-            dynamic_axes=axes | {"logits": {0: "batch"}},
+            dynamic_axes=axes | {"logits": outputs},
             opset_version=_OPSET,
             dynamo=False,
         )
@@ -56,7 +59,7 @@ def _plain(torch: Any, model: Any, inputs: tuple[str, ...]) -> Any:
             self.model = model
 
         def forward(self, *tensors: Any) -> Any:
-            return self.model(**dict(zip(inputs, tensors, strict=True))).logits
+            return outputs_of(torch, self.model(**dict(zip(inputs, tensors, strict=True))))
 
     return Logits().eval()
 

@@ -30,7 +30,7 @@ class OnnxRuntimePeer(Peer):
         self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
     def logits(self, batch: Feed) -> np.ndarray:
-        """(n, n_classes) float32 of one padded batch."""
+        """Outputs of one padded batch, see `Peer`."""
         return self._session.run(["logits"], dict(batch))[0]
 
 

@@ -17,7 +17,7 @@ _GRAPH = (*_TORCH, "onnx")
 
 
 def _transformers(dtype: str, setting: PeerSetting) -> list[Peer]:
-    return [TransformersPeer(setting.folder, dtype=dtype)]
+    return [TransformersPeer(setting.folder, dtype=dtype, head=setting.head)]
 
 
 def _onnx_runtime(dtype: str, setting: PeerSetting) -> list[Peer]:

@@ -29,7 +29,7 @@ class OpenVinoPeer(Peer):
         self._request = self._compiled.create_infer_request()
 
     def logits(self, batch: Feed) -> np.ndarray:
-        """(n, n_classes) float32 of one padded batch."""
+        """Outputs of one padded batch, see `Peer`."""
         answer = self._request.infer(dict(batch), share_inputs=True)
         return np.array(answer[0], dtype=np.float32)
 
@@ -48,7 +48,7 @@ class OpenVinoStreamsPeer(Peer):
         self._queue = openvino.AsyncInferQueue(_compiled(dtype, setting, properties), self.streams)
 
     def logits(self, batch: Feed) -> np.ndarray:
-        """(n, n_classes) float32 of one padded batch."""
+        """Outputs of one padded batch, see `Peer`."""
         return self.all_logits([batch])[0]
 
     def all_logits(self, batches: Sequence[Feed]) -> list[np.ndarray]:

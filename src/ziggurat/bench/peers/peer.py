@@ -5,7 +5,7 @@ ONNX Runtime is in `onnxruntime`, OpenVINO in `openvino`; `opening` knows all of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +15,8 @@ import numpy as np
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError, install
+from ziggurat.problems.problem import Problem
 
-CLASSIFIER = "ForSequenceClassification"  # how the names of transformers' classes end whose outputs are per text
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 Feed = Mapping[str, np.ndarray]  # one padded batch: some of INPUTS → (n, longest) int64
 
@@ -30,7 +30,7 @@ class Peer(Protocol):
     streams: int = 1  # batches that it works on at once, sharing the threads
 
     def logits(self, batch: Feed) -> np.ndarray:
-        """(n, n_classes) float32 of one padded batch, when all work is done."""
+        """Outputs of one padded batch, float32, when all work is done: (n, n_outputs), or (n, longest, 2) of spans."""
         ...
 
     def all_logits(self, batches: Sequence[Feed]) -> list[np.ndarray]:
@@ -48,6 +48,7 @@ class PeerSetting:
 
     folder: Path  # of the model, as plain transformers loads it
     spec: EncoderSpec
+    head: str  # how the names of transformers' classes end that have the model's outputs
     threads: int  # that each may use
     scratch: Path  # for exported graphs, for as long as the run lasts
     calibration: Sequence[np.ndarray] = ()  # texts (length, 2) that int8 peers may look at
@@ -80,12 +81,17 @@ def padded(tokens: Sequence[np.ndarray], inputs: Sequence[str] = INPUTS) -> dict
     return {name: part for name, part in zip(INPUTS, grid, strict=True) if name in inputs}
 
 
+def outputs_of(torch: Any, said: Any) -> Any:
+    """What a model of transformers says as one tensor, see `Peer.logits`."""
+    return said.logits if "logits" in said else torch.stack([said.start_logits, said.end_logits], dim=-1)
+
+
 class TransformersPeer(Peer):
     """The model folder in plain transformers: full depth, padded batches, PyTorch's fused attention."""
 
     name = "transformers SDPA"
 
-    def __init__(self, folder: Path, device: str = "cpu", dtype: str = "float32", head: str = CLASSIFIER) -> None:
+    def __init__(self, folder: Path, device: str = "cpu", dtype: str = "float32", head: str = Problem.head) -> None:
         try:
             import torch
             import transformers
@@ -102,23 +108,21 @@ class TransformersPeer(Peer):
         self.model = model.eval().to(self.device)
 
     def logits(self, batch: Feed) -> np.ndarray:
-        """(n, n_classes) float32 of one padded batch; of spans (n x longest, 2)."""
-        return self.run([self._tensors(batch)])
+        """Outputs of one padded batch, see `Peer`."""
+        return next(self._each([self._tensors(batch)]))
 
     def prepare(self, encoded: Encoded, batches: Iterable[np.ndarray]) -> list[dict[str, Any]]:
         """Padded tensors of each batch of indices, made beforehand: padding is not on the peer's clock."""
         return [self._tensors(padded([encoded.tokens[row] for row in rows])) for rows in batches]
 
     def run(self, prepared: Iterable[dict[str, Any]]) -> np.ndarray:
-        """Logits of all batches behind one another, as `logits`."""
-        with self._torch.inference_mode():
-            said = [self._logits(self.model(**batch)).float().cpu().numpy() for batch in prepared]
-        return np.concatenate(said)
+        """`logits` of all batches behind one another, (n, n_outputs); of spans (n x longest, 2)."""
+        return np.concatenate([said.reshape(-1, said.shape[-1]) for said in self._each(prepared)])
 
-    def _logits(self, output: Any) -> Any:
-        if "logits" in output:
-            return output.logits
-        return self._torch.stack([output.start_logits, output.end_logits], dim=-1).flatten(0, 1)
+    def _each(self, prepared: Iterable[dict[str, Any]]) -> Iterator[np.ndarray]:
+        with self._torch.inference_mode():
+            for batch in prepared:
+                yield outputs_of(self._torch, self.model(**batch)).float().cpu().numpy()
 
     def _tensors(self, batch: Feed) -> dict[str, Any]:
         return {name: self._torch.from_numpy(part).to(self.device) for name, part in batch.items()}

@@ -19,7 +19,7 @@ from ziggurat.encoder.weights import from_hf
 from ziggurat.engine.backend import TOGETHER, Finished, Reader
 from ziggurat.engine.backends.stepwise import StepwiseBackend, StepwiseWork
 from ziggurat.errors import UserError
-from ziggurat.policies.exits import LEARNED, exit_score, unfitted
+from ziggurat.policies.exits import LEARNED, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
@@ -179,7 +179,7 @@ class NativeBackend(StepwiseBackend):
         """The rule for this tier alone; None where the score reads what other tiers read."""
         if len(rule.asked) == len(self.rung_layers):
             return rule
-        if exit_score(rule.score).looks_back:
+        if rule.looks_back:
             return None
         latest = self._latest_local
         if latest[0] is not rule:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_questions import make_contexts, make_questions, save_span_folder
 
 import ziggurat
+from tests.kit.questions import make_contexts, make_questions, save_span_folder
 from ziggurat import AdaptiveModel, Promise, UserError
 from ziggurat.encoder import hub
 from ziggurat.encoder.folder import trained_rows

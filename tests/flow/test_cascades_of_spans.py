@@ -1,0 +1,153 @@
+"""Cascades of question answerers: a small model in front of a large one, both over the same windows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from ziggurat.calibrate.prediction import predict
+
+from tests.kit.questions import make_contexts, make_questions, save_span_folder, write_squad
+from ziggurat import native
+from ziggurat.bench import compete
+from ziggurat.bench.competition import Entry, of_peer
+from ziggurat.bench.peers.opening import KINDS
+from ziggurat.bench.peers.peer import TransformersPeer
+from ziggurat.calibrate.calibrate import calibrate_model
+from ziggurat.calibrate.points import Promise
+from ziggurat.encoder.folder import read_manifest, seal
+from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine.reference import answer_ladder
+from ziggurat.engine.replay import replay
+from ziggurat.errors import UserError
+from ziggurat.explain.explain import explain
+from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.subject import ModelOptions
+from ziggurat.recipe import PruningConfig
+from ziggurat.train.cascade import make_cascade
+
+ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
+PAIRS = list(zip(make_questions(), make_contexts(), strict=True))
+SCORE = "span-entropy"
+CPU = ModelOptions("cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, make_checkpoint):
+    """A model with two rungs and one with four, which prunes; both may say that there is no answer."""
+    made = tmp_path_factory.mktemp("spans")
+    folders = {
+        "small": save_span_folder(made / "a", make_checkpoint, head_layers=(2,), no_answer=(0.5, 0.25)),
+        "large": save_span_folder(
+            made / "b", make_checkpoint, PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0)), no_answer=(3.0, 2.0, 1.0, 0.0)
+        ),
+    }
+    make_cascade([str(folders["small"]), str(folders["large"])], made / "cascade")
+    return folders | {"cascade": made / "cascade"}
+
+
+@pytest.fixture(scope="module")
+def squad(tmp_path_factory):
+    return write_squad(tmp_path_factory.mktemp("squad") / "squad.json", n_articles=60, unanswerable=True)
+
+
+def test_the_folder_knows_all_rungs_and_when_each_says_no_answer(models):
+    manifest = read_manifest(models["cascade"])
+    assert manifest.no_answer == (0.5, 0.25, 3.0, 2.0, 1.0, 0.0)
+    rungs = OpenedModel.from_pretrained(models["cascade"], "cpu").rungs
+    assert [rung.name for rung in rungs] == ["tier 1 layer 2", "tier 1 layer 4"] + [f"layer {n}" for n in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("threshold", [0.8, 0.9])
+def test_a_cascade_answers_as_the_specification_and_as_its_replay(models, engine, threshold):
+    model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1, engine=engine)
+    encoded, rule = model.encode(PAIRS), model.rule(SCORE, threshold)
+    outcomes, every = model.run(encoded, rule, 4), model.every_rung(encoded, tokens=rule.tokens)
+    assert outcomes.rungs.tolist() == replay(every.readings, rule).tolist() and len(set(outcomes.rungs)) > 1
+    backends = [tier.backend for tier in model.tiers]
+    for row, (first, last) in enumerate(pairwise(encoded.edges.tolist())):
+        reading, rung = answer_ladder(backends, [encoded.tokens[first:last]] * 2, rule, row)
+        assert rung == outcomes.rungs[row] and np.abs(reading - outcomes.readings[row]).max() < 1e-4
+    full = model.run(encoded, model.rule_of("full"))
+    alone = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, engine=engine)
+    assert [a.text for a in model.predict(PAIRS, "full")] == [a.text for a in alone.predict(PAIRS, "full")]
+    assert model.spent(encoded, full.kept, model.rule_of("full"))[:, -1].tolist() == alone.whole(encoded).tolist()
+
+
+def test_what_questions_cost_is_every_tier_that_ran(models):
+    model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1)
+    encoded, rule = model.encode(PAIRS), model.rule(SCORE, 0.85)
+    outcomes = model.run(encoded, rule)
+    spent = model.spent(encoded, outcomes.kept, rule)[np.arange(len(PAIRS)), outcomes.rungs]
+    small = OpenedModel.from_pretrained(models["small"], "cpu", threads=1)
+    asked = small.rule(SCORE, 0.0)  # both heads of the small model
+    own = small.spent(encoded, small.run(encoded, asked).kept, asked)
+    stopped = outcomes.rungs == 1
+    assert spent[stopped].tolist() == own[stopped, 1].tolist()
+    assert (spent[outcomes.rungs > 1] > own[outcomes.rungs > 1, 1]).all()
+
+
+def test_a_cascade_is_measured_certified_with_a_page_explained_and_watched(models, squad, copied, tmp_path):
+    folder = str(copied(models["cascade"]))
+    result = evaluate(folder, str(squad), threshold=0.9, options=CPU, timed_texts=16)
+    assert result["f1"] <= 1 and result["windows"] > result["n"] == 360 and len(result["exit_histogram"]) == 6
+    page = tmp_path / "page.html"
+    made = calibrate_model(folder, str(squad), Promise({"loose": 0.9}), options=CPU, html=page)
+    assert made["points"][0]["point"] is not None and "F1" in page.read_text()
+    told = explain(folder, PAIRS[7], "loose", options=CPU)
+    answers = predict(folder, PAIRS, operating_point="loose", options=CPU, watch=tmp_path / "state.json")
+    assert (told["label"], told["layers"]) == (answers[7]["answer"], answers[7]["layers"])
+    assert json.loads((tmp_path / "state.json").read_text())["cost"]["n"] == len(PAIRS)
+
+
+def test_questions_are_read_as_a_stream(models):
+    model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1)
+    rule = model.rule(SCORE, 0.85)
+    found = dict(model.stream([PAIRS[:3], PAIRS[3:]], rule))
+    assert [found[row].text for row in range(len(PAIRS))] == [a.text for a in model.predict(PAIRS, rule)]
+
+
+def test_models_that_do_not_fit_together_are_refused(models, tmp_path, model_folder):
+    small, large = models["small"], str(models["large"])
+    other, always = (shutil.copytree(small, tmp_path / name) for name in ("other", "always"))
+    manifest = read_manifest(other)
+    seal(other, replace(manifest, spans=replace(manifest.spans, stride=4)))
+    seal(always, replace(read_manifest(always), no_answer=None))
+    cases = [
+        (lambda out: make_cascade([str(other), large], out), "reads other windows than"),
+        (lambda out: make_cascade([str(always), large], out), "may say that there is no answer"),
+        (lambda out: make_cascade([str(model_folder), large], out), "answers single_label_classification"),
+        (lambda out: make_cascade([str(small), large], out, "rows.json"), "--data: a learned exit score"),
+    ]
+    for number, (call, message) in enumerate(cases):
+        with pytest.raises(UserError, match=message) as caught:
+            call(tmp_path / str(number))
+        assert "\n" not in str(caught.value) and not (tmp_path / str(number)).exists()
+
+
+@pytest.mark.parametrize("name", ["large", "cascade"])
+def test_peers_answer_questions_as_full_depth_does(models, squad, name, monkeypatch):
+    monkeypatch.setattr(compete, "our_engines", lambda: [("torch", "float32")])
+    monkeypatch.setattr(compete, "KINDS", KINDS[:1])
+    rules = compete.Rules((1, 4), timed_texts=32, search_texts=6, scored_texts=20, repeats=1)
+    rows = compete.compete(str(models[name]), str(squad), rules)["rows"]
+    assert {row["what"] for row in rows} == {"ziggurat full depth", "transformers SDPA"}
+    assert len({(row["f1"], row["exact_match"], row["quality"], row["metric"]) for row in rows}) == 1
+    assert len(rows) == 16 and {row["n_texts"] for row in rows} == {8} and {row["n_accuracy"] for row in rows} == {20}
+
+
+@pytest.mark.parametrize("order", ["as it comes", "sorted"])
+def test_a_peers_outputs_are_read_as_ours(models, order):
+    model = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, engine="torch")
+    encoded, expected = model.encode(PAIRS), model.run(model.encode(PAIRS), model.rule_of("full")).readings
+    peer = TransformersPeer(models["large"], head=model.problem.head)
+    theirs = of_peer(peer, "transformers", model.problem.reader)
+    assert max(np.diff(encoded.edges)) > 1
+    for contestant in (theirs, compete._of_ours(model, "full")):
+        found = Entry(contestant, order, 3).prepared(encoded)()
+        assert np.allclose(found, expected, atol=1e-4)
