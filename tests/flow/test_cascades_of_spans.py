@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from ziggurat.calibrate.prediction import predict
+from ziggurat.serve.predict import predict
 
 from tests.kit.questions import make_contexts, make_questions, save_span_folder, write_squad
 from ziggurat import native
