@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 PYTHON = ("src", "scripts", "benchmarks", "reproduction", "examples")
 PAGES = ("README.md", "CONTRIBUTING.md", "docs", "benchmarks", "reproduction", "scripts", "tests")
 
