@@ -18,7 +18,7 @@ from ziggurat.cli.output import Values, shown
 from ziggurat.cli.sources import explained_text
 from ziggurat.explain.page import Stretch, comparison, decision, departures, facts, fate, likeliest, stretches
 
-GONE = "·"
+DROPPED = "·"
 TITLE = 13  # columns of what stands before each line
 # Backgrounds of the 256-colour table from early to late, light enough for black letters.
 SCALE = (217, 216, 222, 229, 228, 192, 157, 158, 159, 153, 147, 183)
@@ -50,16 +50,16 @@ def explain(
     view = partial(explanation_text, colour=colour, width=shutil.get_terminal_size((100, 24)).columns)
     options = opt.model_options(device, dtype, threads, backend)
     with shown(as_json, view) as show:
-        asked = explained_text(text, pair)
-        show(Values(explained(model, asked, operating_point, threshold, score, options, html)))
+        given = explained_text(text, pair)
+        show(Values(explained(model, given, operating_point, threshold, score, options, html)))
 
 
 def explanation_text(result: dict[str, Any], colour: bool = False, width: int = 100) -> str:
     """An explanation in lines of `width` characters; with `colour` in ANSI's."""
     pieces = stretches(result)
     way = [_coloured(pieces, result), "", _legend(result)] if colour else _layer_lines(pieces, result, width)
-    told = [*facts(result), *([("page", result["html"])] if "html" in result else [])]
-    return "\n".join([*way, "", *_rung_lines(result), "", *(f"{name:<{TITLE}} {fact}" for name, fact in told)])
+    details = [*facts(result), *([("page", result["html"])] if "html" in result else [])]
+    return "\n".join([*way, "", *_rung_lines(result), "", *(f"{name:<{TITLE}} {fact}" for name, fact in details)])
 
 
 def _layer_lines(pieces: Sequence[Stretch], result: Mapping[str, Any], width: int) -> list[str]:
@@ -67,14 +67,14 @@ def _layer_lines(pieces: Sequence[Stretch], result: Mapping[str, Any], width: in
     lines = _wrapped("text", [piece.string for piece in pieces], width)
     for layer, count in departures(result).items():
         title = f"layer {layer} -{count}" if layer else f"read -{count}"
-        lines += _wrapped(title, [_seen(piece, layer) for piece in pieces], width)
+        lines += _wrapped(title, [_with_dots(piece, layer) for piece in pieces], width)
     return lines
 
 
-def _seen(piece: Stretch, layer: int) -> str:
+def _with_dots(piece: Stretch, layer: int) -> str:
     """The characters, or as many dots if their token left at this layer or before."""
-    gone = piece.left_at is not None and piece.left_at <= layer
-    return GONE * len(piece.string) if gone else piece.string
+    dropped = piece.left_at is not None and piece.left_at <= layer
+    return DROPPED * len(piece.string) if dropped else piece.string
 
 
 def _wrapped(title: str, strings: Sequence[str], width: int) -> list[str]:
@@ -103,14 +103,14 @@ def _painted(string: str, left_at: int | None, layers: int) -> str:
 
 
 def _legend(result: Mapping[str, Any]) -> str:
-    gone = departures(result)
-    stayed = len(result["tokens"]) - sum(gone.values())
-    entries = [*gone.items(), (None, stayed)]
+    counts = departures(result)
+    stayed = len(result["tokens"]) - sum(counts.values())
+    entries = [*counts.items(), (None, stayed)]
     return "  ".join(f"{_painted(fate(layer), layer, result['of_layers'])} {count}" for layer, count in entries)
 
 
 def _rung_lines(result: Mapping[str, Any]) -> list[str]:
-    """One line per rung that was asked, in columns."""
+    """One line for each rung that the rule looked at, in columns."""
     rungs = result["rungs"]
     rows = [(f"{result['score']} {comparison(result, rung)}", decision(rung), likeliest(rung)) for rung in rungs]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
