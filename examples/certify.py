@@ -11,4 +11,4 @@ ziggurat.calibrate_classifier(folder, rows, promise)
 point = ziggurat.AdaptiveClassifier.from_pretrained(folder).point("relaxed")
 proof = point.certificate
 print(f"{point.name}: at most {point.target:.0%} of the answers change, with {point.confidence:.0%} confidence")
-print(f"{proof.gain:.2f} times as fast as full depth; {proof.rows} rows vouch for it")
+print(f"{proof.gain:.2f} times as fast as full depth; {proof.rows} rows certified it")

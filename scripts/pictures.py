@@ -35,17 +35,17 @@ def exits() -> str:
 def pruning() -> str:
     """Six words, of which fewer stay at each layer."""
     words = ("[CLS]", "the", "price", "of", "oil", "fell", "again", "today")
-    stays = ((0, 1, 2, 3, 4, 5, 6, 7), (0, 2, 4, 5, 6, 7), (0, 2, 4, 5), (0, 4, 5))
+    rows = ((0, 1, 2, 3, 4, 5, 6, 7), (0, 2, 4, 5, 6, 7), (0, 2, 4, 5), (0, 4, 5))
     canvas = Canvas(720, 268, "A text loses unimportant tokens at each layer; the next layer runs on what is left")
-    for row, kept in enumerate(stays):
+    for row, places in enumerate(rows):
         y = 20 + row * 62
         canvas.text(20, y + 22, "read" if row == 0 else f"layer {row}", anchor="start")
         for place, word in enumerate(words):
-            there = place in kept
-            before = place in stays[max(row - 1, 0)]
-            if there or before:
-                canvas.box(100 + place * 75, y, 66, 34, word, "strong" if there else "gone")
-            if there and row:
+            alive = place in places
+            before = place in rows[max(row - 1, 0)]
+            if alive or before:
+                canvas.box(100 + place * 75, y, 66, 34, word, "strong" if alive else "gone")
+            if alive and row:
                 canvas.arrow(133 + place * 75, y - 27, 133 + place * 75, y - 2)
     return canvas.svg()
 
@@ -108,17 +108,17 @@ def certificate() -> str:
     canvas = Canvas(
         720, 330, "Settings on a path are tested in order until one fails; the fastest that passed is certified"
     )
-    left, bottom = 70, 260
-    canvas.line([(left, 30), (left, bottom), (690, bottom)])
+    origin, bottom = 70, 260
+    canvas.line([(origin, 30), (origin, bottom), (690, bottom)])
     canvas.text(64, 22, "loss")
     canvas.text(560, 312, "settings, from full depth to fastest", size=12)
     estimates = (0, 4, 9, 17, 30, 46, 66, 92)
     bounds = (30, 36, 42, 52, 68, 88, 112, 142)
     target = bottom - 100
-    canvas.line([(left, target), (690, target)], "#c0562f", 2)
-    canvas.text(left + 14, target - 8, "promised: at most this loss", anchor="start", size=12)
+    canvas.line([(origin, target), (690, target)], "#c0562f", 2)
+    canvas.text(origin + 14, target - 8, "promised: at most this loss", anchor="start", size=12)
     for number, (estimate, bound) in enumerate(zip(estimates, bounds, strict=True)):
-        x = left + 45 + number * 75
+        x = origin + 45 + number * 75
         passed = bound < 100
         canvas.line([(x, bottom - estimate), (x, bottom - bound)], "#3b73b9" if passed else "#b9c2cb", 3)
         canvas.box(x - 6, bottom - estimate - 6, 12, 12, "", "strong" if passed else "gone")
@@ -129,8 +129,8 @@ def certificate() -> str:
             ("certified" if number == 5 else "passes") if passed else ("fails" if number == 6 else "not tested"),
             size=11,
         )
-    canvas.text(left + 14, 58, "box: loss measured on rows that chose nothing", anchor="start", size=12)
-    canvas.text(left + 14, 76, "bar above it: how large the true loss may still be", anchor="start", size=12)
+    canvas.text(origin + 14, 58, "box: loss measured on rows that chose nothing", anchor="start", size=12)
+    canvas.text(origin + 14, 76, "bar above it: how large the true loss may still be", anchor="start", size=12)
     return canvas.svg()
 
 

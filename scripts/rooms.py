@@ -33,7 +33,7 @@ def room_of(module: str) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """Modules of ours that a file imports anywhere, inside functions and under `TYPE_CHECKING` too."""
+    """Modules of the package that a file imports anywhere, inside functions and under `TYPE_CHECKING` too."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -53,7 +53,7 @@ def dependences(source: Path = SOURCE) -> Graph:
             continue
         room = room_of(".".join(["ziggurat", *path.relative_to(source).with_suffix("").parts]))
         graph.setdefault(room, set()).update(map(room_of, imported(path)))
-    return {room: others - {room} for room, others in graph.items()}
+    return {room: imports - {room} for room, imports in graph.items()}
 
 
 def reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Pages of the documentation that nobody writes by hand; mkdocs calls `on_files` (see mkdocs.yml).
+"""Pages of the documentation that are not written by hand; mkdocs calls `on_files` (see mkdocs.yml).
 
 The reference of the commands is read from the command line itself, that of the recipes from their TOML files, and
 CONTRIBUTING.md and CHANGELOG.md of the repository become pages of the site.

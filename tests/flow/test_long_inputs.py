@@ -97,7 +97,7 @@ def test_torch_never_makes_a_tensor_of_all_pairs(folders, lengths, pruned):
 def test_training_with_scores_makes_none_either_and_learns(folders, monkeypatch):
     """The same at 2,048 tokens with as much smaller a bound, for it takes gradients."""
     monkeypatch.setattr(grid, "_PROBABILITIES", 1 << 20)
-    monkeypatch.setattr(grid, "_HELD", 1 << 20)
+    monkeypatch.setattr(grid, "_CHECKPOINT", 1 << 20)
     model, _ = load_model(folders["modernbert"])
     model.train()
     with Largest() as largest:

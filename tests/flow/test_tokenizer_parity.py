@@ -139,7 +139,7 @@ SETTINGS: Mapping[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "legacy": (ALL, lambda folder: edit(folder, legacy=False, clean_up_tokenization_spaces=True)),
 }  # fmt: skip
 REFUSED = {  # what transformers reads no tokenizer.json says, or nothing stands before a text, which a classifier reads
-    ("special tokens are text", kind): "which no tokenizer.json can say" for kind in ALL
+    ("special tokens are text", kind): "which no tokenizer.json can express" for kind in ALL
 } | {("no frame", "modern"): "puts no special token before the text"}
 
 

@@ -40,7 +40,7 @@ class Route:
 def ours(spec: EncoderSpec, route: Route) -> int:
     """Ziggurat's own: 2 x MAC, real tokens, attention products, heads and classifier."""
     return path_flops(
-        spec, route.kind, route.n_classes, route.tokens, route.heads_at, final=route.final, kept=route.kept
+        spec, route.kind, route.n_classes, route.tokens, route.heads_at, final=route.final, remaining=route.kept
     )
 
 

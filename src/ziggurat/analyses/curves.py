@@ -3,7 +3,7 @@
 Cost ratios are ratios of sums over the inputs: `full` (n), the FLOPs of the whole model without exits, over what was
 spent. `right` (n, n_rungs) says whether a rung's answer is correct, `flops` (n, n_rungs) what leaving there costs. The
 sweep takes the flops with every asked head charged; the controls take those of going straight to a rung
-(`rung_flops(..., asked=all False)`), since they look at no score on the way. That makes them as strong as they can be.
+(`rung_flops(…, computed=all False)`), since they look at no score on the way. That makes them as strong as they can be.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The folder of a cascade: its last tier's model folder, with the tiers before it in sub-folders of their own.
+"""The folder of a cascade: the model folder of its last tier, with each earlier tier in a sub-folder.
 
-So plain transformers loads the last tier from it, and without its first tiers it is the model that it was.
+So plain transformers loads the last tier from it. Without the sub-folders it is an ordinary model folder.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from ziggurat.types import Problem
 
 
 def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
-    """A cascade of model folders, from cheap to dear; a cascade among them brings its tiers. Returns its manifest.
+    """Writes a cascade of model folders, from cheap to expensive; returns its manifest.
 
-    Operating points are dropped: they are of other ladders. UserError for fewer than two tiers, tiers that answer
-    different questions, or a last tier that is no encoder.
+    A cascade among the models contributes all its tiers. Operating points are dropped: they belong to other ladders.
+    UserError for fewer than two tiers, tiers with different labels or inputs, or a last tier that is no encoder.
     """
     refuse_full_folder(out)
     folders = [tier for model in models for tier in _tiers_of(model)]
     if len(folders) < 2:
-        raise UserError(f"a cascade needs at least two models, from cheap to dear; {len(folders)} given")
+        raise UserError(f"a cascade needs at least two models, from cheap to expensive; {len(folders)} given")
     manifests = [layout.read_manifest(folder) for folder in folders]
     last, last_folder = manifests[-1], folders[-1]
     for folder, manifest in zip(folders, manifests, strict=True):
@@ -37,26 +37,26 @@ def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
     rows = np.unique(np.concatenate([layout.trained_rows(folder) for folder in folders]))
     with whole_folder(out) as made:
         layout.copy_model(last_folder, made)
-        names = tuple(f"{layout.TIERS}/{place}" for place in range(1, len(folders)))
+        names = tuple(f"{layout.TIERS}/{number}" for number in range(1, len(folders)))
         for name, folder, manifest in zip(names, folders, manifests, strict=False):
             layout.copy_model(folder, made / name)
             layout.seal(made / name, dataclasses.replace(manifest, tiers=(), operating_points=()))
         extras = read_tensors(made / layout.EXTRAS).tensors | {layout.TRAINED_ROWS: np.sort(rows.view(np.int64))}
-        extras.pop(layout.DEFERRAL, None)  # of another ladder
+        extras.pop(layout.DEFERRAL, None)  # fitted to another ladder
         save_file(extras, made / layout.EXTRAS)
         cascade = dataclasses.replace(last, tiers=names, operating_points=())
         return layout.seal(made, cascade, changed=(layout.EXTRAS,))
 
 
 def with_deferral(folder: Path, weights: np.ndarray, rows: np.ndarray) -> Manifest:
-    """Keeps a learned exit score with a model or cascade, and the content hashes (n) of the rows that it was fitted to.
+    """Stores a learned exit score in a model folder, with the content hashes (n) of the rows that it was fitted to.
 
-    Operating points are dropped: they are of other weights. Returns the manifest.
+    Operating points are dropped: they belong to other weights. Returns the manifest.
     """
-    seen = np.union1d(layout.trained_rows(folder), rows)
+    trained = np.union1d(layout.trained_rows(folder), rows)
     extras = read_tensors(folder / layout.EXTRAS).tensors | {
         layout.DEFERRAL: weights.astype(np.float64),
-        layout.TRAINED_ROWS: np.sort(seen.view(np.int64)),
+        layout.TRAINED_ROWS: np.sort(trained.view(np.int64)),
     }
     with changed_folder(folder) as made:
         save_file(extras, made / layout.EXTRAS)
@@ -65,7 +65,7 @@ def with_deferral(folder: Path, weights: np.ndarray, rows: np.ndarray) -> Manife
 
 
 def _tiers_of(model: Path) -> list[Path]:
-    """A model's tiers in their order, itself the last."""
+    """The tiers of a model in order; the model's own folder is the last."""
     return [*layout.tier_folders(model, layout.read_manifest(model)), model]
 
 
@@ -80,10 +80,10 @@ def _check(folder: Path, manifest: Manifest, last_folder: Path, last: Manifest) 
             "the exits of one model instead"
         )
     if manifest.labels != last.labels:
-        theirs, ours = (", ".join(map(str, one.labels)) for one in (manifest, last))
+        labels, wanted = (", ".join(map(str, tier.labels)) for tier in (manifest, last))
         raise UserError(
-            f"{folder}: its labels ({theirs}) are not those of {last_folder} ({ours}); train it on their data"
+            f"{folder}: its labels ({labels}) are not those of {last_folder} ({wanted}); train it on the same data"
         )
     if manifest.pairs != last.pairs:
-        reads, wanted = ("pairs of texts" if one.pairs else "single texts" for one in (manifest, last))
+        reads, wanted = ("pairs of texts" if tier.pairs else "single texts" for tier in (manifest, last))
         raise UserError(f"{folder}: reads {reads}, {last_folder} reads {wanted}; train it on the same data")

@@ -1,4 +1,4 @@
-"""How checkpoints are kept on disk: what is read of them, and what to do about all else. No torch, no pickles."""
+"""Files of checkpoints: which are read, and what to do about all others. No torch, no pickles."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.weights import map_tensors
 from ziggurat.errors import UserError
 
-INDEX = f"{WEIGHTS}.index.json"  # which shard holds which tensor
+INDEX = f"{WEIGHTS}.index.json"  # tensor name → shard file
 ADAPTER = "adapter_config.json"
-MODULES = "modules.json"  # of sentence-transformers
+MODULES = "modules.json"  # written by sentence-transformers
 STATE = "trainer_state.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _RESAVE = "load it in transformers and write it anew with save_pretrained, which makes safetensors"
 _EXPORT = "give the folder that it was exported from"
 _WITH_4 = "load it in transformers 4 (from_tf or from_flax) and write it anew with save_pretrained"
-# What else weights are kept in, by the names of their files: the most telling first.
+# Other formats of weights: file pattern, description, fix. The most specific patterns come first.
 _OTHER_WEIGHTS: tuple[tuple[str, str, str], ...] = (
     ("pytorch_model*.bin", "a pickle, which can run code and is not read", _RESAVE),
     ("*.gguf", "made for llama.cpp", _EXPORT),
@@ -44,13 +44,13 @@ _NO_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*
 
 
 def require_checkpoint(folder: Path, name: str | None = None) -> None:
-    """UserError unless a folder is ours, or one of transformers with a configuration and weights that can be read.
+    """UserError unless a folder was made by Ziggurat, or by transformers with a readable configuration and weights.
 
-    `name` is what the user calls it, None = by its path. The error says what is there instead, and what to do.
+    `name` is the user's name of the model, None = its path. The error names what is there instead, and the fix.
     """
     name = str(folder) if name is None else name
     if (folder / MANIFEST).is_file():
-        return  # opening it checks what else must be there
+        return  # opening the model checks the other files
     if (folder / ADAPTER).is_file():
         raise UserError(f"{name}: {_adapter(folder)}")
     _refuse_no_files(folder, name)
@@ -64,7 +64,7 @@ def require_checkpoint(folder: Path, name: str | None = None) -> None:
 
 @contextmanager
 def told_of(folder: Path) -> Iterator[None]:
-    """A mistake in what a checkpoint holds as one that names its folder."""
+    """Adds the folder's name to errors about the content of a checkpoint."""
     try:
         yield
     except UserError as error:
@@ -73,9 +73,9 @@ def told_of(folder: Path) -> Iterator[None]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: one, or its shards; UserError where there is none, or a shard is missing.
+    """The safetensors files of a checkpoint: one file or its shards; UserError if there is none, or one is missing.
 
-    Where both are there the one file is read, as by transformers.
+    If both exist, the single file is used, as in transformers.
     """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
@@ -91,7 +91,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensors_of(folder: Path, read: Callable[[Path], Mapping[str, np.ndarray]] = map_tensors) -> dict[str, np.ndarray]:
-    """A checkpoint's tensors as `read` has them, of all shards; UserError for what is missing or broken."""
+    """The tensors of all shards of a checkpoint, read by `read`; UserError if some are missing or broken."""
     files = weight_files(folder)
     tensors = {name: tensor for file in files for name, tensor in read(file).items()}
     wanted = () if files == [folder / WEIGHTS] else _weight_map(folder)
@@ -103,7 +103,7 @@ def tensors_of(folder: Path, read: Callable[[Path], Mapping[str, np.ndarray]] = 
 
 
 def scores_become(folder: Path) -> str | None:
-    """What sentence-transformers does to a checkpoint's logits, such as "Sigmoid"; None = nothing that is stated."""
+    """Activation that sentence-transformers applies to a checkpoint's logits, such as "Sigmoid"; None = none stated."""
     config, beside = (_json(folder / file) for file in (CONFIG, "config_sentence_transformers.json"))
     within = config.get("sentence_transformers")
     found = [
@@ -111,7 +111,7 @@ def scores_become(folder: Path) -> str | None:
         config.get("sbert_ce_default_activation_function"),
         beside.get("activation_fn"),
     ]
-    stated = next((str(one).rpartition(".")[2] for one in found if one), None)
+    stated = next((str(name).rpartition(".")[2] for name in found if name), None)
     return None if stated == "Identity" else stated
 
 
@@ -123,7 +123,7 @@ def _weight_map(folder: Path) -> Mapping[str, str]:
 
 
 def _is_beside(file: object) -> bool:
-    """Whether this is the name of a file in the same folder."""
+    """Whether `file` is a plain name of a safetensors file, without a path."""
     return isinstance(file, str) and file == Path(file).name and file.endswith(".safetensors")
 
 
@@ -138,12 +138,12 @@ def _adapter(folder: Path) -> str:
 
 
 def _refuse_no_files(folder: Path, name: str) -> None:
-    """UserError for what is called as a file of a checkpoint and is none: transformers would go on without it."""
+    """UserError if a checkpoint's file is a folder or a broken link: transformers would silently go on without it."""
     for file in (CONFIG, WEIGHTS, INDEX, *TOKENIZER_FILES):
         path = folder / file
         if os.path.lexists(path) and not path.is_file():
-            what = "a link to what is not there" if path.is_symlink() and not path.exists() else "no file"
-            raise UserError(f"{name}: {file} is {what}; copy or download the whole folder again")
+            kind = "a broken link" if path.is_symlink() and not path.exists() else "no file"
+            raise UserError(f"{name}: {file} is {kind}; copy or download the whole folder again")
 
 
 def _refuse_quantised(folder: Path, name: str) -> None:
@@ -151,13 +151,13 @@ def _refuse_quantised(folder: Path, name: str) -> None:
     if stated:
         how = str(stated.get("quant_method", "")) if isinstance(stated, dict) else ""
         raise UserError(
-            f"{name}: its weights are quantised{f' ({how})' if how else ''}, and floats of 16 or 32 bits are read; "
-            "give the checkpoint that it was made of (int8 comes with --dtype int8 when it answers)"
+            f"{name}: its weights are quantised{f' ({how})' if how else ''}, but only 16- or 32-bit floats are read; "
+            "give the checkpoint before quantisation (--dtype int8 quantises when it predicts)"
         )
 
 
 def _what_is_there(folder: Path, has_weights: bool) -> str:
-    """What a folder without weights or configuration holds, and what to do."""
+    """Message for a folder without weights or configuration: what it holds, and the fix."""
     missing = CONFIG if has_weights else WEIGHTS
     if (found := _trainers(folder)) is not None:
         return found
@@ -165,26 +165,26 @@ def _what_is_there(folder: Path, has_weights: bool) -> str:
         return found
     if has_weights:
         return f"no {CONFIG} beside the weights; copy it from where the model was saved"
-    for pattern, what, fix in _OTHER_WEIGHTS:
+    for pattern, description, fix in _OTHER_WEIGHTS:
         for file in sorted((*folder.glob(pattern), *folder.glob(f"onnx/{pattern}"))):
             if not _NO_WEIGHTS.fullmatch(file.name):
-                return f"no {missing}, but {file.relative_to(folder)}, {what}; {fix}"
-    others = sorted(file.name for file in folder.glob("*.safetensors"))
-    if any(_SHARD.search(name) for name in others):
-        return f"no {INDEX}, which says what is in {others[0]} and its like; copy the whole folder again"
-    if others:
-        return f"no {missing}, but {others[0]}; if that is the whole model, rename it to {missing}"
+                return f"no {missing}, but {file.relative_to(folder)}, {description}; {fix}"
+    found_files = sorted(file.name for file in folder.glob("*.safetensors"))
+    if any(_SHARD.search(name) for name in found_files):
+        return f"no {INDEX}, the index of {found_files[0]} and the other shards; copy the whole folder again"
+    if found_files:
+        return f"no {missing}, but {found_files[0]}; if that is the whole model, rename it to {missing}"
     return f"no {missing}; give a folder made by save_pretrained"
 
 
 def _trainers(folder: Path) -> str | None:
-    """Which checkpoint to give of a Trainer's output folder, None = it is none."""
+    """For an output folder of transformers' Trainer: message with the checkpoint to use; None = not such a folder."""
     found = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := _CHECKPOINT.fullmatch(path.name))}
     if not found:
         return None
     steps = sorted(found)
     stated = str(_json(found[steps[-1]] / STATE).get("best_model_checkpoint") or "")
-    best = re.split(r"[\\/]", stated)[-1]  # of the machine that trained it
+    best = re.split(r"[\\/]", stated)[-1]  # the path is that of the training machine
     names = [found[step].name for step in steps]
     given = f"one of them, such as {folder / names[-1]}"
     if best in names:
@@ -194,7 +194,7 @@ def _trainers(folder: Path) -> str | None:
 
 
 def _in_a_sub_folder(folder: Path) -> str | None:
-    """Where the model is if it is one level down, as sentence-transformers once kept it; None = nowhere, or in many."""
+    """Message if exactly one sub-folder holds the model, as in old sentence-transformers folders; else None."""
     found = sorted(file.parent for file in folder.glob(f"*/{CONFIG}") if _has_model(file.parent))
     if len(found) != 1:
         return None
@@ -208,7 +208,7 @@ def _has_model(folder: Path) -> bool:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """What a file says that need not be there, nor be in order: nothing is then said."""
+    """An optional JSON file; {} if it is missing or broken."""
     try:
         return read_json(path, "")
     except UserError:

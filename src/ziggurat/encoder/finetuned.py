@@ -1,4 +1,4 @@
-"""What a fine-tuned classifier answers: what its configuration says, as far as its weights agree. No torch."""
+"""Labels and problem of a fine-tuned classifier, from its configuration, checked against its weights. No torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ziggurat.errors import UserError
 from ziggurat.types import Label, Problem
 
 _NO_CONFIG = f"no {CONFIG}; give a folder made by save_pretrained"
-# Models whose tensors have the names of a sequence classifier's, and mean something else.
-_ALIKE = {
+# Models whose tensors have the same names as a sequence classifier's, but another meaning.
+_OTHER_TASKS = {
     "ForTokenClassification": "labels each token",
     "ForMultipleChoice": "chooses between texts",
-    "ForQuestionAnswering": "answers questions with spans of a text, and wants rows that ask",
+    "ForQuestionAnswering": "answers questions with spans of a text, and needs rows with questions",
 }
 _MOST_CLASSES = 1_000_000
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -28,10 +28,10 @@ _SKLEARN = "model_head.pkl"  # SetFit's classifier
 
 
 def answers_of(folder: Path, problem: Problem | None = None) -> tuple[tuple[Label, ...], Problem]:
-    """What a checkpoint with a classifier calls its outputs, in their order, and the problem that they answer.
+    """Labels of a checkpoint's outputs, in order, and the problem that they answer.
 
-    `problem` is what a user says that it is, None = what the checkpoint says, or the manifest of a folder of ours.
-    UserError for one without a classifier, or with a classifier of another size than the names.
+    `problem` is the user's choice; None = stated by the checkpoint, or by the manifest of a Ziggurat folder. UserError
+    for a checkpoint without a classifier, or if the numbers of outputs and labels differ.
     """
     require_classifier(folder)
     if (folder / MANIFEST).is_file():
@@ -51,28 +51,28 @@ def answers_of(folder: Path, problem: Problem | None = None) -> tuple[tuple[Labe
 
 
 def known_names(folder: Path) -> tuple[Label, ...] | None:
-    """What a checkpoint's classifier calls its outputs; None = it has none, or one that nobody knows the names of."""
+    """Labels of a checkpoint's outputs; None = it has no classifier, or the labels are unknown."""
     try:
         return answers_of(folder)[0]
     except UserError:
         return None
 
 
-def names_same(names: Sequence[Label], others: Sequence[Label]) -> bool:
-    """Whether two classifiers' outputs are the same in the same order: of one output each, a number, always."""
-    return len(names) == len(others) == 1 or list(map(str, names)) == list(map(str, others))
+def names_same(names: Sequence[Label], other_names: Sequence[Label]) -> bool:
+    """Whether two classifiers have the same outputs in the same order; always, if both have one output (a number)."""
+    return len(names) == len(other_names) == 1 or list(map(str, names)) == list(map(str, other_names))
 
 
-def same_classes(names: Sequence[Label], others: Sequence[Label]) -> bool:
-    """Whether `others` are other spellings of the same classes, in any order."""
+def same_classes(names: Sequence[Label], other_names: Sequence[Label]) -> bool:
+    """Whether `other_names` are other spellings of the same classes, in any order."""
     called = Called(names)
-    return len(others) == len(names) and {called.find(other) for other in others} == set(range(len(names)))
+    return len(other_names) == len(names) and set(map(called.find, other_names)) == set(range(len(names)))
 
 
 def checkpoint_labels(folder: Path, problem: Problem | None = None) -> tuple[Label, ...]:
-    """What a fine-tuned checkpoint calls its outputs: its names for them, or 0, 1, … where it has none.
+    """Labels of a fine-tuned checkpoint's outputs: its names for them, or 0, 1, … if it has none.
 
-    UserError where its configuration contradicts itself: a class that is taken for another is worse than no answer.
+    UserError if the configuration contradicts itself: swapped classes would be worse than no answer.
     """
     problem = checkpoint_problem(folder) if problem is None else problem
     names = _output_names(folder)
@@ -89,8 +89,8 @@ def checkpoint_labels(folder: Path, problem: Problem | None = None) -> tuple[Lab
 
 
 def checkpoint_problem(folder: Path) -> Problem:
-    """What a fine-tuned checkpoint answers, as transformers has it: its `problem_type`, else a number if it has one
-    output, else one of its classes.
+    """The problem of a fine-tuned checkpoint, by transformers' rule: its `problem_type`; without one, regression for
+    one output, else classes.
     """
     stated = _config(folder).get("problem_type")
     if stated is None:
@@ -106,7 +106,7 @@ def has_classifier(folder: Path) -> bool:
 
 
 def require_classifier(folder: Path) -> None:
-    """UserError for a checkpoint without a classifier's weights, whose answers would be those of a random one."""
+    """UserError for a checkpoint without a classifier's weights: its answers would be random."""
     if (why := _why_no_classifier(folder)) is not None:
         raise UserError(
             f"{folder}: {why}; adapt takes a fine-tuned classifier of texts, fine-tune this encoder with "
@@ -116,9 +116,9 @@ def require_classifier(folder: Path) -> None:
 
 def _why_no_classifier(folder: Path) -> str | None:
     for name in map(str, _config(folder).get("architectures") or ()):
-        for ending, what in _ALIKE.items():
+        for ending, description in _OTHER_TASKS.items():
             if name.endswith(ending):
-                return f"a {name}, which {what}"
+                return f"a {name}, which {description}"
     with told_of(folder):
         missing = missing_classifier(tensors_of(folder), read_spec(_config(folder)))
     if not missing:
@@ -128,7 +128,7 @@ def _why_no_classifier(folder: Path) -> str | None:
 
 
 def _output_names(folder: Path) -> list[object]:
-    """What the configuration calls the outputs, None of all where it names none; UserError where that is unclear."""
+    """Names of the outputs in the configuration, all None if it has none; UserError if they are inconsistent."""
     config = _config(folder)
     try:
         names = _names(config)
@@ -139,7 +139,7 @@ def _output_names(folder: Path) -> list[object]:
 
 
 def _names(config: Mapping[str, Any]) -> list[object]:
-    """The same, unchecked; ValueError where they are not numbered from 0 without a gap."""
+    """`_output_names` without the checks; ValueError if the numbers are not 0, 1, … without a gap."""
     if config.get("id2label"):
         named, key = config["id2label"], "id2label"
         if not isinstance(named, Mapping):
@@ -151,7 +151,7 @@ def _names(config: Mapping[str, Any]) -> list[object]:
             raise ValueError("label2id is no object; write {NAME: 0, NAME: 1, …}")
         pairs = [(number, name) for name, number in named.items()]
     else:
-        # transformers leaves all three out where a classifier has two classes without names.
+        # transformers writes none of the three keys for two classes without names.
         stated = config.get("num_labels")
         if stated is not None and (type(stated) is not int or not 1 <= stated <= _MOST_CLASSES):
             raise ValueError(f"num_labels {stated!r} is no number of classes")
@@ -170,7 +170,7 @@ def _names(config: Mapping[str, Any]) -> list[object]:
 
 
 def _check_names(names: Sequence[object], config: Mapping[str, Any]) -> None:
-    """ValueError for names that are none, or that the configuration contradicts."""
+    """ValueError for empty names, or names that the configuration contradicts."""
     for place, name in enumerate(names if not is_unnamed(names) else ()):
         if not isinstance(name, str | int) or not str(name).strip():
             raise ValueError(f"id2label calls class {place} {name!r}; give it a name")
@@ -192,7 +192,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _n_outputs(folder: Path) -> int:
-    """How many numbers a checkpoint's classifier answers with."""
+    """Number of outputs of a checkpoint's classifier."""
     spec = read_spec(_config(folder))
     (name,) = table_of(spec, Problem.SINGLE_LABEL)[f"{CLASSES}weight"]
     return len(canonical_names(tensors_of(folder), spec)[name])

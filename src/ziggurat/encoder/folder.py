@@ -30,60 +30,63 @@ from ziggurat.system import json_text
 from ziggurat.types import FULL, Label, OperatingPoint, Problem
 
 FORMAT_VERSION = 2
-UNSEALED_VERSION = 1  # its manifests have no digest, neither of themselves nor of the single files
+UNSEALED_VERSION = 1  # manifests of this version have no digests
 MANIFEST = "ziggurat.json"
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"  # the Hugging Face tensors, loadable by plain transformers
+WEIGHTS = "model.safetensors"  # tensors with Hugging Face's names, loadable by plain transformers
 TOKENIZER = "tokenizer.json"
 TIERS = "tiers"  # sub-folder of a cascade
-ENCODER = "encoder"  # kind of a model with layers; the others are in ziggurat.encoder.small
-# Only the first is read here; the others are for transformers, of any version.
+ENCODER = "encoder"  # kind of a model with layers; other kinds are in ziggurat.small
+# Ziggurat reads only the first; the other files are for transformers, of any version.
 TOKENIZER_FILES = (
     *(TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"),
 )
-EXTRAS = "ziggurat.safetensors"  # exit heads, pruning, and the hashes of the rows that were trained on
+EXTRAS = "ziggurat.safetensors"  # exit heads, pruning, hashes of the training rows
 HEAD_PREFIX = "exits."
 PRUNING_PREFIX = "pruning."
-PRUNING_VALUES = "pruning.values"  # (L) float32, the rule's number for each layer
-REFERENCE = "regular_accuracy"  # in `training`: of the plain fine-tuned model, on the select rows
-PRUNED = "pruned_accuracy"  # in `training`: the same, of the last rung while it prunes as it was trained to
-TRIALS = "trials"  # in `training`: what of the recipe's pruning was tried and taken back, see train.trials
-CUT = "cut"  # in `training`: how many of the rows that trained or chose were longer than what is read of them
-LABEL_RANGE = "label_range"  # in `training`: of a regression, the numbers in which losses are counted
-OTHER_SCALE = "other_scale"  # in `training`: a regression's scores are no guesses of its rows' labels, as a reranker's
+PRUNING_VALUES = "pruning.values"  # (L) float32, the rule's value at each layer
+# Keys of `training`:
+REFERENCE = "regular_accuracy"  # of the plain fine-tuned model, on the select rows
+PRUNED = "pruned_accuracy"  # of the last rung with pruning as trained, on the select rows
+TRIALS = "trials"  # parts of the recipe's pruning that were tried and undone, see train.trials
+CUT = "cut"  # number of train and select rows that were longer than the maximum length
+LABEL_RANGE = "label_range"  # regression: least and largest label; losses are relative to this range
+OTHER_SCALE = "other_scale"  # regression: scores are not on the scale of the labels (rerankers)
 DEFERRAL = "defer.weights"
 TRAINED_ROWS = "data.trained_rows"  # (n) int64, sorted
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `ziggurat.json` says beside the Hugging Face files."""
+    """The content of `ziggurat.json`: everything that the Hugging Face files do not hold."""
 
-    labels: tuple[Label, ...]  # what class 0, 1, … is called in the user's data
+    labels: tuple[Label, ...]  # the user's names of class 0, 1, …
     pairs: bool  # inputs are pairs of texts
-    max_length: int  # tokens that are read of an input, special tokens included
-    head_kind: str  # preset of ziggurat.encoder.heads
-    head_layers: tuple[int, ...]  # layers (1 … L - 1) after which a head stands
-    fingerprint: str  # of all that changes an answer, see `fingerprint`
+    max_length: int  # inputs are cut to this many tokens, special tokens included
+    head_kind: str  # preset of ziggurat.encoder.torch.heads
+    head_layers: tuple[int, ...]  # layers (1 … L - 1) with an exit head
+    fingerprint: str  # of everything that changes an answer, see `fingerprint_of`
     operating_points: tuple[OperatingPoint, ...] = ()
-    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # recipe, data and roles that made it
-    int8: bool = False  # the layers' linear maps answer in INT8, simulated where the engine computes with floats
-    pruning: PruningConfig | None = None  # which tokens leave on the way; its numbers are in EXTRAS
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # recipe, data and splits of the training
+    int8: bool = False  # linear maps of the layers are INT8; backends with floats simulate it
+    pruning: PruningConfig | None = None  # token pruning; its values are in EXTRAS
     kind: str = ENCODER  # or a small model without layers: static, bilstm
-    tiers: tuple[str, ...] = ()  # sub-folders of the models that are asked first, from cheap to dear; none = no cascade
+    tiers: tuple[str, ...] = ()  # sub-folders of a cascade's first tiers, from cheap to expensive; empty = no cascade
     problem_type: str = Problem.SINGLE_LABEL  # a ziggurat.types.Problem
-    spans: SpanConfig | None = None  # how questions are read and answered; None = a classifier
-    no_answer: tuple[float, ...] | None = None  # of questions, see `answers.Decoder`; None = there always is an answer
-    files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the folder's own: name → SHA-256, see `seal`
+    spans: SpanConfig | None = None  # settings of question answering; None = a classifier
+    no_answer: tuple[float, ...] | None = None  # per rung, offset of "no answer"; None = there always is an answer
+    files: Mapping[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # files of the folder: name → SHA-256, see `seal`
 
     @property
     def answers_spans(self) -> bool:
-        """Whether answers are spans of a text, and not labels."""
+        """Whether answers are spans of a text, instead of labels."""
         return self.problem_type == Problem.QUESTION_ANSWERING
 
     def operating_point(self, name: str) -> OperatingPoint:
-        """The point of this name; UserError lists those that exist."""
+        """The operating point of this name; UserError lists the existing names."""
         for point in self.operating_points:
             if point.name == name:
                 return point
@@ -93,7 +96,7 @@ class Manifest:
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Writes `ziggurat.json`, with a digest of all that it says; `seal` also looks at the files beside it."""
+    """Writes `ziggurat.json` with a digest of its content; `seal` also checks the other files."""
     values = {"format_version": FORMAT_VERSION} | json.loads(json.dumps(dataclasses.asdict(manifest)))
     values = {"digest": digest_of(values)} | values
     with whole_file(folder / MANIFEST) as path:
@@ -101,9 +104,9 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def read_manifest(folder: Path, edited: bool = False) -> Manifest:
-    """Reads `ziggurat.json`; UserError if it is missing, broken, newer than this version, or not as it was written.
+    """Reads `ziggurat.json`; UserError if it is missing, broken, changed since it was written, or of a newer version.
 
-    `edited` takes what somebody has changed in it as well.
+    `edited` accepts a manifest that was changed by hand.
     """
     path = folder / MANIFEST
     values = read_json(path, f"{folder}: no {MANIFEST}; make one from a fine-tuned checkpoint with `ziggurat adapt`")
@@ -127,7 +130,7 @@ def _way_out(folder: Path) -> str:
 
 
 def _check(manifest: Manifest, path: Path) -> None:
-    """UserError for what no manifest says, whatever the weights are."""
+    """UserError for values that are invalid for every model."""
     if not 1 <= manifest.max_length < 2**31:
         raise UserError(f"{path}: max_length {manifest.max_length}: must be at least 1, and below 2^31")
     for name, count in Counter(map(str, manifest.labels)).items():
@@ -148,7 +151,7 @@ def _check(manifest: Manifest, path: Path) -> None:
 
 
 def check_point(point: OperatingPoint, path: Path) -> None:
-    """UserError for an operating point that no rule stands for, whatever the model is."""
+    """UserError for an operating point that is invalid for every model."""
     numbers = [*(t for t in point.thresholds if t is not None and math.isnan(t)), *(point.temperatures or ())]
     sizes = point.batch_sizes or (1,)
     if not (_numbers([*numbers, point.pruning]) and point.pruning >= 0 and min(sizes) >= 1):
@@ -159,25 +162,25 @@ def check_point(point: OperatingPoint, path: Path) -> None:
 
 
 def _numbers(values: Any) -> bool:
-    """Whether that is a list of finite numbers."""
+    """Whether `values` is a list of finite numbers."""
     return isinstance(values, Sequence) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
 
 
 def files_of(model: str | Path) -> list[Path]:
-    """The files that a model folder is read from, its tiers' included; none where it is no folder."""
+    """All files of a model folder and its tiers that are read; empty if it is no folder."""
     return [path for name in (CONFIG, MANIFEST, WEIGHTS, EXTRAS, TOKENIZER) for path in Path(model).rglob(name)]
 
 
 def copy_model(folder: Path, out: Path) -> None:
-    """Copies what a model is, and nothing else that lies in its folder, to the folder `out`; without first tiers."""
+    """Copies the files of a model to the folder `out`; without other files in its folder, and without first tiers."""
     out.mkdir(parents=True, exist_ok=True)
     copy_files(folder, out, (MANIFEST, CONFIG, WEIGHTS, EXTRAS, *TOKENIZER_FILES))
 
 
 def copy_files(folder: Path, out: Path, names: Iterable[str]) -> None:
-    """Copies those of the files that a model's folder has.
+    """Copies those of the named files that exist in `folder`.
 
-    UserError for a link out of the folder, but to a blob of the hub's cache: a copy would publish what it points to.
+    UserError for a link out of the folder, since a copy would publish its target. Links in the hub's cache are fine.
     """
     for path in (folder / name for name in names):
         if path.is_symlink() and not _is_of_cache(path) and not path.resolve().is_relative_to(folder.resolve()):
@@ -187,22 +190,22 @@ def copy_files(folder: Path, out: Path, names: Iterable[str]) -> None:
 
 
 def _is_of_cache(link: Path) -> bool:
-    """Whether a link is as the hub's cache has them: from snapshots/COMMIT/NAME to the same model's blobs."""
+    """Whether a link has the form of the hub's cache: from snapshots/COMMIT/NAME to the same model's blobs."""
     snapshot = link.parent.resolve()
     return snapshot.parent.name == "snapshots" and link.resolve().parent == snapshot.parent.parent / "blobs"
 
 
 def write_point(point: OperatingPoint, path: Path) -> None:
-    """Writes an operating point as a file of its own, with a digest of all that it says."""
+    """Writes an operating point into its own file, with a digest of the content."""
     values = json.loads(json.dumps(point.to_dict()))
     with whole_file(path) as made:
         made.write_text(json_text(values | {"digest": digest_of(values)}, indent=2) + "\n", "utf-8")
 
 
 def read_point(path: Path) -> OperatingPoint:
-    """Reads what `write_point` wrote; UserError if it is missing, broken, or not as it was written.
+    """Reads a file of `write_point`; UserError if it is missing, broken, or changed since it was written.
 
-    A point without a digest, by hand or by an earlier version, may not say that something vouches for it.
+    A file without a digest (written by hand or by an earlier version) must not claim a certificate.
     """
     values = read_json(path, f"{path}: no such file")
     digest = values.pop("digest", None)
@@ -216,7 +219,7 @@ def read_point(path: Path) -> OperatingPoint:
 
 
 def tier_folders(folder: Path, manifest: Manifest) -> list[Path]:
-    """Where the first tiers of a cascade are, from cheap to dear; UserError if one is missing."""
+    """Folders of a cascade's first tiers, from cheap to expensive; UserError if one is missing."""
     folders = [folder / name for name in manifest.tiers]
     for tier in folders:
         try:
@@ -225,12 +228,12 @@ def tier_folders(folder: Path, manifest: Manifest) -> list[Path]:
             missing = f"{tier}: no {MANIFEST}; the cascade's tier is missing, copy the whole folder again"
             raise UserError(missing) from None
         except OSError:
-            continue  # what else is wrong is said when it is read
+            continue  # other errors are reported when the file is read
     return folders
 
 
 def trained_rows(folder: Path) -> np.ndarray:
-    """Content hashes (n) uint64 of the rows that trained the model or chose anything for it."""
+    """Content hashes (n) uint64 of all rows that were used for training or for any choice."""
     rows = read_tensors(folder / EXTRAS).tensors.get(TRAINED_ROWS)
     if rows is None or rows.dtype != np.int64 or rows.ndim != 1:
         raise UserError(f"{folder / EXTRAS}: has no {TRAINED_ROWS}; copy the folder again or train again")
@@ -238,9 +241,9 @@ def trained_rows(folder: Path) -> np.ndarray:
 
 
 def with_pruning_values(folder: Path, out: Path, values: np.ndarray, notes: Mapping[str, Any]) -> Manifest:
-    """Writes `out`, the model folder `folder` with other pruning numbers (L); returns its manifest.
+    """Copies the model folder `folder` to `out` with new pruning values (L); returns the manifest.
 
-    `notes` are added to what the manifest says of training. Operating points are dropped: they are of other weights.
+    `notes` are added to the manifest's `training`. Operating points are dropped: they belong to other weights.
     """
     manifest = read_manifest(folder)
     tensors = read_tensors(folder / EXTRAS).tensors
@@ -254,13 +257,13 @@ def with_pruning_values(folder: Path, out: Path, values: np.ndarray, notes: Mapp
 
 
 def seal(folder: Path, manifest: Manifest, changed: Collection[str] = ()) -> Manifest:
-    """Writes the manifest of the files that are in the folder now, each with its digest; returns it.
+    """Writes the manifest with the digests of the folder's present files; returns it.
 
-    UserError for a file that the manifest knew and that is another one now, but for those `changed` on purpose.
+    UserError for a file whose digest differs from the manifest's, unless it is `changed` on purpose.
     """
     found = file_digests(folder, manifest)
-    kept = {name: digest for name, digest in manifest.files.items() if name not in changed}
-    refuse_others(folder, kept, {name: found[name] for name in kept if name in found})
+    unchanged = {name: digest for name, digest in manifest.files.items() if name not in changed}
+    refuse_others(folder, unchanged, {name: found[name] for name in unchanged if name in found})
     manifest = dataclasses.replace(manifest, files=found)
     fingerprint = fingerprint_of(manifest, spec_of(folder, manifest), found, tier_fingerprints(folder, manifest))
     manifest = dataclasses.replace(manifest, fingerprint=fingerprint)
@@ -269,14 +272,14 @@ def seal(folder: Path, manifest: Manifest, changed: Collection[str] = ()) -> Man
 
 
 def check_fingerprint(folder: Path, manifest: Manifest) -> None:
-    """UserError if a file of the folder is not the one that the manifest was written with."""
+    """UserError if a file of the folder has changed since the manifest was written."""
     found = file_digests(folder, manifest)
     refuse_others(folder, manifest.files, found)
     refuse_other_fingerprint(folder, manifest, spec_of(folder, manifest), found, tier_fingerprints(folder, manifest))
 
 
 def refuse_others(folder: Path, stated: Mapping[str, str], found: Mapping[str, str]) -> None:
-    """UserError that names the first file whose digest is not the one that a manifest states; it may state none."""
+    """UserError for the first file whose digest differs from the stated one; old manifests state none."""
     for name in sorted({*stated, *found}) if stated else ():
         if stated.get(name) != found.get(name):
             raise UserError(f"{folder / name}: is not the one that {MANIFEST} was written with; {_way_out(folder)}")
@@ -285,7 +288,7 @@ def refuse_others(folder: Path, stated: Mapping[str, str], found: Mapping[str, s
 def refuse_other_fingerprint(
     folder: Path, manifest: Manifest, spec: EncoderSpec | None, files: Mapping[str, str], tiers: Sequence[str]
 ) -> None:
-    """UserError if what changes an answer has another fingerprint than the manifest says."""
+    """UserError if the fingerprint differs from the manifest's."""
     if fingerprint_of(manifest, spec, files, tiers) != manifest.fingerprint:
         raise UserError(
             f"{folder}: a file or a tier is not the one that {MANIFEST} was written with; {_way_out(folder)}"
@@ -293,43 +296,43 @@ def refuse_other_fingerprint(
 
 
 def spec_of(folder: Path, manifest: Manifest) -> EncoderSpec | None:
-    """The architecture that a folder's configuration names; None = a small model, which has none."""
+    """The encoder's spec, from the folder's configuration; None = a small model, which has none."""
     if manifest.kind != ENCODER:
         return None
     return read_spec(read_json(folder / CONFIG, missing_file(folder, CONFIG)))
 
 
 def tier_fingerprints(folder: Path, manifest: Manifest) -> list[str]:
-    """Of the first tiers of a cascade."""
+    """Fingerprints of a cascade's first tiers."""
     return [read_manifest(tier).fingerprint for tier in tier_folders(folder, manifest)]
 
 
 def missing_file(folder: Path, name: str) -> str:
-    """What to say where a model's folder lacks a file."""
+    """Error message for a file that is missing in a model's folder."""
     return f"{folder}: no {name}; copy the model again"
 
 
 def file_names(manifest: Manifest) -> tuple[str, ...]:
-    """The files of a model's own folder, tiers and manifest left out, that answers depend on."""
+    """Files of a model's folder that answers depend on, without manifest and tiers."""
     return (*((CONFIG,) if manifest.kind == ENCODER else ()), WEIGHTS, EXTRAS, TOKENIZER)
 
 
 def file_digests(folder: Path, manifest: Manifest) -> dict[str, str]:
-    """SHA-256 of each of them, by name; UserError if one is missing or cannot be read."""
+    """SHA-256 of each file of `file_names`, by name; UserError if one is missing or cannot be read."""
     return {name: file_digest(folder / name, missing_file(folder, name)) for name in file_names(manifest)}
 
 
 def fingerprint(folder: Path, manifest: Manifest) -> str:
-    """`fingerprint_of` the files that are in the folder now."""
+    """`fingerprint_of` the folder's present files."""
     files, tiers = file_digests(folder, manifest), tier_fingerprints(folder, manifest)
     return fingerprint_of(manifest, spec_of(folder, manifest), files, tiers)
 
 
 def fingerprint_of(manifest: Manifest, spec: EncoderSpec | None, files: Mapping[str, str], tiers: Sequence[str]) -> str:
-    """SHA-256 of whatever changes an answer: weights, tokenizer, architecture, heads, length of the inputs, tiers.
+    """SHA-256 of everything that changes an answer: weights, tokenizer, architecture, heads, maximum length, tiers.
 
-    `files` are the digests of `file_digests`, `tiers` the fingerprints of the tiers before. Labels, operating points
-    and the rest of a configuration are no part of it: calibrating does not make another model.
+    `files` are the digests of `file_digests`, `tiers` the fingerprints of the first tiers. Labels, operating points and
+    other settings are excluded: calibration does not change the model.
     """
     if spec is not None:
         settings: list[Any] = [spec.settings(), manifest.max_length, manifest.head_kind]
@@ -337,16 +340,17 @@ def fingerprint_of(manifest: Manifest, spec: EncoderSpec | None, files: Mapping[
     else:
         settings = [manifest.kind, manifest.max_length]
     if manifest.pruning is not None:
-        # Read back as it will be: 4 in a recipe is 4.0 in the folder.
+        # Converted as when it is read back: 4 in a recipe is 4.0 in the folder.
         pruning = dataclasses.asdict(from_mapping(PruningConfig, dataclasses.asdict(manifest.pruning), where=MANIFEST))
-        # Where the numbers started changes nothing (they are in EXTRAS): a later key for that keeps old fingerprints.
+        # A starting value does not change answers (the values are in EXTRAS), and this newer key must not change old
+        # fingerprints.
         del pruning["first"]
         settings.append(pruning)
     if manifest.int8:
         settings.append("int8")
     if manifest.problem_type != Problem.SINGLE_LABEL:
         settings.append(manifest.problem_type)
-        if LABEL_RANGE in manifest.training:  # operating points are chosen by losses in it
+        if LABEL_RANGE in manifest.training:  # losses, which operating points depend on, are relative to it
             settings.append([float(limit) for limit in manifest.training[LABEL_RANGE]])
     if manifest.spans is not None:
         settings += [dataclasses.asdict(manifest.spans), manifest.no_answer]

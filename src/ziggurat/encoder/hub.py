@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, the hub, or the packaged encoder."""
+"""Finds a model: in a folder, on the hub, or the packaged encoder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z")
 
 
 def local_folder(model: str) -> Path:
-    """The folder of a model: itself if it exists, else downloaded from the hub. No remote code, no pickles.
+    """The folder of a model: `model` itself if it exists, else a download from the hub. No remote code, no pickles.
 
-    UserError where there is none, or files of it are still to be pulled from Git LFS.
+    UserError if there is none, or if files are still Git LFS pointers.
     """
     path = Path(model)
     try:
@@ -27,7 +27,7 @@ def local_folder(model: str) -> Path:
             return path
         exists = path.exists()
     except OSError as error:
-        raise UserError(f"{model}: cannot be read ({error.strerror}); give a folder that can be") from None
+        raise UserError(f"{model}: cannot be read ({error.strerror}); give a folder that can be read") from None
     if exists:
         raise UserError(f"{model}: {_no_folder(path)}")
     if not _HUB_NAME.fullmatch(model):
@@ -36,7 +36,7 @@ def local_folder(model: str) -> Path:
 
 
 def _downloaded(model: str) -> Path:
-    """Where the hub's client keeps a model of this name; UserError where it cannot be had."""
+    """The folder in which the hub's client stores a model; UserError if it cannot be downloaded."""
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -53,9 +53,9 @@ def _downloaded(model: str) -> Path:
 
 
 def checkpoint_folder(model: str) -> Path:
-    """The folder of a checkpoint to start from: ours, or one of transformers with a configuration and weights.
+    """The folder of a checkpoint to start from: made by Ziggurat, or by transformers with configuration and weights.
 
-    UserError says what else it is, and what to do. Every command that takes a checkpoint asks here.
+    UserError says what it is instead, and the fix. Every command that takes a checkpoint uses this.
     """
     folder = local_folder(model)
     if folder != Path(model) and not list(folder.glob("*.safetensors")):

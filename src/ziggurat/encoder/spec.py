@@ -12,25 +12,25 @@ from ziggurat.errors import UserError, brief
 __all__ = ["EncoderSpec", "read_spec", "with_sizes"]
 
 _TYPES = get_type_hints(EncoderSpec)
-_MOST_LAYERS = 1024  # more than any encoder has
+_MOST_LAYERS = 1024  # a limit beyond all known encoders
 _MOST_ROTARY = 2**20
 _COUNTS = ("hidden", "layers", "heads", "intermediate", "vocabulary", "positions")
 _MAY_BE_ZERO = ("segments", "position_offset", "embedding_width", "task_types")
 
 
 def with_sizes(config: Config, spec: EncoderSpec) -> dict[str, Any]:
-    """A `config.json` with the spec's layers and widths; what it says besides stays."""
+    """A `config.json` with the spec's layers and widths; other keys are unchanged."""
     sizes = ARCHITECTURES[spec.model_type].sizes
     made = dict(config) | {key: getattr(spec, name) for name, key in sizes.items()}
     if config.get("layer_types"):
-        made["layer_types"] = config["layer_types"][: spec.layers]  # of a student that keeps the first layers
+        made["layer_types"] = config["layer_types"][: spec.layers]  # a student has the first layers
     return made
 
 
 def _architecture(model_type: object) -> Architecture:
     known = ", ".join(ARCHITECTURES)
     if model_type is None:
-        raise UserError(f"config.json: no model_type; add the one that the encoder has, of {known}")
+        raise UserError(f"config.json: no model_type; add the encoder's, one of {known}")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         why = f": {REFUSED[model_type]}" if isinstance(model_type, str) and model_type in REFUSED else ""
         raise UserError(f"config.json: model_type {brief(model_type)} is not supported{why}; supported: {known}")
@@ -38,10 +38,10 @@ def _architecture(model_type: object) -> Architecture:
 
 
 def read_spec(config: Config) -> EncoderSpec:
-    """The spec of a `config.json`; UserError for an architecture, an option or a value that has none."""
+    """The spec of a `config.json`; UserError for an unsupported architecture, option or value."""
     architecture = _architecture(config.get("model_type"))
     layers = config.get(architecture.sizes["layers"], 1)
-    if type(layers) is not int or not 1 <= layers <= _MOST_LAYERS:  # before lists as long as that are made
+    if type(layers) is not int or not 1 <= layers <= _MOST_LAYERS:  # before any list of that length is made
         raise UserError(f"config.json: layers {brief(layers)}: must be a whole number of 1 … {_MOST_LAYERS}")
     try:
         spec = architecture.read(config)
@@ -58,18 +58,20 @@ def read_spec(config: Config) -> EncoderSpec:
                 )
     if spec.hidden % spec.heads:
         raise UserError(f"config.json: {spec.heads} attention heads do not divide a width of {spec.hidden}")
-    if spec.rotary and spec.positions > _MOST_ROTARY:  # no tensor is as long, and angles are worked out for each
+    if (
+        spec.rotary and spec.positions > _MOST_ROTARY
+    ):  # unlike a position table, rotary positions have no tensor that limits them
         raise UserError(f"config.json: positions {spec.positions}: at most {_MOST_ROTARY} are supported")
     return spec
 
 
 def _check_types(spec: EncoderSpec) -> None:
-    """UserError for a field that is not of its type: a configuration may hold any JSON value."""
+    """UserError for a field of the wrong type: a configuration may hold any JSON value."""
     for name, hint in _TYPES.items():
         value = getattr(spec, name)
         inner, values = (get_args(hint)[0], value) if get_origin(hint) is tuple else (hint, (value,))
-        for one in values:
-            fits = isinstance(one, int | float) and math.isfinite(one) if inner is float else type(one) is inner
-            if not fits or (inner is float and isinstance(one, bool)):
+        for item in values:
+            fits = isinstance(item, int | float) and math.isfinite(item) if inner is float else type(item) is inner
+            if not fits or (inner is float and isinstance(item, bool)):
                 wanted = {int: "a whole number", float: "a number", bool: "true or false"}.get(inner, "a text")
-                raise UserError(f"config.json: {name} {brief(one)}: must be {wanted}; save the model again")
+                raise UserError(f"config.json: {name} {brief(item)}: must be {wanted}; save the model again")

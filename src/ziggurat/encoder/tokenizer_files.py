@@ -1,7 +1,7 @@
-"""A checkpoint's tokenizer as one `tokenizer.json` that says all: what transformers makes of all its files.
+"""Converts a checkpoint's tokenizer to one complete `tokenizer.json`, with the ids that transformers gives.
 
-transformers lets several files and its own classes win over a checkpoint's `tokenizer.json`. Its ids are the truth, for
-the checkpoint was trained with them; so they are asked for once, when a folder is made, and nothing asks again later.
+In transformers, several files and its own classes override a checkpoint's `tokenizer.json`. The checkpoint was trained
+with transformers' ids, so these are right. They are compared once, when a model folder is written.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _UNREADABLE = "no tokenizer that transformers can read"
 _SENTENCEPIECE = ("sentencepiece.bpe.model", "spiece.model")
 _CONVERTERS = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}  # module → package
 _SEGMENTS = "token_type_ids"
-# Settings of transformers' classes that nothing reads any more, kept for programs that name such a class themselves.
-_KEPT = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space")
-_ROWS = 256  # whose ids are compared
-_CHARACTERS = (
-    8  # that are tried for each token that is read: transformers builds what it cuts off, too, of pairs squared
-)
-_LISTED = 1_000  # added tokens that are tried in texts
+# Settings of transformers' tokenizer classes. Unused here, but copied for programs that name such a class.
+_COPIED = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space")
+_ROWS = 256  # rows whose ids are compared
+# Texts in the comparison are cut to this many characters per token: transformers also tokenises what it cuts off, at
+# quadratic cost for pairs.
+_CHARACTERS = 8
+_LISTED = 1_000  # added tokens in the comparison
 PROBE = (
     "",
     "a",
@@ -51,55 +51,53 @@ PROBE = (
 def read_tokenizer(
     source: Path, max_length: int, texts: Sequence[str] = (), pairs: Sequence[str] | None = None
 ) -> TextTokenizer:
-    """The tokenizer that `copy_tokenizer` would write, open.
+    """Opens the tokenizer that `copy_tokenizer` would write.
 
-    UserError if some of n texts, or pairs of texts, get other ids than transformers gives them.
+    UserError if its ids differ from transformers' on a sample of the n texts, or pairs of texts.
     """
     with TemporaryDirectory() as made:
         tokenizer = copy_tokenizer(source, Path(made), max_length)
     reference = _reference(source)
     if reference is None or not len(texts):
         return tokenizer
-    some = np.unique(np.linspace(0, len(texts) - 1, min(len(texts), _ROWS)).round().astype(np.int64))
+    sample = np.unique(np.linspace(0, len(texts) - 1, min(len(texts), _ROWS)).round().astype(np.int64))
     longest = _CHARACTERS * max_length
-    columns = [[speakable(column[row])[:longest] for row in some] for column in (texts, pairs) if column is not None]
+    columns = [[speakable(column[row])[:longest] for row in sample] for column in (texts, pairs) if column is not None]
     _refuse_other(source, columns, _ids(reference, columns, max_length), tokenizer.encode(*columns).tokens)
     return tokenizer
 
 
 def copy_tokenizer(source: Path, target: Path, max_length: int) -> TextTokenizer:
-    """Writes the tokenizer of a model folder into another, where texts are read up to `max_length` tokens; opens it.
+    """Writes the tokenizer of folder `source` into `target`, for texts of up to `max_length` tokens; opens it.
 
-    A folder of ours has one that says all, and one without a configuration is taken as it is; of a checkpoint it is
-    made with transformers, if that is installed. UserError where there is none, or none that a tokenizer.json can be.
+    A Ziggurat folder has a complete tokenizer.json, and a folder without configuration is copied unchanged. For a
+    checkpoint, transformers makes it, if installed. UserError if there is no tokenizer, or tokenizer.json cannot
+    express it.
     """
     reference = _reference(source)
     if reference is None:
-        ours = TextTokenizer(source, max_length)  # refuses what cannot be read, or is said otherwise in another file
+        copied = TextTokenizer(source, max_length)  # refuses unreadable or contradicting files
         copy_files(source, target, (TOKENIZER, SETTINGS, SPECIAL, ADDED))
         if (target / SETTINGS).is_file():
             _write_settings(target, read_json(target / SETTINGS, "") | {"model_max_length": max_length})
-        return ours
+        return copied
     from transformers import PreTrainedTokenizerFast
 
     with one_line(source, _UNREADABLE):
         (target / TOKENIZER).write_text(_state(reference, max_length), "utf-8")
         _write_settings(target, _settings(reference, max_length))
-        again = PreTrainedTokenizerFast.from_pretrained(target, local_files_only=True)
-    ours = TextTokenizer(target, max_length, named=source)
+        reloaded = PreTrainedTokenizerFast.from_pretrained(target, local_files_only=True)
+    written = TextTokenizer(target, max_length, named=source)
     texts = _texts(reference, max_length)
     for columns in ([texts], [texts, texts[::-1]], [texts, texts[1:] + texts[:1]]):
         wanted = _ids(reference, columns, max_length)
-        _refuse_other(source, columns, wanted, ours.encode(*columns).tokens)
-        _refuse_other(source, columns, wanted, _ids(again, columns, max_length))
-    return ours
+        _refuse_other(source, columns, wanted, written.encode(*columns).tokens)
+        _refuse_other(source, columns, wanted, _ids(reloaded, columns, max_length))
+    return written
 
 
 def own_length(folder: Path, positions: int) -> int:
-    """How many tokens the model of a folder reads of a text, of at most `positions`: what its tokenizer was saved with.
-
-    What a folder of ours reads is in its manifest.
-    """
+    """Maximum length in tokens of a folder's model, at most `positions`: from its manifest or tokenizer settings."""
     if (folder / MANIFEST).is_file():
         return min(read_manifest(folder).max_length, positions)
     if not (folder / SETTINGS).is_file():
@@ -110,9 +108,9 @@ def own_length(folder: Path, positions: int) -> int:
 
 
 def _reference(source: Path) -> Any:
-    """The tokenizer that transformers loads for a checkpoint; None = transformers is missing, or need not be asked.
+    """The tokenizer that transformers loads for a checkpoint; None = transformers is missing, or not needed.
 
-    UserError where transformers cannot load it, or computes ids in Python.
+    UserError if transformers cannot load it, or has only a slow (Python) tokenizer.
     """
     if (source / MANIFEST).is_file() or not (source / CONFIG).is_file():
         return None
@@ -122,16 +120,16 @@ def _reference(source: Path) -> Any:
         return None
     _refuse_unconverted(source)
     before = logging.get_verbosity()
-    logging.set_verbosity_error()  # what it has to say of a file that it cannot read is many lines
+    logging.set_verbosity_error()  # its warnings about unreadable files are long
     try:
         with one_line(source, _UNREADABLE):
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-            # Where there is no vocabulary transformers makes one up, of special tokens alone: every word is unknown.
+            # Without a vocabulary, transformers makes one of special tokens only: every word is unknown.
             made_up = len(tokenizer) <= len(tokenizer.all_special_tokens)
     except UserError:
         for name in TOKENIZER_FILES:
             if name.endswith(".json") and (source / name).is_file():
-                read_json(source / name, "")  # says which file is the broken one
+                read_json(source / name, "")  # its error names the broken file
         raise
     finally:
         logging.set_verbosity(before)
@@ -139,14 +137,14 @@ def _reference(source: Path) -> Any:
         raise UserError(f"{source}: no tokenizer; copy tokenizer.json or vocab.txt there, or save_pretrained it")
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise UserError(
-            f"{source}: its tokenizer ({type(tokenizer).__name__}) is a program of its own, and no {TOKENIZER} "
-            "can be that; use a checkpoint with a fast tokenizer"
+            f"{source}: its tokenizer ({type(tokenizer).__name__}) has only a Python implementation, which {TOKENIZER} "
+            "cannot express; use a checkpoint with a fast tokenizer"
         )
     return tokenizer
 
 
 def _refuse_unconverted(source: Path) -> None:
-    """UserError where there is nothing but a SentencePiece model, and packages to read it are missing."""
+    """UserError if there is only a SentencePiece model, and packages to convert it are missing."""
     models = [name for name in _SENTENCEPIECE if (source / name).is_file()]
     missing = [package for module, package in _CONVERTERS.items() if not _is_there(module)]
     if models and missing and not (source / TOKENIZER).is_file():
@@ -158,24 +156,24 @@ def _refuse_unconverted(source: Path) -> None:
 def _is_there(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package that it would be in
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
 def _state(reference: Any, max_length: int) -> str:
-    """A `tokenizer.json` of what transformers loaded."""
+    """The `tokenizer.json` of the tokenizer that transformers loaded."""
     state = json.loads(reference.backend_tokenizer.to_str())
     state |= {"padding": None, "truncation": None}
     if reference.truncation_side == "left":
         state["truncation"] = {"direction": "Left", "max_length": max_length, "strategy": "LongestFirst", "stride": 0}
-    if _SEGMENTS not in reference.model_input_names:  # then the model gets none, whatever the file says
+    if _SEGMENTS not in reference.model_input_names:  # then the model gets no segment ids, even if the file has them
         state["post_processor"] = _in_one_segment(state["post_processor"])
     return json.dumps(state, ensure_ascii=False)
 
 
 def _settings(reference: Any, max_length: int) -> dict[str, Any]:
-    """A `tokenizer_config.json` with which transformers takes `tokenizer.json` as it is."""
-    kept = {key: reference.init_kwargs[key] for key in _KEPT if key in reference.init_kwargs}
+    """A `tokenizer_config.json` with which transformers uses `tokenizer.json` unchanged."""
+    copied = {key: reference.init_kwargs[key] for key in _COPIED if key in reference.init_kwargs}
     named = {name: str(token) for name, token in reference.special_tokens_map.items() if name.endswith("_token")}
     names = {"model_input_names": list(reference.model_input_names), "padding_side": reference.padding_side}
     return {
@@ -184,7 +182,7 @@ def _settings(reference: Any, max_length: int) -> dict[str, Any]:
             "model_max_length": max_length,
             "truncation_side": reference.truncation_side,
         },
-        **(names | named | kept),
+        **(names | named | copied),
     }
 
 
@@ -216,7 +214,7 @@ def _side(name: str) -> dict[str, Any]:
 
 
 def _texts(reference: Any, max_length: int) -> list[str]:
-    """Texts on which tokenizers differ, among them the tokenizer's own special and added tokens, and two long ones."""
+    """Texts on which tokenizers often differ: `PROBE`, special and added tokens in context, and two long texts."""
     tokens = [str(token) for token in reference.added_tokens_decoder.values()][:_LISTED]
     texts = [*PROBE, *(f"a {token} b{token}c {token.upper()} {token.lower()}{token} ,{token}" for token in tokens)]
     long = (" ".join(texts) + " a" * max_length)[: _CHARACTERS * max_length]
@@ -224,7 +222,7 @@ def _texts(reference: Any, max_length: int) -> list[str]:
 
 
 def _ids(reference: Any, columns: Sequence[list[str]], max_length: int) -> list[np.ndarray]:
-    """What the model gets of n texts, or pairs, from transformers: n arrays (length, 2) of token and segment ids."""
+    """Ids that transformers gives to n texts, or pairs: n arrays (length, 2) of token and segment ids."""
     read = reference(*columns, truncation=True, max_length=max_length)
     tokens = [np.array(ids, dtype=np.int64) for ids in read["input_ids"]]
     segments = read[_SEGMENTS] if _SEGMENTS in read else [np.zeros_like(ids) for ids in tokens]
@@ -234,11 +232,11 @@ def _ids(reference: Any, columns: Sequence[list[str]], max_length: int) -> list[
 def _refuse_other(
     source: Path, columns: Sequence[list[str]], wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]
 ) -> None:
-    """UserError names the first text, or pair, whose ids are not those that are wanted."""
-    for row, (mine, other) in enumerate(zip(found, wanted, strict=True)):
-        if not np.array_equal(mine, other):
+    """UserError for the first text, or pair, whose ids differ from the wanted ones."""
+    for row, (ids, expected) in enumerate(zip(found, wanted, strict=True)):
+        if not np.array_equal(ids, expected):
             text = " | ".join(column[row][:60] for column in columns)
             raise UserError(
-                f"{source}: transformers reads {text!r} as {other[:8, 0].tolist()}…, which no {TOKENIZER} can say "
-                f"({mine[:8, 0].tolist()}…); save its tokenizer again with save_pretrained"
+                f"{source}: transformers reads {text!r} as {expected[:8, 0].tolist()}…, which "
+                f"no {TOKENIZER} can express ({ids[:8, 0].tolist()}…); save its tokenizer again with save_pretrained"
             )

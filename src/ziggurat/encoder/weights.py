@@ -1,4 +1,4 @@
-"""Hugging Face's tensors to ours and back, by the table of the architecture; files of tensors. No torch."""
+"""Converts Hugging Face's tensors to Ziggurat's and back, by the architecture's table; safetensors files. No torch."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from ziggurat.types import Problem
 
 Tensors = Mapping[str, Any]  # numpy arrays or torch tensors
 
-POOLER = "classifier.dense"  # and its LayerNorm: a masked-language-model checkpoint has none
-CLASSES = "classifier.classes."  # only a fine-tuned classifier has it
-WORDS = "encoder.embeddings.word.weight"  # every encoder has it
-SPANS = "qa_outputs."  # what a checkpoint for spans has in the place of both, unless its spans are dense
+POOLER = "classifier.dense"  # and its LayerNorm; missing in a masked-language-model checkpoint
+CLASSES = "classifier.classes."  # only in a fine-tuned classifier
+WORDS = "encoder.embeddings.word.weight"  # in every encoder
+SPANS = "qa_outputs."  # replaces pooler and classes in a question-answering checkpoint, unless its spans are dense
 
-# Modules around others that leave their names in saved ones: of torch.compile, DataParallel, FSDP, checkpointing.
+# Names that wrappers add to tensor names: torch.compile, DataParallel, FSDP, activation checkpointing.
 _ADAPTER = re.compile(r"lora_\w+|ia3_\w+|hada_\w+|lokr_\w+|oft_\w+|adapters|base_layer|modules_to_save|original_module")
 _WRAPPERS = frozenset(("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 
 
 def table_of(spec: EncoderSpec, problem: Problem) -> Table:
-    """The architecture's table for a classifier, or for a model of spans."""
+    """The architecture's table of tensors, for a classifier or a span model."""
     architecture = ARCHITECTURES[spec.model_type]
     table = architecture.table(spec)
     if problem is not Problem.QUESTION_ANSWERING or architecture.dense_spans:
@@ -48,11 +48,10 @@ def table_of(spec: EncoderSpec, problem: Problem) -> Table:
 
 
 def canonical_names(tensors: Tensors, spec: EncoderSpec, problem: Problem = Problem.SINGLE_LABEL) -> dict[str, Any]:
-    """HF tensors under the names of today's classifier checkpoint.
+    """HF tensors with the names that transformers uses today for a classifier.
 
-    What wraps modules is left out of names, and a module around the whole model; a missing prefix is added, old
-    LayerNorm names are translated. UserError where two tensors would have one name, for several encoders, and for an
-    adapter beside the model, without which it would answer otherwise.
+    Wrappers, and a module around the whole model, are removed from names. A missing prefix is added, old LayerNorm
+    names are translated. UserError for duplicate names, several encoders, or an unmerged adapter.
     """
     architecture = ARCHITECTURES[spec.model_type]
     if adapted := next((name for name in tensors if any(map(_ADAPTER.fullmatch, name.split(".")))), None):
@@ -70,13 +69,13 @@ def canonical_names(tensors: Tensors, spec: EncoderSpec, problem: Problem = Prob
 
 
 def _plain_name(name: str) -> str:
-    """Without the wrappers of torch.compile, DataParallel and their like, wherever they are; with today's LayerNorm."""
+    """A tensor's name without wrappers, and with today's LayerNorm names."""
     plain = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
     return plain.replace(".gamma", ".weight").replace(".beta", ".bias")
 
 
 def _outer_module(names: Collection[str], spec: EncoderSpec) -> str:
-    """What all names begin with where the model was saved as a part of another module ("model.", "bert." twice)."""
+    """Prefix of all names if the model was saved as a part of another module ("model.", "bert." twice)."""
     prefix = ARCHITECTURES[spec.model_type].prefix
     (words,) = ARCHITECTURES[spec.model_type].table(spec)[WORDS]
     bare = words.removeprefix(prefix)
@@ -100,23 +99,23 @@ def _renamed(tensors: Tensors, rename: Callable[[str], str]) -> dict[str, Any]:
 def from_hf(
     tensors: Tensors, spec: EncoderSpec, join: Callable[[Sequence[Any]], Any], problem: Problem = Problem.SINGLE_LABEL
 ) -> dict[str, Any]:
-    """Our tensors of these HF tensors; pooler and classifier may be missing, anything else may not (UserError)."""
+    """Ziggurat's tensors from HF tensors. Pooler and classifier may be missing; UserError for any other."""
     named = canonical_names(tensors, spec, problem)
-    ours: dict[str, Any] = {}
+    converted: dict[str, Any] = {}
     for name, parts in table_of(spec, problem).items():
         missing = [part for part in parts if part not in named]
         if not missing:
-            ours[name] = named[parts[0]] if len(parts) == 1 else _joined(named, parts, join)
+            converted[name] = named[parts[0]] if len(parts) == 1 else _joined(named, parts, join)
         elif not name.startswith((POOLER, CLASSES)):
             raise UserError(
                 f"the checkpoint has no tensor {missing[0]!r}, which a {spec.model_type} of {spec.layers} layers has; "
                 "save weights and config.json again, together, with save_pretrained"
             )
-    return ours
+    return converted
 
 
 def _joined(named: Tensors, parts: Sequence[str], join: Callable[[Sequence[Any]], Any]) -> Any:
-    """Tensors behind one another, along their first axis; UserError unless the other axes are the same."""
+    """Concatenates tensors along their first axis; UserError unless the other axes agree."""
     for part in parts:
         if not named[part].ndim or named[part].shape[1:] != named[parts[0]].shape[1:]:
             raise UserError(f"the checkpoint's tensor {part!r} does not fit to {parts[0]!r}; copy its file again")
@@ -124,20 +123,20 @@ def _joined(named: Tensors, parts: Sequence[str], join: Callable[[Sequence[Any]]
 
 
 def hf_names(name: str, spec: EncoderSpec, problem: Problem = Problem.SINGLE_LABEL) -> str:
-    """What a user's checkpoint calls one of our tensors, for messages; of those that it lacks, our name."""
+    """HF names of one of Ziggurat's tensors, for messages; its own name if it has no HF name."""
     return " + ".join(table_of(spec, problem).get(name, (name,)))
 
 
 def missing_classifier(names: Collection[str], spec: EncoderSpec) -> list[str]:
-    """The HF tensors of the architecture's own classifier that are not among these names."""
+    """HF tensors of the architecture's classifier that are missing in `names`."""
     named = canonical_names(dict.fromkeys(names), spec)
     table = ARCHITECTURES[spec.model_type].table(spec)
-    wanted = (part for ours, parts in table.items() if ours.startswith((POOLER, CLASSES)) for part in parts)
+    wanted = (part for name, parts in table.items() if name.startswith((POOLER, CLASSES)) for part in parts)
     return [part for part in wanted if part not in named]
 
 
 def to_hf(tensors: Tensors, spec: EncoderSpec, problem: Problem = Problem.SINGLE_LABEL) -> dict[str, Any]:
-    """The HF tensors that `from_hf` read: bit-equal, parts of a joined tensor are views of it."""
+    """Inverse of `from_hf`, bit-equal; parts of a joined tensor are views of it."""
     named: dict[str, Any] = {}
     for name, parts in table_of(spec, problem).items():
         rows = len(tensors[name]) // len(parts)
@@ -158,22 +157,22 @@ _KINDS: Mapping[str, type[np.generic]] = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-_SMALL = ("F8_", "F6_", "F4")  # floats of so many bits, which scales elsewhere belong to
+_SMALL = ("F8_", "F6_", "F4")  # floats of 8, 6, 4 bits; their scales are in other tensors
 _METADATA = "__metadata__"
 
 
 @dataclass(frozen=True, eq=False)
 class TensorFile:
-    """A whole safetensors file, held in memory: nothing that happens to the file afterwards can change it."""
+    """A safetensors file in memory: later changes of the file have no effect."""
 
-    tensors: dict[str, np.ndarray]  # those of half precision in float32, others as they are
+    tensors: dict[str, np.ndarray]  # half precision converted to float32, other types unchanged
     metadata: Mapping[str, Any]
-    digest: str  # SHA-256 of the bytes that were read
+    digest: str  # SHA-256 of the file
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a tensor lies."""
+    """Position of a tensor in a file."""
 
     name: str
     dtype: str
@@ -182,20 +181,20 @@ class _Entry:
     end: int
 
     def tensor(self, raw: np.ndarray) -> np.ndarray:
-        """Its numbers from its bytes."""
+        """The tensor from its bytes."""
         typed = raw.view(_KINDS[self.dtype]).reshape(self.shape)
         if self.dtype == "BF16":
             return (typed.astype(np.uint32) << 16).view(np.float32)
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused where numbers matter
+        with np.errstate(over="ignore"):  # overflow gives infinity, which later checks refuse
             return typed.astype(np.float32) if self.dtype in ("F16", "F64") else typed
 
 
 def read_tensors(path: Path) -> TensorFile:
-    """All tensors of a file, each an array of its own. UserError as `map_tensors`, or if the file changes meanwhile."""
+    """All tensors of a file, each in its own array. UserError as in `map_tensors`, or if the file changes meanwhile."""
     with _refusals(path), opened(path, _missing(path)) as file:
         header, entries, metadata = _header(file)
         digest, tensors = hashlib.sha256(header), {}
-        for entry in entries:  # in the order in which they lie in the file
+        for entry in entries:  # in file order
             raw = np.empty(entry.end - entry.begin, dtype=np.uint8)
             if file.readinto(raw.data) != len(raw):
                 raise ValueError("it got shorter while it was read")
@@ -205,10 +204,10 @@ def read_tensors(path: Path) -> TensorFile:
 
 
 def map_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The file's tensors as read-only views of it; those of half precision are copies in float32, others as they are.
+    """The file's tensors as read-only views (memory-mapped); half precision is copied to float32.
 
-    To look at names, shapes and few numbers: a view of a file that is cut off meanwhile ends the process. UserError if
-    there is no such file, or if it is broken.
+    For names, shapes and few numbers only: reading a view of a file that was truncated meanwhile ends the process.
+    UserError if the file is missing or broken.
     """
     with _refusals(path), opened(path, _missing(path)) as file:
         header, entries, _ = _header(file)
@@ -216,14 +215,14 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
         tensors = {}
         for entry in entries:
             raw = content[entry.begin : entry.end]
-            # A view that does not begin at a multiple of its numbers' size cannot be read everywhere.
+            # Some processors cannot read unaligned numbers.
             aligned = raw if raw.ctypes.data % np.dtype(_KINDS[entry.dtype]).itemsize == 0 else raw.copy()
             tensors[entry.name] = entry.tensor(aligned)
         return tensors
 
 
 class _OtherNumbers(ValueError):
-    """A file is whole, and its numbers are of a type that is not supported: floats of 8 bits."""
+    """The file is complete, but its number type (8-bit floats) is not supported."""
 
 
 @contextmanager
@@ -241,14 +240,14 @@ def _missing(path: Path) -> str:
 
 
 def _header(file: BufferedReader) -> tuple[bytes, list[_Entry], Mapping[str, Any]]:
-    """The first bytes of a file, where its tensors lie behind them, in that order, and its metadata.
+    """The header of a file: its bytes, the position of each tensor in file order, and the metadata.
 
-    ValueError for what the safetensors library refuses as well: tensors must fill the file without gaps.
+    ValueError as in the safetensors library: tensors must fill the file without gaps.
     """
-    whole = os.fstat(file.fileno()).st_size
+    file_size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     size = int.from_bytes(start, "little")
-    if size > whole - 8:
+    if size > file_size - 8:
         raise ValueError("the header is longer than the file")
     text = file.read(size)
     header = loads(text)
@@ -257,21 +256,23 @@ def _header(file: BufferedReader) -> tuple[bytes, list[_Entry], Mapping[str, Any
     metadata = header.pop(_METADATA, None) or {}
     if not isinstance(metadata, dict):
         raise ValueError("the metadata is no JSON object")
-    entries = sorted((_entry(name, value) for name, value in header.items()), key=lambda one: (one.begin, one.end))
+    entries = sorted(
+        (_entry(name, value) for name, value in header.items()), key=lambda entry: (entry.begin, entry.end)
+    )
     filled = 0
     for entry in entries:
         if entry.begin != filled:
             raise ValueError(f"tensor {brief(entry.name)} does not begin where the one before it ends")
         filled = entry.end
-    if filled > whole - 8 - size:
+    if filled > file_size - 8 - size:
         raise ValueError("the file ends before its tensors do")
-    if filled < whole - 8 - size:
+    if filled < file_size - 8 - size:
         raise ValueError("the file goes on behind its tensors")
     return start + text, entries, metadata
 
 
 def _entry(name: str, value: Any) -> _Entry:
-    """What a header says of one tensor; ValueError where that is nothing that a tensor can be."""
+    """The header's entry of one tensor; ValueError if it is invalid."""
     value = value if isinstance(value, dict) else {}
     dtype, shape, offsets = (value.get(key) for key in ("dtype", "shape", "data_offsets"))
     if isinstance(dtype, str) and dtype.startswith(_SMALL):
@@ -279,9 +280,9 @@ def _entry(name: str, value: Any) -> _Entry:
     if not isinstance(dtype, str) or dtype not in _KINDS:
         raise ValueError(f"tensor {brief(name)}: numbers of type {brief(dtype)} are not supported")
     if not _counts(shape) or not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"tensor {brief(name)}: its shape or its place is no list of counts")
+        raise ValueError(f"tensor {brief(name)}: its shape or its offsets are not lists of counts")
     if math.prod(shape) * np.dtype(_KINDS[dtype]).itemsize != offsets[1] - offsets[0]:
-        raise ValueError(f"tensor {brief(name)}: its shape and the bytes that it takes do not agree")
+        raise ValueError(f"tensor {brief(name)}: its shape and its number of bytes disagree")
     return _Entry(name, dtype, tuple(shape), *offsets)
 
 
@@ -293,16 +294,16 @@ Tier = TypeVar("Tier")
 
 
 def save_tier(path: Path, kind: str, version: int, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes a tier of this kind ("static", …) and version of its format."""
-    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    """Writes the file of a small model; `kind` is "static", …, `version` that of the file format."""
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with whole_file(path) as made:
-        save_file(whole, made, {"format": f"ziggurat {kind} tier", "format_version": str(version)})
+        save_file(contiguous, made, {"format": f"ziggurat {kind} tier", "format_version": str(version)})
 
 
 def tier_of(file: TensorFile, path: Path, kind: str, version: int, make: Callable[..., Tier]) -> Tier:
-    """What `make` makes of the tensors, by name, of the file that was at `path`.
+    """Calls `make` with the tensors, by name, of the file at `path`.
 
-    UserError if it is newer than `version`, or `make` refuses its tensors.
+    UserError if the format is newer than `version`, or if `make` raises for its tensors.
     """
     found = str(file.metadata.get("format_version", ""))
     if found.isdecimal() and int(found[:9]) > version:

@@ -1,4 +1,4 @@
-"""Which columns the tables of the analyses have. A column that no row fills is left out where a table is written."""
+"""Columns of the analyses' tables. A column without any value is omitted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TIME = (
 )
 
 
-# How good answers are that are no classes; "full depth" is of the first of these that there is.
+# Quality of answers that are not classes; "full depth" refers to the first of these columns that has values.
 _FIGURES = (
     Column("f1", "F1", "", ".2%"),
     Column("exact_match", "exact match", "", ".2%"),
@@ -146,7 +146,7 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
     ),
 }
 
-# Of a report's further tables, by "report-table".
+# Columns of a report's further tables; keys are "report-table".
 PART_COLUMNS: Mapping[str, Sequence[Column]] = {
     "deferral-errors": (
         _MODEL,
@@ -181,7 +181,7 @@ PART_COLUMNS: Mapping[str, Sequence[Column]] = {
 
 
 def filled(kind: str, rows: Sequence[Row]) -> list[Column]:
-    """The columns of an analysis, or of a part of it, in which at least one row has a value."""
+    """The columns of an analysis, or of one of its further tables, that have at least one value."""
     return [
         column for column in {**COLUMNS, **PART_COLUMNS}[kind] if any(row.get(column.key) is not None for row in rows)
     ]

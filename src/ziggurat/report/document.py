@@ -1,10 +1,10 @@
-"""The frame of every HTML page: no scripts, nothing from the network, light and dark as the reader's system is."""
+"""The frame of all HTML pages: no scripts, no network, light or dark by the reader's system setting."""
 
 from __future__ import annotations
 
 from html import escape
 
-GENERATOR = '<meta name="generator" content="ziggurat">'  # by which a page is known again
+GENERATOR = '<meta name="generator" content="ziggurat">'  # marks pages written by Ziggurat
 STYLE = """
 :root { color-scheme: light dark; --back: #fff; --ink: #1b1b1b; --faint: #767676; --line: #d8d8d8; --paint: 70% 84%; }
 @media (prefers-color-scheme: dark) {
@@ -18,7 +18,7 @@ th, td { border-bottom: 1px solid var(--line); padding: .25em 1em .25em 0; text-
 
 
 def document(title: str, body: str, style: str = "") -> str:
-    """A whole page. `title` is escaped here; `body` is HTML, and `style` CSS behind what all pages share."""
+    """A complete HTML page. `title` is escaped here; `body` is HTML, `style` is CSS after the common style."""
     return f"""<!doctype html>
 <html lang="en">
 <head>

@@ -1,4 +1,4 @@
-"""Accuracy against cost as a figure: panels side by side, at most three in a row, one legend below, PNG and SVG."""
+"""Figures of accuracy against cost: panels, at most three in a row, one legend below; as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from ziggurat.errors import UserError, install
 from ziggurat.files import whole_file
 from ziggurat.system import legible
 
-# Okabe and Ito's palette: distinct for colour-blind readers too. Yellow is left out, it vanishes on white.
+# Okabe and Ito's palette, distinct for colour-blind readers too; without yellow, which is invisible on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-MAKER = "ziggurat"  # by which a figure is known again
+MAKER = "ziggurat"  # marks figures written by Ziggurat
 NOTE_COLOUR = "#333333"
-ABREAST = 3  # panels in a row, at most: more are too small to read where the figure is as wide as a page
-_TITLE = 62  # letters of the title's lines above each panel of a row
-# Times a power of ten: labels of a logarithmic axis of about a decade.
+ABREAST = 3  # panels in a row, at most: more are too small to read at page width
+_TITLE = 62  # characters per panel in a line of the title
+# Tick labels of a logarithmic axis, times powers of ten: for about one decade, and for more.
 NARROW_TICKS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-WIDE_TICKS = (1.0, 2.0, 5.0)  # and of a longer one
+WIDE_TICKS = (1.0, 2.0, 5.0)
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve, or single points, of a panel. Series of one label share a colour and a line of the legend."""
+    """A curve, or single points, in a panel. Series with the same label share a colour and a legend entry."""
 
     label: str
     x: Sequence[float]
-    y: Sequence[float]  # accuracy or another share, drawn in percent unless the panel says otherwise
-    low: Sequence[float] | None = None  # a band from low to high: the 95 % interval of y
+    y: Sequence[float]  # accuracy or another share; drawn in percent if `Panel.percent`
+    low: Sequence[float] | None = None  # 95 % interval of y, drawn as a band from low to high
     high: Sequence[float] | None = None
     line: str = "-"  # matplotlib's line style; "" = markers only
     marker: str = ""  # matplotlib's marker; "" = line only
     notes: Sequence[str] = ()  # a short text beside each point
-    colour: str | None = None  # default: the next of the palette
+    colour: str | None = None  # None = the next colour of the palette
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,19 @@ class Panel:
     series: Sequence[Series]
     log_x: bool = True
     ylabel: str = "accuracy (%)"
-    y_range: tuple[float, float] | None = None  # in the unit of y; default: what the series need
-    percent: bool = True  # y are shares; else they are drawn as they are
+    y_range: tuple[float, float] | None = None  # in the unit of y; None = fit to the series
+    percent: bool = True  # y are shares, drawn in percent; False = drawn unchanged
 
     def shown(self, values: Sequence[float]) -> list[float]:
-        """Values of y as the axis shows them."""
+        """Values of y in the axis' unit."""
         return [100 * value for value in values] if self.percent else list(values)
 
 
 def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Path, Path]:
-    """Draw `panels` side by side, many in several rows, and write `out`.png and `out`.svg; returns both paths.
+    """Draws `panels` in rows and writes `out`.png and `out`.svg; returns both paths.
 
-    The same data gives the same SVG, byte for byte, under one version of matplotlib. Each file appears whole or not at
-    all. UserError where matplotlib is not installed or the folder cannot be written to; ValueError without panels.
+    The same data gives the same SVG, byte for byte, with one version of matplotlib. Each file is written completely or
+    not at all. UserError if matplotlib is missing or the folder is not writable; ValueError without panels.
     """
     if not panels:
         raise ValueError("a figure needs at least one panel")
@@ -69,14 +69,14 @@ def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Pat
 
     paths = figure_paths(out)
     with rc_context({"svg.hashsalt": MAKER, "font.size": 10.0, "text.parse_math": False}):
-        # A Figure of its own, not pyplot's: nothing global is opened, and no display is asked for.
+        # Not pyplot, which has global state and may need a display.
         rows = ceil(len(panels) / ABREAST)
         columns = ceil(len(panels) / rows)
         figure = Figure(figsize=(5.2 * columns + 0.6, 4.6 * rows + 0.2), layout="constrained")
         figure.suptitle(fill(legible(title), _TITLE * columns), fontsize=11)
         colours = _colours(panels)
-        for place, panel in enumerate(panels, start=1):
-            _draw_panel(figure.add_subplot(rows, columns, place), panel, colours)
+        for number, panel in enumerate(panels, start=1):
+            _draw_panel(figure.add_subplot(rows, columns, number), panel, colours)
         _draw_legend(figure)
         for path, metadata in zip(paths, ({"Software": MAKER}, {"Date": None, "Creator": MAKER}), strict=True):
             with whole_file(path) as temporary:
@@ -85,13 +85,13 @@ def accuracy_figure(panels: Sequence[Panel], title: str, out: Path) -> tuple[Pat
 
 
 def figure_paths(out: Path) -> tuple[Path, Path]:
-    """The two files of a figure that is called `out`, with or without one of their endings."""
+    """The PNG and SVG file of figure `out`, which may have one of these endings."""
     base = out.with_suffix("") if out.suffix in (".png", ".svg") else out
     return base.with_name(base.name + ".png"), base.with_name(base.name + ".svg")
 
 
 def require_matplotlib() -> None:
-    """UserError where it is not installed, for jobs that would notice only after they have measured."""
+    """UserError if matplotlib is missing; call it before long measurements."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
@@ -99,16 +99,18 @@ def require_matplotlib() -> None:
 
 
 def _colours(panels: Sequence[Panel]) -> Mapping[str, str]:
-    """A colour for each label: its own, or in order of appearance the palette's."""
-    everything = [series for panel in panels for series in panel.series]
-    own = {series.label: series.colour for series in everything if series.colour is not None}
-    labels = dict.fromkeys(series.label for series in everything if series.label not in own)
-    return {label: PALETTE[place % len(PALETTE)] for place, label in enumerate(labels)} | own
+    """Colour of each label: its fixed colour, else the palette's in order of appearance."""
+    all_series = [series for panel in panels for series in panel.series]
+    fixed = {series.label: series.colour for series in all_series if series.colour is not None}
+    labels = dict.fromkeys(series.label for series in all_series if series.label not in fixed)
+    return {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(labels)} | fixed
 
 
 def _draw_panel(axes: Any, panel: Panel, colours: Mapping[str, str]) -> None:
     for depth, series in enumerate(panel.series):
-        _draw_series(axes, panel, series, colours[series.label], 20 - depth)  # the first series matters most: on top
+        _draw_series(
+            axes, panel, series, colours[series.label], 20 - depth
+        )  # the first series is the most important and is drawn on top
     axes.set_xlabel(panel.xlabel)
     axes.set_ylabel(panel.ylabel)
     axes.grid(True, which="major", color="#dddddd", linewidth=0.7)
@@ -138,24 +140,24 @@ def _draw_series(axes: Any, panel: Panel, series: Series, colour: str, depth: fl
         else:
             axes.vlines(series.x, low, high, color=colour, linewidth=1.2, zorder=depth)
     for x, y, note in zip(series.x, shown, series.notes, strict=False):
-        # Above: only an oracle's curve runs higher than the points worth a note.
+        # Place notes above points: only an oracle's curve runs above points with notes.
         offset = {"xytext": (0, 11), "textcoords": "offset points", "ha": "center"}
         axes.annotate(legible(note), (x, y), fontsize=9, color=NOTE_COLOUR, zorder=60, **offset)
 
 
 def _make_logarithmic(axes: Any) -> None:
-    """A logarithmic x axis labelled with plain numbers, also within one decade."""
+    """Makes the x axis logarithmic, with plain numbers as labels, also within one decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_xscale("log")
-    left, right = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=NARROW_TICKS if right < 15 * left else WIDE_TICKS))
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=NARROW_TICKS if high < 15 * low else WIDE_TICKS))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _draw_legend(figure: Any) -> None:
-    """One legend for all panels, below them, where it cannot cover data."""
+    """Draws one legend for all panels, below them, so that it covers no data."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

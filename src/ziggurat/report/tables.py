@@ -1,4 +1,4 @@
-"""Rows and points as tables: Markdown for documents, CSV for other programs, aligned text for a terminal."""
+"""Tables of rows: Markdown for documents, CSV for programs, aligned text for a terminal."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ziggurat.system import legible
 
 Row = Mapping[str, Any]  # a result row, or `dataclasses.asdict` of a point
 
-ABSENT = "–"  # a row that lacks a column, or has None there
+ABSENT = "–"  # shown for a missing value or None
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: which key of a row, what stands above it, how its values are written."""
+    """A column: key in a row, header, format."""
 
     key: str
     header: str
-    unit: str = ""  # joins the header: "time (ms)"
-    format: str = ""  # of Python's format(), for Markdown and the terminal; CSV keeps full precision
+    unit: str = ""  # appended to the header: "time (ms)"
+    format: str = ""  # for Python's format(), in Markdown and terminal; CSV has full precision
 
     @property
     def title(self) -> str:
@@ -32,12 +32,12 @@ class Column:
         return f"{self.header} ({self.unit})" if self.unit else self.header
 
     def show(self, row: Row) -> str:
-        """The row's value as people read it."""
+        """The row's value, formatted."""
         value = row.get(self.key)
         return ABSENT if value is None else format(value, self.format)
 
     def is_numeric(self, rows: Sequence[Row]) -> bool:
-        """Whether the column's values are numbers, which stand flush right."""
+        """Whether the column's values are numbers, which are aligned right."""
         values = [row[self.key] for row in rows if row.get(self.key) is not None]
         return bool(values) and all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
 
@@ -61,7 +61,10 @@ RESULT_COLUMNS = (
     Column("warning", "warning"),
 )
 
-METRIC_COLUMNS = (Column("metric", "metric"), Column("quality", "quality", "", ".4f"))  # where answers are no classes
+METRIC_COLUMNS = (
+    Column("metric", "metric"),
+    Column("quality", "quality", "", ".4f"),
+)  # for answers that are not classes
 _EXACT = Column("exact_match", "exact match", "", ".4f")
 
 POINT_COLUMNS = (
@@ -73,20 +76,20 @@ POINT_COLUMNS = (
 
 
 def result_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
-    """Of result rows: accuracy with its interval, or the metric of a problem without classes; then the task's own."""
+    """Columns for result rows: accuracy with its interval, or another problem's metric; then the task's metrics."""
     names = [name.replace("-", "_") for name in MEASURES if name != "accuracy"]
     shown = {row.get("metric") for row in rows}
-    own = [Column(name, name.replace("_", "-"), "", ".4f") for name in names if any(name in row for row in rows)]
-    measured = [column for column in own if column.key not in shown]
-    place = RESULT_COLUMNS.index(ACCURACY_COLUMNS[0])
-    rest = RESULT_COLUMNS[place + len(ACCURACY_COLUMNS) :]
+    present = [Column(name, name.replace("_", "-"), "", ".4f") for name in names if any(name in row for row in rows)]
+    task_metrics = [column for column in present if column.key not in shown]
+    first = RESULT_COLUMNS.index(ACCURACY_COLUMNS[0])
+    rest = RESULT_COLUMNS[first + len(ACCURACY_COLUMNS) :]
     quality = METRIC_COLUMNS if any("metric" in row for row in rows) else ACCURACY_COLUMNS
     spans = (_EXACT,) if any("exact_match" in row for row in rows) else ()
-    return (*RESULT_COLUMNS[:place], *quality, *spans, *measured, *rest)
+    return (*RESULT_COLUMNS[:first], *quality, *spans, *task_metrics, *rest)
 
 
 def markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """A Markdown table, padded so that its source is readable too; ends with a newline."""
+    """A Markdown table with aligned source; ends with a newline."""
     titles, *body = _cells(rows, columns, escape=True)
     widths, numeric = _widths([titles, *body], minimum=3), _numeric(rows, columns)
     rule = ["-" * (width - 1) + ":" if right else "-" * width for width, right in zip(widths, numeric, strict=True)]
@@ -102,7 +105,7 @@ def aligned(rows: Sequence[Row], columns: Sequence[Column]) -> str:
 
 
 def csv_text(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """CSV with units in its header, full precision, and nothing where a value is absent; lines end in a newline."""
+    """CSV with units in the header and full precision; missing values are empty. Lines end with a newline."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(column.title for column in columns)
@@ -112,7 +115,7 @@ def csv_text(rows: Sequence[Row], columns: Sequence[Column]) -> str:
 
 def _cells(rows: Sequence[Row], columns: Sequence[Column], escape: bool = False) -> list[list[str]]:
     lines = [[column.title for column in columns], *([column.show(row) for column in columns] for row in rows)]
-    # A bar or a newline in a value would open a new cell or end the row.
+    # Escape bars and newlines, which would start a new cell or end the row.
     return [[legible(cell).replace("|", r"\|") for cell in line] for line in lines] if escape else lines
 
 

@@ -1,4 +1,4 @@
-"""Folders of small models, which answer from token ids without layers: a `ziggurat.json`, weights, a tokenizer."""
+"""Folders of small models (models without layers): a `ziggurat.json`, weights, a tokenizer."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ziggurat.small.static import StaticTier, static_tier_of
 SmallTier = StaticTier | BilstmTier
 _MAKERS: Mapping[str, Callable[[TensorFile, Path], SmallTier]] = {"static": static_tier_of, "bilstm": bilstm_tier_of}
 KINDS = tuple(_MAKERS)
-SEGMENTS = 2  # kinds of segment ids that small models tell apart, or do not look at
+SEGMENTS = 2  # number of segment ids that small models support
 
 
 def small_of(model: ModelFiles) -> SmallTier:
-    """The small model of a folder; UserError if its kind is not known, or its weights are no such model's."""
+    """The small model of a folder; UserError if its kind is unknown, or its weights are invalid."""
     folder, kind = model.folder, model.manifest.kind
     if kind not in _MAKERS:
         raise UserError(f"{folder}: kind {brief(kind)} is not known; known: {', '.join(KINDS)}; upgrade ziggurat")
@@ -34,9 +34,9 @@ def small_of(model: ModelFiles) -> SmallTier:
 
 
 def save_small(tier: SmallTier, manifest: Manifest, trained_rows: np.ndarray, source: Path, out: Path) -> Manifest:
-    """Writes a small model's folder at `out`, the tokenizer taken from the folder `source`; returns its manifest.
+    """Writes a small model's folder at `out`, with the tokenizer of folder `source`; returns its manifest.
 
-    `trained_rows` (n) are the content hashes of all rows that trained it, its teacher, or chose anything for them.
+    `trained_rows` (n) are content hashes of all rows that were used to train it or its teacher, or for any choice.
     """
     with whole_folder(out) as made:
         tier.save(made / layout.WEIGHTS)

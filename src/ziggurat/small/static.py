@@ -1,18 +1,16 @@
-"""The smallest first tier: a table row for each hashed n-gram of a text, summed. No torch.
+"""The smallest first tier: the sum of one table row for each hashed n-gram of a text. No torch.
 
-Rows hold whole numbers, so their sum is exact in any order: this file, which is the specification, and the compiled
-core (`engine.static_backend`) give the same bits, whatever else is in the batch.
+Rows are integers, so sums are exact in any order. This file is the specification; the compiled core gives the same bits
+for any batch.
 
-Hashed n-grams of word pieces and of words, from token ids alone: what the static tier reads. No torch.
+N-grams are computed from token ids. The features of a text, special tokens excluded, are
 
-Of a text's pieces (special tokens aside) the features are
+- every piece, and every pair of adjacent pieces;
+- every word of several pieces, and every pair of adjacent words of which at least one has several pieces. Other words
+  equal one piece, so their features exist already.
 
-- every piece, and every two neighbours;
-- every word of several pieces, and every two neighbouring words of which one at least has several: of other words the
-  pieces have said it already.
-
-A word is a piece that starts one, with the pieces behind it that continue it. Neighbours stand in one segment with no
-special token between them. Segments have features of their own, so that the two texts of a pair are told apart.
+A word is a piece that starts a word, with the following pieces that continue it. Adjacent means in the same segment,
+without a special token in between. Features of the two segments differ, which distinguishes the texts of a pair.
 """
 
 from __future__ import annotations
@@ -33,16 +31,16 @@ _HALF = np.uint64(32)
 def features(
     tokens: np.ndarray, cu_seqlens: np.ndarray, kinds: np.ndarray, n_buckets: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The bucket of each feature of n texts, (n_features) int64 below `n_buckets`, and how many each text has, (n).
+    """The bucket of each feature of n texts, (n_features) int64 below `n_buckets`, and the number per text, (n).
 
     `tokens` (n_tokens, 2) int64 are token and segment ids, `cu_seqlens` (n + 1) int64 the texts' edges, `kinds`
-    (vocabulary) uint8 as `piece_kinds` gives them, `n_buckets` a power of two. The features of a text are behind one
-    another, in no order that means anything. ValueError for ids out of range or edges that do not fit.
+    (vocabulary) uint8 the result of `piece_kinds`, `n_buckets` a power of two. Features of a text are contiguous, in
+    arbitrary order. ValueError for invalid ids or edges.
     """
     check_texts(tokens, cu_seqlens, len(kinds))
     text = np.repeat(np.arange(len(cu_seqlens) - 1), np.diff(cu_seqlens))
     kind = kinds[tokens[:, 0]]
-    fresh = np.ones(len(tokens), dtype=bool)  # has no left neighbour
+    fresh = np.ones(len(tokens), dtype=bool)  # True = no adjacent piece before
     fresh[1:] = (kind[:-1] == SPECIAL) | (np.diff(text) != 0) | (np.diff(tokens[:, 1]) != 0)
     read = kind != SPECIAL
     text, kind, fresh, tokens = text[read], kind[read], fresh[read], tokens[read]
@@ -50,40 +48,40 @@ def features(
     starts = np.flatnonzero((kind != CONTINUES) | fresh)
     lengths = np.diff(np.append(starts, len(pieces)))
     words = _words(pieces, starts, lengths)
-    several = lengths > 1
-    joined = ~fresh[starts]  # to the word before
-    joined[1:] &= several[1:] | several[:-1]
+    composed = lengths > 1
+    joined = ~fresh[starts]  # forms a pair with the word before
+    joined[1:] &= composed[1:] | composed[:-1]
     seconds, joined_words = np.flatnonzero(~fresh), np.flatnonzero(joined)
     hashes = [
         _mixed(pieces),
         _mixed(_mixed(pieces[seconds - 1]) + pieces[seconds]),
-        _mixed(words[several]),
+        _mixed(words[composed]),
         _mixed(_mixed(words[joined_words - 1]) + words[joined_words]),
     ]
-    owners = np.concatenate([text, text[seconds], text[starts[several]], text[starts[joined_words]]])
+    owners = np.concatenate([text, text[seconds], text[starts[composed]], text[starts[joined_words]]])
     order = np.argsort(owners, kind="stable")
     buckets = (np.concatenate(hashes)[order] >> np.uint64(65 - int(n_buckets).bit_length())).astype(np.int64)
     return buckets, np.bincount(owners, minlength=len(cu_seqlens) - 1)
 
 
 def _words(pieces: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """A number for each word from those of its pieces, in their order."""
-    words = pieces[starts] + _E  # so that a word is not taken for its piece
+    """A number for each word, from the numbers of its pieces, in order."""
+    words = pieces[starts] + _E  # words must differ from single pieces
     longer = np.arange(len(starts))
-    for place in range(1, int(lengths.max(initial=0))):
-        longer = longer[lengths[longer] > place]
-        words[longer] = _mixed(words[longer]) + pieces[starts[longer] + place]
+    for index in range(1, int(lengths.max(initial=0))):
+        longer = longer[lengths[longer] > index]
+        words[longer] = _mixed(words[longer]) + pieces[starts[longer] + index]
     return words
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """A hash of each number, uint64, whose upper bits are the good ones."""
+    """A hash of each number, uint64; use its upper bits."""
     spread = numbers * _GOLDEN
     return (spread ^ (spread >> _HALF)) * _PI
 
 
 def check_texts(tokens: np.ndarray, cu_seqlens: np.ndarray, vocabulary: int) -> None:
-    """ValueError unless these are texts of this vocabulary, as `features` takes them."""
+    """ValueError unless `tokens` and `cu_seqlens` are valid arguments of `features` for this vocabulary size."""
     if tokens.dtype != np.int64 or tokens.ndim != 2 or tokens.shape[1] != 2:
         raise ValueError("tokens: must be int64 with two columns")
     if cu_seqlens.dtype != np.int64 or cu_seqlens.ndim != 1 or not len(cu_seqlens):
@@ -96,19 +94,19 @@ def check_texts(tokens: np.ndarray, cu_seqlens: np.ndarray, vocabulary: int) -> 
         raise ValueError("segment id: must be at least 0 and below 2^31")
 
 
-FORMAT_VERSION = 1  # of the file; another way to hash is another version
-FEATURES_PER_TOKEN = 4  # at most: a piece, two neighbours, a word and two neighbouring words may end with a token
-LARGEST = 32767  # of the numbers in a row; -LARGEST is the smallest
+FORMAT_VERSION = 1  # of the file; a change of the hash is a new version
+FEATURES_PER_TOKEN = 4  # at most: a piece, a pair of pieces, a word and a pair of words may end at a token
+LARGEST = 32767  # weights are in -LARGEST … LARGEST
 
 
 @dataclass(frozen=True, eq=False)
 class StaticTier:
-    """What a static tier has learned; ValueError where its parts do not fit together."""
+    """The weights of a static tier; ValueError if their shapes or types do not fit together."""
 
     weights: np.ndarray  # (n_buckets, n_classes) int16; n_buckets is a power of two, 2 … 2^30
-    scales: np.ndarray  # (n_classes) float32, above 0: what a 1 in `weights` stands for
+    scales: np.ndarray  # (n_classes) float32, above 0: the value of 1 in `weights`
     bias: np.ndarray  # (n_classes) float32
-    kinds: np.ndarray  # (vocabulary) uint8, see `data.pieces`
+    kinds: np.ndarray  # (vocabulary) uint8, see `TextTokenizer.piece_kinds`
 
     def __post_init__(self) -> None:
         n_buckets, n_classes = self.weights.shape if self.weights.ndim == 2 else (0, 0)
@@ -123,29 +121,29 @@ class StaticTier:
 
     @property
     def n_ids(self) -> int:
-        """Token ids that it knows."""
+        """Number of token ids."""
         return len(self.kinds)
 
     @property
     def n_classes(self) -> int:
-        """Classes that it tells apart."""
+        """Number of outputs."""
         return int(self.weights.shape[1])
 
     def logits(self, tokens: np.ndarray, cu_seqlens: np.ndarray) -> np.ndarray:
-        """What it says of n texts: (n_tokens, 2) int64, token and segment ids, and (n + 1) int64 → (n, n_classes).
+        """Logits of n texts: (n_tokens, 2) int64 token and segment ids, (n + 1) int64 edges → (n, n_classes) float32.
 
-        The sum of the features' weights over the root of their number, plus the bias, float32; of a text without
-        features the bias. ValueError for ids or edges that do not fit, see `encoder.ngrams.features`.
+        The sum of the features' weights divided by the root of their number, plus the bias; without features, only the
+        bias. ValueError for invalid ids or edges, see `features`.
         """
         buckets, counts = features(tokens, cu_seqlens, self.kinds, len(self.weights))
         sums = np.concatenate([np.zeros((1, self.n_classes), dtype=np.int64), np.cumsum(self.weights[buckets], axis=0)])
         edges = cumulate(counts)
         total = (sums[edges[1:]] - sums[edges[:-1]]) * self.scales.astype(np.float64)
-        said: np.ndarray = total / np.sqrt(np.maximum(counts, 1))[:, None] + self.bias
-        return said.astype(np.float32)
+        logits: np.ndarray = total / np.sqrt(np.maximum(counts, 1))[:, None] + self.bias
+        return logits.astype(np.float32)
 
     def flops(self, lengths: np.ndarray) -> np.ndarray:
-        """At most so many for texts of these lengths: (n) → (n) int64."""
+        """Upper bound of the FLOPs of texts of these lengths: (n) → (n) int64."""
         return np.asarray(static_flops(FEATURES_PER_TOKEN * lengths.astype(np.int64), self.n_classes))
 
     def save(self, path: Path) -> None:
@@ -155,20 +153,20 @@ class StaticTier:
 
 
 def load_static_tier(path: Path) -> StaticTier:
-    """A tier from its file; UserError if it is missing, broken, or newer."""
+    """Loads a tier; UserError if the file is missing, broken, or of a newer format."""
     return static_tier_of(read_tensors(path), path)
 
 
 def static_tier_of(file: TensorFile, path: Path) -> StaticTier:
-    """A tier from the tensors of the file that was at `path`; UserError if they are no tier's, or newer."""
+    """A tier from the tensors of the file at `path`; UserError if they are invalid, or of a newer format."""
     return tier_of(file, path, "static", FORMAT_VERSION, StaticTier)
 
 
 def static_flops(n_features: int | np.ndarray, n_classes: int) -> int | np.ndarray:
-    """FLOPs of an answer from so many features: 2 for each of them and class. Any shape of counts."""
+    """FLOPs of an answer from `n_features` features (any shape): 2 per feature and class."""
     return 2 * n_features * n_classes
 
 
-def _demand(holds: bool, what: str) -> None:
+def _demand(holds: bool, wanted: str) -> None:
     if not holds:
-        raise ValueError(f"static tier: {what}")
+        raise ValueError(f"static tier: {wanted}")

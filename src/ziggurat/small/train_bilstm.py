@@ -1,4 +1,4 @@
-"""Training the BiLSTM tier towards a teacher's probabilities or labels: a short loop of its own, in torch."""
+"""Trains the BiLSTM tier on a teacher's probabilities or on labels, in torch."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from ziggurat.small.bilstm import MOST_ROWS, UNKNOWN, BilstmShape, BilstmTier
 from ziggurat.small.train_static import calibrated_loss, check_rows
 from ziggurat.system import bar
 
-_AT_ONCE = 256  # select texts
-_POOL = 16  # batches whose texts are sorted by length among themselves
+_AT_ONCE = 256  # select texts per forward pass
+_POOL = 16  # batches that are filled together, from texts sorted by length
 
 
 @dataclass(frozen=True)
 class BilstmSettings:
-    """How a BiLSTM tier is trained, and how large it is; the sizes are TangoBERT's, see `BilstmTier`."""
+    """Training and sizes of a BiLSTM tier; the default sizes are TangoBERT's, see `BilstmTier`."""
 
-    rows: int = 10_000  # of the embedding at most: the ids in the most train texts have one, all others share the first
+    rows: int = 10_000  # of the embedding, at most: the most frequent ids have a row, all others share the first
     width: int = 50  # of the embedding
-    state: int = 64  # of each layer and direction
+    state: int = 64  # state size of each layer and direction
     hidden: int = 200  # width of the feed-forward network
-    least_texts: int = 2  # train texts that an id must occur in, so that it has a row
-    epochs: int = 10  # over the train texts; the one that does best on select texts is kept
+    least_texts: int = 2  # an id has a row only if it occurs in this many train texts
+    epochs: int = 10  # passes over the train texts; the best epoch on select texts is used
     batch_size: int = 32  # texts
-    learning_rate: float = 4e-3  # of Adam at first; it falls to 0 in a straight line
-    dropout: float = 0.3  # share of the numbers that enter each layer and the network, while training
-    unknown: float = 0.02  # share of the train tokens that are read as unknown, so that it is known what that means
-    max_gradient: float = 1.0  # norm to which gradients are cut
+    learning_rate: float = 4e-3  # of Adam, at the start; falls linearly to 0
+    dropout: float = 0.3  # at the input of each layer and of the network, in training
+    unknown: float = 0.02  # share of train tokens that are replaced by unknown, to train its row
+    max_gradient: float = 1.0  # norm to which gradients are clipped
 
     def __post_init__(self) -> None:
         self._demand(2 <= self.rows <= MOST_ROWS, "rows", f"2 … {MOST_ROWS}")
@@ -51,12 +51,12 @@ class BilstmSettings:
             raise ValueError(f"{key} {getattr(self, key)!r}: must be {wanted}")
 
     def shape(self, n_classes: int) -> BilstmShape:
-        """Sizes of the tier, from which `bilstm_flops` tells its cost."""
+        """The tier's sizes, for `bilstm_flops`."""
         return BilstmShape(self.width, self.state, self.hidden, n_classes)
 
 
 class Bilstm(nn.Module):
-    """The tier while it learns."""
+    """The tier as a torch module, for training."""
 
     def __init__(self, rows: int, shape: BilstmShape, dropout: float = 0.0) -> None:
         super().__init__()
@@ -68,12 +68,12 @@ class Bilstm(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     @torch.no_grad()
-    def remember(self, longest: float) -> None:
-        """Starts with gates that keep what was read for 2 … `longest` (> 2) tokens, each state for a time of its own.
+    def initialise_gates(self, longest: float) -> None:
+        """Initialises gates so that states have memories of 2 … `longest` (> 2) tokens, each of a different length.
 
-        Biases of the forget gates log(u), u uniform in 1 … longest - 1, of the input gates -log(u): "chrono
-        initialization" of Tallec & Ollivier 2018, 3.2. With torch's own biases, 0 or near it, half of what was read is
-        gone at the next token, and the last states say nothing of the text's middle for hundreds of steps.
+        Biases are log(u) for forget gates and -log(u) for input gates, with u uniform in 1 … longest - 1: "chrono
+        initialization" of Tallec & Ollivier 2018, 3.2. With torch's biases near 0, a state loses half of its memory at
+        each token. The last states then ignore the middle of the text for hundreds of training steps.
         """
         state = self.lstm.hidden_size
         for name, bias in self.lstm.named_parameters():
@@ -84,14 +84,14 @@ class Bilstm(nn.Module):
                 bias[: 2 * state] = 0
 
     def forward(self, texts: PackedSequence) -> Tensor:
-        """Texts whose data (n_tokens, 2) int64 are rows of the embedding and segments → logits (n, n_classes)."""
+        """Packed texts, data (n_tokens, 2) int64 embedding rows and segments → logits (n, n_classes)."""
         states = self.embedding(texts.data[:, 0]) + self.segments(texts.data[:, 1])
         last = self.lstm(texts._replace(data=self.dropout(states)))[1][0]  # (4, n, state): layers, then directions
-        said = functional.relu(self.hidden(self.dropout(torch.cat([last[2], last[3]], dim=1))))
-        return self.output(self.dropout(said))
+        hidden = functional.relu(self.hidden(self.dropout(torch.cat([last[2], last[3]], dim=1))))
+        return self.output(self.dropout(hidden))
 
     def tier(self, vocabulary: np.ndarray) -> BilstmTier:
-        """What it has learned, for texts of a tokenizer whose ids have these rows, (ids) int16."""
+        """The trained tier in numpy; `vocabulary` (ids) int16 maps the tokenizer's ids to embedding rows."""
         layers = [
             np.stack([self._direction(f"l{layer}{direction}") for direction in ("", "_reverse")]) for layer in range(2)
         ]
@@ -99,11 +99,11 @@ class Bilstm(nn.Module):
         return BilstmTier(vocabulary, _numpy(self.embedding.weight), _numpy(self.segments.weight), *layers, *dense)
 
     def _direction(self, name: str) -> np.ndarray:
-        """Weights of the inputs, of the states before, and the two biases as one column: (4 state, any)."""
-        inputs, states, one, other = (
+        """Weights of inputs and previous states, and the sum of both biases as last column: (4 state, any)."""
+        inputs, states, input_bias, state_bias = (
             _numpy(getattr(self.lstm, f"{kind}_{name}")) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        return np.column_stack([inputs, states, one + other])
+        return np.column_stack([inputs, states, input_bias + state_bias])
 
 
 def train_bilstm(
@@ -118,7 +118,7 @@ def train_bilstm(
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> BilstmTier:
-    """A BiLSTM tier that gives `train` texts their `targets`, as far as it may generalise to `select` texts.
+    """Trains a BiLSTM tier on `train` texts and `targets`; `select` texts choose the best epoch.
 
     Adam minimises the cross-entropy against `targets` (n, n_classes), rows of probabilities (`train.static.one_hot` of
     labels, or a teacher's by `teacher_targets`), which has the gradient of KL(teacher ‖ tier). Kept is the epoch whose
@@ -127,8 +127,8 @@ def train_bilstm(
     one machine with as many threads. Its probabilities are not calibrated. `progress` shows a bar on stderr.
 
     Raises:
-        UserError: there is nothing to learn from.
-        ValueError: targets or labels that do not fit the texts, or a text without tokens.
+        UserError: there are no rows.
+        ValueError: targets or labels do not match the texts, or a text has no tokens.
     """
     check_rows(train, targets, select, labels)
     if min(train.lengths.min(), select.lengths.min()) < 1:
@@ -139,16 +139,16 @@ def train_bilstm(
         torch.manual_seed(seed)
         shape = settings.shape(targets.shape[1])
         model = Bilstm(int(vocabulary.max()) + 1, shape, settings.dropout)
-        model.remember(max(3.0, float(train.lengths.mean())))
+        model.initialise_gates(max(3.0, float(train.lengths.mean())))
         model.to(device)
         _fit(model, (_read(train, vocabulary), targets), (_read(select, vocabulary), labels), settings, progress)
     return model.cpu().tier(vocabulary)
 
 
 def frequent(texts: Encoded, n_ids: int, rows: int, least_texts: int) -> np.ndarray:
-    """Which row each of a tokenizer's ids has, (n_ids) int16: 1 … rows - 1 for those in the most texts, else UNKNOWN.
+    """Embedding row of each tokenizer id, (n_ids) int16: 1 … rows - 1 for the ids in the most texts, else UNKNOWN.
 
-    An id in fewer texts than `least_texts` has no row of its own. ValueError for an id that the tokenizer has not.
+    Ids in fewer than `least_texts` texts are UNKNOWN too. ValueError for an id out of range.
     """
     ids = np.concatenate(texts.tokens)[:, 0]
     if ids.min() < 0 or ids.max() >= n_ids:
@@ -168,7 +168,7 @@ def _fit(
     settings: BilstmSettings,
     progress: bool,
 ) -> None:
-    """Trains the model in place and leaves it as it was after its best epoch."""
+    """Trains the model in place; it ends with the weights of its best epoch."""
     texts, targets = train
     device, steps = model.output.bias.device, settings.epochs * math.ceil(len(texts) / settings.batch_size)
     wanted = torch.from_numpy(np.asarray(targets, dtype=np.float32))
@@ -195,7 +195,7 @@ def _fit(
 
 
 def _read(encoded: Encoded, vocabulary: np.ndarray) -> list[Tensor]:
-    """Texts as rows of the embedding and segments, (length, 2) int64 each; a segment other than 0 and 1 is refused."""
+    """Texts as embedding rows and segments, (length, 2) int64 each; ValueError for a segment other than 0 and 1."""
     tokens = np.concatenate(encoded.tokens)
     if tokens[:, 1].min() < 0 or tokens[:, 1].max() > 1:
         raise ValueError("segment id: must be 0 or 1")
@@ -207,7 +207,7 @@ def _read(encoded: Encoded, vocabulary: np.ndarray) -> list[Tensor]:
 def _batch(
     texts: list[Tensor], rows: Tensor, device: torch.device, unknown: float = 0.0
 ) -> tuple[PackedSequence, Tensor]:
-    """These rows from the longest text to the shortest, and their order; a share of the tokens is read as unknown."""
+    """These rows packed from longest to shortest, and their order; a random share of tokens becomes UNKNOWN."""
     order = rows[torch.tensor([len(texts[row]) for row in rows.tolist()]).argsort(descending=True, stable=True)]
     packed = pack_sequence([texts[row] for row in order.tolist()])
     if unknown:
@@ -216,23 +216,23 @@ def _batch(
 
 
 def _shuffled(texts: list[Tensor], batch_size: int) -> list[Tensor]:
-    """Rows of the batches of an epoch: by chance, but of texts of like length, which saves steps."""
+    """Rows of the batches of an epoch: random, but with texts of similar length in a batch, which saves steps."""
     lengths, batches = torch.tensor([len(text) for text in texts]), []
     for rows in torch.randperm(len(texts)).split(_POOL * batch_size):
         batches += rows[lengths[rows].argsort(stable=True)].split(batch_size)
-    return [batches[place] for place in torch.randperm(len(batches)).tolist()]
+    return [batches[index] for index in torch.randperm(len(batches)).tolist()]
 
 
 @torch.no_grad()
 def _logits(model: Bilstm, texts: list[Tensor]) -> np.ndarray:
-    """What the model says of texts, (n, n_classes) float32."""
+    """The model's logits of texts, (n, n_classes) float32."""
     model.eval()
-    said = np.empty((len(texts), model.output.out_features), dtype=np.float32)
+    logits = np.empty((len(texts), model.output.out_features), dtype=np.float32)
     by_length = torch.tensor([len(text) for text in texts]).argsort(descending=True, stable=True)
     for rows in by_length.split(_AT_ONCE):
         batch, order = _batch(texts, rows, model.output.bias.device)
-        said[order.numpy()] = model(batch).cpu().numpy()
-    return said
+        logits[order.numpy()] = model(batch).cpu().numpy()
+    return logits
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -54,7 +54,7 @@ def build_cascade(
     tier would do better. UserError for fewer than two models, other questions, or a folder that is not a model's.
     """
     if not models:
-        raise UserError("a cascade needs at least two models, from cheap to dear; none given")
+        raise UserError("a cascade needs at least two models, from cheap to expensive; none given")
     out, folders = Path(out), [checkpoint_folder(model) for model in models]
     fitted = None
     with whole_folder(out) as made:

@@ -136,7 +136,7 @@ def test_the_tier_says_what_the_trained_model_said(data):
 def test_it_starts_with_a_memory_as_long_as_the_texts():
     torch.manual_seed(0)
     model = Bilstm(4, BilstmSettings().shape(2))
-    model.remember(50.0)
+    model.initialise_gates(50.0)
     tier = model.tier(np.zeros(3, dtype=np.int16))
     for layer in (tier.first, tier.second):
         gate_in, forget = layer[:, :64, -1], layer[:, 64:128, -1]

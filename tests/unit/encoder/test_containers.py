@@ -148,7 +148,7 @@ def test_a_missing_shard_is_named(folder, make_bert):
 def test_shards_without_an_index_are_no_whole_model(folder, make_bert):
     sharded(folder, make_bert())
     (folder / INDEX).unlink()
-    assert f"no {INDEX}, which says what is in model-00001-of-" in refusal(folder)
+    assert f"no {INDEX}, the index of model-00001-of-" in refusal(folder)
 
 
 def test_a_tensor_that_no_shard_holds_is_named(folder, make_bert):
@@ -208,7 +208,7 @@ def test_weights_of_another_kind_are_named_with_what_to_do(folder, file, says):
 def test_what_is_called_as_a_file_and_is_none_is_not_left_out(folder, name):
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to("../blobs/gone")  # as in a hub's cache whose blobs were deleted
-    assert refusal(folder).startswith(f": {name} is a link to what is not there; ")
+    assert refusal(folder).startswith(f": {name} is a broken link; ")
     (folder / name).unlink()
     (folder / name).mkdir()
     assert refusal(folder).startswith(f": {name} is no file; ")

@@ -125,7 +125,7 @@ def test_our_int8_counts_16_bits_for_products_and_heads():
     d, n_a, n_f = 768, 50, 20
     linear, products = 4 * d * d * n_a + 2 * d * 3072 * n_f, 2 * d * n_a * n_a
     classifier = d * d + d * 2
-    bops = path_bops(BERT_BASE, "linear", 2, (n_a,), (1,), final=True, kept=(n_f,))
+    bops = path_bops(BERT_BASE, "linear", 2, (n_a,), (1,), final=True, remaining=(n_f,))
     assert bops == 64 * linear + 256 * (products + classifier + d * 2)
     assert linear_flops(BERT_BASE, n_a, n_f) == 2 * linear
     assert linear_flops(BERT_BASE, np.array([n_a], dtype=np.int32)).tolist() == [2 * (12 * d * d * n_a)]
@@ -141,9 +141,9 @@ def test_a_fastbert_heads_maps_of_every_token_are_int8_as_well():
 def test_without_int8_bit_operations_are_256_times_the_macs():
     way = (BERT_BASE, "fastbert", 4, (40, 30, 30), (1, 2))
     for kept in (None, (30, 30, 12)):
-        whole = path_bops(*way, final=True, kept=kept, layer_bits=16)
-        assert whole == 128 * path_flops(*way, final=True, kept=kept)
-        assert 0.25 * whole < path_bops(*way, final=True, kept=kept) < 0.3 * whole
+        whole = path_bops(*way, final=True, remaining=kept, layer_bits=16)
+        assert whole == 128 * path_flops(*way, final=True, remaining=kept)
+        assert 0.25 * whole < path_bops(*way, final=True, remaining=kept) < 0.3 * whole
 
 
 def test_claim_30_layers_counts_layers():
@@ -189,7 +189,7 @@ def test_without_heads_the_last_rung_is_the_full_model():
 
 
 def test_a_head_behind_pruning_sees_the_tokens_left():
-    pruned = path_flops(BERT_BASE, "fastbert", 4, (40, 30), (1,), final=False, kept=(30, 12))
+    pruned = path_flops(BERT_BASE, "fastbert", 4, (40, 30), (1,), final=False, remaining=(30, 12))
     layers = layer_flops(BERT_BASE, 40, 30) + layer_flops(BERT_BASE, 30, 12)
     assert pruned == layers + head_flops("fastbert", BERT_BASE, 30, 4)
 
@@ -201,7 +201,7 @@ def test_rungs_that_do_not_rise_to_the_last_layer_are_refused(rung_layers):
 
 
 def test_a_wrong_number_of_asked_heads_is_refused():
-    with pytest.raises(ValueError, match="asked has 1 entries for 3 rungs"):
+    with pytest.raises(ValueError, match="computed has 1 entries for 3 rungs"):
         rung_flops(BERT_BASE, "linear", 2, np.array([4]), [1, 2, 12], [True])
 
 

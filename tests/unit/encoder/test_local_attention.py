@@ -129,7 +129,7 @@ def test_some_queries_at_a_time_answer_and_learn_as_all_at_once(monkeypatch, loc
 
     whole = once()
     monkeypatch.setattr(grid, "_PROBABILITIES", 3 * HEADS * 70 * 11)
-    monkeypatch.setattr(grid, "_HELD", held)
+    monkeypatch.setattr(grid, "_CHECKPOINT", held)
     monkeypatch.setattr(grid, "_LOCAL_ROWS", 7)
     for mine, expected in zip(once(), whole, strict=True):
         assert torch.allclose(mine, expected, atol=1e-5)

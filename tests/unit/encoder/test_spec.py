@@ -77,7 +77,7 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(model_type):
 
 
 def test_a_configuration_without_a_model_type_is_refused():
-    with pytest.raises(UserError, match="no model_type; add the one that the encoder has, of bert, "):
+    with pytest.raises(UserError, match="no model_type; add the encoder's, one of bert, "):
         read_spec(REQUIRED)
 
 

@@ -93,7 +93,7 @@ def test_a_tokenizer_in_python_is_refused(checkpoint, target):
     (checkpoint / TOKENIZER).unlink()
     (checkpoint / "vocab.txt").write_text("".join(f"{piece}\n" for piece in sorted(vocabulary, key=vocabulary.get)))
     edit(checkpoint / CONFIG, tokenizer_class="BertJapaneseTokenizer", word_tokenizer_type="basic")
-    assert "(BertJapaneseTokenizer) is a program of its own" in refusal(checkpoint, target)
+    assert "(BertJapaneseTokenizer) has only a Python implementation" in refusal(checkpoint, target)
 
 
 @pytest.mark.parametrize(

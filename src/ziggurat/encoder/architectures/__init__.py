@@ -1,4 +1,4 @@
-"""The encoders that work. A new one is a file here (its reader, its table of tensors) and a line in ARCHITECTURES."""
+"""Supported encoders. A new one needs a file here (a reader, a table of tensors) and a line in ARCHITECTURES."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ziggurat.encoder.architectures.ernie import ERNIE
 from ziggurat.encoder.architectures.modernbert import MODERNBERT
 from ziggurat.encoder.architectures.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
-# `model_type` of a `config.json` → what it means
+# `model_type` of a `config.json` → architecture
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": BERT,
     "roberta": ROBERTA,
@@ -28,7 +28,7 @@ _RELATIVE = (
     "its attention depends on the distance between tokens (disentangled), which the engines do not compute; "
     "fine-tune one of these instead"
 )
-# What people will try, and why it does not run.
+# Model types that users often try, with the reason why they are refused.
 _DECODERS = (
     "gpt2",
     "gpt_neo",

@@ -1,4 +1,4 @@
-"""What an architecture is to Ziggurat: a `config.json` read into a spec, and a table of tensors. No torch."""
+"""An architecture as data: how to read its `config.json` into a spec, and a table of its tensors. No torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from ziggurat.errors import UserError
 
 Config = Mapping[str, Any]
-Table = dict[str, tuple[str, ...]]  # our tensor → the HF tensors that it joins along the first axis
+Table = dict[str, tuple[str, ...]]  # Ziggurat's tensor → the HF tensors that are joined along the first axis
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What a forward pass must know of an encoder. What has a default is BERT's where it says nothing else."""
+    """Everything that a forward pass needs to know about an encoder. Defaults are BERT's."""
 
     model_type: str  # Hugging Face's name of the architecture
     hidden: int  # width of a token state, d
@@ -24,22 +24,22 @@ class EncoderSpec:
     intermediate: int  # width of the feed-forward layer
     vocabulary: int
     positions: int  # longest input, in tokens
-    segments: int  # kinds of segment ids; where there are less than two nobody reads them
+    segments: int  # number of segment ids; with less than two they are ignored
     activation: str  # of the feed-forward layer, a value of ACTIVATIONS
     layer_norm_eps: float
     dropout: float  # after embeddings, attention output and feed-forward, in training
     attention_dropout: float
     initializer_range: float
-    position_offset: int = 0  # row of the position table that a text's first token reads
-    embedding_width: int = 0  # of the embeddings, if a linear map takes them to `hidden`; 0 = they are that wide
-    task_types: int = 0  # rows of a table of which every token reads the first
+    position_offset: int = 0  # row of the position table for a text's first token
+    embedding_width: int = 0  # of the embeddings, if a linear map widens them to `hidden`; 0 = same width
+    task_types: int = 0  # rows of the table of task embeddings; every token uses the first
     head_activation: str = "tanh"  # of the dense layer in the architecture's own classifier; tanh, relu or gelu
-    head_norm: bool = False  # that dense layer ends with a LayerNorm
-    pooling: str = "first"  # which state that classifier reads: of the "first" token, or the "mean" of all
+    head_norm: bool = False  # a LayerNorm follows that dense layer
+    pooling: str = "first"  # input of that classifier: the "first" token's state, or the "mean" of all
     norm_first: bool = False  # LayerNorms before attention (not the first layer's) and feed-forward, and before heads
-    gated: bool = False  # the feed-forward layer multiplies what it activates with as many outputs that it does not
-    rotary: tuple[float, ...] = ()  # base of each layer's rotary positions; empty = positions are embedded
-    windows: tuple[int, ...] = ()  # how many places away each layer's tokens see; 0 or empty = the whole text
+    gated: bool = False  # the feed-forward layer multiplies activated outputs by a second set of linear outputs
+    rotary: tuple[float, ...] = ()  # base of each layer's rotary positions; empty = position embeddings
+    windows: tuple[int, ...] = ()  # attention window of each layer: tokens on either side; 0 or empty = the whole text
     attention_bias: bool = True
     feed_forward_bias: bool = True
     norm_bias: bool = True
@@ -56,11 +56,11 @@ class EncoderSpec:
         return self.embedding_width or self.hidden
 
     def window(self, layer: int) -> int:
-        """How many places away, on either side, tokens of layer 1 … L see; 0 = the whole text."""
+        """Attention window of layer 1 … L: tokens on either side; 0 = the whole text."""
         return self.windows[layer - 1] if self.windows else 0
 
     def settings(self) -> dict[str, Any]:
-        """All fields but those at their defaults: a field that is added does not change older models' fingerprints."""
+        """All fields that differ from their default: so a new field does not change fingerprints of older models."""
         fields = ((field, getattr(self, field.name)) for field in dataclasses.fields(self))
         return {field.name: value for field, value in fields if value != field.default}
 
@@ -69,12 +69,12 @@ class EncoderSpec:
 class Architecture:
     """One `model_type` of Hugging Face."""
 
-    name: str  # how transformers' classes begin: "Bert" in BertForSequenceClassification
-    prefix: str  # of the encoder's tensors; missing where the bare encoder was saved
-    sizes: Mapping[str, str]  # a student's own sizes → where `config.json` says them
+    name: str  # prefix of transformers' classes: "Bert" in BertForSequenceClassification
+    prefix: str  # of the encoder's tensors; absent if the bare encoder was saved
+    sizes: Mapping[str, str]  # field of the spec that a student may change → key in `config.json`
     read: Callable[[Config], EncoderSpec]
     table: Callable[[EncoderSpec], Table]
-    dense_spans: bool = False  # spans are read by all of the classifier, of each token, and not by a map `qa_outputs`
+    dense_spans: bool = False  # spans use the full classifier on each token, instead of a linear map `qa_outputs`
 
     def hf_class(self, task: str = "SequenceClassification") -> str:
         """The class of transformers that loads a saved folder, for `architectures` in its `config.json`."""
@@ -99,9 +99,9 @@ def activation(config: Config, key: str = "hidden_act") -> str:
 
 
 def with_kinds(modules: Mapping[str, tuple[str, ...]]) -> Table:
-    """The weight and the bias of each of these modules."""
+    """The table of weights and biases of these modules."""
     return {
-        f"{ours}.{kind}": tuple(f"{part}.{kind}" for part in parts)
-        for ours, parts in modules.items()
+        f"{name}.{kind}": tuple(f"{part}.{kind}" for part in parts)
+        for name, parts in modules.items()
         for kind in ("weight", "bias")
     }

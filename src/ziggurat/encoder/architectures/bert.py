@@ -1,4 +1,4 @@
-"""BERT; TinyBERT and MiniLM are BERTs of other sizes. Its relatives are written as differences from this file."""
+"""BERT; TinyBERT and MiniLM are BERTs of other sizes. Related architectures are defined by their differences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAYER = {
 
 
 def read(config: Config) -> EncoderSpec:
-    """The spec of a configuration with BERT's keys, whatever its `model_type`."""
+    """The spec of a configuration with BERT's keys, for any `model_type`."""
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise UserError("config.json: position_embedding_type must be 'absolute'; relative positions are not supported")
     if config.get("is_decoder", False):
@@ -47,7 +47,7 @@ def table(spec: EncoderSpec) -> Table:
 
 
 def family_table(spec: EncoderSpec, prefix: str, classifier: Mapping[str, str]) -> Table:
-    """The tensors of an encoder that is built as BERT, with this prefix and these names of its classifier's parts."""
+    """The tensors of an encoder that is built like BERT; `classifier` maps its parts to HF names."""
     embeddings = f"{prefix}embeddings"
     made: Table = {
         "encoder.embeddings.word.weight": (f"{embeddings}.word_embeddings.weight",),
@@ -56,9 +56,9 @@ def family_table(spec: EncoderSpec, prefix: str, classifier: Mapping[str, str]) 
     }
     modules: Table = {"encoder.embeddings.norm": (f"{embeddings}.LayerNorm",)}
     for layer in range(spec.layers):
-        for ours, parts in LAYER.items():
-            modules[f"encoder.layers.{layer}.{ours}"] = tuple(f"{prefix}encoder.layer.{layer}.{part}" for part in parts)
-    modules |= {f"classifier.{ours}": (part,) for ours, part in classifier.items()}
+        for name, parts in LAYER.items():
+            modules[f"encoder.layers.{layer}.{name}"] = tuple(f"{prefix}encoder.layer.{layer}.{part}" for part in parts)
+    modules |= {f"classifier.{name}": (part,) for name, part in classifier.items()}
     return made | with_kinds(modules)
 
 

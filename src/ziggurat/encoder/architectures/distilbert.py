@@ -1,4 +1,4 @@
-"""DistilBERT: BERT without segments and pooler, under names of its own, and a classifier with ReLU."""
+"""DistilBERT: BERT without segments and pooler, with other tensor names, and a classifier with ReLU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAYER = {
 
 
 def read(config: Config) -> EncoderSpec:
-    """The spec; LayerNorm's epsilon is a number in transformers' code and no option."""
+    """The spec; LayerNorm's epsilon is a constant in transformers' code, not an option."""
     return EncoderSpec(
         model_type="distilbert",
         hidden=config["dim"],
@@ -45,9 +45,9 @@ def table(spec: EncoderSpec) -> Table:
     }
     modules: Table = {"encoder.embeddings.norm": (f"{embeddings}.LayerNorm",)}
     for layer in range(spec.layers):
-        for ours, parts in LAYER.items():
+        for name, parts in LAYER.items():
             names = tuple(f"{PREFIX}transformer.layer.{layer}.{part}" for part in parts)
-            modules[f"encoder.layers.{layer}.{ours}"] = names
+            modules[f"encoder.layers.{layer}.{name}"] = names
     modules |= {"classifier.dense": ("pre_classifier",), "classifier.classes": ("classifier",)}
     return made | with_kinds(modules)
 

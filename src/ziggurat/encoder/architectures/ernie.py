@@ -1,4 +1,4 @@
-"""ERNIE 1.0 to 3.0 as transformers has them: BERT, and since 2.0 an embedding of the task, always of the first."""
+"""ERNIE 1.0 to 3.0 as in transformers: BERT, and since 2.0 a task embedding, of which only the first row is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ModernBERT: rotary positions, norms first, a gated feed-forward layer, two layers of three with a local window."""
+"""ModernBERT: rotary positions, pre-norm, gated feed-forward layers, and a local window in two of three layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAD_ACTIVATIONS = ("gelu", "relu", "tanh")
 
 
 def read(config: Config) -> EncoderSpec:
-    """The spec of a configuration as transformers writes it today, or as it did when ModernBERT was published."""
+    """The spec of a configuration in transformers' present format, or in that of ModernBERT's publication."""
     kinds = _layer_kinds(config)
     bases = {kind: _rotary_base(config, kind) for kind in KINDS}
     if config["hidden_size"] // config["num_attention_heads"] % 2:
@@ -49,8 +49,8 @@ def read(config: Config) -> EncoderSpec:
 
 def _layer_kinds(config: Config) -> list[str]:
     layers = config["num_hidden_layers"]
-    every = config.get("global_attn_every_n_layers", 3)
-    kinds = config.get("layer_types") or [LOCAL if layer % every else GLOBAL for layer in range(layers)]
+    period = config.get("global_attn_every_n_layers", 3)
+    kinds = config.get("layer_types") or [LOCAL if layer % period else GLOBAL for layer in range(layers)]
     if len(kinds) != layers or not set(kinds) <= set(KINDS):
         raise UserError(f"config.json: layer_types must name {layers} layers, each {GLOBAL!r} or {LOCAL!r}")
     return list(kinds)
@@ -71,17 +71,17 @@ def _one_of(config: Config, key: str, default: str, known: tuple[str, ...]) -> s
 
 
 def table(spec: EncoderSpec) -> Table:
-    """ModernBERT's tensors, with the biases that the configuration asks for."""
+    """ModernBERT's tensors, with biases as configured."""
     modules = {"encoder.embeddings.norm": ("model.embeddings.norm", spec.norm_bias)}
     for layer in range(spec.layers):
-        ours, theirs = f"encoder.layers.{layer}", f"model.layers.{layer}"
-        if layer:  # the first one's input comes out of the embeddings' norm
-            modules[f"{ours}.attention_norm"] = (f"{theirs}.attn_norm", spec.norm_bias)
-        modules[f"{ours}.qkv"] = (f"{theirs}.attn.Wqkv", spec.attention_bias)
-        modules[f"{ours}.out"] = (f"{theirs}.attn.Wo", spec.attention_bias)
-        modules[f"{ours}.output_norm"] = (f"{theirs}.mlp_norm", spec.norm_bias)
-        modules[f"{ours}.up"] = (f"{theirs}.mlp.Wi", spec.feed_forward_bias)
-        modules[f"{ours}.down"] = (f"{theirs}.mlp.Wo", spec.feed_forward_bias)
+        name, hf_name = f"encoder.layers.{layer}", f"model.layers.{layer}"
+        if layer:  # the first layer's input is already normalised by the embeddings
+            modules[f"{name}.attention_norm"] = (f"{hf_name}.attn_norm", spec.norm_bias)
+        modules[f"{name}.qkv"] = (f"{hf_name}.attn.Wqkv", spec.attention_bias)
+        modules[f"{name}.out"] = (f"{hf_name}.attn.Wo", spec.attention_bias)
+        modules[f"{name}.output_norm"] = (f"{hf_name}.mlp_norm", spec.norm_bias)
+        modules[f"{name}.up"] = (f"{hf_name}.mlp.Wi", spec.feed_forward_bias)
+        modules[f"{name}.down"] = (f"{hf_name}.mlp.Wo", spec.feed_forward_bias)
     modules["classifier.norm"] = ("model.final_norm", spec.norm_bias)
     modules["classifier.dense"] = ("head.dense", spec.head_bias)
     modules["classifier.dense_norm"] = ("head.norm", spec.norm_bias)

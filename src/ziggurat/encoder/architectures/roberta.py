@@ -1,4 +1,4 @@
-"""RoBERTa, and XLM-RoBERTa and CamemBERT, which differ from it in their tokenizers alone."""
+"""RoBERTa, XLM-RoBERTa and CamemBERT, which differ only in their tokenizers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PREFIX = "roberta."
 
 
 def read(config: Config) -> EncoderSpec:
-    """BERT's, but the rows of the position table up to that of the padding token's id stand for no place in a text."""
+    """BERT's, but rows 0 … id of the padding token of the position table are not positions in a text."""
     spec = bert.read(config)
     padding = config.get("pad_token_id", 1)
     for key, value in (("pad_token_id", padding), ("max_position_embeddings", spec.positions)):

@@ -1,4 +1,4 @@
-"""Reading and writing model folders as torch models."""
+"""Reads and writes model folders as torch models."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from ziggurat.files import whole_folder
 from ziggurat.recipe import PruningConfig
 from ziggurat.types import Problem
 
-_OURS = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
+_EXTRA_PREFIXES = (layout.HEAD_PREFIX, layout.PRUNING_PREFIX)  # tensors that plain transformers does not know
 _FILLING = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_)
-_OVERRULED = ("num_labels", "torch_dtype")  # older keys of `config.json` for what we state in today's
-SPANS_TASK = "QuestionAnswering"  # what transformers calls it
+_OVERRULED = ("num_labels", "torch_dtype")  # older keys of `config.json`, replaced by today's
+SPANS_TASK = "QuestionAnswering"  # transformers' name of the task
 
 
 def load_hf(
@@ -46,11 +46,11 @@ def load_hf(
     start: float = 0.0,
     keep_classifier: bool = True,
 ) -> AdaptiveModel:
-    """A Hugging Face encoder or classifier with fresh exit heads and pruning; `dropout` None = the checkpoint's own.
+    """A Hugging Face encoder or classifier with new exit heads and pruning.
 
-    `head_layers` None = after every layer but the last. A missing pooler or classifier, or a classifier of another
-    size, or one that is not kept since it answers something else, starts fresh (seed torch beforehand), its biases at
-    `start`: of a regression the mean of what it will learn.
+    `dropout` None = the checkpoint's. `head_layers` None = all layers but the last. A missing pooler or classifier is
+    initialised at random (seed torch beforehand); so is a classifier of another size, or any without `keep_classifier`.
+    The classifier's biases start at `start`: for a regression, the mean of the labels.
     """
     spec = read_spec(read_config(source))
     if dropout is not None:
@@ -62,9 +62,9 @@ def load_hf(
         tensors = from_hf(_tensors(held), spec, torch.cat, problem)
     if not keep_classifier or len(tensors.get(f"{CLASSES}weight", ())) != n_classes:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSES)}
-    _fill(model, tensors, may_miss=(POOLER, CLASSES, *_OURS), source=source)
+    _fill(model, tensors, may_miss=(POOLER, CLASSES, *_EXTRA_PREFIXES), source=source)
     for name, tensor in tensors.items():
-        if not tensor.float().isfinite().all():  # no engine runs it, and stages would train on it for hours
+        if not tensor.float().isfinite().all():  # backends refuse it, but stages would train on it for hours
             raise UserError(
                 f"{source}: tensor {hf_names(name, spec, problem)} has numbers that are not finite (NaN, or beyond "
                 "float32): copy the file again, or give a checkpoint from before its training went wrong"
@@ -76,14 +76,14 @@ def load_hf(
 
 
 def take_pruning(model: AdaptiveModel, folder: Path) -> bool:
-    """Takes over what a folder of ours has learned of the same pruning; False = of another, or none.
+    """Copies the learned pruning of a Ziggurat folder; returns False if its pruning has another configuration, or none.
 
-    Where its training has taken the vocabulary back, it has none.
+    If the folder's training dropped the vocabulary scores, the model drops them too.
     """
     if model.pruning is None:
         return False
-    manifest, mine = layout.read_manifest(folder), model.pruning.config
-    if layout.TRIALS in manifest.training and manifest.pruning == replace(mine, vocabulary=None) != mine:
+    manifest, config = layout.read_manifest(folder), model.pruning.config
+    if layout.TRIALS in manifest.training and manifest.pruning == replace(config, vocabulary=None) != config:
         model.pruning.drop_vocabulary()
     if manifest.pruning != model.pruning.config:
         return False
@@ -107,7 +107,7 @@ def _fresh(
 
 
 def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[int, ...]:
-    """The layers after which exit heads stand, None = after every one but the last; UserError for one elsewhere."""
+    """Sorted layers with exit heads; None = all but the last. UserError for a layer outside of 1 … L - 1."""
     layers = tuple(range(1, spec.layers)) if head_layers is None else tuple(sorted(set(head_layers)))
     if any(not 1 <= layer < spec.layers for layer in layers):
         raise UserError(
@@ -117,19 +117,21 @@ def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[i
 
 
 def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
-    """The model of one of our folders; UserError if a file is missing, broken or not of these weights."""
+    """The model and manifest of a Ziggurat folder; UserError if a file is missing, broken or changed."""
     files = read_model(folder)
     return model_of(files), files.manifest
 
 
 def model_of(files: ModelFiles) -> AdaptiveModel:
-    """The model, in evaluation mode, of what was read of a folder; UserError if its parts do not fit together."""
+    """The torch model, in evaluation mode, from a folder's content; UserError if its parts do not fit together."""
     manifest, spec = files.manifest, files.encoder
     problem = Problem(manifest.problem_type)
     tensors = from_hf(_tensors(files.weights.tensors), spec, torch.cat, problem)
-    tensors |= {name: tensor for name, tensor in _tensors(files.extras.tensors).items() if name.startswith(_OURS)}
+    tensors |= {
+        name: tensor for name, tensor in _tensors(files.extras.tensors).items() if name.startswith(_EXTRA_PREFIXES)
+    }
     sizes = len(manifest.labels), manifest.head_kind, manifest.head_layers
-    with torch.device("meta"), _Unfilled():  # whatever sizes a configuration names, they take no memory
+    with torch.device("meta"), _Unfilled():  # no memory is allocated before sizes are checked
         model = _fresh(spec, *sizes, manifest.pruning, problem)
     _fill(model, tensors, may_miss=(), source=files.folder, assign=True)
     if manifest.int8:
@@ -138,31 +140,31 @@ def model_of(files: ModelFiles) -> AdaptiveModel:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Modules that are made within it draw no numbers, which would be thrown away."""
+    """Within it, new modules skip their random initialisation, since it would be overwritten."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What a function gives; one that fills a tensor gives it as it is."""
+        """Calls a function; functions that fill a tensor return it unchanged."""
         if func in _FILLING or getattr(func, "__module__", "") == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
 
 
 def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarray, source: Path, out: Path) -> Manifest:
-    """Writes a whole model folder at `out`, tokenizer and configuration taken from `source`; returns its manifest.
+    """Writes a model folder at `out`, with tokenizer and configuration from `source`; returns its manifest.
 
-    `trained_rows` (n) are the content hashes of all rows that trained or chose anything. Heads and pruning are written
-    as far as the manifest names them.
+    `trained_rows` (n) are content hashes of all rows that were used for training or for any choice. Heads and pruning
+    are written if the manifest has them.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     named = {name: tensor.clone() for name, tensor in to_hf(tensors, model.spec, model.problem).items()}
-    ours = [f"{layout.HEAD_PREFIX}{layer}." for layer in manifest.head_layers]
-    ours += [] if manifest.pruning is None else [layout.PRUNING_PREFIX]
-    extras = {name: tensor for name, tensor in tensors.items() if name.startswith(tuple(ours))}
+    prefixes = [f"{layout.HEAD_PREFIX}{layer}." for layer in manifest.head_layers]
+    prefixes += [] if manifest.pruning is None else [layout.PRUNING_PREFIX]
+    extras = {name: tensor for name, tensor in tensors.items() if name.startswith(tuple(prefixes))}
     extras[layout.TRAINED_ROWS] = torch.from_numpy(np.sort(trained_rows.view(np.int64)))
     with whole_folder(out) as folder:
         save_file(named, folder / layout.WEIGHTS, metadata={"format": "pt"})
         save_file(extras, folder / layout.EXTRAS)
-        sized = with_sizes(read_config(source), model.spec)  # a student's are not the source's
+        sized = with_sizes(read_config(source), model.spec)  # a student's sizes differ from the source's
         config = json.dumps(classifier_config(sized, manifest), indent=2)
         (folder / layout.CONFIG).write_text(config + "\n", "utf-8")
         copy_tokenizer(source, folder, manifest.max_length)
@@ -170,7 +172,7 @@ def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarra
 
 
 def classifier_config(config: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
-    """The `config.json` with which plain transformers loads the folder: a sequence classifier, or a model of spans."""
+    """The `config.json` with which plain transformers loads the folder: a sequence classifier, or a span model."""
     architecture = ARCHITECTURES[config["model_type"]]
     config = {key: value for key, value in config.items() if key not in _OVERRULED}
     if manifest.answers_spans:
@@ -194,7 +196,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """A file's tensors as torch's, in the same memory."""
+    """Numpy arrays as torch tensors, in the same memory."""
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
@@ -207,7 +209,7 @@ def _fill(
 ) -> None:
     """Loads tensors into the model in float32; UserError for one that is missing or has another shape.
 
-    `assign` makes the tensors the model's own instead of copying their numbers into it.
+    `assign` makes the tensors the model's parameters, instead of copying their numbers.
     """
     state = model.state_dict()
     for name, tensor in tensors.items():

@@ -18,12 +18,12 @@ FASTBERT_HEADS = 2
 
 
 class FastBertHead(nn.Module):
-    """d → 128 tanh, two-head attention over all live tokens read at the first, 128 → 128 tanh → classes (FastBERT).
+    """d → 128 tanh, two-head attention of the first token over all live tokens, 128 → 128 tanh → classes (FastBERT).
 
-    Modifications: only the first token's attention output is computed, for nothing else is read.
+    Modification: only the first token's attention is computed, since no other is used.
     """
 
-    reads_first = False  # and the others
+    reads_first = False  # it reads all tokens
 
     def __init__(self, spec: EncoderSpec, n_classes: int) -> None:
         super().__init__()
@@ -47,7 +47,8 @@ class FastBertHead(nn.Module):
 class PoolerHead(nn.Module):
     """First token, d → d → classes (DeeBERT, PABEE); also the architecture's own classifier, the last rung.
 
-    Between the two tanh, or what the architecture's own classifier has; it may read the mean of all live tokens.
+    The activation in between is tanh, or that of the architecture's classifier. With mean pooling it reads the mean of
+    all live tokens.
     """
 
     def __init__(self, spec: EncoderSpec, n_classes: int) -> None:
@@ -70,7 +71,7 @@ class PoolerHead(nn.Module):
 class LinearHead(nn.Module):
     """First token, d → classes (S3)."""
 
-    reads_first = True  # and no other
+    reads_first = True  # it reads only the first token
 
     def __init__(self, spec: EncoderSpec, n_classes: int) -> None:
         super().__init__()
@@ -86,8 +87,9 @@ HEADS: Mapping[str, type[nn.Module]] = {"fastbert": FastBertHead, "pooler": Pool
 
 
 def reading_norm(spec: EncoderSpec) -> nn.Module:
-    """What a head reads states through. Where no layer ends with a LayerNorm each head has its own, the classifier the
-    model's last one; exits start with a copy of it.
+    """The LayerNorm at a head's input, for pre-norm architectures, whose layers do not end with one.
+
+    The classifier has the model's final LayerNorm, and exit heads start with a copy of it.
     """
     return layer_norm(spec) if spec.norm_first else nn.Identity()
 
@@ -97,10 +99,10 @@ def attend_first(query: Tensor, key: Tensor, value: Tensor, lengths: np.ndarray,
     n_seqs, width = query.shape
     owner = torch.from_numpy(np.repeat(np.arange(n_seqs), lengths)).to(query.device)
     products = (key * query.index_select(0, owner)).view(-1, n_heads, width // n_heads).sum(-1)
-    # Softmax over each sequence needs a grid, but only of the scores: (n_seqs, longest, n_heads).
+    # Softmax over each sequence needs padding, but only of the scores: (n_seqs, longest, n_heads).
     slots = torch.from_numpy(padded_slots(lengths)).to(query.device)
-    grid = products.new_full((n_seqs * int(lengths.max()), n_heads), float("-inf")).index_copy(0, slots, products)
-    grid = (grid / (width // n_heads) ** 0.5).view(n_seqs, -1, n_heads).softmax(dim=1)
-    shares = grid.view(-1, n_heads).index_select(0, slots).unsqueeze(-1)
+    padded = products.new_full((n_seqs * int(lengths.max()), n_heads), float("-inf")).index_copy(0, slots, products)
+    padded = (padded / (width // n_heads) ** 0.5).view(n_seqs, -1, n_heads).softmax(dim=1)
+    shares = padded.view(-1, n_heads).index_select(0, slots).unsqueeze(-1)
     weighted = (value.view(-1, n_heads, width // n_heads) * shares).reshape(-1, width)
     return torch.zeros_like(query, dtype=weighted.dtype).index_add(0, owner, weighted)

@@ -24,7 +24,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class Embeddings(nn.Module):
-    """Word, + position, segment and task where the architecture has them; LayerNorm; a linear map to `hidden`."""
+    """Sum of word, position, segment and task embeddings, as the architecture has them; LayerNorm; map to `hidden`."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
@@ -46,17 +46,17 @@ class Embeddings(nn.Module):
         if self.position is not None:
             states = states + self.position(self._position_rows(batch, ids[:, 0]))
         if self.segment is not None:
-            # One kind of segment is in every token, whatever ids a tokenizer made for BERT gives to a pair.
+            # With one segment, every token has it: ignore the ids that BERT's tokenizers give to pairs.
             states = states + (self.segment(ids[:, 1]) if self.reads_segments else self.segment.weight[0])
         if self.task is not None:
             states = states + self.task.weight[0]
         return batch.with_states(self.project(self.dropout(self.norm(states))))
 
     def _position_rows(self, batch: PackedBatch, ids: Tensor) -> Tensor:
-        """Which row of the position table each token (n_tokens) reads.
+        """Row of the position table for each token (n_tokens).
 
-        Where an offset leaves the rows up to that of padding to padding, a text may hold the token for it, too: that
-        reads the row of padding, and counts for none of those behind it.
+        With an offset (RoBERTa), the rows up to the padding id are for padding. A padding token inside a text reads
+        padding's row, and later tokens do not count it.
         """
         positions = torch.as_tensor(batch.positions, device=ids.device)
         if not self.position_offset:
@@ -68,10 +68,10 @@ class Embeddings(nn.Module):
 
 
 class Layer(nn.Module):
-    """One Transformer layer: attention, then feed-forward, each with a residual and a LayerNorm behind or before it."""
+    """One Transformer layer: attention, then feed-forward, each with a residual and a LayerNorm after or before it."""
 
     def __init__(self, spec: EncoderSpec, layer: int = 1) -> None:
-        """`layer` (1 … L) finds what the spec says of each layer."""
+        """`layer` (1 … L) selects the spec's per-layer settings."""
         super().__init__()
         self.norm_first, self.gated = spec.norm_first, spec.gated
         self.window = spec.window(layer)
@@ -81,7 +81,7 @@ class Layer(nn.Module):
         self.activation = ACTIVATIONS[spec.activation]
         self.qkv = RowLinear(spec.hidden, 3 * spec.hidden, spec.attention_bias)
         self.out = RowLinear(spec.hidden, spec.hidden, spec.attention_bias)
-        # What enters the first layer comes out of the embeddings' LayerNorm.
+        # The first layer's input is already normalised by the embeddings.
         self.attention_norm = nn.Identity() if spec.norm_first and layer == 1 else layer_norm(spec)
         self.up = RowLinear(spec.hidden, spec.intermediate * (2 if spec.gated else 1), spec.feed_forward_bias)
         self.down = RowLinear(spec.intermediate, spec.hidden, spec.feed_forward_bias)
@@ -93,24 +93,24 @@ class Layer(nn.Module):
         return self.finish(batch, self.context(batch))
 
     def context(self, batch: PackedBatch) -> Tensor:
-        """What attention mixes for each token, (n_tokens, d)."""
+        """Attention's output for each token, (n_tokens, d)."""
         return attend(self.project(batch), batch.lengths, self.heads, self._dropout, self._sight(batch))
 
     def scored_context(
         self, batch: PackedBatch, from_others: bool = False, active: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The same, and how much attention each token received, (n_tokens); see `attend_and_score`."""
+        """`context`, plus the attention that each token received, (n_tokens); see `attend_and_score`."""
         qkv, sight = self.project(batch), self._sight(batch)
         return attend_and_score(qkv, batch.lengths, self.heads, self._dropout, from_others, active, sight)
 
     def project(self, batch: PackedBatch) -> Tensor:
-        """Queries, keys and values as attention compares and mixes them: states (n_tokens, d) → (n_tokens, 3 d)."""
+        """Queries, keys and values, with rotary positions applied: states (n_tokens, d) → (n_tokens, 3 d)."""
         qkv = self.qkv(self.attention_norm(batch.states) if self.norm_first else batch.states)
-        # A token keeps the position that it had in its text, whoever has left.
+        # Positions are those in the original text, also after pruning.
         return qkv if self.rotary_base is None else rotate(qkv, batch.positions, self.heads, self.rotary_base)
 
     def finish(self, batch: PackedBatch, context: Tensor) -> PackedBatch:
-        """The rest of the layer, token by token: the states that entered it and their context → (n_tokens, d)."""
+        """The rest of the layer, after attention: input states of the layer and their context → (n_tokens, d)."""
         states = batch.states + self.dropout(self.out(context))
         if self.norm_first:
             return batch.with_states(states + self.dropout(self.feed_forward(self.output_norm(states))))
@@ -118,7 +118,7 @@ class Layer(nn.Module):
         return batch.with_states(self.output_norm(states + self.dropout(self.feed_forward(states))))
 
     def feed_forward(self, states: Tensor) -> Tensor:
-        """Both linear maps and what is between them: (n, d) → (n, d)."""
+        """Feed-forward: two linear maps with an activation, and a gate if configured: (n, d) → (n, d)."""
         if not self.gated:
             return self.down(self.activation(self.up(states)))
         inner, gate = self.up(states).chunk(2, dim=-1)
@@ -133,7 +133,7 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Embeddings and layers; the engine calls them one by one, training all in a row."""
+    """Embeddings and layers; the engine calls the layers one by one."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Encoder(nn.Module):
 
 
 def layer_norm(spec: EncoderSpec, width: int | None = None) -> nn.LayerNorm:
-    """A LayerNorm as the architecture has them, as wide as its states unless `width` says otherwise."""
+    """A LayerNorm of the architecture; `width` None = width of the states."""
     return nn.LayerNorm(width or spec.hidden, spec.layer_norm_eps, bias=spec.norm_bias)
 
 
@@ -159,7 +159,7 @@ def mean_tokens(batch: PackedBatch) -> Tensor:
 
 
 def initialise(module: nn.Module, std: float) -> None:
-    """BERT's start for fresh weights: normal with this deviation, biases zero."""
+    """BERT's initialisation: normal with this deviation, biases zero."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=std)

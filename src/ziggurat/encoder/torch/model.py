@@ -1,4 +1,4 @@
-"""An encoder with a ladder of heads, of whole inputs or of every token: what is trained, saved and run."""
+"""An encoder with a ladder of heads, for whole inputs or for every token: the model that is trained, saved and run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ziggurat.types import Problem, Rung
 
 
 class AdaptiveModel(nn.Module):
-    """Encoder, its own classifier (the last rung), one exit head for each layer in `head_layers` (1 … L - 1), pruning.
+    """Encoder, its classifier (the last rung), one exit head per layer in `head_layers` (1 … L - 1), pruning.
 
-    UserError for a `head_kind` that is not a key of `exit_heads`.
+    UserError for an unknown `head_kind`; known are the keys of `exit_heads`.
     """
 
     exit_heads: ClassVar[Mapping[str, type[nn.Module]]] = HEADS
@@ -55,17 +55,17 @@ class AdaptiveModel(nn.Module):
 
     @staticmethod
     def final_head(spec: EncoderSpec, n_classes: int) -> nn.Module:
-        """The architecture's own classifier, fresh."""
+        """A new classifier of the architecture."""
         return PoolerHead(spec, n_classes)
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
-        """Where it can answer, from cheap to dear; the last is the full model."""
+        """All rungs, from cheap to expensive; the last is the full model."""
         return tuple(Rung(layer) for layer in (*self.head_layers, self.spec.layers))
 
     @property
     def token_rule(self) -> TokenRule | None:
-        """The pruning rule of its parameters, None if it never prunes."""
+        """The pruning rule with the present parameters; None = no pruning."""
         return None if self.pruning is None else self.pruning.rule()
 
     def require_pruning(self) -> TokenPruning:
@@ -75,18 +75,18 @@ class AdaptiveModel(nn.Module):
         return self.pruning
 
     def head_at(self, layer: int) -> nn.Module | None:
-        """The head after `layer` layers (1 … L), None where there is none."""
+        """The head after `layer` layers (1 … L); None = no head there."""
         if layer == self.spec.layers:
             return self.classifier
         return self.exits[str(layer)] if layer in self.head_layers else None
 
     def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
-        """Token ids (n_tokens, 2) → states (n_tokens, d) of those that are read."""
+        """Token ids (n_tokens, 2) → embedded states (n_read, d) of the tokens that the rule reads."""
         read = None if tokens is None else tokens.reads(batch)
         return self.encoder.embeddings(batch if read is None else batch.take_tokens(read))
 
     def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
-        """States before → after layer 1 … L; tokens leave between its attention and the rest (LTP)."""
+        """States before → after layer 1 … L. Tokens are pruned after its attention and before the rest (LTP)."""
         module = self.encoder.layers[layer - 1]
         if tokens is None or not tokens.prunes(layer):
             return module(batch)
@@ -103,7 +103,7 @@ class AdaptiveModel(nn.Module):
         return [head(states) for layer, states in climb if (head := self.head_at(layer)) is not None]
 
     def climb(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Iterator[tuple[int, PackedBatch]]:
-        """Token ids (n_tokens, 2) → rung by rung its layer (1 … L) and the states (n_tokens, d) that its head reads."""
+        """Token ids (n_tokens, 2) → for each rung its layer (1 … L) and its head's input states (n_tokens, d)."""
         states = self.embed(batch, tokens)
         for layer in range(1, self.spec.layers + 1):
             states = self.layer(layer, states, tokens)
@@ -111,24 +111,24 @@ class AdaptiveModel(nn.Module):
                 yield layer, states
 
     def full_logits(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
-        """Token ids (n_tokens, 2) → logits of the last rung alone, (n_seqs, n_classes)."""
+        """Token ids (n_tokens, 2) → logits of the last rung only, (n_seqs, n_classes)."""
         return self.logits_of(self.embed(batch, tokens), tokens)
 
     def logits_of(self, states: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
-        """Embedded tokens (n_tokens, d) → logits of the last rung alone, (n_seqs, n_classes)."""
+        """Embedded tokens (n_tokens, d) → logits of the last rung only, (n_seqs, n_classes)."""
         for layer in range(1, self.spec.layers + 1):
             states = self.layer(layer, states, tokens)
         return self.classifier(states)
 
     def answer(self, states: PackedBatch, restored: Tensor, batch: PackedBatch) -> Tensor:
-        """Logits of the last rung from the last layer's states (n_tokens, d), as they are and restored, of `batch`."""
+        """Logits of the last rung for `batch`: from the last layer's states, or the restored states (n_tokens, d)."""
         return self.classifier(states)
 
     def restored_states(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
-        """Token ids (n_tokens, 2) → the last state of every token of the input, (n_tokens, d), in the input's order.
+        """Token ids (n_tokens, 2) → the last state of every input token, (n_tokens, d), in the input's order.
 
-        For outputs that need a state per token, such as spans: a token that leaves at layer l keeps the state that
-        entered l, one that is not read its embedding (drop-and-restore, Length-Adaptive Transformer).
+        For outputs that need a state per token, such as spans. A token that is pruned at layer l keeps the state that
+        entered l; a token that is not read keeps its embedding (drop-and-restore, Length-Adaptive Transformer).
         """
         live = self.encoder.embeddings(batch)
         read = None if tokens is None else tokens.reads(batch)
@@ -138,16 +138,16 @@ class AdaptiveModel(nn.Module):
                 after = self.layer(layer, live, tokens)
             else:
                 after = live if read is None else live.take_tokens(read)
-            mine = slots_in(batch, live)
-            gone = np.isin(mine, slots_in(batch, after), invert=True)
-            slots.append(mine[gone])
-            states.append(live.states[torch.from_numpy(np.flatnonzero(gone))])
+            before = slots_in(batch, live)
+            pruned = np.isin(before, slots_in(batch, after), invert=True)
+            slots.append(before[pruned])
+            states.append(live.states[torch.from_numpy(np.flatnonzero(pruned))])
             live = after
         order = np.argsort(np.concatenate([*slots, slots_in(batch, live)]))
         return torch.cat([*states, live.states])[torch.from_numpy(order)]
 
     def start_heads_from_pooler(self) -> None:
-        """Copies the last rung's pooler into every exit that has one, as DeeBERT does, and its norm into each."""
+        """Copies the last rung's norm into all exit heads, and its pooler into heads with a pooler (like DeeBERT)."""
         for head in self.exits.values():
             head.norm.load_state_dict(self.classifier.norm.state_dict())
             if isinstance(head, PoolerHead):
@@ -155,8 +155,8 @@ class AdaptiveModel(nn.Module):
                 head.dense_norm.load_state_dict(self.classifier.dense_norm.state_dict())
 
 
-SPAN_HEAD = "span"  # the one kind of head that such a model has
-IMPOSSIBLE = -1e4  # logit of tokens where no span may start or end: its probability is 0, its logarithm still a number
+SPAN_HEAD = "span"  # the only kind of head of span models
+IMPOSSIBLE = -1e4  # logit where no span may start or end: the probability is 0, but its logarithm is finite
 
 
 class SpanHead(LinearHead):
@@ -168,7 +168,7 @@ class SpanHead(LinearHead):
 
 
 class DenseSpanHead(PoolerHead):
-    """Every token, d → d → 2: the architecture's own classifier, which reads one token after the other (ModernBERT)."""
+    """Every token, d → d → 2: the architecture's classifier, applied to each token (ModernBERT)."""
 
     def __init__(self, spec: EncoderSpec, n_outputs: int) -> None:
         super().__init__(spec, n_outputs)
@@ -176,15 +176,15 @@ class DenseSpanHead(PoolerHead):
 
 
 def every_token(batch: PackedBatch) -> Tensor:
-    """The states as they are, (n_tokens, d)."""
+    """All states unchanged, (n_tokens, d): the pooling of span heads."""
     return batch.states
 
 
 class SpanModel(AdaptiveModel):
-    """`AdaptiveModel` for spans. Heads read the restored states: a token that left keeps the last state it had.
+    """`AdaptiveModel` for spans. Heads read restored states: a pruned token keeps its last state.
 
-    Batches hold ids (n_tokens, 3), the third saying where a span may start or end (`data.windows`). Logits are two rows
-    for each sequence, of its start and its end: (n_seqs, 2, positions of the encoder), `IMPOSSIBLE` where none may be.
+    Batches have ids (n_tokens, 3); the third marks where a span may start or end (`data.windows`). Logits are two rows
+    per sequence, for start and end: (n_seqs, 2, positions of the encoder), `IMPOSSIBLE` where no span is allowed.
     """
 
     exit_heads: ClassVar[Mapping[str, type[nn.Module]]] = {SPAN_HEAD: SpanHead}
@@ -194,44 +194,44 @@ class SpanModel(AdaptiveModel):
 
     @staticmethod
     def final_head(spec: EncoderSpec, n_classes: int) -> nn.Module:
-        """The architecture's own span head, fresh."""
+        """A new span head of the architecture."""
         return (DenseSpanHead if ARCHITECTURES[spec.model_type].dense_spans else SpanHead)(spec, n_classes)
 
     def forward(self, batch: PackedBatch, tokens: TokenRule | None = None) -> list[Tensor]:
         """Ids (n_tokens, 3) → logits of every rung, each (n_seqs, 2, positions)."""
-        whole = self.encoder.embeddings(batch)
+        restored = self.encoder.embeddings(batch)
         read = None if tokens is None else tokens.reads(batch)
-        live = whole if read is None else whole.take_tokens(read)
+        live = restored if read is None else restored.take_tokens(read)
         answers = []
         for layer in range(1, self.spec.layers + 1):
             live = self.layer(layer, live, tokens)
-            whole = put_back(whole, live)
+            restored = put_back(restored, live)
             if (head := self.head_at(layer)) is not None:
-                answers.append(self.spread(head(whole), batch))
+                answers.append(self.spread(head(restored), batch))
         return answers
 
     def full_logits(self, batch: PackedBatch, tokens: TokenRule | None = None) -> Tensor:
-        """Ids (n_tokens, 3) → logits of the last rung alone, (n_seqs, 2, positions)."""
-        whole = batch.with_states(self.restored_states(batch, tokens))
-        return self.spread(self.classifier(whole), batch)
+        """Ids (n_tokens, 3) → logits of the last rung only, (n_seqs, 2, positions)."""
+        restored = batch.with_states(self.restored_states(batch, tokens))
+        return self.spread(self.classifier(restored), batch)
 
     def answer(self, states: PackedBatch, restored: Tensor, batch: PackedBatch) -> Tensor:
-        """Logits of the last rung from restored states (n_tokens, d) of the batch's ids."""
+        """Logits of the last rung from restored states (n_tokens, d)."""
         return self.spread(self.classifier(batch.with_states(restored)), batch)
 
     def spread(self, logits: Tensor, batch: PackedBatch) -> Tensor:
-        """Logits (n_tokens, 2) of a batch's tokens, as rows for a softmax: (n_seqs, 2, positions)."""
+        """Logits (n_tokens, 2) of a packed batch → padded rows for a softmax, (n_seqs, 2, positions)."""
         marks = torch.as_tensor(batch.states, device=logits.device)[:, 2:]
         possible = logits.float().masked_fill(marks == 0, IMPOSSIBLE)
         owners = np.repeat(np.arange(batch.n_seqs), batch.lengths)
         slots = torch.from_numpy(owners * self.spec.positions + batch.positions).to(logits.device)
-        grid = possible.new_full((batch.n_seqs * self.spec.positions, 2), IMPOSSIBLE).index_copy(0, slots, possible)
-        return grid.view(batch.n_seqs, -1, 2).transpose(1, 2)
+        padded = possible.new_full((batch.n_seqs * self.spec.positions, 2), IMPOSSIBLE).index_copy(0, slots, possible)
+        return padded.view(batch.n_seqs, -1, 2).transpose(1, 2)
 
 
-def put_back(whole: PackedBatch, live: PackedBatch) -> PackedBatch:
-    """All tokens of a batch with the states of those that are left put back at their places."""
-    if len(live.positions) == len(whole.positions):
-        return whole.with_states(live.states)
-    slots = torch.from_numpy(slots_in(whole, live)).to(whole.states.device)
-    return whole.with_states(whole.states.index_copy(0, slots, live.states.to(whole.states.dtype)))
+def put_back(restored: PackedBatch, live: PackedBatch) -> PackedBatch:
+    """The states of all tokens, updated with those of the live tokens."""
+    if len(live.positions) == len(restored.positions):
+        return restored.with_states(live.states)
+    slots = torch.from_numpy(slots_in(restored, live)).to(restored.states.device)
+    return restored.with_states(restored.states.index_copy(0, slots, live.states.to(restored.states.dtype)))

@@ -1,4 +1,4 @@
-"""Small parts: linear maps over packed rows, a fast dropout, the choice of the device."""
+"""Building blocks: linear maps over packed rows, a fast dropout, choice of the device."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from ziggurat.config import DEVICES
 from ziggurat.errors import UserError
 from ziggurat.system import default_threads, n_cores
 
-_LEVELS = 1 << 16  # a number is dropped by 16 random bits: its probability is that of the nearest 65,536th
+_LEVELS = 1 << 16  # dropout compares 16 random bits: probabilities are rounded to multiples of 1 / 65,536
 
 
 def drop(states: Tensor, share: float) -> Tensor:
-    """`functional.dropout` in training: each number becomes 0 with probability `share`, the others grow to match.
+    """`functional.dropout` in training: zeroes each number with probability `share` and scales the others up.
 
-    One draw from torch's generator seeds numpy's SFC64, so that what repeats the one repeats the other.
+    One draw from torch's generator seeds numpy's SFC64, so fixing torch's seed also fixes this generator.
     """
     if states.device.type != "cpu" or not 0 < share < 1:
         return functional.dropout(states, share)
     dropped, count = round(share * _LEVELS), states.numel()
     random = np.random.Generator(np.random.SFC64(int(torch.randint(1 << 62, (1,)))))
     words = random.integers(0, 1 << 64, -(-count // 4), dtype=np.uint64).view(np.int16)[:count]
-    kept = torch.from_numpy(words).view(states.shape) >= dropped - _LEVELS // 2
-    # A product: selecting by random booleans is seven times as slow, and so is making numbers of them as such.
-    return states * kept.view(torch.uint8).to(states.dtype).mul_(_LEVELS / (_LEVELS - dropped))
+    mask = torch.from_numpy(words).view(states.shape) >= dropped - _LEVELS // 2
+    # A product, because masked selection and conversion of booleans are both seven times slower.
+    return states * mask.view(torch.uint8).to(states.dtype).mul_(_LEVELS / (_LEVELS - dropped))
 
 
 class Dropout(nn.Module):
-    """`drop` in training, nothing otherwise."""
+    """`drop` in training, identity otherwise."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -50,10 +50,10 @@ class RowLinear(nn.Linear):
 
 
 class ReadingLinear(RowLinear):
-    """The map through which a head reads states. While it learns they may be standardised first; `fold` ends that.
+    """A head's first linear map. During training it may standardise its input; `fold` merges that into the weights.
 
-    What a head learns from is small beside what all texts share: in the lower layers of MiniLM a first token differs
-    between texts by a hundredth of its size, which neither AdamW at a usual rate nor bfloat16 can tell from a constant.
+    States of different texts are nearly equal: in the lower layers of MiniLM a first token varies between texts by a
+    hundredth of its size. Neither AdamW at a usual rate nor bfloat16 can tell that from a constant.
     """
 
     mean: Tensor | None
@@ -72,7 +72,7 @@ class ReadingLinear(RowLinear):
 
     @torch.no_grad()
     def standardise(self, mean: Tensor, deviation: Tensor) -> None:
-        """From now on the map reads (states - mean) / deviation, both (d_in), and still says the same."""
+        """Standardises the input by mean and deviation, both (d_in); weights change so that outputs stay the same."""
         self.fold()
         self.bias.copy_(self.bias.double() + self.weight.double() @ mean.double())
         self.weight.mul_(deviation)
@@ -80,7 +80,7 @@ class ReadingLinear(RowLinear):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Makes the standardisation, if there is one, a part of weight and bias: the same map of the states."""
+        """Merges the standardisation, if there is one, into weight and bias; outputs stay the same."""
         if self.mean is None or self.deviation is None:
             return
         weight = self.weight.double() / self.deviation.double()
@@ -92,8 +92,8 @@ class ReadingLinear(RowLinear):
 def row_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`functional.linear` for any number of rows: (n, d_in), (d_out, d_in), (d_out) → (n, d_out).
 
-    oneDNN, which computes bfloat16 on CPUs, generates a kernel for every number of rows that it meets and keeps a
-    thousand of them: time at every step, and gigabytes. Rounding rows up bounds how many kernels there are.
+    For bfloat16 on CPUs, oneDNN generates a kernel for every number of rows and caches a thousand of them, which costs
+    time at every step, and gigabytes. Rounding the number of rows up bounds the number of kernels.
     """
     if states.device.type == "cpu" and (states.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")):
         return functional.linear(pad_rows(states), weight, bias)[: len(states)]
@@ -101,14 +101,14 @@ def row_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def pad_rows(states: Tensor) -> Tensor:
-    """Rows of zeros up to the next of 16 sizes per doubling (at most 7 % more, or 7 rows): (n, d) → (≥ n, d)."""
+    """Pads with rows of zeros to one of 16 sizes per doubling (at most 7 % more, or 7 rows): (n, d) → (≥ n, d)."""
     n = len(states)
     step = max(8, (1 << max(n - 1, 1).bit_length()) // 32)
     return functional.pad(states, (0, 0, 0, -n % step)) if n % step else states
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one; UserError for an unknown or an absent device."""
+    """The torch device; `auto` = GPU if there is one. UserError for an unknown or missing device."""
     if name not in DEVICES:
         raise UserError(f"device {name!r} is not known; known: {', '.join(DEVICES)}")
     if name == "cuda" and not torch.cuda.is_available():
@@ -118,9 +118,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def limit_threads(threads: int | None = None) -> None:
-    """Lets torch compute with so many threads of the CPU; None = as many as it has, but no more than there are cores.
+    """Sets torch's number of CPU threads; None = torch's default, limited to the available cores.
 
-    By itself torch takes all that the process may run on, and knows nothing of a container's quota.
+    The default ignores a container's CPU quota.
     """
     torch.set_num_threads(threads or min(torch.get_num_threads(), max(n_cores(), default_threads())))
 

@@ -1,4 +1,4 @@
-"""What a model knows of pruning: learned thresholds, a score per vocabulary entry, guesses at later attention."""
+"""Learned parameters of pruning: thresholds, a score per vocabulary entry, predictors of attention scores."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ziggurat.policies import prune
 from ziggurat.policies.prune import PREDICTED, TokenRule
 from ziggurat.recipe import PruningConfig
 
-ALWAYS_READ = 1e4  # the score of vocabulary entries that are never left out: [CLS], separators and their like
+ALWAYS_READ = 1e4  # score of vocabulary entries that are never dropped: [CLS], separators and other special tokens
 
 
 class TokenPruning(nn.Module):
-    """The parameters of a pruning rule. `rule()` is what engines run, `soft_masks` what training differentiates."""
+    """The parameters of a pruning rule. Engines run `rule()`; training differentiates `soft_mask`."""
 
     def __init__(self, config: PruningConfig, spec: EncoderSpec) -> None:
         super().__init__()
@@ -31,35 +31,35 @@ class TokenPruning(nn.Module):
             self.guesses = nn.ModuleList(nn.Linear(spec.hidden, 1) for _ in range(spec.layers))
 
     def rule(self) -> TokenRule:
-        """The rule that the parameters stand for now."""
+        """The rule with the present parameters."""
         read = (self.vocabulary.detach() > 0).cpu().numpy() if self.config.vocabulary is not None else None
         values = self.values.detach().double().cpu().numpy()
         return TokenRule(prune.KINDS[self.config.kind], values, self.config.score, self.config.scale, read)
 
     def fades(self, layer: int) -> bool:
-        """Whether tokens fade at layer 1 … L in the soft forward.
+        """Whether tokens fade at layer 1 … L in the soft forward pass.
 
-        Where a threshold has been learned down to 0 or less nothing leaves, but they still do: else nothing would bring
-        it back. 0 from the start stands for none.
+        A threshold that training lowered below 0 prunes nothing, but tokens still fade: else it would have no gradient.
+        Exactly 0, or NaN, means no pruning at this layer.
         """
         value = float(self.values.detach()[layer - 1])
         return not (np.isnan(value) or value == 0)
 
     def predicted(self, layer: int, batch: PackedBatch, active: Tensor | None = None) -> Tensor:
-        """Scores (n_tokens) guessed from the states that enter layer 1 … L; their mean over a sequence is 1.
+        """Scores (n_tokens) predicted from the states that enter layer 1 … L; their mean over a sequence is 1.
 
-        With `active` (n_tokens) in (0, 1] it is the mean weighted by that: of tokens that have faded less.
+        With `active` (n_tokens) in (0, 1] the mean is weighted by it.
         """
         raw = self.guesses[layer - 1](batch.states).squeeze(-1).float()
         owner = _owners(batch).to(raw.device)
-        # Softmax within each sequence, times its length. The largest is taken out first: exp must not overflow.
+        # Softmax within each sequence, times its length. Subtract the maximum first, so that exp does not overflow.
         peak = raw.new_full((batch.n_seqs,), float("-inf")).scatter_reduce(0, owner, raw.detach(), "amax")
         return per_sequence_mean_one((raw - peak[owner]).exp(), batch, active)
 
     def soft_mask(self, layer: int, scores: Tensor, batch: PackedBatch, temperature: float) -> Tensor:
         """σ((score − θ) / T) of each token, 1 for the first of a sequence: (n_tokens) → (n_tokens).
 
-        T is that of `relative` scores, and taken in the unit of the scale.
+        `temperature` is T for `relative` scores; for other scales it is converted to their unit.
         """
         factor = prune.SCALES[self.config.scale](batch.original)
         unit = torch.from_numpy(np.repeat(factor, batch.lengths)).to(scores)
@@ -72,22 +72,22 @@ class TokenPruning(nn.Module):
 
     @property
     def unread_vocabulary(self) -> bool:
-        """Whether there are scores of vocabulary entries, and nothing has said yet where they start."""
+        """Whether there are scores of vocabulary entries that are not initialised yet."""
         return self.config.vocabulary is not None and bool((self.vocabulary == 1).all())
 
     def drop_vocabulary(self) -> None:
-        """From now on every token is read."""
+        """Removes the scores of vocabulary entries: every token is read from now on."""
         self.config = replace(self.config, vocabulary=None)
         del self.vocabulary
 
     def always_read(self, entries: list[int]) -> None:
-        """Fixes these vocabulary entries: their score is so high that no step of training brings it down."""
+        """Makes these vocabulary entries permanent: their score is too high for training to lower it to 0."""
         with torch.no_grad():
             self.vocabulary[entries] = ALWAYS_READ
 
 
 def starting_values(config: PruningConfig, n_layers: int) -> np.ndarray:
-    """The rule's number for each layer before any training, (n_layers) float64; NaN = nothing leaves there."""
+    """Initial value of the rule at each layer, (n_layers) float64; NaN = no pruning there."""
     if config.per_layer is not None:
         if len(config.per_layer) != n_layers:
             raise UserError(f"pruning: per_layer has {len(config.per_layer)} values, the model has {n_layers} layers")
@@ -109,7 +109,7 @@ def spare_first(mask: Tensor, batch: PackedBatch) -> Tensor:
 
 
 def per_sequence_mean_one(values: Tensor, batch: PackedBatch, weights: Tensor | None = None) -> Tensor:
-    """Positive numbers (n_tokens) over their sequence's mean, weighted by `weights` (n_tokens) if given."""
+    """Divides positive numbers (n_tokens) by their sequence's mean, weighted by `weights` (n_tokens) if given."""
     owner = _owners(batch).to(values.device)
     weights = torch.ones_like(values) if weights is None else weights
     sums, counts = (values.new_zeros(batch.n_seqs).index_add(0, owner, part) for part in (weights * values, weights))
@@ -117,5 +117,5 @@ def per_sequence_mean_one(values: Tensor, batch: PackedBatch, weights: Tensor | 
 
 
 def _owners(batch: PackedBatch) -> Tensor:
-    """Which sequence each token belongs to, (n_tokens)."""
+    """Index of each token's sequence, (n_tokens)."""
     return torch.from_numpy(np.repeat(np.arange(batch.n_seqs), batch.lengths))

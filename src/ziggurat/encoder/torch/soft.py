@@ -1,4 +1,4 @@
-"""The soft forward: tokens fade instead of leaving, so that thresholds have a gradient (LTP 3.4, MP 3.2)."""
+"""The soft forward pass: tokens fade instead of being pruned, so thresholds have a gradient (LTP 3.4, MP 3.2)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def soft_logits(
 ) -> tuple[Tensor, list[Tensor]]:
     """Token ids (n_tokens, 2) → logits of the last rung (n_seqs, n_classes), and each layer's mask (n_tokens).
 
-    A layer's output is multiplied by the mask σ((score − θ)/T) after its LayerNorm. With `fade_attention` masks also
-    multiply from layer to layer and fade a token as key and as query of the next attention, so that T → 0 ends in
-    the hard forward; without, attention sees pruned tokens at full strength, as in the papers. The first mask returned
-    is that of the vocabulary where the model has one. Where answers are read off every token (spans), a token's state
-    is restored by as much as it faded, to what it was before. ValueError if the model does not prune.
+    A layer's output is multiplied by the mask σ((score − θ)/T) after its LayerNorm. With `fade_attention`, masks are
+    multiplied over layers and also weaken a token as key and query of the next attention, so T → 0 gives the hard
+    forward pass. Without, attention sees pruned tokens at full strength, as in the papers. If the model has vocabulary
+    scores, the first returned mask belongs to them. Spans need a state of every token: there the faded part of a state
+    is replaced by the token's earlier state. ValueError if the model does not prune.
     """
     pruning = model.pruning
     if pruning is None:
@@ -31,14 +31,14 @@ def soft_logits(
     alive = states.states.new_ones(len(states.states))
     masks = []
     if pruning.config.vocabulary is not None:
-        alive = pruning.soft_reading(batch, 1.0)  # the entries' scores are logits: their unit is T
+        alive = pruning.soft_reading(batch, 1.0)  # the entries' scores are logits, in units of T
         masks.append(alive)
         states = states.with_states(states.states * alive[:, None])
     for layer, module in enumerate(model.encoder.layers, start=1):
-        seen = alive if fade_attention else None
-        context, scores = module.scored_context(states, score == FROM_OTHERS, seen)
+        active = alive if fade_attention else None
+        context, scores = module.scored_context(states, score == FROM_OTHERS, active)
         if score == PREDICTED:
-            scores = pruning.predicted(layer, states, seen)
+            scores = pruning.predicted(layer, states, active)
         output = module.finish(states, context)
         mask = pruning.soft_mask(layer, scores, batch, temperature) if pruning.fades(layer) else torch.ones_like(alive)
         alive = alive * mask if fade_attention else mask
@@ -51,17 +51,17 @@ def soft_logits(
 
 
 def regularisation_from_ltp(weight: float, n_layers: int, mean_length: float, padded: int = LTP_PADDED) -> float:
-    """LTP's λ as a recipe's `regularisation`, for texts of `mean_length` real tokens on average.
+    """Converts LTP's λ to a recipe's `regularisation`, for texts of `mean_length` real tokens on average.
 
-    LTP's code sums over layers and takes means over all `padded` places; ours is the mean over layers and real tokens.
-    Its sum leaves out the first layer, ours does not.
+    LTP's code takes means over all `padded` positions and sums over all layers but the first. Ziggurat takes the mean
+    over real tokens and over all layers.
     """
     return weight * n_layers * mean_length / padded
 
 
 @torch.no_grad()
 def received_by_layer(model: AdaptiveModel, batch: PackedBatch) -> tuple[list[PackedBatch], list[Tensor]]:
-    """Token ids (n_tokens, 2) → for each layer the states (n_tokens, d) that enter it, and its scores (n_tokens)."""
+    """Token ids (n_tokens, 2) → input states (n_tokens, d) and attention scores (n_tokens) of each layer."""
     entered, received = [model.encoder.embeddings(batch)], []
     for layer in model.encoder.layers:
         context, scores = layer.scored_context(entered[-1])

@@ -31,7 +31,7 @@ class Candidate:
 
 
 def evolve(cost: Cost, accuracy: Accuracy, n_layers: int, config: SearchConfig, seed: int) -> tuple[Candidate, ...]:
-    """The Pareto front of all shares that were tried, from cheap to dear; the full model was tried too.
+    """The Pareto front of all shares that were tried, from cheap to expensive; the full model was tried too.
 
     First come constant ratios; each iteration adds mutations and crossovers of the front, and the front of old and new
     survives. The same seed, costs and accuracies give the same front; no shares are asked about twice.

@@ -24,7 +24,7 @@ from ziggurat.train.lengths.trials import Trials
 class LengthSearch:
     """What a search found."""
 
-    front: tuple[Candidate, ...]  # from cheap to dear: no other is both cheaper and at least as accurate
+    front: tuple[Candidate, ...]  # from cheap to expensive: no other is both cheaper and at least as accurate
     chosen: Candidate  # the cheapest within the target
     full_accuracy: float  # of the model that keeps every token, on the same rows
     rows: int  # that every candidate answered
