@@ -24,7 +24,7 @@ def commands_page() -> str:
     from ziggurat.cli.app import app_for
 
     head = "# Commands\n\nMade from the command line itself: `ziggurat COMMAND --help` says the same.\n"
-    return head + "".join(_described(typer.main.get_command(app_for([], everything=True)), "ziggurat"))
+    return head + "".join(_described(typer.main.get_command(app_for([], complete=True)), "ziggurat"))
 
 
 def _described(command: Any, name: str, level: int = 2) -> Iterator[str]:

@@ -76,7 +76,7 @@ def test_it_has_seen_its_own_rows_and_its_teachers(taught, teacher, rows_file):
     assert not np.isin(roles[Role.CERTIFY].hashes, seen).any()
     manifest = read_manifest(out)
     assert manifest.kind == "static" and manifest.training["teacher"] == read_manifest(teacher).fingerprint
-    assert [point["name"] for point in summary["operating_points"]] == ["exact", "balanced", "fast"]
+    assert [point.name for point in summary.operating_points] == ["exact", "balanced", "fast"]
 
 
 def test_without_a_teacher_labels_are_learned(rows_file, tiny_checkpoint, tmp_path):
@@ -125,7 +125,7 @@ def cascade(taught, teacher, tmp_path):
 
 def test_a_cascade_is_calibrated_evaluated_and_explained(cascade, rows_file, tmp_path):
     folder, built = cascade
-    assert built["tiers"] == ["static", "encoder"]
+    assert built.tiers == ("static", "encoder")
     promise = Promise({"loose": 0.5}, criterion="agreement")
     result = calibrate_model(
         str(folder), str(rows_file), promise, options=ENGINE, html=tmp_path / "page.html"

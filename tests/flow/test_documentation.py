@@ -42,7 +42,7 @@ def commands(block: str) -> Iterator[list[str]]:
 def command_group():
     from ziggurat.cli.app import app_for
 
-    return typer.main.get_command(app_for([], everything=True))
+    return typer.main.get_command(app_for([], complete=True))
 
 
 # Folders that a page may name without making them, and the commands that make each.

@@ -150,7 +150,7 @@ def test_a_warning_says_that_pruning_unlearned_the_task(trained, rows_file, tmp_
         assert made.pruned_accuracy == read_manifest(tmp_path / str(words)).training["pruned_accuracy"]
         assert (made.pruned_accuracy < 0.85) == ("warning: pruning" in said[words])
     plain = read_manifest(trained[0]).training["regular_accuracy"]  # it is known of the folder that is gone on from
-    assert f"the plain model had {plain:.1%}" in said[0.01] and "warning" not in said[None]
+    assert f"the plain model had {plain:.1%}" in said[0.01] and "warning:" not in said[None]
 
 
 def test_a_vocabulary_that_costs_too_much_is_taken_back(trained, rows_file, tmp_path):
@@ -161,15 +161,15 @@ def test_a_vocabulary_that_costs_too_much_is_taken_back(trained, rows_file, tmp_
     recipe = dataclasses.replace(load_recipe("ltp"), stages=stages, pruning=pruning)
     made = train_model(str(rows_file), tmp_path / "model", recipe, str(trained[0]), QUIET)
     manifest = read_manifest(tmp_path / "model")
-    assert not made.trials.vocabulary.kept and manifest.training["trials"] == made.to_dict()["trials"]
-    assert "no word is left out: by 1% of the tokens" in training_text(made) and "warning" not in training_text(made)
+    assert not made.trials.vocabulary.accepted and manifest.training["trials"] == made.to_dict()["trials"]
+    assert "no word is left out: by 1% of the tokens" in training_text(made) and "warning:" not in training_text(made)
     assert manifest.pruning == dataclasses.replace(pruning, vocabulary=None)
     assert "pruning.vocabulary" not in load_file(tmp_path / "model" / "ziggurat.safetensors")
     further = dataclasses.replace(recipe, stages=stages[1:])
     for source, out in (("model", "further"), ("further", "still")):
         train_model(str(rows_file), tmp_path / out, further, str(tmp_path / source), QUIET)
         assert read_manifest(tmp_path / out).pruning == manifest.pruning
-        assert read_manifest(tmp_path / out).training["trials"] == made["trials"]
+        assert read_manifest(tmp_path / out).training["trials"] == made.to_dict()["trials"]
 
 
 def test_points_use_entropy_without_temperatures_by_default(trained):

@@ -63,7 +63,7 @@ class Entered:
     """How a system took part in a comparison."""
 
     engine: str
-    peer: bool  # whether it is somebody else's engine
+    peer: bool  # whether it is another project's engine
     order: str  # of the texts: "as it comes" or "sorted"
     streams: int  # batches that it works on at once
     calibration: str | None  # texts that an int8 peer was calibrated with; None = it was not

@@ -36,9 +36,9 @@ COMMANDS = {  # by name: the file in this folder that has the function of the sa
 _REPORT = "report"
 
 
-def app_for(line: Sequence[str] = (), everything: bool = False) -> typer.Typer:
+def app_for(line: Sequence[str] = (), complete: bool = False) -> typer.Typer:
     """The command line. Where `line` begins with a command, that one alone: loading the files of all takes time.
-    The analyses of `report` are in it where it is that command, or `everything` is asked for.
+    The analyses of `report` are in it where it is that command, or the line is to be `complete`.
 
     Command files import the other rooms inside of functions, so that help is shown before numpy would be loaded.
     """
@@ -53,7 +53,7 @@ def app_for(line: Sequence[str] = (), everything: bool = False) -> typer.Typer:
     for name, file in COMMANDS.items():
         if wanted in (name, None):
             app.command(name)(getattr(import_module(f"ziggurat.cli.{file}"), file))
-    if everything or wanted == _REPORT:
+    if complete or wanted == _REPORT:
         app.add_typer(report_app(), name=_REPORT)
     elif wanted is None:
         app.add_typer(typer.Typer(help=HELP), name=_REPORT)
@@ -93,7 +93,7 @@ def main() -> None:
 
 def _prepare_process() -> None:
     """Environment, standard streams and the format of warnings, before anything else is loaded."""
-    # Before any import of a Hugging Face library: their own bars and advice would hide ours.
+    # Before any import of a Hugging Face library: their own bars and advice would hide those of this command.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

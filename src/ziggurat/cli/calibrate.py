@@ -75,8 +75,8 @@ def calibrate(
     from ziggurat.calibrate.points import Promise
 
     source = unseen_source(data, task, data_dir)
-    tried = None if scores is None else tuple(opt.words(scores, "--scores"))
-    promise = Promise(targets_of(max_drop, name), confidence, criterion, tried, reference, max_layers)
+    names = None if scores is None else tuple(opt.words(scores, "--scores"))
+    promise = Promise(targets_of(max_drop, name), confidence, criterion, names, reference, max_layers)
     columns = opt.columns_of(text_column, pair_column, label_column, encoding, on_error)
     options = opt.model_options(device, dtype, threads, backend, batch_size)
     with shown(as_json, calibration_text) as show, ticker() as tick:

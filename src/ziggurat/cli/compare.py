@@ -88,5 +88,5 @@ def comparison_text(result: Comparison) -> str:
     lines = [comparison_tables([row.to_dict() for row in result.rows])]
     if result.calibration is not None:
         lines.append(f"int8 engines were calibrated with {result.calibration}")
-    lines += [f"left out: {one.name} {one.dtype}: {one.reason}" for one in result.left_out]
+    lines += [f"left out: {engine.name} {engine.dtype}: {engine.reason}" for engine in result.left_out]
     return "\n".join([*lines, *figure_lines(result.figures)]).rstrip()

@@ -21,7 +21,7 @@ from ziggurat.explain.page import Stretch, comparison, decision, departures, fac
 if TYPE_CHECKING:
     from ziggurat.explain.record import Explanation
 
-GONE = "·"
+DROPPED = "·"
 TITLE = 13  # columns of what stands before each line
 # Backgrounds of the 256-colour table from early to late, light enough for black letters.
 SCALE = (217, 216, 222, 229, 228, 192, 157, 158, 159, 153, 147, 183)
@@ -53,16 +53,16 @@ def explain(
     view = partial(explanation_text, colour=colour, width=shutil.get_terminal_size((100, 24)).columns)
     options = opt.model_options(device, dtype, threads, backend)
     with shown(as_json, view) as show:
-        asked = explained_text(text, pair)
-        show(explained(model, asked, operating_point, threshold, score, options, html))
+        given = explained_text(text, pair)
+        show(explained(model, given, operating_point, threshold, score, options, html))
 
 
 def explanation_text(result: Explanation, colour: bool = False, width: int = 100) -> str:
     """An explanation in lines of `width` characters; with `colour` in ANSI's."""
     pieces = stretches(result)
     way = [_coloured(pieces, result), "", _legend(result)] if colour else _layer_lines(pieces, result, width)
-    told = [*facts(result), *([("page", str(result.html))] if result.html is not None else [])]
-    return "\n".join([*way, "", *_rung_lines(result), "", *(f"{name:<{TITLE}} {fact}" for name, fact in told)])
+    details = [*facts(result), *([("page", str(result.html))] if result.html is not None else [])]
+    return "\n".join([*way, "", *_rung_lines(result), "", *(f"{name:<{TITLE}} {fact}" for name, fact in details)])
 
 
 def _layer_lines(pieces: Sequence[Stretch], result: Explanation, width: int) -> list[str]:
@@ -70,14 +70,14 @@ def _layer_lines(pieces: Sequence[Stretch], result: Explanation, width: int) -> 
     lines = _wrapped("text", [piece.string for piece in pieces], width)
     for layer, count in departures(result).items():
         title = f"layer {layer} -{count}" if layer else f"read -{count}"
-        lines += _wrapped(title, [_seen(piece, layer) for piece in pieces], width)
+        lines += _wrapped(title, [_with_dots(piece, layer) for piece in pieces], width)
     return lines
 
 
-def _seen(piece: Stretch, layer: int) -> str:
+def _with_dots(piece: Stretch, layer: int) -> str:
     """The characters, or as many dots if their token left at this layer or before."""
-    gone = piece.left_at is not None and piece.left_at <= layer
-    return GONE * len(piece.string) if gone else piece.string
+    dropped = piece.left_at is not None and piece.left_at <= layer
+    return DROPPED * len(piece.string) if dropped else piece.string
 
 
 def _wrapped(title: str, strings: Sequence[str], width: int) -> list[str]:

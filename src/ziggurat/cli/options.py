@@ -1,4 +1,4 @@
-"""Options that several commands have: their types with their help texts, and what becomes of their values."""
+"""Options that several commands have: their types with their help texts, and how their values are read."""
 
 from __future__ import annotations
 

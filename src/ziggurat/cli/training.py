@@ -118,14 +118,14 @@ def _learned_lines(result: Training) -> Iterator[str]:
         )
 
 
-def _trial_lines(tried: VocabularyTrial | None, settled: Settled | None) -> Iterator[str]:
+def _trial_lines(words: VocabularyTrial | None, settled: Settled | None) -> Iterator[str]:
     """What of the recipe's pruning was taken back, and why."""
-    if tried is not None and not tried.kept:
+    if words is not None and not words.accepted:
         yield (
-            f"no word is left out: by {tried.share:.0%} of the tokens, as the recipe has it, the plain model has "
-            f"{tried.read:.4f} on the select rows, by all {tried.plain:.4f}"
+            f"no word is left out: by {words.share:.0%} of the tokens, as the recipe has it, the plain model has "
+            f"{words.read:.4f} on the select rows, by all {words.plain:.4f}"
         )
-    elif tried is not None and settled is not None and not settled.vocabulary:
+    elif words is not None and settled is not None and not settled.vocabulary:
         yield "no word is left out any more: the vocabulary had learned to read too little"
     if settled is not None and settled.factor != 1:
         yield (

@@ -65,7 +65,7 @@ class EngineHere:
 
 @dataclass(frozen=True)
 class Information:
-    """What a model folder says of itself."""
+    """A description of a model folder."""
 
     model: Path  # the folder
     architecture: Architecture  # of the model, or of a cascade's last tier

@@ -29,7 +29,7 @@ class VocabularyTrial:
     share: float  # of the tokens that would be read, 0 … 1
     plain: float  # metric of the problem with all tokens
     read: float  # the same with that share
-    kept: bool  # whether words may be left out
+    accepted: bool  # whether words may be left out
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def training_of(manifest: Manifest, rows: Mapping[Role, int], out: Path) -> Trai
 
 
 def _trials_of(notes: Mapping[str, Any]) -> PruningTrials:
-    tried, settled = notes.get("vocabulary"), notes.get("settled")
+    words, strength = notes.get("vocabulary"), notes.get("settled")
     return PruningTrials(
-        None if tried is None else VocabularyTrial(**tried), None if settled is None else Settled(**settled)
+        None if words is None else VocabularyTrial(words["share"], words["plain"], words["read"], words["kept"]),
+        None if strength is None else Settled(**strength),
     )
