@@ -48,7 +48,7 @@ def test_where_nothing_was_compiled_torch_serves(not_compiled):
 
 def test_a_gpu_is_torchs(compiled):
     assert choose_engine(device="cuda") == "torch"
-    assert "--engine torch" in refusal("native", "cuda")
+    assert "--backend torch" in refusal("native", "cuda")
 
 
 def test_without_any_engine_both_ways_out_are_named(not_compiled, no_torch):
@@ -58,7 +58,7 @@ def test_without_any_engine_both_ways_out_are_named(not_compiled, no_torch):
 
 def test_torch_that_is_asked_for_and_missing_is_said_without_a_reason_that_is_none(compiled, no_torch):
     message = refusal("torch", "cpu")
-    assert message.endswith("pip install '.[torch]' in Ziggurat's folder, or drop --engine and --device")
+    assert message.endswith("pip install '.[torch]' in Ziggurat's folder, or drop --backend and --device")
 
 
 @pytest.mark.parametrize("wrong", [("mlx",), ("auto", "tpu"), ("auto", "cpu", "float8")])
