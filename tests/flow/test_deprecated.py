@@ -20,9 +20,7 @@ def as_in_a_new_process():
 
 
 def test_a_classifier_returns_a_list_as_it_did(model_folder, texts):
-    with pytest.warns(
-        DeprecationWarning, match=r"AdaptiveClassifier is now AdaptiveModel \(engine= is backend="
-    ) as seen:
+    with pytest.warns(DeprecationWarning, match=r"AdaptiveClassifier is now AdaptiveModel \(engine=") as seen:
         old = ziggurat.AdaptiveClassifier.from_pretrained(model_folder, device="cpu", engine="native")
     assert len(seen) == 1 and seen[0].filename == __file__
     answers = old.predict(texts, operating_point="full", batch_size=4)
@@ -51,10 +49,7 @@ def test_questions_and_contexts_are_lists_as_they_were(make_checkpoint, model_fo
     answers = old.predict(make_questions(), make_contexts(), operating_point="full")
     asked = list(zip(make_questions(), make_contexts(), strict=True))
     assert type(answers) is list and all(isinstance(answer, SpanAnswer) for answer in answers)
-    assert (
-        answers == list(ziggurat.load(folder, device="cpu").answer(asked, "full"))[: len(answers)]
-        or [answer.text for answer in answers] == ziggurat.load(folder, device="cpu").predict(asked, "full").tolist()
-    )
+    assert [answer.text for answer in answers] == ziggurat.load(folder, device="cpu").predict(asked, "full").tolist()
     with pytest.raises(UserError, match="1 questions about 2 contexts"):
         old.predict(["a"], ["b", "c"])
     with pytest.raises(UserError, match="give a list of each"):

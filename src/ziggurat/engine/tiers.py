@@ -337,7 +337,7 @@ def _refuse_other_score(folder: Path, tiers: Sequence[Tier]) -> None:
 
 def refuse_unknown(engine: str, device: str, dtype: str, threads: int | None = None) -> None:
     """UserError for options that no model can be opened with, whether or not it has a choice of engines."""
-    options = ((engine, ENGINES, "engine"), (device, DEVICES, "device"), (dtype, DTYPES["native"], "dtype"))
+    options = ((engine, ENGINES, "backend"), (device, DEVICES, "device"), (dtype, DTYPES["native"], "dtype"))
     for value, known, what in options:
         if value not in known:
             raise UserError(f"{what} {value!r} is not known; known: {', '.join(known)}")

@@ -135,7 +135,7 @@ def test_a_small_model_alone_is_a_model(static_folder, opened, texts):
         _ = static.spec
 
 
-@pytest.mark.parametrize("wrong", [{"engine": "tpu"}, {"device": "tpu"}, {"dtype": "int3"}, {"threads": 0}])
+@pytest.mark.parametrize("wrong", [{"backend": "tpu"}, {"device": "tpu"}, {"dtype": "int3"}, {"threads": 0}])
 def test_a_small_model_takes_no_option_that_no_model_takes(static_folder, wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         OpenedModel.from_pretrained(static_folder, **wrong)

@@ -200,7 +200,7 @@ def test_full_depth_is_what_transformers_says(folders, asked):
 
 def test_answers_stand_in_their_context_where_they_say(answerers, asked):
     for answerer in answerers.values():
-        answers = answerer.answer(asked, operating_point=answerer.rule(SPAN_ENTROPY, 0.8), batch_size=4)
+        answers = answerer.answer(asked, at=answerer.rule(SPAN_ENTROPY, 0.8), batch_size=4)
         for answer, (_, context) in zip(answers, asked, strict=True):
             assert answer.text and context[answer.start : answer.end] == answer.text
             assert 0 <= answer.doubt <= 1 and answer.trace.flops > 0
@@ -231,7 +231,7 @@ def test_above_its_rungs_threshold_a_question_has_no_answer(answerers, asked):
     for rung in range(N_RUNGS):
         missing = [not one.text for one in texts[:, rung]]
         assert missing == (leads[:, rung] > cuts[rung]).tolist() and any(missing) and not all(missing)
-    answers = some.answer(asked, operating_point="full")
+    answers = some.answer(asked, at="full")
     assert [(not one.text, one.start, one.end) for one in answers if not one.text] == [(True, 0, 0)] * 5
 
 
@@ -281,7 +281,7 @@ def test_operating_points_run_and_stale_ones_are_refused(folders, asked, copied)
     answerer = OpenedModel.from_pretrained(folder, "cpu", threads=1)
     rule = answerer.rule_of("fast")
     windows = answerer.encode(asked)
-    named = answerer.answer(asked, operating_point="fast")
+    named = answerer.answer(asked, at="fast")
     assert [one.trace.rung for one in named] == answerer.run(windows, rule).rungs.tolist()
     with pytest.raises(UserError, match="chosen for other weights"):
         answerer.rule_of(replace(point, fingerprint="other"))

@@ -112,16 +112,16 @@ def test_a_passed_deadline_is_served_at_the_next_arrival(opened, cascade_folder,
         ({"batch_sizes": [8]}, "one of at least 1 for each tier"),
         ({"batch_sizes": []}, "one of at least 1 for each tier"),
         ({"batch_sizes": [8, 0]}, "batch size 0: must be at least 1"),
-        ({"operating_point": "per input"}, "the same thresholds"),
-        ({"operating_point": "no such"}, "no such"),
+        ({"at": "per input"}, "the same thresholds"),
+        ({"at": "no such"}, "no such"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_arrives(opened, cascade_folder, texts, wrong, reason):
     classifier = opened(cascade_folder)
-    if wrong.get("operating_point") == "per input":
-        wrong = {"operating_point": classifier.rule("margin", [0.3] * len(texts))}
+    if wrong.get("at") == "per input":
+        wrong = {"at": classifier.rule("margin", [0.3] * len(texts))}
     with pytest.raises(UserError, match=reason) as refused:
-        classifier.stream([texts], **({"operating_point": "full"} | wrong))
+        classifier.stream([texts], **({"at": "full"} | wrong))
     assert "\n" not in str(refused.value)
 
 
