@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import tokenizers
 
 from ziggurat.contents import read_bytes
 from ziggurat.data.batching import in_batch
+from ziggurat.data.encoded import Encoded as Encoded
+from ziggurat.data.encoded import pack_rows as pack_rows
 from ziggurat.data.frames import Frame, frame_of
-from ziggurat.data.packing import PackedBatch, cumulate, pack, place_in_sequence
+from ziggurat.data.packing import place_in_sequence
 from ziggurat.data.settings import cut_side, refuse_other_settings
 from ziggurat.data.word_cache import WordCache, cache_of
 from ziggurat.errors import UserError, first_line
@@ -81,68 +83,6 @@ CHUNK = 1024  # texts per call: an encoding takes far more memory than the two n
 RARE = "\U0002a6d6"  # an ideograph that hardly any vocabulary has
 _UNREADABLE = "not a readable tokenizer, save it again"
 UNSPEAKABLE = re.compile("[\ud800-\udfff]")  # lone surrogates: no UTF-8 can hold them
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """Token ids of n inputs, each in one sequence of its own, or in several: the windows of a long context."""
-
-    tokens: list[np.ndarray]  # (s) int64 arrays (length, 2): token id, segment id; of windows (length, 3), see there
-    truncated: np.ndarray  # (n) bool: the text was longer than the model reads
-    texts: Sequence[str] | None = None  # (n) what was read, for a tier with a tokenizer of its own; None = unknown
-    pairs: Sequence[str] | None = None  # (n) second texts; None = single texts
-    owners: np.ndarray | None = None  # (s) int64, rising: which input each sequence is of; None = one each, s = n
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each sequence, special ones included, (s) int64."""
-        return np.array([len(tokens) for tokens in self.tokens], dtype=np.int64)
-
-    @cached_property
-    def edges(self) -> np.ndarray:
-        """Input i owns sequences edges[i] … edges[i + 1] - 1: (n + 1) int64."""
-        if self.owners is None:
-            return np.arange(len(self) + 1)
-        return cumulate(np.bincount(self.owners, minlength=len(self)))
-
-    @cached_property
-    def read(self) -> np.ndarray:
-        """Tokens of all of an input's sequences, (n) int64."""
-        return self.lengths if self.owners is None else np.add.reduceat(self.lengths, self.edges[:-1])
-
-    @cached_property
-    def longest(self) -> np.ndarray:
-        """Tokens of each input's longest sequence, (n) int64."""
-        return self.lengths if self.owners is None else np.maximum.reduceat(self.lengths, self.edges[:-1])
-
-    def __len__(self) -> int:
-        return len(self.truncated)
-
-    def take(self, rows: np.ndarray) -> Self:
-        """Only these inputs, (m) indices, in this order."""
-        texts, pairs = (None if some is None else [some[row] for row in rows] for some in (self.texts, self.pairs))
-        owners = None if self.owners is None else np.repeat(np.arange(len(rows)), np.diff(self.edges)[rows])
-        tokens = [self.tokens[sequence] for sequence in self.sequences_of(rows)]
-        return replace(self, tokens=tokens, truncated=self.truncated[rows], texts=texts, pairs=pairs, owners=owners)
-
-    def by_sequence(self) -> Encoded:
-        """Every sequence as an input of its own."""
-        return self if self.owners is None else Encoded(self.tokens, self.truncated[self.owners])
-
-    def summed(self, values: np.ndarray) -> np.ndarray:
-        """Sums over the sequences of each input: (s, …) → (n, …)."""
-        if self.owners is None or not len(self):
-            return values
-        found: np.ndarray = np.add.reduceat(values, self.edges[:-1], axis=0)
-        return found
-
-    def sequences_of(self, rows: np.ndarray) -> np.ndarray:
-        """Indices of the sequences of these inputs, (m) indices, input by input."""
-        if self.owners is None:
-            return rows
-        starts, counts = self.edges[:-1][rows], np.diff(self.edges)[rows]
-        found: np.ndarray = np.repeat(starts, counts) + place_in_sequence(counts)
-        return found
 
 
 @dataclass(frozen=True)
@@ -302,15 +242,6 @@ class TextTokenizer:
 def speakable(text: str) -> str:
     """The text with U+FFFD for each lone surrogate: what is read of it, as long as before."""
     return UNSPEAKABLE.sub("\ufffd", text)
-
-
-def pack_rows(encoded: Encoded, rows: np.ndarray) -> PackedBatch:
-    """All sequences of the inputs with these indices, (m ≥ 1) int, as one batch; `rows` say which input each is of."""
-    rows = np.asarray(rows, dtype=np.int64)
-    if encoded.owners is None:
-        return pack([encoded.tokens[row] for row in rows], rows=rows)
-    sequences = encoded.sequences_of(rows)
-    return pack([encoded.tokens[sequence] for sequence in sequences], rows=encoded.owners[sequences])
 
 
 def _fit(lengths: np.ndarray, room: int) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import Self
 
 import numpy as np
 
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.squad import Gold
-from ziggurat.data.tokenizer import Encoded, Piece, TextTokenizer
+from ziggurat.data.tokenizer import Piece, TextTokenizer
 from ziggurat.errors import UserError
 from ziggurat.recipe import SpanConfig
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import PackedBatch
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.policies.prune import TokenRule
 from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.problem import Reader as Reader

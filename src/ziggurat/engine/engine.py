@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ziggurat.data.encoded import Encoded, pack_rows
 from ziggurat.data.packing import MOST_TOKENS
-from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.engine.backend import Finished, Outcomes, Work
 from ziggurat.engine.queues import Job, Part, Pool, Request, calls, inputs_of, merged, rule_of
 from ziggurat.engine.tiers import Ladder

@@ -13,8 +13,8 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from ziggurat.data.dataset import Dataset
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import cumulate
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import Manifest, read_manifest, read_point
 from ziggurat.encoder.hub import local_folder
 from ziggurat.encoder.spec import EncoderSpec

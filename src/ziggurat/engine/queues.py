@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from ziggurat.data.encoded import Encoded, join_encoded
 from ziggurat.data.packing import cumulate, place_in_sequence
-from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.tiers import TierSlice
 from ziggurat.policies.rules import ExitRule, joined_rules
@@ -213,22 +213,3 @@ def calls(
             call, tokens = [], 0
     if call:
         yield call
-
-
-def join_encoded(parts: Sequence[Encoded]) -> Encoded:
-    """Several inputs' tokens as one, in their order; texts only where all have them."""
-    if len(parts) == 1:
-        return parts[0]
-    texts, pairs = (
-        None if any(side is None for side in sides) else [text for side in sides for text in side or ()]
-        for sides in ([part.texts for part in parts], [part.pairs for part in parts])
-    )
-    owners = None
-    if any(part.owners is not None for part in parts):
-        starts = cumulate(np.array([len(part) for part in parts]))
-        sides = zip(parts, starts[:-1].tolist(), strict=True)
-        owners = np.concatenate(
-            [start + (np.arange(len(part)) if part.owners is None else part.owners) for part, start in sides]
-        )
-    tokens = [sequence for part in parts for sequence in part.tokens]
-    return Encoded(tokens, np.concatenate([part.truncated for part in parts]), texts, pairs, owners)

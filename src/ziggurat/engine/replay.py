@@ -7,8 +7,8 @@ from contextlib import nullcontext
 
 import numpy as np
 
+from ziggurat.data.encoded import Encoded, pack_rows
 from ziggurat.data.packing import PackedBatch
-from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.engine.backend import AllRungs, Backend, Outcomes
 from ziggurat.engine.queues import calls
 from ziggurat.engine.tiers import Ladder

@@ -13,8 +13,9 @@ import numpy as np
 
 from ziggurat import native
 from ziggurat.config import DEVICES
+from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import by_length
-from ziggurat.data.tokenizer import Encoded, TextTokenizer
+from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.encoder.flops import (
     FLOAT_BITS,
     answer_flops,

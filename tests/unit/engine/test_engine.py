@@ -4,98 +4,35 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kit.scripted import CLASSES, N, R, ScriptedBackend, inputs, make_tiers
+from tests.kit.engines import (
+    SIZES,
+    Broken,
+    Clock,
+    check,
+    drained,
+    first_batches,
+    ladder_rules,
+    never_before,
+    ready,
+    repeatable,
+    rows,
+)
+from tests.kit.scripted import N, R, inputs, make_tiers
+from ziggurat.data.encoded import join_encoded
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine.engine import Engine, Result, answer
-from ziggurat.engine.queues import join_encoded
+from ziggurat.engine.engine import Engine, answer
 from ziggurat.engine.reference import answer_ladder
 from ziggurat.engine.tiers import Ladder
 from ziggurat.errors import DeadlinePassed, UserError
-from ziggurat.policies.exits import SCORES
 from ziggurat.policies.rules import ExitRule
-
-repeatable = settings(derandomize=True, deadline=None, max_examples=60)
-NAMES = (*SCORES, "top-entropy@2", "confident-in-a-row@0.7", "learned")
-WEIGHTS = np.random.default_rng(0).normal(size=(R - 1, 4 + CLASSES))  # of the learned score
-SIZES = st.tuples(*[st.sampled_from([1, 3, 4, 100])] * 3)
-NOBODY = 2.0  # a margin that no input reaches
-
-
-@dataclass
-class Clock:
-    """Stands still until it is moved."""
-
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Broken(ScriptedBackend):
-    """Fails while one of its inputs is there."""
-
-    fails_at = -1
-
-    def logits(self, rung, batch):
-        if self.fails_at in batch.states[:, 0]:
-            raise RuntimeError("injected")
-        return super().logits(rung, batch)
-
-
-@st.composite
-def ladder_rules(draw, n_inputs=None) -> ExitRule:
-    """A rule of the scripted ladder; with `n_inputs` at times with thresholds for each."""
-    levels = st.sampled_from([np.nan, 0.0, 0.3, 0.6, 0.9, 1.0, 2.0])
-    thresholds = np.array(draw(st.lists(levels, min_size=R - 1, max_size=R - 1)))
-    if n_inputs and draw(st.booleans()):
-        thresholds = thresholds + np.arange(n_inputs)[:, None] % 3 * 0.2
-    temperatures = draw(st.sampled_from([None, np.array([0.5, 1, 3, 0.5, 1, 3])]))
-    return ExitRule(draw(st.sampled_from(NAMES)), thresholds, temperatures, deferral=WEIGHTS)
-
-
-def rows(*numbers) -> np.ndarray:
-    return np.array(numbers, dtype=np.int64)
-
-
-def first_batches(tier, asked) -> list[int]:
-    """Sequences in each batch that the tier has read, by the first of its rungs that is asked."""
-    first = int(np.flatnonzero(asked)[0])
-    return [n for rung, n in tier.backend.heads_run if rung == first]
-
-
-def drained(engine: Engine) -> list[Result]:
-    """Everything that is queued, to its end."""
-    engine.flush()
-    found = []
-    while engine.wait() is not None:
-        found += engine.step()
-    return found
-
-
-def ready(engine: Engine) -> list[Result]:
-    """What has something to do now."""
-    found = []
-    while engine.wait() == 0:
-        found += engine.step()
-    return found
-
-
-def check(result: Result, tiers, encoded: Encoded, row: int, rule: ExitRule, at: int) -> None:
-    """A result is what the specification says of input `row` under entry `at` of its rule."""
-    backends = [tier.backend for tier in tiers]
-    reading, rung = answer_ladder(backends, [[encoded.tokens[row]]] * len(tiers), rule, at)
-    outcomes = result.get()
-    assert np.array_equal(outcomes.readings[0], reading) and outcomes.rungs.tolist() == [rung]
-    assert np.isfinite(outcomes.seconds[0]) and outcomes.kept.shape == (1, 9)
-
 
 # --- any history of submissions -------------------------------------------------------------------------------------
 
@@ -163,14 +100,7 @@ def test_claim_28_later_tiers_run_full_batches_until_the_flush(rule, sizes, cuts
 # --- which batches ----------------------------------------------------------------------------------------------------
 
 
-def never_before(tier: int, score: str = "margin") -> ExitRule:
-    """No input exits in the tiers before this one; all rungs are asked."""
-    thresholds = np.full(R - 1, NOBODY)
-    thresholds[[0, 1, 3][tier] :] = 0.0
-    return ExitRule(score, thresholds)
-
-
-def test_the_first_tier_reads_at_once_and_the_next_waits_for_a_full_batch():
+def test_the_first_tier_reads_at_once_and_later_ones_wait():
     tiers, encoded = make_tiers(), inputs()
     engine = Engine(Ladder(tiers), [100, 4, 3], np.inf, Clock())
     ended = 0
@@ -182,7 +112,7 @@ def test_the_first_tier_reads_at_once_and_the_next_waits_for_a_full_batch():
     assert ended == 3  # one waits before the last tier, three before the second
 
 
-def test_the_first_tier_queues_and_reads_in_one_batch_what_came_meanwhile():
+def test_the_first_tier_reads_in_one_batch_what_is_queued():
     tiers, encoded = make_tiers(), inputs()
     engine = Engine(Ladder(tiers), [100] * 3, 0.0, Clock())
     for row in range(5):
@@ -192,7 +122,7 @@ def test_the_first_tier_queues_and_reads_in_one_batch_what_came_meanwhile():
     assert first_batches(tiers[0], [True]) == [5]
 
 
-def test_rules_that_differ_in_thresholds_alone_share_batches_and_others_do_not():
+def test_rules_share_batches_if_only_thresholds_differ():
     tiers, encoded = make_tiers(), inputs()
     engine = Engine(Ladder(tiers), [100] * 3, 0.0, Clock())
     uniform = ExitRule.uniform
@@ -213,113 +143,10 @@ def test_a_step_runs_one_call_of_one_tier():
     assert len(engine.step()) == 4 and engine.step() == []
 
 
-# --- lingering and deadlines ------------------------------------------------------------------------------------------
-
-
-@repeatable
-@given(st.data())
-def test_no_input_lingers_longer_than_was_said_where_ready_steps_run(data):
-    """Before the last of two tiers, where all wait that are not answered."""
-    linger = data.draw(st.floats(0.01, 10))
-    tiers, encoded, clock = make_tiers(0, ((0,), (1, 2))), inputs(), Clock(data.draw(st.floats(0, 1e3)))
-    rule = ExitRule("margin", np.array([NOBODY, np.nan]))
-    engine = Engine(Ladder(tiers), [4, data.draw(st.integers(1, 40))], linger, clock)
-    came: dict[int, float] = {}
-    for n in data.draw(st.lists(st.integers(0, 6), max_size=12)):
-        came |= dict.fromkeys(engine.submit(encoded.take(np.arange(n)), rule), clock.now)
-        for result in ready(engine):
-            assert result.seconds == clock.now - came.pop(result.ticket)
-        assert all(moment + linger > clock.now for moment in came.values())
-        clock.now += data.draw(st.floats(0, 5))
-
-
-@repeatable
-@given(arrived=st.floats(0, 1e3), passed=st.floats(0, 20), linger=st.floats(0.001, 10))
-def test_there_is_something_to_do_just_when_wait_says_so(arrived, passed, linger):
-    clock = Clock(arrived)
-    engine = Engine(Ladder(make_tiers()), [9] * 3, linger, clock)
-    assert engine.wait() is None and engine.step() == []
-    engine.submit(inputs().take(rows(0, 1)), never_before(1))
-    assert engine.wait() == 0 and engine.step() == []
-    assert engine.wait() == pytest.approx(linger, abs=1e-9)
-    clock.now += passed
-    wait = engine.wait()
-    assert wait == pytest.approx(max(0, linger - passed), abs=1e-9)
-    assert bool(engine.step()) == (wait == 0) and (engine.wait() is None) == (wait == 0)
-
-
-def test_lingering_counts_from_when_the_oldest_came_before_that_tier():
-    tiers, encoded, clock = make_tiers(), inputs(), Clock(10)
-    engine = Engine(Ladder(tiers), [9] * 3, 2, clock)
-    engine.submit(encoded.take(rows(0)), never_before(2))
-    ready(engine)
-    clock.now = 11
-    engine.submit(encoded.take(rows(1)), never_before(2))
-    assert ready(engine) == [] and engine.wait() == 1
-    clock.now = 12.5
-    assert ready(engine) == []
-    assert first_batches(tiers[1], [True, True]) == [2]  # the one that came later goes along
-    assert engine.wait() == 2
-    clock.now = 14.5
-    both = ready(engine)
-    assert [result.ticket for result in both] == [0, 1] and [result.seconds for result in both] == [4.5, 3.5]
-
-
-def test_a_late_input_is_not_computed_and_its_company_is():
-    tiers, encoded, clock = make_tiers(), inputs(), Clock()
-    engine = Engine(Ladder(tiers), [9] * 3, np.inf, clock)
-    rule = never_before(2)
-    engine.submit(encoded.take(rows(0, 1)), rule, deadline=3.0)
-    engine.submit(encoded.take(rows(2)), rule)
-    assert ready(engine) == [] and engine.wait() == 3
-    clock.now = 3.0
-    assert engine.wait() == 0
-    late = engine.step()
-    assert [result.ticket for result in late] == [0, 1]
-    with pytest.raises(DeadlinePassed, match="the deadline passed before there was an answer"):
-        late[0].get()
-    assert not tiers[1].backend.heads_run
-    [other] = drained(engine)
-    assert other.ticket == 2 and other.error is None and first_batches(tiers[1], [True, True]) == [1]
-
-
-def test_a_deadline_that_passes_meanwhile_ends_an_input_between_two_layers():
-    tiers, encoded, clock = make_tiers(0, ((1, 2, 3, 4),)), inputs(), Clock()
-    backend = tiers[0].backend
-
-    def layer(number, batch, tokens=None):
-        backend.layers_run.append((number, batch.n_seqs, len(batch.states)))
-        clock.now += 1
-        return batch
-
-    backend.layer = layer
-    engine = Engine(Ladder(tiers), [9], 0.0, clock)
-    rule = ExitRule.full_depth(4)
-    engine.submit(encoded.take(rows(0, 1)), rule)
-    engine.submit(encoded.take(rows(2)), rule, deadline=2.0)
-    results = {result.ticket: result for result in engine.step()}
-    assert isinstance(results.pop(2).error, DeadlinePassed)
-    assert [n for _, n, _ in backend.layers_run] == [3, 3, 2, 2]
-    for ticket, result in results.items():
-        assert np.array_equal(result.get().readings[0], backend.script[ticket, -1])
-
-
-def test_a_cancelled_ticket_ends_silently_and_is_not_computed():
-    tiers, encoded = make_tiers(), inputs()
-    engine = Engine(Ladder(tiers), [9] * 3, np.inf, Clock())
-    tickets = engine.submit(encoded.take(np.arange(4)), never_before(2))
-    ready(engine)
-    engine.cancel([tickets[1], tickets[1], 99, -1])
-    assert [result.ticket for result in drained(engine)] == [0, 2, 3]
-    assert first_batches(tiers[1], [True, True]) == [3]
-    engine.cancel(tickets)  # all have ended
-    assert engine.wait() is None
-
-
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_exception_ends_the_tickets_of_its_batch_and_no_others():
+def test_an_exception_ends_the_tickets_of_its_batch_alone():
     tiers = make_tiers(backend=Broken)
     tiers[1].backend.fails_at = 2
     engine = Engine(Ladder(tiers), [2] * 3, 0.0, Clock())
@@ -332,7 +159,7 @@ def test_an_exception_ends_the_tickets_of_its_batch_and_no_others():
         answer(Ladder(tiers), inputs(), never_before(1), [2] * 3)
 
 
-def test_an_exception_before_a_tier_runs_ends_the_tickets_that_it_was_for():
+def test_an_exception_before_a_tier_ends_its_tickets_alone():
     """A tier with a tokenizer of its own, for inputs whose texts are not known."""
     tiers = make_tiers()
     tiers[1] = replace(tiers[1], tokenizer="another tokenizer")
@@ -378,7 +205,7 @@ def test_settings_that_make_no_sense_are_refused_in_one_line(sizes, linger, reas
     assert "\n" not in str(refused.value)
 
 
-def test_rules_of_other_ladders_and_other_inputs_are_refused_where_they_are_submitted():
+def test_rules_that_do_not_fit_are_refused_by_submit():
     engine = Engine(Ladder(make_tiers()), [4] * 3)
     with pytest.raises(UserError, match="2 thresholds, the model needs 5"):
         engine.submit(inputs(), ExitRule.full_depth(3))
@@ -414,7 +241,7 @@ def test_a_count_goes_on_from_tier_to_tier(score):
     assert np.array_equal(rungs, answer(Ladder(tiers), encoded, rule, [4] * 3).rungs)
 
 
-def test_tiers_that_are_not_asked_are_left_out_and_the_first_that_is_reads_at_once():
+def test_tiers_that_are_not_asked_are_left_out():
     tiers, encoded = make_tiers(), inputs()
     rule = ExitRule("margin", np.array([np.nan, np.nan, 0.7, np.nan, np.nan]))
     engine = Engine(Ladder(tiers), [1, 4, 5], np.inf, Clock())
@@ -471,7 +298,7 @@ def test_inputs_are_joined_with_their_texts_and_owners():
 
 @repeatable
 @given(st.data())
-def test_a_request_that_is_one_batch_is_answered_as_through_the_queues(data):
+def test_one_batch_is_answered_as_through_the_queues(data):
     tiers, encoded = make_tiers(), inputs()
     rule = data.draw(ladder_rules(N))
     at_once, queued = (answer(Ladder(tiers), encoded, rule, sizes) for sizes in ([100] * 3, [4, 100, 3]))

@@ -89,7 +89,7 @@ def test_shared_batches_answer_each_input_as_if_alone(case, data):
             assert np.allclose(outcomes.readings, expected.readings, atol=1e-5)
 
 
-def test_a_deadline_that_passes_in_the_middle_spares_the_later_layers(opened, model_folder, texts):
+def test_a_deadline_in_the_middle_spares_the_later_layers(opened, model_folder, texts):
     model = opened(model_folder)
     encoded, full = model.encode(texts), ExitRule.full_depth(len(model.rungs))
     clock = Ticking(1.0)

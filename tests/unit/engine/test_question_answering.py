@@ -93,7 +93,7 @@ def test_packed_windows_answer_as_one_by_one(answerers, threshold, size, seed, n
 
 @settings(derandomize=True, deadline=None, max_examples=8)
 @given(threshold=st.floats(0.3, 0.99), size=st.integers(1, 40), seed=st.integers(0, 99), per_question=st.booleans())
-def test_a_cascade_of_question_answerers_equals_the_specification(answerers, threshold, size, seed, per_question):
+def test_a_cascade_of_questions_equals_the_specification(answerers, threshold, size, seed, per_question):
     """Every question's windows go on to the second model together; the first prunes as it was trained to."""
     first, last = answerers["pruned"].tiers[0], answerers["plain"].tiers[0]
     cascade = OpenedModel([replace(first, tokenizer=last.tokenizer), last])
@@ -116,7 +116,7 @@ def test_a_cascade_of_question_answerers_equals_the_specification(answerers, thr
     assert [answer.trace.rung for answer in answers] == rungs.tolist()
 
 
-def test_questions_of_several_requests_share_batches_and_keep_their_windows(answerers):
+def test_questions_of_several_requests_share_batches(answerers):
     answerer = answerers["pruned"]
     windows, rule = (
         answerer.encode(list(zip(make_questions(3), make_contexts(3), strict=True))),

@@ -111,7 +111,7 @@ def test_a_model_changes_no_setting_of_the_process(model_folder, texts):
     assert dict(os.environ) == before
 
 
-def test_a_command_limits_the_tokenizer_to_the_threads_of_its_model(monkeypatch):
+def test_a_command_limits_the_tokenizers_threads(monkeypatch):
     for threads, expected in ((2, "2"), (None, str(default_threads()))):
         monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
         assert model_options(threads=threads).threads == threads

@@ -63,7 +63,7 @@ def test_scores_and_exits_are_those_of_numpy(name, n_classes, seed, data):
     assert np.array_equal(decided[clear], rule.leaves(rung, seen, rows)[clear]) and clear.mean() > 0.8
 
 
-def test_the_last_rung_answers_everything_and_scores_that_only_numpy_knows_are_left_to_it():
+def test_the_last_rung_answers_all_and_others_are_numpys():
     history = torch.zeros(3, 2, 2)
     rule = ExitRule.uniform("entropy", 0.5, 2)
     assert torch_rules.leaves(rule, 1, history, np.arange(3)).all()

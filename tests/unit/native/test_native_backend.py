@@ -275,7 +275,7 @@ def test_rows_that_join_on_the_way_are_answered_as_if_alone(backend, ragged_toke
         backend.join([after_one[0], backend.start(parts[1])])
 
 
-def test_inputs_that_are_dropped_on_the_way_change_no_other_answer(backend, ragged_tokens):
+def test_dropped_inputs_change_no_other_answer(backend, ragged_tokens):
     rule = replace(ExitRule.uniform("entropy", 0.5, N_RUNGS), tokens=backend.token_rule)
     n = len(ragged_tokens)
     whole = run(backend, [pack(ragged_tokens)], rule, n)
