@@ -16,6 +16,7 @@ from ziggurat.data.packing import pack
 from ziggurat.engine.reference import answer_all
 from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies import prune
+from ziggurat.policies.exits import SCORES
 from ziggurat.policies.prune import TokenRule, one_by_one
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
@@ -230,6 +231,17 @@ def test_a_rule_of_the_users_own_runs_step_by_step(backend, ragged_tokens):
     n = len(ragged_tokens)
     outcomes = run(backend, [pack(ragged_tokens)], rule, n)
     assert outcomes.kept[:, 4].tolist() == [int(np.ceil(len(tokens) / 5)) for tokens in ragged_tokens]
+
+
+def test_a_score_that_is_new_to_the_core_runs_step_by_step(backend, ragged_tokens, monkeypatch):
+    new = replace(SCORES["margin"], of=lambda history: SCORES["margin"].of(history))
+    monkeypatch.setattr("ziggurat.policies.exits.SCORES", {**SCORES, "new": new})
+    n = len(ragged_tokens)
+    as_new, as_margin = (
+        run(backend, [pack(ragged_tokens)], ExitRule.uniform(name, 0.3, N_RUNGS), n) for name in ("new", "margin")
+    )
+    assert as_new.rungs.tolist() == as_margin.rungs.tolist() and len(set(as_new.rungs)) > 1
+    assert np.array_equal(as_new.readings, as_margin.readings)
 
 
 def test_scaled_pruning_is_obeyed(backend, ragged_tokens):

@@ -206,7 +206,12 @@ class NativeBackend(StepwiseBackend):
         thresholds = np.ascontiguousarray(thresholds)
         weights = self._deferral(rule)
         number = min(float(parameter or 0), _LARGEST)  # of a count of classes more than there are means all of them
-        return native.ExitRule(name, number, thresholds, rule.temperatures, weights), tokens
+        try:
+            return native.ExitRule(name, number, thresholds, rule.temperatures, weights), tokens
+        except ValueError as error:
+            if "is not known to the compiled engine" in str(error):  # a new score: numpy knows it
+                return None
+            raise
 
     def _deferral(self, rule: ExitRule) -> np.ndarray | None:
         """Weights of the learned score, None for the others; UserError if it is asked and the model has none."""
