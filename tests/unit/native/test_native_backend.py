@@ -15,8 +15,7 @@ from ziggurat import native
 from ziggurat.data.packing import pack
 from ziggurat.engine.reference import answer_all
 from ziggurat.engine.replay import run_batches as run
-from ziggurat.policies import prune
-from ziggurat.policies.exits import SCORES
+from ziggurat.policies import exits, prune
 from ziggurat.policies.prune import TokenRule, one_by_one
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig
@@ -234,8 +233,8 @@ def test_a_rule_of_the_users_own_runs_step_by_step(backend, ragged_tokens):
 
 
 def test_a_score_that_is_new_to_the_core_runs_step_by_step(backend, ragged_tokens, monkeypatch):
-    new = replace(SCORES["margin"], of=lambda history: SCORES["margin"].of(history))
-    monkeypatch.setattr("ziggurat.policies.exits.SCORES", {**SCORES, "new": new})
+    new = replace(exits.SCORES["margin"])
+    monkeypatch.setattr("ziggurat.policies.exits.SCORES", {**exits.SCORES, "new": new})
     n = len(ragged_tokens)
     as_new, as_margin = (
         run(backend, [pack(ragged_tokens)], ExitRule.uniform(name, 0.3, N_RUNGS), n) for name in ("new", "margin")
