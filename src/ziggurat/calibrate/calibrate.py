@@ -91,7 +91,7 @@ def calibrate_model(
 
 def _asked(model: OpenedModel, promise: Promise) -> tuple[Risk, Sequence[str]]:
     """What may be lost, and the exit scores that are tried; UserError for what the model does not have."""
-    scores = promise.scores or model.problem.tried
+    scores = promise.scores or model.problem.compared_scores
     for score in scores:
         model.problem.check_score(score)
     # Against labels on another scale than the scores nothing can be lost or kept: what counts is full depth.

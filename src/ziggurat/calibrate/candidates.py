@@ -101,7 +101,7 @@ def doubts(run: StoredRun, score: str, exits: tuple[int, ...], temperatures: np.
     return Doubts(score, exits, run.n_rungs, values, back)
 
 
-SCORES = CLASSES.tried  # of classes; with two of them they order rows alike
+SCORES = CLASSES.compared_scores  # of classes; with two of them they order rows alike
 THRESHOLDS = 64  # that are tried of each family
 _HAIR = 1e-4  # beyond the smallest and largest doubt
 _STAKES = np.geomspace(1e-3, 3.0, 48)  # λ: expected loss per share of full depth's time that leaving saves

@@ -266,7 +266,11 @@ def searched(classifier: OpenedModel, order: Seen, time: PredictedTime, promise:
     for strength, run in order.runs.items():
         losses = order.losses[strength]
         for family in families(
-            run.cut(usable), losses[:, :usable], saved[:usable], promise.scores or classifier.problem.tried, sizes
+            run.cut(usable),
+            losses[:, :usable],
+            saved[:usable],
+            promise.scores or classifier.problem.compared_scores,
+            sizes,
         ):
             settings = (tried(extended(one, n_rungs), losses, time) for one in family)
             paths.append(path_of(settings, slowest))

@@ -185,9 +185,9 @@ def answer_flops(
     kind: str,
     n_classes: int,
     lengths: np.ndarray,
-    kept: np.ndarray,
+    remaining: np.ndarray,
     rung_layers: Sequence[int],
-    asked: Sequence[bool],
+    computed: Sequence[bool],
     guessed: Sequence[bool] | None = None,
 ) -> np.ndarray:
     """FLOPs of leaving at each rung, whatever kind of head it has: (n, n_rungs) int64; arguments as `rung_flops`.
@@ -195,8 +195,8 @@ def answer_flops(
     `lengths` (n) are before any pruning.
     """
     if kind == SPAN_HEAD:
-        return span_rung_flops(spec, lengths, kept, rung_layers, asked, guessed)
-    return rung_flops(spec, kind, n_classes, kept, rung_layers, asked, guessed)
+        return span_rung_flops(spec, lengths, remaining, rung_layers, computed, guessed)
+    return rung_flops(spec, kind, n_classes, remaining, rung_layers, computed, guessed)
 
 
 def whole_flops(spec: EncoderSpec, kind: str, n_classes: int, lengths: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ class Classes(Problem):
         "top-entropy",
         "confident-in-a-row",
     )
-    tried = ("entropy", "max-probability", "margin")
+    compared_scores = ("entropy", "max-probability", "margin")
     measures = ("accuracy", "f1", "f1-macro", "f1-micro", "mcc", "pearson", "spearman")
     training_loss = CROSS_ENTROPY
     lacks = frozenset()
@@ -86,7 +86,7 @@ class Classes(Problem):
         """With two classes each of the tried scores is a function of the margin, so that the first stands for all."""
         if width > 2:
             return list(scores)
-        alike = [score for score in scores if score in self.tried]
+        alike = [score for score in scores if score in self.compared_scores]
         return [score for score in scores if score not in alike[1:]]
 
     def check_certifying(self, rows: Dataset) -> None:

@@ -17,11 +17,11 @@ from ziggurat.types import Label, ProblemType
 
 
 class Labels(Problem):
-    """Predictions say of each label whether it applies, (…, n_labels) bool."""
+    """Predictions are whether each label applies, (…, n_labels) bool."""
 
     kind = ProblemType.MULTI_LABEL
     scores = ("label-entropy",)
-    tried = ("label-entropy",)
+    compared_scores = ("label-entropy",)
     measures = ("accuracy", "f1-macro", "f1-micro")
     training_loss = BINARY_CROSS_ENTROPY
     surrogate = "F1"

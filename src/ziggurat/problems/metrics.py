@@ -57,15 +57,15 @@ def f1(predictions: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = 
 
     0 where class 1 neither occurs nor is answered (sklearn's `zero_division=0`; GLUE's evaluation is sklearn).
     """
-    mine, theirs = predictions == 1, truth == 1
-    counts = _counts(weights, len(mine))
-    return _ratio(2 * (counts @ (mine & theirs)), counts @ mine + counts @ theirs)
+    predicted, actual = predictions == 1, truth == 1
+    counts = _counts(weights, len(predicted))
+    return _ratio(2 * (counts @ (predicted & actual)), counts @ predicted + counts @ actual)
 
 
 def f1_macro(predictions: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Mean over labels of each label's F1, of label sets (n, labels) of 0 and 1, or of class indices (n).
 
-    As in sklearn a label that nobody names has 0, while of classes only those count that are answered or true.
+    As in sklearn a label that is neither predicted nor true has 0; classes that are neither do not count.
     """
     hits, named = _label_counts(predictions, truth, weights)
     counted = np.full(named.shape, True) if predictions.ndim > 1 else named > 0
@@ -87,10 +87,10 @@ def mcc(predictions: np.ndarray, truth: np.ndarray, weights: np.ndarray | None =
     It is the correlation of the two rows of indicators, summed over classes. 0 where all answers or all truths are
     one class, as sklearn's `matthews_corrcoef`, which GLUE takes for CoLA.
     """
-    mine, theirs = _indicators(predictions, truth)
-    counts = _counts(weights, len(mine))
+    predicted, actual = _indicators(predictions, truth)
+    counts = _counts(weights, len(predicted))
     n = counts.sum(axis=-1)
-    named, true = counts @ mine, counts @ theirs  # (…, classes)
+    named, true = counts @ predicted, counts @ actual  # (…, classes)
     covariance = n * (counts @ (predictions == truth)) - (named * true).sum(axis=-1)
     spread = (n**2 - (named**2).sum(axis=-1)) * (n**2 - (true**2).sum(axis=-1))
     return _ratio(covariance, np.sqrt(spread))
@@ -195,10 +195,10 @@ def _label_counts(
     """For each label, (…, labels): how often it is right, and how often it is answered or true, both counting twice."""
     counts = _counts(weights, len(truth))
     if predictions.ndim == 1:
-        mine, theirs = _indicators(predictions, truth)
+        predicted, actual = _indicators(predictions, truth)
     else:
-        mine, theirs = predictions.astype(bool), truth.astype(bool)
-    return counts @ (mine & theirs), counts @ mine + counts @ theirs
+        predicted, actual = predictions.astype(bool), truth.astype(bool)
+    return counts @ (predicted & actual), counts @ predicted + counts @ actual
 
 
 def _indicators(predictions: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -250,9 +250,9 @@ def exact_match(prediction: str, gold: str) -> float:
 
 def word_f1(prediction: str, gold: str) -> float:
     """Harmonic mean of precision and recall over the normalised words (SQuAD 1.1): 0 where none is shared."""
-    mine, theirs = normalised(prediction).split(), normalised(gold).split()
-    shared = sum((Counter(mine) & Counter(theirs)).values())
-    return 2 * shared / (len(mine) + len(theirs)) if shared else 0.0
+    predicted, actual = normalised(prediction).split(), normalised(gold).split()
+    shared = sum((Counter(predicted) & Counter(actual)).values())
+    return 2 * shared / (len(predicted) + len(actual)) if shared else 0.0
 
 
 def word_f1_or_none(prediction: str, gold: str) -> float:
@@ -271,9 +271,10 @@ def grades(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> tuple[
         raise ValueError(f"{len(predictions)} predictions for {len(golds)} questions")
     if all(golds):
         return _best(exact_match, predictions, golds), _best(word_f1, predictions, golds)
-    known = [[gold for gold in some if normalised(gold)] or [""] for some in golds]
+    known = [[gold for gold in answers if normalised(gold)] or [""] for answers in golds]
     return _best(exact_match, predictions, known), _best(word_f1_or_none, predictions, known)
 
 
 def _best(score: Callable[[str, str], float], predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> np.ndarray:
-    return np.array([max(score(mine, one) for one in some) for mine, some in zip(predictions, golds, strict=True)])
+    pairs = zip(predictions, golds, strict=True)
+    return np.array([max(score(prediction, gold) for gold in answers) for prediction, answers in pairs])

@@ -27,7 +27,7 @@ class Number(Problem):
 
     kind = ProblemType.REGRESSION
     scores = ("change", LEARNED)
-    tried = ("change",)
+    compared_scores = ("change",)
     measures = ("pearson", "spearman")
     training_loss = MEAN_SQUARE
     surrogate = "correlation"
@@ -109,8 +109,8 @@ class Number(Problem):
         if low == high:
             raise UserError(f"{source}: every label is {low:g}; a regression needs different numbers")
         if stated is not None and (low, high) != stated:
-            said = ",".join(f"{limit:g}" for limit in stated)
-            raise UserError(f"{source}: has labels from {low:g} to {high:g}; --label-range {said} leaves some out")
+            written = ",".join(f"{limit:g}" for limit in stated)
+            raise UserError(f"{source}: has labels from {low:g} to {high:g}; --label-range {written} leaves some out")
         return low, high
 
     @property
@@ -129,7 +129,7 @@ class Number(Problem):
             "mean_absolute_error": float(np.abs(answered - true).mean()),
         }
 
-    def _distance(self, predictions: np.ndarray, others: np.ndarray) -> np.ndarray:
+    def _distance(self, predictions: np.ndarray, other_predictions: np.ndarray) -> np.ndarray:
         """|difference| within the labels' range, as a share of it; UserError where the range is not known."""
         if self.limits is None:
             raise UserError(
@@ -138,7 +138,7 @@ class Number(Problem):
             )
         low, high = self.limits
         # No answer is farther from a label than labels are apart: that bounds the loss, and the answer stays as it is.
-        return np.abs(np.clip(predictions, low, high) - np.clip(others, low, high)) / (high - low)
+        return np.abs(np.clip(predictions, low, high) - np.clip(other_predictions, low, high)) / (high - low)
 
     def _error(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """The same of predictions and labels; UserError for a label outside of the range, which is never clipped."""

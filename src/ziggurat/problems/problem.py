@@ -1,8 +1,8 @@
 """The record of a problem: what a rung's reading stands for, how answers are judged, and how they are written.
 
-A *reading* is what a rung says of one input: a row of numbers of fixed width, whose meaning only the problem knows. A
-*prediction* is the answer that a reading stands for. Whoever has readings asks the record, and nobody else asks which
-problem it is. There is one file of this shape for each problem: `classes`, `labels`, `number`, `spans`.
+A *reading* is a rung's output for one input: a row of numbers of fixed width, whose meaning only the problem knows. A
+*prediction* is the answer that a reading stands for. Code that has readings calls the record; no other code
+depends on the kind of problem. `classes`, `labels`, `number` and `spans` are one file of this shape each.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Problem(ABC):
 
     kind: ClassVar[ProblemType]
     scores: ClassVar[tuple[str, ...]]  # exit scores, and families of them; the first is the default
-    tried: ClassVar[tuple[str, ...]]  # of these, what calibration tries
+    compared_scores: ClassVar[tuple[str, ...]]  # of these, those that calibration compares
     measures: ClassVar[tuple[str, ...]]  # names of `metrics.MEASURES` that may be asked for beside the figures
     training_loss: ClassVar[str]
     head: ClassVar[str] = "ForSequenceClassification"  # how transformers' classes end that have its outputs
@@ -136,8 +136,8 @@ class Problem(ABC):
     ) -> AnyAnswers:
         """Readings (n, width) of the rungs (n) that answered n inputs, as an object each."""
         predictions, shares = self.predictions(readings, inputs, rungs), self.probabilities(readings)
-        each: Sequence[np.ndarray | None] = [None] * len(traces) if shares is None else list(shares)
-        rows = zip(predictions, each, traces, strict=True)
+        rows_of_shares: Sequence[np.ndarray | None] = [None] * len(traces) if shares is None else list(shares)
+        rows = zip(predictions, rows_of_shares, traces, strict=True)
         return [Answer(self.label(prediction), share, trace) for prediction, share, trace in rows]
 
     def fields(self, prediction: Any, probabilities: np.ndarray | None) -> Json:
@@ -249,8 +249,8 @@ class Problem(ABC):
         """
         wanted = predictions[:, -1] if truth is None else truth
         right = np.stack([self.right(predictions[:, rung], wanted) for rung in range(predictions.shape[1])], axis=1)
-        kept: np.ndarray = (right[:, :-1] | ~right[:, -1:]).astype(np.float64)
-        return kept
+        keeping: np.ndarray = (right[:, :-1] | ~right[:, -1:]).astype(np.float64)
+        return keeping
 
     # Figures.
 
@@ -263,8 +263,12 @@ class Problem(ABC):
 
         "agreement" is 1 - the mean distance of the two.
         """
-        whole = {f"full_{name}": value for name, value in self.figures(full, truth).items()}
-        return {**self.figures(adaptive, truth), **whole, "agreement": 1 - float(self.differs(adaptive, full).mean())}
+        full_figures = {f"full_{name}": value for name, value in self.figures(full, truth).items()}
+        return {
+            **self.figures(adaptive, truth),
+            **full_figures,
+            "agreement": 1 - float(self.differs(adaptive, full).mean()),
+        }
 
     # Settings.
 
@@ -298,7 +302,7 @@ class Problem(ABC):
         return False
 
     def keeps_head(self, known: Sequence[Label] | None) -> bool:
-        """Whether a checkpoint's own outputs, called `known` (None = it has none, or nobody knows), are this one's."""
+        """Whether a checkpoint's outputs, named `known`, are this problem's; None = it has none, or no names."""
         return known is not None and names_same(known, self.names)
 
     @property

@@ -56,7 +56,7 @@ class Spans(Problem):
 
     kind = ProblemType.QUESTION_ANSWERING
     scores = (SPAN_ENTROPY,)
-    tried = (SPAN_ENTROPY,)
+    compared_scores = (SPAN_ENTROPY,)
     measures = ()
     training_loss = SPAN_CROSS_ENTROPY
     lacks = frozenset(
@@ -269,9 +269,9 @@ def _grades(predictions: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.
     return grades([span.text for span in predictions], [[text for text, _ in golds] for golds in truth])
 
 
-def _unequal(predictions: np.ndarray, others: np.ndarray) -> np.ndarray:
-    pairs = zip(predictions, others, strict=True)
-    return np.array([normalised(one.text) != normalised(other.text) for one, other in pairs], dtype=np.float64)
+def _unequal(predictions: np.ndarray, other_predictions: np.ndarray) -> np.ndarray:
+    pairs = zip(predictions, other_predictions, strict=True)
+    return np.array([normalised(first.text) != normalised(second.text) for first, second in pairs], dtype=np.float64)
 
 
 _LOSSES = MappingProxyType(
@@ -284,7 +284,7 @@ _DIFFERS = Loss(_unequal, binary=True)
 
 
 def best_offset(leads: np.ndarray, answered: np.ndarray, silent: np.ndarray) -> float:
-    """The offset with the best mean score: above it a question is said to have no answer.
+    """The offset with the best mean score: above it a question has no answer.
 
     `leads` (n): score of "no answer" minus that of the best span; `answered` and `silent` (n): what a question scores
     with that span, and without an answer. Of equally good ones the lowest; between leads that occur, never on one.
@@ -323,9 +323,9 @@ def best_spans(logits: np.ndarray, context: np.ndarray, longest: int) -> tuple[n
     width = start.shape[1]
     ends, reach = np.full(start.shape, -np.inf), np.zeros(start.shape, dtype=np.int64)
     for further in range(min(longest + 1, width)):
-        here = end[:, further:]
-        better = here > ends[:, : width - further]
-        ends[:, : width - further] = np.where(better, here, ends[:, : width - further])
+        reached = end[:, further:]
+        better = reached > ends[:, : width - further]
+        ends[:, : width - further] = np.where(better, reached, ends[:, : width - further])
         reach[:, : width - further] = np.where(better, further, reach[:, : width - further])
     totals = start + ends
     first = totals.argmax(axis=1)

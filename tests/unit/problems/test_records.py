@@ -99,7 +99,7 @@ def test_every_score_belongs_to_a_problem_and_no_other_may_ask_for_it():
     ]
     assert set(SCORES) <= {score for output in outputs for score in output.scores}
     for output in outputs:
-        assert set(output.tried) <= set(output.scores)
+        assert set(output.compared_scores) <= set(output.scores)
         for score in output.scores:
             output.check_score(f"{score}@2")
     with pytest.raises(UserError, match="'entropy' is not for a model of regression; it can have: change, learned"):
@@ -148,8 +148,8 @@ def test_a_class_is_its_largest_logit_and_says_how_probable_it_is():
     assert (figures["accuracy"], figures["full_accuracy"], figures["agreement"]) == (0.5, 0.5, 0.5)
 
 
-def test_with_two_classes_one_score_stands_for_those_that_order_alike():
-    tried = [*CLASS.tried, "agreement"]
+def test_of_two_classes_one_score_stands_for_all_alike():
+    tried = [*CLASS.compared_scores, "agreement"]
     assert CLASS.distinct(tried, 3) == tried and CLASS.distinct(tried, 2) == ["entropy", "agreement"]
     assert TAGS.distinct(["label-entropy"], 2) == ["label-entropy"]
 
@@ -204,7 +204,10 @@ def test_what_is_worth_keeping_of_exits():
 def test_every_record_has_the_same_shape(problem):
     record = problem_named(problem, ("a", "b"), (0, 1))
     assert (
-        record.kind is problem and record.loss is not None and record.scores and set(record.tried) <= set(record.scores)
+        record.kind is problem
+        and record.loss is not None
+        and record.scores
+        and set(record.compared_scores) <= set(record.scores)
     )
     assert record.width == (7 if problem is ProblemType.QUESTION_ANSWERING else 2)
     assert set(record.measures) <= set(MEASURES)
