@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from ziggurat.serve.predict import predict
 
 from tests.kit.questions import make_contexts, make_questions, save_span_folder, write_squad
 from ziggurat import native
@@ -28,6 +27,7 @@ from ziggurat.explain.explain import explain
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import PruningConfig
+from ziggurat.serve.predict import predict
 from ziggurat.train.cascade import make_cascade
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]

@@ -54,6 +54,17 @@ class Encoded:
         tokens = [self.tokens[sequence] for sequence in self.sequences_of(rows)]
         return replace(self, tokens=tokens, truncated=self.truncated[rows], texts=texts, pairs=pairs, owners=owners)
 
+    def by_sequence(self) -> Encoded:
+        """Every sequence as an input of its own."""
+        return self if self.owners is None else Encoded(self.tokens, self.truncated[self.owners])
+
+    def summed(self, values: np.ndarray) -> np.ndarray:
+        """Sums over the sequences of each input: (s, …) → (n, …)."""
+        if self.owners is None or not len(self):
+            return values
+        found: np.ndarray = np.add.reduceat(values, self.edges[:-1], axis=0)
+        return found
+
     def sequences_of(self, rows: np.ndarray) -> np.ndarray:
         """Indices of the sequences of these inputs, (m) indices, input by input."""
         if self.owners is None:
