@@ -84,3 +84,23 @@ def test_workflows_and_hooks_call_targets_that_exist():
 def test_help_shows_every_target_with_a_description():
     described = re.findall(r"^([a-z][a-z-]*):.*## \S", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert {"help", "demo", "test", "lint", "docs", "format", "clean"} <= set(described) <= TARGETS
+
+
+def test_fields_are_described_by_their_comments():
+    pytest.importorskip("griffe")
+    from scripts.site_docstrings import comment_of, with_blocks
+
+    lines = [
+        "    one: int = 1  # the first",
+        "    # above",
+        "    # and more",
+        "    two: str = (",
+        '        "#"',
+        "    )",
+    ]
+    assert comment_of(lines, 0, 0) == "the first"
+    assert comment_of(lines, 3, 5) == "above and more"
+    assert comment_of(["    three: int"], 0, 0) == ""
+    assert with_blocks("Does.\n\n>>> f(1)\n2\n\nMore:\n- one\n") == (
+        "Does.\n\n```pycon\n>>> f(1)\n2\n```\n\nMore:\n\n- one\n"
+    )
