@@ -104,3 +104,17 @@ def test_fields_are_described_by_their_comments():
     assert with_blocks("Does.\n\n>>> f(1)\n2\n\nMore:\n- one\n") == (
         "Does.\n\n```pycon\n>>> f(1)\n2\n```\n\nMore:\n\n- one\n"
     )
+
+
+def missing_paths(page: Path) -> list[str]:
+    """Paths in backquotes that do not exist, from the top of the repository or from that of the package."""
+    package = ROOT / "src" / "ziggurat"
+    tops = {path.name for top in (ROOT, package) for path in top.iterdir() if path.is_dir()} - {"runs"}
+    names = re.findall(r"`([a-z_]+/[\w./-]*\w)`", page.read_text("utf-8"))
+    known = [name for name in names if name.split("/")[0] in tops]
+    return [name for name in known if not any((top / name).exists() for top in (ROOT, package))]
+
+
+@pytest.mark.parametrize("page", [*FRONT[:2], *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.stem)
+def test_paths_that_pages_name_exist(page):
+    assert missing_paths(page) == []
