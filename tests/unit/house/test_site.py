@@ -112,7 +112,7 @@ def missing_paths(page: Path) -> list[str]:
     tops = {path.name for top in (ROOT, package) for path in top.iterdir() if path.is_dir()} - {"runs"}
     names = re.findall(r"`([a-z_]+/[\w./-]*\w)`", page.read_text("utf-8"))
     known = [name for name in names if name.split("/")[0] in tops]
-    return [name for name in known if not any((top / name).exists() for top in (ROOT, package))]
+    return [n for n in known if not any((top / f"{n}{end}").exists() for top in (ROOT, package) for end in ("", ".py"))]
 
 
 @pytest.mark.parametrize("page", [*FRONT[:2], *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.stem)
