@@ -187,7 +187,7 @@ def legible_values(values: Any) -> Any:
     if isinstance(values, Path):
         return Path(legible(str(values)))
     if is_dataclass(values) and not isinstance(values, type):
-        texts = {one.name: legible_values(getattr(values, one.name)) for one in fields(values) if one.init}
+        texts = {field.name: legible_values(getattr(values, field.name)) for field in fields(values) if field.init}
         return replace(values, **texts)
     return values
 
@@ -195,7 +195,7 @@ def legible_values(values: Any) -> Any:
 def json_values(value: Any) -> Any:
     """A frozen record as JSON values: its fields by name, in them lists for tuples and strings for paths."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: json_values(getattr(value, one.name)) for one in fields(value)}
+        return {field.name: json_values(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {key: json_values(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
