@@ -63,7 +63,6 @@ NOT_YET: tuple[str, ...] = (
     "benchmarks/tables.py",
     "benchmarks/targets.py",
     "benchmarks/time_vs_flops.py",
-    "docs/analyses.md",
     "reproduction/models.py",
     "reproduction/reproduce.py",
     "reproduction/tables.py",
@@ -81,18 +80,13 @@ NOT_YET: tuple[str, ...] = (
     "src/ziggurat/measure",
     "src/ziggurat/model.py",
     "src/ziggurat/policies",
-    "src/ziggurat/report/plots.py",
     "src/ziggurat/small/train_static.py",
     "src/ziggurat/train/cascade.py",
     "src/ziggurat/train/fit.py",
-    "src/ziggurat/train/lengths/search.py",
     "src/ziggurat/train/own_answers.py",
     "src/ziggurat/train/pipeline.py",
-    "src/ziggurat/train/result.py",
     "src/ziggurat/train/small.py",
     "src/ziggurat/train/train.py",
-    "src/ziggurat/train/trials.py",
-    "src/ziggurat/train/unfinished.py",
 )
 
 
