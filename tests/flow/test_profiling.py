@@ -222,7 +222,7 @@ def test_batches_are_numbered_as_they_are_run(classifier, texts):
     encoded = classifier.encode(texts)
     numbers = batch_numbers(encoded.lengths, 3)
     for number, batch in enumerate(classifier.tiers[0].batches(encoded, 3)):
-        assert sorted(batch.rows) == np.flatnonzero(numbers == number).tolist()
+        assert sorted(batch) == np.flatnonzero(numbers == number).tolist()
 
 
 def test_held_out_texts_are_no_longer_than_the_model_reads(classifier):

@@ -99,12 +99,12 @@ def fit_roles(source: Path, recipe: Recipe, roles: Roles, out: Path, options: Tr
     None in all processes of `accelerate launch` but one.
     """
     require_training(recipe)
-    from ziggurat.train.unfinished import alone_in
+    from ziggurat.train.unfinished import exclusive_folder
 
     refuse_early(recipe, roles[Role.SELECT], options)
     _refuse_too_long(source, options.max_length)
     work = out.with_name(out.name + ".training")
-    with alone_in(work):
+    with exclusive_folder(work):
         refuse_full_folder(out)  # another training may have ended meanwhile
         return _fit_in(work, source, recipe, roles, out, options)
 

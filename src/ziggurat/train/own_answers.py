@@ -14,7 +14,7 @@ from ziggurat.problems.registry import problem_named
 from ziggurat.recipe import BACKBONE_STAGES, Recipe
 from ziggurat.train.batches import Examples
 from ziggurat.train.loop import Run
-from ziggurat.train.precomputed import taught_by
+from ziggurat.train.precomputed import with_teacher_logits
 from ziggurat.types import ProblemType
 
 Range = tuple[float, float]
@@ -29,9 +29,9 @@ def own_answers(model: EncoderModel, select: Examples, recipe: Recipe, run: Run)
     )
     if changes or not asked:
         return None
-    taught = taught_by(model, select, run, "full depth").taught
-    assert taught is not None
-    return problem_named(model.problem).predictions(taught)
+    logits = with_teacher_logits(model, select, run, "full depth").teacher_logits
+    assert logits is not None
+    return problem_named(model.problem).predictions(logits)
 
 
 def label_range(stated: Range | None, own: np.ndarray | None, *parts: Dataset) -> Range | None:

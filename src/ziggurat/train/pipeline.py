@@ -46,7 +46,7 @@ from ziggurat.train.batches import Examples
 from ziggurat.train.checks import refuse_emptying, refuse_misfits
 from ziggurat.train.loop import Run
 from ziggurat.train.own_answers import label_range, on_labels_scale, own_answers, warn_of_exchanged, without_labels
-from ziggurat.train.precomputed import taught_by
+from ziggurat.train.precomputed import with_teacher_logits
 from ziggurat.train.stages import HEAD_STAGES, PLAIN_STAGES, UNPRUNED_STAGES, stage_of
 from ziggurat.train.students import make_student, student_spec
 from ziggurat.train.trials import trials_in
@@ -182,7 +182,7 @@ def run_recipe(
         mine = replace(run, folder=folder, seed=recipe.seed + number, teacher=teacher if trains_student else plain)
         rows = [train, select]
         if plain is not None and config.distillation and not mine.finished:
-            rows = taught = taught or [taught_by(plain, part, run) for part in rows]
+            rows = taught = taught or [with_teacher_logits(plain, part, run) for part in rows]
         model = stage(model, rows[0], rows[1], config, mine)
         if plain is not None and config.kind in PLAIN_STAGES:
             plain, taught = copy.deepcopy(model), []

@@ -222,12 +222,12 @@ def _make_cascade(source: Source, recipe: Recipe, backbone: Path, out: Path, opt
     if options.keep_stages:
         refuse_full_folder(out.with_name(out.name + ".stages"))
     require_training(recipe)
-    from ziggurat.train.unfinished import alone_in
+    from ziggurat.train.unfinished import exclusive_folder
 
     roles = _rows_for(backbone, source, recipe, options)
     check_recipe(recipe, roles[Role.TRAIN].problem)
     _refuse_tiers(recipe, roles[Role.SELECT], options)
-    with alone_in(parts):
+    with exclusive_folder(parts):
         refuse_full_folder(out)  # another training may have ended meanwhile
         return _make_tiers(parts, source, recipe, backbone, roles, out, options)
 

@@ -118,7 +118,7 @@ def test_a_killed_stage_resumes_and_saves_no_standardisation(run, monkeypatch):
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_map_answers_the_same_with_standardised_states(kept, run, monkeypatch):
-    monkeypatch.setattr(stages, "worth_keeping", lambda *_: kept)
+    monkeypatch.setattr(stages, "inputs_fit_memory", lambda *_: kept)
     model, rows, said = faint_model("linear"), rows_of(100, 1), []
     with monkeypatch.context() as patch:
         patch.setattr(stages, "fit", lambda module, *_, **__: said.extend([exits(model, rows), fold(module)]))

@@ -1,4 +1,4 @@
-"""The search for the shares of tokens that a length-adaptive model keeps: candidates are really run on select rows."""
+"""Searches the shares of tokens that a length-adaptive model keeps: candidates are run on select rows."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ziggurat.train.lengths.trials import Trials
 
 @dataclass(frozen=True)
 class LengthSearch:
-    """What a search found."""
+    """Result of a search."""
 
     front: tuple[Candidate, ...]  # from cheap to expensive: no other is both cheaper and at least as accurate
     chosen: Candidate  # the cheapest within the target
     full_accuracy: float  # of the model that keeps every token, on the same rows
-    rows: int  # that every candidate answered
+    rows: int  # number of rows that candidates answered
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -57,11 +57,11 @@ def search_lengths(
     progress: bool = False,
     memory: Path | None = None,
 ) -> LengthSearch:
-    """Searches for shares that cost few FLOPs and lose at most `config.max_drop` accuracy at the last rung.
+    """Searches shares with few FLOPs that lose at most `config.max_drop` accuracy at the last rung.
 
-    Accuracy is agreement with the full model where rows have no labels. The accuracy of what is chosen is that of the
-    rows that chose it, and so flatters it. `memory` is a file from which a search that was stopped goes on. UserError
-    for rows of another role, or a model without shares.
+    Without labels, accuracy is agreement with the full model. The reported accuracy is measured on the rows of the
+    search, so it is optimistic. `memory` is a file to resume a stopped search. UserError for rows of another role, or a
+    model without shares.
     """
     select.require(Role.SELECT)
     token_rule = classifier.token_rule
@@ -85,9 +85,9 @@ def search_lengths(
 def searched_folder(
     folder: Path, out: Path, select: Dataset, recipe: Recipe, device: str, progress: bool = False
 ) -> Path:
-    """The model folder `folder`, or where the recipe asks for a search `out`: the same with the shares that it chose.
+    """Returns `folder` if the recipe has no search, else writes and returns `out`: a copy with the chosen shares.
 
-    The manifest of `out` tells what was found. Where `out` is there already it is left as it is.
+    The manifest of `out` has the result of the search. An existing `out` is left unchanged.
     """
     if recipe.search is None:
         return folder
@@ -101,7 +101,7 @@ def searched_folder(
 
 
 def sample(rows: Dataset, most: int) -> Dataset:
-    """At most `most` rows in their order: those with the smallest content hashes, whatever order they came in."""
+    """At most `most` rows, in order: those with the smallest content hashes, independent of the order of rows."""
     if len(rows) <= most:
         return rows
     return rows.take(np.sort(np.argsort(rows.hashes, kind="stable")[:most]))
