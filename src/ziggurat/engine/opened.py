@@ -8,11 +8,10 @@ from dataclasses import replace
 from itertools import chain
 from operator import index
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
-from ziggurat.data.dataset import Dataset
 from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import cumulate
 from ziggurat.encoder.folder import Manifest, read_manifest, read_point
@@ -31,6 +30,9 @@ from ziggurat.problems.problem import Problem
 from ziggurat.system import cached_property
 from ziggurat.types import FULL as FULL
 from ziggurat.types import Answer, OperatingPoint, Rung, SpanAnswer
+
+if TYPE_CHECKING:
+    from ziggurat.data.dataset import Dataset
 
 BATCH = 32  # texts, where nothing else is asked for
 Text = str | tuple[str, str]

@@ -10,11 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from ziggurat.data.dataset import Dataset
 from ziggurat.data.labels import names_same
 from ziggurat.data.packing import PackedBatch
 from ziggurat.data.tokenizer import Encoded, Piece, TextTokenizer, speakable
@@ -22,6 +21,9 @@ from ziggurat.errors import UserError
 from ziggurat.policies.exits import FAMILIES
 from ziggurat.recipe import Recipe, SpanConfig
 from ziggurat.types import Answer, AnyAnswers, Label, ProblemType, Trace
+
+if TYPE_CHECKING:
+    from ziggurat.data.dataset import Dataset
 
 Json = dict[str, Any]
 # Losses of training, see `ziggurat.train.losses` and, of small models, `ziggurat.small`.
