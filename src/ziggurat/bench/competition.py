@@ -129,9 +129,9 @@ def best_entries(
 
     Sizes above the number of texts are left out, for they would all be the same batch. ValueError if none is left.
     """
-    fitting = sorted({size for size in sizes if size <= len(encoded)})
+    fitting = sorted({size for size in sizes if size <= len(encoded.tokens)})
     if not fitting:
-        raise ValueError(f"no batch size of {list(sizes)} fits into {len(encoded)} texts")
+        raise ValueError(f"no batch size of {list(sizes)} fits into {len(encoded.tokens)} texts")
     tried = [Entry(one, order, size) for one in contestants for order in ORDERS for size in fitting]
     named = {f"{entry.label}, batch {entry.batch}, {entry.contestant.streams} streams": entry for entry in tried}
     calls = {name: entry.prepared(encoded) for name, entry in named.items()}
