@@ -148,6 +148,6 @@ def test_a_peers_outputs_are_read_as_ours(models, order):
     peer = TransformersPeer(models["large"], head=model.problem.head)
     theirs = of_peer(peer, "transformers", model.problem.reader)
     assert max(np.diff(encoded.edges)) > 1
-    for contestant in (theirs, compete._of_ours(model, "full")):
+    for contestant in (theirs, compete._contestant(model, "full")):
         found = Entry(contestant, order, 3).prepared(encoded)()
         assert np.allclose(found, expected, atol=1e-4)
