@@ -92,7 +92,7 @@ def test_what_questions_cost_is_every_tier_that_ran(models):
     assert (spent[outcomes.rungs > 1] > own[outcomes.rungs > 1, 1]).all()
 
 
-def test_a_cascade_is_measured_certified_with_a_page_explained_and_watched(models, squad, copied, tmp_path):
+def test_a_cascade_of_spans_goes_through_every_command(models, squad, copied, tmp_path):
     folder = str(copied(models["cascade"]))
     result = evaluate(folder, str(squad), threshold=0.9, options=CPU, timed_texts=16)
     assert result["f1"] <= 1 and result["windows"] > result["n"] == 360 and len(result["exit_histogram"]) == 6

@@ -339,7 +339,7 @@ def test_a_small_model_answers_alone_what_its_teacher_answers(cascades, trained,
 @pytest.mark.parametrize("kind", ["static", "bilstm"])
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_cascade_runs_as_its_replay_and_prices_what_ran(cascades, problem, kind, engine):
-    classifier = ModelOptions("cpu", threads=1, engine=engine).open(str(cascades[problem, kind]))
+    classifier = ModelOptions("cpu", threads=1, backend=engine).open(str(cascades[problem, kind]))
     encoded, n = classifier.encode(TEXTS * 20), len(TEXTS) * 20
     every = classifier.every_rung(encoded)
     score = "learned" if problem is ProblemType.REGRESSION else "label-entropy"
