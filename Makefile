@@ -122,7 +122,7 @@ guarantee: $(VENV)/dev  ## 1,000 times: certify an operating point on a pool of 
 MODEL ?= runs/demo/model
 bench: DATA ?= stdlib-docs
 bench: $(VENV)/bench native $(MODEL)  ## beside transformers, ONNX Runtime and OpenVINO, and by itself: rows in results/, tables in docs/
-	$(BIN)/ziggurat bench $(MODEL) --data $(DATA) --peers --out results/peers.jsonl
+	$(BIN)/ziggurat compare $(MODEL) --data $(DATA) --out results/peers.jsonl
 	$(BIN)/python -m benchmarks.engine $(MODEL) $(DATA)
 	$(BIN)/python -m benchmarks.tables performance
 

@@ -20,8 +20,8 @@ from ziggurat.measure.clock import interleave
 Row = dict[str, Any]  # nothing of other scripts is imported: processes of this file alone are measured
 BATCH, TOKENS = 32, 128
 ANSWER = (
-    "import sys; from ziggurat import AdaptiveClassifier; model, dtype, threads, text = sys.argv[1:]; "
-    "AdaptiveClassifier.from_pretrained(model, 'cpu', dtype, int(threads), 'native').predict([text], 'full')"
+    "import sys; from ziggurat import AdaptiveModel; model, dtype, threads, text = sys.argv[1:]; "
+    "AdaptiveModel.from_pretrained(model, 'cpu', dtype, int(threads), 'native').answer([text], 'full')"
 )
 
 
@@ -53,12 +53,12 @@ def memory_of(model: str, dtype: str, threads: int) -> dict[str, float]:
     those are weights. `growth_with_files`: with these pages. `workspace`: what the engine keeps for its next call.
     `loaded`: resident memory before the calls.
     """
-    from ziggurat.data.encoded import Encoded, pack_rows
-    from ziggurat.engine.classifier import AdaptiveClassifier
+    from ziggurat.data.tokenizer import Encoded, pack_rows
+    from ziggurat.engine.opened import OpenedModel
     from ziggurat.engine.replay import run_batches
     from ziggurat.policies.rules import ExitRule
 
-    classifier = AdaptiveClassifier.from_pretrained(model, "cpu", dtype, threads, "native")
+    classifier = OpenedModel.from_pretrained(model, "cpu", dtype, threads, "native")
     length = min(TOKENS, classifier.manifest.max_length)
     ids = np.random.default_rng(0).integers(0, classifier.spec.vocabulary, (BATCH, length))
     texts = [np.stack([row, np.zeros_like(row)], axis=1) for row in ids]

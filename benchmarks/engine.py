@@ -3,7 +3,7 @@
     python -m benchmarks.engine MODEL DATA [--races never_acting savings ...] [--rounds 7]
 
 MODEL is a folder with exits; if it prunes, operating points are measured with and without its pruning. Rows are
-appended race by race. `make bench` calls it; `ziggurat bench --peers` measures beside other engines.
+appended race by race. `make bench` calls it; `ziggurat compare` measures beside other engines.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from benchmarks.setting import Setting, answers, median_and_range
 from benchmarks.time_vs_flops import savings
 from scripts.shared import RESULTS, Row, command, record
 from ziggurat.bench.peers.peer import TransformersPeer
-from ziggurat.data.encoded import pack_rows
 from ziggurat.data.packing import by_length
+from ziggurat.data.tokenizer import pack_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.backends.native import load_backend
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.engine.replay import run_batches
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
 # --- policies that never act ---------------------------------------------------------------------------------------
 
 
-def idle_rules(classifier: AdaptiveClassifier) -> dict[str, ExitRule]:
+def idle_rules(classifier: OpenedModel) -> dict[str, ExitRule]:
     """Full depth, and rules under which no token is dropped and no input exits."""
     n_layers, n_rungs = classifier.backend.n_layers, len(classifier.rungs)
     full, all_layers = classifier.rule_of(FULL), np.full(n_layers, NOTHING)

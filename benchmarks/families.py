@@ -44,13 +44,14 @@ def measured(options: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         folders = {name: random_model(Path(scratch) / name / "model", LAYERS, name) for name in FAMILIES}
         opened = {
-            name: ModelOptions("cpu", options.dtype, options.threads, engine="native").open(str(folder))
+            name: ModelOptions("cpu", options.dtype, options.threads, backend="native").open(str(folder))
             for name, folder in folders.items()
         }
         for batch in (32, 1):
             texts = [random_text(draws, LENGTH) for _ in range(batch)]
-            lengths = np.full(batch, LENGTH)
-            flops = {name: float(model.tiers[-1].full_flops(lengths).sum()) for name, model in opened.items()}
+            flops = {
+                name: float(model.tiers[-1].full_flops(np.full(batch, LENGTH)).sum()) for name, model in opened.items()
+            }
             calls = {name: partial(_repeated, engine_call(model, texts), 32 // batch) for name, model in opened.items()}
             timings = interleave(calls, options.rounds, warmup=3)
             for name, timing in timings.items():

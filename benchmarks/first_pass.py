@@ -20,10 +20,10 @@ from ziggurat.bench.int8_texts import calibration_of
 from ziggurat.bench.peers.opening import KINDS, open_peers
 from ziggurat.bench.peers.openvino import CALIBRATION_TEXTS
 from ziggurat.bench.peers.peer import Peer, PeerSetting, padded
-from ziggurat.data.encoded import Encoded, pack_rows
 from ziggurat.data.sources import DEFAULT_COLUMNS
+from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.engine.replay import run_batches
 from ziggurat.measure.subject import rows_to_measure
 
@@ -66,7 +66,9 @@ def _opened(setting: Setting, scratch: Path) -> dict[str, Answer]:
     rows = rows_to_measure(ours, setting.source)
     calibration = calibration_of(setting.model, ours, rows, CALIBRATION_TEXTS, None, DEFAULT_COLUMNS)
     texts = ours.tokenizer.encode(calibration.rows.texts, calibration.rows.pairs).tokens
-    peer_setting = PeerSetting(local_folder(setting.model), ours.spec, setting.threads, scratch, texts)
+    peer_setting = PeerSetting(
+        local_folder(setting.model), ours.spec, ours.problem.head, setting.threads, scratch, texts
+    )
     peers, _ = open_peers([kind for kind in KINDS if kind.dtype == "int8"], peer_setting)
     engines: dict[str, Answer] = {OURS: partial(_ours, ours)}
     for peer in peers:
@@ -75,7 +77,7 @@ def _opened(setting: Setting, scratch: Path) -> dict[str, Answer]:
     return engines
 
 
-def _ours(classifier: AdaptiveClassifier, text: Encoded) -> object:
+def _ours(classifier: OpenedModel, text: Encoded) -> object:
     return run_batches(classifier.backend, [pack_rows(text, np.arange(1))], classifier.rule_of(FULL), 1).readings
 
 

@@ -1,4 +1,4 @@
-"""How well a machine's profile predicts times: `ziggurat bench --profile` on held-out shapes and a data set.
+"""How well a machine's profile predicts times: `ziggurat profile` on held-out shapes and a data set.
 
 python -m benchmarks.predictions MODEL FILE [--dtype int8] [--out results/predictions.jsonl]
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scripts.shared import RESULTS, Row, command, record
-from ziggurat.measure.check import bench_profile
+from ziggurat.measure.check import check_profile
 from ziggurat.measure.subject import ModelOptions, data_and_split
 
 
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measured(options: argparse.Namespace) -> Iterator[Row]:
     """One row for each shape or file, operating point and batch size."""
-    result = bench_profile(options.model, options.data, options=ModelOptions(dtype=options.dtype))
+    result = check_profile(options.model, options.data, options=ModelOptions(dtype=options.dtype)).to_dict()
     conditions = {name: result["conditions"][name] for name in ("engine", "instructions", "dtype", "threads")}
     for error in result["errors"]:
         texts = "/".join(data_and_split(options.data)) if error["what"] == options.data else error["what"]

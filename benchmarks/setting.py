@@ -7,10 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from ziggurat.data.encoded import Encoded, pack_rows
 from ziggurat.data.packing import in_order
+from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.engine.backend import Backend, Outcomes
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import run_batches
 from ziggurat.engine.tiers import DTYPES
 from ziggurat.measure.clock import Ratio
@@ -29,9 +29,9 @@ class Setting:
     rounds: int
     dtypes: tuple[str, ...] = DTYPES["native"]
 
-    def opened(self, dtype: str) -> AdaptiveClassifier:
+    def opened(self, dtype: str) -> OpenedModel:
         """The model in the compiled engine."""
-        return ModelOptions("cpu", dtype, self.threads, engine="native").open(self.model)
+        return ModelOptions("cpu", dtype, self.threads, backend="native").open(self.model)
 
     @cached_property
     def encoded(self) -> Encoded:

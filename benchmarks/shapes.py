@@ -20,9 +20,9 @@ import numpy as np
 from scripts.shared import RESULTS, Row, command, record
 from ziggurat.bench.peers.opening import KINDS, open_peers
 from ziggurat.bench.peers.peer import PeerSetting, padded
-from ziggurat.data.encoded import Encoded, pack_rows
+from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.folder import Manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import run_batches
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import ModelOptions
@@ -54,13 +54,14 @@ def measured(layers: int, options: argparse.Namespace) -> Iterator[Row]:
         folder = random_model(Path(scratch) / "model", layers)
         draws = np.random.default_rng(0)
         opened = {
-            f"ziggurat {dtype}": ModelOptions("cpu", dtype, options.threads, engine="native").open(str(folder))
+            f"ziggurat {dtype}": ModelOptions("cpu", dtype, options.threads, backend="native").open(str(folder))
             for dtype in ("float32", "int8")
         }
         first = next(iter(opened.values()))
         setting = PeerSetting(
             folder,
             first.spec,
+            first.problem.head,
             first.backend.threads,
             Path(scratch),
             [random_text(draws, n) for n in (16, 64, 128) * 10],
@@ -87,7 +88,7 @@ def measured(layers: int, options: argparse.Namespace) -> Iterator[Row]:
                     }  # fmt: skip
 
 
-def engine_call(classifier: AdaptiveClassifier, texts: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
+def engine_call(classifier: OpenedModel, texts: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
     """A call that answers these texts as one batch."""
     encoded = Encoded(list(texts), np.zeros(len(texts), dtype=bool))
     rows, rule = np.arange(len(texts)), ExitRule.full_depth(1)

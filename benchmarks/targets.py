@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scripts.shared import Row
 
-# Keys of `over` in rows of `ziggurat bench --peers`.
+# Keys of `over` in rows of `ziggurat compare`.
 OPENVINO, ONNX = "OpenVINO int8, sorted", "ONNX Runtime float32, sorted"
 OPENVINO_UNSORTED = "OpenVINO int8, as it comes"
 FULL = "ziggurat full depth"

@@ -16,7 +16,7 @@ from scripts.shared import Row
 from ziggurat.encoder.flops import layer_flops
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.engine.backend import Outcomes
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.policies.rules import ExitRule
 
@@ -47,7 +47,7 @@ def savings(setting: Setting) -> Iterator[Row]:
                 }  # fmt: skip
 
 
-def acting_rules(classifier: AdaptiveClassifier) -> dict[str, tuple[str, ExitRule]]:
+def acting_rules(classifier: OpenedModel) -> dict[str, tuple[str, ExitRule]]:
     """Name → what acts, and the rule: each operating point; of a model that prunes also its exits alone."""
     acting = {}
     for point in classifier.manifest.operating_points:
@@ -62,16 +62,15 @@ def acting_rules(classifier: AdaptiveClassifier) -> dict[str, tuple[str, ExitRul
 
 
 def flops_gains(
-    classifier: AdaptiveClassifier, lengths: np.ndarray, outcomes: Outcomes, rule: ExitRule
+    classifier: OpenedModel, lengths: np.ndarray, outcomes: Outcomes, rule: ExitRule
 ) -> tuple[float, float]:
     """Full depth's FLOPs over the rule's: as papers count them, and as the engine computes them.
 
     The engine computes the last layer for first tokens only, at full depth too; if it prunes there, scores for all.
     """
     rows = np.arange(len(lengths))
-    tier, spec = classifier.tiers[-1], classifier.spec
-    flops = tier.flops(outcomes.kept, lengths, rule.asked, rule.tokens)[rows, outcomes.rungs]
-    full_flops = tier.full_flops(lengths)
+    flops = classifier.tiers[-1].flops(outcomes.kept, lengths, rule.asked, rule.tokens)[rows, outcomes.rungs]
+    full_flops, spec = classifier.tiers[-1].full_flops(lengths), classifier.spec
     skipped_at_full_depth = 0 if spec.pooling == "mean" else not_computed(spec, lengths)
     tokens, entered, left = rule.tokens, outcomes.kept[:, -2], outcomes.kept[:, -1]
     scored = tokens is not None and tokens.prunes(spec.layers)

@@ -5,9 +5,10 @@ import sys
 import ziggurat
 
 checkpoint, rows, out = sys.argv[1:]
-ziggurat.adapt_classifier(checkpoint, rows, out)
+model = ziggurat.adapt(checkpoint, rows, out=out)
 
-model = ziggurat.AdaptiveClassifier.from_pretrained(out)
-for text in ("Oil prices fall again", "Who won the match?"):
-    full, fast = (model.predict([text], operating_point=point)[0] for point in ("full", "fast"))
-    print(f"{text}: {full.label} at full depth, {fast.label} after {fast.trace.layers} layers")
+texts = ["Oil prices fall again", "Who won the match?"]
+full, fast = model.answer(texts, at="full"), model.answer(texts, at="fast")
+for number, text in enumerate(texts):
+    layers, cost = fast.layers[number], fast.flops[number] / full.flops[number]
+    print(f"{text}: {fast.labels[number]} after {layers} layers, {cost:.0%} of the FLOPs of full depth")

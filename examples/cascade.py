@@ -5,11 +5,9 @@ import sys
 import ziggurat
 
 rows, large, out = sys.argv[1:]
-small = f"{out}-static"
-ziggurat.train_classifier(rows, small, recipe="static", teacher=large)
-ziggurat.build_cascade([small, large], out, rows)
-ziggurat.calibrate_classifier(out, rows, ziggurat.Promise({"relaxed": 0.02}, criterion="agreement"))
+small = ziggurat.train(rows, recipe="static", teacher=large, out=f"{out}-static")
+model = ziggurat.cascade([small, large], rows=rows, out=out)
+model = model.calibrate(rows, ziggurat.Promise({"relaxed": 0.02}, criterion="agreement"))
 
-model = ziggurat.AdaptiveClassifier.from_pretrained(out)
-for answer in model.predict(["Oil prices fall again", "Who won the match?"], operating_point="relaxed"):
+for answer in model.answer(["Oil prices fall again", "Who won the match?"], at="relaxed"):
     print(answer.label, "by", model.rungs[answer.trace.rung].name)

@@ -5,7 +5,7 @@ import sys
 import ziggurat
 
 folder, point = [*sys.argv[1:], "full"][:2]
-model = ziggurat.AdaptiveClassifier.from_pretrained(folder)
+model = ziggurat.load(folder)
 arrivals = ([line.strip()] for line in sys.stdin)
-for number, answer in model.stream(arrivals, operating_point=point, deadline=0.02):
+for number, answer in model.stream(arrivals, at=point, linger=0.02):
     print(number, answer.label, f"{answer.trace.microseconds:.0f} µs", flush=True)

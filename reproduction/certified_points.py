@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from scripts.shared import RESULTS, Row, command, record, reported_file
-from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.points import Promise, searched
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.calibrate.rows import Seen, seen
@@ -43,7 +43,7 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
     """One row for each target."""
     promise, model_options = Promise(criterion=options.criterion), ModelOptions(dtype=options.dtype)
     train = str(options.data / "train.jsonl")
-    result = calibrate_classifier(options.model, train, promise, options=model_options, html=options.html)
+    result = calibrate_model(options.model, train, promise, options=model_options, html=options.html).to_dict()
     classifier, batch_size = model_options.open(options.model), model_options.batch_size
     problem, risk = classifier.problem, risk_by_name(promise.criterion, classifier.problem)
     rows = seen(classifier, rows_to_measure(classifier, test), risk, None, batch_size, False)
@@ -55,7 +55,7 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
     for entry in result["points"]:
         target, point = entry["target"], classifier.point(entry["name"])
         certificate, rule = point.certificate, classifier.rule_of(point)
-        assert certificate is not None  # `calibrate_classifier` has just written it
+        assert certificate is not None  # `calibrate_model` has just written it
         outcomes = classifier.run(rows.encoded, rule, batch_size)
         predictions = problem.predictions(outcomes.readings)
         keeping = [setting for setting in settings if setting.loss <= target]

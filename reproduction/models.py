@@ -16,11 +16,11 @@ from threading import Event
 import torch
 
 from scripts.shared import RESULTS, reported_file
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe, load_recipe
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_classifier
+from ziggurat.train.train import train_model
 
 ROWS = RESULTS / "reproduction.jsonl"
 FULL = "full"
@@ -108,10 +108,10 @@ def recipe_of(method: str, experiment: Experiment) -> Recipe:
     return replace(recipe, stages=tuple(stages), max_length=128, seed=experiment.seed)
 
 
-def trained(method: str, experiment: Experiment) -> AdaptiveClassifier:
+def trained(method: str, experiment: Experiment) -> OpenedModel:
     """The method's model, trained unless its folder exists."""
     train(method, experiment)
-    return AdaptiveClassifier.from_pretrained(experiment.model(method))
+    return OpenedModel.from_pretrained(experiment.model(method))
 
 
 def train(method: str, experiment: Experiment, progress: bool = True) -> None:
@@ -122,7 +122,7 @@ def train(method: str, experiment: Experiment, progress: bool = True) -> None:
         start = experiment.encoder if method in (FULL, "pabee") else str(experiment.model(FULL))
         what, start_time = f"{experiment.name}: {method}, seed {experiment.seed}", time.monotonic()
         sys.stderr.write(f"{what}\n")
-        train_classifier(experiment.train, out, recipe_of(method, experiment), start, TrainOptions(progress=progress))
+        train_model(experiment.train, out, recipe_of(method, experiment), start, TrainOptions(progress=progress))
         sys.stderr.write(f"{what}: trained in {(time.monotonic() - start_time) / 60:.0f} min\n")
 
 

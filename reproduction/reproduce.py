@@ -24,7 +24,7 @@ from ziggurat.calibrate.choose import Ladder, choose_points, select_ladders
 from ziggurat.data.dataset import Dataset, Role
 from ziggurat.data.groups import stand_ins
 from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_row, provenance
@@ -77,7 +77,7 @@ class Full:
         return float((self.model.run(encoded, ExitRule.full_depth(1), BATCH).predictions == rows.classes).mean())
 
 
-def chosen_rule(method: AdaptiveClassifier, full: Full, recipe: Recipe, experiment: Experiment) -> ExitRule | None:
+def chosen_rule(method: OpenedModel, full: Full, recipe: Recipe, experiment: Experiment) -> ExitRule | None:
     """The cheapest setting within DROP of the full model on `choosing_rows`; None if that is the full model itself."""
     select = choosing_rows(recipe, experiment)
     factors = (1.0,) if method.token_rule is None else None
@@ -95,7 +95,7 @@ def chosen_rule(method: AdaptiveClassifier, full: Full, recipe: Recipe, experime
     return None if point.pruning == 0 else method.rule_of(point)
 
 
-def measure(what: str, method: AdaptiveClassifier, full: Full, rule: ExitRule, experiment: Experiment) -> Row:
+def measure(what: str, method: OpenedModel, full: Full, rule: ExitRule, experiment: Experiment) -> Row:
     """Accuracy, FLOPs and time on the test rows, as a result row."""
     rows = rows_to_measure(method, experiment.test)
     encoded = method.tokenizer.encode(rows.texts, rows.pairs)

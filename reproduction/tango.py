@@ -23,10 +23,10 @@ from reproduction.reproduce import choosing_rows
 from scripts.shared import RESULTS, RUNS, Row, command, stored_rows
 from ziggurat.calibrate.choose import choose_points, fit_temperatures, select_ladders
 from ziggurat.data.dataset import Dataset
-from ziggurat.data.encoded import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.engine.backend import Outcomes
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.rows import append_row, provenance
@@ -34,7 +34,7 @@ from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_me
 from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_classifier
+from ziggurat.train.train import train_model
 
 ROWS = RESULTS / "cascades.jsonl"
 SHARES = (0.99, 0.98)  # of the last tier's accuracy, as in the paper
@@ -57,11 +57,11 @@ class Subject:
     """A model and the rule that it is run with."""
 
     what: str
-    model: AdaptiveClassifier
+    model: OpenedModel
     rule: ExitRule
 
 
-def full_depth(what: str, model: AdaptiveClassifier) -> Subject:
+def full_depth(what: str, model: OpenedModel) -> Subject:
     """A model without exits."""
     return Subject(what, model, ExitRule.full_depth(len(model.rungs)))
 
@@ -69,7 +69,7 @@ def full_depth(what: str, model: AdaptiveClassifier) -> Subject:
 # --- one row -------------------------------------------------------------------------------------------------------
 
 
-def measured(subject: Subject, full: AdaptiveClassifier, rows: Rows) -> Iterator[Row]:
+def measured(subject: Subject, full: OpenedModel, rows: Rows) -> Iterator[Row]:
     """A row for each batch size: accuracy and FLOPs on the test rows, which do not depend on it, and time."""
     model, rule, n = subject.model, subject.rule, len(rows.test)
     outcomes = model.run(rows.encoded, rule)
@@ -98,19 +98,19 @@ def measured(subject: Subject, full: AdaptiveClassifier, rows: Rows) -> Iterator
         }  # fmt: skip
 
 
-def escalated(model: AdaptiveClassifier, outcomes: Outcomes) -> float:
+def escalated(model: OpenedModel, outcomes: Outcomes) -> float:
     """Share of inputs that the tiers before the last did not answer; 1 for a model alone."""
     first = sum(tier.n_rungs for tier in model.tiers[:-1])
     return float((outcomes.rungs >= first).mean())
 
 
-def correct_at_full_depth(model: AdaptiveClassifier, rows: Rows) -> np.ndarray:
+def correct_at_full_depth(model: OpenedModel, rows: Rows) -> np.ndarray:
     """Which test rows a model alone answers correctly at full depth, (n) bool."""
     return model.run(rows.encoded, ExitRule.full_depth(len(model.rungs))).predictions == rows.test.classes
 
 
 def routers(
-    small: AdaptiveClassifier, full: AdaptiveClassifier, rows: Rows, correct: tuple[np.ndarray, np.ndarray], fields: Row
+    small: OpenedModel, full: OpenedModel, rows: Rows, correct: tuple[np.ndarray, np.ndarray], fields: Row
 ) -> Iterator[Row]:
     """What a random and an oracle router would save: tier 1 on all rows, tier 2 on escalated ones (Tango's accounting).
 
@@ -150,7 +150,7 @@ def students(experiment: Experiment, kinds: Sequence[str]) -> dict[str, Path]:
     for kind, folder in folders.items():
         if not folder.exists():
             sys.stderr.write(f"{experiment.name}: {kind}, seed {experiment.seed}\n")
-            train_classifier(experiment.train, folder, kind, None, TrainOptions(), str(experiment.model(FULL)))
+            train_model(experiment.train, folder, kind, None, TrainOptions(), str(experiment.model(FULL)))
     return folders
 
 
@@ -163,7 +163,7 @@ def cascade(experiment: Experiment, firsts: list[Path], last: str) -> Path:
     return out
 
 
-def chosen_rules(model: AdaptiveClassifier, select: Dataset, full_accuracy: float) -> dict[float, ExitRule]:
+def chosen_rules(model: OpenedModel, select: Dataset, full_accuracy: float) -> dict[float, ExitRule]:
     """For each of SHARES the cheapest rule that keeps that share of the full model's accuracy on the select rows."""
     ladders = select_ladders(model, select)
     temperatures = fit_temperatures(ladders[-1].every, select.classes) if len(model.rungs) > 1 else None
@@ -183,14 +183,14 @@ def chosen_rules(model: AdaptiveClassifier, select: Dataset, full_accuracy: floa
 # --- all rows of an experiment -------------------------------------------------------------------------------------
 
 
-def read_rows(experiment: Experiment, full: AdaptiveClassifier) -> Rows:
+def read_rows(experiment: Experiment, full: OpenedModel) -> Rows:
     """The rows of a data set, as the full model's tokens."""
     test = rows_to_measure(full, experiment.test)
     encoded = full.tokenizer.encode(test.texts, test.pairs)
     return Rows(choosing_rows(recipe_of(FULL, experiment), experiment), test, encoded)
 
 
-def common_fields(experiment: Experiment, full: AdaptiveClassifier, full_correct: np.ndarray) -> Row:
+def common_fields(experiment: Experiment, full: OpenedModel, full_correct: np.ndarray) -> Row:
     """What all rows of an experiment share; `full_correct` (n) bool: which test rows the full model gets right."""
     data, split = data_and_split(experiment.test)
     return {
@@ -202,25 +202,25 @@ def common_fields(experiment: Experiment, full: AdaptiveClassifier, full_correct
 
 def student_rows(experiment: Experiment, kinds: list[str]) -> Iterator[Row]:
     """A row for each batch size and distilled model, alone."""
-    full = AdaptiveClassifier.from_pretrained(experiment.model(FULL))
+    full = OpenedModel.from_pretrained(experiment.model(FULL))
     rows = read_rows(experiment, full)
     fields = common_fields(experiment, full, correct_at_full_depth(full, rows)) | {"share": None, "small": []}
     for kind, folder in students(experiment, kinds).items():
-        subject = full_depth(f"{kind} alone", AdaptiveClassifier.from_pretrained(folder))
+        subject = full_depth(f"{kind} alone", OpenedModel.from_pretrained(folder))
         for row in measured(subject, full, rows):
             yield fields | row
 
 
 def cascade_rows(experiment: Experiment, small: list[str]) -> Iterator[Row]:
     """All rows of cascades whose first tiers are `small`, as they are measured."""
-    full = AdaptiveClassifier.from_pretrained(experiment.model(FULL))
+    full = OpenedModel.from_pretrained(experiment.model(FULL))
     rows = read_rows(experiment, full)
     [ladder] = select_ladders(full, rows.select, (1.0,))
     select_accuracy = float((ladder.every[:, -1].argmax(axis=1) == rows.select.classes).mean())
     full_correct = correct_at_full_depth(full, rows)
     fields = common_fields(experiment, full, full_correct) | {"small": small}
     folders = students(experiment, small)
-    alone = {kind: AdaptiveClassifier.from_pretrained(folder) for kind, folder in folders.items()}
+    alone = {kind: OpenedModel.from_pretrained(folder) for kind, folder in folders.items()}
     for kind, model in alone.items():
         for row in measured(full_depth(f"{kind} alone", model), full, rows):
             yield fields | row | {"share": None}
@@ -228,7 +228,7 @@ def cascade_rows(experiment: Experiment, small: list[str]) -> Iterator[Row]:
     subjects = {last: experiment.model(last) for last in existing if last != FULL}
     subjects |= {f"{'+'.join(small)} > {last}": cascade(experiment, list(folders.values()), last) for last in existing}
     for what, folder in subjects.items():
-        model = AdaptiveClassifier.from_pretrained(folder)
+        model = OpenedModel.from_pretrained(folder)
         for share, rule in chosen_rules(model, rows.select, select_accuracy).items():
             for row in measured(Subject(what, model, rule), full, rows):
                 yield fields | row | {"share": share}

@@ -23,7 +23,7 @@ from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import Recipe, load_recipe
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_classifier
+from ziggurat.train.train import train_model
 from ziggurat.types import OperatingPoint
 
 # Epochs, rows per step and learning rate of the plain model, then of the stages that follow it.
@@ -61,7 +61,7 @@ def trained(data: Path, runs: Path) -> tuple[Path, Path]:
     plain, pyramid = (runs / data.name / name for name in ("full-0", "magic-pyramid-0"))
     for out, recipe, start in zip((plain, pyramid), recipes(data.name), (None, str(plain)), strict=True):
         if not out.exists():
-            train_classifier(str(train), out, recipe, start, TrainOptions())
+            train_model(str(train), out, recipe, start, TrainOptions())
     return plain, pyramid
 
 
@@ -75,7 +75,7 @@ def measured(data: Path, plain: Path, pyramid: Path, dtype: str) -> Iterator[Row
         settings = [("full", plain, "full"), ("ltp", pyramid, str(pruning))]
         settings += [(f"magic-pyramid {point.name}", pyramid, point.name) for point in manifest.operating_points]
         for what, model, point in settings:
-            result = evaluate(str(model), test, point, options=ModelOptions(dtype=dtype))
+            result = evaluate(str(model), test, point, options=ModelOptions(dtype=dtype)).to_dict()
             yield {
                 "what": what, "data": data.name, "split": "test", "n": result["n"], "dtype": dtype,
                 **{name: result[name] for name in METRICS if name in result},

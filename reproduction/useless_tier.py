@@ -21,17 +21,17 @@ from pathlib import Path
 import numpy as np
 
 from scripts.shared import RESULTS, Row, command, record, reported_file
-from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.data.dataset import load
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import ModelOptions, data_and_split, rows_to_measure
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import load_recipe
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_classifier
+from ziggurat.train.train import train_model
 
 
 @command("useless_tier")
@@ -57,7 +57,7 @@ def measured(options: argparse.Namespace, scratch: Path) -> Iterator[Row]:
     shutil.copytree(options.model, alone)
     write_cascade([_useless(alone, train, scratch), alone], cascade)
     folders = [str(alone), str(cascade)]
-    results = [calibrate_classifier(folder, str(train), options=model_options) for folder in folders]
+    results = [calibrate_model(folder, str(train), options=model_options).to_dict() for folder in folders]
     models = [model_options.open(folder) for folder in folders]
     rows = rows_to_measure(models[1], str(test))
     texts = rows.take(np.arange(min(options.texts, len(rows)))).texts
@@ -92,17 +92,17 @@ def _useless(model: Path, train: Path, scratch: Path) -> Path:
     permuted.write_text("\n".join(lines))
     roles = {"select": shares["select"], "certify": shares["certify"], "grouped": shares.get("grouped", False)}
     recipe = replace(load_recipe("static"), **roles)
-    train_classifier(str(permuted), scratch / "useless", recipe, str(model), TrainOptions(progress=False))
+    train_model(str(permuted), scratch / "useless", recipe, str(model), TrainOptions(progress=False))
     return scratch / "useless"
 
 
-def _timed(texts: list[str], models: Sequence[AdaptiveClassifier], rules: Sequence[ExitRule | str], rounds: int) -> Row:
+def _timed(texts: list[str], models: Sequence[OpenedModel], rules: Sequence[ExitRule | str], rounds: int) -> Row:
     """Milliseconds per text from strings, of the model alone and of the cascade, and their ratio within rounds.
 
     A point given by its name runs at the batch sizes that calibration measured as its best.
     """
     calls = {
-        name: partial(model.predict, texts, rule)
+        name: partial(model.answer, texts, rule)
         for name, model, rule in zip(("alone", "cascade"), models, rules, strict=True)
     }
     timings = interleave(calls, rounds)

@@ -21,7 +21,7 @@ SOURCE = ROOT / "src" / "ziggurat"
 PICTURE = ROOT / "docs" / "pictures" / "rooms.svg"
 BASE = "base"  # the files beside the rooms, such as errors.py and types.py
 OWN_BOX = {"model"}  # files beside the rooms that are drawn as rooms
-ENTRIES = {"__init__", "__main__"}  # they name what lies behind them, and depend on everything
+ENTRIES = {"__init__", "__main__", "deprecated"}  # they only name what stands elsewhere
 
 Graph = dict[str, set[str]]
 
@@ -52,7 +52,10 @@ def dependences(source: Path = SOURCE) -> Graph:
         if path.parent == source and path.stem in ENTRIES:
             continue
         room = room_of(".".join(["ziggurat", *path.relative_to(source).with_suffix("").parts]))
-        graph.setdefault(room, set()).update(map(room_of, imported(path)))
+        used = set(map(room_of, imported(path)))
+        if path.stem == "__init__":  # a room that is a public function as well: `ziggurat.train(…)`
+            used -= OWN_BOX
+        graph.setdefault(room, set()).update(used)
     return {room: imports - {room} for room, imports in graph.items()}
 
 

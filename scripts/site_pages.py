@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,10 +22,10 @@ def commands_page() -> str:
     """Every command with its usage, arguments and options, as `--help` shows them."""
     import typer
 
-    from ziggurat.cli.app import app
+    from ziggurat.cli.app import app_for
 
     head = "# Commands\n\nMade from the command line itself: `ziggurat COMMAND --help` says the same.\n"
-    return head + "".join(_described(typer.main.get_command(app), "ziggurat"))
+    return head + "".join(_described(typer.main.get_command(app_for([], complete=True)), "ziggurat"))
 
 
 def _described(command: Any, name: str, level: int = 2) -> Iterator[str]:
@@ -65,10 +66,22 @@ def python_page() -> str:
     return head + "".join(parts)
 
 
+# Of a class with many methods those that users call; of all others everything without an underscore.
+MEMBERS = {
+    "AdaptiveModel": "from_pretrained predict predict_proba answer stream evaluate explain calibrate save_pretrained "
+    "push_to_hub labels points point rule rungs folder"
+}
+
+
 def _documented(name: str) -> str:
     """What mkdocstrings replaces by the docstring of a public name."""
-    options = "heading_level: 3, inherited_members: true, show_root_full_path: false"
-    return f"\n::: ziggurat.{name}\n    options: {{{options}}}\n"
+    import ziggurat
+
+    public = getattr(ziggurat, name)
+    home = "ziggurat.model" if isinstance(public, ModuleType) else public.__module__  # `train` is a room as well
+    members = f", members: [{', '.join(MEMBERS[name].split())}]" if name in MEMBERS else ""
+    options = f"heading_level: 3, inherited_members: true, show_root_full_path: false{members}"
+    return f"\n::: {home}.{name}\n    options: {{{options}}}\n"
 
 
 def recipes_page() -> str:

@@ -26,7 +26,7 @@ class Stopped(UserError):
 
 
 class DeadlinePassed(Exception):
-    """An input had no answer when its deadline came: it was not computed any further."""
+    """The deadline of an input passed before it had an answer; its computation was stopped."""
 
     def __init__(self) -> None:
         super().__init__("the deadline passed before there was an answer; allow more time, or send less at once")

@@ -7,12 +7,14 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import Any, Generic, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Progress = Callable[[str], None] | None  # receives a line on the current step; None = no reports
 _TTY_SECONDS, _FILE_SECONDS = 0.1, 30.0  # between updates of a bar, in a terminal and in a log file
@@ -22,6 +24,8 @@ def bar(
     name: str | None, total: int, unit: str, shown: bool = True, done: int = 0, keep: bool = False
 ) -> tqdm[NoReturn]:
     """A progress bar over `total` units that starts at `done`. With `keep` it stays on the screen when it is full."""
+    from tqdm import tqdm  # not above: every command line loads this file
+
     interval = _TTY_SECONDS if sys.stderr.isatty() else _FILE_SECONDS
     return tqdm(
         desc=name, total=total, unit=f" {unit}", mininterval=interval, disable=not shown, initial=done, leave=keep
@@ -172,14 +176,31 @@ def legible(text: str) -> str:
 
 
 def legible_values(values: Any) -> Any:
-    """JSON values, or tuples, with all texts legible, keys included."""
+    """JSON values, tuples or frozen records, with all texts legible, keys included."""
     if isinstance(values, str):
         return legible(values)
     if isinstance(values, dict):
         return {legible_values(key): legible_values(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return [legible_values(value) for value in values]
+        made = [legible_values(value) for value in values]
+        return tuple(made) if isinstance(values, tuple) else made
+    if isinstance(values, Path):
+        return Path(legible(str(values)))
+    if is_dataclass(values) and not isinstance(values, type):
+        texts = {field.name: legible_values(getattr(values, field.name)) for field in fields(values) if field.init}
+        return replace(values, **texts)
     return values
+
+
+def json_values(value: Any) -> Any:
+    """A frozen record as JSON values: its fields by name, in them lists for tuples and strings for paths."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: json_values(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: json_values(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_values(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def json_text(values: Any, **how: Any) -> str:

@@ -15,11 +15,11 @@ from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.encoder.folder import read_manifest
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.torch.checkpoint import load_model
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import AugmentConfig, PruningConfig, Recipe, SmallConfig, StageConfig, StudentConfig
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_classifier, train_classifier
+from ziggurat.train.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ADAPT = Recipe("adapt", "a test", (StageConfig("heads", 1, 3e-3),), max_length=40)
@@ -56,13 +56,13 @@ def of_transformers(folder: Path, texts, pairs) -> np.ndarray:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_adapted_checkpoint_answers_as_before(tmp_path, rows, name):
     checkpoint = save_family(name, tmp_path / "checkpoint")
-    adapt_classifier(str(checkpoint), str(rows), tmp_path / "model", ADAPT, QUIET)
+    adapt_model(str(checkpoint), str(rows), tmp_path / "model", ADAPT, QUIET)
     texts, pairs = random_texts(3, (1, 2, 2, 1)), random_texts(4, (2, 1, 1, 2))
     expected = of_transformers(checkpoint, texts, pairs)
     assert np.array_equal(of_transformers(tmp_path / "model", texts, pairs), expected)
     for engine in ("auto", "torch"):
-        model = AdaptiveClassifier.from_pretrained(tmp_path / "model", engine=engine)
-        answers = model.predict(list(zip(texts, pairs, strict=True)), "full")
+        model = OpenedModel.from_pretrained(tmp_path / "model", backend=engine)
+        answers = model.answer(list(zip(texts, pairs, strict=True)), "full")
         assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
 
 
@@ -70,11 +70,11 @@ def test_an_adapted_checkpoint_answers_as_before(tmp_path, rows, name):
 def test_a_bare_encoder_is_trained_through_every_stage(tmp_path, rows, name):
     family(name).base_model.save_pretrained(tmp_path / "bare")
     tokenizer_of(name).save_pretrained(tmp_path / "bare")
-    train_classifier(str(rows), tmp_path / "model", PRUNED, str(tmp_path / "bare"), QUIET)
-    native, torch = (AdaptiveClassifier.from_pretrained(tmp_path / "model", engine=one) for one in ("auto", "torch"))
+    train_model(str(rows), tmp_path / "model", PRUNED, str(tmp_path / "bare"), QUIET)
+    native, torch = (OpenedModel.from_pretrained(tmp_path / "model", backend=one) for one in ("auto", "torch"))
     assert native.manifest.int8 and native.manifest.pruning is not None
     texts = list(zip(random_texts(3, (1, 2, 2, 1)), random_texts(4, (2, 1, 1, 2)), strict=True))
-    ours, theirs = (np.array([a.probabilities for a in one.predict(texts, "exact")]) for one in (native, torch))
+    ours, theirs = (np.array([a.probabilities for a in one.answer(texts, "exact")]) for one in (native, torch))
     assert np.abs(ours - theirs).max() < 0.05
     assert load_model(tmp_path / "model")[0].pruning.values.isfinite().all()
 
@@ -85,15 +85,13 @@ def test_a_narrower_student_is_an_ordinary_checkpoint(tmp_path, rows, name):
     stages = tuple(StageConfig(kind, 1, 1e-3, batch_size=32) for kind in ("regular", "distil"))
     recipe = replace(ADAPT, stages=stages, student=student, head_layers=())
     checkpoint = save_family(name, tmp_path / "checkpoint")
-    train_classifier(str(rows), tmp_path / "model", recipe, str(checkpoint), QUIET)
+    train_model(str(rows), tmp_path / "model", recipe, str(checkpoint), QUIET)
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     spec = read_spec(config)
     assert (spec.layers, spec.hidden, spec.intermediate) == (2, 24, 40)
     assert spec.embedded == (16 if name == "electra" else 24)
     texts, pairs = random_texts(3, (1, 2, 2, 1)), random_texts(4, (2, 1, 1, 2))
-    answers = AdaptiveClassifier.from_pretrained(tmp_path / "model").predict(
-        list(zip(texts, pairs, strict=True)), "full"
-    )
+    answers = OpenedModel.from_pretrained(tmp_path / "model").answer(list(zip(texts, pairs, strict=True)), "full")
     expected = of_transformers(tmp_path / "model", texts, pairs)
     assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
 
@@ -102,10 +100,10 @@ def test_a_modernbert_student_is_an_ordinary_checkpoint(tmp_path, rows):
     stages = tuple(StageConfig(kind, 1, 1e-3, batch_size=32) for kind in ("regular", "distil"))
     recipe = replace(ADAPT, stages=stages, student=StudentConfig(2, intermediate=40), head_layers=())
     checkpoint = save_family("modernbert-mean", tmp_path / "checkpoint")
-    train_classifier(str(rows), tmp_path / "model", recipe, str(checkpoint), QUIET)
+    train_model(str(rows), tmp_path / "model", recipe, str(checkpoint), QUIET)
     texts, pairs = random_texts(3, (1, 2, 2, 1)), random_texts(4, (2, 1, 1, 2))
-    model = AdaptiveClassifier.from_pretrained(tmp_path / "model")
-    answers = model.predict(list(zip(texts, pairs, strict=True)), "full")
+    model = OpenedModel.from_pretrained(tmp_path / "model")
+    answers = model.answer(list(zip(texts, pairs, strict=True)), "full")
     assert model.spec.windows == (3, 0)
     expected = of_transformers(tmp_path / "model", texts, pairs)
     assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
@@ -124,7 +122,7 @@ def test_a_bare_encoder_cannot_be_adapted(tmp_path, rows, name, missing):
     family(name).base_model.save_pretrained(tmp_path / "bare")
     tokenizer_of(name).save_pretrained(tmp_path / "bare")
     with pytest.raises(UserError, match=rf"has no '{missing}'; adapt takes a fine-tuned classifier"):
-        adapt_classifier(str(tmp_path / "bare"), str(rows), tmp_path / "model", ADAPT, QUIET)
+        adapt_model(str(tmp_path / "bare"), str(rows), tmp_path / "model", ADAPT, QUIET)
 
 
 def test_an_electra_student_as_wide_as_embeddings_is_refused(tmp_path, rows):
@@ -135,14 +133,14 @@ def test_an_electra_student_as_wide_as_embeddings_is_refused(tmp_path, rows):
     )
     checkpoint = save_family("electra", tmp_path / "checkpoint")
     with pytest.raises(UserError, match="hidden 16 is the width of the embeddings"):
-        train_classifier(str(rows), tmp_path / "model", recipe, str(checkpoint), QUIET)
+        train_model(str(rows), tmp_path / "model", recipe, str(checkpoint), QUIET)
 
 
 def test_a_tokenizer_with_more_ids_than_embeddings_is_refused(tmp_path, rows):
     checkpoint = save_family("camembert", tmp_path / "checkpoint")
     tokenizer_of("roberta").save_pretrained(checkpoint)
     with pytest.raises(UserError, match="the tokenizer has ids up to 265, the model only 27 embeddings"):
-        adapt_classifier(str(checkpoint), str(rows), tmp_path / "model", ADAPT, QUIET)
+        adapt_model(str(checkpoint), str(rows), tmp_path / "model", ADAPT, QUIET)
 
 
 def test_old_files_of_a_byte_level_tokenizer_are_enough(tmp_path, rows):
@@ -153,7 +151,7 @@ def test_old_files_of_a_byte_level_tokenizer_are_enough(tmp_path, rows):
         (old / file).unlink()
     (old / "vocab.json").write_text(json.dumps(pieces["vocab"]))
     (old / "merges.txt").write_text("#version: 0.2\n" + "".join(" ".join(one) + "\n" for one in pieces["merges"]))
-    adapt_classifier(str(old), str(rows), tmp_path / "model", ADAPT, QUIET)
+    adapt_model(str(old), str(rows), tmp_path / "model", ADAPT, QUIET)
     texts = random_texts(5, (3, 1, 7))
     mine, known = (TextTokenizer(folder, 30).encode(texts).tokens for folder in (tmp_path / "model", checkpoint))
     assert all(np.array_equal(one, other) for one, other in zip(mine, known, strict=True))
@@ -163,9 +161,9 @@ def test_old_files_of_a_byte_level_tokenizer_are_enough(tmp_path, rows):
 @pytest.mark.parametrize("name", ["roberta", "camembert", "distilbert"])
 def test_a_static_tier_learns_from_any_teachers_tokenizer(tmp_path, rows, name):
     checkpoint = save_family(name, tmp_path / "checkpoint")
-    adapt_classifier(str(checkpoint), str(rows), tmp_path / "teacher", ADAPT, QUIET)
+    adapt_model(str(checkpoint), str(rows), tmp_path / "teacher", ADAPT, QUIET)
     recipe = replace(ADAPT, stages=(), small=SmallConfig("static"), augment=AugmentConfig(copies=3))
-    train_classifier(str(rows), tmp_path / "static", recipe, None, QUIET, str(tmp_path / "teacher"))
-    model = AdaptiveClassifier.from_pretrained(tmp_path / "static")
+    train_model(str(rows), tmp_path / "static", recipe, None, QUIET, str(tmp_path / "teacher"))
+    model = OpenedModel.from_pretrained(tmp_path / "static")
     assert model.manifest.training["copies"]["copies"] > 100
-    assert {answer.label for answer in model.predict(list(zip(["ba ki"], ["stone"], strict=True)))} <= set(LABELS)
+    assert {answer.label for answer in model.answer(list(zip(["ba ki"], ["stone"], strict=True)))} <= set(LABELS)

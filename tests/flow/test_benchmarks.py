@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import tables, targets
 from scripts.shared import RESULTS, stored_rows
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.measure.rows import read_rows_file
 from ziggurat.native import core, why_missing
 
@@ -64,9 +64,9 @@ def test_idle_rules_are_timed_beside_full_depth_in_all_batches(engine_rows):
 @compiled
 def test_idle_rules_compute_scores_and_change_no_answer(pruned_folder, ragged_tokens):
     from benchmarks import engine
-    from ziggurat.data.encoded import Encoded
+    from ziggurat.data.tokenizer import Encoded
 
-    classifier = AdaptiveClassifier.from_pretrained(pruned_folder, "cpu", engine="native")
+    classifier = OpenedModel.from_pretrained(pruned_folder, "cpu", backend="native")
     encoded = Encoded(ragged_tokens, np.zeros(len(ragged_tokens), dtype=bool))
     rules = engine.idle_rules(classifier)
     assert all(rules["pruning"].tokens.prunes(layer) for layer in (1, 2, 3, 4))

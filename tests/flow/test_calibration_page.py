@@ -14,7 +14,7 @@ import pytest
 from ziggurat.calibrate import calibrate as certify
 from ziggurat.calibrate import points as calibration_points
 from ziggurat.calibrate import times as calibration_time
-from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.page.curves import band, mechanisms
 from ziggurat.calibrate.paths import frontier, net_loss
 from ziggurat.calibrate.points import Promise, rule_of
@@ -63,9 +63,9 @@ def calibrated(tmp_path_factory):
         place = tmp_path_factory.mktemp("calibrated")
         html = place / "new" / "page.html"
         model = str(shutil.copytree(folder, place / "model"))
-        result = calibrate_classifier(
+        result = calibrate_model(
             model, str(source), Promise(dict(targets), criterion=criterion), options=CPU, html=html
-        )
+        ).to_dict()
         return result, html.read_text(), made["picture"], made["arguments"]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -132,7 +132,7 @@ def test_the_costliest_inputs_are_told_as_they_ran(calibrated, pruned, rows_file
     rule = rule_of(classifier, chosen[-1].setting)
     assert len(picture.costly) == 10
     for one in picture.costly:
-        (answer,) = classifier.predict([one.text], rule)
+        (answer,) = classifier.answer([one.text], rule)
         trace = answer.trace
         assert (one.read, one.kept, one.rung) == (trace.read, trace.tokens[-1], f"layer {trace.layers}")
         assert (one.gflops, one.answer) == (pytest.approx(trace.flops / 1e9), answer.label)
@@ -174,8 +174,8 @@ def test_without_labels_the_page_is_whole_and_runs_no_text(calibrated, plain, un
 def test_a_page_over_an_input_file_is_refused_before_the_work(plain, rows_file):
     before = read_manifest(plain).operating_points
     for page in (rows_file, plain / "ziggurat.json"):
-        with pytest.raises(UserError, match="is an input of this command"):
-            calibrate_classifier(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=page)
+        with pytest.raises(UserError, match="is what is read"):
+            calibrate_model(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=page)
     assert read_manifest(plain).operating_points == before
 
 
@@ -227,4 +227,4 @@ def test_the_page_is_refused_before_anything_is_measured(monkeypatch, plain, row
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(calibration_time, "stored_profile", lambda *_: pytest.fail("it was measured"))
     with pytest.raises(UserError, match=r"'\.\[report\]'"):
-        calibrate_classifier(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=tmp_path / "page.html")
+        calibrate_model(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=tmp_path / "page.html")

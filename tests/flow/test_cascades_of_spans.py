@@ -16,11 +16,10 @@ from ziggurat.bench import compete
 from ziggurat.bench.competition import Entry, of_peer
 from ziggurat.bench.peers.opening import KINDS
 from ziggurat.bench.peers.peer import TransformersPeer
-from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.points import Promise
-from ziggurat.calibrate.prediction import predict
 from ziggurat.encoder.folder import read_manifest, seal
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.reference import answer_ladder
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
@@ -28,7 +27,8 @@ from ziggurat.explain.explain import explain
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import PruningConfig
-from ziggurat.train.cascade import build_cascade
+from ziggurat.serve.predict import predict
+from ziggurat.train.cascade import make_cascade
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
 PAIRS = list(zip(make_questions(), make_contexts(), strict=True))
@@ -46,7 +46,7 @@ def models(tmp_path_factory, make_checkpoint):
             made / "b", make_checkpoint, PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0)), no_answer=(3.0, 2.0, 1.0, 0.0)
         ),
     }
-    build_cascade([str(folders["small"]), str(folders["large"])], made / "cascade")
+    make_cascade([str(folders["small"]), str(folders["large"])], made / "cascade")
     return folders | {"cascade": made / "cascade"}
 
 
@@ -58,14 +58,14 @@ def squad(tmp_path_factory):
 def test_the_folder_knows_all_rungs_and_when_each_says_no_answer(models):
     manifest = read_manifest(models["cascade"])
     assert manifest.no_answer == (0.5, 0.25, 3.0, 2.0, 1.0, 0.0)
-    rungs = AdaptiveClassifier.from_pretrained(models["cascade"], "cpu").rungs
+    rungs = OpenedModel.from_pretrained(models["cascade"], "cpu").rungs
     assert [rung.name for rung in rungs] == ["tier 1 layer 2", "tier 1 layer 4"] + [f"layer {n}" for n in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("threshold", [0.8, 0.9])
-def test_a_cascade_answers_as_the_specification_and_its_replay(models, engine, threshold):
-    model = AdaptiveClassifier.from_pretrained(models["cascade"], "cpu", threads=1, engine=engine)
+def test_a_cascade_answers_as_the_specification_and_as_its_replay(models, engine, threshold):
+    model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1, engine=engine)
     encoded, rule = model.encode(PAIRS), model.rule(SCORE, threshold)
     outcomes, every = model.run(encoded, rule, 4), model.every_rung(encoded, tokens=rule.tokens)
     assert outcomes.rungs.tolist() == replay(every.readings, rule).tolist() and len(set(outcomes.rungs)) > 1
@@ -74,17 +74,17 @@ def test_a_cascade_answers_as_the_specification_and_its_replay(models, engine, t
         reading, rung = answer_ladder(backends, [encoded.tokens[first:last]] * 2, rule, row)
         assert rung == outcomes.rungs[row] and np.abs(reading - outcomes.readings[row]).max() < 1e-4
     full = model.run(encoded, model.rule_of("full"))
-    alone = AdaptiveClassifier.from_pretrained(models["large"], "cpu", threads=1, engine=engine)
+    alone = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, engine=engine)
     assert [a.text for a in model.predict(PAIRS, "full")] == [a.text for a in alone.predict(PAIRS, "full")]
     assert model.spent(encoded, full.kept, model.rule_of("full"))[:, -1].tolist() == alone.whole(encoded).tolist()
 
 
 def test_what_questions_cost_is_every_tier_that_ran(models):
-    model = AdaptiveClassifier.from_pretrained(models["cascade"], "cpu", threads=1)
+    model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1)
     encoded, rule = model.encode(PAIRS), model.rule(SCORE, 0.85)
     outcomes = model.run(encoded, rule)
     spent = model.spent(encoded, outcomes.kept, rule)[np.arange(len(PAIRS)), outcomes.rungs]
-    small = AdaptiveClassifier.from_pretrained(models["small"], "cpu", threads=1)
+    small = OpenedModel.from_pretrained(models["small"], "cpu", threads=1)
     asked = small.rule(SCORE, 0.0)  # both heads of the small model
     own = small.spent(encoded, small.run(encoded, asked).kept, asked)
     stopped = outcomes.rungs == 1
@@ -92,12 +92,12 @@ def test_what_questions_cost_is_every_tier_that_ran(models):
     assert (spent[outcomes.rungs > 1] > own[outcomes.rungs > 1, 1]).all()
 
 
-def test_a_cascade_is_measured_certified_explained_and_watched(models, squad, copied, tmp_path):
+def test_a_cascade_of_spans_goes_through_every_command(models, squad, copied, tmp_path):
     folder = str(copied(models["cascade"]))
     result = evaluate(folder, str(squad), threshold=0.9, options=CPU, timed_texts=16)
     assert result["f1"] <= 1 and result["windows"] > result["n"] == 360 and len(result["exit_histogram"]) == 6
     page = tmp_path / "page.html"
-    made = calibrate_classifier(folder, str(squad), Promise({"loose": 0.9}), options=CPU, html=page)
+    made = calibrate_model(folder, str(squad), Promise({"loose": 0.9}), options=CPU, html=page)
     assert made["points"][0]["point"] is not None and "F1" in page.read_text()
     told = explain(folder, PAIRS[7], "loose", options=CPU)
     answers = predict(folder, PAIRS, operating_point="loose", options=CPU, watch=tmp_path / "state.json")
@@ -106,7 +106,7 @@ def test_a_cascade_is_measured_certified_explained_and_watched(models, squad, co
 
 
 def test_questions_are_read_as_a_stream(models):
-    model = AdaptiveClassifier.from_pretrained(models["cascade"], "cpu", threads=1)
+    model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1)
     rule = model.rule(SCORE, 0.85)
     found = dict(model.stream([PAIRS[:3], PAIRS[3:]], rule))
     assert [found[row].text for row in range(len(PAIRS))] == [a.text for a in model.predict(PAIRS, rule)]
@@ -119,10 +119,10 @@ def test_models_that_do_not_fit_together_are_refused(models, tmp_path, model_fol
     seal(other, replace(manifest, spans=replace(manifest.spans, stride=4)))
     seal(always, replace(read_manifest(always), no_answer=None))
     cases = [
-        (lambda out: build_cascade([str(other), large], out), "reads other windows than"),
-        (lambda out: build_cascade([str(always), large], out), "may say that there is no answer"),
-        (lambda out: build_cascade([str(model_folder), large], out), "answers single_label_classification"),
-        (lambda out: build_cascade([str(small), large], out, "rows.json"), "--data: a learned exit score"),
+        (lambda out: make_cascade([str(other), large], out), "reads other windows than"),
+        (lambda out: make_cascade([str(always), large], out), "may say that there is no answer"),
+        (lambda out: make_cascade([str(model_folder), large], out), "answers single_label_classification"),
+        (lambda out: make_cascade([str(small), large], out, "rows.json"), "--data: a learned exit score"),
     ]
     for number, (call, message) in enumerate(cases):
         with pytest.raises(UserError, match=message) as caught:
@@ -143,11 +143,11 @@ def test_peers_answer_questions_as_full_depth_does(models, squad, name, monkeypa
 
 @pytest.mark.parametrize("order", ["as it comes", "sorted"])
 def test_a_peers_outputs_are_read_as_ours(models, order):
-    model = AdaptiveClassifier.from_pretrained(models["large"], "cpu", threads=1, engine="torch")
+    model = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, engine="torch")
     encoded, expected = model.encode(PAIRS), model.run(model.encode(PAIRS), model.rule_of("full")).readings
     peer = TransformersPeer(models["large"], head=model.problem.head)
     theirs = of_peer(peer, "transformers", model.problem.reader)
     assert max(np.diff(encoded.edges)) > 1
-    for contestant in (theirs, compete._of_ours(model, "full")):
+    for contestant in (theirs, compete._contestant(model, "full")):
         found = Entry(contestant, order, 3).prepared(encoded)()
         assert np.allclose(found, expected, atol=1e-4)

@@ -12,13 +12,13 @@ from tests.kit.machines import made_up_profile
 from ziggurat.calibrate import points as promises
 from ziggurat.calibrate import rows as rows_module
 from ziggurat.calibrate import times as calibration_time
-from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.grouping import per_draw
 from ziggurat.calibrate.points import Promise
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.calibrate.rows import calibration_rows, seen
 from ziggurat.calibrate.times import PredictedTime, ProfiledCost
-from ziggurat.cli.calibration import calibration_text
+from ziggurat.cli.calibrate import calibration_text
 from ziggurat.data.dataset import Fractions, Role, as_dataset, load, split_roles
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
 from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest, write_point
@@ -29,7 +29,7 @@ from ziggurat.measure.subject import ModelOptions
 from ziggurat.policies.rules import ExitRule
 from ziggurat.types import OperatingPoint
 
-ENGINE = ModelOptions("cpu", engine="torch")
+ENGINE = ModelOptions("cpu", backend="torch")
 LOOSE = Promise({"loose": 0.5}, criterion="agreement")  # what even a random model keeps
 
 
@@ -54,7 +54,7 @@ def row_by_row(folder):
 
 @pytest.fixture
 def certified(folder, rows_file):
-    return folder, calibrate_classifier(str(folder), str(rows_file), LOOSE, options=ENGINE)
+    return folder, calibrate_model(str(folder), str(rows_file), LOOSE, options=ENGINE).to_dict()
 
 
 def test_a_certified_point_is_in_the_folder_with_its_evidence(certified, rows_file):
@@ -95,7 +95,7 @@ def test_pruning_is_really_run_and_every_strength_is_tried(copied, pruned_folder
     assert set(witness.runs) == {0.0, 0.5, 0.75, 1.0, 1.25}
     assert (witness.losses[0.0][:, -1] == 0).all()
     assert witness.runs[1.0].kept.sum() < witness.runs[0.5].kept.sum() < witness.runs[0.0].kept.sum()
-    result = calibrate_classifier(str(folder), str(rows_file), Promise({"loose": 0.6}), options=ENGINE)
+    result = calibrate_model(str(folder), str(rows_file), Promise({"loose": 0.6}), options=ENGINE).to_dict()
     point = read_manifest(folder).operating_point("loose")
     rule = ENGINE.open(str(folder)).rule_of("loose")
     assert result["points"][0]["certified"] > 0
@@ -119,7 +119,9 @@ def test_where_nothing_passes_full_depth_says_how_many_rows_help(folder, rows_fi
         return {target: [max(paths, key=lambda path: path[-1].loss)[-1:]] for target in targets}
 
     monkeypatch.setattr(promises, "sequences", most_daring)
-    result = calibrate_classifier(str(folder), str(rows_file), replace(LOOSE, targets={"bold": 0.05}), options=ENGINE)
+    result = calibrate_model(
+        str(folder), str(rows_file), replace(LOOSE, targets={"bold": 0.05}), options=ENGINE
+    ).to_dict()
     [entry] = result["points"]
     assert entry["certified"] == 0 and entry["tightest"] > 0.05
     assert f"{result['rows']['certify']} rows in {result['groups']} groups do not certify 5 points" in entry["note"]
@@ -128,7 +130,9 @@ def test_where_nothing_passes_full_depth_says_how_many_rows_help(folder, rows_fi
 
 
 def test_exact_is_full_depth_unless_something_loses_nothing(folder, rows_file):
-    result = calibrate_classifier(str(folder), str(rows_file), Promise({"exact": 0.0, "loose": 0.5}), options=ENGINE)
+    result = calibrate_model(
+        str(folder), str(rows_file), Promise({"exact": 0.0, "loose": 0.5}), options=ENGINE
+    ).to_dict()
     exact, loose = (entry["point"] for entry in result["points"])
     assert exact["target"] == 0 and set(exact["thresholds"]) == {None}
     assert loose["certificate"]["criterion"] == "accuracy"
@@ -137,17 +141,17 @@ def test_exact_is_full_depth_unless_something_loses_nothing(folder, rows_file):
 def test_a_cap_on_layers_is_part_of_the_promise(row_by_row, rows_file):
     folder = row_by_row
     promise = Promise({"capped": 0.9}, max_layers=2)
-    calibrate_classifier(str(folder), str(rows_file), promise, options=ENGINE)
+    calibrate_model(str(folder), str(rows_file), promise, options=ENGINE)
     classifier = ENGINE.open(str(folder))
     outcomes = classifier.run(classifier.encode(load(str(rows_file)).texts), classifier.rule_of("capped"))
     assert outcomes.rungs.max() <= 1
     impossible = replace(promise, targets={"impossible": 0.05})
     write_manifest(with_point(read_manifest(folder), "impossible"), folder)  # of an earlier promise
-    [entry] = calibrate_classifier(str(folder), str(rows_file), impossible, options=ENGINE)["points"]
+    [entry] = calibrate_model(str(folder), str(rows_file), impossible, options=ENGINE).to_dict()["points"]
     assert entry["point"] is None and entry["note"]
     assert "impossible" not in {point.name for point in read_manifest(folder).operating_points}
     with pytest.raises(UserError, match="after layer 1"):
-        calibrate_classifier(str(folder), str(rows_file), replace(promise, max_layers=0), options=ENGINE)
+        calibrate_model(str(folder), str(rows_file), replace(promise, max_layers=0), options=ENGINE)
 
 
 def with_point(manifest, name):
@@ -158,18 +162,20 @@ def with_point(manifest, name):
 
 def test_losses_may_be_counted_from_another_model(folder, make_folder, rows_file):
     other = make_folder(head_kind="linear", head_layers=(2,))
-    result = calibrate_classifier(str(folder), str(rows_file), replace(LOOSE, reference=str(other)), options=ENGINE)
+    result = calibrate_model(
+        str(folder), str(rows_file), replace(LOOSE, reference=str(other)), options=ENGINE
+    ).to_dict()
     assert result["points"][0]["point"]["certificate"]["reference"] == str(other)
     pairs = make_folder(pairs=True)
     with pytest.raises(UserError, match="another question"):
-        calibrate_classifier(str(folder), str(rows_file), replace(LOOSE, reference=str(pairs)), options=ENGINE)
+        calibrate_model(str(folder), str(rows_file), replace(LOOSE, reference=str(pairs)), options=ENGINE)
 
 
 def test_agreement_needs_no_labels_and_accuracy_does(folder, rows_file, tmp_path):
     bare = tmp_path / "bare.jsonl"
     lines = [json.loads(line)["text"] for line in rows_file.read_text().splitlines()]
     bare.write_text("".join(json.dumps({"text": text}) + "\n" for text in lines))
-    assert calibrate_classifier(str(folder), str(bare), LOOSE, options=ENGINE)["points"][0]["certified"] > 0
+    assert calibrate_model(str(folder), str(bare), LOOSE, options=ENGINE).to_dict()["points"][0]["certified"] > 0
     refuses(folder, bare, replace(LOOSE, criterion="accuracy"), "needs labels")
 
 
@@ -196,7 +202,7 @@ def refuses(folder, source, promise, message, columns=DEFAULT_COLUMNS):
     """That this is a user's mistake, and that the folder is untouched."""
     before = (folder / MANIFEST).read_bytes()
     with pytest.raises(UserError, match=message):
-        calibrate_classifier(str(folder), str(source), promise, columns, ENGINE)
+        calibrate_model(str(folder), str(source), promise, columns, ENGINE)
     assert (folder / MANIFEST).read_bytes() == before
 
 
@@ -248,22 +254,24 @@ def test_a_point_may_live_in_a_file_of_its_own(certified, rows_file, tmp_path):
     path = tmp_path / "loose.json"
     write_point(read_manifest(folder).operating_point("loose"), path)
     texts = load(str(rows_file)).texts[:20]
-    from_file, by_name = (classifier.predict(texts, point) for point in (str(path), "loose"))
+    from_file, by_name = (classifier.answer(texts, point) for point in (str(path), "loose"))
     assert [one.label for one in from_file] == [one.label for one in by_name]
     write_point(replace(read_manifest(folder).operating_point("loose"), fingerprint="0" * 64), path)
     with pytest.raises(UserError, match="other weights"):
-        classifier.predict(texts, str(path))
+        classifier.answer(texts, str(path))
     with pytest.raises(UserError, match="no such file"):
-        classifier.predict(texts, str(tmp_path / "absent.json"))
+        classifier.answer(texts, str(tmp_path / "absent.json"))
 
 
 def test_eval_states_the_promise_and_what_breaks_it(certified, rows_file):
     folder, _ = certified
-    result = evaluate(str(folder), str(rows_file), "loose", options=ENGINE, timed_texts=8)
+    result = evaluate(str(folder), str(rows_file), "loose", options=ENGINE, timed_texts=8).to_dict()
     assert result["promise"]["target"] == 0.5 and result["promise"]["broken"] is None
-    other = evaluate(str(folder), str(rows_file), "loose", options=replace(ENGINE, dtype="bfloat16"), timed_texts=8)
+    other = evaluate(
+        str(folder), str(rows_file), "loose", options=replace(ENGINE, dtype="bfloat16"), timed_texts=8
+    ).to_dict()
     assert "in bfloat16 it promises nothing" in other["promise"]["broken"]
-    assert evaluate(str(folder), str(rows_file), "fast", options=ENGINE, timed_texts=8)["promise"] is None
+    assert evaluate(str(folder), str(rows_file), "fast", options=ENGINE, timed_texts=8).to_dict()["promise"] is None
 
 
 def test_a_setting_that_is_slower_when_it_runs_is_not_believed(folder, rows_file, monkeypatch):
@@ -272,12 +280,12 @@ def test_a_setting_that_is_slower_when_it_runs_is_not_believed(folder, rows_file
 
     slow = {"None": Timing((1.0,) * 5), "loose": Timing((2.0,) * 5)}
     monkeypatch.setattr(calibration_points, "interleave", lambda calls, progress=None: slow)
-    [entry] = calibrate_classifier(str(folder), str(rows_file), LOOSE, options=ENGINE)["points"]
+    [entry] = calibrate_model(str(folder), str(rows_file), LOOSE, options=ENGINE).to_dict()["points"]
     assert entry["certified"] > 0 and "2.00x full depth's time" in entry["note"]
     assert set(read_manifest(folder).operating_point("loose").thresholds) == {None}
-    [entry] = calibrate_classifier(str(folder), str(rows_file), replace(LOOSE, reference=str(folder)), options=ENGINE)[
-        "points"
-    ]
+    [entry] = calibrate_model(
+        str(folder), str(rows_file), replace(LOOSE, reference=str(folder)), options=ENGINE
+    ).to_dict()["points"]
     assert entry["certified"] > 0 and entry["note"] is None  # what full depth loses against another was not tested
 
 
@@ -285,7 +293,7 @@ def test_other_points_of_the_folder_stay(certified, rows_file):
     folder, _ = certified
     manifest = read_manifest(folder)
     write_manifest(manifest, folder)
-    calibrate_classifier(str(folder), str(rows_file), replace(LOOSE, targets={"loose": 0.6}), options=ENGINE)
+    calibrate_model(str(folder), str(rows_file), replace(LOOSE, targets={"loose": 0.6}), options=ENGINE)
     after = read_manifest(folder)
     assert [one.name for one in after.operating_points] == [one.name for one in manifest.operating_points]
     assert after.operating_point("balanced") == manifest.operating_point("balanced")
@@ -304,9 +312,10 @@ def test_parts_of_training_texts_are_counted_and_reported(folder, tmp_path, monk
     )
     hashes = as_dataset(load(str(path)), Role.TEST, ("river", "stone", "tower")).hashes
     monkeypatch.setattr(rows_module, "trained_rows", lambda _: hashes[:120])
-    result = calibrate_classifier(str(folder), str(path), LOOSE, options=ENGINE)
+    result_record = calibrate_model(str(folder), str(path), LOOSE, options=ENGINE)
+    result = result_record.to_dict()
     assert result["overlap"] == (1.0 if parts else 0.0)
-    assert ("warning: 100% of the certifying texts are parts" in calibration_text(result)) == parts
+    assert ("warning: 100% of the certifying texts are parts" in calibration_text(result_record)) == parts
 
 
 def stories(folder_of, n: int = 60) -> str:
@@ -342,24 +351,26 @@ def test_rows_that_share_text_order_or_certify_together(folder, tmp_path, monkey
 
 
 def test_rows_that_share_text_are_one_draw(folder, tmp_path):
-    result = calibrate_classifier(str(folder), stories(tmp_path), LOOSE, options=ENGINE)
+    result_record = calibrate_model(str(folder), stories(tmp_path), LOOSE, options=ENGINE)
+    result = result_record.to_dict()
     rows, groups = result["rows"]["certify"], result["groups"]
     assert result["grouped"] and rows == 4 * groups
-    assert f"{rows:,} rows in {groups:,} groups certify" in calibration_text(result)
-    assert "a mean over groups" in calibration_text(result)
+    assert f"{rows:,} rows in {groups:,} groups certify" in calibration_text(result_record)
+    assert "a mean over groups" in calibration_text(result_record)
     proof = read_manifest(folder).operating_point("loose").certificate
     assert (proof.rows, proof.groups) == (rows, groups)
     assert proof.estimate * groups == pytest.approx(round(proof.estimate * groups))  # of each group one row
-    evaluated = evaluate(str(folder), stories(tmp_path), "loose", options=ENGINE, timed_texts=8)
+    evaluated = evaluate(str(folder), stories(tmp_path), "loose", options=ENGINE, timed_texts=8).to_dict()
     assert evaluated["promise"]["groups"] == groups
     few = f"{rows} rows in {groups} groups by the text that they share are left"
     refuses(folder, stories(tmp_path), Promise({"bold": 0.05}), few)  # as rows they would be enough
 
 
 def test_rows_count_one_by_one_if_the_recipe_says_so(row_by_row, tmp_path):
-    result = calibrate_classifier(str(row_by_row), stories(tmp_path), LOOSE, options=ENGINE)
+    result_record = calibrate_model(str(row_by_row), stories(tmp_path), LOOSE, options=ENGINE)
+    result = result_record.to_dict()
     assert not result["grouped"] and result["groups"] < result["rows"]["certify"]
-    assert f"rows are {result['groups']:,} by the text that they share" in calibration_text(result)
+    assert f"rows are {result['groups']:,} by the text that they share" in calibration_text(result_record)
     assert read_manifest(row_by_row).operating_point("loose").certificate.groups is None
 
 
@@ -369,7 +380,8 @@ def test_rows_that_share_nothing_are_certified_one_by_one(folder, tmp_path):
     path.write_text(
         "".join(json.dumps({"text": f"bat{n} kin{n} lot{n}", "label": names[n % 3]}) + "\n" for n in range(240))
     )
-    result = calibrate_classifier(str(folder), str(path), LOOSE, options=ENGINE)
+    result_record = calibrate_model(str(folder), str(path), LOOSE, options=ENGINE)
+    result = result_record.to_dict()
     assert result["groups"] == result["rows"]["certify"] and not result["grouped"]
-    assert "group" not in calibration_text(result)
+    assert "group" not in calibration_text(result_record)
     assert read_manifest(folder).operating_point("loose").certificate.groups is None

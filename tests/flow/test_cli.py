@@ -44,29 +44,29 @@ def test_people_get_lines_without_braces(command, ziggurat, model_folder, rows_f
     assert "{" not in out
 
 
-def test_bench_with_peers_prints_tables_or_one_object(ziggurat, model_folder, rows_file):
-    options = ["--data", rows_file, "--peers", "--only", "SDPA float32", "--batch", "4", "--texts", "6"]
+def test_compare_prints_tables_or_one_object(ziggurat, model_folder, rows_file):
+    options = ["--data", rows_file, "--only", "SDPA float32", "--batch", "4", "--texts", "6"]
     options += ["--scored", "6", "--repeats", "1", "--points", "balanced"]
-    code, out, _ = ziggurat("bench", model_folder, *options)
+    code, out, _ = ziggurat("compare", model_folder, *options)
     assert code == 0
     assert "one text at a time: from strings, tokenising included" in out
     assert "times as fast as each peer" in out
-    code, out, _ = ziggurat("bench", model_folder, *options, "--json")
+    code, out, _ = ziggurat("compare", model_folder, *options, "--json")
     assert code == 0
     assert {row["engine"] for row in json.loads(out)["rows"]} >= {"transformers"}
 
 
-def test_bench_with_profile_keeps_and_prints_it(ziggurat, model_folder, rows_file, tmp_path, monkeypatch):
+def test_profile_keeps_and_prints_it(ziggurat, model_folder, rows_file, tmp_path, monkeypatch):
     from ziggurat.measure import profile as profiling
 
     monkeypatch.setenv("ZIGGURAT_CACHE", str(tmp_path))
     monkeypatch.setattr(profiling, "token_grid", lambda engine, threads: [1, 2, 4, 8, 24])
-    options = ["--profile", "--repeats", "1", "--texts", "6", "--points", "fast"]
-    code, out, _ = ziggurat("bench", model_folder, *options)
+    options = ["--repeats", "1", "--texts", "6", "--points", "fast"]
+    code, out, _ = ziggurat("profile", model_folder, *options)
     [kept] = tmp_path.rglob("*.json")
     assert code == 0
     assert str(kept) in out and "of a text" in out and "random texts" in out and "largest error" in out
-    code, out, _ = ziggurat("bench", model_folder, *options, "--data", rows_file, "--batch", "2", "--json")
+    code, out, _ = ziggurat("profile", model_folder, *options, "--data", rows_file, "--batch", "2", "--json")
     result = json.loads(out)
     assert code == 0
     assert result["key"] == kept.stem

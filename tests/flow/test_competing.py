@@ -1,4 +1,4 @@
-"""`bench --peers` from end to end on a tiny model, and where its calibration texts come from."""
+"""`compare` from end to end on a tiny model, and where its calibration texts come from."""
 
 import dataclasses
 import json
@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from ziggurat.bench import compete as competing
-from ziggurat.bench.compete import Rules, compete
+from ziggurat.bench import compare as competing
+from ziggurat.bench.compare import Rules, compare
 from ziggurat.bench.competition import Entry
 from ziggurat.bench.int8_texts import calibration_of
 from ziggurat.bench.peers.opening import KINDS
@@ -16,7 +16,7 @@ from ziggurat.data.dataset import load
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest, write_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.rows import read_rows_file
@@ -34,7 +34,7 @@ def result(model_folder, rows_file, tmp_path_factory):
         patch.setattr(competing, "our_engines", lambda: [("torch", "float32"), ("torch", "bfloat16")])
         patch.setattr(competing, "KINDS", (*KINDS[:1], absent))
         rules = QUICK.__class__(**{**vars(QUICK), "only": ()})
-        return compete(str(model_folder), str(rows_file), rules, ["balanced"], out=out), out
+        return compare(str(model_folder), str(rows_file), rules, ["balanced"], out=out).to_dict(), out
 
 
 def test_rows_cover_all_systems_orders_and_ways_of_timing(result):
@@ -77,7 +77,7 @@ def test_what_is_not_installed_is_named(result):
 
 @pytest.fixture(scope="module")
 def classifier(model_folder):
-    return AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
+    return OpenedModel.from_pretrained(model_folder, device="cpu")
 
 
 def test_calibration_texts_are_neither_timed_nor_scored(result, classifier, model_folder, rows_file):
@@ -99,7 +99,7 @@ def test_calibration_prefers_rows_that_trained_the_model(classifier, model_folde
     trained = rows_to_measure(classifier, str(tmp_path / "train.jsonl"))
     monkeypatch.setattr("ziggurat.bench.int8_texts.trained_rows", lambda folder: trained.hashes[:180])
     manifest = replace(classifier.manifest, training={"data": {"source": str(tmp_path / "train.jsonl")}})
-    knowing = AdaptiveClassifier([dataclasses.replace(classifier.tiers[0], manifest=manifest)])
+    knowing = OpenedModel([dataclasses.replace(classifier.tiers[0], manifest=manifest)])
     data = rows_to_measure(classifier, str(tmp_path / "test.jsonl"))
     chosen = calibration_of(str(model_folder), knowing, data, 1000, None, DEFAULT_COLUMNS)
     assert chosen.measured is data
@@ -121,9 +121,9 @@ def test_given_calibration_rows_must_be_others(classifier, model_folder, rows_fi
 def test_peers_are_for_cpus_and_numbers_are_checked(model_folder, rows_file):
     assert load(str(rows_file)).labels
     with pytest.raises(UserError, match="on the CPU"):
-        compete(str(model_folder), str(rows_file), options=ModelOptions(device="cuda"))
+        compare(str(model_folder), str(rows_file), options=ModelOptions(device="cuda"))
     with pytest.raises(UserError, match="at least 1"):
-        compete(str(model_folder), str(rows_file), Rules((0,)))
+        compare(str(model_folder), str(rows_file), Rules((0,)))
 
 
 @pytest.fixture
@@ -139,9 +139,9 @@ def short_cascade(make_static, pruned_folder, tmp_path):
 def test_a_cascade_competes_whole_and_peers_with_its_last_tier(short_cascade, rows_file, monkeypatch):
     monkeypatch.setattr(competing, "our_engines", lambda: [("torch", "float32")])
     monkeypatch.setattr(competing, "KINDS", KINDS[:1])
-    rows = compete(str(short_cascade), str(rows_file), QUICK)["rows"]
-    judged = evaluate(str(short_cascade), str(rows_file), "halfway", options=ModelOptions(device="cpu"))
-    classifier = AdaptiveClassifier.from_pretrained(short_cascade, "cpu", engine="torch")
+    rows = compare(str(short_cascade), str(rows_file), QUICK).to_dict()["rows"]
+    judged = evaluate(str(short_cascade), str(rows_file), "halfway", options=ModelOptions(device="cpu")).to_dict()
+    classifier = OpenedModel.from_pretrained(short_cascade, "cpu", backend="torch")
     scored = rows_to_measure(classifier, str(rows_file)).take(sample(240, 40))
     answers = classifier.run(classifier.encode(scored.texts), classifier.rule_of("halfway"))
     assert 0 < (answers.rungs == 0).sum() < 40 and judged["flops_ratio"] > 1
@@ -154,17 +154,17 @@ def test_a_cascade_competes_whole_and_peers_with_its_last_tier(short_cascade, ro
 
 @pytest.mark.parametrize("order", ["as it comes", "sorted"])
 def test_a_cascades_answers_do_not_depend_on_how_the_texts_come(short_cascade, rows_file, order):
-    classifier = AdaptiveClassifier.from_pretrained(short_cascade, "cpu")
+    classifier = OpenedModel.from_pretrained(short_cascade, "cpu")
     encoded = classifier.encode(load(str(rows_file)).texts[:50])
-    contestant = competing._of_ours(classifier, "halfway")
+    contestant = competing._contestant(classifier, "halfway")
     found = Entry(contestant, order, 8).prepared(encoded)()
     expected = classifier.run(encoded, classifier.rule_of("halfway")).readings
     assert np.allclose(found, expected, atol=1e-4)
 
 
 def test_a_small_model_alone_has_no_peers(static_folder, rows_file):
-    with pytest.raises(UserError, match=r"a static model alone has .* which `ziggurat bench --peers`"):
-        compete(str(static_folder), str(rows_file), QUICK)
+    with pytest.raises(UserError, match=r"a static model alone has .* which `ziggurat compare`"):
+        compare(str(static_folder), str(rows_file), QUICK)
 
 
 def test_points_that_run_full_depth_do_not_run_twice(classifier, monkeypatch):

@@ -52,7 +52,7 @@ def measured(subject, rule):
 
 
 def test_every_router_goes_from_tier_1_to_the_last_rung(request_of, cascade_folder):
-    result = deferral(request_of(cascade_folder))
+    result = deferral(request_of(cascade_folder)).to_dict()
     (subject,) = request_of(cascade_folder).subjects()
     assert [row["router"] for row in result["rows"]] == [*CONFIDENCE, "random", "oracle"]
     first, dear = measured(subject, ExitRule.fixed_depth(0, 5)), measured(subject, ExitRule.fixed_depth(4, 5))
@@ -75,7 +75,7 @@ def test_a_point_of_a_curve_is_what_running_that_threshold_gives(request_of, cas
     half = (doubt[119] + doubt[120]) / 2
     assert doubt[119] > doubt[120]
     rule = ExitRule(score, np.array([half if score == "entropy" else -half, *[np.nan] * 3]))
-    (row,) = [row for row in curve(deferral(request_of(cascade_folder)), score) if row["share"] == 0.5]
+    (row,) = [row for row in curve(deferral(request_of(cascade_folder)).to_dict(), score) if row["share"] == 0.5]
     assert (row["accuracy"], row["gflops_mean"]) == pytest.approx(measured(subject, rule))
 
 
@@ -84,13 +84,13 @@ def test_the_learned_score_is_there_where_the_model_has_one(request_of, copied, 
     weights = np.zeros((4, 7))
     weights[:, 1] = 3.0  # it rises with the margin, so both order texts alike
     with_deferral(folder, weights, np.array([5], dtype=np.uint64))
-    result = deferral(request_of(folder))
+    result = deferral(request_of(folder)).to_dict()
     learned, margin = curve(result, "learned"), curve(result, "margin")
     assert [row["accuracy"] for row in learned] == pytest.approx([row["accuracy"] for row in margin])
 
 
 def test_a_second_tier_may_ask_whether_it_agrees_with_the_first(request_of, long_cascade):
-    result = deferral(request_of(long_cascade), 2)
+    result = deferral(request_of(long_cascade), 2).to_dict()
     (subject,) = request_of(long_cascade).subjects()
     assert "tier 2 (static)" in result["title"]
     rule = ExitRule("agreement", np.array([*[np.nan] * 3, np.inf, 1.0, *[np.nan] * 3]))
@@ -106,7 +106,7 @@ def test_a_second_tier_may_ask_whether_it_agrees_with_the_first(request_of, long
 
 
 def test_each_tier_of_a_longer_chain_is_compared_with_the_next(request_of, long_cascade):
-    result = deferral(request_of(long_cascade))
+    result = deferral(request_of(long_cascade)).to_dict()
     (subject,) = request_of(long_cascade).subjects()
     steps, ends = part(result, "steps"), (3, 4, 8)  # rungs: four of the first tier, one, four
     said = [subject.classifier.run(subject.encoded, ExitRule.fixed_depth(end, 9)).predictions for end in ends[:2]]
@@ -123,11 +123,11 @@ def test_each_tier_of_a_longer_chain_is_compared_with_the_next(request_of, long_
         for key, one in (("accuracy", before), ("next_accuracy", after)):
             assert sum(row[key] * row["n"] for row in mine) == pytest.approx(one.sum())
     assert (~right[0] & right[1]).mean() != pytest.approx((~right[0] & right[2]).mean())  # or nothing is shown
-    assert part(deferral(request_of(long_cascade), 2), "steps") == steps  # --tier is the routers'
+    assert part(deferral(request_of(long_cascade), 2).to_dict(), "steps") == steps  # --tier is the routers'
 
 
 def test_a_longer_chains_steps_have_their_own_names(request_of, long_cascade):
-    result = deferral(request_of(long_cascade))
+    result = deferral(request_of(long_cascade)).to_dict()
     assert [one["name"] for one in result["parts"]] == ["steps", "curves"]
     files = {Path(file).name: Path(file).read_text("utf-8") for file in result["files"] if not file.endswith("png")}
     table = list(csv.DictReader(files["deferral-steps.csv"].splitlines()))
@@ -140,13 +140,13 @@ def test_a_longer_chains_steps_have_their_own_names(request_of, long_cascade):
 
 def test_a_chain_of_two_has_one_step_and_needs_no_name_for_it(request_of, cascade_folder, pruned_folder):
     for folder in (cascade_folder, pruned_folder):  # a model's exits are held against its last rung
-        errors = part(deferral(request_of(folder)), "errors")
+        errors = part(deferral(request_of(folder)).to_dict(), "errors")
         assert len(errors) == 10 and not {"step", "tier", "next_tier"} & set(errors[0])
         assert "last_accuracy" in errors[0]
 
 
 def test_a_model_with_exits_counts_rungs(request_of, pruned_folder):
-    result = deferral(request_of(pruned_folder), 2)
+    result = deferral(request_of(pruned_folder), 2).to_dict()
     assert "layer 2" in result["title"] and "agreement" in [row["router"] for row in result["rows"]]
     (subject,) = request_of(pruned_folder).subjects()
     rows = curve(result, "margin")
@@ -155,7 +155,7 @@ def test_a_model_with_exits_counts_rungs(request_of, pruned_folder):
 
 
 def test_it_writes_three_tables_a_figure_and_no_promise(request_of, cascade_folder):
-    result = deferral(request_of(cascade_folder))
+    result = deferral(request_of(cascade_folder)).to_dict()
     names = [
         "deferral.md",
         "deferral.csv",

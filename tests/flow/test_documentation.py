@@ -40,9 +40,9 @@ def commands(block: str) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def command_group():
-    from ziggurat.cli.app import app
+    from ziggurat.cli.app import app_for
 
-    return typer.main.get_command(app)
+    return typer.main.get_command(app_for([], complete=True))
 
 
 # Folders that a page may name without making them, and the commands that make each.
@@ -105,8 +105,9 @@ class Shell:
         self.made, self.store = made, store
 
     def run(self, arguments: list[str]) -> None:
-        from ziggurat.cli.app import app
+        from ziggurat.cli.app import app_for
 
+        app = app_for(arguments)
         out = self.out(arguments)
         self.require(" ".join(arguments[1:]), but=[] if out is None else [out])
         if out is None:

@@ -100,9 +100,11 @@ def run(capsys, monkeypatch, tmp_path, scenes):
 
     def call(problem, words, backend):
         places = {name: str(path) for name, path in places_of(problem, words).items()}
-        monkeypatch.setattr("ziggurat.cli.demonstration.STDLIB_DOCS", places["SOME"])  # which is one of its sources
+        monkeypatch.setattr(
+            "ziggurat.analyses.demonstration.STDLIB_DOCS", places["SOME"]
+        )  # which is one of its sources
         line = [filled(word, places) for word in words]
-        line += [] if backend is None else ["--engine", backend, "--device", "cpu", "--threads", "1"]
+        line += [] if backend is None else ["--backend", backend, "--device", "cpu", "--threads", "1"]
         monkeypatch.setattr(sys, "argv", ["ziggurat", *line, *([] if "--json" in line else ["--json"])])
         capsys.readouterr()  # what making the scene printed
         with pytest.raises(SystemExit) as stop:

@@ -34,7 +34,7 @@ def test_ctrl_c_elsewhere_is_one_line_too(capsys, monkeypatch, model_folder):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ziggurat.cli.information.info", interrupted)
+    monkeypatch.setattr("ziggurat.measure.information.information", interrupted)
     monkeypatch.setattr(sys, "argv", ["ziggurat", "info", str(model_folder)])
     with pytest.raises(SystemExit) as stop:
         main()

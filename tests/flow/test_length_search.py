@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from ziggurat.calibrate import choose as choosing
-from ziggurat.cli.text import training_text
+from ziggurat.cli.training import training_text
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, with_pruning_values
 from ziggurat.encoder.torch.checkpoint import load_model
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import without_repeats
 from ziggurat.policies.rules import ExitRule
@@ -22,7 +22,7 @@ from ziggurat.train.lengths import trials as length_trials
 from ziggurat.train.lengths.evolution import on_grid
 from ziggurat.train.lengths.search import sample, search_lengths
 from ziggurat.train.lengths.trials import Trials
-from ziggurat.train.train import adapt_classifier, train_classifier
+from ziggurat.train.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 SEARCH = SearchConfig(iterations=2, population=4, mutations=3, crossovers=3, max_drop=0.05, rows=16)
@@ -51,14 +51,14 @@ def outcomes(classifier, rows, tokens):
 def searched(rows_file, tiny_checkpoint, tmp_path_factory):
     out = tmp_path_factory.mktemp("searched") / "model"
     recipe = quick("lat", search=SEARCH)
-    return out, train_classifier(str(rows_file), out, recipe, str(tiny_checkpoint), QUIET)
+    return out, train_model(str(rows_file), out, recipe, str(tiny_checkpoint), QUIET)
 
 
 def test_the_stored_front_is_what_running_its_shares_gives(searched, rows_file):
-    classifier = AdaptiveClassifier.from_pretrained(searched[0])
+    classifier = OpenedModel.from_pretrained(searched[0])
     rows = sample(roles_of(rows_file)[Role.SELECT], 16)
     found = classifier.manifest.training["search"]
-    assert found == json.loads(json.dumps(searched[1]["search"])) and found["rows"] == len(rows) == 16
+    assert found == json.loads(json.dumps(searched[1].search.to_dict())) and found["rows"] == len(rows) == 16
     assert len(found["front"]) >= 2
     for candidate in found["front"]:
         tokens = dataclasses.replace(classifier.token_rule, values=np.array(candidate["shares"]))
@@ -67,7 +67,7 @@ def test_the_stored_front_is_what_running_its_shares_gives(searched, rows_file):
 
 
 def test_the_cheapest_shares_within_the_target_become_the_models(searched, rows_file):
-    classifier = AdaptiveClassifier.from_pretrained(searched[0])
+    classifier = OpenedModel.from_pretrained(searched[0])
     found = classifier.manifest.training["search"]
     within = [one for one in found["front"] if one["accuracy"] >= found["full_accuracy"] - 0.05 - 1e-12]
     assert found["chosen"] == min(within, key=lambda one: one["flops"]) and found["chosen"]["flops"] < 1
@@ -80,10 +80,10 @@ def test_the_cheapest_shares_within_the_target_become_the_models(searched, rows_
 
 
 def test_people_are_told_what_was_chosen(searched):
-    found = searched[1]["search"]
-    says = f"{found['chosen']['flops']:.0%} of the FLOPs, accuracy {found['chosen']['accuracy']:.4f}"
+    chosen = searched[1].search.chosen
+    says = f"{chosen.flops:.0%} of the FLOPs, accuracy {chosen.accuracy:.4f}"
     assert f"chosen on 16 select rows: {says}" in training_text(searched[1])
-    assert "shares" not in training_text({key: value for key, value in searched[1].items() if key != "search"})
+    assert "shares" not in training_text(dataclasses.replace(searched[1], search=None))
 
 
 def test_points_are_chosen_for_the_searched_model(searched):
@@ -98,7 +98,7 @@ def test_a_stop_before_or_after_the_search_changes_no_result(
 ):
     def train():
         recipe = quick("lat", search=SEARCH)
-        return train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+        return train_model(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
 
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -110,13 +110,13 @@ def test_a_stop_before_or_after_the_search_changes_no_result(
     assert not (tmp_path / "model").exists()
     if home == "choose_points":  # the search is done, and not done again
         monkeypatch.setattr(length_search, "evolve", stop)
-    assert train()["search"] == searched[1]["search"]
+    assert train().search == searched[1].search
     assert read_manifest(tmp_path / "model").fingerprint == read_manifest(searched[0]).fingerprint
 
 
 @pytest.mark.parametrize("reads_all", [True, False])
 def test_what_shares_cost_is_known_without_running_them(reads_all, searched, rows_file):
-    classifier, rows = AdaptiveClassifier.from_pretrained(searched[0]), roles_of(rows_file)[Role.SELECT]
+    classifier, rows = OpenedModel.from_pretrained(searched[0]), roles_of(rows_file)[Role.SELECT]
     draws = np.random.default_rng(0)
     reads = None if reads_all else draws.random(classifier.tokenizer.n_ids()) < 0.7
     rule = dataclasses.replace(classifier.token_rule, vocabulary=reads)
@@ -128,7 +128,7 @@ def test_what_shares_cost_is_known_without_running_them(reads_all, searched, row
 
 
 def test_a_stop_during_the_search_asks_nothing_twice(searched, rows_file, tmp_path, monkeypatch):
-    classifier, rows = AdaptiveClassifier.from_pretrained(searched[0]), roles_of(rows_file)[Role.SELECT]
+    classifier, rows = OpenedModel.from_pretrained(searched[0]), roles_of(rows_file)[Role.SELECT]
     whole, answer, asked = search_lengths(classifier, rows, SEARCH), Trials._answer, []
 
     def counted(self, shares, beaten):
@@ -146,15 +146,15 @@ def test_a_stop_during_the_search_asks_nothing_twice(searched, rows_file, tmp_pa
 
 
 def test_dropping_hopeless_candidates_finds_the_same(searched, rows_file, monkeypatch):
-    classifier, rows = AdaptiveClassifier.from_pretrained(searched[0]), roles_of(rows_file)[Role.SELECT]
-    answer, run, answered = Trials._answer, AdaptiveClassifier.run, []
+    classifier, rows = OpenedModel.from_pretrained(searched[0]), roles_of(rows_file)[Role.SELECT]
+    answer, run, answered = Trials._answer, OpenedModel.run, []
 
     def counted(self, encoded, *rest):
         answered.append(len(encoded))
         return run(self, encoded, *rest)
 
     monkeypatch.setattr(length_trials, "_BATCH", 4)
-    monkeypatch.setattr(AdaptiveClassifier, "run", counted)
+    monkeypatch.setattr(OpenedModel, "run", counted)
     found, few = search_lengths(classifier, rows, SEARCH), sum(answered)
     monkeypatch.setattr(Trials, "_answer", lambda self, shares, beaten: answer(self, shares, -1.0))
     answered.clear()
@@ -166,11 +166,11 @@ def test_dropping_hopeless_candidates_finds_the_same(searched, rows_file, monkey
 def test_only_select_rows_search(role, searched, rows_file):
     rows = split_roles(load(str(rows_file)), Fractions(0.4, 0.2, 0.2, 0.2))[role]
     with pytest.raises(UserError, match="takes select rows"):
-        search_lengths(AdaptiveClassifier.from_pretrained(searched[0]), rows, SEARCH)
+        search_lengths(OpenedModel.from_pretrained(searched[0]), rows, SEARCH)
 
 
 def test_rows_without_labels_search_for_agreement(searched, rows_file):
-    classifier = AdaptiveClassifier.from_pretrained(searched[0])
+    classifier = OpenedModel.from_pretrained(searched[0])
     bare = dataclasses.replace(roles_of(rows_file)[Role.SELECT], labels=None)
     found = search_lengths(classifier, bare, SEARCH)
     assert found.full_accuracy == 1.0 and found.chosen.accuracy >= 0.95
@@ -179,7 +179,7 @@ def test_rows_without_labels_search_for_agreement(searched, rows_file):
 
 def test_a_model_without_shares_has_nothing_to_search(model_folder, rows_file):
     with pytest.raises(UserError, match='kind = "share"'):
-        search_lengths(AdaptiveClassifier.from_pretrained(model_folder), roles_of(rows_file)[Role.SELECT], SEARCH)
+        search_lengths(OpenedModel.from_pretrained(model_folder), roles_of(rows_file)[Role.SELECT], SEARCH)
 
 
 def test_a_sample_does_not_depend_on_the_order_of_the_rows(rows_file):
@@ -217,8 +217,8 @@ def test_shares_for_another_depth_or_no_pruning_are_refused(searched, model_fold
 def test_a_fixed_schedule_is_a_recipe_from_rows_to_answers(name, pruning, rows_file, tiny_checkpoint, tmp_path):
     recipe = quick(name)
     recipe = dataclasses.replace(recipe, pruning=dataclasses.replace(recipe.pruning, **pruning))
-    train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
-    classifier = AdaptiveClassifier.from_pretrained(tmp_path / "model")
+    train_model(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+    classifier = OpenedModel.from_pretrained(tmp_path / "model")
     held_out = roles_of(rows_file)[Role.CERTIFY]
     found, flops, accuracy = outcomes(classifier, held_out, classifier.token_rule)
     assert accuracy > 0.75
@@ -230,16 +230,16 @@ def test_a_checkpoint_without_lengthdrop_can_be_searched_too(rows_file, tiny_che
     stages = (StageConfig("regular", 1.0, 1e-3),)  # drop-and-restore at inference alone, as in Dynamic-TinyBERT
     pruning = PruningConfig(kind="share", schedule="flat")
     recipe = Recipe("mine", "a test", stages, 24, head_layers=(), pruning=pruning, search=SEARCH)
-    result = train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
-    assert result["search"]["chosen"]["accuracy"] >= result["search"]["full_accuracy"] - 0.05 - 1e-12
-    assert AdaptiveClassifier.from_pretrained(tmp_path / "model").token_rule is not None
+    result = train_model(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+    assert result.search.chosen.accuracy >= result.search.full_accuracy - 0.05 - 1e-12
+    assert OpenedModel.from_pretrained(tmp_path / "model").token_rule is not None
 
 
 def test_a_recipe_that_cannot_work_leaves_nothing_behind(rows_file, tiny_checkpoint, tmp_path):
     recipe = dataclasses.replace(quick("lat"), pruning=PruningConfig())
     with pytest.raises(UserError, match='set kind = "share"'):
-        train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+        train_model(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
     wrong = Recipe("mine", "a test", (StageConfig("heads", 1.0, 1e-3),), pruning=None, search=SEARCH)
     with pytest.raises(UserError, match=r"or leave \[search\] out"):
-        adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", wrong, QUIET)
+        adapt_model(str(tiny_checkpoint), str(rows_file), tmp_path / "model", wrong, QUIET)
     assert not list(tmp_path.iterdir())

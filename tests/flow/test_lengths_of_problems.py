@@ -11,7 +11,7 @@ from ziggurat.analyses.by_length import lengths, quantiles
 from ziggurat.analyses.reporting import Request
 from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, Exits
 from ziggurat.data.squad import read_questions
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.problems.metrics import grades
 from ziggurat.recipe import PruningConfig
@@ -66,8 +66,8 @@ def classifiers(tmp_path_factory, make_bert, make_checkpoint):
 def test_numbers_and_sets_have_their_own_figures_in_each_bucket(classifiers, problem, tmp_path):
     folder, (path, rows) = classifiers[problem], labelled(problem, tmp_path)
     request = Request([str(folder)], str(path), tmp_path / "out", options=ModelOptions("cpu", threads=1))
-    result = lengths(request, EDGES, Exits(threshold=0.2), timed_texts=4, repeats=1)
-    classifier = AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1)
+    result = lengths(request, EDGES, Exits(threshold=0.2), timed_texts=4, repeats=1).to_dict()
+    classifier = OpenedModel.from_pretrained(folder, "cpu", threads=1)
     truth = np.array(
         [r["label"] if problem is ProblemType.REGRESSION else [n in r["label"] for n in LABELS] for r in rows]
     )
@@ -85,7 +85,7 @@ def test_numbers_and_sets_have_their_own_figures_in_each_bucket(classifiers, pro
             assert "accuracy" not in row and row["n"] == here.sum()
     table = (tmp_path / "out" / "lengths.md").read_text()
     assert ("Pearson" if problem is ProblemType.REGRESSION else "micro F1") in table and "full depth" in table
-    assert quantiles(request, exits=Exits(threshold=0.2))["rows"][0]["n"] > 0
+    assert quantiles(request, exits=Exits(threshold=0.2)).rows[0]["n"] > 0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -97,16 +97,16 @@ def test_questions_have_em_f1_and_time_by_context_length(tmp_path, make_checkpoi
         for paragraph in article["paragraphs"] if number % 2 else []:
             paragraph["context"] += " " + paragraph["context"]
     squad.write_text(json.dumps(content))
-    options = ModelOptions("cpu", threads=1, engine=engine)
+    options = ModelOptions("cpu", threads=1, backend=engine)
     request = Request([str(folder)], str(squad), tmp_path / "out", options=options)
-    result = lengths(request, (24,), Exits(threshold=0.9), timed_texts=4, repeats=1)
+    result = lengths(request, (24,), Exits(threshold=0.9), timed_texts=4, repeats=1).to_dict()
     rows, answerer = (
         read_questions(str(squad)),
-        AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=engine),
+        OpenedModel.from_pretrained(folder, "cpu", threads=1, backend=engine),
     )
     words = np.array([len(context.split()) for context in rows.pairs])
     for setting, rule in ((FULL_DEPTH, "full"), (BOTH, answerer.rule("span-entropy", 0.9))):
-        answers = answerer.predict(list(zip(rows.texts, rows.pairs, strict=True)), rule)
+        answers = answerer.answer(list(zip(rows.texts, rows.pairs, strict=True)), rule)
         exact, f1 = grades([one.text for one in answers], [[text for text, _ in some] for some in rows.labels])
         short, long = (row for row in result["rows"] if row["setting"] == setting)
         assert (short["span"], long["span"]) == ("24-24", "48-48")
@@ -118,4 +118,4 @@ def test_questions_have_em_f1_and_time_by_context_length(tmp_path, make_checkpoi
             assert row["mean_layers"] == np.mean(depth) and all(row[key] > 0 for key in TIMES)
     table = (tmp_path / "out" / "lengths.md").read_text()
     assert "exact match" in table and "Lengths are tokens of contexts" in table
-    assert quantiles(request, (0.5,), Exits(threshold=0.9))["rows"][0]["span"] == "24-24"
+    assert quantiles(request, (0.5,), Exits(threshold=0.9)).to_dict()["rows"][0]["span"] == "24-24"

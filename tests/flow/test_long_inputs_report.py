@@ -49,9 +49,9 @@ def long_rows(tmp_path_factory):
 def test_inputs_of_512_tokens_have_their_own_bucket(engine, long_folder, long_rows, tmp_path):
     if engine == "native" and why_missing() is not None:
         pytest.skip("the compiled engine is not installed")
-    options = ModelOptions("cpu", batch_size=4, engine=engine)
+    options = ModelOptions("cpu", batch_size=4, backend=engine)
     request = Request([str(long_folder)], str(long_rows), tmp_path, options=options)
-    result = lengths(request, (128, 256, 511), Exits(threshold=0.9), timed_texts=2, repeats=1)
+    result = lengths(request, (128, 256, 511), Exits(threshold=0.9), timed_texts=2, repeats=1).to_dict()
     rows = {row["bucket"]: row for row in result["rows"] if row["setting"] == FULL_DEPTH}
     assert {bucket: (row["n"], row["span"]) for bucket, row in rows.items()} == {
         "1-128": (5, "7-128"),
@@ -71,7 +71,7 @@ def test_both_engines_answer_long_inputs_alike(long_folder, long_rows):
 
     texts = load(str(long_rows)).texts
     answers = [
-        ModelOptions("cpu", engine=engine).open(str(long_folder)).predict(texts, "full")
+        ModelOptions("cpu", backend=engine).open(str(long_folder)).answer(texts, "full")
         for engine in ("torch", "native")
     ]
     for mine, theirs in zip(*answers, strict=True):

@@ -10,16 +10,16 @@ import pytest
 from ziggurat import native
 from ziggurat.analyses.drawing import draw
 from ziggurat.bench.bench import bench
-from ziggurat.calibrate.prediction import predict
-from ziggurat.cli.information import info
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import read_manifest, write_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.information import information
 from ziggurat.measure.rows import read_rows_file
 from ziggurat.measure.subject import ModelOptions, sample
 from ziggurat.recipe import PruningConfig
+from ziggurat.serve.predict import predict
 from ziggurat.types import OperatingPoint
 
 CPU = ModelOptions(device="cpu", batch_size=8)
@@ -27,7 +27,7 @@ CPU = ModelOptions(device="cpu", batch_size=8)
 
 @pytest.fixture(scope="module")
 def evaluation(model_folder, rows_file):
-    return evaluate(str(model_folder), str(rows_file), options=CPU, timed_texts=16)
+    return evaluate(str(model_folder), str(rows_file), options=CPU, timed_texts=16).to_dict()
 
 
 def test_eval_says_what_scripts_need(evaluation):
@@ -38,7 +38,7 @@ def test_eval_says_what_scripts_need(evaluation):
 
 def test_eval_agrees_with_predict(evaluation, model_folder, rows_file):
     rows = load(str(rows_file))
-    answers = AdaptiveClassifier.from_pretrained(model_folder).predict(rows.texts)
+    answers = OpenedModel.from_pretrained(model_folder).answer(rows.texts)
     right = [answer.label == label for answer, label in zip(answers, rows.labels, strict=True)]
     assert evaluation["n"] == len(rows)
     assert evaluation["accuracy"] == pytest.approx(np.mean(right))
@@ -48,9 +48,9 @@ def test_eval_agrees_with_predict(evaluation, model_folder, rows_file):
 
 
 def test_flops_ratio_is_full_over_spent(evaluation, model_folder, rows_file):
-    classifier = AdaptiveClassifier.from_pretrained(model_folder)
+    classifier = OpenedModel.from_pretrained(model_folder)
     texts = load(str(rows_file)).texts
-    spent = sum(answer.trace.flops for answer in classifier.predict(texts))
+    spent = sum(answer.trace.flops for answer in classifier.answer(texts))
     full = classifier.whole(classifier.encode(texts)).sum()
     assert evaluation["flops_ratio"] == pytest.approx(full / spent)
 
@@ -61,28 +61,28 @@ def test_without_int8_bit_operations_fall_as_flops_do(evaluation):
 
 def test_a_guess_costs_bit_operations_as_it_costs_flops(make_folder, rows_file):
     folder = make_folder(pruning=PruningConfig(final=1.0, score="predicted"))
-    result = evaluate(str(folder), str(rows_file), threshold=0.0, options=CPU, timed_texts=8)
+    result = evaluate(str(folder), str(rows_file), threshold=0.0, options=CPU, timed_texts=8).to_dict()
     assert result["bops_ratio"] == pytest.approx(result["flops_ratio"])
 
 
 @pytest.mark.skipif(bool(native.why_missing()), reason="no compiled engine")
 def test_a_model_that_is_run_in_int8_is_charged_so(model_folder, rows_file):
     options = dataclasses.replace(CPU, dtype="int8")
-    result = evaluate(str(model_folder), str(rows_file), "full", options=options, timed_texts=8)
+    result = evaluate(str(model_folder), str(rows_file), "full", options=options, timed_texts=8).to_dict()
     assert 2.5 < result["bops_ratio"] < 4.0
 
 
 def test_in_int8_a_full_model_costs_a_little_more_than_a_quarter(make_folder, rows_file):
     folder = make_folder(int8=True)
-    result = evaluate(str(folder), str(rows_file), "full", options=CPU, timed_texts=8)
+    result = evaluate(str(folder), str(rows_file), "full", options=CPU, timed_texts=8).to_dict()
     assert 2.5 < result["bops_ratio"] < 4.0
     assert result["flops_ratio"] == 1.0
 
 
 def test_eval_says_which_share_of_the_tokens_each_layer_leaves(pruned_folder, rows_file):
-    result = evaluate(str(pruned_folder), str(rows_file), threshold=0.0, options=CPU, timed_texts=8)
-    classifier = AdaptiveClassifier.from_pretrained(pruned_folder)
-    answers = classifier.predict(load(str(rows_file)).texts, classifier.rule("entropy", 0.0))
+    result = evaluate(str(pruned_folder), str(rows_file), threshold=0.0, options=CPU, timed_texts=8).to_dict()
+    classifier = OpenedModel.from_pretrained(pruned_folder)
+    answers = classifier.answer(load(str(rows_file)).texts, classifier.rule("entropy", 0.0))
     read = sum(answer.trace.read for answer in answers)
     left = [sum(answer.trace.tokens[layer] for answer in answers) / read for layer in range(4)]
     assert result["tokens_left"][1:] == pytest.approx(left)
@@ -90,14 +90,14 @@ def test_eval_says_which_share_of_the_tokens_each_layer_leaves(pruned_folder, ro
 
 
 def test_full_depth_is_its_own_measure(model_folder, rows_file):
-    result = evaluate(str(model_folder), str(rows_file), "full", options=CPU, timed_texts=8)
+    result = evaluate(str(model_folder), str(rows_file), "full", options=CPU, timed_texts=8).to_dict()
     assert result["flops_ratio"] == 1.0
     assert result["agreement"] == 1.0
     assert result["accuracy"] == result["full_accuracy"]
 
 
 def test_a_threshold_of_the_call_goes_before_the_operating_point(model_folder, rows_file):
-    result = evaluate(str(model_folder), str(rows_file), threshold=1.0, options=CPU, timed_texts=8)
+    result = evaluate(str(model_folder), str(rows_file), threshold=1.0, options=CPU, timed_texts=8).to_dict()
     assert result["mean_rungs"] == 1.0
     assert result["operating_point"] == "entropy 1"
 
@@ -105,7 +105,7 @@ def test_a_threshold_of_the_call_goes_before_the_operating_point(model_folder, r
 def test_rows_that_trained_the_model_are_counted(copied, model_folder, rows_file, make_folder, monkeypatch):
     rows = split_roles(load(str(rows_file)), Fractions())[Role.SELECT]
     monkeypatch.setattr("ziggurat.measure.subject.trained_rows", lambda folder: rows.hashes)
-    result = evaluate(str(model_folder), str(rows_file), options=CPU, timed_texts=8)
+    result = evaluate(str(model_folder), str(rows_file), options=CPU, timed_texts=8).to_dict()
     assert result["seen_in_training"] >= len(rows)
 
 
@@ -131,7 +131,7 @@ def bench_rows(model_folder, rows_file, tmp_path_factory):
     options = ModelOptions(device="cpu")
     rows = bench(
         str(model_folder), str(rows_file), (1, 8), ("balanced",), options=options, timed_texts=12, repeats=2, out=out
-    )
+    ).to_dict()["rows"]
     return rows, out
 
 
@@ -161,9 +161,9 @@ def test_bench_of_a_cascade_has_its_last_tier_as_full_depth(copied, cascade_fold
     manifest = read_manifest(folder)
     point = OperatingPoint("halfway", "margin", (0.4, *[None] * 3), manifest.fingerprint)
     write_manifest(dataclasses.replace(manifest, operating_points=(point,)), folder)
-    rows = bench(str(folder), str(rows_file), (8,), options=CPU, timed_texts=4, repeats=1)
+    rows = bench(str(folder), str(rows_file), (8,), options=CPU, timed_texts=4, repeats=1).to_dict()["rows"]
     by_system = {row["what"]: row for row in rows}
-    judged = evaluate(str(folder), str(rows_file), "halfway", options=CPU, timed_texts=4)
+    judged = evaluate(str(folder), str(rows_file), "halfway", options=CPU, timed_texts=4).to_dict()
     assert 0 < judged["exit_histogram"]["static"] < judged["n"]
     assert by_system["ziggurat halfway"]["accuracy"] == judged["accuracy"]
     assert by_system["ziggurat halfway"]["flops_gain"] == pytest.approx(judged["flops_ratio"])
@@ -173,9 +173,11 @@ def test_bench_of_a_cascade_has_its_last_tier_as_full_depth(copied, cascade_fold
 
 def test_transformers_in_another_dtype_has_its_own_accuracy(model_folder, rows_file):
     half = dataclasses.replace(CPU, dtype="bfloat16")
-    rows = bench(str(model_folder), str(rows_file), (8,), ("balanced",), options=half, timed_texts=4, repeats=1)
+    rows = bench(
+        str(model_folder), str(rows_file), (8,), ("balanced",), options=half, timed_texts=4, repeats=1
+    ).to_dict()["rows"]
     assert [row["dtype"] for row in rows] == ["float32"] * 2 + ["bfloat16"] * 2
-    exact, halved = (evaluate(str(model_folder), str(rows_file), "full", options=one) for one in (CPU, half))
+    exact, halved = (evaluate(str(model_folder), str(rows_file), "full", options=one).to_dict() for one in (CPU, half))
     assert {row["accuracy"] for row in rows[:2]} == {exact["accuracy"]}
     assert rows[2]["accuracy"] == halved["accuracy"]
 
@@ -190,7 +192,7 @@ def test_transformers_gives_the_same_answers_as_full_depth(model_folder, rows_fi
     from ziggurat.bench.peers.peer import TransformersPeer
     from ziggurat.data.packing import in_order
 
-    classifier = AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
+    classifier = OpenedModel.from_pretrained(model_folder, device="cpu")
     encoded = classifier.encode(load(str(rows_file)).texts[:20])
     peer = TransformersPeer(model_folder)
     theirs = peer.run(peer.prepare(encoded, in_order(np.arange(20), 7)))
@@ -219,7 +221,7 @@ def test_a_model_without_exits_has_a_figure_too(make_folder, rows_file, tmp_path
 
 def test_predict_writes_one_answer_per_row_in_order(model_folder, rows_file, tmp_path):
     out = tmp_path / "answers.jsonl"
-    answers = predict(str(model_folder), source=str(rows_file), options=CPU, out=out)
+    answers = [one.to_dict() for one in predict(str(model_folder), source=str(rows_file), options=CPU, out=out).answers]
     texts = load(str(rows_file)).texts
     assert [answer["text"] for answer in answers] == texts
     assert [json.loads(line) for line in out.read_text().splitlines()] == answers
@@ -262,22 +264,22 @@ def test_predict_refuses_misleading_names_and_unused_scores(model_folder, rows_f
 def test_predict_takes_texts_from_a_generator(model_folder):
     model = CPU.open(str(model_folder))
     texts = ["bat kin", "sol"]
-    assert [answer.label for answer in model.predict(text for text in texts)] == [
-        answer.label for answer in model.predict(texts)
+    assert [answer.label for answer in model.answer(text for text in texts)] == [
+        answer.label for answer in model.answer(texts)
     ]
 
 
 def test_predict_reads_files_whose_labels_are_strange_or_missing(model_folder, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "bat kin", "label": "castle"}\n{"text": "posh"}\n')
-    assert len(predict(str(model_folder), source=str(path), options=CPU)) == 2
+    assert len(predict(str(model_folder), source=str(path), options=CPU).to_dict()["answers"]) == 2
 
 
 def test_info_needs_no_weights(copied, model_folder):
     folder = copied(model_folder)
     for weights in folder.glob("*.safetensors"):
         weights.unlink()
-    described = info(str(folder))
+    described = information(str(folder)).to_dict()
     assert described["fingerprint"] == read_manifest(model_folder).fingerprint
     assert described["heads"] == {"kind": "fastbert", "after_layers": [1, 2, 3]}
 

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from ziggurat.calibrate.prediction import predict as predict_job
 from ziggurat.data.sources import Columns
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
+from ziggurat.serve.predict import predict as predict_job
 
 SPOILT = '{"text": "bat kin"}\n{"text": null}\n{"text": " "}\n{"text": 7}\n{"text": "rat"}\n'
 
@@ -44,7 +44,10 @@ def test_nulls_keep_answers_beside_their_rows(ziggurat, model_folder, spoilt):
     answers = json.loads(out)["answers"]
     assert code == 0 and [answer["label"] is None for answer in answers] == [False, True, True, True, False]
     assert answers[3]["error"].endswith("line 4: 'text' is of type int; it must be a string")
-    assert predict_job(str(model_folder), source=str(spoilt), columns=Columns(on_error="null"))[1] == answers[1]
+    assert (
+        predict_job(str(model_folder), source=str(spoilt), columns=Columns(on_error="null")).to_dict()["answers"][1]
+        == answers[1]
+    )
     _, out, _ = ziggurat("predict", model_folder, "--data", spoilt, "--on-error", "null")
     assert len(out.splitlines()) == 5 and out.splitlines()[1].startswith("null\t")
 
@@ -70,17 +73,17 @@ def test_a_blank_row_is_answered_as_the_model_answers_it(ziggurat, model_folder,
     assert code == 0 and "1 of 3 texts are blank" in err and "line 2" in err
     assert json.loads(out)["warnings"] == [err.strip().removeprefix("warning: ")]
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    own = AdaptiveClassifier.from_pretrained(model_folder).predict(["  "])[0]
+    own = OpenedModel.from_pretrained(model_folder).answer(["  "])[0]
     assert [answers[1]["label"], answers[1]["tokens"]] == [own.label, 2]
     assert answers[1]["probability"] == pytest.approx(float(own.probabilities.max()), abs=1e-5)
 
 
 @pytest.mark.parametrize("folder", ["static_folder", "cascade_folder", "pruned_folder", "pair_folder"])
 def test_every_kind_of_model_answers_a_blank_text(folder, request):
-    classifier = AdaptiveClassifier.from_pretrained(request.getfixturevalue(folder))
+    classifier = OpenedModel.from_pretrained(request.getfixturevalue(folder))
     blank = [("", "")] if classifier.manifest.pairs else [""]
     for point in ("full", *(point.name for point in classifier.manifest.operating_points)):
-        (answer,) = classifier.predict(blank, point)
+        (answer,) = classifier.answer(blank, point)
         assert 0 < answer.probabilities.max() <= 1 and answer.label in classifier.manifest.labels
 
 
@@ -90,11 +93,20 @@ def test_a_blank_line_of_standard_input_is_a_text(ziggurat, model_folder, monkey
     assert code == 0 and len(json.loads(out)["answers"]) == 3 and "1 of 3 texts are blank" in err
 
 
-@pytest.mark.parametrize("command", [["predict", "MODEL", "rows.jsonl"], ["explain", "MODEL", "rows.jsonl"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["predict", "MODEL", "rows.jsonl"],
+        ["predict", "MODEL", "bat", "--text-pair", "rows.jsonl"],
+        ["explain", "MODEL", "rows.jsonl"],
+        ["explain", "MODEL", "bat", "rows.jsonl"],
+    ],
+)
 def test_the_name_of_a_file_is_no_text(command, ziggurat, model_folder, spoilt, monkeypatch):
     monkeypatch.chdir(spoilt.parent)
     code, out, err = ziggurat(*(model_folder if part == "MODEL" else part for part in command))
     assert (code, out) == (2, "") and "rows.jsonl: is a file" in err and "--data rows.jsonl" in err
+    assert f"| ziggurat {command[0]} MODEL -" in err
 
 
 def test_a_missing_files_name_is_read_as_a_text_with_a_warning(ziggurat, model_folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from dataclasses import replace
@@ -12,32 +13,35 @@ import pytest
 from tests.kit.machines import made_up_profile
 from ziggurat import native
 from ziggurat.analyses.drawing import draw
-from ziggurat.bench import compete
+from ziggurat.bench import compare as comparing
 from ziggurat.bench.bench import bench
 from ziggurat.bench.peers.opening import KINDS
 from ziggurat.calibrate import times as calibration_time
-from ziggurat.calibrate.calibrate import calibrate_classifier
+from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.points import Promise, rule_of
-from ziggurat.calibrate.prediction import predict
 from ziggurat.calibrate.risks import risks_of
 from ziggurat.calibrate.rows import calibration_rows, seen
-from ziggurat.calibrate.watching import WatchedClassifier
-from ziggurat.cli.calibration import calibration_text
-from ziggurat.cli.information import info
-from ziggurat.cli.text import bench_text, evaluation_text, information_text, prediction_text
+from ziggurat.calibrate.watching import Monitor
+from ziggurat.cli.bench import bench_text
+from ziggurat.cli.calibrate import calibration_text
+from ziggurat.cli.evaluate import evaluation_text
+from ziggurat.cli.info import information_text
+from ziggurat.cli.predict import prediction_text
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.folder import LABEL_RANGE, read_json, read_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.reference import answer_all
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
 from ziggurat.measure.evaluate import evaluate
+from ziggurat.measure.information import information
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import SmallConfig, load_recipe
-from ziggurat.train.cascade import build_cascade
+from ziggurat.serve.predict import predict
+from ziggurat.train.cascade import make_cascade
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_classifier, train_classifier
+from ziggurat.train.train import adapt_model, train_model
 from ziggurat.types import ProblemType
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
@@ -102,7 +106,7 @@ def trained(files, recipe, tiny_checkpoint, tmp_path_factory):
     made = {}
     for problem, rows in files.items():
         made[problem] = tmp_path_factory.mktemp("trained") / "model"
-        train_classifier(str(rows), made[problem], recipe, str(tiny_checkpoint), QUIET)
+        train_model(str(rows), made[problem], recipe, str(tiny_checkpoint), QUIET)
     return made
 
 
@@ -116,7 +120,7 @@ def test_a_folder_says_what_it_answers_to_us_and_to_transformers(trained, files,
     theirs = AutoModelForSequenceClassification.from_pretrained(trained[problem]).eval()
     tokens = AutoTokenizer.from_pretrained(trained[problem])(TEXTS[1], return_tensors="pt")
     said = theirs(**tokens).logits[0].detach().numpy()
-    (answer,) = AdaptiveClassifier.from_pretrained(trained[problem]).predict(TEXTS[1:2], "full")
+    (answer,) = OpenedModel.from_pretrained(trained[problem]).answer(TEXTS[1:2], "full")
     if problem is ProblemType.REGRESSION:
         low, high = manifest.training[LABEL_RANGE]
         assert 0 <= low < high <= 5
@@ -130,8 +134,8 @@ def test_a_folder_says_what_it_answers_to_us_and_to_transformers(trained, files,
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_packed_adaptive_answers_are_those_of_the_specification(trained, problem, engine):
-    classifier = AdaptiveClassifier.from_pretrained(trained[problem], "cpu", threads=1, engine=engine)
-    plain = AdaptiveClassifier.from_pretrained(trained[problem], "cpu", engine="torch")
+    classifier = OpenedModel.from_pretrained(trained[problem], "cpu", threads=1, backend=engine)
+    plain = OpenedModel.from_pretrained(trained[problem], "cpu", backend="torch")
     encoded = classifier.encode(TEXTS * 3)
     every = classifier.every_rung(encoded)
     for score in classifier.problem.scores:
@@ -151,11 +155,12 @@ def test_packed_adaptive_answers_are_those_of_the_specification(trained, problem
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_certified_point_keeps_its_promise(trained, files, copied, problem, engine):
-    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, engine=engine)
-    result = calibrate_classifier(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options)
+    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, backend=engine)
+    result_record = calibrate_model(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options)
+    result = result_record.to_dict()
     assert result["criterion"] == {"regression": "absolute-error"}.get(problem, "hamming")
-    assert "no mean of losses per row" in result["note"] and result["note"] in calibration_text(result)
-    assert ("% of the labels' range" in calibration_text(result)) == (problem is ProblemType.REGRESSION)
+    assert "no mean of losses per row" in result["note"] and result["note"] in calibration_text(result_record)
+    assert ("% of the labels' range" in calibration_text(result_record)) == (problem is ProblemType.REGRESSION)
     assert result["points"][0]["certified"] > 0
     classifier = options.open(str(folder))
     risk = risks_of(classifier.problem)[result["criterion"]]
@@ -166,18 +171,18 @@ def test_a_certified_point_keeps_its_promise(trained, files, copied, problem, en
     full = classifier.problem.predictions(witness.runs[1.0].every[:, -1])
     losses = risk.of(said, full, rows.truth)
     assert losses.mean() <= 0.3 and losses.min() >= -1 and losses.max() <= 1
-    answers = predict(str(folder), TEXTS, operating_point="loose", options=options)
+    answers = predict(str(folder), TEXTS, operating_point="loose", options=options).to_dict()["answers"]
     assert json.loads(json.dumps(answers)) == answers
-    watched = WatchedClassifier(classifier, "loose", share=1.0) if result["points"][0]["note"] is None else None
-    assert watched is None or len(watched.predict(TEXTS)) == len(TEXTS)
+    watched = Monitor(classifier, "loose", share=1.0) if result["points"][0]["note"] is None else None
+    assert watched is None or len(watched.answer(TEXTS)) == len(TEXTS)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_cap_on_layers_holds(trained, files, copied, problem):
-    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, engine="torch")
-    [entry] = calibrate_classifier(
+    folder, options = copied(trained[problem]), ModelOptions("cpu", threads=1, backend="torch")
+    [entry] = calibrate_model(
         str(folder), str(files[problem]), Promise({"capped": 0.95}, max_layers=1), options=options
-    )["points"]
+    ).to_dict()["points"]
     classifier = options.open(str(folder))
     outcomes = classifier.run(classifier.encode(TEXTS), classifier.rule_of("capped"))
     assert outcomes.rungs.tolist() == [0] * len(TEXTS) and np.isfinite(entry["point"]["certificate"]["estimate"])
@@ -187,8 +192,10 @@ def test_a_cap_on_layers_holds(trained, files, copied, problem):
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_calibrations_page_is_about_numbers_and_sets_too(trained, files, copied, tmp_path, problem):
     folder, page = copied(trained[problem]), tmp_path / "page.html"
-    options = ModelOptions("cpu", threads=1, engine="torch")
-    result = calibrate_classifier(str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options, html=page)
+    options = ModelOptions("cpu", threads=1, backend="torch")
+    result = calibrate_model(
+        str(folder), str(files[problem]), Promise({"loose": 0.3}), options=options, html=page
+    ).to_dict()
     assert result["problem"] == problem and result["html"] == str(page)
     words = page.read_text()
     said = (
@@ -203,36 +210,50 @@ def test_a_calibrations_page_is_about_numbers_and_sets_too(trained, files, copie
 
 
 def test_what_is_measured_is_what_people_know(trained, files):
-    stars = evaluate(str(trained[ProblemType.REGRESSION]), str(files[ProblemType.REGRESSION]), "full", timed_texts=8)
+    stars_record = evaluate(
+        str(trained[ProblemType.REGRESSION]), str(files[ProblemType.REGRESSION]), "full", timed_texts=8
+    )
+    stars = stars_record.to_dict()
     assert stars["pearson"] == stars["full_pearson"] > 0.5 and stars["spearman"] > 0.5
-    assert stars["agreement"] == pytest.approx(1, abs=1e-6) and "pearson" in evaluation_text(stars)
-    tags = evaluate(str(trained[ProblemType.MULTI_LABEL]), str(files[ProblemType.MULTI_LABEL]), "full", timed_texts=8)
-    assert tags["f1_micro"] > 0.6 and tags["f1_macro"] > 0.6 and "subset accuracy" in evaluation_text(tags)
+    assert stars["agreement"] == pytest.approx(1, abs=1e-6) and "pearson" in evaluation_text(stars_record)
+    tags_record = evaluate(
+        str(trained[ProblemType.MULTI_LABEL]), str(files[ProblemType.MULTI_LABEL]), "full", timed_texts=8
+    )
+    tags = tags_record.to_dict()
+    assert tags["f1_micro"] > 0.6 and tags["f1_macro"] > 0.6 and "subset accuracy" in evaluation_text(tags_record)
     assert "accuracy" not in stars
 
 
 def test_answers_look_like_a_label_column(trained):
-    (number,) = predict(str(trained[ProblemType.REGRESSION]), TEXTS[2:3])
+    numbers, sets = (
+        predict(str(trained[kind]), TEXTS[2:3]) for kind in (ProblemType.REGRESSION, ProblemType.MULTI_LABEL)
+    )
+    (number,) = numbers.to_dict()["answers"]
     assert isinstance(number["label"], float) and "probabilities" not in number
-    (tags,) = predict(str(trained[ProblemType.MULTI_LABEL]), TEXTS[2:3])
+    (tags,) = sets.to_dict()["answers"]
     assert tags["label"] == [name for name in LABELS if tags["probabilities"][name] > 0.5]
-    assert f"{number['label']:.4g}\t" in prediction_text({"answers": [number]})
-    assert prediction_text({"answers": [tags | {"label": []}]}).startswith("no label")
-    assert "numbers, whose losses are counted from" in information_text(info(str(trained[ProblemType.REGRESSION])))
-    assert "any of river, stone, tower" in information_text(info(str(trained[ProblemType.MULTI_LABEL])))
-    assert "rungs" in explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], "full") | {}
-    json.dumps(explain(str(trained[ProblemType.MULTI_LABEL]), TEXTS[2], threshold=0.9), allow_nan=False)
-    json.dumps(explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], threshold=0.1), allow_nan=False)
+    assert f"{number['label']:.4g}\t" in prediction_text(numbers)
+    (one,) = sets.answers
+    none = dataclasses.replace(one, answer=dataclasses.replace(one.answer, label=()))
+    assert prediction_text(dataclasses.replace(sets, answers=(none,))).startswith("no label")
+    assert "numbers, whose losses are counted from" in information_text(
+        information(str(trained[ProblemType.REGRESSION]))
+    )
+    assert "any of river, stone, tower" in information_text(information(str(trained[ProblemType.MULTI_LABEL])))
+    assert "rungs" in explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], "full").to_dict() | {}
+    json.dumps(explain(str(trained[ProblemType.MULTI_LABEL]), TEXTS[2], threshold=0.9).to_dict(), allow_nan=False)
+    json.dumps(explain(str(trained[ProblemType.REGRESSION]), TEXTS[2], threshold=0.1).to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_bench_times_it_beside_transformers_and_names_its_metric(trained, files, problem):
-    options = ModelOptions("cpu", threads=1, engine="torch")
+    options = ModelOptions("cpu", threads=1, backend="torch")
     made = bench(str(trained[problem]), str(files[problem]), (8,), (), timed_texts=8, repeats=1, options=options)
-    assert {row["metric"] for row in made} == {"pearson" if problem is ProblemType.REGRESSION else "f1_micro"}
-    assert all(row["quality"] == row[row["metric"]] and "accuracy" not in row for row in made)
-    shown = bench_text({"rows": made})
-    assert made[0]["metric"] in shown and "accuracy" not in shown
+    rows = [row.to_dict() for row in made.rows]
+    assert {row["metric"] for row in rows} == {"pearson" if problem is ProblemType.REGRESSION else "f1_micro"}
+    assert all(row["quality"] == row[row["metric"]] and "accuracy" not in row for row in rows)
+    shown = bench_text(made)
+    assert rows[0]["metric"] in shown and "accuracy" not in shown
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -246,11 +267,11 @@ def test_adapt_keeps_the_checkpoints_problem_and_answers(make_bert, make_checkpo
     checkpoint, heads_only = make_checkpoint(bert, tmp_path / "checkpoint"), tmp_path / "heads.toml"
     heads_only.write_text(HEADS_ONLY)
     out = tmp_path / "model"
-    adapt_classifier(str(checkpoint), str(files[problem]), out, str(heads_only), QUIET)
+    adapt_model(str(checkpoint), str(files[problem]), out, str(heads_only), QUIET)
     assert read_manifest(out).problem_type == problem
     before = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     tokens = AutoTokenizer.from_pretrained(checkpoint)(TEXTS[1], return_tensors="pt")
-    classifier = AdaptiveClassifier.from_pretrained(out, "cpu", engine="torch")
+    classifier = OpenedModel.from_pretrained(out, "cpu", backend="torch")
     said = classifier.run(classifier.encode(TEXTS[1:2]), classifier.rule_of("full")).readings[0]
     assert said == pytest.approx(before(**tokens).logits[0].detach().numpy(), abs=1e-4)
 
@@ -263,22 +284,22 @@ def test_what_cannot_be_done_is_said_in_one_line(trained, files, recipe, tmp_pat
     narrow = TrainOptions(device="cpu", progress=False, label_range=(0.0, 1.0))
     cases = [
         (lambda: evaluate(stars, sets), r"(row|line) 1: label .* is not a number"),
-        (lambda: calibrate_classifier(stars, str(high)), r"high.jsonl: label 9.5 is outside of the range"),
+        (lambda: calibrate_model(stars, str(high)), r"high.jsonl: label 9.5 is outside of the range"),
         (lambda: evaluate(tags, rows), r"(row|line) 1: .* is no list of labels"),
         (lambda: predict(stars, TEXTS, threshold=0.1, score="entropy"), "it can have: change, learned"),
         (
-            lambda: calibrate_classifier(stars, rows, Promise({"a": 0.3}, criterion="accuracy")),
+            lambda: calibrate_model(stars, rows, Promise({"a": 0.3}, criterion="accuracy")),
             "choose one of absolute-error",
         ),
-        (lambda: calibrate_classifier(stars, rows, Promise({"a": 0.3}, scores=("margin",))), "it can have: change"),
+        (lambda: calibrate_model(stars, rows, Promise({"a": 0.3}, scores=("margin",))), "it can have: change"),
         (lambda: draw(stars, rows, tmp_path / "figure"), "`ziggurat bench --figure` is about classes"),
-        (lambda: build_cascade([stars, tags], tmp_path / "c"), "answers regression, and .* multi_label_classification"),
+        (lambda: make_cascade([stars, tags], tmp_path / "c"), "answers regression, and .* multi_label_classification"),
         (
-            lambda: build_cascade([tags, tags], tmp_path / "d", sets),
+            lambda: make_cascade([tags, tags], tmp_path / "d", sets),
             "--data: a learned exit score .* multi_label_classification does not have",
         ),
-        (lambda: train_classifier(rows, tmp_path / "p", "pabee", str(tiny_checkpoint), QUIET), "agreement-in-a-row"),
-        (lambda: train_classifier(rows, tmp_path / "r", recipe, str(tiny_checkpoint), narrow), "leaves some out"),
+        (lambda: train_model(rows, tmp_path / "p", "pabee", str(tiny_checkpoint), QUIET), "agreement-in-a-row"),
+        (lambda: train_model(rows, tmp_path / "r", recipe, str(tiny_checkpoint), narrow), "leaves some out"),
         (lambda: predict(stars, [("a", "b")]), "reads single texts"),
     ]
     for call, message in cases:
@@ -294,9 +315,9 @@ def cascades(trained, files, tmp_path_factory):
     for problem, kind in itertools.product(PROBLEMS, ("static", "bilstm")):
         folder = tmp_path_factory.mktemp("cascade")
         small = replace(load_recipe(kind), small=SmallConfig(kind, epochs=2), augment=None)
-        train_classifier(str(files[problem]), folder / "small", small, None, QUIET, str(trained[problem]))
+        train_model(str(files[problem]), folder / "small", small, None, QUIET, str(trained[problem]))
         rows = str(files[problem]) if problem is ProblemType.REGRESSION else None  # sets have no learned score
-        build_cascade([str(folder / "small"), str(trained[problem])], folder / "cascade", rows)
+        make_cascade([str(folder / "small"), str(trained[problem])], folder / "cascade", rows)
         made[problem, kind] = folder / "cascade"
     return made
 
@@ -318,7 +339,7 @@ def test_a_small_model_answers_alone_what_its_teacher_answers(cascades, trained,
 @pytest.mark.parametrize("kind", ["static", "bilstm"])
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_cascade_runs_as_its_replay_and_prices_what_ran(cascades, problem, kind, engine):
-    classifier = ModelOptions("cpu", threads=1, engine=engine).open(str(cascades[problem, kind]))
+    classifier = ModelOptions("cpu", threads=1, backend=engine).open(str(cascades[problem, kind]))
     encoded, n = classifier.encode(TEXTS * 20), len(TEXTS) * 20
     every = classifier.every_rung(encoded)
     score = "learned" if problem is ProblemType.REGRESSION else "label-entropy"
@@ -338,9 +359,7 @@ def test_a_cascade_runs_as_its_replay_and_prices_what_ran(cascades, problem, kin
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_cascade_is_calibrated_explained_and_read_as_a_stream(cascades, files, copied, tmp_path, problem):
     folder = copied(cascades[problem, "static"])
-    result = calibrate_classifier(
-        str(folder), str(files[problem]), Promise({"loose": 0.5}), html=tmp_path / "page.html"
-    )
+    result = calibrate_model(str(folder), str(files[problem]), Promise({"loose": 0.5}), html=tmp_path / "page.html")
     assert result["points"][0]["point"] is not None and (tmp_path / "page.html").stat().st_size > 10_000
     classifier = ModelOptions("cpu").open(str(folder))
     told = explain(str(folder), TEXTS[2], "loose")
@@ -355,10 +374,10 @@ def test_a_cascade_is_calibrated_explained_and_read_as_a_stream(cascades, files,
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_peers_are_as_good_as_full_depth(trained, files, problem, monkeypatch):
-    monkeypatch.setattr(compete, "our_engines", lambda: [("torch", "float32")])
-    monkeypatch.setattr(compete, "KINDS", KINDS[:1])
-    rules = compete.Rules((1, 4), timed_texts=8, search_texts=6, scored_texts=40, repeats=1)
-    rows = compete.compete(str(trained[problem]), str(files[problem]), rules)["rows"]
+    monkeypatch.setattr(comparing, "our_engines", lambda: [("torch", "float32")])
+    monkeypatch.setattr(comparing, "KINDS", KINDS[:1])
+    rules = comparing.Rules((1, 4), timed_texts=8, search_texts=6, scored_texts=40, repeats=1)
+    rows = comparing.compare(str(trained[problem]), str(files[problem]), rules).to_dict()["rows"]
     assert {row["what"] for row in rows} == {"ziggurat full depth", "transformers SDPA"} and len(rows) == 16
     mine, *others = [row["quality"] for row in rows]
     assert others == pytest.approx([mine] * 15, abs=1e-5)

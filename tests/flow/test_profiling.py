@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure import check as profile_checks
 from ziggurat.measure import profile as profiling
 from ziggurat.measure.check import (
     PredictionError,
     batch_numbers,
-    bench_profile,
+    check_profile,
     held_out,
     prediction_error,
     with_gain_errors,
@@ -47,7 +47,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def classifier(model_folder):
-    return AdaptiveClassifier.from_pretrained(model_folder, device="cpu", engine="torch")
+    return OpenedModel.from_pretrained(model_folder, device="cpu", backend="torch")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def imagined(classifier):
 
 @pytest.mark.parametrize("pruned", [False, True])
 def test_a_machine_whose_costs_are_known_is_found_again(pruned, model_folder, pruned_folder):
-    classifier = AdaptiveClassifier.from_pretrained(pruned_folder if pruned else model_folder, device="cpu")
+    classifier = OpenedModel.from_pretrained(pruned_folder if pruned else model_folder, device="cpu")
     ways, seconds, tokens, lengths = imagined(classifier)
     costs = costs_of(classifier.spec, ways, seconds, tokens, lengths)
     for part in PARTS if pruned else PARTS[:4]:
@@ -102,7 +102,7 @@ def test_without_pruning_a_layer_is_divided_by_flops(classifier):
 @pytest.mark.parametrize("engine", ["native", "torch"])
 def test_all_heads_prunings_and_engines_are_profiled(layers, pruning, engine, make_folder, texts, monkeypatch):
     folder = make_folder(head_layers=layers, pruning=pruning)
-    classifier = AdaptiveClassifier.from_pretrained(folder, device="cpu", engine=engine, threads=1)
+    classifier = OpenedModel.from_pretrained(folder, device="cpu", backend=engine, threads=1)
     monkeypatch.setattr(profiling, "token_grid", lambda engine, threads: [1, 2, 4, 8, 24])
     profile = profile_engine(classifier, effort=QUICK, clock=itertools.count().__next__)
     assert profile.conditions.rung_layers == (*layers, 4)
@@ -114,7 +114,7 @@ def test_all_heads_prunings_and_engines_are_profiled(layers, pruning, engine, ma
 
 
 def test_full_depth_adds_up_to_what_was_measured(model_folder):
-    classifier = AdaptiveClassifier.from_pretrained(model_folder, device="cpu")
+    classifier = OpenedModel.from_pretrained(model_folder, device="cpu")
     ways, seconds, tokens, lengths = imagined(classifier)
     costs = costs_of(classifier.spec, ways, seconds, tokens, lengths)
     for shape, times in seconds.items():
@@ -178,7 +178,7 @@ def test_a_machine_is_measured_once_for_a_model_shape(classifier, profile, measu
 def test_other_settings_have_another_file(model_folder, pruned_folder, classifier):
     others = [(model_folder, "torch", "bfloat16"), (pruned_folder, "torch", "float32")]
     files = [
-        profile_file(AdaptiveClassifier.from_pretrained(folder, device="cpu", engine=engine, dtype=dtype))
+        profile_file(OpenedModel.from_pretrained(folder, device="cpu", backend=engine, dtype=dtype))
         for folder, engine, dtype in others
     ]
     assert len({*files, profile_file(classifier)}) == 3
@@ -204,7 +204,7 @@ def test_a_copied_file_of_another_machine_is_not_taken(classifier, profile, meas
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(UserError, match="--profile"):
+    with pytest.raises(UserError, match="`ziggurat profile MODEL`"):
         read_profile(tmp_path / "absent.json")
 
 
@@ -222,7 +222,7 @@ def test_batches_are_numbered_as_they_are_run(classifier, texts):
     encoded = classifier.encode(texts)
     numbers = batch_numbers(encoded.lengths, 3)
     for number, batch in enumerate(classifier.tiers[0].batches(encoded, 3)):
-        assert sorted(batch.rows) == np.flatnonzero(numbers == number).tolist()
+        assert sorted(batch) == np.flatnonzero(numbers == number).tolist()
 
 
 def test_held_out_texts_are_no_longer_than_the_model_reads(classifier):
@@ -243,8 +243,8 @@ def test_the_measured_time_is_the_median_and_the_error_relative(classifier, prof
 def test_bench_profile_measures_anew_and_shows_shapes_and_data(
     model_folder, rows_file, classifier, profile, measurements
 ):
-    options = ModelOptions(device="cpu", engine="torch")
-    result = bench_profile(str(model_folder), str(rows_file), (1, 4), options=options, texts=6, rounds=1)
+    options = ModelOptions(device="cpu", backend="torch")
+    result = check_profile(str(model_folder), str(rows_file), (1, 4), options=options, texts=6, rounds=1).to_dict()
     assert json.loads(json.dumps(result)) == result
     assert len(measurements) == 1
     assert result["key"] == profile.key
@@ -252,10 +252,10 @@ def test_bench_profile_measures_anew_and_shows_shapes_and_data(
     ours = [error for error in result["errors"] if error["what"] == str(rows_file)]
     assert [(error["batch"], error["n_texts"]) for error in ours] == [(1, 6)] * 3 + [(4, 6)] * 3
     assert {error["measured"] for error in result["errors"]} == {2.0}
-    bench_profile(str(model_folder), options=options, points=[], rounds=1)
+    check_profile(str(model_folder), options=options, points=[], rounds=1)
     assert len(measurements) == 2
     with pytest.raises(UserError, match="at least 1"):
-        bench_profile(str(model_folder), str(rows_file), (0,), options=options)
+        check_profile(str(model_folder), str(rows_file), (0,), options=options)
 
 
 def test_a_slower_machine_moves_times_and_no_speed_up():
@@ -263,16 +263,16 @@ def test_a_slower_machine_moves_times_and_no_speed_up():
     full = PredictionError("texts", "full", 32, 8, 4.0, 8.0, 8.0, 8.0)
     fast = dataclasses.replace(full, point="fast", predicted=1.0, measured=2.0)
     lame = dataclasses.replace(full, point="lame", measured=4.0)
-    errors = {one["point"]: one for one in with_gain_errors([full, fast, lame])}
+    errors = {one.point: one.to_dict() for one in with_gain_errors([full, fast, lame])}
     assert errors["fast"]["error"] == -0.5 and errors["fast"]["gain_error"] == 0
     assert errors["full"]["gain_error"] == 0 and errors["lame"]["gain_error"] == -0.5
 
 
 def test_of_a_cascade_only_the_encoders_are_profiled(cascade_folder, static_folder, model_folder, tmp_path):
     with pytest.raises(UserError, match=r"a cascade, .* by themselves: the folder that its last tier was made from"):
-        bench_profile(str(cascade_folder))
+        check_profile(str(cascade_folder))
     write_cascade([static_folder, model_folder, model_folder], tmp_path / "long")
     with pytest.raises(UserError, match=rf"by themselves: {tmp_path}/long/tiers/2, the folder"):
-        bench_profile(str(tmp_path / "long"))
+        check_profile(str(tmp_path / "long"))
     with pytest.raises(UserError, match="a static model alone has neither layers nor exits"):
-        bench_profile(str(static_folder))
+        check_profile(str(static_folder))

@@ -16,13 +16,13 @@ from ziggurat.data.dataset import Role, as_dataset
 from ziggurat.data.labels import SPAN_ENDS
 from ziggurat.data.squad import read_questions
 from ziggurat.encoder.folder import read_manifest, trained_rows
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.problems.registry import problem_named
 from ziggurat.problems.spans import SCORE
 from ziggurat.recipe import load_recipe
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_classifier
+from ziggurat.train.train import train_model
 from ziggurat.types import ProblemType
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
@@ -76,7 +76,7 @@ def trained(tmp_path_factory, squad, tiny_checkpoint):
     work = tmp_path_factory.mktemp("questions")
     (work / "toy.toml").write_text(RECIPE + STAGES)
     options = TrainOptions(device="cpu", progress=False)
-    train_classifier(str(squad), work / "model", str(work / "toy.toml"), str(tiny_checkpoint), options)
+    train_model(str(squad), work / "model", str(work / "toy.toml"), str(tiny_checkpoint), options)
     return work / "model"
 
 
@@ -100,7 +100,7 @@ def test_exits_that_would_learn_from_random_spans_are_refused(squad, tiny_checkp
     quiet, recipe = TrainOptions(device="cpu", progress=False), load_recipe("early-exit")
     heads = dataclasses.replace(recipe, stages=recipe.stages[-1:])
     with pytest.raises(UserError, match="put a stage 'regular' first"):
-        train_classifier(str(squad), tmp_path / "model", heads, str(tiny_checkpoint), quiet)
+        train_model(str(squad), tmp_path / "model", heads, str(tiny_checkpoint), quiet)
 
 
 def test_transformers_loads_the_folder_completely(trained):
@@ -112,7 +112,7 @@ def test_transformers_loads_the_folder_completely(trained):
 
 @pytest.mark.parametrize("engine", ["torch", "auto"])
 def test_eval_says_em_f1_flops_and_time(trained, squad, capsys, engine):
-    arguments = ["eval", trained, "--data", squad, "--device", "cpu", "--threads", 1, "--engine", engine]
+    arguments = ["eval", trained, "--data", squad, "--device", "cpu", "--threads", 1, "--backend", engine]
     code, out, err = command(capsys, *arguments, "--threshold", "0.9", "--json")
     assert code == 0, err
     result = json.loads(out)
@@ -152,7 +152,7 @@ def test_info_says_how_questions_are_read(trained, capsys):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_bench_times_full_depth_and_points_beside_transformers(trained, squad, capsys, engine):
-    arguments = ["bench", trained, "--data", squad, "--device", "cpu", "--threads", 1, "--engine", engine]
+    arguments = ["bench", trained, "--data", squad, "--device", "cpu", "--threads", 1, "--backend", engine]
     more = ["--batch", 8, "--texts", 40, "--repeats", 1, "--points", "fast"]
     code, out, err = command(capsys, *arguments, *more, "--json")
     assert code == 0, err
@@ -179,7 +179,7 @@ def test_bench_times_full_depth_and_points_beside_transformers(trained, squad, c
 @pytest.mark.parametrize("threshold", [0.97, 0.0])
 def test_explain_tells_the_way_of_the_answer_that_predict_gives(trained, capsys, tmp_path, engine, threshold):
     question, context = "bat kin", " ".join(WORDS * 2)
-    more = ["--threshold", threshold, "--device", "cpu", "--threads", 1, "--engine", engine]
+    more = ["--threshold", threshold, "--device", "cpu", "--threads", 1, "--backend", engine]
     code, out, err = command(
         capsys, "explain", trained, question, context, *more, "--json", "--html", tmp_path / "a.html"
     )
@@ -250,7 +250,7 @@ def test_calibrate_wants_contexts_that_the_model_has_not_seen(trained, capsys, t
     "arguments",
     [
         ("bench", "--figure", "x"),
-        ("bench", "--profile"),
+        ("profile",),
         ("report", "thresholds", "--out", "x"),
     ],
 )
@@ -312,9 +312,9 @@ def test_every_architecture_trains_and_runs_in_both_engines(tmp_path, name):
     (tmp_path / "toy.toml").write_text(RECIPE + STAGES)
     rows = read_questions(str(write_squad(tmp_path / "squad.json", n_articles=40)))
     options = TrainOptions(device="cpu", progress=False)
-    train_classifier(rows.source, tmp_path / "model", str(tmp_path / "toy.toml"), str(tmp_path / "qa"), options)
+    train_model(rows.source, tmp_path / "model", str(tmp_path / "toy.toml"), str(tmp_path / "qa"), options)
     theirs, *others = (
-        AdaptiveClassifier.from_pretrained(tmp_path / "model", "cpu", threads=1, engine=engine) for engine in ENGINES
+        OpenedModel.from_pretrained(tmp_path / "model", "cpu", threads=1, backend=engine) for engine in ENGINES
     )
     windows = theirs.encode(list(zip(rows.texts, rows.pairs, strict=True))[:12])
     rule = theirs.rule("span-entropy", 0.0)

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ziggurat.cli.text import training_text
+from ziggurat.cli.training import training_text
 from ziggurat.encoder.folder import read_manifest
 from ziggurat.encoder.tokenizer_files import own_length
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe, SmallConfig, StageConfig
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_classifier, train_classifier
+from ziggurat.train.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 HEADS = Recipe("heads", "a test", (StageConfig("heads", 0.2, 1e-3),), head_kind="linear")
@@ -76,8 +76,8 @@ def test_adapt_reads_as_much_as_the_checkpoint(checkpoint, long_rows, tmp_path):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     recipe = dataclasses.replace(HEADS, max_length=16)
-    result = adapt_classifier(str(checkpoint), str(long_rows), tmp_path / "model", recipe, QUIET)
-    assert result["max_length"] == read_manifest(tmp_path / "model").max_length == 40
+    result = adapt_model(str(checkpoint), str(long_rows), tmp_path / "model", recipe, QUIET)
+    assert result.max_length == read_manifest(tmp_path / "model").max_length == 40
     assert "reads up to 40 tokens of an input; " in training_text(result)
     texts = [json.loads(line)["text"] for line in long_rows.read_text().splitlines()[:12]]
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
@@ -85,34 +85,34 @@ def test_adapt_reads_as_much_as_the_checkpoint(checkpoint, long_rows, tmp_path):
         inputs = AutoTokenizer.from_pretrained(folder)(texts, truncation=True, padding=True, return_tensors="pt")
         with torch.no_grad():
             expected = model(**inputs).logits.softmax(dim=1).numpy()
-        answers = AdaptiveClassifier.from_pretrained(tmp_path / "model").predict(texts, "full")
+        answers = OpenedModel.from_pretrained(tmp_path / "model").answer(texts, "full")
         assert np.allclose([answer.probabilities for answer in answers], expected, atol=1e-4)
 
 
 def test_rows_that_are_cut_are_counted(checkpoint, long_rows, tmp_path):
-    result = adapt_classifier(str(checkpoint), str(long_rows), tmp_path / "model", HEADS, QUIET)
-    assert result["cut"] == read_manifest(tmp_path / "model").training["cut"] > 30
-    assert f"{result['cut']} of these rows are longer and were cut" in training_text(result)
+    result = adapt_model(str(checkpoint), str(long_rows), tmp_path / "model", HEADS, QUIET)
+    assert result.cut == read_manifest(tmp_path / "model").training["cut"] > 30
+    assert f"{result.cut} of these rows are longer and were cut" in training_text(result)
 
 
 @pytest.mark.parametrize("stated", [None, 16])
 def test_training_reads_what_the_recipe_or_the_encoder_says(checkpoint, rows_file, tmp_path, stated):
     recipe = dataclasses.replace(TRAINED, max_length=stated)
-    result = train_classifier(str(rows_file), tmp_path / "model", recipe, str(checkpoint), QUIET)
-    assert result["max_length"] == (stated or 40)
-    again = train_classifier(str(rows_file), tmp_path / "again", HEADS, str(tmp_path / "model"), QUIET)
-    assert again["max_length"] == (stated or 40)  # what ours reads is what it was trained with
+    result = train_model(str(rows_file), tmp_path / "model", recipe, str(checkpoint), QUIET)
+    assert result.max_length == (stated or 40)
+    again = train_model(str(rows_file), tmp_path / "again", HEADS, str(tmp_path / "model"), QUIET)
+    assert again.max_length == (stated or 40)  # what ours reads is what it was trained with
 
 
-@pytest.mark.parametrize("train", [adapt_classifier, None], ids=["adapt", "train"])
+@pytest.mark.parametrize("train", [adapt_model, None], ids=["adapt", "train"])
 def test_the_option_wins_over_recipe_and_checkpoint(checkpoint, rows_file, tmp_path, train):
     options = dataclasses.replace(QUIET, max_length=50)
     recipe = dataclasses.replace(HEADS if train else TRAINED, max_length=16)
     if train:
         result = train(str(checkpoint), str(rows_file), tmp_path / "model", recipe, options)
     else:
-        result = train_classifier(str(rows_file), tmp_path / "model", recipe, str(checkpoint), options)
-    assert result["max_length"] == 50
+        result = train_model(str(rows_file), tmp_path / "model", recipe, str(checkpoint), options)
+    assert result.max_length == 50
 
 
 @pytest.mark.parametrize(
@@ -126,21 +126,21 @@ def test_the_option_wins_over_recipe_and_checkpoint(checkpoint, rows_file, tmp_p
 def test_an_impossible_length_is_refused_before_writing(checkpoint, rows_file, tmp_path, length, says):
     options = dataclasses.replace(QUIET, max_length=length)
     with pytest.raises(UserError, match=says):
-        adapt_classifier(str(checkpoint), str(rows_file), tmp_path / "model", HEADS, options)
+        adapt_model(str(checkpoint), str(rows_file), tmp_path / "model", HEADS, options)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("model")] == []
 
 
 def test_a_small_model_reads_as_much_as_its_teacher_or_less(checkpoint, rows_file, tmp_path):
-    adapt_classifier(str(checkpoint), str(rows_file), tmp_path / "teacher", HEADS, QUIET)
+    adapt_model(str(checkpoint), str(rows_file), tmp_path / "teacher", HEADS, QUIET)
     lengths = {}
     for asked in (None, 20):
         options = dataclasses.replace(QUIET, max_length=asked)
         out = tmp_path / f"static-{asked}"
-        train_classifier(str(rows_file), out, STATIC, None, options, str(tmp_path / "teacher"))
+        train_model(str(rows_file), out, STATIC, None, options, str(tmp_path / "teacher"))
         lengths[asked] = read_manifest(out).max_length
     assert lengths == {None: 40, 20: 20}
     with pytest.raises(UserError, match="--max-length 41: its teacher reads at most 40 tokens"):
         options = dataclasses.replace(QUIET, max_length=41)
-        train_classifier(str(rows_file), tmp_path / "more", STATIC, None, options, str(tmp_path / "teacher"))
-    train_classifier(str(rows_file), tmp_path / "alone", STATIC, str(checkpoint), QUIET)
+        train_model(str(rows_file), tmp_path / "more", STATIC, None, options, str(tmp_path / "teacher"))
+    train_model(str(rows_file), tmp_path / "alone", STATIC, str(checkpoint), QUIET)
     assert read_manifest(tmp_path / "alone").max_length == 40

@@ -15,7 +15,7 @@ ANALYSES = {
     "quantiles": ["--quantiles", "0.5,0.75", "--threshold", "0.6"],
     "trajectories": ["--buckets", "5,9"],
     "correctness": ["--operating-point", "fast"],
-    "grid": ["--scales", "0.5,1", "--taus", "0.6"],
+    "sweep": ["--scales", "0.5,1", "--taus", "0.6"],
     "kernel": ["--lengths", "16,32", "--shares", "0.5", "--repeats", "1"],
 }
 

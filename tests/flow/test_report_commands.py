@@ -10,7 +10,7 @@ import pytest
 from ziggurat.analyses import by_length, comparing
 from ziggurat.analyses.by_length import lengths, quantiles
 from ziggurat.analyses.comparing import methods
-from ziggurat.analyses.papers import correctness, grid, joint_sweep, thresholds, trajectories
+from ziggurat.analyses.papers import correctness, joint_sweep, sweep, thresholds, trajectories
 from ziggurat.analyses.reporting import Request
 from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
@@ -74,7 +74,7 @@ def test_claim_25_every_cell_of_the_grid_equals_a_real_run(subject):
 
 
 def test_claim_25_the_axes_of_the_grid_do_something(request_of, pruned_folder):
-    rows = grid(request_of(pruned_folder), (0.5, 1.4), (0.3, 0.9))["rows"]
+    rows = sweep(request_of(pruned_folder), (0.5, 1.4), (0.3, 0.9)).rows
     by_place = {(row["scale"], row["threshold"]): row["flops_ratio"] for row in rows}
     assert by_place[None, None] == 1.0
     assert by_place[1.4, None] > by_place[0.5, None] >= by_place[None, None]
@@ -100,7 +100,7 @@ def timed(call):
 
 def test_thresholds_are_what_eval_says_of_each(request_of, pruned_folder, model_folder, rows_file):
     taus = (0.1, 0.5, 0.8)
-    result = thresholds(request_of(pruned_folder, model_folder), taus)
+    result = thresholds(request_of(pruned_folder, model_folder), taus).to_dict()
     assert [(row["model"], row["setting"]) for row in result["rows"]] == [
         ("model 0", EXITS), *[("model 0", EXITS)] * 2, *[("model 0", BOTH)] * 3, *[("model 1", EXITS)] * 3
     ]  # fmt: skip
@@ -109,13 +109,15 @@ def test_thresholds_are_what_eval_says_of_each(request_of, pruned_folder, model_
             continue  # `eval` never switches a model's pruning off
         folder = pruned_folder if row["model"] == "model 0" else model_folder
         options = ModelOptions(device="cpu", batch_size=8)
-        judged = evaluate(str(folder), str(rows_file), threshold=row["threshold"], options=options, timed_texts=2)
+        judged = evaluate(
+            str(folder), str(rows_file), threshold=row["threshold"], options=options, timed_texts=2
+        ).to_dict()
         for key in ("accuracy", "full_accuracy", "flops_ratio", "mean_layers"):
             assert row[key] == pytest.approx(judged[key]), (row, key)
 
 
 def test_trajectories_are_the_tokens_that_runs_leave(subject, request_of, pruned_folder):
-    rows = trajectories(request_of(pruned_folder), EDGES, AT)["rows"]
+    rows = trajectories(request_of(pruned_folder), EDGES, AT).rows
     short = subject.encoded.lengths <= EDGES[0]
     for setting in (EXITS, PRUNING, BOTH):
         outcomes, _ = ran(subject, rule_at(subject, setting))
@@ -126,7 +128,7 @@ def test_trajectories_are_the_tokens_that_runs_leave(subject, request_of, pruned
 
 
 def test_correctness_sets_right_answers_beside_wrong_ones(subject, request_of, pruned_folder):
-    rows = correctness(request_of(pruned_folder), AT)["rows"]
+    rows = correctness(request_of(pruned_folder), AT).rows
     outcomes, _ = ran(subject, rule_at(subject, BOTH))
     right = outcomes.predictions == subject.rows.classes
     left = outcomes.kept[np.arange(len(right)), outcomes.rungs + 1] / subject.lengths
@@ -138,8 +140,8 @@ def test_correctness_sets_right_answers_beside_wrong_ones(subject, request_of, p
 
 def test_a_cascades_thresholds_and_methods_equal_real_runs(request_of, cascade_folder, static_folder):
     (subject,) = request_of(cascade_folder).subjects()
-    swept = thresholds(request_of(cascade_folder), (0.2, 0.6))["rows"]
-    compared = methods(request_of(cascade_folder, static_folder), n_thresholds=3, timed_texts=4, repeats=1)["rows"]
+    swept = thresholds(request_of(cascade_folder), (0.2, 0.6)).rows
+    compared = methods(request_of(cascade_folder, static_folder), n_thresholds=3, timed_texts=4, repeats=1).rows
     assert compared[-1]["setting"] == FULL_DEPTH  # a small model is one point, for it cannot leave anywhere
     mine = [row for row in compared if row["model"] == "model 0"]
     assert [row["setting"] for row in mine] == [FULL_DEPTH, PRUNING, *["threshold"] * 3]
@@ -151,7 +153,7 @@ def test_a_cascades_thresholds_and_methods_equal_real_runs(request_of, cascade_f
     assert mine[0]["accuracy"] == (ran(subject, ExitRule.full_depth(5))[0].predictions == subject.rows.classes).mean()
 
 
-@pytest.mark.parametrize("job", [trajectories, correctness, grid])
+@pytest.mark.parametrize("job", [trajectories, correctness, sweep])
 def test_analyses_of_one_encoders_layers_refuse_a_cascade(job, request_of, cascade_folder, model_folder, tmp_path):
     with pytest.raises(UserError, match=rf"`ziggurat report {job.__name__}` is about one encoder's layers; give"):
         job(request_of(cascade_folder))
@@ -160,20 +162,20 @@ def test_analyses_of_one_encoders_layers_refuse_a_cascade(job, request_of, casca
         job(request_of(tmp_path / "two"))
 
 
-@pytest.mark.parametrize("job", [thresholds, lengths, quantiles, trajectories, correctness, grid])
+@pytest.mark.parametrize("job", [thresholds, lengths, quantiles, trajectories, correctness, sweep])
 def test_analyses_of_exits_and_layers_refuse_a_small_model(job, request_of, static_folder):
     with pytest.raises(UserError, match=rf"a static model alone has .*`ziggurat report {job.__name__}`"):
         job(request_of(static_folder))
 
 
-@pytest.mark.parametrize("job", [correctness, grid])
+@pytest.mark.parametrize("job", [correctness, sweep])
 def test_analyses_of_pruning_want_a_model_that_prunes(job, request_of, model_folder):
     with pytest.raises(UserError, match="prunes no tokens"):
         job(request_of(model_folder))
 
 
 def test_methods_have_each_models_curve_points_and_full_depth(request_of, pruned_folder, model_folder):
-    result = methods(request_of(pruned_folder, model_folder), n_thresholds=3, timed_texts=4, repeats=2)
+    result = methods(request_of(pruned_folder, model_folder), n_thresholds=3, timed_texts=4, repeats=2).to_dict()
     curve = ["threshold"] * 3
     points = ["point balanced", "point fast"]
     settings = [(row["model"], row["setting"]) for row in result["rows"]]
@@ -193,7 +195,7 @@ def test_methods_have_each_models_curve_points_and_full_depth(request_of, pruned
 def test_methods_time_each_setting_beside_its_own_full_depth(request_of, pruned_folder, model_folder, monkeypatch):
     clock = ScriptedClock()
     monkeypatch.setattr(comparing, "interleave", clock)
-    result = methods(request_of(pruned_folder, model_folder), n_thresholds=2, timed_texts=5, repeats=2)
+    result = methods(request_of(pruned_folder, model_folder), n_thresholds=2, timed_texts=5, repeats=2).to_dict()
     [calls] = clock.runs
     assert len(calls) == len(result["rows"])
     seconds = {row: place + 1.0 for place, row in enumerate(map(id, result["rows"]))}
@@ -207,7 +209,7 @@ def test_methods_time_each_setting_beside_its_own_full_depth(request_of, pruned_
 
 def test_a_model_that_can_do_only_one_thing_is_one_point(request_of, static_folder, model_folder):
     """Else the same work is timed several times, and what runs first in turn pays for cold caches."""
-    rows = methods(request_of(static_folder, model_folder), n_thresholds=2, timed_texts=None)["rows"]
+    rows = methods(request_of(static_folder, model_folder), n_thresholds=2, timed_texts=None).rows
     assert [row["setting"] for row in rows if row["model"] == "model 0"] == [FULL_DEPTH]
 
 
@@ -229,10 +231,10 @@ def test_a_point_missing_in_a_later_model_is_refused_first(request_of, pruned_fo
 
 
 def test_methods_points_are_what_eval_says_of_them(request_of, pruned_folder, rows_file):
-    rows = methods(request_of(pruned_folder), n_thresholds=2, timed_texts=None)["rows"]
+    rows = methods(request_of(pruned_folder), n_thresholds=2, timed_texts=None).rows
     assert "time_ratio" not in rows[0]
     options = ModelOptions(device="cpu", batch_size=8)
-    judged = evaluate(str(pruned_folder), str(rows_file), "fast", options=options, timed_texts=2)
+    judged = evaluate(str(pruned_folder), str(rows_file), "fast", options=options, timed_texts=2).to_dict()
     (fast,) = [row for row in rows if row["setting"] == "point fast"]
     for key in ("accuracy", "flops_ratio", "mean_layers"):
         assert fast[key] == pytest.approx(judged[key])
@@ -249,32 +251,32 @@ def half_folder(copied, pruned_folder):
 
 
 def test_a_point_that_prunes_less_is_reported_as_it_prunes(request_of, half_folder, rows_file):
-    rows = methods(request_of(half_folder), n_thresholds=2, timed_texts=None)["rows"]
+    rows = methods(request_of(half_folder), n_thresholds=2, timed_texts=None).rows
     options = ModelOptions(device="cpu", batch_size=8)
     costs = set()
     for name in ("fast", "balanced"):
-        judged = evaluate(str(half_folder), str(rows_file), name, options=options, timed_texts=2)
+        judged = evaluate(str(half_folder), str(rows_file), name, options=options, timed_texts=2).to_dict()
         (point,) = [row for row in rows if row["setting"] == f"point {name}"]
         for key in ("accuracy", "flops_ratio", "mean_layers"):
             assert point[key] == pytest.approx(judged[key])
         costs.add(round(judged["flops_ratio"], 6))
-    result = lengths(request_of(half_folder), (10**6,), Exits("fast"))
-    judged = evaluate(str(half_folder), str(rows_file), "fast", options=options, timed_texts=2)
+    result = lengths(request_of(half_folder), (10**6,), Exits("fast")).to_dict()
+    judged = evaluate(str(half_folder), str(rows_file), "fast", options=options, timed_texts=2).to_dict()
     (both,) = [row for row in result["rows"] if row["setting"] == BOTH and row["n"]]
     assert both["flops_ratio"] == pytest.approx(judged["flops_ratio"]) and len(costs) == 2
     assert "fast prunes with other thresholds than 'pruning' alone" in " ".join(result["notes"])
-    notes = " ".join(lengths(request_of(half_folder), EDGES, Exits("balanced"))["notes"])
+    notes = " ".join(lengths(request_of(half_folder), EDGES, Exits("balanced")).notes)
     assert "balanced prunes nothing, so that 'exits' is that point" in notes
 
 
 def test_tokens_of_a_group_are_those_that_full_depth_reads(subject, request_of, pruned_folder):
     """The model leaves some words unread, and a bucket's texts are as long as its name says all the same."""
-    rows = lengths(request_of(pruned_folder), (10**6,), AT)["rows"]
+    rows = lengths(request_of(pruned_folder), (10**6,), AT).rows
     assert {row["tokens_mean"] for row in rows if row["n"]} == {subject.lengths.mean()}
 
 
 def test_a_report_is_a_table_twice_and_a_figure_twice(request_of, pruned_folder):
-    result = thresholds(request_of(pruned_folder), (0.2, 0.6))
+    result = thresholds(request_of(pruned_folder), (0.2, 0.6)).to_dict()
     paths = [Path(file) for file in result["files"]]
     assert [path.name for path in paths] == [f"thresholds{suffix}" for suffix in (".md", ".csv", ".png", ".svg")]
     assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(path.name for path in paths)
@@ -286,14 +288,14 @@ def test_a_report_is_a_table_twice_and_a_figure_twice(request_of, pruned_folder)
     assert float(body[0][header.index("accuracy")]) == result["rows"][0]["accuracy"]
 
 
-@pytest.mark.parametrize("job", [methods, thresholds, lengths, quantiles, trajectories, correctness, grid])
+@pytest.mark.parametrize("job", [methods, thresholds, lengths, quantiles, trajectories, correctness, sweep])
 def test_the_notes_name_seen_rows_and_cut_texts(job, request_of, pruned_folder, rows_file, tmp_path, monkeypatch):
     rows = split_roles(load(str(rows_file)), Fractions())[Role.SELECT]
     monkeypatch.setattr("ziggurat.measure.subject.trained_rows", lambda folder: rows.hashes)
     longer = tmp_path / "rows.jsonl"
     longer.write_text(rows_file.read_text() + '{"text": "' + "bat " * 90 + '", "label": "river"}\n')
     extra = {"timed_texts": None} if job is methods else {}
-    result = job(request_of(pruned_folder, source=str(longer)), **extra)
+    result = job(request_of(pruned_folder, source=str(longer)), **extra).to_dict()
     warning, cut = result["notes"][:2]
     assert warning.startswith(f"Warning: {len(rows)} of the 241 rows trained model 0")
     assert cut == "1 of the 241 texts are longer than the 24 tokens that model 0 reads."
@@ -301,7 +303,7 @@ def test_the_notes_name_seen_rows_and_cut_texts(job, request_of, pruned_folder, 
 
 def test_models_are_called_by_their_folders_unless_named(request_of, copied, model_folder):
     copy = copied(model_folder)
-    named = thresholds(request_of(model_folder, copy, names=()), (0.5,))["rows"]
+    named = thresholds(request_of(model_folder, copy, names=()), (0.5,)).rows
     assert [row["model"] for row in named] == ["model", "copy"]
     with pytest.raises(UserError, match=r"two models are called 'model'; .*--name"):
         thresholds(request_of(model_folder, model_folder, names=()))
@@ -314,7 +316,7 @@ def test_models_are_called_by_their_folders_unless_named(request_of, copied, mod
     [
         (thresholds, {"taus": (0.1, float("nan"))}, "--taus"),
         (thresholds, {"taus": (-0.1,)}, "--taus"),
-        (grid, {"scales": (float("inf"),)}, "--scales"),
+        (sweep, {"scales": (float("inf"),)}, "--scales"),
         (lengths, {"edges": (70, 35)}, "--buckets"),
         (lengths, {"edges": (0, 35)}, "--buckets"),
         (trajectories, {"edges": (5, 5)}, "--buckets"),

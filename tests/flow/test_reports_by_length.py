@@ -50,7 +50,7 @@ def ran(subject, rule):
 
 
 def test_claim_26_each_buckets_figures_are_those_of_a_real_run(subject, request_of, pruned_folder):
-    result = lengths(request_of(pruned_folder), EDGES, AT)
+    result = lengths(request_of(pruned_folder), EDGES, AT).to_dict()
     assert [row["bucket"] for row in result["rows"]] == ["1-5", "6-9", "> 9"] * 4
     size = subject.encoded.lengths
     members = {"1-5": size <= 5, "6-9": (size > 5) & (size <= 9), "> 9": size > 9}
@@ -85,7 +85,7 @@ def timed(call):
 def test_claim_26_each_setting_is_timed_on_its_buckets_texts(subject, request_of, pruned_folder, monkeypatch):
     clock = ScriptedClock()
     monkeypatch.setattr(by_length, "interleave", clock)
-    result = lengths(request_of(pruned_folder), EDGES, AT, timed_texts=4, repeats=2)
+    result = lengths(request_of(pruned_folder), EDGES, AT, timed_texts=4, repeats=2).to_dict()
     size = subject.encoded.lengths
     members = [np.flatnonzero(chosen) for chosen in (size <= 5, (size > 5) & (size <= 9), size > 9)]
     for bucket, (name, mine) in enumerate(zip(["1-5", "6-9", "> 9"], members, strict=True)):
@@ -101,7 +101,7 @@ def test_claim_26_each_setting_is_timed_on_its_buckets_texts(subject, request_of
 
 
 def test_claim_26_times_are_beside_the_buckets_full_depth(request_of, pruned_folder):
-    result = lengths(request_of(pruned_folder), (5, 9, 60), AT, timed_texts=4, repeats=2)
+    result = lengths(request_of(pruned_folder), (5, 9, 60), AT, timed_texts=4, repeats=2).to_dict()
     for row in result["rows"]:
         if row["bucket"] == "> 60":
             assert row["n"] == 0 and "time_ratio" not in row
@@ -112,12 +112,12 @@ def test_claim_26_times_are_beside_the_buckets_full_depth(request_of, pruned_fol
 
 
 def test_without_pruning_there_are_no_pruning_settings(request_of, model_folder):
-    rows = lengths(request_of(model_folder), EDGES, AT)["rows"]
+    rows = lengths(request_of(model_folder), EDGES, AT).rows
     assert list(dict.fromkeys(row["setting"] for row in rows)) == [FULL_DEPTH, EXITS]
 
 
 def test_quantiles_share_out_all_rows_by_length(subject, request_of, pruned_folder):
-    rows = quantiles(request_of(pruned_folder), (0.5, 0.75), AT)["rows"]
+    rows = quantiles(request_of(pruned_folder), (0.5, 0.75), AT).rows
     edge = int(np.quantile(subject.encoded.lengths, 0.5))
     mine = [row for row in rows if row["setting"] == PRUNING]
     assert [row["quantile"] for row in mine] == ["0-50 %", "50-75 %", "75-100 %"]
@@ -137,7 +137,7 @@ def test_quantiles_say_how_long_the_training_texts_were(request_of, make_folder,
     (subject,) = request_of(folder).subjects()
     used = np.isin(subject.rows.hashes, rows.hashes)
     median, most = np.median(subject.encoded.lengths[used]), subject.encoded.lengths[used].max()
-    notes = " ".join(quantiles(request_of(folder), exits=AT)["notes"])
+    notes = " ".join(quantiles(request_of(folder), exits=AT).notes)
     assert f"trained on {used.sum()} texts" in notes
     assert f"{median:g} tokens in the median and {most} at most" in notes
 
@@ -147,12 +147,12 @@ def test_quantiles_say_where_training_lengths_are_not_known(request_of, make_fol
     """ROWS are there, but none of them trained the model."""
     where = str(rows_file) if source == "ROWS" else source
     folder = make_folder(training={"data": {"source": where}} if source else {})
-    assert "is not known" in " ".join(quantiles(request_of(folder), exits=AT)["notes"])
+    assert "is not known" in " ".join(quantiles(request_of(folder), exits=AT).notes)
 
 
 @pytest.mark.parametrize("job", [lengths, quantiles])
 def test_a_cascades_length_groups_are_the_same_in_every_setting(job, request_of, cascade_folder):
-    rows = job(request_of(cascade_folder), exits=AT)["rows"]
+    rows = job(request_of(cascade_folder), exits=AT).rows
     rows = [row for row in rows if row["n"]]
     tokens = [[row["tokens_mean"] for row in rows if row["setting"] == one] for one in (FULL_DEPTH, EXITS)]
     assert tokens[0] == tokens[1] and tokens[0] == sorted(tokens[0]) and tokens[0][0] > 1

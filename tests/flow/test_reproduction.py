@@ -16,7 +16,7 @@ from reproduction import models, reproduce
 from ziggurat.calibrate.choose import select_ladders
 from ziggurat.calibrate.points import Promise
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.rows import SCHEMA, checked_row, read_rows_file
 from ziggurat.recipe import PruningConfig, load_recipe
@@ -61,7 +61,7 @@ def row_of(made, method):
 
 
 def opened(made, method):
-    return AdaptiveClassifier.from_pretrained(made.experiment.model(method))
+    return OpenedModel.from_pretrained(made.experiment.model(method))
 
 
 def test_every_method_is_one_row_with_every_key_of_the_schema(made):
@@ -75,7 +75,7 @@ def test_every_method_is_one_row_with_every_key_of_the_schema(made):
 
 def test_a_rows_accuracy_is_that_of_the_model_in_its_folder(made):
     rows = load(made.experiment.test)
-    answers = opened(made, "full").predict(rows.texts, "full")
+    answers = opened(made, "full").answer(rows.texts, "full")
     right = np.mean([answer.label == label for answer, label in zip(answers, rows.labels, strict=True)])
     assert row_of(made, "full")["accuracy"] == row_of(made, "ltp")["full_accuracy"] == pytest.approx(right)
     assert right > 0.7
@@ -227,7 +227,7 @@ def test_a_missing_method_is_added_and_trained_models_reused(made, tmp_path, mon
     def stop(*_):
         raise AssertionError("all models are there")
 
-    monkeypatch.setattr(models, "train_classifier", stop)
+    monkeypatch.setattr(models, "train_model", stop)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in made.rows if row["what"] != "ltp"))
     reproduce.reproduce([dataclasses.replace(made.experiment, rows=rows)], METHODS)
@@ -241,7 +241,7 @@ def test_a_missing_method_is_added_and_trained_models_reused(made, tmp_path, mon
     [(None, "no train.jsonl"), (["train.jsonl"], "no test.jsonl or validation.jsonl"), (["test.jsonl"], "no train")],
 )
 def test_missing_data_is_one_line_before_anything_trains(files, says, made, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(models, "train_classifier", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr(models, "train_model", lambda *_: pytest.fail("it trains"))
     data = tmp_path / "elsewhere"
     if files is not None:
         data.mkdir()
@@ -363,10 +363,10 @@ def test_certified_points_and_a_useless_tier_are_measured(made, tmp_path, monkey
     from reproduction import certified_points, useless_tier
 
     promise = Promise({"fast": 0.5})  # nine rows certify no less
-    certify = useless_tier.calibrate_classifier
+    certify = useless_tier.calibrate_model
     monkeypatch.setattr(certified_points, "Promise", lambda criterion: promise)
     monkeypatch.setattr(
-        useless_tier, "calibrate_classifier", lambda *rest, options: certify(*rest, promise, options=options)
+        useless_tier, "calibrate_model", lambda *rest, options: certify(*rest, promise, options=options)
     )
 
     model, data = str(made.experiment.model("early-exit")), str(made.experiment.data)

@@ -13,10 +13,10 @@ from ziggurat.calibrate.calibrate import _asked
 from ziggurat.calibrate.points import Promise
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.encoder.folder import LABEL_RANGE, OTHER_SCALE, read_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_classifier
+from ziggurat.train.train import adapt_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 HEADS_ONLY = """
@@ -83,14 +83,14 @@ def adapted(reranker, pairs, recipe, tmp_path_factory):
     """The reranker with exits, from rows with labels of 0 and 1 that have nothing to do with its scores."""
     folder = tmp_path_factory.mktemp("adapted")
     rows = rows_of(pairs, folder / "rows.jsonl", [float(place % 2) for place in range(len(pairs))])
-    adapt_classifier(str(reranker), rows, folder / "model", recipe, QUIET)
+    adapt_model(str(reranker), rows, folder / "model", recipe, QUIET)
     return folder / "model", rows
 
 
 @pytest.mark.parametrize("engine", ["torch", *([] if native.why_missing() else ["native"])])
 def test_scores_are_those_of_transformers_and_no_label_ends_them(adapted, pairs, scores, engine):
-    model = AdaptiveClassifier.from_pretrained(adapted[0], "cpu", engine=engine)
-    found = np.array([answer.label for answer in model.predict(pairs, "full")])
+    model = OpenedModel.from_pretrained(adapted[0], "cpu", backend=engine)
+    found = np.array([answer.label for answer in model.answer(pairs, "full")])
     assert scores.min() < -1 and scores.max() > 2
     assert found == pytest.approx(scores, abs=1e-3)
 
@@ -100,7 +100,7 @@ def test_labels_on_another_scale_mean_agreement_of_scores(adapted, scores):
     low, high = manifest.training[LABEL_RANGE]
     assert scores.min() - 1e-3 <= low < -1 and 2 < high <= scores.max() + 1e-3
     assert manifest.training[OTHER_SCALE]
-    model = AdaptiveClassifier.from_pretrained(adapted[0], "cpu", engine="torch")
+    model = OpenedModel.from_pretrained(adapted[0], "cpu", backend="torch")
     risk, _ = _asked(model, Promise({"a": 0.1}))
     assert risk.name == "agreement"
     assert _asked(model, Promise({"a": 0.1}, criterion="harm"))[0].name == "harm"
@@ -108,23 +108,23 @@ def test_labels_on_another_scale_mean_agreement_of_scores(adapted, scores):
     every = model.problem.predictions(np.array([[low], [high]]))
     assert risk_by_name("agreement", model.problem).of(every, every[::-1]).tolist() == [1, 1]
     for point in manifest.operating_points:
-        said = evaluate(str(adapted[0]), adapted[1], point.name, timed_texts=8)
+        said = evaluate(str(adapted[0]), adapted[1], point.name, timed_texts=8).to_dict()
         assert said["agreement"] >= 1 - point.target - 0.05
 
 
 def test_without_labels_the_range_is_that_of_the_scores(reranker, pairs, recipe, scores, tmp_path):
     rows = rows_of(pairs, tmp_path / "bare.jsonl")
-    adapt_classifier(str(reranker), rows, tmp_path / "a", recipe, QUIET)
+    adapt_model(str(reranker), rows, tmp_path / "a", recipe, QUIET)
     low, high = read_manifest(tmp_path / "a").training[LABEL_RANGE]
     assert scores.min() - 1e-3 <= low < -1 and 2 < high <= scores.max() + 1e-3
     stated = TrainOptions(device="cpu", progress=False, mixed_precision=False, label_range=(0.0, 5.0))
-    adapt_classifier(str(reranker), rows, tmp_path / "b", recipe, stated)
+    adapt_model(str(reranker), rows, tmp_path / "b", recipe, stated)
     assert read_manifest(tmp_path / "b").training[LABEL_RANGE] == [0.0, 5.0]
 
 
 def test_labels_that_the_scores_explain_are_learned_from(reranker, pairs, recipe, scores, tmp_path, caplog):
     rows = rows_of(pairs, tmp_path / "rows.jsonl", (scores + 0.25).tolist())
-    adapt_classifier(str(reranker), rows, tmp_path / "model", recipe, QUIET)
+    adapt_model(str(reranker), rows, tmp_path / "model", recipe, QUIET)
     assert OTHER_SCALE not in read_manifest(tmp_path / "model").training
     assert not caplog.records
 
@@ -134,9 +134,9 @@ def test_a_sentence_transformers_activation_is_mentioned(reranker, pairs, recipe
     config = json.loads((folder / "config.json").read_text())
     stated = {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}}
     (folder / "config.json").write_text(json.dumps(config | stated))
-    adapt_classifier(str(folder), rows_of(pairs, tmp_path / "bare.jsonl"), tmp_path / "model", recipe, QUIET)
+    adapt_model(str(folder), rows_of(pairs, tmp_path / "bare.jsonl"), tmp_path / "model", recipe, QUIET)
     (record,) = caplog.records
-    assert "sentence-transformers puts a Sigmoid on its scores; here they are without" in record.getMessage()
+    assert "sentence-transformers applies a Sigmoid to its scores; here they are raw" in record.getMessage()
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +160,9 @@ def test_classes_that_have_each_others_names_are_said(chooser, rows_file, recipe
     names = ("river", "stone", "tower")
     checkpoint = chooser(names)
     texts = [json.loads(line)["text"] for line in rows_file.read_text().splitlines()]
-    adapt_classifier(str(checkpoint), str(rows_file), tmp_path / "first", recipe, QUIET)
-    model = AdaptiveClassifier.from_pretrained(tmp_path / "first", "cpu", engine="torch")
-    said = [answer.label for answer in model.predict(texts, "full")]
+    adapt_model(str(checkpoint), str(rows_file), tmp_path / "first", recipe, QUIET)
+    model = OpenedModel.from_pretrained(tmp_path / "first", "cpu", backend="torch")
+    said = [answer.label for answer in model.answer(texts, "full")]
     assert min(map(said.count, names)) > 20
     one, other = sorted(names, key=said.count)[-2:]
     labels = [{one: other, other: one}.get(name, name) if exchanged else name for name in said]
@@ -170,7 +170,7 @@ def test_classes_that_have_each_others_names_are_said(chooser, rows_file, recipe
     pairs = zip(texts, labels, strict=True)
     rows.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in pairs))
     caplog.clear()
-    adapt_classifier(str(checkpoint), str(rows), tmp_path / "second", recipe, QUIET)
+    adapt_model(str(checkpoint), str(rows), tmp_path / "second", recipe, QUIET)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == exchanged
     for said in messages:
@@ -193,8 +193,8 @@ def test_rows_may_call_classes_as_the_checkpoint_does(chooser, rows_file, recipe
         spelled = ({"text": row["text"], "label": spell(names.index(row["label"]))} for row in rows)
         file.write_text("".join(json.dumps(row) + "\n" for row in spelled))
         out = tmp_path / f"model{len(list(tmp_path.glob('model*')))}"
-        adapt_classifier(str(checkpoint), str(file), out, recipe, QUIET)
-        measured = evaluate(str(out), str(file), "full", timed_texts=8)
+        adapt_model(str(checkpoint), str(file), out, recipe, QUIET)
+        measured = evaluate(str(out), str(file), "full", timed_texts=8).to_dict()
         truth.setdefault(checkpoint, measured["accuracy"])
         assert measured["accuracy"] == truth[checkpoint] > 0
     assert truth[unnamed] == truth[named]

@@ -11,12 +11,12 @@ from tests.kit.questions import save_span_folder
 from ziggurat import native
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.folder import fingerprint, read_manifest, trained_rows, write_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, Recipe, StageConfig, StudentConfig, load_recipe
 from ziggurat.train.fit import TrainOptions
 from ziggurat.train.teachers import with_teacher
-from ziggurat.train.train import adapt_classifier, train_classifier
+from ziggurat.train.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 STUDENTS = ("distil", "pkd", "pkd-last", "theseus", "truncated", "tinybert", "dynamic-tinybert")
@@ -36,7 +36,7 @@ def quick(name, **changes):
 @pytest.fixture(scope="module")
 def teacher(rows_file, tiny_recipe, tiny_checkpoint, tmp_path_factory):
     out = tmp_path_factory.mktemp("teacher") / "model"
-    train_classifier(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
+    train_model(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
     return out
 
 
@@ -48,7 +48,7 @@ def students(rows_file, tiny_checkpoint, tmp_path_factory):
     def make(name):
         if name not in made:
             made[name] = tmp_path_factory.mktemp("students") / name
-            train_classifier(str(rows_file), made[name], quick(name), str(tiny_checkpoint), QUIET)
+            train_model(str(rows_file), made[name], quick(name), str(tiny_checkpoint), QUIET)
         return made[name]
 
     return make
@@ -69,8 +69,8 @@ def test_a_shipped_student_recipe_fits_plain_transformers(name, students, texts)
     with torch.no_grad():
         wanted = model(**tokens).logits.softmax(-1).numpy()
     for engine in ("torch", "native") if not native.why_missing() else ("torch",):
-        classifier = AdaptiveClassifier.from_pretrained(folder, engine=engine)
-        answers = classifier.predict(texts, "full")
+        classifier = OpenedModel.from_pretrained(folder, backend=engine)
+        answers = classifier.answer(texts, "full")
         assert np.abs(np.stack([answer.probabilities for answer in answers]) - wanted).max() < 1e-4
         assert all(answer.trace.layers == config.layers for answer in answers)
 
@@ -78,9 +78,9 @@ def test_a_shipped_student_recipe_fits_plain_transformers(name, students, texts)
 def test_a_student_learns_its_task(teacher, rows_file, tmp_path):
     recipe = quick("truncated")
     recipe = dataclasses.replace(recipe, stages=[dataclasses.replace(stage, epochs=8) for stage in recipe.stages])
-    train_classifier(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(teacher))
+    train_model(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(teacher))
     held_out = split_roles(load(str(rows_file)), Fractions())[Role.CERTIFY]
-    answers = AdaptiveClassifier.from_pretrained(tmp_path / "model").predict(held_out.texts, "full")
+    answers = OpenedModel.from_pretrained(tmp_path / "model").answer(held_out.texts, "full")
     right = [
         answer.label == held_out.label_names[label] for answer, label in zip(answers, held_out.labels, strict=True)
     ]
@@ -97,9 +97,9 @@ def test_a_student_may_get_exit_heads_in_a_later_stage(teacher, rows_file, tmp_p
     heads = StageConfig("heads", 1, 5e-3)
     recipe = quick("truncated", head_layers=None)
     recipe = dataclasses.replace(recipe, stages=(*recipe.stages, heads))
-    train_classifier(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(teacher))
+    train_model(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(teacher))
     assert read_manifest(tmp_path / "model").head_layers == (1,)
-    assert len(AdaptiveClassifier.from_pretrained(tmp_path / "model").rungs) == 2
+    assert len(OpenedModel.from_pretrained(tmp_path / "model").rungs) == 2
 
 
 def test_a_teacher_is_unchanged_and_its_rows_count_as_seen(teacher, rows_file, tmp_path):
@@ -108,7 +108,7 @@ def test_a_teacher_is_unchanged_and_its_rows_count_as_seen(teacher, rows_file, t
     lines = rows_file.read_text().splitlines()[:120]
     half = tmp_path / "half.jsonl"
     half.write_text("\n".join(lines) + "\n")
-    train_classifier(str(half), tmp_path / "model", quick("truncated"), None, QUIET, teacher=str(teacher))
+    train_model(str(half), tmp_path / "model", quick("truncated"), None, QUIET, teacher=str(teacher))
     assert {path.name: path.read_bytes() for path in teacher.iterdir()} == before
     manifest, seen = read_manifest(tmp_path / "model"), trained_rows(tmp_path / "model")
     assert manifest.training["stages"] == ["distil"]
@@ -122,7 +122,7 @@ def test_a_teacher_is_unchanged_and_its_rows_count_as_seen(teacher, rows_file, t
 def test_rows_of_a_folder_that_is_trained_further_count_too(teacher, rows_file, tmp_path):
     half = tmp_path / "half.jsonl"
     half.write_text("\n".join(rows_file.read_text().splitlines()[:120]) + "\n")
-    adapt_classifier(str(teacher), str(half), tmp_path / "model", options=QUIET)
+    adapt_model(str(teacher), str(half), tmp_path / "model", options=QUIET)
     assert np.isin(trained_rows(teacher), trained_rows(tmp_path / "model")).all()
 
 
@@ -130,23 +130,23 @@ def test_a_teacher_makes_labels_needless(teacher, rows_file, tmp_path):
     rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
     bare = tmp_path / "bare.jsonl"
     bare.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows))
-    train_classifier(str(bare), tmp_path / "model", quick("truncated"), None, QUIET, teacher=str(teacher))
+    train_model(str(bare), tmp_path / "model", quick("truncated"), None, QUIET, teacher=str(teacher))
     manifest = read_manifest(tmp_path / "model")
     assert manifest.labels == read_manifest(teacher).labels
     with pytest.raises(UserError, match="has no labels, which stage 'theseus' needs; label rows, or take distil"):
-        train_classifier(str(bare), tmp_path / "other", quick("theseus"), None, QUIET, teacher=str(teacher))
+        train_model(str(bare), tmp_path / "other", quick("theseus"), None, QUIET, teacher=str(teacher))
 
 
 def test_an_interrupted_student_ends_like_an_unbroken_one(teacher, rows_file, tmp_path, monkeypatch):
     from ziggurat.train import pipeline
 
     recipe, save = quick("tinybert"), pipeline.save_model
-    train_classifier(str(rows_file), tmp_path / "unbroken", recipe, None, QUIET, teacher=str(teacher))
+    train_model(str(rows_file), tmp_path / "unbroken", recipe, None, QUIET, teacher=str(teacher))
     with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped"):
         patch.setattr(pipeline, "save_model", stop)
-        train_classifier(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(teacher))
+        train_model(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(teacher))
     assert pipeline.save_model is save
-    train_classifier(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(teacher))
+    train_model(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(teacher))
     prints = {read_manifest(tmp_path / name).fingerprint for name in ("unbroken", "model")}
     assert len(prints) == 1
 
@@ -169,12 +169,12 @@ def test_rows_of_another_task_are_refused_with_the_fix(lines, says, teacher, tmp
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(UserError, match=says):
-        train_classifier(str(rows), tmp_path / "model", quick("distil"), None, QUIET, teacher=str(teacher))
+        train_model(str(rows), tmp_path / "model", quick("distil"), None, QUIET, teacher=str(teacher))
 
 
 def test_the_built_in_rows_of_another_task_are_refused(teacher, tmp_path):
     with pytest.raises(UserError, match=r"unknown label .*; the known ones are .river., .stone., .tower."):
-        train_classifier("stdlib-docs", tmp_path / "model", quick("distil"), None, QUIET, teacher=str(teacher))
+        train_model("stdlib-docs", tmp_path / "model", quick("distil"), None, QUIET, teacher=str(teacher))
 
 
 @pytest.mark.parametrize(
@@ -187,16 +187,16 @@ def test_the_built_in_rows_of_another_task_are_refused(teacher, tmp_path):
 )
 def test_a_teacher_without_a_student_or_with_a_model_is_refused(recipe, model, says, teacher, rows_file, tmp_path):
     with pytest.raises(UserError, match=says):
-        train_classifier(str(rows_file), tmp_path / "model", recipe, model, QUIET, teacher=str(teacher))
+        train_model(str(rows_file), tmp_path / "model", recipe, model, QUIET, teacher=str(teacher))
 
 
 def test_a_teacher_that_nobody_trained_is_refused(rows_file, tiny_checkpoint, tmp_path):
     recipe = with_teacher(load_recipe("distil"))
     assert [stage.kind for stage in recipe.stages] == ["distil"]
     with pytest.raises(UserError, match="put a stage 'regular' first, or give a trained one with --teacher"):
-        train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+        train_model(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
     with pytest.raises(UserError, match="make one from a fine-tuned checkpoint with `ziggurat adapt`"):
-        train_classifier(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(tiny_checkpoint))
+        train_model(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(tiny_checkpoint))
 
 
 def test_only_the_regular_stages_of_the_teacher_are_left_out():
@@ -209,10 +209,10 @@ def test_a_small_model_has_its_teachers_roles_and_no_stages(teacher, rows_file, 
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text(rows_file.read_text().replace('"label"', '"text_pair": "kit", "label"'))
     with pytest.raises(UserError, match=r"the teacher .* reads single texts"):
-        train_classifier(str(pairs), tmp_path / "model", "static", None, QUIET, teacher=str(teacher))
+        train_model(str(pairs), tmp_path / "model", "static", None, QUIET, teacher=str(teacher))
     keep = dataclasses.replace(QUIET, keep_stages=True)
     with pytest.raises(UserError, match="--keep-stages: recipe 'static' has no stages"):
-        train_classifier(str(rows_file), tmp_path / "model", "static", None, keep, teacher=str(teacher))
+        train_model(str(rows_file), tmp_path / "model", "static", None, keep, teacher=str(teacher))
 
 
 @pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
@@ -220,27 +220,27 @@ def test_a_small_model_learns_only_from_single_label_teachers(problem, teacher, 
     folder = copied(teacher)
     write_manifest(dataclasses.replace(read_manifest(folder), problem_type=problem), folder)
     with pytest.raises(UserError, match="small models answer for classes alone"):
-        train_classifier(str(rows_file), folder.with_name("new"), "static", None, QUIET, teacher=str(folder))
+        train_model(str(rows_file), folder.with_name("new"), "static", None, QUIET, teacher=str(folder))
 
 
 @pytest.mark.parametrize("recipe", ["static", "bilstm"])
 def test_adapt_makes_no_small_model(recipe, rows_file, tiny_checkpoint, tmp_path):
     with pytest.raises(UserError, match="makes a small model and no exits; use `ziggurat train --teacher"):
-        adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", recipe, QUIET)
+        adapt_model(str(tiny_checkpoint), str(rows_file), tmp_path / "model", recipe, QUIET)
 
 
 def test_adapt_makes_no_student(rows_file, tiny_checkpoint, tmp_path):
     with pytest.raises(UserError, match="would change the checkpoint"):
-        adapt_classifier(str(tiny_checkpoint), str(rows_file), tmp_path / "model", "truncated", QUIET)
+        adapt_model(str(tiny_checkpoint), str(rows_file), tmp_path / "model", "truncated", QUIET)
 
 
 def test_a_student_starts_from_the_checkpoint_that_is_named(teacher, rows_file, make_bert, make_checkpoint, tmp_path):
     small = make_checkpoint(make_bert(num_hidden_layers=2, hidden_size=24, intermediate_size=40), tmp_path / "small")
     options = dataclasses.replace(QUIET, student=str(small))
-    train_classifier(str(rows_file), tmp_path / "model", quick("tinybert"), None, options, teacher=str(teacher))
+    train_model(str(rows_file), tmp_path / "model", quick("tinybert"), None, options, teacher=str(teacher))
     assert read_manifest(tmp_path / "model").training["recipe"]["student"]["checkpoint"] == str(small)
-    with pytest.raises(UserError, match="makes no student that --student could start"):
-        train_classifier(str(rows_file), tmp_path / "other", "early-exit", None, options)
+    with pytest.raises(UserError, match="makes no student, so --student has no use"):
+        train_model(str(rows_file), tmp_path / "other", "early-exit", None, options)
 
 
 def test_a_run_does_not_resume_with_a_retrained_teacher(teacher, rows_file, copied, tmp_path, monkeypatch):
@@ -250,18 +250,18 @@ def test_a_run_does_not_resume_with_a_retrained_teacher(teacher, rows_file, copi
     mine, recipe = copied(teacher), quick("truncated")
     with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped"):
         patch.setattr(pipeline, "save_model", stop)
-        train_classifier(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(mine))
+        train_model(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(mine))
     write_manifest(dataclasses.replace(read_manifest(mine), max_length=20, fingerprint=""), mine)
     manifest = read_manifest(mine)
     write_manifest(dataclasses.replace(manifest, fingerprint=fingerprint(mine, manifest)), mine)
     with pytest.raises(UserError, match="unfinished run with another model"):
-        train_classifier(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(mine))
+        train_model(str(rows_file), tmp_path / "model", recipe, None, QUIET, teacher=str(mine))
 
 
 def test_every_stage_of_a_student_can_be_kept(rows_file, tiny_checkpoint, tmp_path):
     options = dataclasses.replace(QUIET, keep_stages=True)
     pruned = quick("truncated", pruning=PruningConfig(kind="share", schedule="flat", final=0.9))
-    train_classifier(str(rows_file), tmp_path / "model", pruned, str(tiny_checkpoint), options)
+    train_model(str(rows_file), tmp_path / "model", pruned, str(tiny_checkpoint), options)
     layers = {
         path.name: json.loads((path / "config.json").read_text())["num_hidden_layers"]
         for path in (tmp_path / "model.stages").iterdir()
@@ -272,4 +272,4 @@ def test_every_stage_of_a_student_can_be_kept(rows_file, tiny_checkpoint, tmp_pa
 def test_a_model_of_spans_teaches_no_student(rows_file, make_checkpoint, tmp_path):
     teacher = save_span_folder(tmp_path / "spans", make_checkpoint)
     with pytest.raises(UserError, match="which no student learns yet"):
-        train_classifier(str(rows_file), tmp_path / "model", quick("truncated"), None, QUIET, teacher=str(teacher))
+        train_model(str(rows_file), tmp_path / "model", quick("truncated"), None, QUIET, teacher=str(teacher))

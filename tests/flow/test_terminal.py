@@ -109,9 +109,8 @@ def test_a_warning_is_one_plain_line(ziggurat, model_folder, monkeypatch):
         handler = logging.StreamHandler(told)
         handler.setFormatter(logging.lastResort.formatter)
         handler.handle(logging.LogRecord("a", logging.WARNING, "", 0, "label %s", (NASTY,), None))
-        return {}
 
-    monkeypatch.setattr("ziggurat.cli.information.info", warn)
+    monkeypatch.setattr("ziggurat.measure.information.information", warn)
     ziggurat("info", model_folder)
     assert is_plain(told.getvalue(), 1) and told.getvalue().startswith("label bat river")
 

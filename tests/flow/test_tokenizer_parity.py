@@ -18,7 +18,7 @@ from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.tokenizer_files import copy_tokenizer
 from ziggurat.encoder.torch.checkpoint import load_hf, save_model
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 
 LENGTH = 24  # tokens that are read
@@ -194,9 +194,7 @@ def test_probabilities_are_those_of_transformers(toys, tmp_path, kind, encoder):
                 for at in (source, folder)
             )
         for engine in ("auto", "torch"):
-            answers = AdaptiveClassifier.from_pretrained(folder, engine=engine).predict(
-                rows if pairs else texts, "full"
-            )
+            answers = OpenedModel.from_pretrained(folder, backend=engine).answer(rows if pairs else texts, "full")
             assert np.allclose([answer.probabilities for answer in answers], wanted, atol=1e-4)
         assert np.array_equal(again, wanted)
         assert np.ptp(wanted, axis=0).max() > 0.05  # answers that were all alike would agree whatever is read

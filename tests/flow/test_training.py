@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ziggurat.calibrate.choose import with_operating_points
-from ziggurat.cli.text import training_text
+from ziggurat.cli.training import training_text
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.data.sources import DEFAULT_COLUMNS
 from ziggurat.encoder.finetuned import has_classifier
 from ziggurat.encoder.folder import read_manifest, trained_rows
 from ziggurat.encoder.torch.checkpoint import load_hf
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, StageConfig, load_recipe
 from ziggurat.train import fit as fitting
@@ -22,7 +22,7 @@ from ziggurat.train.checks import refuse_misfits
 from ziggurat.train.fit import TrainOptions, read_roles
 from ziggurat.train.pipeline import Fit, fit_folder
 from ziggurat.train.teachers import refuse_random_answers
-from ziggurat.train.train import train_classifier
+from ziggurat.train.train import train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 SOFT, HARD, HEADS, REGULAR = (StageConfig(kind, 1.0, 1e-3) for kind in ("soft", "hard", "heads", "regular"))
@@ -31,7 +31,7 @@ SOFT, HARD, HEADS, REGULAR = (StageConfig(kind, 1.0, 1e-3) for kind in ("soft", 
 @pytest.fixture(scope="module")
 def trained(rows_file, tiny_recipe, tiny_checkpoint, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "model"
-    return out, train_classifier(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
+    return out, train_model(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
 
 
 def roles_of(rows_file):
@@ -40,7 +40,7 @@ def roles_of(rows_file):
 
 def test_a_trained_folder_classifies_rows_that_trained_nothing(trained, rows_file):
     held_out = roles_of(rows_file)[Role.CERTIFY]
-    answers = AdaptiveClassifier.from_pretrained(trained[0]).predict(held_out.texts, "full")
+    answers = OpenedModel.from_pretrained(trained[0]).answer(held_out.texts, "full")
     right = [
         answer.label == held_out.label_names[label] for answer, label in zip(answers, held_out.labels, strict=True)
     ]
@@ -71,15 +71,15 @@ def test_nothing_is_left_beside_the_model(trained):
 
 
 def test_the_same_call_gives_the_same_model(trained, rows_file, tiny_recipe, tiny_checkpoint, tmp_path):
-    again = train_classifier(str(rows_file), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
-    assert again["operating_points"] == trained[1]["operating_points"]
+    again = train_model(str(rows_file), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
+    assert again.operating_points == trained[1].operating_points
     assert read_manifest(tmp_path / "model").fingerprint == read_manifest(trained[0]).fingerprint
 
 
 def test_a_full_folder_is_never_written_over(trained, rows_file, tiny_recipe, tiny_checkpoint):
     before = sorted((path.name, path.stat().st_mtime_ns) for path in trained[0].iterdir())
     with pytest.raises(UserError, match="not empty"):
-        train_classifier(str(rows_file), trained[0], str(tiny_recipe), str(tiny_checkpoint), QUIET)
+        train_model(str(rows_file), trained[0], str(tiny_recipe), str(tiny_checkpoint), QUIET)
     assert sorted((path.name, path.stat().st_mtime_ns) for path in trained[0].iterdir()) == before
 
 
@@ -93,7 +93,7 @@ def interrupted(rows_file, recipe, checkpoint, out, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped"):
         patch.setattr(loop, "_finish", stop)
-        train_classifier(str(rows_file), out, str(recipe), str(checkpoint), QUIET)
+        train_model(str(rows_file), out, str(recipe), str(checkpoint), QUIET)
     assert not out.exists()
 
 
@@ -102,21 +102,21 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(
 ):
     out = tmp_path / "model"
     interrupted(rows_file, tiny_recipe, tiny_checkpoint, out, monkeypatch)
-    train_classifier(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
+    train_model(str(rows_file), out, str(tiny_recipe), str(tiny_checkpoint), QUIET)
     assert read_manifest(out).fingerprint == read_manifest(trained[0]).fingerprint
 
 
 def test_an_unfinished_run_of_another_recipe_is_refused(rows_file, tiny_recipe, tiny_checkpoint, tmp_path, monkeypatch):
     interrupted(rows_file, tiny_recipe, tiny_checkpoint, tmp_path / "model", monkeypatch)
     with pytest.raises(UserError, match="another recipe"):
-        train_classifier(str(rows_file), tmp_path / "model", "early-exit", str(tiny_checkpoint), QUIET)
+        train_model(str(rows_file), tmp_path / "model", "early-exit", str(tiny_checkpoint), QUIET)
 
 
 def published_late(rows_file, recipe, checkpoint, out, monkeypatch, options=QUIET):
     """Stops a run when its model is finished and its operating points are not chosen yet."""
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(fitting, "add_operating_points", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        train_classifier(str(rows_file), out, str(recipe), str(checkpoint), options)
+        train_model(str(rows_file), out, str(recipe), str(checkpoint), options)
     assert (out.with_name("model.training") / "model").exists() and not out.exists()
 
 
@@ -125,15 +125,15 @@ def test_a_finished_model_without_points_is_no_other_runs(
 ):
     published_late(rows_file, tiny_recipe, tiny_checkpoint, tmp_path / "model", monkeypatch)
     with pytest.raises(UserError, match="another recipe"):
-        train_classifier(str(rows_file), tmp_path / "model", "early-exit", str(tiny_checkpoint), QUIET)
-    train_classifier(str(rows_file), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
+        train_model(str(rows_file), tmp_path / "model", "early-exit", str(tiny_checkpoint), QUIET)
+    train_model(str(rows_file), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
     assert read_manifest(tmp_path / "model").fingerprint == read_manifest(trained[0]).fingerprint
 
 
 def test_kept_stages_are_finished_models_without_points(rows_file, tiny_recipe, tiny_checkpoint, tmp_path, monkeypatch):
     published_late(rows_file, tiny_recipe, tiny_checkpoint, tmp_path / "model", monkeypatch)
     keep = dataclasses.replace(QUIET, keep_stages=True)
-    train_classifier(str(rows_file), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), keep)
+    train_model(str(rows_file), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), keep)
     assert sorted(path.name for path in (tmp_path / "model.stages").iterdir()) == ["1-regular", "2-heads"]
 
 
@@ -145,12 +145,12 @@ def test_a_warning_says_that_pruning_unlearned_the_task(trained, rows_file, tmp_
     for words in (0.01, None):
         pruning = dataclasses.replace(load_recipe("ltp").pruning, final=0.01, vocabulary=words)
         recipe = dataclasses.replace(load_recipe("ltp"), stages=stages, pruning=pruning)
-        made = train_classifier(str(rows_file), tmp_path / str(words), recipe, str(trained[0]), QUIET)
+        made = train_model(str(rows_file), tmp_path / str(words), recipe, str(trained[0]), QUIET)
         said[words] = training_text(made)
-        assert made["pruned_accuracy"] == read_manifest(tmp_path / str(words)).training["pruned_accuracy"]
-        assert (made["pruned_accuracy"] < 0.85) == ("warning: pruning" in said[words])
+        assert made.pruned_accuracy == read_manifest(tmp_path / str(words)).training["pruned_accuracy"]
+        assert (made.pruned_accuracy < 0.85) == ("warning: pruning" in said[words])
     plain = read_manifest(trained[0]).training["regular_accuracy"]  # it is known of the folder that is gone on from
-    assert f"the plain model had {plain:.1%}" in said[0.01] and "warning" not in said[None]
+    assert f"the plain model had {plain:.1%}" in said[0.01] and "warning:" not in said[None]
 
 
 def test_a_vocabulary_that_costs_too_much_is_taken_back(trained, rows_file, tmp_path):
@@ -159,17 +159,17 @@ def test_a_vocabulary_that_costs_too_much_is_taken_back(trained, rows_file, tmp_
     stages = (dataclasses.replace(soft, regularisation=0.0, **brief), dataclasses.replace(hard, **brief))
     pruning = dataclasses.replace(load_recipe("ltp").pruning, final=0.01, vocabulary=0.01)
     recipe = dataclasses.replace(load_recipe("ltp"), stages=stages, pruning=pruning)
-    made = train_classifier(str(rows_file), tmp_path / "model", recipe, str(trained[0]), QUIET)
+    made = train_model(str(rows_file), tmp_path / "model", recipe, str(trained[0]), QUIET)
     manifest = read_manifest(tmp_path / "model")
-    assert not made["trials"]["vocabulary"]["kept"] and manifest.training["trials"] == made["trials"]
-    assert "no word is left out: by 1% of the tokens" in training_text(made) and "warning" not in training_text(made)
+    assert not made.trials.vocabulary.accepted and manifest.training["trials"] == made.to_dict()["trials"]
+    assert "no word is left out: by 1% of the tokens" in training_text(made) and "warning:" not in training_text(made)
     assert manifest.pruning == dataclasses.replace(pruning, vocabulary=None)
     assert "pruning.vocabulary" not in load_file(tmp_path / "model" / "ziggurat.safetensors")
     further = dataclasses.replace(recipe, stages=stages[1:])
     for source, out in (("model", "further"), ("further", "still")):
-        train_classifier(str(rows_file), tmp_path / out, further, str(tmp_path / source), QUIET)
+        train_model(str(rows_file), tmp_path / out, further, str(tmp_path / source), QUIET)
         assert read_manifest(tmp_path / out).pruning == manifest.pruning
-        assert read_manifest(tmp_path / out).training["trials"] == made["trials"]
+        assert read_manifest(tmp_path / out).training["trials"] == made.to_dict()["trials"]
 
 
 def test_points_use_entropy_without_temperatures_by_default(trained):
@@ -198,7 +198,7 @@ def test_train_refuses_to_learn_from_random_answers(stages, tiny_checkpoint, row
     refuse_random_answers(recipe, tiny_checkpoint, has_classifier)  # it has a classifier
     refuse_random_answers(taught, encoder, has_classifier)
     with pytest.raises(UserError, match="put a stage 'regular' first"):
-        train_classifier(str(rows_file), tmp_path / "model", recipe, str(encoder), QUIET)
+        train_model(str(rows_file), tmp_path / "model", recipe, str(encoder), QUIET)
     assert not (tmp_path / "model.training").exists()
 
 
@@ -207,7 +207,7 @@ def test_train_refuses_heads_before_a_stage_that_trains_on(kinds, tiny_checkpoin
     stages = tuple(StageConfig(kind, 1, 1e-3) for kind in kinds)
     recipe = dataclasses.replace(load_recipe("early-exit"), stages=stages, pruning=PruningConfig())
     with pytest.raises(UserError, match=f"'{kinds[-1]}' stands behind '{kinds[-2]}'"):
-        train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+        train_model(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
 
 
 def test_heads_may_follow_a_stage_that_changed_their_input(tiny_checkpoint):
@@ -223,8 +223,8 @@ def test_heads_may_follow_a_stage_that_changed_their_input(tiny_checkpoint):
 
 def test_a_score_that_no_stage_fits_is_refused_before_training(rows_file, tiny_checkpoint, tmp_path):
     recipe = dataclasses.replace(load_recipe("early-exit"), exit_score="learned")
-    with pytest.raises(UserError, match="`ziggurat calibrate` tries it by itself"):
-        train_classifier(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
+    with pytest.raises(UserError, match="`ziggurat calibrate` tries it automatically"):
+        train_model(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
     assert not list(tmp_path.iterdir())
 
 
@@ -242,7 +242,7 @@ def test_the_built_in_rows_keep_their_roles_under_other_labels(rows_file, monkey
 def test_a_stages_folder_continues_with_its_learned_pruning(tiny_checkpoint, rows_file, tmp_path):
     def train(name, model, *stages, **pruning):
         recipe = dataclasses.replace(load_recipe("early-exit"), stages=stages, pruning=PruningConfig(**pruning))
-        train_classifier(str(rows_file), tmp_path / name, recipe, str(model), QUIET)
+        train_model(str(rows_file), tmp_path / name, recipe, str(model), QUIET)
         return load_file(tmp_path / name / "ziggurat.safetensors")["pruning.values"]
 
     soft = dataclasses.replace(SOFT, threshold_learning_rate=0.05, trial=False)
@@ -261,7 +261,7 @@ def test_train_refuses_rows_without_labels(tiny_checkpoint, tiny_recipe, tmp_pat
     bare = tmp_path / "bare.jsonl"
     bare.write_text('{"text": "bat kin"}\n' * 3)
     with pytest.raises(UserError, match="label"):
-        train_classifier(str(bare), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
+        train_model(str(bare), tmp_path / "model", str(tiny_recipe), str(tiny_checkpoint), QUIET)
 
 
 @pytest.mark.parametrize("role", [Role.SELECT, Role.CERTIFY, Role.TEST])
@@ -280,7 +280,7 @@ def test_only_select_rows_choose(role, rows_file, tiny_recipe, tiny_checkpoint, 
     with pytest.raises(UserError, match="takes select rows"):
         fit_folder(fit, roles[Role.TRAIN], roles[role])
     with pytest.raises(UserError, match="takes select rows"):
-        with_operating_points(AdaptiveClassifier.from_pretrained(model_folder), roles[role], fit.recipe, progress=False)
+        with_operating_points(OpenedModel.from_pretrained(model_folder), roles[role], fit.recipe, progress=False)
 
 
 def test_shipped_recipes_that_train_take_every_stage_in_order():
@@ -291,10 +291,10 @@ def test_shipped_recipes_that_train_take_every_stage_in_order():
 def test_the_share_that_is_kept_out_may_be_asked_for(rows_file, tiny_recipe, tiny_checkpoint, tmp_path):
     quick = dataclasses.replace(load_recipe(str(tiny_recipe)), stages=load_recipe(str(tiny_recipe)).stages[1:])
     options = dataclasses.replace(QUIET, certify=0.4)
-    made = train_classifier(str(rows_file), tmp_path / "out", quick, str(tiny_checkpoint), options)
-    assert 0.3 < made["rows"]["certify"] / 240 < 0.5
+    made = train_model(str(rows_file), tmp_path / "out", quick, str(tiny_checkpoint), options)
+    assert 0.3 < made.rows["certify"] / 240 < 0.5
     assert read_manifest(tmp_path / "out").training["recipe"]["certify"] == 0.4
     with pytest.raises(UserError, match="--certify"):
-        train_classifier(
+        train_model(
             str(rows_file), tmp_path / "no", quick, str(tiny_checkpoint), dataclasses.replace(options, certify=0.95)
         )

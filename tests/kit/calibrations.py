@@ -5,60 +5,68 @@ from __future__ import annotations
 import numpy as np
 
 from ziggurat.calibrate.page.data import Costly, Curve, Deciles, Mechanism, Picture, Spot, TokensLeft
+from ziggurat.calibrate.result import Calibration, RowsUsed, TargetResult
+from ziggurat.types import Certificate, OperatingPoint
 
 RUNGS, LAYERS = 3, 6
 SCRIPT = "<script>alert('x')</script> & more"
 
 
-def certificate(gain: float, estimate: float) -> dict:
-    return {
-        "criterion": "accuracy",
-        "estimate": estimate,
-        "rows": 1450,
-        "data": "d1",
-        "engine": "native",
-        "dtype": "int8",
-        "threads": 2,
-        "batch_size": 32,
-        "profile": "k",
-        "predicted_ms": 2 / gain,
-        "measured_ms": 2.04 / gain,
-        "full_ms": 2.0,
-        "gain": gain,
-        "gain_low": gain - 0.25,
-        "gain_high": gain + 0.25,
-        "reference": None,
-    }
+def certificate(gain: float, estimate: float) -> Certificate:
+    return Certificate(
+        criterion="accuracy",
+        estimate=estimate,
+        rows=1450,
+        data="d1",
+        engine="native",
+        dtype="int8",
+        threads=2,
+        batch_size=32,
+        profile="k",
+        predicted_ms=2 / gain,
+        measured_ms=2.04 / gain,
+        full_ms=2.0,
+        gain=gain,
+        gain_low=gain - 0.25,
+        gain_high=gain + 0.25,
+        differs=0.02,
+        flops=1 / gain,
+    )
 
 
-def entry(name: str, target: float, gain: float = 1.0, estimate: float = 0.0, note: str | None = None) -> dict:
+def entry(name: str, target: float, gain: float = 1.0, estimate: float = 0.0, note: str | None = None) -> TargetResult:
     """Full depth where the gain is 1."""
     faster = gain > 1
-    point = {
-        "name": name,
-        "thresholds": [0.1 if faster else None] * (RUNGS - 1),
-        "pruning": 0.5 if faster else 0.0,
-        "certificate": certificate(gain, estimate),
-    }
-    shared = {"certified": 3 if faster else 0, "tightest": None, "rows_needed": None}
-    return {"name": name, "target": target, "note": note, "point": point} | shared
+    point = OperatingPoint(
+        name=name,
+        score="entropy",
+        thresholds=(0.1 if faster else None,) * (RUNGS - 1),
+        fingerprint="f",
+        pruning=0.5 if faster else 0.0,
+        certificate=certificate(gain, estimate),
+    )
+    return TargetResult(name, target, 3 if faster else 0, None, None, note, point)
 
 
-def result(*points: dict, criterion: str = "accuracy", reference: str | None = None) -> dict:
-    return {
-        "model": "runs/<b>model</b>",
-        "data": "rows.jsonl",
-        "criterion": criterion,
-        "confidence": 0.95,
-        "reference": reference,
-        "rows": {"order": 3000, "certify": 1450, "left_out": 7},
-        "groups": 1450,
-        "grouped": False,
-        "settings": 12345,
-        "batch_size": 32,
-        "profile": "k",
-        "points": list(points),
-    }
+def result(*points: TargetResult, criterion: str = "accuracy", reference: str | None = None) -> Calibration:
+    return Calibration(
+        model="runs/<b>model</b>",
+        data="rows.jsonl",
+        problem="single_label_classification",
+        criterion=criterion,
+        confidence=0.95,
+        reference=reference,
+        rows=RowsUsed(3000, 1450, 7),
+        groups=1450,
+        grouped=False,
+        overlap=0.0,
+        settings=12345,
+        batch_size=32,
+        profile="k",
+        note=None,
+        unit="points",
+        points=points,
+    )
 
 
 def spot(name: str, gain: float, labels: bool = True) -> Spot:

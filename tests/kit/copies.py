@@ -9,8 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ziggurat.data.augment import Copies, augmented
-from ziggurat.data.encoded import Encoded
-from ziggurat.data.tokenizer import CONTINUES, SPECIAL, STARTS
+from ziggurat.data.tokenizer import CONTINUES, SPECIAL, STARTS, Encoded
 from ziggurat.data.words import draws, keys_of
 from ziggurat.recipe import AugmentConfig
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from tests.kit.scripted import CLASSES, R, ScriptedBackend
-from ziggurat.data.encoded import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.engine import Engine, Result
 from ziggurat.engine.reference import answer_ladder
 from ziggurat.policies.exits import SCORES

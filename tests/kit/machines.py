@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ziggurat.calibrate.times import SmallCost
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.measure.clock import Timing
 from ziggurat.measure.predicted_time import Costs, Profile
 from ziggurat.measure.profile import conditions_of
 
 
-def made_up_profile(classifier: AdaptiveClassifier, tick=None) -> Profile:
+def made_up_profile(classifier: OpenedModel, tick=None) -> Profile:
     """A machine on which a layer costs 10 µs a token, a head 1 µs."""
     tokens, lengths = (1, 1000), (1, 2, 4, 64)
 
@@ -37,7 +37,7 @@ def made_up_small_cost(*_: object) -> SmallCost:
 
 
 def made_up_profile_beside(
-    classifier: AdaptiveClassifier, groups: Sequence[Mapping[str, Callable[[], object]]], *_: object
+    classifier: OpenedModel, groups: Sequence[Mapping[str, Callable[[], object]]], *_: object
 ) -> tuple[Profile, dict[str, Timing]]:
     """In place of `profile_beside`: the made-up profile, and a second for each call."""
     return made_up_profile(classifier), {name: Timing((1.0,)) for group in groups for name in group}

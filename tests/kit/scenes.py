@@ -38,7 +38,7 @@ class Case:
 
     name: str
     words: Sequence[str]
-    backends: Sequence[str] = BACKENDS  # with which it runs, by --engine; none = once, without the option
+    backends: Sequence[str] = BACKENDS  # with which it runs, by --backend; none = once, without the option
     first: Sequence[str] = ()  # a command line that is run before it
     rough: bool = False  # then numbers with fractions are not compared: they are of a training, or of a clock
     files: Sequence[str] = ()  # of those that it writes, JSON lines that are compared too
@@ -75,9 +75,9 @@ _COMMON = (
     _case("adapt", "adapt CHECKPOINT --train ROWS --recipe HEADS --out OUT/model", **ROUGH),
 )
 _QUESTION = ["bat kin", " ".join(WORDS[:30])]
-_PEERS = "bench MODEL --data SOME --peers --only transformers --batch 4 --repeats 1 --scored 12 --points fast"
+_PEERS = "compare MODEL --data SOME --only transformers --batch 4 --repeats 1 --scored 12 --points fast"
 _OF_QUESTIONS = {
-    "bench-peers": _case("bench-peers", f"{_PEERS} --texts 16", backends=()),  # a quarter as many questions
+    "compare": _case("compare", f"{_PEERS} --texts 16", backends=()),  # a quarter as many questions
     "explain": Case("explain", ["explain", "MODEL", *_QUESTION, "--operating-point", "fast", "--html", "OUT/p.html"]),
     "explain-threshold": Case("explain-threshold", ["explain", "MODEL", *_QUESTION, "--threshold", "0"]),
     "predict-full": Case(
@@ -89,14 +89,14 @@ _OF_QUESTIONS = {
 }
 _WATCHED = "predict COPY --data FEW --operating-point loose --watch OUT/monitor.json"
 _HTML = "calibrate COPY --data LESS --max-drop 0.5 --html OUT/page.html"
-_PROFILE = "bench MODEL --data FEW --profile --batch 2 --texts 4 --repeats 1 --points fast"
+_PROFILE = "profile MODEL --data FEW --batch 2 --texts 4 --repeats 1 --points fast"
 _STATIC = "train --train ROWS --recipe static --model CHECKPOINT --out OUT/model"
 _TAUGHT = "train --train ROWS --recipe static --teacher MODEL --out OUT/model"
 _BY_ALL = (  # cases of every problem, which need an operating point that promises something, or libraries
     _case("predict-watch", _WATCHED, first=_CALIBRATE.split()),
     _case("calibrate-html", _HTML, **TORCH),
     _case("calibrate-reference", "calibrate COPY --data LESS --max-drop 0.5 --reference MODEL", **TORCH),
-    _case("bench-peers", f"{_PEERS} --texts 4", backends=()),
+    _case("compare", f"{_PEERS} --texts 4", backends=()),
 )
 _CASCADE = _case("cascade", "cascade MODEL MODEL --out OUT/model", backends=())
 _BY_SMALL = (
@@ -109,13 +109,13 @@ CASES: Mapping[str, Sequence[Case]] = {
         *_BY_ALL,
         *_BY_SMALL,
         _case("bench-figure", "bench MODEL --data SOME --batch 8 --texts 8 --repeats 1 --figure OUT/figure"),
-        _case("bench-profile", _PROFILE),
+        _case("profile", _PROFILE),
         _case("demo", "demo --out DEMO --device cpu", backends=()),
         _case("report-methods", "report methods MODEL CASCADE --data SOME --out OUT/r --no-time --curve 3", **TORCH),
         _case("report-thresholds", "report thresholds MODEL --data SOME --out OUT/r --taus 0.2,0.6", **TORCH),
         _case("report-trajectories", "report trajectories MODEL --data SOME --out OUT/r --buckets 5,9", **TORCH),
         _case("report-correctness", "report correctness MODEL --data SOME --out OUT/r --operating-point fast", **TORCH),
-        _case("report-grid", "report grid MODEL --data SOME --out OUT/r --scales 0.5,1 --taus 0.6"),
+        _case("report-sweep", "report sweep MODEL --data SOME --out OUT/r --scales 0.5,1 --taus 0.6"),
         _case("report-deferral", "report deferral CASCADE --data SOME --out OUT/r"),
         _case("report-kernel", "report kernel --out OUT/r --lengths 16,32 --shares 0.5 --repeats 1", **ROUGH),
         _case("cascade-info", "info CASCADE", backends=()),
@@ -129,14 +129,14 @@ CASES: Mapping[str, Sequence[Case]] = {
         _case("static-eval", "eval STATIC --data SOME --operating-point full"),
         _case("pairs-predict", "predict PAIRS bat --text-pair kin --operating-point full"),
     ),
-    LABELS: (*_COMMON, *_BY_ALL, *_BY_SMALL, _CASCADE, _case("bench-profile", _PROFILE, **NATIVE)),
-    NUMBER: (*_COMMON, *_BY_ALL, *_BY_SMALL, _CASCADE, _case("bench-profile", _PROFILE, **NATIVE)),
+    LABELS: (*_COMMON, *_BY_ALL, *_BY_SMALL, _CASCADE, _case("profile", _PROFILE, **NATIVE)),
+    NUMBER: (*_COMMON, *_BY_ALL, *_BY_SMALL, _CASCADE, _case("profile", _PROFILE, **NATIVE)),
     QUESTIONS: tuple(_OF_QUESTIONS.get(case.name, case) for case in (*_COMMON, *_BY_ALL, _CASCADE)),
 }
 _FIGURE = _case("bench-figure", "bench MODEL --data SOME --texts 8 --repeats 1 --figure OUT/figure")
 _REPORTS = tuple(
     _case(f"report-{kind}", f"report {kind} MODEL --data SOME --out OUT/r")
-    for kind in ("methods", "thresholds", "trajectories", "correctness", "grid", "deferral")
+    for kind in ("methods", "thresholds", "trajectories", "correctness", "sweep", "deferral")
 )
 # Those that only want another problem than classes, or that are not there for questions. Whoever makes one of them work
 # moves its case to CASES.
@@ -153,7 +153,7 @@ REFUSED: Mapping[str, Sequence[Case]] = {
         _case("train-student", "train --train ROWS --recipe distil --teacher MODEL --out OUT/model", backends=()),
         _case("train-int8", "train --train ROWS --recipe ltp-int8 --out OUT/model", backends=()),
         _case("train-lengths", "train --train ROWS --recipe lat --out OUT/model", backends=()),
-        _case("bench-profile", _PROFILE),
+        _case("profile", _PROFILE),
         _case("eval-metric", "eval MODEL --data SOME --metric f1"),
         _case("eval-skip", "eval MODEL --data SOME --on-error skip"),
         _case("eval-encoding", "eval MODEL --data SOME --encoding cp1252"),

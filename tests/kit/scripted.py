@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import PackedBatch
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backends.stepwise import StepwiseBackend
 from ziggurat.engine.tiers import EncoderTier, Tier
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ziggurat.data.encoded import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import StageConfig
 from ziggurat.train.batches import Examples
 from ziggurat.train.loop import Run
@@ -42,7 +42,7 @@ def make_examples(n, seed, labelled=True):
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return AdaptiveModel(SPEC, 2, "fastbert", [1, 2])
+    return EncoderModel(SPEC, 2, "fastbert", [1, 2])
 
 
 @pytest.fixture

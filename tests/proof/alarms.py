@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ziggurat.calibrate.monitor import Monitor, Watch
+from ziggurat.calibrate.monitor import DriftTest, Watch
 
 TARGET, CHANGED, DELTA = 0.01, 0.03, 0.05  # disagreement that was promised, and after a change; false alarms
 SHARE = 0.5  # of the answers that are checked; a service checks fewer, and waits as many times longer
@@ -57,13 +57,13 @@ def alarm_after(stream: Looks, alarm: Callable[[np.ndarray, np.ndarray], bool]) 
 
 def promise_monitor() -> Callable[[np.ndarray, np.ndarray], bool]:
     """Alarm of a fresh monitor for the disagreement."""
-    monitor = Monitor(Watch(0, 1, TARGET, COST, tolerance=0, delta=DELTA))
+    monitor = DriftTest(Watch(0, 1, TARGET, COST, tolerance=0, delta=DELTA))
     return lambda costs, losses: monitor.add(costs[:0], losses).promise_lost
 
 
 def cost_monitor() -> Callable[[np.ndarray, np.ndarray], bool]:
     """Alarm of a fresh monitor for the cost."""
-    monitor = Monitor(Watch(0, 1, TARGET, COST, tolerance=0, delta=DELTA))
+    monitor = DriftTest(Watch(0, 1, TARGET, COST, tolerance=0, delta=DELTA))
     return lambda costs, losses: monitor.add(costs).cost_drifted
 
 

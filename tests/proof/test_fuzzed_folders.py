@@ -14,7 +14,7 @@ import pytest
 
 from tests.kit.vouching import vouch
 from ziggurat.encoder.folder import CONFIG, EXTRAS, MANIFEST, TOKENIZER, WEIGHTS
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 
 pytestmark = pytest.mark.proof
@@ -82,9 +82,9 @@ def spoil(rng: random.Random, path: Path) -> None:
 
 
 def answers(folder: Path):
-    model = AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1)
+    model = OpenedModel.from_pretrained(folder, "cpu", threads=1)
     points = ["full", *(point.name for point in model.manifest.operating_points)]
-    return {p: [(a.label, a.probabilities.tolist()) for a in model.predict(["bat kin", "zz lo"], p)] for p in points}
+    return {p: [(a.label, a.probabilities.tolist()) for a in model.answer(["bat kin", "zz lo"], p)] for p in points}
 
 
 @pytest.mark.parametrize("vouched", [False, True], ids=["by accident", "on purpose"])

@@ -12,7 +12,7 @@ import numpy as np
 
 from ziggurat.analyses.measured import bucket_names, buckets, quantile_names, span, summary
 from ziggurat.analyses.papers import EDGES, accuracy_series, check_edges
-from ziggurat.analyses.reporting import Request, Subject, caveats, write_report
+from ziggurat.analyses.reporting import Report, Request, Subject, caveats, write_report
 from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, strength_note
 from ziggurat.data.builtin import STDLIB_DOCS
 from ziggurat.data.dataset import Role, as_dataset, load
@@ -37,7 +37,7 @@ def lengths(
     timed_texts: int | None = None,
     repeats: int = 5,
     progress: Tick | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Accuracy and savings by input length, with and without pruning and exits (MP Figure 1).
 
     Of answers that are no classes, their figures: F1 and exact match by the length of the context, Pearson and so on.
@@ -65,7 +65,7 @@ def lengths(
     return write_report(request.out, "lengths", f"Savings by input length: {request.data}", rows, notes, panels)
 
 
-def quantiles(request: Request, shares: Sequence[float] = QUARTILES, exits: Exits = Exits()) -> dict[str, Any]:
+def quantiles(request: Request, shares: Sequence[float] = QUARTILES, exits: Exits = Exits()) -> Report:
     """Accuracy and FLOPs relative to full depth by quantile of the rows' length (LTP Table 4.4: 0.5 and 0.75)."""
     if not shares or not all(0 < share < 1 for share in shares) or (np.diff(shares) <= 0).any():
         raise UserError("--quantiles: must rise between 0 and 1, such as 0.25,0.5,0.75")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ziggurat.analyses.measured import summary
 from ziggurat.analyses.papers import accuracy_series
-from ziggurat.analyses.reporting import Request, Subject, caveats, write_report
+from ziggurat.analyses.reporting import Report, Request, Subject, caveats, write_report
 from ziggurat.analyses.settings import FULL_DEPTH, PRUNING
 from ziggurat.calibrate.choose import candidate_thresholds
 from ziggurat.errors import UserError
@@ -40,7 +40,7 @@ def methods(
     timed_texts: int | None = 256,
     repeats: int = 5,
     progress: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """A table and a figure of all models: full depth, pruning alone, operating points, a curve over exit thresholds.
 
     The curve has the model's own pruning on, a point prunes as hard as it says. All settings of all models are timed in

@@ -18,9 +18,9 @@ from ziggurat.analyses.deferral_figure import (
     route,
     share_of_oracle,
 )
-from ziggurat.analyses.reporting import Part, Request, Subject, caveats, write_report
+from ziggurat.analyses.reporting import Part, Report, Request, Subject, caveats, write_report
 from ziggurat.calibrate.candidates import SCORES, StoredRun, doubts
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import LEARNED
 from ziggurat.policies.rules import ExitRule
@@ -44,7 +44,7 @@ class Stop:
     before: int | None  # the rung at the end of the tier before, for agreement; None = there is none
 
 
-def deferral(request: Request, tier: int = 1) -> dict[str, Any]:
+def deferral(request: Request, tier: int = 1) -> Report:
     """Routers at the end of a tier (from 1; without tiers a rung) against the last rung, without token pruning there.
 
     Each deferral score, the random router and the oracle: accuracy and FLOPs by the share that is escalated, and what
@@ -72,7 +72,7 @@ def deferral(request: Request, tier: int = 1) -> dict[str, Any]:
     return write_report(request.out, "deferral", title, rows, notes, panels, parts)
 
 
-def stop_at(classifier: AdaptiveClassifier, model: str, tier: int) -> Stop:
+def stop_at(classifier: OpenedModel, model: str, tier: int) -> Stop:
     """The end of a cascade's tier, or a model's rung, counted from 1; UserError where there is no such, or none."""
     found = _stops(classifier)
     most = len(found) - 1
@@ -87,13 +87,13 @@ def stop_at(classifier: AdaptiveClassifier, model: str, tier: int) -> Stop:
     return found[tier - 1]
 
 
-def steps_from(classifier: AdaptiveClassifier, stop: Stop) -> list[tuple[Stop, Stop]]:
+def steps_from(classifier: OpenedModel, stop: Stop) -> list[tuple[Stop, Stop]]:
     """What errors are counted between: each tier of a cascade and the next; of a model a rung and the last."""
     found = _stops(classifier)
     return list(pairwise(found)) if len(classifier.tiers) > 1 else [(stop, found[-1])]
 
 
-def _stops(classifier: AdaptiveClassifier) -> list[Stop]:
+def _stops(classifier: OpenedModel) -> list[Stop]:
     """The ends of all tiers of a cascade, all rungs of a model."""
     if len(classifier.tiers) == 1:
         return [Stop(one.name, rung, rung - 1 if rung else None) for rung, one in enumerate(classifier.rungs)]

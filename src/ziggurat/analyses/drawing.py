@@ -12,10 +12,10 @@ import numpy as np
 from ziggurat.analyses.curves import Point, fixed_depth, oracle, random_exit, right_answers, sweep
 from ziggurat.calibrate.choose import candidate_thresholds
 from ziggurat.data.dataset import Dataset
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import AllRungs
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import replay
 from ziggurat.measure.clock import interleave
 from ziggurat.measure.subject import ModelOptions, data_and_split, refuse_but_classes, rows_to_measure, sample
@@ -88,13 +88,13 @@ def _thresholds(every: np.ndarray, count: int) -> np.ndarray:
     return candidates[np.linspace(0, len(candidates) - 1, count).round().astype(int)]
 
 
-def _full_right(classifier: AdaptiveClassifier, encoded: Encoded, rows: Dataset, batch_size: int) -> np.ndarray:
+def _full_right(classifier: OpenedModel, encoded: Encoded, rows: Dataset, batch_size: int) -> np.ndarray:
     outcomes = classifier.run(encoded, ExitRule.full_depth(len(classifier.rungs)), batch_size)
     return outcomes.predictions == rows.classes
 
 
 def _flops_series(
-    classifier: AdaptiveClassifier, encoded: Encoded, every: AllRungs, right: np.ndarray, whole: np.ndarray
+    classifier: OpenedModel, encoded: Encoded, every: AllRungs, right: np.ndarray, whole: np.ndarray
 ) -> list[Series]:
     n_rungs = len(classifier.rungs)
     full = classifier.whole(encoded)
@@ -134,9 +134,7 @@ def _curve(label: str, x: Sequence[float], points: Sequence[Point], n: int) -> S
     return Series(label, x, accuracy, [low for low, _ in intervals], [high for _, high in intervals])
 
 
-def _rules_to_time(
-    classifier: AdaptiveClassifier, every: np.ndarray, right: np.ndarray, chosen: np.ndarray
-) -> list[Timed]:
+def _rules_to_time(classifier: OpenedModel, every: np.ndarray, right: np.ndarray, chosen: np.ndarray) -> list[Timed]:
     n_rungs = every.shape[1]
     timed = [Timed("full model", ExitRule.full_depth(n_rungs), np.full(len(every), n_rungs - 1))]
     for threshold in _thresholds(every, _TIMED_THRESHOLDS):
@@ -153,7 +151,7 @@ def _rules_to_time(
 
 
 def _time(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     encoded: Encoded,
     to_time: Sequence[Timed],
     batch_size: int,

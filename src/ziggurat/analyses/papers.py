@@ -20,7 +20,7 @@ from ziggurat.analyses.measured import (
     summary,
     trajectory,
 )
-from ziggurat.analyses.reporting import Request, Subject, caveats, exits_replayed, write_report
+from ziggurat.analyses.reporting import Report, Request, Subject, caveats, exits_replayed, write_report
 from ziggurat.analyses.selection import selection_costs
 from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, strength_note
 from ziggurat.errors import UserError
@@ -37,7 +37,7 @@ SELECTION_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)  # LTP Figure 4.5
 _BINS = 20
 
 
-def thresholds(request: Request, taus: Sequence[float] = TAUS) -> dict[str, Any]:
+def thresholds(request: Request, taus: Sequence[float] = TAUS) -> Report:
     """Accuracy, FLOPs and depth at each entropy threshold τ, for MP Table 4: with the model's pruning, and without."""
     _check_numbers("--taus", taus)
     rows: list[dict[str, Any]] = []
@@ -94,11 +94,11 @@ def joint_sweep(subject: Subject, scales: Sequence[float], taus: Sequence[float]
             yield Cell(scale, tau, rule, exits_replayed(subject, every, rule))
 
 
-def grid(request: Request, scales: Sequence[float] = SCALES, taus: Sequence[float] = TAUS) -> dict[str, Any]:
+def sweep(request: Request, scales: Sequence[float] = SCALES, taus: Sequence[float] = TAUS) -> Report:
     """The joint sweep of one pruning model: accuracy and FLOPs of every pruning scale with every exit threshold."""
     _check_numbers("--taus", taus)
     _check_numbers("--scales", scales)
-    (subject,) = request.subjects(*_one_encoder("grid"))
+    (subject,) = request.subjects(*_one_encoder("sweep"))
     cells = list(joint_sweep(subject, scales, taus))
     rows = []
     for cell in cells:
@@ -117,10 +117,10 @@ def grid(request: Request, scales: Sequence[float] = SCALES, taus: Sequence[floa
         "τ: the exit threshold, replayed; – is without exits.",
     ]
     title = f"Pruning and exits together: {subject.name}, {request.data}"
-    return write_report(request.out, "grid", title, rows, notes, [Panel("GFLOPs per text", curves)])
+    return write_report(request.out, "sweep", title, rows, notes, [Panel("GFLOPs per text", curves)])
 
 
-def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = Exits()) -> dict[str, Any]:
+def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = Exits()) -> Report:
     """Tokens left behind each layer by input length, mean and quartiles (LTP Figure 4.6)."""
     check_edges(edges)
     rows, notes, panels = [], [], []
@@ -145,7 +145,7 @@ def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = 
     return write_report(request.out, "trajectories", f"Tokens left: {request.data}", rows, notes, panels)
 
 
-def correctness(request: Request, exits: Exits = Exits()) -> dict[str, Any]:
+def correctness(request: Request, exits: Exits = Exits()) -> Report:
     """How much of a text was kept where the answer is right, and where it is wrong (LTP Figure 4.7)."""
     rows, notes, panels = [], [], []
     for subject in request.subjects(*_one_encoder("correctness"), exits.refuse_without):
@@ -175,7 +175,7 @@ def kernel(
     batch_size: int = 32,
     repeats: int = 11,
     progress: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Time to choose tokens by a threshold and by top-k, on random scores (LTP Figure 4.5); needs no model."""
     if min(lengths) < 2 or batch_size < 1:
         raise UserError("--lengths must be at least 2 and --batch-size at least 1")

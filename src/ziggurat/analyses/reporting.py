@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +13,10 @@ import numpy as np
 from ziggurat.analyses.measured import Measured
 from ziggurat.analyses.settings import Exits, Passes, settings_of
 from ziggurat.data.dataset import Dataset
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import AllRungs
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.files import require_target, whole_file
@@ -27,7 +26,7 @@ from ziggurat.policies.rules import ExitRule
 from ziggurat.report.columns import COLUMNS, PART_COLUMNS, filled
 from ziggurat.report.plots import Panel, accuracy_figure, require_matplotlib
 from ziggurat.report.tables import csv_text, markdown
-from ziggurat.system import cached_property, legible, utf8
+from ziggurat.system import cached_property, json_values, legible, utf8
 
 SUFFIXES = (".md", ".csv", ".png", ".svg")  # of a report's files
 
@@ -38,7 +37,7 @@ class Subject:
 
     name: str  # in tables and figures
     model: str  # folder or hub name
-    classifier: AdaptiveClassifier
+    classifier: OpenedModel
     rows: Dataset
     encoded: Encoded
     batch_size: int
@@ -186,6 +185,23 @@ class Part:
         return f"{report}-{self.name}"
 
 
+@dataclass(frozen=True)
+class Report:
+    """A report that was written."""
+
+    kind: str  # which analysis
+    title: str
+    rows: Sequence[Mapping[str, Any]]  # of its table; `report.columns` has the columns with their units
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]  # tables, then figures
+    parts: tuple[Part, ...] = ()  # further tables
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        values = dict(json_values(self))
+        return values if self.parts else {key: value for key, value in values.items() if key != "parts"}
+
+
 def write_report(
     out: Path,
     kind: str,
@@ -194,8 +210,8 @@ def write_report(
     notes: Sequence[str],
     panels: Sequence[Panel] = (),
     parts: Sequence[Part] = (),
-) -> dict[str, Any]:
-    """Writes `out`/`kind`.md and .csv, with panels also .png and .svg; returns what the command shows.
+) -> Report:
+    """Writes `out`/`kind`.md and .csv, with panels also .png and .svg.
 
     Further tables stand in the same .md, each in a .csv of its own. An earlier report of the kind is replaced.
     """
@@ -214,5 +230,4 @@ def write_report(
     files = list(contents)
     if panels:
         files += accuracy_figure(panels, title, base)
-    result = {"kind": kind, "title": title, "rows": rows, "notes": list(notes), "files": [str(path) for path in files]}
-    return result | ({"parts": [dataclasses.asdict(part) for part in parts]} if parts else {})
+    return Report(kind, title, rows, tuple(notes), tuple(files), tuple(parts))

@@ -1,4 +1,4 @@
-"""`calibrate`: operating points whose loss is bounded with confidence; of all that are, the fastest as measured."""
+"""Operating points whose loss is bounded with confidence; of all that are, the fastest as measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ziggurat.calibrate.page.picture import picture, write_page
 from ziggurat.calibrate.paths import Tried
@@ -20,13 +19,16 @@ from ziggurat.calibrate.points import (
     searched,
     usable_rungs,
 )
+from ziggurat.calibrate.result import Calibration, RowsUsed, TargetResult
 from ziggurat.calibrate.risks import Risk, risk_by_name
 from ziggurat.calibrate.rows import CalibrationRows, calibration_rows, seen
 from ziggurat.calibrate.times import PredictedTime, best_batch_sizes, costs_of
+from ziggurat.data.memory import RowsLike, as_rows
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tables import Source
 from ziggurat.encoder.folder import OTHER_SCALE, write_manifest
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError, install
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.measure.targets import require_result
@@ -36,21 +38,22 @@ from ziggurat.report.plots import require_matplotlib
 from ziggurat.system import Progress
 
 
-def calibrate_classifier(
+def calibrate_model(
     model: str,
-    source: str,
+    source: RowsLike,
     promise: Promise = Promise(),
     columns: Columns = DEFAULT_COLUMNS,
     options: ModelOptions = ModelOptions(),
     html: Path | None = None,
     progress: bool = False,
     tick: Progress = None,
-) -> dict[str, Any]:
+) -> Calibration:
     """Certifies operating points on a source's rows and writes them into the model folder.
 
     Whatever is asked of the rows is checked first: on an error nothing is written. Where no setting that is faster
     keeps a target, its point is full depth, and the result says how many rows would be needed.
     """
+    source = as_rows(source)
     _require_scipy()
     if html is not None:
         require_result(html, model, source)
@@ -83,11 +86,10 @@ def calibrate_classifier(
     result = _summary(classifier, model, source, promise, rows, chosen, paths, time.key or None, options)
     if html is not None:
         write_page(html, result, picture(result, classifier, chosen, paths, order, witness, time))
-        result["html"] = str(html)
-    return result
+    return replace(result, html=html)
 
 
-def _asked(model: AdaptiveClassifier, promise: Promise) -> tuple[Risk, Sequence[str]]:
+def _asked(model: OpenedModel, promise: Promise) -> tuple[Risk, Sequence[str]]:
     """What may be lost, and the exit scores that are tried; UserError for what the model does not have."""
     scores = promise.scores or model.problem.compared_scores
     for score in scores:
@@ -104,7 +106,7 @@ def _require_scipy() -> None:
         raise UserError(f"calibration needs {error.name}; {install('calibrate')}") from None
 
 
-def _opened_reference(model: str, classifier: AdaptiveClassifier, options: ModelOptions) -> AdaptiveClassifier:
+def _opened_reference(model: str, classifier: OpenedModel, options: ModelOptions) -> OpenedModel:
     reference = options.open(model)
     mine, theirs = ((one.labels, one.pairs, one.problem_type) for one in (classifier.manifest, reference.manifest))
     if mine != theirs:
@@ -112,7 +114,7 @@ def _opened_reference(model: str, classifier: AdaptiveClassifier, options: Model
     return reference
 
 
-def _write(model: str, classifier: AdaptiveClassifier, chosen: Sequence[Chosen]) -> None:
+def _write(model: str, classifier: OpenedModel, chosen: Sequence[Chosen]) -> None:
     """The points into the folder's manifest, in the place of those of the same name, which also go where none is."""
     made = {one.name: one.point for one in chosen}
     manifest = classifier.manifest
@@ -122,35 +124,36 @@ def _write(model: str, classifier: AdaptiveClassifier, chosen: Sequence[Chosen])
 
 
 def _summary(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     model: str,
-    source: str,
+    source: Source,
     promise: Promise,
     rows: CalibrationRows,
     chosen: Sequence[Chosen],
     paths: Sequence[Sequence[Tried]],
     profile: str | None,
     options: ModelOptions,
-) -> dict[str, Any]:
-    return {
-        "model": model,
-        "data": source,
-        "problem": str(classifier.problem.kind),
-        "criterion": promise.criterion,
-        "confidence": promise.confidence,
-        "reference": promise.reference,
-        "rows": {"order": len(rows.order), "certify": len(rows.certify), "left_out": rows.left_out},
-        "groups": rows.groups,
-        "grouped": rows.drawn is not None,
-        "overlap": rows.overlap,
-        "settings": sum(len(path) for path in paths),
-        "batch_size": options.batch_size,
-        "profile": profile,
-        "note": uncertified(classifier.manifest, source, str(promise.criterion))
-        or surrogate_note(classifier.problem, str(promise.criterion)),
-        "unit": classifier.problem.unit_of(promise.criterion),
-        "points": [_entry(one) for one in chosen],
-    }
+) -> Calibration:
+    criterion = str(promise.criterion)
+    note = uncertified(classifier.manifest, source, criterion) or surrogate_note(classifier.problem, criterion)
+    return Calibration(
+        model=model,
+        data=str(source),
+        problem=str(classifier.problem.kind),
+        criterion=criterion,
+        confidence=promise.confidence,
+        reference=promise.reference,
+        rows=RowsUsed(len(rows.order), len(rows.certify), rows.left_out),
+        groups=rows.groups,
+        grouped=rows.drawn is not None,
+        overlap=rows.overlap,
+        settings=sum(len(path) for path in paths),
+        batch_size=options.batch_size,
+        profile=profile,
+        note=note,
+        unit=classifier.problem.unit_of(promise.criterion),
+        points=tuple(map(_target, chosen)),
+    )
 
 
 def surrogate_note(problem: Problem, criterion: str) -> str | None:
@@ -162,14 +165,13 @@ def surrogate_note(problem: Problem, criterion: str) -> str | None:
     )
 
 
-def _entry(one: Chosen) -> dict[str, Any]:
-    """One target, as JSON values."""
-    return {
-        "name": one.name,
-        "target": one.certified.target,
-        "certified": len(one.certified.settings),
-        "tightest": one.certified.tightest,
-        "rows_needed": one.certified.rows_needed,
-        "note": one.note,
-        "point": None if one.point is None else one.point.to_dict(),
-    }
+def _target(one: Chosen) -> TargetResult:
+    return TargetResult(
+        name=one.name,
+        target=one.certified.target,
+        certified=len(one.certified.settings),
+        tightest=one.certified.tightest,
+        rows_needed=one.certified.rows_needed,
+        note=one.note,
+        point=one.point,
+    )

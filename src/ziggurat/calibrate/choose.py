@@ -14,9 +14,9 @@ from itertools import chain, takewhile
 import numpy as np
 
 from ziggurat.data.dataset import Dataset, Role
-from ziggurat.data.encoded import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import PRUNED, REFERENCE, Manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import replay
 from ziggurat.policies.exits import exit_score, features, log_softmax
 from ziggurat.policies.prune import TokenRule, above, scaled
@@ -208,7 +208,7 @@ def _logistic(table: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return minimize(loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B").x
 
 
-def with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recipe: Recipe, progress: bool) -> Manifest:
+def with_operating_points(classifier: OpenedModel, select: Dataset, recipe: Recipe, progress: bool) -> Manifest:
     """The manifest with the points that the select rows choose; UserError for rows of another role."""
     ladders, problem = select_ladders(classifier, select, progress=progress), classifier.problem
     points = choose_points(
@@ -228,7 +228,7 @@ def with_operating_points(classifier: AdaptiveClassifier, select: Dataset, recip
     return dataclasses.replace(classifier.manifest, operating_points=points, training=training)
 
 
-def fitted_offsets(classifier: AdaptiveClassifier, select: Dataset, progress: bool) -> tuple[float, ...] | None:
+def fitted_offsets(classifier: OpenedModel, select: Dataset, progress: bool) -> tuple[float, ...] | None:
     """The numbers of the rungs that their answers depend on (`Problem.rung_offsets`); None = there are none."""
     if select.labels is None:
         return None
@@ -239,7 +239,7 @@ def fitted_offsets(classifier: AdaptiveClassifier, select: Dataset, progress: bo
 
 
 def select_ladders(
-    classifier: AdaptiveClassifier, select: Dataset, factors: Sequence[float] | None = None, progress: bool = False
+    classifier: OpenedModel, select: Dataset, factors: Sequence[float] | None = None, progress: bool = False
 ) -> list[Ladder]:
     """What every rung says to the select rows at several strengths of pruning; UserError for rows of another role.
 
@@ -258,7 +258,7 @@ def pruning_strengths(tokens: TokenRule | None) -> tuple[float, ...]:
     return (0.0, 0.5, 0.75, 1.25, 1.0) if tokens.keep is above else (0.0, 1.0)
 
 
-def _ladder(classifier: AdaptiveClassifier, encoded: Encoded, factor: float, progress: bool) -> Ladder:
+def _ladder(classifier: OpenedModel, encoded: Encoded, factor: float, progress: bool) -> Ladder:
     tokens = scaled(classifier.token_rule, factor)
     every = classifier.every_rung(encoded, progress=progress, tokens=tokens)
 

@@ -194,7 +194,7 @@ class State:
 _KEPT = ("watch", "drawn", "risk", "cost")  # of a state, beyond the process
 
 
-class Monitor:
+class DriftTest:
     """Fed with what answers cost and lost, one at a time or many: `due`, then `add`, for ever; then `state`.
 
     Guaranteed, for each alarm: if the mean, given all that came before, never exceeds its limit, the alarm is given
@@ -211,7 +211,7 @@ class Monitor:
 
     @property
     def state(self) -> State:
-        """A snapshot; `Monitor(State.from_dict(...))` goes on from it."""
+        """A snapshot; `DriftTest(State.from_dict(...))` goes on from it."""
         return self._state
 
     def due(self, n: int = 1) -> np.ndarray:

@@ -18,7 +18,7 @@ from ziggurat.calibrate.risks import Risk, risks_of
 from ziggurat.calibrate.rows import CalibrationRows, Seen, full_run
 from ziggurat.calibrate.times import PredictedTime
 from ziggurat.calibrate.watching import watched_costs
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Timing, interleave, paired_ratio
@@ -59,7 +59,7 @@ class Terms:
 
 
 def chosen_points(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     certified: Mapping[str, Certified],
     order: Seen,
     witness: Seen,
@@ -76,7 +76,7 @@ def chosen_points(
     return [_chosen(classifier, name, one, witness, terms, timings, options) for name, one in certified.items()]
 
 
-def rule_of(classifier: AdaptiveClassifier, setting: Tried | None) -> ExitRule:
+def rule_of(classifier: OpenedModel, setting: Tried | None) -> ExitRule:
     """As the engine takes it; None = full depth."""
     if setting is None:
         return ExitRule.full_depth(len(classifier.rungs), classifier.problem.scores[0])
@@ -84,7 +84,7 @@ def rule_of(classifier: AdaptiveClassifier, setting: Tried | None) -> ExitRule:
 
 
 def _timed(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     settings: Mapping[str, Tried | None],
     order: Seen,
     options: ModelOptions,
@@ -103,7 +103,7 @@ def _timed(
 
 
 def _chosen(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     name: str,
     certified: Certified,
     witness: Seen,
@@ -140,7 +140,7 @@ def _why_none(certified: Certified, witness: Seen) -> str:
 
 
 def _point(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     name: str,
     certified: Certified,
     setting: Tried | None,
@@ -192,7 +192,7 @@ def _point(
 
 
 def _watched(
-    classifier: AdaptiveClassifier, setting: Tried | None, witness: Seen, confidence: float
+    classifier: OpenedModel, setting: Tried | None, witness: Seen, confidence: float
 ) -> tuple[float, float, float]:
     """What production can watch without labels: how often answers differ from full depth's at most, and their cost.
 
@@ -211,18 +211,35 @@ def _watched(
     return differs, float(spent.sum() / whole.sum()), float(watched_costs(spent, whole).mean())
 
 
+def drop_name(drop: float) -> str:
+    """What the point that may lose this much is called where it has no other name."""
+    return next((name for name, usual in TARGETS.items() if usual == drop), f"drop-{100 * drop:g}")
+
+
 @dataclass(frozen=True)
 class Promise:
-    """What the user asks for."""
+    """What calibration is to certify: how much may be lost, with what confidence, counted how and from what.
 
-    targets: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(TARGETS))  # by point: largest loss
+    >>> ziggurat.Promise(max_drop=0.01).targets
+    {'fast': 0.01}
+    >>> ziggurat.Promise({"night": 0.02}, confidence=0.99)
+
+    `max_drop` stands for the targets: one loss, whose point is called exact, balanced or fast where it is a usual one.
+    """
+
+    # By the name of the operating point the largest loss, 0.01 = one point.
+    targets: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(TARGETS))
     confidence: float = 0.95  # of each point by itself
     criterion: str | None = None  # see ziggurat.calibrate.risks; None = the problem's default: of classes accuracy
     scores: Sequence[str] | None = None  # exit scores that are tried; None = the problem's
     reference: str | None = None  # model folder that losses are counted from; None = the model itself at full depth
     max_layers: int | None = None  # after which every answer must have come, a cap on what an input can cost
 
-    def __post_init__(self) -> None:
+    max_drop: dataclasses.InitVar[float | None] = None
+
+    def __post_init__(self, max_drop: float | None) -> None:
+        if max_drop is not None:
+            object.__setattr__(self, "targets", {drop_name(max_drop): max_drop})
         for name, target in self.targets.items():
             if not 0 <= target < 1 or (target == 0 and name != "exact"):
                 raise UserError(f"drop {target:g} of {name!r}: must be more than 0 and less than 1; 0.01 is one point")
@@ -234,9 +251,7 @@ class Promise:
             raise UserError(f"confidence {self.confidence:g}: must be between 0 and 1, such as 0.95")
 
 
-def searched(
-    classifier: AdaptiveClassifier, order: Seen, time: PredictedTime, promise: Promise
-) -> list[tuple[Tried, ...]]:
+def searched(classifier: OpenedModel, order: Seen, time: PredictedTime, promise: Promise) -> list[tuple[Tried, ...]]:
     """The paths of all families, at every strength of pruning, that have anything faster than full depth.
 
     Full depth of the model itself needs no test. Where losses are counted from another model, or answers must come
@@ -271,7 +286,7 @@ def certified(paths: Sequence[Sequence[Tried]], witness: Seen, risk: Risk, promi
     }
 
 
-def usable_rungs(classifier: AdaptiveClassifier, promise: Promise) -> int:
+def usable_rungs(classifier: OpenedModel, promise: Promise) -> int:
     """How many rungs are within the promise's cap; UserError if none is."""
     depths = classifier.depths.tolist()
     usable = sum(promise.max_layers is None or depth <= promise.max_layers for depth in depths)

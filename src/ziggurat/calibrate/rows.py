@@ -14,12 +14,13 @@ from ziggurat.calibrate.grouping import Groups, groups_of, per_draw
 from ziggurat.calibrate.risks import Risk
 from ziggurat.data.builtin import STDLIB_DOCS
 from ziggurat.data.dataset import Dataset, Fractions, Role, as_dataset, has_role, load_builtin
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.groups import overlapping
 from ziggurat.data.sources import Columns, Rows
+from ziggurat.data.tables import Source
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.subject import load_like
 from ziggurat.policies.prune import scaled
@@ -44,7 +45,7 @@ class CalibrationRows:
 
 
 def calibration_rows(
-    model: str, classifier: AdaptiveClassifier, source: str, columns: Columns, risk: Risk
+    model: str, classifier: OpenedModel, source: Source, columns: Columns, risk: Risk
 ) -> CalibrationRows:
     """Rows of a source, without those that trained the model.
 
@@ -63,13 +64,13 @@ def calibration_rows(
     return replace(rows, groups=len(np.unique(shared)), drawn=drawn)
 
 
-def _in_groups(classifier: AdaptiveClassifier) -> bool:
+def _in_groups(classifier: OpenedModel) -> bool:
     """Whether rows that share text are one draw: unless the model's recipe says `grouped = false`."""
     recipe = classifier.manifest.training.get("recipe")
     return not isinstance(recipe, Mapping) or bool(recipe.get("grouped", True))
 
 
-def _builtin(model: str, classifier: AdaptiveClassifier) -> CalibrationRows:
+def _builtin(model: str, classifier: OpenedModel) -> CalibrationRows:
     roles = load_builtin()
     if roles[Role.SELECT].label_names != classifier.manifest.labels:
         raise UserError(f"{STDLIB_DOCS}: its labels are not the model's; give rows like those that it was trained on")
@@ -78,7 +79,7 @@ def _builtin(model: str, classifier: AdaptiveClassifier) -> CalibrationRows:
     return CalibrationRows(roles[Role.SELECT], _shuffled(certify.take(np.flatnonzero(~seen))), int(seen.sum()))
 
 
-def _of_source(model: str, classifier: AdaptiveClassifier, source: str, columns: Columns) -> CalibrationRows:
+def _of_source(model: str, classifier: OpenedModel, source: Source, columns: Columns) -> CalibrationRows:
     loaded = load_like(classifier, source, columns)
     everything = as_dataset(loaded, Role.CERTIFY, classifier.manifest.labels, classifier.manifest.problem_type)
     seen = _seen(model, everything)
@@ -117,7 +118,7 @@ def _overlap(fresh: Dataset, seen: Dataset) -> float:
     return float(overlapping(fresh.texts[:_COMPARED], seen.texts).mean())
 
 
-def _that_chose(classifier: AdaptiveClassifier, rows: Rows) -> np.ndarray:
+def _that_chose(classifier: OpenedModel, rows: Rows) -> np.ndarray:
     """Which rows had the role "select" if the model was trained on them, (n) bool."""
     recipe = classifier.manifest.training.get("recipe")
     if not isinstance(recipe, Mapping):  # the folder does not say how its rows were shared out
@@ -131,7 +132,7 @@ def _shuffled(rows: Dataset) -> Dataset:
     return rows.take(np.random.default_rng(0).permutation(len(rows)))
 
 
-def _check_range(classifier: AdaptiveClassifier, rows: CalibrationRows, risk: Risk) -> None:
+def _check_range(classifier: OpenedModel, rows: CalibrationRows, risk: Risk) -> None:
     """UserError, before anything is run, for a regression without a range that bounds losses, or a label outside."""
     for part in (rows.order, rows.certify):
         labels = part.truth if risk.needs_labels else part.labels_or_none[:0]
@@ -141,7 +142,7 @@ def _check_range(classifier: AdaptiveClassifier, rows: CalibrationRows, risk: Ri
             raise UserError(f"{part.source}: {error}") from None
 
 
-def _check_labels(classifier: AdaptiveClassifier, rows: Dataset, risk: Risk) -> None:
+def _check_labels(classifier: OpenedModel, rows: Dataset, risk: Risk) -> None:
     if rows.labels is None:
         raise UserError(
             f"{rows.source}: criterion {risk.name!r} needs labels; name their column with --label-column, or certify "
@@ -175,10 +176,10 @@ class Seen:
 
 
 def seen(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     rows: Dataset,
     risk: Risk,
-    reference: AdaptiveClassifier | None,
+    reference: OpenedModel | None,
     batch_size: int,
     progress: bool,
 ) -> Seen:

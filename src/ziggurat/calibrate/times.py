@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from ziggurat.calibrate.candidates import Candidate, StoredRun
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import by_length
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.tiers import SMALL_BATCH, EncoderTier, SmallTier, Tier
 from ziggurat.measure.clock import interleave
 from ziggurat.measure.predicted_time import Profile, predicted_seconds
@@ -83,7 +83,7 @@ class PricedCost:
         return self.per_flop * float(spent[np.arange(len(rungs)), rungs].sum())
 
 
-def costs_of(classifier: AdaptiveClassifier, encoded: Encoded, batch_size: int, tick: Progress = None) -> list[Cost]:
+def costs_of(classifier: OpenedModel, encoded: Encoded, batch_size: int, tick: Progress = None) -> list[Cost]:
     """Of each tier: an encoder's stored profile, measured where there is none; small models are timed right here.
 
     Encoders whose inputs are several sequences are timed here as well.
@@ -93,7 +93,7 @@ def costs_of(classifier: AdaptiveClassifier, encoded: Encoded, batch_size: int, 
         return [_priced(tier, few, batch_size) for tier in classifier.tiers]
     some = sample(len(encoded), _TIMED_ROWS)
     return [
-        ProfiledCost(stored_profile(AdaptiveClassifier([tier]), tick))
+        ProfiledCost(stored_profile(OpenedModel([tier]), tick))
         if isinstance(tier, EncoderTier)
         else _timed(tier, classifier.ladder.inputs_of(tier, encoded.take(some)), batch_size)
         for tier in classifier.tiers
@@ -101,13 +101,13 @@ def costs_of(classifier: AdaptiveClassifier, encoded: Encoded, batch_size: int, 
 
 
 def _priced(tier: Tier, encoded: Encoded, batch_size: int) -> PricedCost:
-    alone, full = AdaptiveClassifier([tier]), ExitRule.full_depth(tier.n_rungs)
+    alone, full = OpenedModel([tier]), ExitRule.full_depth(tier.n_rungs)
     timing = interleave({"full": lambda: alone.run(encoded, full, batch_size)}, 3)
     return PricedCost(tier, timing["full"].p50 / max(1, int(alone.whole(encoded).sum())))
 
 
 def _timed(tier: Tier, encoded: Encoded, batch_size: int) -> SmallCost:
-    alone, seconds = AdaptiveClassifier([tier]), []
+    alone, seconds = OpenedModel([tier]), []
     for _ in range(_ROUNDS):
         start = time.perf_counter()
         alone.run(encoded, ExitRule.full_depth(1), batch_size)  # one text at a time costs it many times as much
@@ -115,7 +115,7 @@ def _timed(tier: Tier, encoded: Encoded, batch_size: int) -> SmallCost:
     return SmallCost(float(np.median(seconds)) / max(1, int(encoded.lengths.sum())))
 
 
-def best_batch_sizes(classifier: AdaptiveClassifier, encoded: Encoded, tick: Progress = None) -> tuple[int, ...]:
+def best_batch_sizes(classifier: OpenedModel, encoded: Encoded, tick: Progress = None) -> tuple[int, ...]:
     """For each tier the smallest batch that is hardly slower than the fastest, on some of these texts (Tango 6.2).
 
     Of a small model, whatever its batches, `SMALL_BATCH`.
@@ -126,7 +126,7 @@ def best_batch_sizes(classifier: AdaptiveClassifier, encoded: Encoded, tick: Pro
         if isinstance(tier, SmallTier):
             found.append(SMALL_BATCH)
             continue
-        alone = AdaptiveClassifier([tier])
+        alone = OpenedModel([tier])
         mine = classifier.ladder.inputs_of(tier, some)
         calls = {str(size): partial(alone.run, mine, ExitRule.full_depth(tier.n_rungs), size) for size in _SIZES}
         times = {int(size): timing.p50 for size, timing in interleave(calls, 3, progress=tick).items()}
@@ -139,7 +139,7 @@ class PredictedTime:
 
     def __init__(
         self,
-        classifier: AdaptiveClassifier,
+        classifier: OpenedModel,
         costs: Sequence[Cost],
         encoded: Encoded,
         runs: Mapping[float, StoredRun],

@@ -15,13 +15,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ziggurat.calibrate.monitor import Monitor, State, Watch
-from ziggurat.data.encoded import Encoded
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
+from ziggurat.calibrate.monitor import DriftTest, State, Watch
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.engine.opened import FULL, OpenedModel, Text
 from ziggurat.errors import UserError
 from ziggurat.files import refusals_explained, whole_file
 from ziggurat.locks import locked_file
-from ziggurat.types import AnyAnswers, OperatingPoint
+from ziggurat.problems.answers import Answers
+from ziggurat.types import OperatingPoint
 
 SHARE = 0.02  # of the inputs that are run at full depth too
 _MOST_DIFFERING = 0.99  # a bound of 1 would leave nothing to watch
@@ -48,13 +49,23 @@ def watched_costs(spent: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.minimum(spent / np.maximum(whole, 1), DEAREST)
 
 
-class WatchedClassifier:
-    """A classifier at one certified operating point, with a monitor beside it."""
+class Monitor:
+    """A model at one certified operating point in production: it answers, and watches whether the promise still holds.
+
+    >>> monitor = ziggurat.Monitor(model, "fast")
+    >>> monitor.answer(texts).labels
+    array(['sun', 'rain'], dtype='<U4')
+    >>> monitor.alarms
+    []
+    """
 
     def __init__(
-        self, classifier: AdaptiveClassifier, operating_point: str, share: float = SHARE, state: State | None = None
+        self, classifier: OpenedModel, operating_point: str, share: float = SHARE, state: State | None = None
     ) -> None:
-        """Goes on from `state` if it is given. UserError for a point that is not certified, or a state of another."""
+        """A share of the inputs is answered at full depth, too. Goes on from `state` if it is given.
+
+        UserError for a point that is not certified, or a state of another.
+        """
         if operating_point == FULL:
             raise UserError(f"operating point {FULL!r} promises nothing that could be watched; name another")
         self._classifier, self._point = classifier, operating_point
@@ -67,26 +78,25 @@ class WatchedClassifier:
             raise UserError(
                 f"the state is not of operating point {operating_point!r} as it is now ({other}); begin a new one"
             )
-        self.monitor = Monitor(watch if state is None else state)
+        self.drift = DriftTest(watch if state is None else state)
 
     def __reduce__(self) -> NoReturn:
         """UserError: two copies would each see a part of the evidence."""
         raise UserError(
-            "a watched classifier cannot be copied or pickled, since its evidence would be split; "
-            "pickle the classifier and make one with the state of `monitor`"
+            "a monitor cannot be copied or pickled, since its evidence would be split; pickle the model, and make one "
+            "with the state of `drift`"
         )
 
-    def predict(self, texts: Sequence[Text], batch_size: int = 32) -> AnyAnswers:
-        """As `AdaptiveClassifier.predict`; a few of the texts are also run at full depth."""
+    def answer(self, texts: Sequence[Text], batch_size: int = 32) -> Answers:
+        """As the model's `answer`; a few of the texts are also run at full depth."""
         model, rule = self._classifier, self._classifier.rule_of(self._point)
         encoded = model.encode(texts)
         answers = model.answers(encoded, model.run(encoded, rule, batch_size), rule)
-        differing = self._differing(encoded, answers, np.flatnonzero(self.monitor.due(len(texts))), batch_size)
-        spent = np.array([answer.trace.flops for answer in answers], dtype=np.int64)
-        self.monitor.add(watched_costs(spent, model.whole(encoded)), differing)
+        differing = self._differing(encoded, answers, np.flatnonzero(self.drift.due(len(texts))), batch_size)
+        self.drift.add(watched_costs(answers.flops, model.whole(encoded)), differing)
         return answers
 
-    def _differing(self, encoded: Encoded, answers: AnyAnswers, checked: np.ndarray, batch_size: int) -> np.ndarray:
+    def _differing(self, encoded: Encoded, answers: Answers, checked: np.ndarray, batch_size: int) -> np.ndarray:
         """How far the answers of these inputs, (k) indices, are from full depth's: (k).
 
         A point that is full depth is not asked, for other batches may round otherwise.
@@ -96,14 +106,14 @@ class WatchedClassifier:
         model, some = self._classifier, encoded.take(checked)
         rule = model.rule_of(FULL)
         full = model.answers(some, model.run(some, rule, batch_size), rule)
-        pairs = zip((answers[row].label for row in checked.tolist()), (one.label for one in full), strict=True)
+        pairs = zip(answers.labels[checked].tolist(), full.labels.tolist(), strict=True)
         apart = np.array([self._classifier.problem.apart(*pair) for pair in pairs], dtype=np.float64)
         return np.where(apart > _ROUNDING, apart, 0.0)
 
     @property
     def alarms(self) -> list[str]:
         """What is wrong, in words."""
-        state = self.monitor.state
+        state = self.drift.state
         found = []
         if state.promise_lost:
             found.append(
@@ -123,7 +133,7 @@ class WatchedClassifier:
 
         UserError where the file has the state of another monitor by now.
         """
-        self.monitor = Monitor(write_state(self.monitor.state, path, anew=False))
+        self.drift = DriftTest(write_state(self.drift.state, path, anew=False))
 
 
 def read_state(path: Path) -> State | None:

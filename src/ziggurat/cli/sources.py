@@ -1,4 +1,4 @@
-"""Where rows come from: a source, a data set by its name, the command line itself or what is piped into it."""
+"""Where rows and texts come from: a file, a data set by its name, the command line or standard input."""
 
 from __future__ import annotations
 
@@ -7,67 +7,46 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from ziggurat.cli.options import PerhapsData
 from ziggurat.errors import UserError
 
 if TYPE_CHECKING:
-    from ziggurat.engine.classifier import Text
+    from ziggurat.engine.opened import Text
 
 STDIN = "-"
 
-Task = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME[@SPLIT]",
-        help="A data set by its name, such as glue/mrpc, squad or ag_news (a wrong name lists all): from the hub, or "
-        "from --data-dir.",
-    ),
-]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Folder with the files of --task: its release, a copy of the hub's, or saved rows.")
-]
-Train = Annotated[
-    str | None,
-    typer.Option(
-        "--train", help="Rows to train on: file, FOLDER or FOLDER@SPLIT, stdlib-docs, or hf:NAME@SPLIT; or --task."
-    ),
-]
 
-
-def training_source(train: Train = None, task: Task = None, data_dir: DataDir = None) -> str:
+def training_source(train: str | None, task: str | None, data_dir: Path | None) -> str:
     """Rows to train on; of a task its training split."""
     return _source(train, task, data_dir, "--train", training=True)
 
 
-def unseen_source(data: PerhapsData = None, task: Task = None, data_dir: DataDir = None) -> str:
+def unseen_source(data: str | None, task: str | None, data_dir: Path | None) -> str:
     """Rows to calibrate with; of a task its training split, of which training kept some out."""
     return _source(data, task, data_dir, "--data", training=True)
 
 
-def measured_source(data: PerhapsData = None, task: Task = None, data_dir: DataDir = None) -> str:
+def measured_source(data: str | None, task: str | None, data_dir: Path | None) -> str:
     """Rows to measure on; of a task the split on which models are compared."""
     return _source(data, task, data_dir, "--data", training=False)
 
 
-def perhaps_measured_source(data: PerhapsData = None, task: Task = None, data_dir: DataDir = None) -> str | None:
-    """The same for a command that can do without."""
+def optional_source(data: str | None, task: str | None, data_dir: Path | None) -> str | None:
+    """The same for a command that works without rows."""
     if data is None and task is None and data_dir is None:
         return None
     return measured_source(data, task, data_dir)
 
 
 def given_texts(texts: list[str], text_pair: str | None, data: str | None) -> list[Text] | None:
-    """What a command line gives to classify; None = the rows of `data`. UserError for a mix-up."""
+    """The texts on a command line; None = the rows of `data`. UserError where both are given, or neither."""
     if bool(texts) == (data is not None):
         raise UserError("give either texts or --data (or --task), and one of them")
     if STDIN in texts and (len(texts) > 1 or text_pair is not None):
         raise UserError(f"{STDIN} stands for texts from standard input, and goes with no other one")
     if texts != [STDIN]:
-        _refuse_files([*texts, *([] if text_pair is None else [text_pair])])
+        check_not_files([*texts, *([] if text_pair is None else [text_pair])], "predict")
     if text_pair is None:
         return [*_piped()] if texts == [STDIN] else [*texts] or None
     if data is not None:
@@ -77,29 +56,31 @@ def given_texts(texts: list[str], text_pair: str | None, data: str | None) -> li
     return [(texts[0], text_pair)]
 
 
-def one_text(text: str) -> str:
-    """The text itself, or the one line of standard input that "-" stands for; UserError for several."""
-    if text != STDIN:
-        _refuse_files([text])
-        return text
-    lines = _piped()
-    if len(lines) > 1:
-        raise UserError(f"stdin: {len(lines)} lines; one text can be explained, give one line")
-    return lines[0]
+def explained_text(text: str, pair: str | None) -> Text:
+    """The text, or pair of texts, to explain; "-" stands for the one line of standard input. UserError for several."""
+    check_not_files([side for side in (text, pair) if side not in (None, STDIN)], "explain")
+    if text == STDIN:
+        lines = _piped()
+        if len(lines) > 1:
+            raise UserError(f"stdin: {len(lines)} lines; one text can be explained, give one line")
+        text = lines[0]
+    return text if pair is None else (text, pair)
 
 
-def _refuse_files(texts: Iterable[str]) -> None:
-    """UserError for the name of a file of rows, which as a text would be classified itself; of one that is not there a
-    warning.
+def check_not_files(texts: Iterable[str], command: str) -> None:
+    """UserError for a text that is the name of an existing file: the model would read the name, not the file.
+
+    A warning for what only looks like the name of a file of rows.
     """
     from ziggurat.data.decoding import format_of
     from ziggurat.data.tables import READERS
 
     for text in texts:
         if os.path.isfile(text) or (os.sep in text and os.path.isdir(text)):  # of Path both raise for long names
+            rows = f"ziggurat predict MODEL --data {text}"
             raise UserError(
-                f"{text}: is a file, and would be classified by its name; for its rows write --data {text}, for the "
-                f"name itself pipe it in: echo {text} | ziggurat predict MODEL {STDIN}"
+                f"{text}: is a file, and its name would be read as the text; for its rows use `{rows}`, for the name "
+                f"itself pipe it in: echo {text} | ziggurat {command} MODEL {STDIN}"
             )
         if text == text.strip() and " " not in text and format_of(Path(text)) in READERS:
             message = "%s: there is no such file, so its name is read as a text; for the rows of a file write --data"

@@ -1,63 +1,62 @@
-"""`ziggurat train` and `adapt`."""
+"""What `train` and `adapt` share: their options, and the text of a finished training."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ziggurat.cli.options import (
-    Device,
-    Json,
-    Out,
-    assembled,
-    columns_of,
-    decimal_numbers,
-    interactive,
-    model_options,
-    shown,
-)
-from ziggurat.cli.sources import training_source
-from ziggurat.cli.text import cascade_text, training_text
+from ziggurat.cli import options as opt
+from ziggurat.cli.text import point_line
 from ziggurat.errors import UserError
 
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
-    from ziggurat.measure.subject import ModelOptions
     from ziggurat.train.fit import TrainOptions
+    from ziggurat.train.result import Settled, Training, VocabularyTrial
     from ziggurat.types import ProblemType
 
+Out = Annotated[Path, typer.Option(help="Folder to write; must be empty or absent.")]
+MixedPrecision = Annotated[bool, typer.Option(help="bfloat16 where the device is fast with it.")]
+Certify = Annotated[
+    float | None, typer.Option(help="Share of the rows that is kept out for `calibrate` (default: the recipe's).")
+]
+Problem = Annotated[
+    str | None,
+    typer.Option(
+        help="single_label_classification, multi_label_classification, regression or question_answering (default: "
+        "what the rows look like, or what the checkpoint answers). Several labels are a list, or in a CSV cell a|b."
+    ),
+]
+LabelRange = Annotated[
+    str | None,
+    typer.Option(help="Regression: least and largest label that can occur, as in 0,5 (default: of the rows)."),
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens that are read of an input, special ones included; of questions, of a window "
+        "(default: as many as the checkpoint reads, or in training as the recipe says)."
+    ),
+]
 
-@assembled(columns=columns_of)
-def _train_options(
+_MISHAP = 0.05  # accuracy lost to pruning on select rows from which on something went wrong in training
+
+
+def train_options(
     columns: Columns,
-    device: Device = "auto",
-    mixed_precision: Annotated[bool, typer.Option(help="bfloat16 where the device is fast with it.")] = True,
-    certify: Annotated[
-        float | None, typer.Option(help="Share of the rows that is kept out for `calibrate` (default: the recipe's).")
-    ] = None,
-    problem: Annotated[
-        str | None,
-        typer.Option(
-            help="single_label_classification, multi_label_classification, regression or question_answering (default: "
-            "what the rows look like, or what the checkpoint answers). Several labels are a list, or in a CSV cell a|b."
-        ),
-    ] = None,
-    label_range: Annotated[
-        str | None,
-        typer.Option(help="Regression: least and largest label that can occur, as in 0,5 (default: of the rows)."),
-    ] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens that are read of an input, special ones included; of questions, of a window "
-            "(default: as many as the checkpoint reads, or in training as the recipe says)."
-        ),
-    ] = None,
+    device: str,
+    mixed_precision: bool,
+    certify: float | None,
+    problem: str | None,
+    label_range: str | None,
+    max_length: int | None,
 ) -> TrainOptions:
-    """What both ways of training are told."""
+    """The options that both commands have; UserError for an unknown problem, or for what is no range."""
     from ziggurat.train.fit import TrainOptions
 
     options = TrainOptions(columns, device, mixed_precision=mixed_precision, certify=certify)
@@ -77,78 +76,59 @@ def range_of(text: str | None) -> tuple[float, float] | None:
     """The two numbers of --label-range; UserError for anything else."""
     if text is None:
         return None
-    numbers = decimal_numbers(text, "--label-range")
+    numbers = opt.decimal_numbers(text, "--label-range")
     if len(numbers) != 2 or not -math.inf < numbers[0] < numbers[1] < math.inf:
         raise UserError(f"--label-range {text}: give the least and the largest label, as in 0,5")
     return numbers[0], numbers[1]
 
 
-@assembled(source=training_source, options=_train_options)
-def train(
-    source: str,
-    out: Out,
-    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "early-exit",
-    model: Annotated[str | None, typer.Option(help="Encoder to start from (default: the packaged MiniLM).")] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(help="Trained model folder that a student or small model learns from, instead of --model."),
-    ] = None,
-    student: Annotated[
-        str | None, typer.Option(help="Encoder that the recipe's student starts from, not the teacher's layers.")
-    ] = None,
-    *,
-    options: TrainOptions,
-    keep_stages: Annotated[
-        bool, typer.Option("--keep-stages", help="Also a model folder after each stage, in OUT.stages.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Train a classifier with early exits from an encoder and labelled rows. Stopped, the same command goes on."""
-    from ziggurat.train.train import train_classifier as job
-
-    with shown(as_json, training_text) as show:
-        options = replace(options, keep_stages=keep_stages, student=student)
-        show(job(source, out, recipe, model, options, teacher))
+def training_text(result: Training) -> str:
+    """What people see of a finished training."""
+    rows = ", ".join(f"{n:,} {role}" for role, n in result.rows.items())
+    cut = f"; {result.cut:,} of these rows are longer and were cut" if result.cut else ""
+    lines = [
+        f"{result.out}: trained with recipe {result.recipe} ({rows} rows)",
+        f"reads up to {result.max_length} tokens of an input{cut}",
+        *_learned_lines(result),
+        "operating points, chosen on the select rows:",
+        *(f"  {point.name:<9} {point_line(point, result.unit)}" for point in result.operating_points),
+    ]
+    return "\n".join(lines)
 
 
-@assembled(columns=columns_of, options=model_options)
-def cascade(
-    models: Annotated[
-        list[str], typer.Argument(metavar="TIER...", help="Trained models from cheap to dear: folders or hub names.")
-    ],
-    out: Out,
-    data: Annotated[
-        str | None, typer.Option(help="Rows of the models' data: fits a score of when the next tier would do better.")
-    ] = None,
-    *,
-    columns: Columns,
-    options: ModelOptions,
-    as_json: Json = False,
-) -> None:
-    """Put small models in front of a large one; calibrate the result, and each text goes as far as it must."""
-    from ziggurat.train.cascade import build_cascade as job
+def _learned_lines(result: Training) -> Iterator[str]:
+    if (search := result.search) is not None:
+        yield (
+            f"shares of tokens, chosen on {search.rows:,} select rows: {search.chosen.flops:.0%} of the FLOPs, "
+            f"accuracy {search.chosen.accuracy:.4f} (all tokens {search.full_accuracy:.4f})"
+        )
+    if (copies := result.copies) is not None:
+        yield (
+            f"learned from {copies.copies:,} changed copies too, made at {copies.per_second:,} per second "
+            f"({copies.dropped:,} alike and dropped)"
+        )
+    if result.trials is not None:
+        yield from _trial_lines(result.trials.vocabulary, result.trials.settled)
+    before, after = result.regular_accuracy, result.pruned_accuracy
+    if before is not None and after is not None and after <= before - _MISHAP:
+        yield (
+            f"warning: pruning as it was trained reaches {after:.1%} on the select rows, the plain model had "
+            f"{before:.1%}: too many tokens are dropped. Lower `regularisation` or the epochs of stage soft; for pairs "
+            "and phrases leave `vocabulary` out (as magic-pyramid-small) or fix the shares (magic-pyramid-shares)"
+        )
 
-    with shown(as_json, cascade_text) as show:
-        show(job(models, out, data, columns, options, interactive()))
 
-
-@assembled(source=training_source, options=_train_options)
-def adapt(
-    checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="Fine-tuned Hugging Face classifier: folder or hub name.")
-    ],
-    source: str,
-    out: Out,
-    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "adapt",
-    *,
-    options: TrainOptions,
-    as_json: Json = False,
-) -> None:
-    """Add early exits to a fine-tuned classifier; its full-depth answers stay as they are.
-
-    Rows are like those that it will see, with or without labels.
-    """
-    from ziggurat.train.train import adapt_classifier as job
-
-    with shown(as_json, training_text) as show:
-        show(job(checkpoint, source, out, recipe, options))
+def _trial_lines(words: VocabularyTrial | None, settled: Settled | None) -> Iterator[str]:
+    """What of the recipe's pruning was taken back, and why."""
+    if words is not None and not words.accepted:
+        yield (
+            f"no word is left out: by {words.share:.0%} of the tokens, as the recipe has it, the plain model has "
+            f"{words.read:.4f} on the select rows, by all {words.plain:.4f}"
+        )
+    elif words is not None and settled is not None and not settled.vocabulary:
+        yield "no word is left out any more: the vocabulary had learned to read too little"
+    if settled is not None and settled.factor != 1:
+        yield (
+            f"thresholds taken back to {settled.factor:g} of what was learned: {settled.learned:.4f} on the "
+            f"select rows became {settled.settled:.4f}, nothing pruned {settled.plain:.4f}"
+        )

@@ -22,9 +22,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import cumulate, place_in_sequence
-from ziggurat.data.tokenizer import SPECIAL
+from ziggurat.data.tokenizer import SPECIAL, Encoded
 from ziggurat.data.words import Words, below, draws, keys_of, mixed, words_of
 from ziggurat.recipe import AugmentConfig
 from ziggurat.system import bar

@@ -45,7 +45,7 @@ class Task:
     config: str | None
     shape: Shape  # on the hub
     names: tuple[str, ...]  # of class 0, 1, …; () = no classes
-    metrics: tuple[str, ...]  # by which it is judged, see ziggurat.problems.metrics
+    metrics: tuple[str, ...]  # by which it is judged, see ziggurat.report.metrics
     release: Release
     splits: tuple[str, ...]  # on the hub
     problem: ProblemType = ProblemType.SINGLE_LABEL

@@ -153,10 +153,9 @@ def load(
     labels_required: bool = False,
     problem: ProblemType | None = None,
 ) -> Rows:
-    """Rows of any source that `read_rows` knows (files, tables in memory), of questions, of a named task, or of
-    `stdlib-docs`.
+    """Rows of any source that `read_rows` knows (in memory, too), of questions, of a named task, or of `stdlib-docs`.
 
-    `problem` says whether rows are questions about texts, None = the form of the source does.
+    `problem` says whether rows are questions about texts, None = the form of the file does.
     """
     if source == STDLIB_DOCS:
         return stdlib_docs()

@@ -13,14 +13,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ziggurat.data.cells import Cell
-from ziggurat.data.sources import Rows
 from ziggurat.errors import UserError
 from ziggurat.types import ProblemType
+
+if TYPE_CHECKING:
+    from ziggurat.data.sources import Rows
 
 
 class Called:

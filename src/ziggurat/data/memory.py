@@ -13,13 +13,16 @@ from ziggurat.data.arrow import class_names, names_in
 from ziggurat.data.tables import TEXT, Source, Table, from_objects
 from ziggurat.errors import UserError
 
+# What `as_rows` takes; a data frame and a `datasets.Dataset` are iterable.
+RowsLike = str | os.PathLike[str] | Table | Mapping[str, Any] | Iterable[Any]
+
 _PAIR, _LABEL = "text_pair", "label"
 _ROWS = "rows"  # what messages call rows that have no other name
 _FORMS = 'a path, "hf:NAME@SPLIT", a list of {"text": …, "label": …}, (texts, labels), a data frame or a Dataset'
 _PLAIN = (str, bytes, int, float, type(None))
 
 
-def as_rows(source: Any) -> Source:
+def as_rows(source: RowsLike) -> Source:
     """What every function that takes rows makes of them: the name of a source, or a table of rows in memory.
 
     `source` is one of
@@ -42,17 +45,25 @@ def as_rows(source: Any) -> Source:
         return str(os.fspath(source))
     if isinstance(source, tuple) and len(source) == 2 and all(map(_is_column, source)):
         return _labelled(*source)
-    if hasattr(source, "to_pydict"):  # pyarrow's
-        return _of_columns("table", source.to_pydict(), class_names(source.schema.metadata))
-    if getattr(source, "column_names", None) and hasattr(source, "features"):  # Hugging Face's
-        return _of_columns("dataset", {name: source[name] for name in source.column_names}, _classes(source.features))
-    if hasattr(source, "columns") and hasattr(source, "to_dict"):  # pandas' and polars'
-        return _of_frame(source)
+    if (found := _of_library(source)) is not None:
+        return found
     if isinstance(source, Mapping):
         return _of_mapping(source)
     if isinstance(source, Iterable) and not isinstance(source, bytes):
         return _of_list(list(source))
     raise _unknown(source)
+
+
+def _of_library(source: Any) -> Table | None:
+    """A table of an object that another library has for rows; None for any other."""
+    if hasattr(source, "to_pydict"):  # pyarrow's
+        return _of_columns("table", source.to_pydict(), class_names(source.schema.metadata))
+    if getattr(source, "column_names", None) and hasattr(source, "features"):  # Hugging Face's
+        columns = {name: source[name] for name in source.column_names}
+        return _of_columns("dataset", columns, names_in(source.features.to_dict()))
+    if hasattr(source, "columns") and hasattr(source, "to_dict"):  # pandas' and polars'
+        return _of_frame(source)
+    return None
 
 
 def _of_mapping(columns: Mapping[Any, Any]) -> Table:
@@ -111,10 +122,6 @@ def _of_columns(name: str, columns: Mapping[str, Any], classes: Mapping[str, Seq
     return Table(name, "row", range(1, n + 1), cells, classes=classes or {})
 
 
-def _classes(features: Any) -> dict[str, Sequence[str]]:
-    return names_in(features.to_dict())
-
-
 def _of_frame(frame: Any) -> Table:
     names = [str(name) for name in frame.columns]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -136,7 +143,9 @@ def _plain(cell: Any) -> Any:
         return cell
     if hasattr(cell, "tolist"):
         return cell.tolist()
-    return list(cell) if isinstance(cell, tuple) else cell
+    if isinstance(cell, Mapping):
+        return {name: _plain(inner) for name, inner in cell.items()}
+    return [_plain(inner) for inner in cell] if isinstance(cell, list | tuple) else cell
 
 
 def _is_column(values: Any) -> bool:

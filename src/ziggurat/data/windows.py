@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from ziggurat.data.encoded import Encoded
-from ziggurat.data.squad import Gold
 from ziggurat.data.tokenizer import Piece, TextTokenizer
 from ziggurat.errors import UserError
 from ziggurat.recipe import SpanConfig
+
+if TYPE_CHECKING:
+    from ziggurat.data.squad import Gold
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

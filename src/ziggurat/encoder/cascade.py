@@ -48,6 +48,18 @@ def write_cascade(models: Sequence[Path], out: Path) -> Manifest:
         return layout.seal(made, cascade, changed=(layout.EXTRAS,))
 
 
+def copy_whole(folder: Path, out: Path, manifest: Manifest) -> None:
+    """Copies a model, a cascade with its first tiers, into an empty or new folder, under this manifest of it.
+
+    UserError where a file is not the one that the manifest was written with.
+    """
+    with whole_folder(out) as made:
+        layout.copy_model(folder, made)
+        for name in manifest.tiers:
+            layout.copy_model(folder / name, made / name)
+        layout.seal(made, manifest)
+
+
 def with_deferral(folder: Path, weights: np.ndarray, rows: np.ndarray) -> Manifest:
     """Stores a learned exit score in a model folder, with the content hashes (n) of the rows that it was fitted to.
 

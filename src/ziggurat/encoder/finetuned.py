@@ -63,6 +63,11 @@ def known_names(folder: Path) -> tuple[Label, ...] | None:
         return None
 
 
+def names_same(names: Sequence[Label], other_names: Sequence[Label]) -> bool:
+    """Whether two classifiers have the same outputs in the same order; always, if both have one output (a number)."""
+    return len(names) == len(other_names) == 1 or list(map(str, names)) == list(map(str, other_names))
+
+
 def same_classes(names: Sequence[Label], other_names: Sequence[Label]) -> bool:
     """Whether `other_names` are other spellings of the same classes, in any order."""
     called = Called(names)

@@ -21,7 +21,7 @@ from ziggurat.encoder.spec import EncoderSpec
 Tokens = TypeVar("Tokens", int, np.ndarray)
 
 FASTBERT_WIDTH = 128  # of FastBERT's head, for every encoder width
-SPAN_HEAD = "span"  # the only kind of head of span models
+SPAN_HEAD = "span"  # the only kind of head that answers for every token
 FINAL = "pooler"  # kind of the final classifier's head
 FLOAT_BITS = 16  # of weights and activations that are not quantised, and in the baseline of LTP's relative BOPs
 
@@ -190,9 +190,9 @@ def answer_flops(
     computed: Sequence[bool],
     guessed: Sequence[bool] | None = None,
 ) -> np.ndarray:
-    """FLOPs of leaving at each rung, whatever kind of head it has: (n, n_rungs) int64; arguments as `rung_flops`.
+    """FLOPs of exiting at each rung, for any kind of head: (n, n_rungs) int64; arguments as in `rung_flops`.
 
-    `lengths` (n) are before any pruning.
+    `lengths` (n) are token counts before any pruning.
     """
     if kind == SPAN_HEAD:
         return span_rung_flops(spec, lengths, remaining, rung_layers, computed, guessed)
@@ -200,7 +200,7 @@ def answer_flops(
 
 
 def whole_flops(spec: EncoderSpec, kind: str, n_classes: int, lengths: np.ndarray) -> np.ndarray:
-    """FLOPs of the whole model without exits and pruning, whatever kind of head it has: lengths (n) → (n) int64."""
+    """FLOPs of the full model without exits and pruning, for any kind of head: lengths (n) → (n) int64."""
     return span_full_flops(spec, lengths) if kind == SPAN_HEAD else full_flops(spec, n_classes, lengths)
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ziggurat.encoder.containers import require_checkpoint
-from ziggurat.errors import UserError, install
+from ziggurat.errors import UserError, first_line, install
 from ziggurat.files import refuse_pointers
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -50,6 +50,29 @@ def _downloaded(model: str) -> Path:
         raise UserError(f"{model}: neither a folder nor a model that the hub knows; check the spelling") from None
     except (LocalEntryNotFoundError, OSError):
         raise UserError(f"{model}: no such folder, and the hub cannot be reached; give a local folder") from None
+
+
+def upload(folder: Path, name: str, private: bool | None, token: str | None) -> str:
+    """Puts a folder's files on the hub as the model `name`; the address of the commit.
+
+    `private` is for a new one, None = as the account's settings say. UserError where the hub refuses them.
+    """
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ModuleNotFoundError:
+        raise UserError(f"{name}: install the hub's client: pip install huggingface-hub") from None
+    try:
+        client = HfApi(token=token)
+        client.create_repo(name, private=private, exist_ok=True)
+        return str(client.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload a Ziggurat model"))
+    except HFValidationError as error:
+        raise UserError(f"{name}: not a name that the hub can have, such as me/news ({first_line(error)})") from None
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"{name}: the hub does not take the model; check the name, the network and `hf auth login` "
+            f"({first_line(error)})"
+        ) from None
 
 
 def checkpoint_folder(model: str) -> Path:

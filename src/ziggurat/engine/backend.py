@@ -12,6 +12,7 @@ from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import PackedBatch
 from ziggurat.policies.prune import TokenRule
 from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.problem import Reader as Reader
 
 TOGETHER = 1 << 14  # tokens of a call of several batches: few calls end with few of them, an interrupt is never far
 

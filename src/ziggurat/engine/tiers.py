@@ -338,7 +338,7 @@ def _refuse_other_score(folder: Path, tiers: Sequence[Tier]) -> None:
 
 def refuse_unknown(engine: str, device: str, dtype: str, threads: int | None = None) -> None:
     """UserError for options that no model can be opened with, whether or not it has a choice of engines."""
-    options = ((engine, ENGINES, "engine"), (device, DEVICES, "device"), (dtype, DTYPES["native"], "dtype"))
+    options = ((engine, ENGINES, "backend"), (device, DEVICES, "device"), (dtype, DTYPES["native"], "dtype"))
     for value, known, what in options:
         if value not in known:
             raise UserError(f"{what} {value!r} is not known; known: {', '.join(known)}")
@@ -351,15 +351,15 @@ def choose_engine(engine: str = "auto", device: str = "auto", dtype: str = "floa
     refuse_unknown(engine, device, dtype)
     chosen = engine if engine != "auto" else _fitting(device, dtype)
     if chosen == "native" and device == "cuda":
-        raise UserError("device 'cuda': the compiled engine runs on CPUs; use --engine torch")
+        raise UserError("device 'cuda': the compiled engine runs on CPUs; use --backend torch")
     if chosen == "native" and (reason := native.why_missing()):
         raise UserError(f"no compiled engine: {reason}")
     if dtype not in DTYPES[chosen]:
-        reason = native.why_missing() or "drop --engine and --device"
+        reason = native.why_missing() or "drop --backend and --device"
         raise UserError(f"dtype {dtype!r} needs the compiled engine ({reason}); or use float32")
     if chosen == "torch" and not _has_torch():
         reason = native.why_missing()
-        other = f" ({reason})" if reason else ", or drop --engine and --device"
+        other = f" ({reason})" if reason else ", or drop --backend and --device"
         raise UserError(f"no engine: torch is not installed; {install('torch')}{other}")
     return chosen
 

@@ -1,24 +1,34 @@
-"""`explain`: one text's way through the model, its tokens and its rungs, as numbers."""
+"""How the model answered one text: its tokens, its rungs and its cost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import pack
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import Outcomes
 from ziggurat.engine.backends.recording import PruningStep, RecordingBackend
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier, Text
+from ziggurat.engine.opened import FULL, OpenedModel, Text
 from ziggurat.engine.tiers import TierSlice
 from ziggurat.errors import UserError
 from ziggurat.explain.page import page
-from ziggurat.explain.record import Json, decision_of, pruning_of, tokens_of, way_of
+from ziggurat.explain.record import (
+    Answered,
+    Explanation,
+    RungDecision,
+    WindowShown,
+    decision_of,
+    pruning_of,
+    tokens_of,
+)
 from ziggurat.files import whole_file
 from ziggurat.measure.subject import ModelOptions, exit_rule
 from ziggurat.measure.targets import require_result
+from ziggurat.policies.exits import exit_score
 from ziggurat.policies.rules import ExitRule
 from ziggurat.system import utf8
 
@@ -31,8 +41,8 @@ def explain(
     score: str | None = None,
     options: ModelOptions = ModelOptions(),
     html: Path | None = None,
-) -> Json:
-    """Which tokens of a text, or pair of texts, left at which layer, and why it exited where it did, as JSON values.
+) -> Explanation:
+    """Which tokens of a text, or pair of texts, were dropped at which layer, and why it exited where it did.
 
     The answer is what `predict` gives the text alone; of a model of questions a question and its text are given. With
     `html` also as a page of its own. UserError for a pair where the model reads single texts or the
@@ -43,16 +53,16 @@ def explain(
     opened = options.open(model)
     rule = exit_rule(opened, operating_point, threshold, score)
     name = operating_point if threshold is None else f"{rule.score} {threshold:g}"
-    result = {"model": model, "operating_point": name} | explanation(opened, text, rule)
-    if html is not None:
-        with whole_file(html) as path:
-            path.write_bytes(utf8(page(result)))
-        result["html"] = str(html)
-    return result
+    result = replace(explanation(opened, text, rule), model=model, operating_point=name)
+    if html is None:
+        return result
+    with whole_file(html) as path:
+        path.write_bytes(utf8(page(result)))
+    return replace(result, html=html)
 
 
-def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> Json:
-    """The same for a model that is open. `text` is what was read: U+FFFD stands for each lone surrogate.
+def explanation(classifier: OpenedModel, text: Text, rule: ExitRule) -> Explanation:
+    """The same for a model that is open.
 
     Of an input in several sequences the one that the answer is from is shown; a rung's score is of all of them. An
     infinite threshold is the string "inf" or "-inf", for JSON has none; None = there is no threshold.
@@ -68,39 +78,48 @@ def explanation(classifier: AdaptiveClassifier, text: Text, rule: ExitRule) -> J
     sequence = problem.sequence_shown(outcomes.readings[0])
     place = _place_of(classifier, int(outcomes.rungs[0]))
     steps = _steps(classifier, place, encoded, sequence, int(outcomes.rungs[0]), rule)
-    return {
-        **problem.shown_fields(encoded, sequence, sides),
-        **_fields(classifier, encoded, outcomes),
-        **way_of(classifier, rule, answer.trace, int(classifier.whole(encoded)[0])),
-        "full": _fields(classifier, encoded, full),
-        "agrees": problem.same(full_answer.label, answer.label),
-        "rungs": list(_rungs(classifier, encoded, rule, outcomes)),
-        "pruning": pruning_of(place.tier.manifest, rule, steps),
-        "tokens": tokens_of(problem.pieces(place.tier.tokenizer, encoded, sequence, sides), steps),
-    }
+    shown, full_flops = problem.shown_fields(encoded, sequence, sides), int(classifier.whole(encoded)[0])
+    return Explanation(
+        text=shown["text"] if isinstance(shown["text"], str) else tuple(shown["text"]),
+        windows=WindowShown(**shown["windows"]) if "windows" in shown else None,
+        answer=_fields(classifier, encoded, outcomes),
+        layers=answer.trace.layers,
+        of_layers=int(classifier.depths[-1]),
+        truncated=answer.trace.truncated,
+        flops=answer.trace.flops,
+        full_flops=full_flops,
+        flops_ratio=full_flops / answer.trace.flops,
+        score=rule.score,
+        larger_is_surer=exit_score(rule.score).larger_is_surer,
+        full=_fields(classifier, encoded, full),
+        agrees=problem.same(full_answer.label, answer.label),
+        rungs=tuple(_rungs(classifier, encoded, rule, outcomes)),
+        pruning=pruning_of(place.tier.manifest, rule, steps),
+        tokens=tokens_of(problem.pieces(place.tier.tokenizer, encoded, sequence, sides), steps),
+    )
 
 
-def _check_kind(classifier: AdaptiveClassifier, text: Text) -> None:
+def _check_kind(classifier: OpenedModel, text: Text) -> None:
     if classifier.manifest.pairs and isinstance(text, str):
         raise UserError(f"text: the model reads {classifier.problem.pair}; give a second text")
     if not classifier.manifest.pairs and not isinstance(text, str):
         raise UserError("text: the model reads single texts; give one, in quotation marks on a command line")
 
 
-def _fields(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes) -> Json:
+def _fields(classifier: OpenedModel, encoded: Encoded, outcomes: Outcomes) -> Answered:
     """What outcomes of one input answer."""
     shares = classifier.problem.probabilities(outcomes.readings)
     prediction = classifier.predictions(encoded, outcomes)[0]
     return classifier.problem.fields(prediction, None if shares is None else shares[0])
 
 
-def _place_of(classifier: AdaptiveClassifier, rung: int) -> TierSlice:
+def _place_of(classifier: OpenedModel, rung: int) -> TierSlice:
     """The tier that this rung is of: those behind it did not read the text."""
     return next(place for place in classifier.ladder.slices if rung < place.rungs.stop)
 
 
 def _steps(
-    classifier: AdaptiveClassifier, place: TierSlice, encoded: Encoded, sequence: int, rung: int, rule: ExitRule
+    classifier: OpenedModel, place: TierSlice, encoded: Encoded, sequence: int, rung: int, rule: ExitRule
 ) -> list[PruningStep]:
     """What each layer that ran did to the tokens of one sequence, in the tier that answered at this rung."""
     tier, tokens = place.tier, place.pruning(rule.tokens)
@@ -112,7 +131,7 @@ def _steps(
     return backend.steps
 
 
-def _rungs(classifier: AdaptiveClassifier, encoded: Encoded, rule: ExitRule, outcomes: Outcomes) -> Iterator[Json]:
+def _rungs(classifier: OpenedModel, encoded: Encoded, rule: ExitRule, outcomes: Outcomes) -> Iterator[RungDecision]:
     """What each rung that was asked answers, up to the one that answered, and what the rule made of it."""
     problem, last = classifier.problem, int(outcomes.rungs[0])
     readings = classifier.every_rung(encoded, tokens=rule.tokens).readings
@@ -120,7 +139,5 @@ def _rungs(classifier: AdaptiveClassifier, encoded: Encoded, rule: ExitRule, out
     predictions, shares = problem.predictions(readings, encoded), problem.probabilities(readings)
     asked = np.flatnonzero(rule.asked[: last + 1]).tolist()
     for count, rung in enumerate(asked, start=1):
-        yield {
-            **decision_of(classifier, rule, rung, readings[:, asked[:count]]),
-            **problem.fields(predictions[0, rung], None if shares is None else shares[0, rung]),
-        }
+        answer = problem.fields(predictions[0, rung], None if shares is None else shares[0, rung])
+        yield decision_of(classifier, rule, rung, readings[:, asked[:count]], answer)

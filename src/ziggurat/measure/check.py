@@ -1,4 +1,4 @@
-"""`bench --profile`: measures a machine's profile, and how well it predicts what it was not measured on."""
+"""Measures a machine's profile, and how well it predicts times that it was not measured on."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ziggurat.data.dataset import load
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import by_length
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backend import Outcomes
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import Clock, Timing, interleave
-from ziggurat.measure.predicted_time import Profile, predicted_seconds
+from ziggurat.measure.predicted_time import Conditions, Profile, predicted_seconds
 from ziggurat.measure.profile import Effort, keep_profile, profile_beside, profile_file
 from ziggurat.measure.runs import random_tokens
 from ziggurat.measure.subject import ModelOptions, check_pairs, refuse_cascade, refuse_small, refuse_windows, sample
 from ziggurat.policies.rules import ExitRule
+from ziggurat.system import json_values
 
 # Texts and mean tokens of batches that are on no grid; their lengths lie between half and one and a half times that.
 HELD_OUT = ((1, 21), (1, 54), (3, 37), (8, 54), (11, 90), (32, 20), (32, 54))
@@ -56,7 +58,7 @@ class PredictionError:
 
 def prediction_error(
     profile: Profile,
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     encoded: Encoded,
     rules: Mapping[str, ExitRule],
     batch_size: int,
@@ -79,7 +81,7 @@ class Case:
     encoded: Encoded
     batch_size: int
 
-    def calls(self, classifier: AdaptiveClassifier, rules: Mapping[str, ExitRule]) -> dict[str, Callable[[], Outcomes]]:
+    def calls(self, classifier: OpenedModel, rules: Mapping[str, ExitRule]) -> dict[str, Callable[[], Outcomes]]:
         """Answering the texts under each rule, by what progress calls it."""
         return {
             self._name(name): partial(classifier.run, self.encoded, rule, self.batch_size)
@@ -89,7 +91,7 @@ class Case:
     def errors(
         self,
         profile: Profile,
-        classifier: AdaptiveClassifier,
+        classifier: OpenedModel,
         rules: Mapping[str, ExitRule],
         timings: Mapping[str, Timing],
     ) -> list[PredictionError]:
@@ -115,14 +117,14 @@ def _predicted(profile: Profile, outcomes: Outcomes, rule: ExitRule, lengths: np
 
 
 def batch_numbers(lengths: np.ndarray, batch_size: int) -> np.ndarray:
-    """In which batch `AdaptiveClassifier.run` puts each text: lengths (n) → (n) int64."""
+    """In which batch `OpenedModel.run` puts each text: lengths (n) → (n) int64."""
     numbers = np.empty(len(lengths), dtype=np.int64)
     for number, rows in enumerate(by_length(lengths, batch_size)):
         numbers[rows] = number
     return numbers
 
 
-def held_out(classifier: AdaptiveClassifier) -> list[Case]:
+def held_out(classifier: OpenedModel) -> list[Case]:
     """Random texts in shapes that no profile measures."""
     found = []
     for n_texts, mean in HELD_OUT:
@@ -135,7 +137,46 @@ def held_out(classifier: AdaptiveClassifier) -> list[Case]:
     return found
 
 
-def bench_profile(
+@dataclass(frozen=True)
+class ShapeCost:
+    """Seconds of the parts of a call at one shape of the grid."""
+
+    tokens: int  # of the batch
+    length: int  # of each text, tokens
+    layer: float  # seconds of any layer but the last
+    last: float  # seconds of the last layer and the last rung's head
+    head: float  # seconds of an exit head
+    call: float  # seconds of the call itself
+
+
+@dataclass(frozen=True)
+class GainError(PredictionError):
+    """The same, and how well the speed-up over full depth is predicted.
+
+    A shared machine runs now faster, now slower: that changes all times alike, and no speed-up.
+    """
+
+    gain_error: float = 0.0  # relative: 0.1 = a speed-up ten per cent too large was predicted
+
+
+@dataclass(frozen=True)
+class ProfileCheck:
+    """A measured profile, and its errors."""
+
+    model: str
+    profile: Path  # file where it is kept
+    key: str  # short name of its conditions
+    date: str
+    conditions: Conditions
+    layer: tuple[ShapeCost, ...]
+    errors: tuple[GainError, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return dict(json_values(self)) | {"errors": [error.to_dict() for error in self.errors]}
+
+
+def check_profile(
     model: str,
     source: str | None = None,
     batch_sizes: Sequence[int] = (1, 32),
@@ -146,7 +187,7 @@ def bench_profile(
     rounds: int = 5,
     progress: Callable[[str], None] | None = None,
     effort: Effort = Effort(),
-) -> dict[str, Any]:
+) -> ProfileCheck:
     """Measures and keeps the profile; errors on held-out shapes and on at most `texts` texts of the source, if any.
 
     What is predicted is timed in the same `rounds` (as the effort's rounds are here) as what predicts it.
@@ -155,9 +196,9 @@ def bench_profile(
     """
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
-    refuse_small(model, "bench --profile")
-    refuse_cascade(model, "bench --profile")
-    refuse_windows(model, "bench --profile")
+    refuse_small(model, "profile")
+    refuse_cascade(model, "profile")
+    refuse_windows(model, "profile")
     classifier = options.open(model)
     if points is None:
         points = [point.name for point in classifier.manifest.operating_points]
@@ -170,40 +211,37 @@ def bench_profile(
     profile, timings = profile_beside(classifier, calls, progress, dataclasses.replace(effort, rounds=rounds))
     keep_profile(profile, classifier)
     errors = [error for case in cases for error in case.errors(profile, classifier, rules, timings)]
-    return {
-        "model": model,
-        "profile": str(profile_file(classifier)),
-        "key": profile.key,
-        "date": profile.date,
-        "conditions": profile.to_dict()["conditions"],
-        "layer": layer_rows(profile),
-        "errors": with_gain_errors(errors),
-    }
+    return ProfileCheck(
+        model=model,
+        profile=profile_file(classifier),
+        key=profile.key,
+        date=profile.date,
+        conditions=profile.conditions,
+        layer=tuple(shape_costs(profile)),
+        errors=tuple(with_gain_errors(errors)),
+    )
 
 
-def with_gain_errors(errors: Sequence[PredictionError]) -> list[dict[str, Any]]:
-    """Errors as JSON values, each with that of the speed-up over full depth on the same texts in the same batches.
-
-    A shared machine runs now faster, now slower: that moves all times alike, and no speed-up.
-    """
+def with_gain_errors(errors: Sequence[PredictionError]) -> list[GainError]:
+    """Each error with that of the speed-up over full depth on the same texts in the same batches."""
     full = {(one.what, one.batch): 1 + one.error for one in errors if one.point == FULL}
-    return [one.to_dict() | {"gain_error": full[one.what, one.batch] / (1 + one.error) - 1} for one in errors]
+    return [GainError(**vars(one), gain_error=full[one.what, one.batch] / (1 + one.error) - 1) for one in errors]
 
 
-def layer_rows(profile: Profile) -> list[dict[str, Any]]:
-    """Seconds of the parts at some shapes of the grid, for people: tokens of the batch, of each text, and each part."""
+def shape_costs(profile: Profile) -> list[ShapeCost]:
+    """Seconds of the parts at some shapes of the grid, for people."""
     longest = profile.lengths[-1]
-    rows = []
+    found = []
     for n in (8, 24, 48, 96, 192, 384, 1536):
         for length in dict.fromkeys((min(8, longest), min(32, longest), longest)):
             if length <= n <= profile.tokens[-1]:
                 shape = np.array(n), np.array(n * length)
                 parts = {name: float(profile.seconds(name, *shape)) for name in ("layer", "last", "head", "call")}
-                rows.append({"tokens": n, "length": length} | parts)
-    return rows
+                found.append(ShapeCost(n, length, **parts))
+    return found
 
 
-def _encoded(classifier: AdaptiveClassifier, source: str, columns: Columns, texts: int) -> Encoded:
+def _encoded(classifier: OpenedModel, source: str, columns: Columns, texts: int) -> Encoded:
     rows = load(source, dataclasses.replace(columns, label=None))
     check_pairs(classifier, rows)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)

@@ -102,18 +102,32 @@ def peak_memory_mib() -> float | None:
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere
 
 
-def timing_fields(timing: Timing, n: int, gain: Ratio) -> dict[str, float | int]:
-    """What a result row says of the time that n texts took, and of its gain over another."""
-    return {
-        "n_texts": n,
-        "rounds": len(timing.runs),
-        "texts_per_second_p50": n / timing.p50,
-        "texts_per_second_p95": n / timing.p95,
-        "milliseconds_per_text": 1e3 * timing.p50 / n,
-        "time_gain": gain.median,
-        "time_gain_low": gain.low,
-        "time_gain_high": gain.high,
-    }
+@dataclass(frozen=True)
+class Speed:
+    """How fast something is, beside a baseline timed in the same rounds."""
+
+    n_texts: int  # that one call answers
+    rounds: int
+    texts_per_second_p50: float
+    texts_per_second_p95: float  # at the 95th percentile of time, so the lower of the two
+    milliseconds_per_text: float  # median
+    time_gain: float  # the baseline's time over this one's: median of the rounds …
+    time_gain_low: float  # … smallest …
+    time_gain_high: float  # … and largest
+
+
+def speed_of(timing: Timing, n: int, gain: Ratio) -> Speed:
+    """The speed of calls that answer n texts each, with the gain over a baseline."""
+    return Speed(
+        n_texts=n,
+        rounds=len(timing.runs),
+        texts_per_second_p50=n / timing.p50,
+        texts_per_second_p95=n / timing.p95,
+        milliseconds_per_text=1e3 * timing.p50 / n,
+        time_gain=gain.median,
+        time_gain_low=gain.low,
+        time_gain_high=gain.high,
+    )
 
 
 def flops_fields(spent: np.ndarray, full: np.ndarray) -> dict[str, float | int]:

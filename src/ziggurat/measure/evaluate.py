@@ -1,17 +1,18 @@
-"""`eval`: how good a model is on labelled rows, what it costs and how fast it is, beside its own full depth."""
+"""How good a model is on labelled rows, what it costs and how fast it is, beside its own full depth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from ziggurat.data.encoded import Encoded
+from ziggurat.data.memory import RowsLike, as_rows
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.flops import FLOAT_BITS, bit_operations
 from ziggurat.engine.backend import Outcomes
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
+from ziggurat.measure.evaluation import Evaluation
 from ziggurat.measure.subject import (
     ModelOptions,
     beside_full_depth,
@@ -28,7 +29,7 @@ from ziggurat.policies.rules import ExitRule
 
 def evaluate(
     model: str,
-    source: str,
+    source: RowsLike,
     operating_point: str = "balanced",
     threshold: float | None = None,
     score: str | None = None,
@@ -37,13 +38,14 @@ def evaluate(
     timed_texts: int = 512,
     progress: bool = False,
     metrics: Sequence[str] | None = None,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Answers all rows adaptively and at full depth, and times both on `timed_texts` of them, interleaved.
 
     Ratios are full over adaptive: larger is better. Times are the model's alone, without tokenisation; five rounds,
     medians; of questions a quarter as many are timed. `metrics` are measured beside the problem's own figures, None =
     the task's. UserError for rows without labels or with labels that are not the model's.
     """
+    source = as_rows(source)
     classifier = options.open(model)
     rule = exit_rule(classifier, operating_point, threshold, score)
     names = metrics_for(classifier.manifest, source, metrics)
@@ -57,44 +59,36 @@ def evaluate(
     timed = encoded.take(sample(len(rows), timed_texts // problem.texts_per_input))
     spent = classifier.spent(encoded, adaptive.kept, rule)[np.arange(len(rows)), adaptive.rungs]
     whole = classifier.whole(encoded)
-    return {
-        "model": model,
-        "data": source,
-        "operating_point": operating_point if threshold is None else f"{rule.score} {threshold:g}",
-        "promise": promise,
-        "n": len(rows),
-        **({} if encoded.owners is None else {"windows": len(encoded.tokens)}),
-        "problem": str(problem.kind),
-        "unit": problem.unit_of(None if promise is None else promise["criterion"]),
-        **problem.beside_full(*predictions, rows.truth),
-        "metrics": beside_full(classifier.manifest, source, names, *predictions, rows.truth),
-        "flops_ratio": float(whole.sum() / spent.sum()),
-        "bops_ratio": bit_operations(int(whole.sum()), FLOAT_BITS, FLOAT_BITS)
+    ran = (adaptive.kept[encoded.edges[:-1]][:, classifier.layer_columns] > 0).sum(axis=1)  # all sequences alike
+    return Evaluation(
+        model=model,
+        data=str(source),
+        operating_point=operating_point if threshold is None else f"{rule.score} {threshold:g}",
+        promise=promise,
+        n=len(rows),
+        windows=None if encoded.owners is None else len(encoded.tokens),
+        problem=str(problem.kind),
+        unit=problem.unit_of(None if promise is None else promise.criterion),
+        figures=problem.beside_full(*predictions, rows.truth),
+        metrics=beside_full(classifier.manifest, source, names, *predictions, rows.truth),
+        flops_ratio=float(whole.sum() / spent.sum()),
+        bops_ratio=bit_operations(int(whole.sum()), FLOAT_BITS, FLOAT_BITS)
         / _bops(classifier, encoded, adaptive, rule),
-        **_depths(classifier, encoded, adaptive),
-        "tokens_left": tokens_left(adaptive.kept[:, classifier.ladder.slices[-1].columns], encoded.lengths),
-        **beside_full_depth(classifier, timed, (rule, full_rule), options.batch_size),
-        "truncated": int(encoded.truncated.sum()),
-        "seen_in_training": seen_in_training(model, rows),
-        "batch_size": options.batch_size,
-        "device": classifier.backend.device,
-        "dtype": classifier.backend.dtype,
-        "threads": classifier.backend.threads,
-    }
+        mean_rungs=float((adaptive.rungs + 1).mean()),
+        mean_layers=float(ran.mean()),
+        exit_histogram={rung.name: int((adaptive.rungs == at).sum()) for at, rung in enumerate(classifier.rungs)},
+        tokens_left=tokens_left(adaptive.kept[:, classifier.ladder.slices[-1].columns], encoded.lengths),
+        speed=beside_full_depth(classifier, timed, (rule, full_rule), options.batch_size),
+        truncated=int(encoded.truncated.sum()),
+        seen_in_training=seen_in_training(model, rows),
+        batch_size=options.batch_size,
+        device=classifier.backend.device,
+        dtype=classifier.backend.dtype,
+        threads=classifier.backend.threads,
+    )
 
 
-def _depths(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes) -> dict[str, Any]:
-    """Where inputs exit."""
-    rungs = outcomes.rungs
-    ran = (outcomes.kept[encoded.edges[:-1]][:, classifier.layer_columns] > 0).sum(axis=1)  # all sequences alike
-    return {
-        "mean_rungs": float((rungs + 1).mean()),
-        "mean_layers": float(ran.mean()),
-        "exit_histogram": {rung.name: int((rungs == index).sum()) for index, rung in enumerate(classifier.rungs)},
-    }
-
-
-def _bops(classifier: AdaptiveClassifier, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> int:
+def _bops(classifier: OpenedModel, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> int:
     """Bit operations that were spent, over all tiers."""
     spent = 0
     for part in classifier.ladder.slices:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ziggurat.encoder.folder import read_json
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.measure.clock import Clock, Timing, interleave
@@ -42,7 +42,7 @@ class Effort:
 
 
 def profile_engine(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     progress: Callable[[str], None] | None = None,
     effort: Effort = Effort(),
     clock: Clock = time.perf_counter,
@@ -55,7 +55,7 @@ def profile_engine(
 
 
 def profile_beside(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     beside: Sequence[_Group],
     progress: Callable[[str], None] | None = None,
     effort: Effort = Effort(),
@@ -82,7 +82,7 @@ def profile_beside(
     return profile, {name: timings[name] for group in beside for name in group}
 
 
-def conditions_of(classifier: AdaptiveClassifier) -> Conditions:
+def conditions_of(classifier: OpenedModel) -> Conditions:
     """What a profile of this model, opened like this, on this machine, holds for."""
     backend, spec, manifest = classifier.backend, classifier.spec, classifier.manifest
     return Conditions(
@@ -106,7 +106,7 @@ def conditions_of(classifier: AdaptiveClassifier) -> Conditions:
     )
 
 
-def mismatch(profile: Profile, classifier: AdaptiveClassifier) -> str | None:
+def mismatch(profile: Profile, classifier: OpenedModel) -> str | None:
     """What a profile was measured with and this classifier does not have, in words; None where it fits."""
     theirs, ours = dataclasses.asdict(profile.conditions), dataclasses.asdict(conditions_of(classifier))
     different = [
@@ -117,7 +117,7 @@ def mismatch(profile: Profile, classifier: AdaptiveClassifier) -> str | None:
     return ", ".join(different) or None
 
 
-def profile_file(classifier: AdaptiveClassifier) -> Path:
+def profile_file(classifier: OpenedModel) -> Path:
     """Where this classifier's profile is kept: one file for each machine, engine, dtype, thread count and model shape.
 
     In $ZIGGURAT_CACHE, else $XDG_CACHE_HOME/ziggurat, else ~/.cache/ziggurat.
@@ -129,11 +129,11 @@ def profile_file(classifier: AdaptiveClassifier) -> Path:
 
 def read_profile(path: Path) -> Profile:
     """A profile's file; UserError that names it if it is missing or broken."""
-    values = read_json(path, f"{path}: no such profile; `ziggurat bench MODEL --profile` measures one")
+    values = read_json(path, f"{path}: no such profile; `ziggurat profile MODEL` measures one")
     return Profile.from_dict(values, str(path))
 
 
-def load_profile(classifier: AdaptiveClassifier) -> Profile | None:
+def load_profile(classifier: OpenedModel) -> Profile | None:
     """The kept profile, None if this was never measured; UserError that names a broken file."""
     path = profile_file(classifier)
     if not path.exists():
@@ -141,12 +141,12 @@ def load_profile(classifier: AdaptiveClassifier) -> Profile | None:
     try:
         profile = read_profile(path)
     except UserError as error:
-        raise UserError(f"{error}; or `ziggurat bench MODEL --profile`, which measures anew") from None
+        raise UserError(f"{error}; or `ziggurat profile MODEL`, which measures anew") from None
     return None if mismatch(profile, classifier) else profile
 
 
 def measured_profile(
-    classifier: AdaptiveClassifier, progress: Callable[[str], None] | None = None, effort: Effort = Effort()
+    classifier: OpenedModel, progress: Callable[[str], None] | None = None, effort: Effort = Effort()
 ) -> Profile:
     """Measures, and keeps the profile in its file, whatever was there."""
     profile = profile_engine(classifier, progress, effort)
@@ -154,14 +154,14 @@ def measured_profile(
     return profile
 
 
-def keep_profile(profile: Profile, classifier: AdaptiveClassifier) -> None:
+def keep_profile(profile: Profile, classifier: OpenedModel) -> None:
     """Writes the file of this classifier's profile, whatever was there."""
     with whole_file(profile_file(classifier)) as path:
         path.write_text(json.dumps(profile.to_dict()) + "\n", "utf-8")
 
 
 def stored_profile(
-    classifier: AdaptiveClassifier, progress: Callable[[str], None] | None = None, effort: Effort = Effort()
+    classifier: OpenedModel, progress: Callable[[str], None] | None = None, effort: Effort = Effort()
 ) -> Profile:
     """The kept profile; where there is none, or it is broken, it is measured and kept."""
     try:
@@ -171,7 +171,7 @@ def stored_profile(
     return measured_profile(classifier, progress, effort) if found is None else found
 
 
-def _tokens(classifier: AdaptiveClassifier, effort: Effort, clock: Clock) -> Sequence[int]:
+def _tokens(classifier: OpenedModel, effort: Effort, clock: Clock) -> Sequence[int]:
     """The grid up to where one batch at full depth takes long enough."""
     backend = classifier.backend
     grid, full = token_grid(backend.engine, backend.threads), ways_of(classifier)[0]
@@ -183,7 +183,7 @@ def _tokens(classifier: AdaptiveClassifier, effort: Effort, clock: Clock) -> Seq
     return taken
 
 
-def _calls(classifier: AdaptiveClassifier, shape: Shape, ways: Sequence[Way], repeats: int) -> dict[str, Call]:
+def _calls(classifier: OpenedModel, shape: Shape, ways: Sequence[Way], repeats: int) -> dict[str, Call]:
     """By name, for each way two calls that follow each other: one on other texts, which is not counted, and the call.
 
     The first ten or so batches of a call are slow, whatever their depth. In a data set they are lost among many; a call
@@ -203,7 +203,7 @@ def _spread(some: Sequence[_Group], others: Sequence[_Group]) -> dict[str, Calla
     return {name: call for _, group in sorted(places, key=itemgetter(0)) for name, call in group.items()}
 
 
-def _seconds(classifier: AdaptiveClassifier, shape: Shape, way: Way, clock: Clock) -> float:
+def _seconds(classifier: OpenedModel, shape: Shape, way: Way, clock: Clock) -> float:
     """Of one batch, after another one to warm up."""
     call = call_of(classifier, shape, way, 1)
     call()

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ziggurat.data.encoded import Encoded, pack_rows
 from ziggurat.data.packing import PackedBatch
+from ziggurat.data.tokenizer import Encoded, pack_rows
 from ziggurat.encoder.flops import layer_flops
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import run_batches
 from ziggurat.measure.predicted_time import Costs, completed, nonnegative, nonnegative_line
 from ziggurat.policies.exits import exit_score
@@ -88,7 +88,7 @@ def shapes_of(tokens: Sequence[int], lengths: Sequence[int]) -> list[Shape]:
     return list(dict.fromkeys(shapes))
 
 
-def ways_of(classifier: AdaptiveClassifier) -> list[Way]:
+def ways_of(classifier: OpenedModel) -> list[Way]:
     """Rules that tell the parts of a call apart, as far as the model's rungs can."""
     layers, n_rungs = classifier.backend.rung_layers, len(classifier.rungs)
     full = {"call": 1, "layer": layers[-1] - 1, "last": 1}
@@ -106,7 +106,7 @@ def ways_of(classifier: AdaptiveClassifier) -> list[Way]:
     return ways + _pruning_ways(classifier, classifier.token_rule)
 
 
-def _pruning_ways(classifier: AdaptiveClassifier, tokens: TokenRule) -> list[Way]:
+def _pruning_ways(classifier: OpenedModel, tokens: TokenRule) -> list[Way]:
     """Scores that take nobody out, and layers that leave each text its first token alone; all at full depth.
 
     What runs on the first tokens is known from a batch of nothing else.
@@ -144,7 +144,7 @@ LEAST_AND_MOST: Mapping[Keep, tuple[float, float]] = {
 class Call:
     """One shape run one way, several batches in a row; called, it does the work."""
 
-    classifier: AdaptiveClassifier
+    classifier: OpenedModel
     encoded: Encoded
     n_texts: int  # of a batch
     rule: ExitRule
@@ -158,7 +158,7 @@ class Call:
             yield pack_rows(self.encoded, first + np.arange(self.n_texts))
 
 
-def call_of(classifier: AdaptiveClassifier, shape: Shape, way: Way, repeats: int, seed: int = 0) -> Call:
+def call_of(classifier: OpenedModel, shape: Shape, way: Way, repeats: int, seed: int = 0) -> Call:
     """A call of `repeats` batches of random texts, none twice, as in a data set; the same ones for the same `seed`."""
     rng = np.random.default_rng([shape.tokens, shape.length, seed])
     lengths = np.ones_like(shape.lengths) if way.one_token else shape.lengths

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,17 @@ import numpy as np
 from ziggurat.data.builtin import STDLIB_DOCS
 from ziggurat.data.catalogue import parse_source
 from ziggurat.data.dataset import Dataset, Role, as_dataset, load, load_builtin
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.folders import place_of
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns, Rows
 from ziggurat.data.tables import Source
 from ziggurat.data.task_rows import called_like
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import ENCODER, read_manifest, tier_folders, trained_rows
 from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.classifier import FULL, AdaptiveClassifier
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine.opened import FULL, OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
+from ziggurat.measure.evaluation import PointPromise, SpeedBeside
 from ziggurat.measure.task_metrics import task_for
 from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.problem import SEARCH, SMALL, TEACHER, TEMPERATURES, TIERS
@@ -39,12 +39,27 @@ class ModelOptions:
     dtype: str = "float32"
     threads: int | None = None  # None = all cores
     batch_size: int = 32
-    engine: str = "auto"
+    backend: str = "auto"
     batch_given: bool = False  # the user chose `batch_size`; else the sizes that a point was measured with come first
+    opened: OpenedModel | None = field(default=None, repr=False, compare=False)  # not loaded again where it is wanted
 
-    def open(self, model: str) -> AdaptiveClassifier:
-        """Loads the model folder."""
-        return AdaptiveClassifier.from_pretrained(model, self.device, self.dtype, self.threads, self.engine)
+    @classmethod
+    def like(cls, model: OpenedModel, batch_size: int | None = None) -> ModelOptions:
+        """To run a model that is open, as it was opened."""
+        if model.origin is None:
+            return cls(opened=model)
+        _, device, dtype, threads, backend = model.origin
+        size = cls.batch_size if batch_size is None else batch_size
+        return cls(device, dtype, threads, size, backend, batch_size is not None, model)
+
+    def open(self, model: str) -> OpenedModel:
+        """Loads the model folder, unless it is open."""
+        if self.opened is not None and self.opened.origin is not None:
+            folder, *options = self.opened.origin
+            same = options == [self.device, self.dtype, self.threads, self.backend]
+            if same and Path(model).absolute() == folder:
+                return self.opened
+        return OpenedModel.from_pretrained(model, self.device, self.dtype, self.threads, self.backend)
 
 
 def exit_rule(
@@ -60,11 +75,8 @@ def exit_rule(
     return classifier.rule_of(operating_point if threshold is None else classifier.rule(score, threshold))
 
 
-def promise_of(classifier: OpenedModel, operating_point: str, threshold: float | None) -> dict[str, Any] | None:
-    """What an operating point promises, as JSON values; None for full depth, a threshold of the call, or no promise.
-
-    `broken` says why the promise does not hold for this call, None where it does.
-    """
+def promise_of(classifier: OpenedModel, operating_point: str, threshold: float | None) -> PointPromise | None:
+    """What an operating point promises; None for full depth, a threshold of the call, or no promise."""
     if threshold is not None or operating_point == FULL:
         return None
     point = classifier.point(operating_point)
@@ -74,17 +86,10 @@ def promise_of(classifier: OpenedModel, operating_point: str, threshold: float |
     broken = None
     if proof.dtype != backend.dtype:
         broken = f"{point.name} was certified in {proof.dtype}; in {backend.dtype} it promises nothing: calibrate in it"
-    return {
-        "target": point.target,
-        "confidence": point.confidence,
-        "criterion": proof.criterion,
-        "rows": proof.rows,
-        "groups": proof.groups,
-        "broken": broken,
-    }
+    return PointPromise(point.target, point.confidence, proof.criterion, proof.rows, proof.groups, broken)
 
 
-def rows_to_measure(classifier: AdaptiveClassifier, source: Source, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
+def rows_to_measure(classifier: OpenedModel, source: Source, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
     """Labelled rows of a source as test rows; for the built-in data its own test rows."""
     names = classifier.manifest.labels
     if source == STDLIB_DOCS:
@@ -98,7 +103,7 @@ def rows_to_measure(classifier: AdaptiveClassifier, source: Source, columns: Col
 
 
 def load_like(
-    classifier: AdaptiveClassifier, source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
+    classifier: OpenedModel, source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
 ) -> Rows:
     """Rows of a source with their classes called what the model calls them; UserError for pairs or single texts where
     it reads the other.
@@ -108,7 +113,7 @@ def load_like(
     return called_like(rows, classifier.manifest.labels, task_for(classifier.manifest, source))
 
 
-def check_pairs(classifier: AdaptiveClassifier, rows: Rows) -> None:
+def check_pairs(classifier: OpenedModel, rows: Rows) -> None:
     """UserError if the rows are pairs and the model reads single texts, or the reverse."""
     if classifier.manifest.pairs and rows.pairs is None:
         raise UserError(
@@ -152,30 +157,24 @@ def sample(n: int, size: int) -> np.ndarray:
 
 
 def beside_full_depth(
-    model: AdaptiveClassifier, timed: Encoded, both: tuple[ExitRule, ExitRule], batch_size: int
-) -> dict[str, float]:
+    model: OpenedModel, timed: Encoded, both: tuple[ExitRule, ExitRule], batch_size: int
+) -> SpeedBeside:
     """Speed of answering inputs under a rule, and under that of full depth, interleaved; five rounds."""
-    (adaptive, full), unit = both, model.problem.counted
+    adaptive, full = both
     timings = interleave(
         {
             "adaptive": lambda: model.run(timed, adaptive, batch_size),
             "full": lambda: model.run(timed, full, batch_size),
         }
     )
-    speedup = paired_ratio(timings["full"], timings["adaptive"])
-    return {
-        f"{unit}_per_second": len(timed) / timings["adaptive"].p50,
-        f"full_{unit}_per_second": len(timed) / timings["full"].p50,
-        "time_ratio": speedup.median,
-        "time_ratio_low": speedup.low,
-        "time_ratio_high": speedup.high,
-    }
+    n, ratio = len(timed), paired_ratio(timings["full"], timings["adaptive"])
+    return SpeedBeside(model.problem.counted, n / timings["adaptive"].p50, n / timings["full"].p50, ratio)
 
 
-def tokens_left(kept: np.ndarray, lengths: np.ndarray) -> list[float]:
+def tokens_left(kept: np.ndarray, lengths: np.ndarray) -> tuple[float, ...]:
     """Share of tokens that are read, then that each layer leaves, of inputs that come so far: kept (n, L + 1), (n)."""
     whole = ((kept > 0) * lengths[:, None]).sum(axis=0)
-    return [float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of]
+    return tuple(float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of)
 
 
 def refuse_small(model: str, command: str) -> None:

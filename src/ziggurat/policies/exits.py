@@ -1,7 +1,7 @@
 """Exit scores: how sure is this rung? Numbers only; the comparison with a threshold is the engine's.
 
 Every score reads a history of readings, (n, n_rungs_seen, width), whose last entry is the rung being asked, and returns
-(n) float64. A reading is a rung's logits, of spans what `problems.spans` makes of them. A rung that was not asked is
+(n) float64. A reading is a rung's logits, of spans what `policies.spans` makes of them. A rung that was not asked is
 not in the history. `exit_score` finds a score by its name.
 
 A learned exit score: the probability that going on would not put this answer right. Numbers only, no threshold.
@@ -69,7 +69,7 @@ def margin(history: np.ndarray) -> np.ndarray:
 
 
 def span_entropy(history: np.ndarray) -> np.ndarray:
-    """Of spans, whose readings begin with the entropies of start and end (`problems.spans`): the larger, in [0, 1]."""
+    """Of spans, whose readings begin with the entropies of start and end (`policies.spans`): the larger, in [0, 1]."""
     return history[:, -1, :2].max(axis=-1).astype(np.float64)
 
 

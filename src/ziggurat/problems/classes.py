@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ziggurat.data.dataset import Dataset
-from ziggurat.data.encoded import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.policies.exits import LEARNED, softmax
 from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.problems.problem import CROSS_ENTROPY, Figures, Json, Loss, Problem, check_every_label
 from ziggurat.types import Label, ProblemType
+
+if TYPE_CHECKING:
+    from ziggurat.data.dataset import Dataset
 
 
 class Classes(Problem):
@@ -49,6 +51,10 @@ class Classes(Problem):
     def label(self, prediction: Any) -> Label:
         """The class's name."""
         return self.names[int(prediction)]
+
+    def labels(self, predictions: np.ndarray) -> np.ndarray:
+        """The classes' names."""
+        return np.array(self.names)[predictions]
 
     def label_fields(self, label: Any, probabilities: np.ndarray | None) -> Json:
         """The class, its probability, and all probabilities."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ziggurat.data.dataset import Dataset
-from ziggurat.data.encoded import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.policies.exits import softmax
 from ziggurat.problems.metrics import accuracy, f1_macro, f1_micro
 from ziggurat.problems.problem import BINARY_CROSS_ENTROPY, Figures, Json, Loss, Problem, check_every_label
 from ziggurat.types import Label, ProblemType
+
+if TYPE_CHECKING:
+    from ziggurat.data.dataset import Dataset
 
 
 class Labels(Problem):
@@ -40,6 +42,10 @@ class Labels(Problem):
     def label(self, prediction: Any) -> tuple[Label, ...]:
         """The names of the labels that apply."""
         return tuple(name for name, applies in zip(self.names, prediction, strict=True) if applies)
+
+    def predicted(self, predictions: np.ndarray) -> np.ndarray:
+        """1 for each label that applies, 0 for the others: (n, n_labels) int8."""
+        return predictions.astype(np.int8)
 
     def true_label(self, truth: Any) -> tuple[Label, ...]:
         """The names of the labels that are 1."""

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import sqrt
-from statistics import NormalDist
 from types import MappingProxyType
 
 import numpy as np
@@ -35,6 +34,8 @@ def accuracy_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[f
     """
     if not 0 <= correct <= n or n < 1:
         raise ValueError(f"{correct} right of {n} is no accuracy")
+    from statistics import NormalDist  # takes milliseconds to import, which models that only answer do not have
+
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = correct / n
     centre = share + z * z / (2 * n)

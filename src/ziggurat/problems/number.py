@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.data.encoded import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import LEARNED
 from ziggurat.problems.metrics import pearson, spearman
@@ -42,6 +42,10 @@ class Number(Problem):
     def label(self, prediction: Any) -> float:
         """The number."""
         return float(prediction)
+
+    def labels(self, predictions: np.ndarray) -> np.ndarray:
+        """The numbers."""
+        return predictions
 
     def label_targets(self, labels: np.ndarray) -> np.ndarray:
         """The number."""

@@ -10,19 +10,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from ziggurat.data.dataset import Dataset
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.labels import names_same
 from ziggurat.data.packing import PackedBatch
-from ziggurat.data.tokenizer import Piece, TextTokenizer, speakable
+from ziggurat.data.tokenizer import Encoded, Piece, TextTokenizer, speakable
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import FAMILIES
 from ziggurat.recipe import Recipe, SpanConfig
 from ziggurat.types import Answer, AnyAnswers, Label, ProblemType, Trace
+
+if TYPE_CHECKING:
+    from ziggurat.data.dataset import Dataset
 
 Json = dict[str, Any]
 # Losses of training, see `ziggurat.train.losses` and, of small models, `ziggurat.small`.
@@ -46,10 +47,7 @@ class Loss:
 
 
 class Reader(Protocol):
-    """Reduces a rung's outputs for all tokens of an input's sequences to its reading.
-
-    Without a reader an input has one sequence, and its outputs are the reading.
-    """
+    """Reduces a rung's outputs for all tokens of an input's sequences to its reading."""
 
     @property
     def width(self) -> int:
@@ -58,7 +56,7 @@ class Reader(Protocol):
 
     @property
     def dtype(self) -> Any:
-        """Of readings, numpy's."""
+        """Numpy's data type of readings."""
         ...
 
     def read(self, logits: np.ndarray, marks: PackedBatch) -> np.ndarray:
@@ -120,12 +118,25 @@ class Problem(ABC):
     def label(self, prediction: Any) -> Any:
         """One prediction as a label column holds it."""
 
+    def labels(self, predictions: np.ndarray) -> np.ndarray:
+        """Predictions (n, …) as a label column holds them, (n)."""
+        found = np.empty(len(predictions), dtype=object)
+        for row, prediction in enumerate(predictions):
+            found[row] = self.label(prediction)
+        return found
+
+    def predicted(self, predictions: np.ndarray) -> np.ndarray:
+        """Predictions (n, …) as scikit-learn's `predict` returns them, (n) or (n, n_labels)."""
+        return self.labels(predictions)
+
     def true_label(self, truth: Any) -> Any:
         """One entry of the labels of rows as a label column holds it."""
         return self.label(truth)
 
-    def answers(self, readings: np.ndarray, inputs: Encoded, rungs: np.ndarray, traces: Sequence[Trace]) -> AnyAnswers:
-        """Readings (n, width) of the rungs (n) that answered n inputs, as `predict` returns them."""
+    def answers(
+        self, readings: np.ndarray, inputs: Encoded | None, rungs: np.ndarray, traces: Sequence[Trace]
+    ) -> AnyAnswers:
+        """Readings (n, width) of the rungs (n) that answered n inputs, as an object each."""
         predictions, shares = self.predictions(readings, inputs, rungs), self.probabilities(readings)
         rows_of_shares: Sequence[np.ndarray | None] = [None] * len(traces) if shares is None else list(shares)
         rows = zip(predictions, rows_of_shares, traces, strict=True)

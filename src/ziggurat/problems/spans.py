@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ziggurat.data.dataset import Dataset
 from ziggurat.data.packing import PackedBatch, padded_slots
 from ziggurat.data.tokenizer import Piece, TextTokenizer, speakable
 from ziggurat.data.windows import Windows, gold_tokens, window_pieces, windows_of
@@ -29,6 +28,9 @@ from ziggurat.problems.problem import (
 )
 from ziggurat.recipe import Recipe, SpanConfig
 from ziggurat.types import Label, ProblemType, SpanAnswer, Trace
+
+if TYPE_CHECKING:
+    from ziggurat.data.dataset import Dataset
 
 # The numbers of a reading.
 ENTROPIES = slice(0, 2)  # of start and end, of the least sure window, in [0, 1]

@@ -134,7 +134,7 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         Column("stays_98", "may stay", "at 98 %", ".1%"),
         Column("flops_ratio_98", "FLOPs there", "x fewer", ",.2f"),
     ),
-    "grid": (
+    "sweep": (
         _MODEL,
         Column("scale", "pruning", "x", ".3g"),
         _THRESHOLD,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import cumulate
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.problems.problem import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MEAN_SQUARE
 from ziggurat.small.bilstm import MOST_ROWS, UNKNOWN, BilstmShape, BilstmTier
 from ziggurat.small.train_static import Scale, check_rows, select_loss

@@ -1,4 +1,4 @@
-"""Encoded rows as a torch data set, and lists of them as the tensors that a Trainer can carry between processes."""
+"""Encoded rows as a torch data set, and their collation into tensors for transformers' Trainer."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.labels import labelled
 from ziggurat.data.packing import PackedBatch, cumulate, pack, place_in_sequence
+from ziggurat.data.tokenizer import Encoded
 
-BATCH = 64  # inputs of a forward pass without gradient
-Example = tuple[np.ndarray, ...]  # tokens (length, 2), label (…), and the teacher's logits (…) if there are any
+BATCH = 64  # inputs per forward pass without gradient
+Example = tuple[np.ndarray, ...]  # tokens (length, 2), label (…), teacher logits (…) if there are any
 
 
 @dataclass(frozen=True)
 class Examples(Dataset[Example]):
-    """Token ids with labels (spans have two, the tokens with which they start and end), and what a teacher says."""
+    """Token ids, labels (of spans two: first and last token), and optionally a teacher's logits."""
 
     encoded: Encoded
     labels: np.ndarray  # (n, …), see `ziggurat.data.labels`
-    taught: np.ndarray | None = None  # logits (n, …), see `train.teaching`
+    teacher_logits: np.ndarray | None = None  # (n, …), see `train.precomputed`
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
-        known = self.encoded.tokens[index], self.labels[index]
-        return known if self.taught is None else (*known, self.taught[index])
+        example = self.encoded.tokens[index], self.labels[index]
+        return example if self.teacher_logits is None else (*example, self.teacher_logits[index])
 
     def labelled(self) -> Examples:
-        """Only the rows that have a label."""
+        """The rows that have a label."""
         keep = np.flatnonzero(labelled(self.labels))
         tokens = [self.encoded.tokens[row] for row in keep]
-        taught = None if self.taught is None else self.taught[keep]
-        return Examples(Encoded(tokens, self.encoded.truncated[keep]), self.labels[keep], taught)
+        logits = None if self.teacher_logits is None else self.teacher_logits[keep]
+        return Examples(Encoded(tokens, self.encoded.truncated[keep]), self.labels[keep], logits)
 
 
 def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Labels (n, …) first, for a Trainer takes the batch size from the first entry; then packed tokens and lengths.
+    """Collates labels (n, …), lengths and packed tokens, and teacher logits (n, …) if there are any.
 
-    What a teacher says of them (n, …) comes last, where it is known.
+    Labels come first, since the Trainer takes the batch size from the first entry.
     """
-    tokens, labels, *taught = zip(*examples, strict=True)
+    tokens, labels, *teacher_logits = zip(*examples, strict=True)
     batch = {
         "labels": torch.from_numpy(np.stack(labels)),
         "lengths": torch.tensor([len(row) for row in tokens]),
         "states": torch.from_numpy(np.concatenate(tokens)),
     }
-    return batch | {"taught": torch.from_numpy(np.stack(taught[0]))} if taught else batch
+    return batch | {"teacher_logits": torch.from_numpy(np.stack(teacher_logits[0]))} if teacher_logits else batch
 
 
 def packed(states: Tensor, lengths: Tensor) -> PackedBatch:
@@ -62,11 +62,11 @@ def packed(states: Tensor, lengths: Tensor) -> PackedBatch:
 
 
 def in_batches(tokens: Sequence[np.ndarray]) -> Iterator[PackedBatch]:
-    """All inputs in their order, some at a time, for a forward pass without gradient."""
+    """Packs all inputs in order, in batches for forward passes without gradient."""
     for start in range(0, len(tokens), BATCH):
         yield pack(tokens[start : start + BATCH])
 
 
 def spread(n: int, most: int) -> np.ndarray:
-    """At most so many of n places, all over: rows may be sorted by label. (k) int64."""
+    """At most `most` evenly spaced indices below n, (k) int64: rows may be sorted by label."""
     return np.linspace(0, n - 1, min(n, most)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe for a model, said before any training: a later stage must not be the one to find out."""
+"""Checks a recipe against a model before any training, so that no later stage fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.torch.checkpoint import head_places
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.pruning import starting_values
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED, only_first
@@ -19,14 +19,14 @@ from ziggurat.train.batches import in_batches
 from ziggurat.train.stages import HEAD_STAGES, UNPRUNED_STAGES, refuse_misfit, stage_of
 from ziggurat.train.students import student_spec
 
-_LOOKED_AT = 16  # texts
+_SAMPLE = 16  # texts
 
 
 def refuse_misfits(recipe: Recipe, spec: EncoderSpec, goes_on: bool = False) -> None:
-    """UserError, with the fix, for stages, pruning or search that cannot work with each other and this encoder.
+    """UserError, with the fix, for stages, pruning or search that do not fit together or to this encoder.
 
-    `spec` is that of the model before any stage: the teacher's where the recipe makes a student. `goes_on`: with
-    pruning that it has learned before.
+    `spec` is the model's before any stage: the teacher's if the recipe has a student. `goes_on`: training continues
+    from a model whose pruning is learned already.
     """
     for stage in recipe.stages:
         stage_of(stage.kind)
@@ -42,7 +42,7 @@ def refuse_misfits(recipe: Recipe, spec: EncoderSpec, goes_on: bool = False) -> 
     _refuse_stale_heads(recipe)
     if recipe.search is not None and (recipe.pruning is None or recipe.pruning.kind != "share"):
         raise UserError(
-            f"recipe {recipe.name!r}: [search] looks for shares of tokens that stay; "
+            f"recipe {recipe.name!r}: [search] searches for shares of tokens to keep; "
             'give it a [pruning] table with kind = "share", or leave [search] out'
         )
     if recipe.pruning is not None:
@@ -51,48 +51,49 @@ def refuse_misfits(recipe: Recipe, spec: EncoderSpec, goes_on: bool = False) -> 
 
 
 @torch.no_grad()
-def refuse_emptying(model: AdaptiveModel, tokens: Sequence[np.ndarray]) -> None:
-    """UserError for thresholds that leave of every text its first token alone in the lower half of the layers.
+def refuse_emptying(model: EncoderModel, tokens: Sequence[np.ndarray]) -> None:
+    """UserError if thresholds prune every text down to its first token in the lower half of the layers.
 
-    They are tried on the model as it starts and some of `tokens`, (n_i, 2) each. In the upper half a first token that
-    has read the text may well do without it.
+    Tried with the untrained model on a sample of `tokens`, (n_i, 2) each. In the upper half this may be fine, since the
+    first token has read the text by then.
     """
     pruning = model.pruning
     if pruning is None or pruning.config.kind != "threshold" or pruning.config.score == PREDICTED:
-        return  # shares and counts say themselves what stays; scores that are to be learned say nothing yet
+        return  # shares and counts are checked without a model; predicted scores are not trained yet
     rule = replace(pruning.rule(), vocabulary=None)
-    states = model.eval().embed(next(in_batches(tokens[:_LOOKED_AT])), rule)
+    states = model.eval().embed(next(in_batches(tokens[:_SAMPLE])), rule)
     for layer in range(1, model.spec.layers // 2 + 1):
         states = model.layer(layer, states, rule)
         if (states.lengths == 1).all():
             raise UserError(
                 f"pruning: threshold {rule.values[layer - 1]:g} at layer {layer} leaves nothing but the first token of "
-                f"the {states.n_seqs} texts that were tried; lower it, or `final`, from which it follows"
+                f"the {states.n_seqs} texts that were tried; lower it, or `final`, which it is computed from"
             )
 
 
 def _refuse_student(recipe: Recipe) -> None:
-    """UserError for stages that train no student although there is one, or one that is not there."""
+    """UserError for a student without a stage that trains it, or such a stage without a student."""
     kinds = [stage.kind for stage in recipe.stages]
-    making = [kind for kind in kinds if kind in STUDENT_STAGES]
+    student_stages = [kind for kind in kinds if kind in STUDENT_STAGES]
     if recipe.student is None:
-        if making:
-            raise UserError(f"stage {making[0]!r} trains a student; give the recipe a [student] table")
+        if student_stages:
+            raise UserError(f"stage {student_stages[0]!r} trains a student; give the recipe a [student] table")
         return
-    if not making:
+    if not student_stages:
         raise UserError(f"recipe {recipe.name!r}: no stage trains its student; add {' or '.join(STUDENT_STAGES)}")
-    before = kinds[: kinds.index(making[0])]
+    before = kinds[: kinds.index(student_stages[0])]
     if wrong := [kind for kind in before if kind != "regular"]:
         raise UserError(
-            f"stage {wrong[0]!r} stands before {making[0]!r}, where only 'regular' trains the teacher; put it behind"
+            f"stage {wrong[0]!r} stands before {student_stages[0]!r}, where only 'regular' trains the teacher; "
+            "put it behind"
         )
     for key in ("hidden", "checkpoint"):
-        if getattr(recipe.student, key) is not None and "theseus" in making:
+        if getattr(recipe.student, key) is not None and "theseus" in student_stages:
             raise UserError(f"stage 'theseus' swaps layers with the teacher; leave `{key}` out of the [student] table")
 
 
 def _refuse_unlearned(recipe: Recipe) -> None:
-    """UserError for a stage that prunes by scores which no stage before it has learned."""
+    """UserError for a stage that prunes by scores that no earlier stage has learned."""
     learned: set[str] = set()
     for stage in recipe.stages:
         pruning = None if stage.kind in UNPRUNED_STAGES else recipe.pruning
@@ -106,9 +107,9 @@ def _refuse_unlearned(recipe: Recipe) -> None:
 
 
 def _refuse_stale_heads(recipe: Recipe) -> None:
-    """UserError for exit heads that learn from a model which is fine-tuned afterwards, and not they with it."""
+    """UserError if the model is fine-tuned after its exit heads were trained, without them."""
     kinds = [stage.kind for stage in recipe.stages]
-    last = max((place for place, kind in enumerate(kinds) if kind in HEAD_STAGES), default=len(kinds))
+    last = max((index for index, kind in enumerate(kinds) if kind in HEAD_STAGES), default=len(kinds))
     if stale := [kind for kind in kinds[last:] if kind in ("guess", *BACKBONE_STAGES) and kind not in HEAD_STAGES]:
         raise UserError(
             f"stage {stale[0]!r} stands behind {kinds[last]!r} and would change what its exit heads read; put it before"
@@ -116,9 +117,9 @@ def _refuse_stale_heads(recipe: Recipe) -> None:
 
 
 def _refuse_numbers(pruning: PruningConfig, n_layers: int, max_length: int) -> None:
-    """UserError for numbers that leave nothing to read, or that rise although no token ever returns."""
+    """UserError for values that prune everything but the first token, or that rise from layer to layer."""
     numbers = starting_values(pruning, n_layers)
-    # At the last layer it is exact: nothing reads the other tokens afterwards.
+    # Allowed at the last layer: no later layer reads the other tokens.
     for layer, number in enumerate(numbers[:-1], start=1):
         if not np.isnan(number) and only_first(pruning.kind, pruning.scale, float(number), max_length):
             move = "lower it" if pruning.kind == "threshold" else "raise it"

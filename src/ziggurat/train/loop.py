@@ -1,4 +1,4 @@
-"""The one training loop: transformers.Trainer, set up so that a run can be killed at any step and taken up again."""
+"""The training loop of all stages: transformers.Trainer, set up to resume after a stop at any step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.parts import has_fast_bfloat16
 from ziggurat.errors import Stopped
 from ziggurat.files import refusals_explained, whole_file
@@ -43,8 +43,9 @@ from ziggurat.train.objectives import Objective
 
 
 class Bar(TrainerCallback):
-    """Steps on stderr, with what the select rows last said. As a context it is closed whatever ends the training, so
-    that an error's line stands below it and nothing is drawn behind that.
+    """Progress bar on stderr, with the last result on the select rows.
+
+    A context manager: the bar is closed before an error message is printed.
     """
 
     def __init__(self, name: str) -> None:
@@ -52,17 +53,17 @@ class Bar(TrainerCallback):
         self.bar: tqdm[NoReturn] | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Opens the bar, in one process."""
+        """Opens the bar, in the first process only."""
         if state.is_world_process_zero:
             self.bar = bar(self.name, state.max_steps, "steps", done=state.global_step, keep=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """One step further."""
+        """Advances the bar."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
     def on_evaluate(self, *_: Any, metrics: dict[str, float], **__: Any) -> None:
-        """Shows what the select rows said."""
+        """Shows the result on the select rows."""
         if self.bar is not None:
             name = "score" if "eval_score" in metrics else "loss"
             self.bar.set_postfix_str(f"{name} on select rows {metrics[f'eval_{name}']:.4f}")
@@ -75,53 +76,53 @@ class Bar(TrainerCallback):
             self.bar.close()
 
     def fill(self) -> None:
-        """What was done is all there was to do: a stage may end by itself."""
+        """Marks the bar as complete: a stage may end early."""
         if self.bar is not None:
             self.bar.total = self.bar.n
 
 
 class Progress(TrainerCallback):
-    """Tells the objective how far the stage is, also after a resume."""
+    """Sets the objective's `step` and `progress`, also after a resume."""
 
     def __init__(self, module: Objective) -> None:
         self.module = module
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Before every step, also the first after a resume."""
+        """Runs before every step, also the first after a resume."""
         self.module.step = state.global_step
         self.module.progress = state.global_step / state.max_steps
 
 
 class Patience(TrainerCallback):
-    """Ends a stage when so many looks at the select rows in a row have found no lower loss; None = never."""
+    """Ends a stage after this many evaluations without a lower loss; None = never."""
 
-    def __init__(self, looks: int | None) -> None:
-        self.looks = looks
+    def __init__(self, evaluations: int | None) -> None:
+        self.evaluations = evaluations
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Counts in the trainer's own log, which a checkpoint keeps."""
+        """Counts in the trainer's log, which is part of checkpoints."""
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-        if self.looks is not None and len(losses) - losses.index(min(losses)) > self.looks:
+        if self.evaluations is not None and len(losses) - losses.index(min(losses)) > self.evaluations:
             control.should_training_stop = True
         return control
 
 
 class StopAtStep(TrainerCallback):
-    """Asked to stop, lets the step end and writes a checkpoint."""
+    """Stops at the end of a step, with a checkpoint, once `requested` is set."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self.stopped = False
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Stops here if it was asked to, with a checkpoint; the last state is looked at, too."""
+        """Stops with a checkpoint if requested; the last step is always evaluated and saved."""
         if state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = True  # older versions of transformers do only the latter
-        if self.asked and state.global_step < state.max_steps:
+            control.should_evaluate = control.should_save = True  # older versions of transformers only save
+        if self.requested and state.global_step < state.max_steps:
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True
@@ -130,16 +131,16 @@ class StopAtStep(TrainerCallback):
 
 @contextmanager
 def interrupts(watch: StopAtStep) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks `watch` to stop; a second one stops at once. Off the main thread: no handler."""
+    """The first Ctrl-C or SIGTERM requests a stop; the second stops at once. Without effect outside the main thread."""
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if watch.asked:
+        if watch.requested:
             raise KeyboardInterrupt
-        watch.asked = True
+        watch.requested = True
 
     try:
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # only the main thread may set handlers; a caller's thread stops its training by other means
+    except ValueError:  # only the main thread may set handlers
         before = {}
     try:
         yield
@@ -153,24 +154,24 @@ _FINISHED = "finished.safetensors"
 
 @dataclass(frozen=True)
 class Keep:
-    """Which of a stage's states is kept, and what its bar shows of the select rows."""
+    """Which checkpoint of a stage is the result, and which metric its bar shows."""
 
     metric: Metric | None  # None = the loss
-    at_end: bool  # the last state, not the best
+    at_end: bool  # True = the last checkpoint, False = the best
 
     @classmethod
     def best(cls, metric: Metric) -> Keep:
-        """The state with the largest metric on the select rows."""
+        """The checkpoint with the largest metric on the select rows."""
         return cls(metric, at_end=False)
 
     @classmethod
     def lowest_loss(cls) -> Keep:
-        """The state with the lowest loss on the select rows."""
+        """The checkpoint with the lowest loss on the select rows."""
         return cls(None, at_end=False)
 
     @classmethod
     def last(cls, metric: Metric) -> Keep:
-        """The last state; the metric is only shown."""
+        """The last checkpoint; the metric is only shown."""
         return cls(metric, at_end=True)
 
 
@@ -178,20 +179,20 @@ class Keep:
 class Run:
     """Where and how a stage runs."""
 
-    folder: Path  # the stage's own: checkpoints while it runs, the finished weights afterwards
+    folder: Path  # the stage's folder: checkpoints while it runs, the final weights afterwards
     device: torch.device
     seed: int = 0
     progress: bool = True  # bars on stderr
-    mixed_precision: bool = True  # bfloat16 where the device is fast with it
-    teacher: AdaptiveModel | None = None  # of a student; elsewhere the float, unpruned model, where stages distil
+    mixed_precision: bool = True  # bfloat16 if it is faster on the device
+    teacher: EncoderModel | None = None  # of a student; in other distilling stages the float, unpruned model
 
     def autocast(self) -> torch.autocast:
-        """The precision in which steps run, for what is worked out before them."""
+        """The precision of training steps, for precomputed values."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=_in_bfloat16(self))
 
     @property
     def finished(self) -> bool:
-        """The stage ran to its end before; it will only be loaded."""
+        """The stage was completed before; its weights are only loaded."""
         return (self.folder / _FINISHED).exists()
 
 
@@ -205,10 +206,10 @@ def fit(
     own_rates: Mapping[str, float] = MappingProxyType({}),
     collator: Callable[[Any], dict[str, Any]] = collate,
 ) -> None:
-    """Trains `module` in place and leaves it in the state that `keep` says.
+    """Trains `module` in place; it ends with the weights of the checkpoint that `keep` selects.
 
-    `own_rates` are learning rates of parameters whose name contains the key, `collator` makes batches of rows. Goes on
-    from the last checkpoint in `run.folder`, bit for bit as if it had not stopped; a finished stage is only loaded. An
+    `own_rates` maps a part of a parameter's name to its learning rate; `collator` makes batches of rows. Resumes from
+    the last checkpoint in `run.folder`, with the same bits as without a stop; a finished stage is only loaded. An
     interrupt (Ctrl-C, SIGTERM) writes a checkpoint and raises Stopped.
     """
     finished = run.folder / _FINISHED
@@ -226,7 +227,7 @@ def fit(
         callbacks=[watch, Progress(module), Patience(stage.patience)],
         optimizers=(_optimizer(module.to(run.device), stage, own_rates) if own_rates else None, None),
     )
-    # Theirs print dictionaries.
+    # The Trainer's callbacks print dictionaries.
     trainer.remove_callback(ProgressCallback if run.progress else PrinterCallback)
     bar = Bar(stage.kind)
     if run.progress:
@@ -238,16 +239,16 @@ def fit(
     if not watch.stopped:
         fold(module)
         _finish(module, finished)
-    if watch.asked:
+    if watch.requested:
         raise Stopped(
             f"stopped at step {trainer.state.global_step}, which is kept; the same command goes on from there"
         )
 
 
 def _finish(module: nn.Module, finished: Path) -> None:
-    """Keeps the weights and drops the checkpoints; one process does, the others wait."""
+    """Saves the weights and removes the checkpoints, in the first process; the others wait."""
     state = PartialState()
-    state.wait_for_everyone()  # each process writes its own part of the last checkpoint
+    state.wait_for_everyone()  # each process writes a part of the last checkpoint
     if state.is_main_process:
         with whole_file(finished) as path:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, path)
@@ -257,17 +258,17 @@ def _finish(module: nn.Module, finished: Path) -> None:
 
 
 def _optimizer(module: nn.Module, stage: StageConfig, own_rates: Mapping[str, float]) -> torch.optim.Optimizer:
-    """AdamW with a group for each learning rate; no decay on biases, LayerNorms and whatever has a rate of its own."""
+    """AdamW with one group per learning rate. No decay for biases, LayerNorms and parameters in `own_rates`."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        own = [rate for part, rate in own_rates.items() if part in name]
-        rate = own[0] if own else stage.learning_rate
-        decay = stage.weight_decay if parameter.ndim > 1 and not own else 0.0
+        special = [rate for part, rate in own_rates.items() if part in name]
+        rate = special[0] if special else stage.learning_rate
+        decay = stage.weight_decay if parameter.ndim > 1 and not special else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": mine, "lr": rate, "weight_decay": decay} for (rate, decay), mine in groups.items()], fused=True
+        [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()], fused=True
     )
 
 
@@ -318,6 +319,6 @@ def _score(output: EvalPrediction, metric: Metric) -> float:
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: the Trainer writes `trainer_state.json` last."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+    """The newest complete checkpoint: the Trainer writes `trainer_state.json` last."""
+    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None

@@ -1,4 +1,4 @@
-"""Losses as functions, logits in, a scalar out; and the losses of each problem by name."""
+"""Losses: functions of logits that return a scalar, and the losses of each problem."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ Metric = Callable[[np.ndarray, np.ndarray], float]  # logits (n, …, n_outputs)
 
 @dataclass(frozen=True)
 class Criterion:
-    """Torch's side of a problem; labels as `ziggurat.data.labels` has them."""
+    """Losses and metric of a problem, in torch; labels as in `ziggurat.data.labels`."""
 
     loss: Callable[[Tensor, Tensor], Tensor]  # logits (n, n_outputs), labels of labelled rows → mean
-    distance: Callable[[Tensor, Tensor, bool], Tensor]  # teacher and student (n, n_outputs), reversed → mean
+    distance: Callable[[Tensor, Tensor, bool], Tensor]  # teacher and student (n, n_outputs), reverse → mean
     metric: Metric
-    lead: Callable[[Tensor], Tensor]  # logits (n, n_outputs) → (n): the part of them that is the answer
+    lead: Callable[
+        [Tensor], Tensor
+    ]  # logits (n, n_outputs) → (n): size of the answer, whose gradient is the importance of tokens
 
-    def blended(self, logits: Tensor, labels: Tensor, taught: Tensor, label_weight: float) -> Tensor:
-        """(1 - w) x `taught` + w x the loss of the rows that have a label; w is the less the fewer of them have one."""
-        known = labelled(labels)
-        weight = label_weight * float(known.float().mean())
+    def blended(self, logits: Tensor, labels: Tensor, teacher_loss: Tensor, label_weight: float) -> Tensor:
+        """(1 - w) x `teacher_loss` + w x loss of labelled rows, with w = `label_weight` x share of labelled rows."""
+        has_label = labelled(labels)
+        weight = label_weight * float(has_label.float().mean())
         if not weight:
-            return taught
-        return (1 - weight) * taught + weight * self.loss(logits.float()[known], labels[known])
+            return teacher_loss
+        return (1 - weight) * teacher_loss + weight * self.loss(logits.float()[has_label], labels[has_label])
 
 
 def labelled(labels: Tensor) -> Tensor:
-    """Which rows have a label, (n) bool."""
+    """True for rows with a label, (n) bool."""
     if labels.is_floating_point():
         return ~labels.isnan()
     return labels.reshape(len(labels), -1)[:, 0] >= 0
@@ -45,7 +47,7 @@ def labelled(labels: Tensor) -> Tensor:
 def kl_divergence(teacher: Tensor, student: Tensor, reverse: bool = False) -> Tensor:
     """KL(teacher ‖ student), mean over rows; both (n, n_classes) logits. The teacher gets no gradient.
 
-    `reverse` gives KL(student ‖ teacher), as MP eq. 3 and FastBERT's paper print it; FastBERT's code has the default.
+    `reverse` gives KL(student ‖ teacher), as in MP eq. 3 and FastBERT's paper; FastBERT's code has the default.
     """
     p = functional.log_softmax(teacher.detach().float(), dim=-1)
     q = functional.log_softmax(student.float(), dim=-1)
@@ -54,8 +56,8 @@ def kl_divergence(teacher: Tensor, student: Tensor, reverse: bool = False) -> Te
 
 
 def binary_divergence(teacher: Tensor, student: Tensor, reverse: bool = False) -> Tensor:
-    """The same where each output is a yes or no of its own (sigmoid), mean over rows and outputs."""
-    # A label's yes against a logit of 0 is a choice between two classes.
+    """`kl_divergence` for independent binary outputs (sigmoid), mean over rows and outputs."""
+    # A sigmoid is a softmax over the logit and 0.
     taught, learned = (
         torch.stack([logits, torch.zeros_like(logits)], dim=-1).flatten(0, -2) for logits in (teacher, student)
     )
@@ -63,23 +65,23 @@ def binary_divergence(teacher: Tensor, student: Tensor, reverse: bool = False) -
 
 
 def square_distance(teacher: Tensor, student: Tensor, reverse: bool = False) -> Tensor:
-    """Mean square of the differences, the same in both directions. The teacher gets no gradient."""
+    """Mean squared difference, the same in both directions. The teacher gets no gradient."""
     return functional.mse_loss(student.float(), teacher.detach().float())
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Share of rows whose largest logit is the label's: (n, n_classes), (n).
 
-    Of several answers for each row, (n, any number, n_classes), the mean of their accuracies.
+    With several answers per row, (n, any number, n_classes), the mean of their accuracies.
     """
     return float((labels == logits.argmax(axis=-1).T).mean())
 
 
 def micro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
-    """F1 of all labels' yes together, over rows and labels: (n, n_labels) each, or (n, any number, n_labels)."""
-    said, true = np.moveaxis(logits > 0, 0, -2), labels > 0
-    both = (said & true).sum(axis=(-2, -1))
-    return float((2 * both / np.maximum(said.sum(axis=(-2, -1)) + true.sum(), 1)).mean())
+    """Micro F1 over all rows and labels: (n, n_labels) each, or logits (n, any number, n_labels)."""
+    predicted, true = np.moveaxis(logits > 0, 0, -2), labels > 0
+    hits = (predicted & true).sum(axis=(-2, -1))
+    return float((2 * hits / np.maximum(predicted.sum(axis=(-2, -1)) + true.sum(), 1)).mean())
 
 
 def negative_square(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -100,12 +102,12 @@ def _span_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def span_divergence(teacher: Tensor, student: Tensor, reverse: bool = False) -> Tensor:
-    """KL(teacher ‖ student) of starts and of ends, mean over both and rows: logits (n, 2, positions) each."""
+    """KL(teacher ‖ student) of start and end distributions, mean over both and over rows: (n, 2, positions) each."""
     return kl_divergence(teacher.flatten(0, 1), student.flatten(0, 1), reverse)
 
 
 def span_ends(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of starts and ends that are found: (n, 2, positions), or (n, any number, 2, positions), and (n, 2)."""
+    """Share of correct starts and ends: (n, 2, positions), or (n, any number, 2, positions), and (n, 2)."""
     return float((np.moveaxis(logits.argmax(axis=-1), 0, -2) == labels).mean())
 
 
@@ -141,8 +143,8 @@ CLASSES = CRITERIA[ProblemType.SINGLE_LABEL]
 def softened(teacher: Tensor, student: Tensor, temperature: float, criterion: Criterion = CLASSES) -> Tensor:
     """T² KL(teacher ‖ student) of logits (n, n_outputs) divided by the temperature T, mean over rows.
 
-    T² keeps the gradients' size whatever T is (Hinton et al. 2015). Of a regression, whose distance is the mean square,
-    T plays no part.
+    T² makes the gradients' size independent of T (Hinton et al. 2015). For a regression, whose distance is the mean
+    squared error, T has no effect.
     """
     return temperature**2 * criterion.distance(teacher.float() / temperature, student.float() / temperature, False)
 
@@ -155,20 +157,20 @@ def answers_loss(
     label_weight: float = 0.0,
     criterion: Criterion = CLASSES,
 ) -> Tensor:
-    """What a student learns from its teacher's logits (n, n_outputs) and from labels: (1 - w) x `softened` + w x loss.
+    """A student's loss against teacher logits (n, n_outputs) and labels: (1 - w) x `softened` + w x loss.
 
-    Rows without a label are left to the teacher alone (Hinton et al. 2015; PKD with w = 1 - α).
+    Rows without a label learn from the teacher only (Hinton et al. 2015; PKD with w = 1 - α).
     """
     return criterion.blended(student, labels, softened(teacher, student, temperature, criterion), label_weight)
 
 
 def states_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
-    """Mean square between hidden states, pair by pair (n_tokens, d), mean over the pairs (TinyBERT eq. 8 and 9).
+    """Mean squared error of hidden states, mean over the pairs (n_tokens, d) (TinyBERT eq. 8 and 9).
 
-    TinyBERT adds the pairs up: its weight is ours over their number.
+    TinyBERT sums over the pairs: its weight is the weight here divided by their number.
     """
     pairs = zip(teacher, student, strict=True)
-    return torch.stack([functional.mse_loss(mine.float(), theirs.detach().float()) for theirs, mine in pairs]).mean()
+    return torch.stack([functional.mse_loss(s.float(), t.detach().float()) for t, s in pairs]).mean()
 
 
 def cosine_loss(teacher: Tensor, student: Tensor) -> Tensor:
@@ -177,16 +179,16 @@ def cosine_loss(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def patience_loss(teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
-    """Mean square between states of first tokens (n, d) that were scaled to length 1, mean over the pairs (PKD).
+    """Mean squared error of first tokens' states (n, d) scaled to length 1, mean over the pairs (PKD).
 
-    PKD's paper adds up over the width and the pairs; its code takes the mean, as this does, for weights of 10 … 1000.
+    PKD's paper sums over width and pairs; its code takes the mean, as here, with weights of 10 … 1000.
     """
-    theirs, mine = ([functional.normalize(one.float(), dim=-1) for one in side] for side in (teacher, student))
-    return states_loss(theirs, mine)
+    wanted, found = ([functional.normalize(states.float(), dim=-1) for states in side] for side in (teacher, student))
+    return states_loss(wanted, found)
 
 
 def exits_loss(
-    every: Sequence[Tensor],
+    all_logits: Sequence[Tensor],
     labels: Tensor,
     label_weight: float = 0.0,
     reverse_kl: bool = False,
@@ -194,10 +196,10 @@ def exits_loss(
 ) -> Tensor:
     """Mean over the exits of their KL to the last rung (MP eq. 4, divided by L - 1), blended with the labels' loss.
 
-    `every` holds each rung's logits (n, n_outputs), the last being the teacher; rows without a label are left to the KL
-    alone. Of a regression the distance is the mean square in the place of the KL.
+    `all_logits` has each rung's logits (n, n_outputs); the last is the teacher. Rows without a label have only the KL.
+    For a regression the mean squared error replaces the KL.
     """
-    *exits, teacher = every
+    *exits, teacher = all_logits
     losses = [
         criterion.blended(student, labels, criterion.distance(teacher, student, reverse_kl), label_weight)
         for student in exits
@@ -206,7 +208,7 @@ def exits_loss(
 
 
 def joint_loss(losses: Sequence[Tensor], depth_weight: float = 1.0) -> Tensor:
-    """The mean of all rungs' losses, in which the k-th weighs k to the power of `depth_weight` (PABEE: 1)."""
+    """Weighted mean of all rungs' losses: the k-th has weight k to the power of `depth_weight` (PABEE: 1)."""
     weights = [rung**depth_weight for rung in range(1, len(losses) + 1)]
     return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum() / sum(weights)
 
@@ -220,15 +222,15 @@ def distillation_loss(
     embedding_weight: float = 1.0,
     criterion: Criterion = CLASSES,
 ) -> Tensor:
-    """What a pruned INT8 student learns from its float teacher (LTP 4.6): logits, and the embedding layer's output.
+    """Loss of a pruned INT8 student against its float teacher (LTP 4.6): on logits and on the embeddings' output.
 
     T² KL(teacher ‖ student) of logits (n, n_classes) divided by the temperature T, mean over rows, plus
     `embedding_weight` x the squared difference of the states (n_tokens, d) that enter the first layer, mean over tokens
-    and width. Hence the teacher must have the student's width and tokenizer. The teacher gets no gradient. ValueError
+    and width. So the teacher must have the student's width and tokenizer. The teacher gets no gradient. ValueError
     for shapes that differ, which would broadcast.
 
-    LTP trains on (1 - a) x the original loss + a x this one. It prints neither a, nor the temperature, nor either
-    distance: KL and mean squares are ours, T² (gradients keep their size whatever T is) is Hinton et al. (2015).
+    LTP trains on (1 - a) x the original loss + a x this loss. It prints neither a, nor the temperature, nor the two
+    distances: KL and mean squared error are choices made here, T² is that of Hinton et al. (2015).
     """
     pairs = {"logits": (student_logits, teacher_logits), "embeddings": (student_embeddings, teacher_embeddings)}
     for name, (student, teacher) in pairs.items():

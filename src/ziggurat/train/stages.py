@@ -1,4 +1,4 @@
-"""Training stages: functions that take a model and return it, trained further."""
+"""Training stages: functions that train a model further and return it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ziggurat.encoder.torch.int8 import simulate_int8
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import PREDICTED, SCALES
 from ziggurat.problems.classes import CLASSES
@@ -20,25 +20,25 @@ from ziggurat.train.batches import Examples, in_batches, spread
 from ziggurat.train.lengths.drop import LengthDrop
 from ziggurat.train.loop import Keep, Run, fit
 from ziggurat.train.losses import CRITERIA, Metric
-from ziggurat.train.objectives import FrozenHeads, Guess, Hard, Heads, Int8, Joint, Regular, Soft, start_vocabulary
-from ziggurat.train.precomputed import collate_readings, readings, show_readings, worth_keeping
+from ziggurat.train.objectives import FrozenHeads, Guess, Hard, Heads, Int8, Joint, Regular, Soft, initialise_vocabulary
+from ziggurat.train.precomputed import collate_head_inputs, head_inputs, inputs_fit_memory, run_heads
 from ziggurat.train.students import Distil, Theseus
-from ziggurat.train.trials import settle, try_vocabulary
+from ziggurat.train.trials import choose_strength, try_vocabulary
 
-Stage = Callable[[AdaptiveModel, Examples, Examples, StageConfig, Run], AdaptiveModel]
+Stage = Callable[[EncoderModel, Examples, Examples, StageConfig, Run], EncoderModel]
 
 
-def regular(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
-    """Plain fine-tuning of backbone and last classifier; the exit heads rest. The best accuracy on select is kept."""
+def regular(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
+    """Plain fine-tuning of backbone and last classifier, without exit heads. Result: best accuracy on select rows."""
     only_train(model, (model.encoder, model.classifier))
     fit(Regular(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(metric_of(model)))
     return model
 
 
-def guess(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
-    """Trains the scores of `predicted` pruning: what the upper half of the model attends to, guessed from below (ToP).
+def guess(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
+    """Trains the predictors of pruning scores: lower layers predict the attention of the upper half (ToP).
 
-    Everything else is frozen. The lowest loss on select is kept.
+    Everything else is frozen. Result: lowest loss on select rows.
     """
     _check("guess", model)
     only_train(model, (model.require_pruning().guesses,))
@@ -46,21 +46,21 @@ def guess(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     return model
 
 
-def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
-    """Learns what to prune while tokens fade instead of leaving (LTP, MP). The last state is kept.
+def soft(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
+    """Learns pruning thresholds with the soft forward pass (LTP, MP). Result: the last step.
 
-    Not the best one on select: pruning grows from step to step, and accuracy with it falls. What costs more there than
-    it gives is taken back (`train.trials`).
+    Not the best step on select rows: pruning grows during training, so accuracy falls. Pruning that loses more than it
+    saves is undone afterwards (`train.trials`).
     """
     _check("soft", model)
     pruning = model.require_pruning()
-    begins = pruning.unread_vocabulary
-    if begins and not run.finished:
-        start_vocabulary(model, train, run.device)
-    if begins and stage.trial:
+    is_new = pruning.unread_vocabulary
+    if is_new and not run.finished:
+        initialise_vocabulary(model, train, run.device)
+    if is_new and stage.trial:
         try_vocabulary(model, select, run)
     only_train(model, (model.encoder, model.classifier, pruning))
-    # Thresholds of 0 stand for none, and several processes wait for the gradient of whatever learns.
+    # Thresholds of 0 mean no pruning and get no gradient, which several processes would wait for.
     pruning.values.requires_grad_(any(pruning.fades(layer) for layer in range(1, model.spec.layers + 1)))
     unit = float(SCALES[pruning.config.scale](train.encoded.lengths).mean())
     own_rates = {
@@ -70,23 +70,23 @@ def soft(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     keep = Keep.last(metric_of(model))
     fit(Soft(model, stage), train.labelled(), select.labelled(), stage, run, keep, own_rates)
     if stage.trial:
-        settle(model, select, run)
+        choose_strength(model, select, run)
     return model
 
 
-def hard(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
-    """Fine-tunes backbone and last classifier while tokens really leave; what leaves is decided by frozen numbers."""
+def hard(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
+    """Fine-tunes backbone and last classifier with real pruning at fixed thresholds. Result: best metric on select."""
     _check("hard", model)
     only_train(model, (model.encoder, model.classifier))
     fit(Hard(model, stage), train.labelled(), select.labelled(), stage, run, Keep.best(metric_of(model)))
     return model
 
 
-def lengthdrop(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
+def lengthdrop(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
     """Trains backbone and last classifier to answer at any share of tokens (Length-Adaptive Transformer).
 
-    The state is kept that has the best accuracy on select, the mean of the full and the smallest sub-model's.
-    The shares that the model is run with are not touched: a search chooses them afterwards.
+    Result: best accuracy on select rows, as the mean of the full and the smallest sub-model's. The model's shares stay
+    unchanged: a search chooses them afterwards.
     """
     _check("lengthdrop", model)
     only_train(model, (model.encoder, model.classifier))
@@ -96,10 +96,10 @@ def lengthdrop(model: AdaptiveModel, train: Examples, select: Examples, stage: S
     return model
 
 
-def int8(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
-    """Fine-tunes backbone and last classifier while the layers compute in simulated INT8, and leaves them so (LTP 4.6).
+def int8(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
+    """Fine-tunes backbone and last classifier with layers in simulated INT8, which they stay in (LTP 4.6).
 
-    Tokens leave if the model prunes. Where the stage distils, it does so from the embeddings of `run.teacher`, too.
+    With pruning, if the model prunes. If the stage distils, also from the embeddings of `run.teacher`.
     """
     teacher = _teacher(run) if stage.distillation else None
     simulate_int8(model)
@@ -108,29 +108,31 @@ def int8(model: AdaptiveModel, train: Examples, select: Examples, stage: StageCo
     return model
 
 
-def heads(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
-    """Trains the exit heads to say what the last rung says, on labelled and unlabelled rows alike (FastBERT, MP eq. 4).
+def heads(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
+    """Trains the exit heads on the last rung's logits, with labelled and unlabelled rows (FastBERT, MP eq. 4).
 
-    Backbone and last classifier are frozen: in evaluation mode, without gradient, bit-identical afterwards. The lowest
-    loss on select is kept. Tokens leave if the model prunes.
+    Backbone and last classifier are frozen: evaluation mode, no gradient, bit-identical afterwards. With pruning, if
+    the model prunes. Result: lowest loss on select rows.
     """
     _check("heads", model)
     only_train(model, model.exits.values())
-    if run.finished or not worth_keeping(model, (train, select), run):
+    if run.finished or not inputs_fit_memory(model, (train, select), run):
         if not run.finished:
             standardise(model.exits.values(), lambda: _show(model, train, run))
         fit(Heads(model, stage), train, select, stage, run, Keep.lowest_loss())
     else:
-        to_train, to_select = (readings(model, rows, stage, run) for rows in (train, select))
-        standardise(model.exits.values(), lambda: show_readings(model, to_train))
-        fit(FrozenHeads(model, stage), to_train, to_select, stage, run, Keep.lowest_loss(), collator=collate_readings)
+        to_train, to_select = (head_inputs(model, rows, stage, run) for rows in (train, select))
+        standardise(model.exits.values(), lambda: run_heads(model, to_train))
+        fit(
+            FrozenHeads(model, stage), to_train, to_select, stage, run, Keep.lowest_loss(), collator=collate_head_inputs
+        )
     return model
 
 
-def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
-    """Trains backbone and all rungs at once, instead of `regular` and `heads` (PABEE) or of `hard` and `heads`.
+def joint(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
+    """Trains backbone and all rungs together, instead of `regular` and `heads` (PABEE) or `hard` and `heads`.
 
-    Lower layers then learn to answer, too. The lowest loss is kept.
+    So lower layers learn to answer too. Result: lowest loss on select rows.
     """
     _check("joint", model)
     only_train(model, (model.encoder, model.classifier, model.exits))
@@ -139,11 +141,11 @@ def joint(model: AdaptiveModel, train: Examples, select: Examples, stage: StageC
     return model
 
 
-def distil(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
-    """Trains a student, backbone and last classifier, to be like `run.teacher`, on rows with and without labels.
+def distil(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
+    """Trains a student (backbone and last classifier) to imitate `run.teacher`, on rows with and without labels.
 
-    The best accuracy on select is kept; the lowest loss where select rows have no labels or nothing is learned from
-    answers (`answer_weight` 0, which leaves the classifier alone too).
+    Result: best accuracy on select rows; the lowest loss if these have no labels, or with `answer_weight` 0, which also
+    freezes the classifier.
     """
     only_train(model, (model.encoder, model.classifier) if stage.answer_weight else (model.encoder,))
     module, labelled = Distil(model, stage, _teacher(run)), select.labelled()
@@ -154,8 +156,8 @@ def distil(model: AdaptiveModel, train: Examples, select: Examples, stage: Stage
     return model
 
 
-def theseus(model: AdaptiveModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> AdaptiveModel:
-    """Trains a student's layers in the place of those of `run.teacher` (BERT-of-Theseus). The best accuracy is kept."""
+def theseus(model: EncoderModel, train: Examples, select: Examples, stage: StageConfig, run: Run) -> EncoderModel:
+    """Trains a student's layers as replacements of those of `run.teacher` (BERT-of-Theseus). Result: best accuracy."""
     only_train(model, (model.encoder.layers,))
     module = Theseus(model, stage, run.seed, _teacher(run))
     fit(module, train.labelled(), select.labelled(), stage, run, Keep.best(metric_of(model)))
@@ -174,32 +176,32 @@ STAGES: Mapping[str, Stage] = {
     "distil": distil,
     "theseus": theseus,
 }
-HEAD_STAGES = frozenset({"heads", "joint"})  # they train exit heads
-PLAIN_STAGES = frozenset({"regular", *STUDENT_STAGES})  # what they leave is the float, unpruned model
-UNPRUNED_STAGES = frozenset({"regular", "guess", *STUDENT_STAGES})  # they know nothing of pruning
+HEAD_STAGES = frozenset({"heads", "joint"})  # train exit heads
+PLAIN_STAGES = frozenset({"regular", *STUDENT_STAGES})  # result in a float model that was trained without pruning
+UNPRUNED_STAGES = frozenset({"regular", "guess", *STUDENT_STAGES})  # run without pruning
 
 
 def stage_of(kind: str) -> Stage:
-    """The stage of this name; UserError lists those that exist."""
+    """The stage of this name; UserError lists the known ones."""
     if kind not in STAGES:
         raise UserError(f"stage {kind!r} is not known; known: {', '.join(STAGES)}")
     return STAGES[kind]
 
 
-def only_train(model: AdaptiveModel, parts: Iterable[nn.Module]) -> None:
-    """Freezes all parameters but those of `parts`: frozen ones get no gradient and no share of the clipping norm."""
+def only_train(model: EncoderModel, parts: Iterable[nn.Module]) -> None:
+    """Freezes all parameters except those of `parts`: no gradient, no contribution to the clipping norm."""
     model.requires_grad_(False)
     for part in parts:
         part.requires_grad_(True)
 
 
-def metric_of(model: AdaptiveModel) -> Metric:
-    """What the best state on the select rows is the best in."""
+def metric_of(model: EncoderModel) -> Metric:
+    """The metric that selects the best checkpoint."""
     return CRITERIA[model.problem].metric
 
 
 @torch.no_grad()
-def full_accuracy(model: AdaptiveModel, rows: Examples, problem: Problem = CLASSES) -> float:
+def full_accuracy(model: EncoderModel, rows: Examples, problem: Problem = CLASSES) -> float:
     """Share of labelled rows that the last rung answers right, nothing pruned; of other outputs 1 - the mean loss."""
     rows = rows.labelled()
     model.eval()
@@ -209,8 +211,8 @@ def full_accuracy(model: AdaptiveModel, rows: Examples, problem: Problem = CLASS
     return (len(rows) - lost) / len(rows)
 
 
-def _show(model: AdaptiveModel, rows: Examples, run: Run) -> None:
-    """Runs backbone and heads as the stage will, on some of the rows."""
+def _show(model: EncoderModel, rows: Examples, run: Run) -> None:
+    """Runs backbone and heads on a sample of the rows, with the stage's precision."""
     model.eval().to(run.device)
     with run.autocast():
         for batch in in_batches([rows.encoded.tokens[row] for row in spread(len(rows), ROWS)]):
@@ -218,10 +220,10 @@ def _show(model: AdaptiveModel, rows: Examples, run: Run) -> None:
 
 
 def refuse_misfit(kind: str, pruning: PruningConfig | None, has_exits: bool) -> None:
-    """UserError where a model with this pruning, with or without exit heads, cannot have a stage of this kind."""
+    """UserError if a stage of this kind is impossible with this pruning, or without exit heads."""
     if kind in ("guess", "soft", "hard", "lengthdrop"):
         if pruning is None:
-            raise UserError(f"stage {kind!r}: the recipe says nothing of pruning; give it a [pruning] table")
+            raise UserError(f"stage {kind!r}: the recipe has no pruning; give it a [pruning] table")
         _refuse_other_pruning(kind, pruning)
     if kind in HEAD_STAGES and not has_exits:
         raise UserError(f"stage {kind!r}: the model has no exit heads; name some in head_layers")
@@ -239,11 +241,11 @@ def _refuse_other_pruning(kind: str, pruning: PruningConfig) -> None:
         )
 
 
-def _check(kind: str, model: AdaptiveModel) -> None:
+def _check(kind: str, model: EncoderModel) -> None:
     refuse_misfit(kind, None if model.pruning is None else model.pruning.config, len(model.exits) > 0)
 
 
-def _teacher(run: Run) -> AdaptiveModel:
+def _teacher(run: Run) -> EncoderModel:
     if run.teacher is None:
         raise ValueError("run: has no teacher for the student")
     return run.teacher

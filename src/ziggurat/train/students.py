@@ -1,4 +1,4 @@
-"""Students: smaller models that start from layers of a trained teacher, and learn from it."""
+"""Students: smaller models that are initialised from a trained teacher and learn from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ziggurat.encoder.spec import EncoderSpec, read_spec
 from ziggurat.encoder.torch.attention import score_gap
 from ziggurat.encoder.torch.checkpoint import head_places, load_hf, read_config
 from ziggurat.encoder.torch.layers import first_tokens
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.parts import RowLinear
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe, StageConfig, StudentConfig
@@ -27,23 +27,23 @@ from ziggurat.types import ProblemType
 _EMBEDDINGS, _LAYERS, _CLASSIFIER = "encoder.embeddings.", "encoder.layers.", "classifier."
 
 
-def make_student(teacher: AdaptiveModel, recipe: Recipe) -> AdaptiveModel:
-    """The recipe's student with the teacher's weights as far as it has room; exit heads and pruning start fresh.
+def make_student(teacher: EncoderModel, recipe: Recipe) -> EncoderModel:
+    """The recipe's student, initialised with the teacher's weights, cut to its sizes; exit heads and pruning are new.
 
-    Where the recipe names a checkpoint that gives the weights instead. The teacher stays as it is; seed torch
-    beforehand. UserError for a student that cannot be made of this teacher.
+    If the recipe names a checkpoint, weights come from there instead. The teacher is unchanged. Seed torch beforehand.
+    UserError if this teacher does not allow such a student.
     """
     if recipe.student is None:
         raise ValueError(f"recipe {recipe.name!r} has no student")
     spec = student_spec(recipe.student, teacher.spec)
-    places = head_places(spec, recipe.head_layers)
+    head_layers = head_places(spec, recipe.head_layers)
     if recipe.student.checkpoint is not None:
         folder = checkpoint_folder(recipe.student.checkpoint)
         start = float(teacher.classifier.classes.bias.detach()[0]) if teacher.problem is ProblemType.REGRESSION else 0.0
-        shape = teacher.n_classes, recipe.head_kind, places, recipe.dropout, recipe.pruning, teacher.problem
-        # Whatever it was fine-tuned to answer, its classes are not known to be the teacher's.
+        shape = teacher.n_classes, recipe.head_kind, head_layers, recipe.dropout, recipe.pruning, teacher.problem
+        # Its classifier is dropped, since its classes may differ from the teacher's.
         return load_hf(folder, *shape, start, keep_classifier=teacher.problem is ProblemType.QUESTION_ANSWERING)
-    student = AdaptiveModel(spec, teacher.n_classes, recipe.head_kind, places, recipe.pruning, teacher.problem)
+    student = EncoderModel(spec, teacher.n_classes, recipe.head_kind, head_layers, recipe.pruning, teacher.problem)
     layers = starting_layers(recipe.student.start, spec.layers, teacher.spec.layers)
     student.load_state_dict(starting_weights(teacher, spec, layers), strict=False)
     student.start_heads_from_pooler()
@@ -51,13 +51,13 @@ def make_student(teacher: AdaptiveModel, recipe: Recipe) -> AdaptiveModel:
 
 
 def student_spec(config: StudentConfig, teacher: EncoderSpec) -> EncoderSpec:
-    """The student's architecture; UserError, with the fix, where it is larger than the teacher or splits a head."""
+    """The student's architecture; UserError, with the fix, if it is larger than the teacher or splits a head."""
     hidden = teacher.hidden if config.hidden is None else config.hidden
     intermediate = teacher.intermediate if config.intermediate is None else config.intermediate
     if teacher.rotary and config.checkpoint is None and (hidden != teacher.hidden or config.start != "first"):
         raise UserError(
-            f"student: of a {teacher.model_type} only the first layers can be kept, as wide as they are (layers differ "
-            'in what they see, heads turn with positions); set start = "first" without hidden, or name a checkpoint'
+            f"student: of a {teacher.model_type} only the first layers can be kept, at full width (layers differ "
+            'in their windows, heads have rotary positions); set start = "first" without hidden, or name a checkpoint'
         )
     wanted = {"layers": config.layers, "hidden": hidden, "intermediate": intermediate}
     for name, size in wanted.items():
@@ -87,9 +87,9 @@ def student_spec(config: StudentConfig, teacher: EncoderSpec) -> EncoderSpec:
 
 
 def _refuse_other_sizes(checkpoint: str, wanted: EncoderSpec) -> None:
-    """UserError for a checkpoint that does not have the student's sizes, or not the teacher's vocabulary or heads.
+    """UserError if a checkpoint's sizes differ from the student's, or its vocabulary or heads from the teacher's.
 
-    The student reads with the teacher's tokenizer, and its attention is compared head by head.
+    The student uses the teacher's tokenizer, and attention is compared head by head.
     """
     found = read_spec(read_config(checkpoint_folder(checkpoint)))
     for name in ("layers", "hidden", "intermediate"):
@@ -108,60 +108,63 @@ def _refuse_other_sizes(checkpoint: str, wanted: EncoderSpec) -> None:
 
 
 def spread_layers(layers: int, teacher_layers: int) -> tuple[int, ...]:
-    """The teacher's layer (1 … L) that stands for each of the student's k: every L/k-th (PKD-skip, TinyBERT's g).
+    """The teacher's layer (1 … L) for each of the student's k layers: every L/k-th (PKD-skip, TinyBERT's g).
 
-    Where k does not divide L, m L / k is rounded, halves up; the last is always L.
+    If k does not divide L, m L / k is rounded, halves up; the last is always L.
     """
     return tuple((2 * m * teacher_layers + layers) // (2 * layers) for m in range(1, layers + 1))
 
 
 def starting_layers(start: str, layers: int, teacher_layers: int) -> tuple[int, ...]:
-    """The teacher's layers (1 … L) that the student's k start from; `start` is one of STUDENT_STARTS."""
+    """The teacher's layers (1 … L) that initialise the student's k layers; `start` is one of STUDENT_STARTS."""
     if start == "skip":
         return spread_layers(layers, teacher_layers)
     first = 1 if start == "first" else teacher_layers - layers + 1
     return tuple(range(first, first + layers))
 
 
-def patient_layers(which: str, layers: int, teacher_layers: int) -> tuple[int, ...]:
-    """The teacher's layers (1 … L) whose first tokens the student's layers 1 … k - 1 imitate (PKD-skip, PKD-last).
+def patient_layers(kind: str, layers: int, teacher_layers: int) -> tuple[int, ...]:
+    """The teacher's layers (1 … L) whose first tokens the student's layers 1 … k - 1 imitate; `kind`: skip, last (PKD).
 
-    The last layer is left out on both sides: its states make the logits, which are compared anyway.
+    The last layer of both is excluded: its states give the logits, which are compared too.
     """
-    if which == "skip":
+    if kind == "skip":
         return spread_layers(layers, teacher_layers)[:-1]
     return tuple(range(teacher_layers - layers + 1, teacher_layers))
 
 
-def starting_weights(teacher: AdaptiveModel, spec: EncoderSpec, layers: tuple[int, ...]) -> dict[str, Tensor]:
-    """The student's tensors of embeddings, layers (from these of the teacher's, 1 … L) and classifier: copies.
+def starting_weights(teacher: EncoderModel, spec: EncoderSpec, layers: tuple[int, ...]) -> dict[str, Tensor]:
+    """The student's embeddings, layers (copies of the teacher's `layers`, 1 … L) and classifier.
 
-    A narrower student keeps the first `hidden` numbers of every state, of every head's queries, keys and values the
-    first `head_width`, and of the feed-forward layers the first `intermediate`. That is a start and no more: LayerNorms
-    see other means, so it has to learn from hidden states first, as TinyBERT does.
+    A narrower student gets the first `hidden` numbers of every state, the first `head_width` of every head's queries,
+    keys and values, and the first `intermediate` of feed-forward layers. This is only an initialisation: LayerNorms see
+    other means, so the student must first learn from hidden states, as in TinyBERT.
     """
-    kept = _kept(teacher.spec, spec)
+    slices = _slices(teacher.spec, spec)
     made = {}
     for name, tensor in teacher.state_dict().items():
         if name.startswith((_EMBEDDINGS, _CLASSIFIER)):
-            made[name] = _narrowed(name, tensor, kept)
+            made[name] = _narrowed(name, tensor, slices)
         elif name.startswith(_LAYERS):
-            place, rest = name.removeprefix(_LAYERS).split(".", 1)
-            for mine, theirs in enumerate(layers):
-                if int(place) == theirs - 1:
-                    made[f"{_LAYERS}{mine}.{rest}"] = _narrowed(name, tensor, kept)
+            number, rest = name.removeprefix(_LAYERS).split(".", 1)
+            for index, layer in enumerate(layers):
+                if int(number) == layer - 1:
+                    made[f"{_LAYERS}{index}.{rest}"] = _narrowed(name, tensor, slices)
     return made
 
 
-_Kept = Mapping[str, tuple[Tensor | None, Tensor | None]]  # module → rows and columns that stay, None = all
+# Module → indices of the rows and columns that a narrower student gets; None = all.
+_Slices = Mapping[str, tuple[Tensor | None, Tensor | None]]
 
 
-def _kept(wide: EncoderSpec, narrow: EncoderSpec) -> _Kept:
+def _slices(wide: EncoderSpec, narrow: EncoderSpec) -> _Slices:
     states, inner = torch.arange(narrow.hidden), torch.arange(narrow.intermediate)
     heads = (torch.arange(wide.heads)[:, None] * wide.head_width + torch.arange(narrow.head_width)).flatten()
-    joined = torch.cat([part * wide.hidden + heads for part in range(3)])  # queries, keys and values below each other
+    joined = torch.cat([part * wide.hidden + heads for part in range(3)])  # rows of queries, keys, values
     gated = torch.cat([part * wide.intermediate + inner for part in range(2 if wide.gated else 1)])
-    embedded = None if wide.embedding_width else states  # where a linear map widens the embeddings they stay
+    embedded = (
+        None if wide.embedding_width else states
+    )  # with a linear map that widens them, embeddings keep their width
     tables = dict.fromkeys(("word", "position", "segment", "task"), (None, embedded))
     norms = dict.fromkeys(("attention_norm", "output_norm", "dense_norm"), (states, None))
     return {
@@ -178,77 +181,77 @@ def _kept(wide: EncoderSpec, narrow: EncoderSpec) -> _Kept:
     }
 
 
-def _narrowed(name: str, tensor: Tensor, kept: _Kept) -> Tensor:
-    rows, columns = kept[name.split(".")[-2]]
+def _narrowed(name: str, tensor: Tensor, slices: _Slices) -> Tensor:
+    rows, columns = slices[name.split(".")[-2]]
     part = tensor.detach().cpu()
     part = part if rows is None else part[rows]
     return (part if columns is None or part.ndim == 1 else part[:, columns]).clone()
 
 
 class Distil(Objective):
-    """The weighted sum of what the stage names: answers, hidden states, attention scores, cosine, patience.
+    """The weighted sum of the stage's losses: answers, hidden states, attention scores, cosine, patience.
 
-    The student's layer m of k is compared with the teacher's layer m L / k (TinyBERT's g; attention (i + 1) L / k - 1
-    counted from 0), embeddings with embeddings. Where widths differ a learned linear map, one for all layers and not
-    part of the student, takes the student's states to the teacher's width first (as in TinyBERT's code; its paper has
-    one of its own for embeddings).
+    The student's layer m of k is compared with the teacher's layer m L / k (TinyBERT's g; attention: (i + 1) L / k - 1,
+    counted from 0), embeddings with embeddings. If widths differ, a learned linear map first widens the student's
+    states. There is one map for all layers, which is not part of the student (as in TinyBERT's code; in its paper,
+    embeddings have their own map).
     """
 
-    def __init__(self, model: AdaptiveModel, stage: StageConfig, teacher: AdaptiveModel) -> None:
+    def __init__(self, model: EncoderModel, stage: StageConfig, teacher: EncoderModel) -> None:
         super().__init__(model, stage, teacher)
-        mine, theirs = model.spec, teacher.spec
-        self.spread = (0, *spread_layers(mine.layers, theirs.layers))
-        self.patient = patient_layers(stage.patient_layers, mine.layers, theirs.layers)
-        looks = stage.hidden_weight or stage.cosine_weight or (stage.patient_weight and self.patient)
-        # A map that nothing goes through would have no gradient, which several processes refuse.
-        self.widen = _widening(mine.hidden, theirs.hidden) if looks and mine.hidden != theirs.hidden else nn.Identity()
+        spec, wide = model.spec, teacher.spec
+        self.spread = (0, *spread_layers(spec.layers, wide.layers))
+        self.patient = patient_layers(stage.patient_layers, spec.layers, wide.layers)
+        compares = stage.hidden_weight or stage.cosine_weight or (stage.patient_weight and self.patient)
+        # An unused map would have no gradient, which is an error with several processes.
+        self.widen = _widening(spec.hidden, wide.hidden) if compares and spec.hidden != wide.hidden else nn.Identity()
 
     def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
         """Labels (n) with -1 = unlabelled, lengths (n) and packed token ids (n_tokens, 2) → loss, logits."""
         batch = packed(states, lengths)
         [teacher] = self.teacher
-        mine = _states(self.model, batch)
+        found = _states(self.model, batch)
         with torch.no_grad():
-            theirs = _states(teacher.to(states.device), batch)
-            wanted = teacher.classifier(theirs[-1])
-        logits = self.model.classifier(mine[-1]).float()
-        losses = self._of_states(mine, theirs)
+            taught = _states(teacher.to(states.device), batch)
+            wanted = teacher.classifier(taught[-1])
+        logits = self.model.classifier(found[-1]).float()
+        losses = self._of_states(found, taught)
         if weight := self.stage.answer_weight:
             t, share = self.stage.logit_temperature, self.stage.label_weight
             losses.append(weight * answers_loss(wanted, logits, labels, t, share, self.criterion))
         return {"loss": torch.stack(losses).sum(), "logits": logits}
 
-    def _of_states(self, mine: list[PackedBatch], theirs: list[PackedBatch]) -> list[Tensor]:
-        """The weighted losses that compare what the layers hold, embeddings first."""
+    def _of_states(self, found: list[PackedBatch], taught: list[PackedBatch]) -> list[Tensor]:
+        """The weighted losses on states of student and teacher: after the embeddings and after each layer."""
         stage, losses = self.stage, []
         if stage.hidden_weight:
-            pairs = [theirs[layer].states for layer in self.spread], [self.widen(own.states) for own in mine]
+            pairs = [taught[layer].states for layer in self.spread], [self.widen(batch.states) for batch in found]
             losses.append(stage.hidden_weight * states_loss(*pairs))
         if stage.cosine_weight:
-            losses.append(stage.cosine_weight * cosine_loss(theirs[-1].states, self.widen(mine[-1].states)))
-        if stage.patient_weight and self.patient:  # a student of one layer has none to be patient with
-            first = [first_tokens(theirs[layer]) for layer in self.patient]
+            losses.append(stage.cosine_weight * cosine_loss(taught[-1].states, self.widen(found[-1].states)))
+        if stage.patient_weight and self.patient:  # none for a student of one layer
+            first = [first_tokens(taught[layer]) for layer in self.patient]
             losses.append(
-                stage.patient_weight * patience_loss(first, [self.widen(first_tokens(own)) for own in mine[1:-1]])
+                stage.patient_weight * patience_loss(first, [self.widen(first_tokens(batch)) for batch in found[1:-1]])
             )
         if stage.attention_weight:
-            losses.append(stage.attention_weight * self._of_attention(mine, theirs))
+            losses.append(stage.attention_weight * self._of_attention(found, taught))
         return losses
 
-    def _of_attention(self, mine: list[PackedBatch], theirs: list[PackedBatch]) -> Tensor:
-        """Mean over the student's layers of the gap between its scores and the teacher's."""
+    def _of_attention(self, found: list[PackedBatch], taught: list[PackedBatch]) -> Tensor:
+        """Mean over the student's layers of `score_gap` to the teacher's layer."""
         [teacher] = self.teacher
         gaps = []
-        for own, layer in enumerate(self.spread[1:]):
-            compared = self.model.encoder.layers[own].project(mine[own])
+        for index, layer in enumerate(self.spread[1:]):
+            compared = self.model.encoder.layers[index].project(found[index])
             with torch.no_grad():
-                wanted = teacher.encoder.layers[layer - 1].project(theirs[layer - 1])
-            gaps.append(score_gap(compared, wanted, mine[own].lengths, self.model.spec.heads))
+                wanted = teacher.encoder.layers[layer - 1].project(taught[layer - 1])
+            gaps.append(score_gap(compared, wanted, found[index].lengths, self.model.spec.heads))
         return torch.stack(gaps).mean()
 
 
-def _states(model: AdaptiveModel, batch: PackedBatch) -> list[PackedBatch]:
-    """Token ids (n_tokens, 2) → states (n_tokens, d) after the embeddings and after every layer, nothing pruned."""
+def _states(model: EncoderModel, batch: PackedBatch) -> list[PackedBatch]:
+    """Token ids (n_tokens, 2) → states (n_tokens, d) after the embeddings and after every layer, without pruning."""
     states = [model.embed(batch)]
     for layer in range(1, model.spec.layers + 1):
         states.append(model.layer(layer, states[-1]))
@@ -256,7 +259,7 @@ def _states(model: AdaptiveModel, batch: PackedBatch) -> list[PackedBatch]:
 
 
 def _widening(width: int, wide: int) -> RowLinear:
-    """A linear map that starts as the student did: its numbers are the first of the teacher's."""
+    """A linear map that is initialised like the student: its states are the first numbers of the teacher's."""
     made = RowLinear(width, wide)
     nn.init.eye_(made.weight)
     nn.init.zeros_(made.bias)
@@ -264,15 +267,15 @@ def _widening(width: int, wide: int) -> RowLinear:
 
 
 class Theseus(Objective):
-    """Cross-entropy of a chain in which each module is the teacher's layers, or with some probability the student's.
+    """Cross-entropy of a chain of modules; each is the teacher's layers, or with some probability the student's.
 
-    A module is one layer of the student and the L/k of the teacher that it replaces. One draw per module and training
-    step, for the whole batch (paper, eq. 3 to 5). Only the student's layers may have a gradient; its embeddings and
-    classifier are the teacher's. Other than in the authors' code the teacher's layers have no dropout and no share in
-    the clipping norm. Evaluated is the student alone.
+    A module is one layer of the student, or the L/k layers of the teacher that it replaces. There is one draw per
+    module and training step, for the whole batch (paper, eq. 3 to 5). Only the student's layers are trained; its
+    embeddings and classifier are the teacher's. Unlike in the authors' code, the teacher's layers have no dropout and
+    do not contribute to the clipping norm. Evaluation uses the student only.
     """
 
-    def __init__(self, model: AdaptiveModel, stage: StageConfig, seed: int, teacher: AdaptiveModel) -> None:
+    def __init__(self, model: EncoderModel, stage: StageConfig, seed: int, teacher: EncoderModel) -> None:
         super().__init__(model, stage, teacher)
         self.seed = seed
         self.edges = (0, *spread_layers(model.spec.layers, teacher.spec.layers))
@@ -283,18 +286,18 @@ class Theseus(Objective):
         logits = self.chain(packed(states, lengths), replaced).float()
         loss = self.criterion.loss(logits, labels)
         if self.training:
-            # A draw may leave out any layer, or all: they take part with nothing, for a step wants a gradient of each.
+            # Layers that were not drawn get a gradient of zero, since every parameter needs one.
             out = [self.model.encoder.layers[module] for module in np.flatnonzero(~replaced)]
             loss = loss + sum(0.0 * parameter.sum() for layer in out for parameter in layer.parameters())
         return {"loss": loss, "logits": logits}
 
     def chain(self, batch: PackedBatch, replaced: np.ndarray) -> Tensor:
-        """Logits (n, n_classes) with the student's layers where `replaced` (k) is true and the teacher's elsewhere."""
+        """Logits (n, n_classes) with the student's layer where `replaced` (k) is True, else the teacher's layers."""
         [teacher] = self.teacher
         live = self.model.embed(batch)
         teacher.to(live.states.device)
-        for module, mine in enumerate(replaced):
-            if mine:
+        for module, uses_student in enumerate(replaced):
+            if uses_student:
                 live = self.model.layer(module + 1, live)
             else:
                 for layer in range(self.edges[module] + 1, self.edges[module + 1] + 1):
@@ -302,14 +305,14 @@ class Theseus(Objective):
         return self.model.classifier(live)
 
     def drawn(self) -> np.ndarray:
-        """Which modules the student's layers stand in for at this step, (k) bool.
+        """Modules that use the student's layer at this step, (k) bool.
 
-        It depends on the stage's seed and the step alone: the same in every process and after a resume.
+        It depends only on the stage's seed and the step: the same in every process and after a resume.
         """
         draws = np.random.default_rng((self.seed, self.step))
         return draws.random(self.model.spec.layers) < self.rate
 
     @property
     def rate(self) -> float:
-        """The probability now: min(1, b + k t), t being the share of the stage that is done."""
+        """The present probability: min(1, b + k t), with t = progress of the stage (0 … 1)."""
         return min(1.0, self.stage.replacing + self.stage.replacing_growth * self.progress)

@@ -1,4 +1,4 @@
-"""What a teacher asks of a recipe and of rows: checked before anything trains."""
+"""Checks of recipes and rows for training with a teacher, before any training."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from ziggurat.recipe import BACKBONE_STAGES, LABEL_FREE_STAGES, STUDENT_STAGES, 
 def with_teacher(recipe: Recipe) -> Recipe:
     """The recipe for a teacher that is trained already: without the `regular` stages before the student's.
 
-    UserError for a recipe that makes nothing which a teacher could teach.
+    UserError for a recipe without a student.
     """
     if recipe.student is None:
         raise UserError(
-            f"recipe {recipe.name!r}: makes no student, so --teacher has nobody to teach; "
+            f"recipe {recipe.name!r}: makes no student, so --teacher has no use; "
             "take one with a [student] table, such as distil, or leave --teacher out"
         )
     kinds = [stage.kind for stage in recipe.stages]
     first = next((number for number, kind in enumerate(kinds) if kind in STUDENT_STAGES), 0)
-    kept = [stage for stage in recipe.stages[:first] if stage.kind != "regular"]
-    return replace(recipe, stages=(*kept, *recipe.stages[first:]))
+    before = [stage for stage in recipe.stages[:first] if stage.kind != "regular"]
+    return replace(recipe, stages=(*before, *recipe.stages[first:]))
 
 
 def with_checkpoint(recipe: Recipe, checkpoint: str) -> Recipe:
-    """The recipe whose student starts from this encoder; UserError where there is no student."""
+    """The recipe with a student that starts from this encoder; UserError without a student."""
     if recipe.student is None:
         raise UserError(
-            f"recipe {recipe.name!r}: makes no student that --student could start; take one with a [student] table, "
+            f"recipe {recipe.name!r}: makes no student, so --student has no use; take one with a [student] table, "
             "such as tinybert"
         )
     return replace(recipe, student=replace(recipe.student, checkpoint=checkpoint))
 
 
 def refuse_untaught(recipe: Recipe) -> None:
-    """UserError for a student whose teacher no stage trains."""
+    """UserError for a student if no stage trains its teacher."""
     if recipe.student is not None and recipe.stages[0].kind != "regular":
         raise UserError(
             f"recipe {recipe.name!r}: nothing trains the student's teacher; put a stage 'regular' first, "
@@ -48,34 +48,34 @@ def refuse_untaught(recipe: Recipe) -> None:
 
 
 def stage_of_answers(recipe: Recipe) -> str | None:
-    """The first stage that learns from the answers of an encoder which no stage has taught to answer yet."""
-    taught, plain = False, False
+    """Kind of the first stage that learns from a model's answers before any stage has trained them; None = none."""
+    trained, plain = False, False
     for stage in recipe.stages:
         needs_plain = stage.distillation > 0 and stage.kind not in STUDENT_STAGES
-        if (needs_plain and not plain) or (stage.kind == "heads" and not taught):
+        if (needs_plain and not plain) or (stage.kind == "heads" and not trained):
             return stage.kind
         plain = plain or stage.kind in ("regular", *STUDENT_STAGES)
-        taught = taught or stage.kind in BACKBONE_STAGES
+        trained = trained or stage.kind in BACKBONE_STAGES
     return None
 
 
 def refuse_random_answers(recipe: Recipe, folder: Path, answers: Callable[[Path], bool]) -> None:
-    """UserError for a stage that learns from the answers of an encoder which nothing has taught to answer yet.
+    """UserError for a stage that learns from a model's answers before these are trained.
 
-    `answers` says of the encoder's folder whether it has weights that do.
+    `answers(folder)` tells whether the starting checkpoint has a trained classifier.
     """
     if (kind := stage_of_answers(recipe)) is not None and not answers(folder):
         raise UserError(
-            f"recipe {recipe.name!r}: stage {kind!r} learns from a model's answers, {folder} was "
+            f"recipe {recipe.name!r}: stage {kind!r} learns from a model's answers, but {folder} was "
             "not fine-tuned to give any; put a stage 'regular' first, or give one that was with --model"
         )
 
 
 def refuse_other_task(name: str, teacher: Manifest, rows: Dataset, recipe: Recipe) -> None:
-    """UserError for rows, of any role, that are not what the teacher `name` was trained for."""
+    """UserError for rows, of any role, whose labels or inputs differ from those of the teacher `name`."""
     if [str(label) for label in rows.label_names] != [str(label) for label in teacher.labels]:
-        theirs, known = (", ".join(map(str, names[:20])) for names in (rows.label_names, teacher.labels))
-        raise UserError(f"{rows.source}: has labels {theirs}, the teacher {name} knows {known}; give it its own rows")
+        labels, known = (", ".join(map(str, names[:20])) for names in (rows.label_names, teacher.labels))
+        raise UserError(f"{rows.source}: has labels {labels}, the teacher {name} knows {known}; give it its own rows")
     if (rows.pairs is not None) != teacher.pairs:
         reads, has = ("pairs of texts", "single texts") if teacher.pairs else ("single texts", "pairs of texts")
         raise UserError(f"{rows.source}: has {has}, the teacher {name} reads {reads}; give it rows of {reads}")
@@ -83,7 +83,7 @@ def refuse_other_task(name: str, teacher: Manifest, rows: Dataset, recipe: Recip
 
 
 def refuse_unlabelled(rows: Dataset, recipe: Recipe) -> None:
-    """UserError for rows to train on without a label where a stage of the recipe needs one."""
+    """UserError for training rows without labels, if a stage of the recipe needs them."""
     needs = [stage.kind for stage in recipe.stages if stage.kind not in LABEL_FREE_STAGES]
     if rows.labels is None and rows.role in (Role.TRAIN, Role.SELECT) and needs:
         raise UserError(f"{rows.source}: has no labels, which stage {needs[0]!r} needs; label rows, or take distil")

@@ -1,4 +1,4 @@
-"""Whose checkpoints a work folder keeps: a run goes on with its own, and never with those of another."""
+"""Work folders of unfinished trainings: a run resumes only its own checkpoints."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ _LOCK = "lock"
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keeps a work folder for one training at a time; UserError while there is another. Folders that it makes and
-    that stay empty go again.
+def exclusive_folder(folder: Path) -> Iterator[None]:
+    """Reserves a work folder for one training at a time; UserError while another one uses it.
+
+    Folders that it creates are removed again if they stay empty.
     """
-    if os.environ.get("RANK", "0") != "0":  # of several processes of one training the first keeps it for all
+    if os.environ.get("RANK", "0") != "0":  # the first process reserves it for all processes of a training
         yield
         return
     made = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
@@ -38,12 +39,12 @@ def alone_in(folder: Path) -> Iterator[None]:
             yield
     finally:
         for path in made:
-            with suppress(OSError):  # it holds something, or is gone
+            with suppress(OSError):  # it is not empty, or was removed
                 path.rmdir()
 
 
 def identity_of(source: Path) -> list[str]:
-    """Which model that is: its folder and what is in it, for one that was trained anew in the same place is another."""
+    """Identity of a model: its folder and a digest of its content, since it may be trained again in the same folder."""
     if (source / MANIFEST).exists():
         return [str(source.resolve()), read_manifest(source).fingerprint]
     digest = hashlib.sha256()
@@ -55,7 +56,7 @@ def identity_of(source: Path) -> list[str]:
 
 
 def refuse_other_run(folder: Path, identity: Mapping[str, Any]) -> None:
-    """UserError if the folder that keeps checkpoints holds those of another run."""
+    """UserError if the work folder has checkpoints of another run."""
     file = folder / _IDENTITY
     wanted = json.loads(json.dumps(identity))
     if file.exists():
@@ -67,10 +68,10 @@ def refuse_other_run(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Makes the folder that keeps a run's checkpoints, and says in it whose they are."""
+    """Writes the run's identity into its work folder."""
     state = PartialState()
     file = folder / _IDENTITY
-    state.wait_for_everyone()  # who comes later has looked, too
+    state.wait_for_everyone()  # until all processes have checked the folder
     if state.is_main_process and not file.exists():
         with whole_file(file) as path:
             path.write_text(json.dumps(identity, indent=2) + "\n", "utf-8")

@@ -29,18 +29,18 @@ PIECES = 54  # in the vocabulary of conftest's tokenizer
 BEGINNING = f"""
 import atexit, os, resource, sys, threading, time
 import ziggurat
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 
 folder, kind, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
 words = "bat kish lor mulm nend poss rat".split()
 texts = [" ".join(words[(i * j) % 7] for j in range(1 + i)) for i in range(20)]
-opener = AdaptiveClassifier if kind == "questions" else ziggurat.AdaptiveClassifier
-model = opener.from_pretrained(folder, "cpu", threads=threads, engine="native")
+opener = OpenedModel if kind == "questions" else ziggurat.AdaptiveModel
+model = opener.from_pretrained(folder, "cpu", threads=threads, backend="native")
 
 def ask(n=1):
     if kind == "questions":
-        return [a.score for a in model.predict([(text, text) for text in texts] * n, "full")]
-    return [a.probabilities.tobytes() for a in model.predict(texts * n, "full")]
+        return [a.score for a in model.answer([(text, text) for text in texts] * n, "full")]
+    return [a.probabilities.tobytes() for a in model.answer(texts * n, "full")]
 
 def wait_for(child, seconds={SECONDS / 2}):
     end = time.monotonic() + seconds
@@ -137,7 +137,7 @@ answers = sorted(model.stream(arrivals(), "full"))
 assert [a.probabilities.tobytes() for _, a in answers] == before
 if ways == [0]:  # what goes on in the child, and in a child of that
     child = os.fork()
-    assert ask() == before == [a.probabilities.tobytes() for a in other.predict(texts, "full")]
+    assert ask() == before == [a.probabilities.tobytes() for a in other.answer(texts, "full")]
     sys.exit(wait_for(child) if child else 0)
 assert wait_for(ways[0]) == 0
 """
@@ -170,7 +170,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 def probabilities(model, texts):
-    return [a.probabilities.tobytes() for a in model.predict(texts, "full")]
+    return [a.probabilities.tobytes() for a in model.answer(texts, "full")]
 
 if __name__ == "__main__":
     with ProcessPoolExecutor(1, get_context(sys.argv[4])) as pool:
@@ -241,7 +241,7 @@ LIMITED = """
 want = ask()
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 del model
-model = opener.from_pretrained(folder, "cpu", threads=16, engine="native")
+model = opener.from_pretrained(folder, "cpu", threads=16, backend="native")
 assert model.backend.threads == 16
 limit_threads(int(sys.argv[4]) and len(os.listdir("/proc/self/task")) + int(sys.argv[4]))
 assert ask() == want == ask()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ziggurat import native
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
@@ -19,8 +19,8 @@ import json, sys
 for absent in ("torch", "transformers", "accelerate", "datasets", "scipy", "matplotlib"):
     sys.modules[absent] = None
 import ziggurat
-model = ziggurat.AdaptiveClassifier.from_pretrained(sys.argv[1])
-answers = model.predict(json.loads(sys.argv[2]), "balanced")
+model = ziggurat.AdaptiveModel.from_pretrained(sys.argv[1])
+answers = model.answer(json.loads(sys.argv[2]), "balanced")
 print(json.dumps([[answer.label, answer.trace.rung] for answer in answers]))
 """
 
@@ -29,7 +29,7 @@ def test_predicting_needs_no_torch(pruned_folder, texts):
     command = [sys.executable, "-W", "error", "-c", PREDICT, str(pruned_folder), json.dumps(texts)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    answers = AdaptiveClassifier.from_pretrained(pruned_folder, "cpu", engine="native").predict(texts, "balanced")
+    answers = OpenedModel.from_pretrained(pruned_folder, "cpu", backend="native").answer(texts, "balanced")
     assert json.loads(done.stdout) == [[answer.label, answer.trace.rung] for answer in answers]
 
 
@@ -67,7 +67,7 @@ def test_the_small_installation_predicts_on_the_command_line(pruned_folder, text
     done = subprocess.run([*start, "predict", str(pruned_folder), texts[0], "--json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (answer,) = json.loads(done.stdout)["answers"]
-    assert answer["label"] in AdaptiveClassifier.from_pretrained(pruned_folder).manifest.labels
+    assert answer["label"] in OpenedModel.from_pretrained(pruned_folder).manifest.labels
     wrong = subprocess.run([*start, "predict", str(pruned_folder), "--nope"], capture_output=True, text=True)
     assert wrong.returncode == 2 and len(wrong.stderr.splitlines()) == 1
     named = subprocess.run([*start, "predict", "someone/some-model", texts[0]], capture_output=True, text=True)

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from tests.kit.training import SPEC, make_examples
 from ziggurat.encoder.torch.heads import HEADS
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train import precomputed as frozen
 from ziggurat.train import stages
 from ziggurat.train.batches import collate, in_batches
 from ziggurat.train.loop import Run
 from ziggurat.train.objectives import FrozenHeads, Heads
-from ziggurat.train.precomputed import collate_readings, readings, taught_by
+from ziggurat.train.precomputed import collate_head_inputs, head_inputs, with_teacher_logits
 from ziggurat.train.stages import heads
 
 HEADS_STAGE = StageConfig(kind="heads", epochs=2, learning_rate=5e-3, batch_size=8, warmup=0.0)
@@ -27,7 +27,7 @@ HEADS_STAGE = StageConfig(kind="heads", epochs=2, learning_rate=5e-3, batch_size
 def model_of(kind, pooling="first", prunes=True):
     torch.manual_seed(0)
     spec = dataclasses.replace(SPEC, pooling=pooling, dropout=0.0)  # which is drawn anew for every forward
-    return AdaptiveModel(spec, 2, kind, [1, 2], PruningConfig(final=1.1) if prunes else None).eval()
+    return EncoderModel(spec, 2, kind, [1, 2], PruningConfig(final=1.1) if prunes else None).eval()
 
 
 @settings(max_examples=25)
@@ -46,12 +46,12 @@ def test_readings_give_the_backbones_loss_and_gradients(kind, pooling, prunes, s
     run = Run(tmp_path_factory.getbasetemp(), torch.device("cpu"), progress=False, mixed_precision=False)
     rows = make_examples(100, seed)
     rows = dataclasses.replace(rows, labels=np.where(np.arange(100) % 4 == 0, -1, rows.labels))
-    rows = taught_by(model_of(kind, pooling), rows, run) if config.distillation else rows
-    read = readings(model, rows, config, run)
+    rows = with_teacher_logits(model_of(kind, pooling), rows, run) if config.distillation else rows
+    read = head_inputs(model, rows, config, run)
     found = []
     for objective, batch in (
         (Heads(model, config), collate([rows[row] for row in chosen])),
-        (FrozenHeads(model, config), collate_readings([read[row] for row in chosen])),
+        (FrozenHeads(model, config), collate_head_inputs([read[row] for row in chosen])),
     ):
         stages.only_train(model, model.exits.values())
         loss = objective.train()(**batch)["loss"]
@@ -84,13 +84,13 @@ def test_the_backbone_is_asked_once_however_many_epochs(train_rows, select_rows,
 def test_heads_that_read_the_first_token_keep_no_other(train_rows, run):
     n = len(train_rows)
     for kind, pooling, many in (("linear", "first", False), ("pooler", "first", False), ("pooler", "mean", True)):
-        read = readings(model_of(kind, pooling), train_rows, HEADS_STAGE, run)
+        read = head_inputs(model_of(kind, pooling), train_rows, HEADS_STAGE, run)
         assert all((len(states) > n) == many for states in read.states)
 
 
 def test_a_finished_stage_asks_nobody(train_rows, select_rows, run, monkeypatch):
     start = model_of("linear")
     done = heads(copy.deepcopy(start), train_rows, select_rows, HEADS_STAGE, run)
-    monkeypatch.setattr(stages, "readings", None)
+    monkeypatch.setattr(stages, "head_inputs", None)
     again = heads(start, train_rows, select_rows, HEADS_STAGE, run)
     assert all(torch.equal(mine, again.state_dict()[name]) for name, mine in done.state_dict().items())

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from tests.kit.training import make_examples
 from ziggurat.data.packing import pack
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule, top_share
 from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe, recipe_folder
@@ -18,7 +18,7 @@ from ziggurat.train.checks import refuse_emptying, refuse_misfits
 from ziggurat.train.lengths.drop import LengthDrop, random_shares, smallest_shares
 from ziggurat.train.losses import accuracy, kl_divergence
 from ziggurat.train.stages import hard, lengthdrop
-from ziggurat.train.train import train_classifier
+from ziggurat.train.train import train_model
 
 SHARES = PruningConfig(kind="share", schedule="flat", final=1.0)
 RULES = {
@@ -33,7 +33,7 @@ def pruned(model):
     """A function: a PruningConfig in, a model of three layers without exits out, which starts as `model` does."""
 
     def make(config):
-        fresh = AdaptiveModel(model.spec, 2, "fastbert", [], config)
+        fresh = EncoderModel(model.spec, 2, "fastbert", [], config)
         fresh.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("exits.")}, strict=False)
         return fresh
 
@@ -272,5 +272,5 @@ def test_thresholds_that_no_token_passes_are_refused(pruned):
 def test_a_training_is_refused_if_thresholds_empty_its_texts(tiny_checkpoint, rows_file, tmp_path):
     recipe = recipe_of(["hard"], PruningConfig(final=20.0))
     with pytest.raises(UserError, match="threshold 5 at layer 1 leaves nothing"):
-        train_classifier(str(rows_file), tmp_path / "out", recipe, str(tiny_checkpoint))
+        train_model(str(rows_file), tmp_path / "out", recipe, str(tiny_checkpoint))
     assert not list(tmp_path.glob("out*"))

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.kit.training import SPEC
-from ziggurat.data.encoded import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.torch.int8 import Int8Linear
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.parts import Dropout
 from ziggurat.encoder.torch.pruning import ALWAYS_READ
 from ziggurat.encoder.torch.soft import soft_logits
@@ -18,14 +18,14 @@ from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train import stages
 from ziggurat.train.batches import Examples, collate, packed
-from ziggurat.train.objectives import Soft, start_vocabulary
-from ziggurat.train.precomputed import taught_by
+from ziggurat.train.objectives import Soft, initialise_vocabulary
+from ziggurat.train.precomputed import with_teacher_logits
 from ziggurat.train.stages import guess, hard, heads, int8, joint, regular, soft
 
 
 def pruned(**changes):
     torch.manual_seed(0)
-    return AdaptiveModel(SPEC, 2, "fastbert", [1, 2], PruningConfig(**changes))
+    return EncoderModel(SPEC, 2, "fastbert", [1, 2], PruningConfig(**changes))
 
 
 def weights(model):
@@ -81,7 +81,7 @@ def test_claim_9_thresholds_have_their_own_rate_and_no_decay(train_rows, select_
     config = dataclasses.replace(
         stage, kind="soft", threshold_learning_rate=0.0, vocabulary_learning_rate=0.0, weight_decay=0.5
     )
-    start_vocabulary(model, train_rows, run.device)
+    initialise_vocabulary(model, train_rows, run.device)
     expected = model.pruning.vocabulary.detach().clone()
     values = model.pruning.values.detach().clone()
     before = weights(model)
@@ -177,7 +177,7 @@ def test_a_soft_stage_that_was_killed_ends_like_an_unbroken_one(train_rows, sele
 def test_a_learned_vocabulary_is_continued(train_rows, select_rows, stage, run, monkeypatch):
     model, config = pruned(vocabulary=0.9), dataclasses.replace(stage, kind="soft")
     soft(model, train_rows, select_rows, config, run)
-    monkeypatch.setattr(stages, "start_vocabulary", None)
+    monkeypatch.setattr(stages, "initialise_vocabulary", None)
     learned, still = (
         model.pruning.vocabulary.detach().clone(),
         dataclasses.replace(config, vocabulary_learning_rate=0.0),
@@ -190,7 +190,7 @@ def test_special_entries_are_read_for_ever(train_rows, select_rows, stage, run):
     model = pruned(vocabulary=0.9)
     for tokens in train_rows.encoded.tokens:
         tokens[-1, 0] = 39  # the last token of every text, like [SEP]
-    start_vocabulary(model, train_rows, run.device)
+    initialise_vocabulary(model, train_rows, run.device)
     config = dataclasses.replace(stage, kind="soft", regularisation=3.0, vocabulary_learning_rate=0.5)
     soft(model, train_rows, select_rows, config, run)
     assert model.token_rule.vocabulary[39]
@@ -204,7 +204,7 @@ def test_separators_between_pairs_are_special_too(train_rows, run):
     for tokens in pairs:
         tokens[0, 0], tokens[[2, 3, -1], 0] = 37, 39
     tokens = Encoded(pairs, train_rows.encoded.truncated)
-    start_vocabulary(model, dataclasses.replace(train_rows, encoded=tokens), run.device)
+    initialise_vocabulary(model, dataclasses.replace(train_rows, encoded=tokens), run.device)
     special = model.pruning.vocabulary.detach() == ALWAYS_READ
     assert special.nonzero().flatten().tolist() == [37, 39]
 
@@ -258,7 +258,7 @@ def test_int8_learns_under_int8_and_stays_there(train_rows, select_rows, stage, 
     model, teacher = pruned(), pruned()
     before, wisdom = weights(model), weights(teacher)
     config = dataclasses.replace(stage, kind="int8", distillation=0.5)
-    rows = (taught_by(teacher, part, run) for part in (train_rows, select_rows))
+    rows = (with_teacher_logits(teacher, part, run) for part in (train_rows, select_rows))
     int8(model, *rows, config, dataclasses.replace(run, teacher=teacher))
     assert {name.split(".")[0] for name in changed(before, model)} == {"encoder", "classifier"}
     assert not changed(wisdom, teacher)
@@ -274,7 +274,7 @@ def test_a_teacher_is_listened_to(kind, train_rows, select_rows, stage, run):
     model = pruned(per_layer=(None, None, 0.5))
     twin = dataclasses.replace(run, folder=run.folder / "taught", teacher=teacher)
     # The labels lie and the teacher does not: with nothing but distillation the student learns the truth.
-    kind(model, *(taught_by(teacher, rows, run) for rows in lies), config, twin)
+    kind(model, *(with_teacher_logits(teacher, rows, run) for rows in lies), config, twin)
     with torch.no_grad():
         batch = packed(*(collate([select_rows[i] for i in range(40)])[key] for key in ("states", "lengths")))
         taught = teacher.eval().full_logits(batch).argmax(-1)
@@ -286,7 +286,7 @@ def test_heads_can_learn_from_the_unpruned_model(train_rows, select_rows, stage,
     teacher = regular(pruned(), train_rows, select_rows, dataclasses.replace(stage, epochs=8), run)
     model = pruned(per_layer=(None, None, 0.5))  # its own last rung knows nothing
     config = dataclasses.replace(stage, kind="heads", distillation=1.0, epochs=8)
-    rows = (taught_by(teacher, part, run) for part in (train_rows, select_rows))
+    rows = (with_teacher_logits(teacher, part, run) for part in (train_rows, select_rows))
     heads(model, *rows, config, dataclasses.replace(run, folder=run.folder / "heads"))
     batch = packed(*(collate([select_rows[i] for i in range(40)])[key] for key in ("states", "lengths")))
     with torch.no_grad():

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import pack
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.torch.model import SpanModel
 from ziggurat.recipe import PruningConfig
 from ziggurat.train.batches import Examples, collate, packed
-from ziggurat.train.objectives import hold, start_vocabulary
+from ziggurat.train.objectives import importance, initialise_vocabulary
 from ziggurat.train.stages import hard, heads, joint, regular, soft
 
 START, END = 7, 8
@@ -118,8 +118,8 @@ def test_joint_trains_all_rungs(model, train_rows, select_rows, stage, run):
 
 def test_a_vocabulary_starts_at_the_wanted_share(model, train_rows, run):
     reader = SpanModel(model.spec, [1, 2], PruningConfig(final=0.9, vocabulary=0.6))
-    start_vocabulary(reader, train_rows, run.device)
+    initialise_vocabulary(reader, train_rows, run.device)
     ids = np.concatenate([tokens[:, 0] for tokens in train_rows.encoded.tokens])
     read = reader.token_rule.vocabulary[ids].mean()
     assert 0.5 < read < 0.75
-    assert hold(reader, pack(train_rows.encoded.tokens[:5])).min() >= 0
+    assert importance(reader, pack(train_rows.encoded.tokens[:5])).min() >= 0

@@ -40,7 +40,7 @@ def test_regular_learns_and_leaves_the_exit_heads_alone(model, train_rows, selec
 def test_claim_21_heads_changes_nothing_but_heads_bit_for_bit(
     model, train_rows, select_rows, stage, run, monkeypatch, kept
 ):
-    monkeypatch.setattr(stages, "worth_keeping", lambda *_: kept)
+    monkeypatch.setattr(stages, "inputs_fit_memory", lambda *_: kept)
     before = weights(model)
     heads(model, train_rows, select_rows, stage, run)
     touched = changed(before, model)
@@ -64,7 +64,7 @@ def test_labels_do_not_matter_to_the_default_heads_stage(model, train_rows, sele
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_claim_20_the_teacher_is_in_evaluation_mode(model, train_rows, select_rows, stage, run, monkeypatch, kept):
-    monkeypatch.setattr(stages, "worth_keeping", lambda *_: kept)
+    monkeypatch.setattr(stages, "inputs_fit_memory", lambda *_: kept)
     modes = []
     hook = model.encoder.layers[0].register_forward_hook(lambda module, *_: modes.append(module.training))
     heads(model, train_rows, select_rows, stage, run)
@@ -76,7 +76,7 @@ def test_claim_20_the_teacher_is_in_evaluation_mode(model, train_rows, select_ro
 def test_claim_21_frozen_parts_get_no_gradient_and_no_clipping(
     model, train_rows, select_rows, stage, run, monkeypatch, kept
 ):
-    monkeypatch.setattr(stages, "worth_keeping", lambda *_: kept)
+    monkeypatch.setattr(stages, "inputs_fit_memory", lambda *_: kept)
     clipped, clip = [], torch.nn.utils.clip_grad_norm_
 
     def watched(parameters, *rest, **named):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.kit.training import SPEC
-from ziggurat.data.encoded import Encoded
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.parts import ReadingLinear
 from ziggurat.recipe import StageConfig
 from ziggurat.small.standardise import fold, standardise
@@ -37,7 +37,7 @@ def rows_of(n, seed):
 def faint_model(kind, **spec):
     """An encoder whose layers add little to a state, so that first tokens hardly differ between texts."""
     torch.manual_seed(0)
-    model = AdaptiveModel(dataclasses.replace(SPEC, dropout=0.0, **spec), 2, kind, [1, 2]).eval()
+    model = EncoderModel(dataclasses.replace(SPEC, dropout=0.0, **spec), 2, kind, [1, 2]).eval()
     with torch.no_grad():
         for layer in model.encoder.layers:
             layer.out.weight *= FAINT
@@ -118,7 +118,7 @@ def test_a_killed_stage_resumes_and_saves_no_standardisation(run, monkeypatch):
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_map_answers_the_same_with_standardised_states(kept, run, monkeypatch):
-    monkeypatch.setattr(stages, "worth_keeping", lambda *_: kept)
+    monkeypatch.setattr(stages, "inputs_fit_memory", lambda *_: kept)
     model, rows, said = faint_model("linear"), rows_of(100, 1), []
     with monkeypatch.context() as patch:
         patch.setattr(stages, "fit", lambda module, *_, **__: said.extend([exits(model, rows), fold(module)]))

@@ -12,7 +12,7 @@ import torch
 from tests.flow.train.test_resume import Killed, same
 from tests.kit.training import make_examples
 from ziggurat.encoder.torch.attention import score_gap
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, Recipe, StageConfig, StudentConfig
 from ziggurat.train.batches import collate, packed
@@ -58,7 +58,7 @@ def logits_of(model, rows):
 def teacher(model):
     """Four layers of width 16 with two heads, nothing else."""
     torch.manual_seed(4)
-    return AdaptiveModel(dataclasses.replace(model.spec, layers=4), 2, "fastbert", []).eval()
+    return EncoderModel(dataclasses.replace(model.spec, layers=4), 2, "fastbert", []).eval()
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.training import SPEC, make_examples
-from ziggurat.encoder.torch.model import AdaptiveModel, SpanModel
+from ziggurat.encoder.torch.model import EncoderModel, SpanModel
 from ziggurat.recipe import PruningConfig, Recipe, StageConfig
 from ziggurat.train import pipeline
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.loop import Run
 from ziggurat.train.objectives import Hard, Soft
 from ziggurat.train.pipeline import run_recipe
-from ziggurat.train.precomputed import taught_by
+from ziggurat.train.precomputed import with_teacher_logits
 
 ALONE = Run(Path("nowhere"), torch.device("cpu"), progress=False, mixed_precision=False)
 REGULAR = StageConfig(kind="regular", epochs=1, learning_rate=5e-3, batch_size=8, warmup=0.0)
@@ -31,7 +31,7 @@ TAUGHT = dataclasses.replace(REGULAR, kind="hard", distillation=0.5)
 
 def pruned():
     torch.manual_seed(0)
-    return AdaptiveModel(SPEC, 2, "fastbert", [1, 2], PruningConfig(final=0.6))
+    return EncoderModel(SPEC, 2, "fastbert", [1, 2], PruningConfig(final=0.6))
 
 
 def batch_of(rows, chosen):
@@ -46,33 +46,33 @@ def same(one, other):
 @given(st.lists(st.integers(0, 149), min_size=1, max_size=12), st.integers(0, 3))
 def test_a_row_carries_its_teachers_answer_in_any_batch(chosen, seed):
     rows, teacher = make_examples(150, seed), pruned()
-    batch = batch_of(taught_by(teacher, rows, ALONE), chosen)
+    batch = batch_of(with_teacher_logits(teacher, rows, ALONE), chosen)
     with torch.no_grad():
         alone = [
             teacher.full_logits(packed(*(batch_of(rows, [row])[k] for k in ("states", "lengths")))) for row in chosen
         ]
-    assert torch.allclose(batch["taught"], torch.cat(alone), atol=1e-5)
+    assert torch.allclose(batch["teacher_logits"], torch.cat(alone), atol=1e-5)
 
 
 def test_unlabelled_rows_take_their_teachers_answers_along():
     rows = make_examples(40, 1)
     labels = np.where(np.arange(40) % 3 == 0, -1, rows.labels)
-    kept = taught_by(pruned(), Examples(rows.encoded, labels), ALONE).labelled()
-    assert np.allclose(kept.taught, taught_by(pruned(), kept, ALONE).taught, atol=1e-5)
-    assert len(kept.taught) == len(kept) == (labels >= 0).sum()
+    kept = with_teacher_logits(pruned(), Examples(rows.encoded, labels), ALONE).labelled()
+    assert np.allclose(kept.teacher_logits, with_teacher_logits(pruned(), kept, ALONE).teacher_logits, atol=1e-5)
+    assert len(kept.teacher_logits) == len(kept) == (labels >= 0).sum()
 
 
 def test_of_spans_a_teacher_says_two_rows_for_each_window(model):
     rows = make_examples(5, 1)
     windows = [np.concatenate([tokens, np.ones((len(tokens), 1), int)], axis=1) for tokens in rows.encoded.tokens]
     spans = Examples(dataclasses.replace(rows.encoded, tokens=windows), np.zeros((5, 2), int))
-    assert taught_by(SpanModel(model.spec, [1]), spans, ALONE).taught.shape == (5, 2, SPEC.positions)
+    assert with_teacher_logits(SpanModel(model.spec, [1]), spans, ALONE).teacher_logits.shape == (5, 2, SPEC.positions)
 
 
 @pytest.mark.parametrize("objective", [Soft, Hard])
 def test_distilling_without_a_teachers_answers_is_an_error(objective):
     batch = batch_of(make_examples(4, 1), range(4))
-    with pytest.raises(ValueError, match="say nothing of a teacher"):
+    with pytest.raises(ValueError, match="have no teacher logits"):
         objective(pruned(), TAUGHT)(**batch)
 
 
@@ -89,9 +89,9 @@ def asked(monkeypatch):
 
     def watched(teacher, rows, *rest):
         seen.append(sum(float(tensor.double().sum()) for tensor in teacher.state_dict().values()))
-        return taught_by(teacher, rows, *rest)
+        return with_teacher_logits(teacher, rows, *rest)
 
-    monkeypatch.setattr(pipeline, "taught_by", watched)
+    monkeypatch.setattr(pipeline, "with_teacher_logits", watched)
     return seen
 
 
@@ -124,12 +124,12 @@ import sys, numpy, torch
 from accelerate import PartialState
 from tests.kit.training import make_examples
 from tests.flow.train.test_teaching import ALONE, pruned
-from ziggurat.train.precomputed import taught_by
+from ziggurat.train.precomputed import with_teacher_logits
 
 state, teacher, asked = PartialState(cpu=True), pruned(), []
 whole = teacher.full_logits
 teacher.full_logits = lambda batch: asked.append(batch.n_seqs) or whole(batch)
-taught = taught_by(teacher, make_examples(75, 1), ALONE).taught
+taught = with_teacher_logits(teacher, make_examples(75, 1), ALONE).teacher_logits
 numpy.savez(f"{sys.argv[1]}/{state.process_index}.npz", taught=taught, asked=sum(asked))
 """
 
@@ -150,5 +150,5 @@ def test_processes_share_the_asking_and_all_hear_every_answer(tmp_path):
         assert process.returncode == 0, errors.decode()
     parts = [np.load(tmp_path / f"{rank}.npz") for rank in range(2)]
     assert sorted(int(part["asked"]) for part in parts) == [37, 38]
-    wanted = taught_by(pruned(), make_examples(75, 1), ALONE).taught
+    wanted = with_teacher_logits(pruned(), make_examples(75, 1), ALONE).teacher_logits
     assert all(np.allclose(part["taught"], wanted, atol=1e-5) for part in parts)

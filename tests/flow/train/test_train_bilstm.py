@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import pack
-from ziggurat.data.tokenizer import SPECIAL
+from ziggurat.data.tokenizer import SPECIAL, Encoded
 from ziggurat.errors import UserError
 from ziggurat.problems.classes import Classes
 from ziggurat.small.bilstm import UNKNOWN, BilstmTier

@@ -9,14 +9,14 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tests.kit.training import SPEC
-from ziggurat.data.encoded import Encoded
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.data.tokenizer import Encoded
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train import trials
 from ziggurat.train.batches import Examples, collate, packed
-from ziggurat.train.objectives import start_vocabulary
+from ziggurat.train.objectives import initialise_vocabulary
 from ziggurat.train.stages import full_accuracy, only_train, soft
-from ziggurat.train.trials import settle, trials_in, try_vocabulary
+from ziggurat.train.trials import choose_strength, trials_in, try_vocabulary
 
 SOFT = StageConfig(kind="soft", epochs=1, learning_rate=1e-4, batch_size=60, warmup=0.0)
 
@@ -44,7 +44,7 @@ def trained(kind, **pruning):
     """A model that answers such rows, nothing pruned."""
     torch.manual_seed(0)
     spec = dataclasses.replace(SPEC, dropout=0.0, attention_dropout=0.0)
-    model = AdaptiveModel(spec, 2, "linear", [1, 2], PruningConfig(**pruning))
+    model = EncoderModel(spec, 2, "linear", [1, 2], PruningConfig(**pruning))
     only_train(model, (model.encoder, model.classifier))
     model.train()
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=5e-3)
@@ -94,7 +94,7 @@ def test_a_resumed_run_asks_nothing_and_ends_the_same(on, kind, monkeypatch):
     model, *given = on(kind)
     again = copy.deepcopy(model), copy.deepcopy(model)
     soft(model, *given[:2], SOFT, given[2])
-    monkeypatch.setattr(trials, "_tried", None)
+    monkeypatch.setattr(trials, "_outcomes", None)
     soft(again[0], *given[:2], SOFT, given[2])  # finished before
     (given[2].folder / "finished.safetensors").unlink()
     soft(again[1], *given[:2], SOFT, given[2])  # stopped before it was finished
@@ -108,7 +108,7 @@ def test_a_vocabulary_stays_where_no_trial_is_possible(on):
     alone, untried = copy.deepcopy(model), copy.deepcopy(model)
     with torch.no_grad():
         alone.pruning.values.zero_()
-    start_vocabulary(alone, given[0], given[2].device)
+    initialise_vocabulary(alone, given[0], given[2].device)
     try_vocabulary(alone, *given[1:])
     assert not trials_in(given[2].folder)["vocabulary"]["read"] > 0.9
     assert alone.token_rule.vocabulary is not None
@@ -121,7 +121,7 @@ def settled(model, select, run, values, reads_nothing=False):
     with torch.no_grad():
         model.pruning.values.copy_(torch.tensor(values))
         model.pruning.vocabulary.fill_(-1.0 if reads_nothing else 1.0)
-    settle(model, select, run)
+    choose_strength(model, select, run)
     return model.pruning
 
 

@@ -18,8 +18,8 @@ from ziggurat.bench.competition import (
 from ziggurat.bench.peers import opening as peers_open
 from ziggurat.bench.peers.opening import KINDS, open_peers
 from ziggurat.bench.peers.peer import INPUTS, Peer, PeerKind, PeerSetting, Unavailable, padded
-from ziggurat.bench.tables import competition_tables
-from ziggurat.data.encoded import Encoded
+from ziggurat.bench.tables import comparison_tables
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import read_json
 from ziggurat.encoder.spec import read_spec
 
@@ -161,7 +161,7 @@ def test_all_installed_peers_can_be_loaded(real_peers):
 
 
 def test_float32_peers_answer_as_we_do(real_peers, encoded, make_model):
-    from ziggurat.data.encoded import pack_rows
+    from ziggurat.data.tokenizer import pack_rows
     from ziggurat.engine.backends.torch import TorchBackend
     from ziggurat.engine.replay import run_batches as run
     from ziggurat.policies.rules import ExitRule
@@ -215,7 +215,7 @@ def test_the_table_sets_our_fastest_against_every_peer():
         row("ziggurat full depth", False, 200.0, dtype="bfloat16", over={"OpenVINO int8, sorted": [1.25, 1.1, 1.4]}),
         row("OpenVINO", True, 160.0, dtype="int8"),
     ]
-    text = competition_tables(rows)
+    text = comparison_tables(rows)
     assert text.splitlines()[0] == "best batch size: the model alone"
     assert "full depth (torch bfloat16, sorted)" in text
     assert text.splitlines()[-1].split() == ["OpenVINO", "int8,", "sorted", "1.25", "[1.10,", "1.40]"]

@@ -11,8 +11,7 @@ from tests.kit.families import random_texts, save_adaptive
 from ziggurat.bench.competition import Entry, of_peer
 from ziggurat.bench.peers.opening import KINDS, open_peers
 from ziggurat.bench.peers.peer import INPUTS, PeerSetting
-from ziggurat.data.encoded import pack_rows
-from ziggurat.data.tokenizer import TextTokenizer
+from ziggurat.data.tokenizer import TextTokenizer, pack_rows
 from ziggurat.encoder.folder import read_json
 from ziggurat.encoder.spec import read_spec
 from ziggurat.engine.backends.torch import load_backend

@@ -76,7 +76,7 @@ def test_every_point_has_its_promise_and_its_numbers(made):
     ]
     row = words.index("exact", words.index("What is promised"))
     exact = words[row : row + 9]
-    assert exact[1:3] == ["is full depth, which loses nothing", EXACT["note"]]
+    assert exact[1:3] == ["is full depth, which loses nothing", EXACT.note]
     assert exact[4:] == ["0.00", "91.83%", "1x", "2.04", "–"]
 
 
@@ -173,7 +173,7 @@ def test_where_nothing_was_certified_it_says_so_and_why():
 
 
 def test_a_target_without_a_point_promises_nothing():
-    none = entry("fast", 0.01, note="too few rows") | {"point": None}
+    none = replace(entry("fast", 0.01, note="too few rows"), point=None)
     words = Reader(page(result(none, reference="original"), picture())).words
     row = words.index("fast", words.index("What is promised"))
     assert words[row : row + 9] == ["fast", "no promise", "too few rows", *["–"] * 6]

@@ -12,14 +12,14 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from ziggurat.calibrate.monitor import Monitor, State, Watch
-from ziggurat.calibrate.prediction import predict
-from ziggurat.calibrate.watching import DEAREST, WatchedClassifier, read_state, watch_of, watched_costs, write_state
+from ziggurat.calibrate.monitor import DriftTest, State, Watch
+from ziggurat.calibrate.watching import DEAREST, Monitor, read_state, watch_of, watched_costs, write_state
 from ziggurat.data.dataset import load
 from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.subject import ModelOptions
+from ziggurat.serve.predict import predict
 from ziggurat.types import Certificate, OperatingPoint
 
 
@@ -31,19 +31,19 @@ def certificate(differs: float, flops: float) -> Certificate:
 
 @pytest.fixture(scope="module")
 def classifier(model_folder):
-    return AdaptiveClassifier.from_pretrained(model_folder, "cpu", engine="torch")
+    return OpenedModel.from_pretrained(model_folder, "cpu", backend="torch")
 
 
 @pytest.fixture
 def with_point(classifier):
     """A function: the classifier with a point `eager` that leaves at the first exit, promised this much."""
 
-    def make(differs: float, flops: float) -> AdaptiveClassifier:
+    def make(differs: float, flops: float) -> OpenedModel:
         fingerprint = classifier.manifest.fingerprint
         point = OperatingPoint("eager", "entropy", (1.0,) * 3, fingerprint, 0.5, 0.95, "hash")
         point = replace(point, certificate=certificate(differs, flops))
         manifest = replace(classifier.manifest, operating_points=(point,))
-        return AdaptiveClassifier([replace(classifier.tiers[0], manifest=manifest)])
+        return OpenedModel([replace(classifier.tiers[0], manifest=manifest)])
 
     return make
 
@@ -53,32 +53,32 @@ def many(rows_file):
     return load(str(rows_file), DEFAULT_COLUMNS).texts
 
 
-def differing(classifier: AdaptiveClassifier, texts: list[str]) -> float:
-    pairs = zip(classifier.predict(texts, "eager"), classifier.predict(texts, "full"), strict=True)
+def differing(classifier: OpenedModel, texts: list[str]) -> float:
+    pairs = zip(classifier.answer(texts, "eager"), classifier.answer(texts, "full"), strict=True)
     return float(np.mean([one.label != full.label for one, full in pairs]))
 
 
 def test_answers_are_those_of_the_operating_point(with_point, many):
     model = with_point(0.9, 1.5)
-    watched = WatchedClassifier(model, "eager", share=0.3)
-    assert [one.label for one in watched.predict(many)] == [one.label for one in model.predict(many, "eager")]
-    assert watched.monitor.state.cost.n == 240
-    assert 30 < watched.monitor.state.risk.n < 120
+    watched = Monitor(model, "eager", share=0.3)
+    assert [one.label for one in watched.answer(many)] == [one.label for one in model.answer(many, "eager")]
+    assert watched.drift.state.cost.n == 240
+    assert 30 < watched.drift.state.risk.n < 120
     assert watched.alarms == []
 
 
 def test_more_differences_than_promised_sound_an_alarm(with_point, many):
     share = differing(with_point(0.9, 1.5), many)
     assert share > 0.1  # or the test shows nothing
-    watched = WatchedClassifier(with_point(share / 4, 1.5), "eager", share=1.0)
-    watched.predict(many)
+    watched = Monitor(with_point(share / 4, 1.5), "eager", share=1.0)
+    watched.answer(many)
     [alarm] = watched.alarms
     assert "no longer supported" in alarm and "eager" in alarm
 
 
 def test_dearer_inputs_than_were_expected_sound_an_alarm(with_point, many):
-    watched = WatchedClassifier(with_point(0.95, 0.1), "eager")
-    watched.predict(many)
+    watched = Monitor(with_point(0.95, 0.1), "eager")
+    watched.answer(many)
     [alarm] = watched.alarms
     assert "expected 0.1:" in alarm and "--max-layers" in alarm
 
@@ -86,13 +86,13 @@ def test_dearer_inputs_than_were_expected_sound_an_alarm(with_point, many):
 def test_a_restart_goes_on_where_it_stopped(with_point, many, tmp_path):
     model, path = with_point(0.5, 1.5), tmp_path / "state.json"
     assert read_state(path) is None
-    through = WatchedClassifier(model, "eager", share=0.5)
-    through.predict(many[:100])
-    write_state(through.monitor.state, path)
-    through.predict(many[100:])
-    again = WatchedClassifier(model, "eager", share=0.5, state=read_state(path))
-    again.predict(many[100:])
-    assert again.monitor.state == through.monitor.state
+    through = Monitor(model, "eager", share=0.5)
+    through.answer(many[:100])
+    write_state(through.drift.state, path)
+    through.answer(many[100:])
+    again = Monitor(model, "eager", share=0.5, state=read_state(path))
+    again.answer(many[100:])
+    assert again.drift.state == through.drift.state
 
 
 def test_a_point_that_is_full_depth_never_differs_from_it(with_point, many):
@@ -100,39 +100,39 @@ def test_a_point_that_is_full_depth_never_differs_from_it(with_point, many):
     model = with_point(0.0, 1.0)
     whole = replace(model.point("eager"), thresholds=(None,) * 3)
     manifest = replace(model.manifest, operating_points=(whole,))
-    model = AdaptiveClassifier([replace(model.tiers[0], manifest=manifest)])
-    watched = WatchedClassifier(model, "eager", share=1.0)
-    watched.predict(many)
-    assert watched.alarms == [] and watched.monitor.state.risk.total == 0 < watched.monitor.state.risk.n
+    model = OpenedModel([replace(model.tiers[0], manifest=manifest)])
+    watched = Monitor(model, "eager", share=1.0)
+    watched.answer(many)
+    assert watched.alarms == [] and watched.drift.state.risk.total == 0 < watched.drift.state.risk.n
 
 
 def test_numbers_that_differ_in_their_last_digits_are_the_same(with_point, many, monkeypatch):
     model = with_point(0.0, 1.5)
     monkeypatch.setattr(type(model.problem), "apart", lambda *_: 1e-8)
-    watched = WatchedClassifier(model, "eager", share=1.0)
-    watched.predict(many)
-    assert watched.alarms == [] and watched.monitor.state.risk.total == 0
+    watched = Monitor(model, "eager", share=1.0)
+    watched.answer(many)
+    assert watched.alarms == [] and watched.drift.state.risk.total == 0
 
 
 def test_full_depth_promises_nothing_that_could_be_watched(with_point):
     with pytest.raises(UserError, match="promises nothing that could be watched"):
-        WatchedClassifier(with_point(0.5, 1.5), "full")
+        Monitor(with_point(0.5, 1.5), "full")
 
 
 def test_no_texts_are_no_news(with_point):
-    watched = WatchedClassifier(with_point(0.5, 1.5), "eager")
-    before = watched.monitor.state
-    assert watched.predict([]) == [] and watched.monitor.state == before
+    watched = Monitor(with_point(0.5, 1.5), "eager")
+    before = watched.drift.state
+    assert watched.answer([]) == [] and watched.drift.state == before
 
 
 def test_what_promises_nothing_or_another_state_is_refused(classifier, with_point, many, tmp_path):
     with pytest.raises(UserError, match="promises nothing"):
-        WatchedClassifier(classifier, "balanced")
+        Monitor(classifier, "balanced")
     with pytest.raises(UserError, match="share 0"):
         watch_of(with_point(0.5, 1.5).point("eager"), 0.0)
-    state = WatchedClassifier(with_point(0.5, 1.5), "eager").monitor.state
+    state = Monitor(with_point(0.5, 1.5), "eager").drift.state
     with pytest.raises(UserError, match="as it is now"):
-        WatchedClassifier(with_point(0.4, 1.5), "eager", state=state)
+        Monitor(with_point(0.4, 1.5), "eager", state=state)
     path = tmp_path / "broken.json"
     wrong = json.dumps(state.to_dict() | {"cost": {**state.to_dict()["cost"], "n": "x"}})
     few = json.dumps(state.to_dict() | {"cost": {**state.to_dict()["cost"], "stakes": [0.5]}})
@@ -171,34 +171,34 @@ WATCH = Watch(0, 1, 0.1, 0.3)
 
 def test_two_runs_at_once_both_count_and_a_written_alarm_stays(with_point, tmp_path):
     model, path = with_point(0.5, 0.3), tmp_path / "state.json"
-    begun = WatchedClassifier(model, "eager")
-    begun.monitor.add(np.full(100, 0.3))
-    write_state(begun.monitor.state, path)
-    storm, calm = (WatchedClassifier(model, "eager", state=read_state(path)) for _ in range(2))
-    storm.monitor.add(np.full(2000, 2.9))
-    write_state(storm.monitor.state, path)
-    calm.monitor.add(np.full(50, 0.3))
-    write_state(calm.monitor.state, path)
+    begun = Monitor(model, "eager")
+    begun.drift.add(np.full(100, 0.3))
+    write_state(begun.drift.state, path)
+    storm, calm = (Monitor(model, "eager", state=read_state(path)) for _ in range(2))
+    storm.drift.add(np.full(2000, 2.9))
+    write_state(storm.drift.state, path)
+    calm.drift.add(np.full(50, 0.3))
+    write_state(calm.drift.state, path)
     found = read_state(path)
     assert found.cost.n == 2150 and found.cost.total == pytest.approx(2000 * 2.9 + 150 * 0.3)
     assert found.cost_drifted
-    calm.monitor.add(np.full(7, 0.3))
+    calm.drift.add(np.full(7, 0.3))
     calm.keep(path)  # all that it saw was added before, but for the last seven
-    assert read_state(path) == calm.monitor.state and calm.monitor.state.cost.n == 2157
+    assert read_state(path) == calm.drift.state and calm.drift.state.cost.n == 2157
     assert "expected" in calm.alarms[0]  # of the other run
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
 
 def test_two_first_runs_both_count(with_point, tmp_path):
     model, path = with_point(0.5, 0.3), tmp_path / "state.json"
-    both = [WatchedClassifier(model, "eager", state=read_state(path)) for _ in range(2)]
+    both = [Monitor(model, "eager", state=read_state(path)) for _ in range(2)]
     for one in both:
-        one.monitor.add(np.full(5, 0.3))
+        one.drift.add(np.full(5, 0.3))
         one.keep(path)
     assert read_state(path).cost.n == 10
-    new = WatchedClassifier(model, "eager")
-    new.monitor.add(0.3)
-    write_state(new.monitor.state, path)
+    new = Monitor(model, "eager")
+    new.drift.add(0.3)
+    write_state(new.drift.state, path)
     assert read_state(path).cost.n == 1
 
 
@@ -208,7 +208,7 @@ def test_runs_that_write_at_the_same_time_lose_nothing(tmp_path):
     def add(_):
         start.wait()
         for _ in range(10):
-            monitor = Monitor(read_state(path) or State(WATCH))
+            monitor = DriftTest(read_state(path) or State(WATCH))
             monitor.add(np.full(3, 0.3))
             write_state(monitor.state, path, anew=False)
 
@@ -219,7 +219,7 @@ def test_runs_that_write_at_the_same_time_lose_nothing(tmp_path):
 
 
 def test_what_was_not_written_is_added_by_the_next_attempt(tmp_path, monkeypatch):
-    path, monitor = tmp_path / "state.json", Monitor(State(WATCH))
+    path, monitor = tmp_path / "state.json", DriftTest(State(WATCH))
     monitor.add(0.3)
     write_state(monitor.state, path)
     monitor.add(0.3)
@@ -239,7 +239,7 @@ def test_any_other_watch_than_the_points_is_refused_by_name(with_point):
     watch = watch_of(model.point("eager"))
     for key, value in {"delta": 0.2, "tolerance": 0.5, "share": 0.5, "seed": 3, "largest_cost": 9.0}.items():
         with pytest.raises(UserError, match=rf"as it is now \({key} {value:g}, now {asdict(watch)[key]:g}\)"):
-            WatchedClassifier(model, "eager", state=State(replace(watch, **{key: value})))
+            Monitor(model, "eager", state=State(replace(watch, **{key: value})))
 
 
 VALUES = (
@@ -277,7 +277,7 @@ def _spoilt(good, draws):
 
 def test_a_spoilt_state_is_refused_or_still_monitored(tmp_path):
     path, draws = tmp_path / "state.json", random.Random(0)
-    monitor = Monitor(WATCH)
+    monitor = DriftTest(WATCH)
     monitor.due(500)
     monitor.add(np.full(500, 0.3), np.zeros(50))
     write_state(monitor.state, path)
@@ -291,7 +291,7 @@ def test_a_spoilt_state_is_refused_or_still_monitored(tmp_path):
             refused += 1
             continue
         if state.watch == WATCH:  # another one is refused by whoever goes on from it
-            again = Monitor(state)
+            again = DriftTest(state)
             again.due(10)
             again.add(np.full(10_000, 1.4), np.ones(10_000))
             assert again.state.promise_lost and again.state.cost_drifted
@@ -301,7 +301,7 @@ def test_a_spoilt_state_is_refused_or_still_monitored(tmp_path):
 
 def test_a_state_that_was_changed_by_hand_is_noticed(tmp_path):
     path = tmp_path / "state.json"
-    write_state(Monitor(WATCH).add(0.3), path)
+    write_state(DriftTest(WATCH).add(0.3), path)
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"drawn": 7}))
     with pytest.raises(UserError, match="not as it was written"):

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from ziggurat.cli.information import info
-from ziggurat.cli.sealing import seal_folder
 from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.encoder.sealing import seal_folder
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
+from ziggurat.measure.information import information
 
 
-def opened(folder: Path) -> AdaptiveClassifier:
-    return AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1)
+def opened(folder: Path) -> OpenedModel:
+    return OpenedModel.from_pretrained(folder, "cpu", threads=1)
 
 
 def rename(folder: Path) -> None:
@@ -40,22 +40,22 @@ def edited(model_folder, copied) -> Path:
 def test_an_edited_folder_is_refused_until_it_is_sealed(edited, model_folder, texts):
     with pytest.raises(UserError, match=f"`ziggurat seal {edited}`"):
         opened(edited)
-    told = seal_folder(str(edited))
+    told = seal_folder(str(edited)).to_dict()
     assert told == {"model": str(edited), "changed": [str(edited / MANIFEST)], "uncertified": ["balanced"]}
     names = {"river": "brook", "stone": "rock", "tower": "tower"}
     before, now = opened(model_folder), opened(edited)
     for point in ("full", "balanced", "fast"):
-        said = [answer.label for answer in now.predict(texts, point)]
-        assert said == [names[answer.label] for answer in before.predict(texts, point)]
+        said = [answer.label for answer in now.answer(texts, point)]
+        assert said == [names[answer.label] for answer in before.answer(texts, point)]
     assert all(point.confidence is None and point.certificate is None for point in now.manifest.operating_points)
     assert now.manifest.fingerprint == before.manifest.fingerprint
-    assert seal_folder(str(edited))["changed"] == []
+    assert seal_folder(str(edited)).to_dict()["changed"] == []
 
 
 def test_a_folder_that_nobody_has_touched_stays_as_it_is(model_folder, copied):
     folder = copied(model_folder)
     before = (folder / MANIFEST).read_bytes()
-    assert seal_folder(str(folder)) == {"model": str(folder), "changed": [], "uncertified": []}
+    assert seal_folder(str(folder)).to_dict() == {"model": str(folder), "changed": [], "uncertified": []}
     assert (folder / MANIFEST).read_bytes() == before
 
 
@@ -65,18 +65,18 @@ def test_points_chosen_for_other_weights_are_refused(edited, make_folder, texts)
         (edited / name).write_bytes((other / name).read_bytes())
     values = json.loads((edited / MANIFEST).read_text())
     (edited / MANIFEST).write_text(json.dumps(values | {"head_kind": "pooler"}))
-    assert str(edited / "ziggurat.safetensors") in seal_folder(str(edited))["changed"]
+    assert str(edited / "ziggurat.safetensors") in seal_folder(str(edited)).to_dict()["changed"]
     model = opened(edited)
-    assert len(model.predict(texts, "full")) == len(texts)
+    assert len(model.answer(texts, "full")) == len(texts)
     with pytest.raises(UserError, match="other weights"):
-        model.predict(texts, "balanced")
+        model.answer(texts, "balanced")
 
 
 def test_a_cascade_is_sealed_with_its_tiers(cascade_folder, copied, texts):
     folder = copied(cascade_folder)
     for part in (folder, folder / "tiers" / "1"):
         rename(part)
-    told = seal_folder(str(folder))
+    told = seal_folder(str(folder)).to_dict()
     assert told["changed"] == [str(folder / "tiers" / "1" / MANIFEST), str(folder / MANIFEST)]
     assert opened(folder).manifest.labels == ("brook", "rock", "tower")
 
@@ -94,4 +94,4 @@ def test_info_tells_nothing_of_another_configuration(model_folder, copied):
     path = folder / "config.json"
     path.write_text(path.read_text().replace('"gelu"', '"relu"'))
     with pytest.raises(UserError, match=r"config\.json: is not the one"):
-        info(str(folder))
+        information(str(folder))

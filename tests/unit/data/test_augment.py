@@ -28,8 +28,7 @@ from tests.kit.copies import (
     words_in,
 )
 from ziggurat.data.augment import Rate, augmented
-from ziggurat.data.encoded import Encoded
-from ziggurat.data.tokenizer import TextTokenizer
+from ziggurat.data.tokenizer import Encoded, TextTokenizer
 from ziggurat.recipe import AugmentConfig
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)

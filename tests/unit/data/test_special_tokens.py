@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.tokenizer import Frame
+from ziggurat.data.frames import Frame
 
 ids = st.lists(st.integers(0, 99), max_size=9)
 

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.questions import MAX_LENGTH, QUESTION, STRIDE, make_contexts, make_questions
-from ziggurat.data.encoded import pack_rows
-from ziggurat.data.tokenizer import TextTokenizer
+from ziggurat.data.tokenizer import TextTokenizer, pack_rows
 from ziggurat.data.windows import gold_tokens, windows_of
 from ziggurat.errors import UserError
 from ziggurat.recipe import SpanConfig

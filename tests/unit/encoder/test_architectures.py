@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from tests.kit import families
 from tests.kit.families import FAMILIES, LABELS, random_texts, save_adaptive, save_family
-from ziggurat.data.encoded import pack_rows
 from ziggurat.data.packing import pack
-from ziggurat.data.tokenizer import TextTokenizer
+from ziggurat.data.tokenizer import TextTokenizer, pack_rows
 from ziggurat.encoder.architectures import ARCHITECTURES
 from ziggurat.encoder.flops import embedding_flops, full_flops, path_flops, rung_flops
 from ziggurat.encoder.spec import read_spec

@@ -16,7 +16,7 @@ from torch.nn import functional
 from ziggurat.data.packing import pack
 from ziggurat.encoder.torch.checkpoint import load_model, save_model
 from ziggurat.encoder.torch.int8 import Int8Linear, int8_weights, quantise_rows, simulate_int8, without_int8
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.parts import RowLinear
 from ziggurat.errors import UserError
 
@@ -163,7 +163,7 @@ def test_exactly_the_maps_that_see_every_token_are_simulated(tiny_model):
 
 
 def test_exclusions_are_named_parts_and_all_below_them(tiny_spec):
-    model = AdaptiveModel(dataclasses.replace(tiny_spec, layers=11), 3, "pooler", (2,))
+    model = EncoderModel(dataclasses.replace(tiny_spec, layers=11), 3, "pooler", (2,))
     names = simulate_int8(model, ("encoder.layers.1", "encoder.layers.3.down", "exits"))
     assert {"encoder.layers.10.down", "encoder.layers.3.up", "classifier.dense", "classifier.classes"} <= set(names)
     assert len(names) == 11 * 4 - 4 - 1 + 2

@@ -17,7 +17,7 @@ from ziggurat.encoder.flops import full_flops, span_full_flops, span_rung_flops
 from ziggurat.encoder.folder import WEIGHTS, Manifest
 from ziggurat.encoder.torch.checkpoint import load_hf, load_model, save_model
 from ziggurat.encoder.torch.model import SPAN_HEAD
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.reference import answer_ladder
 from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.spans import ENTROPIES, PLACE, SCORE
@@ -74,7 +74,7 @@ def saved(request, tmp_path_factory):
 @pytest.fixture(scope="module", params=ENGINES)
 def answerer(request, saved):
     """The folder, open in one engine."""
-    return AdaptiveClassifier.from_pretrained(saved[1], "cpu", threads=1, engine=request.param)
+    return OpenedModel.from_pretrained(saved[1], "cpu", threads=1, backend=request.param)
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def test_full_depth_says_what_transformers_says(saved, answerer):
 @pytest.mark.slow
 @torch.no_grad()
 def test_every_logit_equals_that_of_transformers(saved):
-    model, windows = load_model(saved[1])[0], AdaptiveClassifier.from_pretrained(saved[1]).encode(PAIRS)
+    model, windows = load_model(saved[1])[0], OpenedModel.from_pretrained(saved[1]).encode(PAIRS)
     mine = model.full_logits(pack(windows.tokens))
     for grid, tokens in zip(mine, windows.tokens, strict=True):
         may = tokens[:, 2] > 0
@@ -125,7 +125,7 @@ def test_pruned_and_early_answers_are_those_of_the_specification(answerer):
 
 def test_both_engines_say_the_same_at_every_rung(saved, answerer):
     windows = answerer.encode(PAIRS)
-    other = AdaptiveClassifier.from_pretrained(saved[1], "cpu", threads=1, engine="torch")
+    other = OpenedModel.from_pretrained(saved[1], "cpu", threads=1, backend="torch")
     mine, expected = (one.every_rung(windows, tokens=one.token_rule) for one in (answerer, other))
     assert np.array_equal(mine.kept, expected.kept)
     assert np.abs(mine.readings - expected.readings).max() < 1e-3
@@ -142,7 +142,7 @@ def test_the_folder_loads_whole_by_the_class_that_it_names(saved):
 
 
 def test_an_answer_stands_in_its_context_where_it_says(answerer):
-    for answer, context in zip(answerer.predict(PAIRS, "full"), CONTEXTS, strict=True):
+    for answer, context in zip(answerer.answer(PAIRS, "full"), CONTEXTS, strict=True):
         assert answer.text and context[answer.start : answer.end] == answer.text
 
 

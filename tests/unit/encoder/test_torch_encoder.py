@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from ziggurat.data.packing import pack
 from ziggurat.encoder.spec import read_spec
 from ziggurat.encoder.torch.layers import first_tokens
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.weights import from_hf, to_hf
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=30)
 ragged = st.lists(st.integers(2, 60), min_size=1, max_size=8)
 
 
-def ours_of(bert) -> AdaptiveModel:
+def ours_of(bert) -> EncoderModel:
     """Our model with the weights of a transformers classifier, without exit heads."""
     spec = read_spec(bert.config.to_dict())
-    model = AdaptiveModel(spec, bert.config.num_labels, "linear", ())
+    model = EncoderModel(spec, bert.config.num_labels, "linear", ())
     model.load_state_dict(from_hf(bert.state_dict(), spec, torch.cat))
     return model.eval()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.policies.rules import ExitRule
 from ziggurat.types import OperatingPoint
@@ -24,16 +24,16 @@ def engine(request) -> str:
 
 @pytest.fixture(scope="module")
 def opened(engine):
-    return lambda folder: AdaptiveClassifier.from_pretrained(folder, "cpu", engine=engine)
+    return lambda folder: OpenedModel.from_pretrained(folder, "cpu", backend=engine)
 
 
 @pytest.fixture(scope="module")
-def cascade(cascade_folder, opened) -> AdaptiveClassifier:
+def cascade(cascade_folder, opened) -> OpenedModel:
     return opened(cascade_folder)
 
 
 @pytest.fixture(scope="module")
-def alone(pruned_folder, static_folder, opened) -> tuple[AdaptiveClassifier, AdaptiveClassifier]:
+def alone(pruned_folder, static_folder, opened) -> tuple[OpenedModel, OpenedModel]:
     """The tiers by themselves."""
     return opened(static_folder), opened(pruned_folder)
 
@@ -73,8 +73,8 @@ def test_what_is_escalated_is_answered_as_by_the_last_tier_alone(cascade, alone,
 def test_claim_27_answers_keep_the_order_of_the_texts(cascade, texts, score):
     rule = cascade.rule(score, 0.4 if score in ("entropy", "margin") else 2)
     order = np.random.default_rng(0).permutation(len(texts))
-    straight = cascade.predict(texts, rule, batch_size=1)
-    shuffled = cascade.predict([texts[i] for i in order], rule, batch_size=7)
+    straight = cascade.answer(texts, rule, batch_size=1)
+    shuffled = cascade.answer([texts[i] for i in order], rule, batch_size=7)
     assert [one.label for one in shuffled] == [straight[i].label for i in order]
     assert [one.trace.rung for one in shuffled] == [straight[i].trace.rung for i in order]
     assert len({one.trace.rung for one in straight}) >= 2
@@ -84,8 +84,8 @@ def test_a_trace_charges_every_tier_that_ran(cascade, alone, texts):
     static, last = alone
     rule = cascade.rule("margin", 0.35)
     inner = last.rule("margin", 0.35)
-    for text, answer in zip(texts, cascade.predict(texts, rule), strict=True):
-        (small,), (large,) = static.predict([text], "full"), last.predict([text], inner)
+    for text, answer in zip(texts, cascade.answer(texts, rule), strict=True):
+        (small,), (large,) = static.answer([text], "full"), last.answer([text], inner)
         assert small.trace.flops > 0 and small.trace.tokens == ()
         if answer.trace.rung == 0:
             assert (answer.trace.flops, answer.trace.tokens) == (small.trace.flops, ())
@@ -123,33 +123,33 @@ def test_nothing_of_a_tier_may_change(copied, cascade_folder, make_static, opene
 
 def test_without_points_it_says_how_to_get_some(cascade, texts):
     with pytest.raises(UserError, match="ziggurat calibrate"):
-        cascade.predict(texts)
+        cascade.answer(texts)
 
 
 def test_a_small_model_alone_is_a_model(static_folder, opened, texts):
     static = opened(static_folder)
-    answers = static.predict(texts, "full")
+    answers = static.answer(texts, "full")
     assert {answer.trace.layers for answer in answers} == {0}
     assert len({answer.label for answer in answers}) > 1
     with pytest.raises(UserError, match="has no layers"):
         _ = static.spec
 
 
-@pytest.mark.parametrize("wrong", [{"engine": "tpu"}, {"device": "tpu"}, {"dtype": "int3"}, {"threads": 0}])
+@pytest.mark.parametrize("wrong", [{"backend": "tpu"}, {"device": "tpu"}, {"dtype": "int3"}, {"threads": 0}])
 def test_a_small_model_takes_no_option_that_no_model_takes(static_folder, wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
-        AdaptiveClassifier.from_pretrained(static_folder, **wrong)
+        OpenedModel.from_pretrained(static_folder, **wrong)
 
 
 def test_a_points_batch_sizes_yield_to_those_of_the_call(cascade, texts, monkeypatch):
     point = OperatingPoint("p", "margin", (0.35,) * 4, cascade.manifest.fingerprint, batch_sizes=(1024, 3))
     seen = []
-    run = AdaptiveClassifier.run
+    run = OpenedModel.run
     monkeypatch.setattr(
-        AdaptiveClassifier, "run", lambda self, *given, **more: seen.append(given[2]) or run(self, *given, **more)
+        OpenedModel, "run", lambda self, *given, **more: seen.append(given[2]) or run(self, *given, **more)
     )
-    own = cascade.predict(texts, point)
-    given = cascade.predict(texts, point, batch_size=7)
-    cascade.predict(texts, "full")
+    own = cascade.answer(texts, point)
+    given = cascade.answer(texts, point, batch_size=7)
+    cascade.answer(texts, "full")
     assert seen == [(1024, 3), 7, (32, 32)]
     assert [answer.label for answer in own] == [answer.label for answer in given]

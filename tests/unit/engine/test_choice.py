@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ziggurat import native
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.tiers import choose_engine
 from ziggurat.errors import UserError
 
@@ -48,7 +48,7 @@ def test_where_nothing_was_compiled_torch_serves(not_compiled):
 
 def test_a_gpu_is_torchs(compiled):
     assert choose_engine(device="cuda") == "torch"
-    assert "--engine torch" in refusal("native", "cuda")
+    assert "--backend torch" in refusal("native", "cuda")
 
 
 def test_without_any_engine_both_ways_out_are_named(not_compiled, no_torch):
@@ -58,7 +58,7 @@ def test_without_any_engine_both_ways_out_are_named(not_compiled, no_torch):
 
 def test_missing_torch_is_said_without_a_wrong_reason(compiled, no_torch):
     message = refusal("torch", "cpu")
-    assert message.endswith("pip install '.[torch]' in Ziggurat's folder, or drop --engine and --device")
+    assert message.endswith("pip install '.[torch]' in Ziggurat's folder, or drop --backend and --device")
 
 
 @pytest.mark.parametrize("wrong", [("mlx",), ("auto", "tpu"), ("auto", "cpu", "float8")])
@@ -74,6 +74,6 @@ def test_int8_is_refused_in_torch(compiled):
 def test_an_engine_can_be_forced(model_folder, texts, engine):
     if engine == "native" and native.why_missing():
         pytest.skip(native.why_missing())
-    classifier = AdaptiveClassifier.from_pretrained(model_folder, "cpu", engine=engine)
+    classifier = OpenedModel.from_pretrained(model_folder, "cpu", backend=engine)
     assert classifier.backend.engine == engine
-    assert len(classifier.predict(texts)) == len(texts)
+    assert len(classifier.answer(texts)) == len(texts)

@@ -26,7 +26,8 @@ from tests.kit.engines import (
     rows,
 )
 from tests.kit.scripted import N, R, inputs, make_tiers
-from ziggurat.data.encoded import Encoded, join_encoded
+from ziggurat.data.encoded import join_encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.engine import Engine, answer
 from ziggurat.engine.reference import answer_ladder
 from ziggurat.engine.tiers import Ladder

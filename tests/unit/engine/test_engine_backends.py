@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ziggurat import native
-from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.engine import Engine
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import DeadlinePassed
 from ziggurat.policies.rules import ExitRule
 
@@ -38,7 +38,7 @@ class Ticking:
     ],
 )
 def opened(request):
-    return lambda folder: AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=request.param)
+    return lambda folder: OpenedModel.from_pretrained(folder, "cpu", threads=1, backend=request.param)
 
 
 @pytest.fixture(scope="module", params=["pruned_folder", "cascade_folder"])

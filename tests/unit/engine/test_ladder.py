@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.scripted import CLASSES, N, R, inputs, make_tiers
-from ziggurat.data.encoded import Encoded
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.engine import answer
 from ziggurat.engine.reference import answer_ladder
 from ziggurat.engine.replay import all_rungs, replay

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.kit.questions import make_contexts, make_questions, save_span_folder
 from ziggurat import native
 from ziggurat.encoder.folder import fingerprint, read_manifest, write_manifest
-from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.engine import Engine
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.reference import answer_ladder
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
@@ -46,7 +46,7 @@ def folders(tmp_path_factory, make_checkpoint):
 def answerers(request, folders):
     """Both models, open in one engine."""
     return {
-        name: AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=request.param)
+        name: OpenedModel.from_pretrained(folder, "cpu", threads=1, backend=request.param)
         for name, folder in folders.items()
     }
 
@@ -96,7 +96,7 @@ def test_packed_windows_answer_as_one_by_one(answerers, threshold, size, seed, n
 def test_a_cascade_of_questions_equals_the_specification(answerers, threshold, size, seed, per_question):
     """Every question's windows go on to the second model together; the first prunes as it was trained to."""
     first, last = answerers["pruned"].tiers[0], answerers["plain"].tiers[0]
-    cascade = AdaptiveClassifier([replace(first, tokenizer=last.tokenizer), last])
+    cascade = OpenedModel([replace(first, tokenizer=last.tokenizer), last])
     windows = cascade.encode(list(zip(make_questions(seed), make_contexts(seed), strict=True)))
     limits = np.linspace(threshold / 2, threshold, len(windows)) if per_question else threshold
     rule = cascade.rule(SPAN_ENTROPY, limits)
@@ -151,7 +151,7 @@ def test_questions_exit_and_prune_at_different_depths(answerers, asked):
 @pytest.mark.parametrize("strength", [0.0, 1.0, 1.2])
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
 def test_replayed_exits_equal_the_run_at_every_strength(folders, asked, strength, threshold):
-    answerer = AdaptiveClassifier.from_pretrained(folders["pruned"], "cpu", threads=1, engine="torch")
+    answerer = OpenedModel.from_pretrained(folders["pruned"], "cpu", threads=1, backend="torch")
     tokens, windows = scaled(answerer.token_rule, strength), answerer.encode(asked)
     rule = replace(ExitRule.uniform(SPAN_ENTROPY, threshold, N_RUNGS), tokens=tokens)
     outcomes, every = answerer.run(windows, rule), answerer.every_rung(windows, 5, tokens=tokens)
@@ -164,7 +164,7 @@ def test_replayed_exits_equal_the_run_at_every_strength(folders, asked, strength
 @pytest.mark.skipif(bool(native.why_missing()), reason="no compiled engine")
 def test_both_engines_agree(folders, asked):
     for folder in folders.values():
-        opened = (AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=e) for e in ("torch", "native"))
+        opened = (OpenedModel.from_pretrained(folder, "cpu", threads=1, backend=e) for e in ("torch", "native"))
         one, other = opened
         windows, rule = one.encode(asked), one.rule(SPAN_ENTROPY, 0.7)
         mine, theirs = one.run(windows, rule), other.run(windows, rule)
@@ -177,7 +177,7 @@ def test_both_engines_agree(folders, asked):
 def test_full_depth_is_what_transformers_says(folders, asked):
     from transformers import BertForQuestionAnswering
 
-    answerer = AdaptiveClassifier.from_pretrained(folders["pruned"], "cpu", threads=1)
+    answerer = OpenedModel.from_pretrained(folders["pruned"], "cpu", threads=1)
     windows = answerer.encode(asked)
     outcomes = answerer.run(windows, ExitRule.full_depth(N_RUNGS))
     model = BertForQuestionAnswering.from_pretrained(folders["pruned"]).eval()
@@ -200,7 +200,7 @@ def test_full_depth_is_what_transformers_says(folders, asked):
 
 def test_answers_stand_in_their_context_where_they_say(answerers, asked):
     for answerer in answerers.values():
-        answers = answerer.predict(asked, operating_point=answerer.rule(SPAN_ENTROPY, 0.8), batch_size=4)
+        answers = answerer.answer(asked, at=answerer.rule(SPAN_ENTROPY, 0.8), batch_size=4)
         for answer, (_, context) in zip(answers, asked, strict=True):
             assert answer.text and context[answer.start : answer.end] == answer.text
             assert 0 <= answer.doubt <= 1 and answer.trace.flops > 0
@@ -231,7 +231,7 @@ def test_above_its_rungs_threshold_a_question_has_no_answer(answerers, asked):
     for rung in range(N_RUNGS):
         missing = [not one.text for one in texts[:, rung]]
         assert missing == (leads[:, rung] > cuts[rung]).tolist() and any(missing) and not all(missing)
-    answers = some.predict(asked, operating_point="full")
+    answers = some.answer(asked, at="full")
     assert [(not one.text, one.start, one.end) for one in answers if not one.text] == [(True, 0, 0)] * 5
 
 
@@ -244,33 +244,33 @@ def test_the_best_span_may_be_in_any_window(answerers, asked):
 
 
 def test_a_context_without_words_has_no_answer(answerers):
-    [answer] = answerers["plain"].predict([("bat", "\u200b")], "full")
+    [answer] = answerers["plain"].answer([("bat", "\u200b")], "full")
     assert (answer.text, answer.start, answer.end) == ("", 0, 0)
 
 
 def test_an_empty_question_and_lists_of_one_string_are_refused(answerers):
     answerer = answerers["plain"]
     with pytest.raises(UserError, match="question number 0 is empty"):
-        answerer.predict([(" ", "bat")], "full")
+        answerer.answer([(" ", "bat")], "full")
     with pytest.raises(UserError, match="one string was given"):
-        answerer.predict("bat", "full")
+        answerer.answer("bat", "full")
     with pytest.raises(UserError, match="batch size 0: must be at least 1"):
-        answerer.predict([("bat", "bat")], "full", batch_size=0)
+        answerer.answer([("bat", "bat")], "full", batch_size=0)
 
 
 def test_no_questions_have_no_answers_and_generators_are_lists(answerers):
     answerer = answerers["plain"]
-    assert answerer.predict([], "full") == []
-    [one] = answerer.predict((pair for pair in [("bat", "kin losh")]), "full")
-    assert one == replace(answerer.predict([("bat", "kin losh")], "full")[0], trace=one.trace)
+    assert answerer.answer([], "full") == []
+    [one] = answerer.answer((pair for pair in [("bat", "kin losh")]), "full")
+    assert one == replace(answerer.answer([("bat", "kin losh")], "full")[0], trace=one.trace)
 
 
 def test_questions_contexts_and_thresholds_must_be_as_many(answerers, asked):
     answerer = answerers["plain"]
     with pytest.raises(UserError, match="number 1 is not what the model reads: pairs of texts"):
-        answerer.predict([("bat", "kin"), "bat"], "full")
+        answerer.answer([("bat", "kin"), "bat"], "full")
     with pytest.raises(UserError, match=f"thresholds for 2 inputs, but there are {len(asked)}"):
-        answerer.predict(asked, answerer.rule(SPAN_ENTROPY, [0.5, 0.5]))
+        answerer.answer(asked, answerer.rule(SPAN_ENTROPY, [0.5, 0.5]))
 
 
 def test_operating_points_run_and_stale_ones_are_refused(folders, asked, copied):
@@ -278,10 +278,10 @@ def test_operating_points_run_and_stale_ones_are_refused(folders, asked, copied)
     manifest = read_manifest(folder)
     point = OperatingPoint("fast", SPAN_ENTROPY, (0.7, None, 0.8), manifest.fingerprint, pruning=1.0)
     write_manifest(replace(manifest, operating_points=(point,)), folder)
-    answerer = AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1)
+    answerer = OpenedModel.from_pretrained(folder, "cpu", threads=1)
     rule = answerer.rule_of("fast")
     windows = answerer.encode(asked)
-    named = answerer.predict(asked, operating_point="fast")
+    named = answerer.answer(asked, at="fast")
     assert [one.trace.rung for one in named] == answerer.run(windows, rule).rungs.tolist()
     with pytest.raises(UserError, match="chosen for other weights"):
         answerer.rule_of(replace(point, fingerprint="other"))
@@ -294,6 +294,6 @@ def test_what_changes_answers_changes_the_fingerprint(folders):
     assert len({fingerprint(folder, one) for one in (manifest, *others)}) == 3
 
 
-def test_one_class_opens_models_of_every_problem(folders, model_folder):
-    kinds = [AdaptiveClassifier.from_pretrained(folder).problem.kind for folder in (folders["plain"], model_folder)]
+def test_classifiers_and_span_models_refuse_each_others_folders(folders, model_folder):
+    kinds = [OpenedModel.from_pretrained(folder).problem.kind for folder in (folders["plain"], model_folder)]
     assert kinds == [ProblemType.QUESTION_ANSWERING, ProblemType.SINGLE_LABEL]

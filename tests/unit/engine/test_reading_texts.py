@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ziggurat.cli.options import model_options
 from ziggurat.data import batching
 from ziggurat.data import tokenizer as tokenize
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.system import default_threads
 
@@ -43,7 +43,7 @@ class Busy:
                 self.now -= threads
 
 
-def watch(classifier: AdaptiveClassifier, monkeypatch) -> Busy:
+def watch(classifier: OpenedModel, monkeypatch) -> Busy:
     """Every call of a tokenizer and of a backend of the classifier is counted from now on."""
     busy = Busy()
 
@@ -70,21 +70,21 @@ def folder(request):
 
 @pytest.fixture(scope="module")
 def single(model_folder):
-    return AdaptiveClassifier.from_pretrained(model_folder, "cpu", engine="native")
+    return OpenedModel.from_pretrained(model_folder, "cpu", backend="native")
 
 
 @pytest.fixture(scope="module")
 def paired_model(pair_folder):
-    return AdaptiveClassifier.from_pretrained(pair_folder, "cpu", engine="native")
+    return OpenedModel.from_pretrained(pair_folder, "cpu", backend="native")
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_tokenizer_and_engine_together_keep_to_the_threads(folder, texts, monkeypatch, threads):
     monkeypatch.setattr(tokenize, "CHUNK", 4)
-    classifier = AdaptiveClassifier.from_pretrained(folder, "cpu", threads=threads, engine="native")
+    classifier = OpenedModel.from_pretrained(folder, "cpu", threads=threads, backend="native")
     before = threading.active_count()
     busy = watch(classifier, monkeypatch)
-    classifier.predict(texts, classifier.rule("entropy", 0.3), batch_size=3)
+    classifier.answer(texts, classifier.rule("entropy", 0.3), batch_size=3)
     list(classifier.stream([texts[:7], texts[7:]], classifier.rule("entropy", 0.3)))
     assert busy.calls.count("tokenizer") >= 5 and busy.calls.count("engine") >= 3
     assert busy.most == threads
@@ -107,7 +107,7 @@ def test_the_tokenizers_threads_are_limited_unless_the_user_has(monkeypatch):
 
 def test_a_model_changes_no_setting_of_the_process(model_folder, texts):
     before = dict(os.environ)
-    AdaptiveClassifier.from_pretrained(model_folder, "cpu", threads=1, engine="native").predict(texts[:3], "full")
+    OpenedModel.from_pretrained(model_folder, "cpu", threads=1, backend="native").answer(texts[:3], "full")
     assert dict(os.environ) == before
 
 
@@ -121,10 +121,10 @@ def test_a_command_limits_the_tokenizers_threads(monkeypatch):
 
 def test_nothing_is_computed_where_a_text_is_none(folder, texts, monkeypatch):
     monkeypatch.setattr(tokenize, "CHUNK", 4)
-    classifier = AdaptiveClassifier.from_pretrained(folder, "cpu", engine="native")
+    classifier = OpenedModel.from_pretrained(folder, "cpu", backend="native")
     busy = watch(classifier, monkeypatch)
     with pytest.raises(UserError, match=f"number {len(texts)} is not what the model reads"):
-        classifier.predict([*texts, None], "full")
+        classifier.answer([*texts, None], "full")
     assert busy.calls == []
 
 
@@ -134,16 +134,16 @@ def test_answers_are_the_same_bits_however_texts_are_read(single, paired_model, 
     classifier = paired_model if paired else single
     read = list(zip(read, reversed(read), strict=True)) if paired else read
     monkeypatch.setattr(tokenize, "CHUNK", 1024)
-    together = classifier.predict(read, "fast")
+    together = classifier.answer(read, "fast")
     monkeypatch.setattr(tokenize, "CHUNK", chunk)
-    alone = [answer for text in read for answer in classifier.predict([text], "fast")]
-    for answers in (classifier.predict(read, "fast"), alone):
+    alone = [answer for text in read for answer in classifier.answer([text], "fast")]
+    for answers in (classifier.answer(read, "fast"), alone):
         assert [a.probabilities.tobytes() for a in answers] == [a.probabilities.tobytes() for a in together]
         assert [(a.label, _but_time(a.trace)) for a in answers] == [(a.label, _but_time(a.trace)) for a in together]
 
 
 def test_traces_hold_pythons_own_numbers(folder, texts):
-    for answer in AdaptiveClassifier.from_pretrained(folder, "cpu").predict(texts, "full"):
+    for answer in OpenedModel.from_pretrained(folder, "cpu").answer(texts, "full"):
         trace = answer.trace
         assert {type(n) for n in (trace.rung, trace.read, trace.flops, *trace.tokens)} == {int}
         assert (type(trace.microseconds), type(trace.truncated)) == (float, bool)

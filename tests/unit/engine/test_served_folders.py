@@ -18,7 +18,7 @@ from ziggurat.data.tokenizer import TextTokenizer
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import MANIFEST, WEIGHTS, Manifest
 from ziggurat.engine import opened as opened_module
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.small.bilstm import BilstmTier
 from ziggurat.small.folder import save_small
@@ -64,14 +64,14 @@ KINDS = ["encoder", "pairs", "static", "bilstm", "cascade", "spans"]
 def opened(kind: str, folder: Path, engine: str):
     """What answers as often as it is asked, bit for bit."""
     if kind == "spans":
-        answerer = AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=engine)
+        answerer = OpenedModel.from_pretrained(folder, "cpu", threads=1, backend=engine)
         pairs = list(zip(make_questions(), make_contexts(), strict=True))
-        return lambda: [(a.text, a.score, a.null_score) for a in answerer.predict(pairs, "full")]
-    model = AdaptiveClassifier.from_pretrained(folder, "cpu", threads=1, engine=engine)
+        return lambda: [(a.text, a.score, a.null_score) for a in answerer.answer(pairs, "full")]
+    model = OpenedModel.from_pretrained(folder, "cpu", threads=1, backend=engine)
     texts = ["bat kin losh mur", "nend", "polm rand bat zzz"]
     texts = [(text, "ket kish") for text in texts] if kind == "pairs" else texts
     rules = ["full"] + ([model.rule("margin", 0.5)] if kind == "cascade" else [])
-    return lambda: [(a.label, a.probabilities.tolist()) for rule in rules for a in model.predict(texts, rule)]
+    return lambda: [(a.label, a.probabilities.tolist()) for rule in rules for a in model.answer(texts, rule)]
 
 
 @pytest.mark.parametrize("kind", ["encoder", "cascade"])
@@ -153,7 +153,7 @@ def test_labels_of_an_earlier_version_are_counted_too(model_folder, copied):
     values = {key: value for key, value in values.items() if key not in ("digest", "files")}
     (folder / MANIFEST).write_text(json.dumps(values | {"format_version": 1, "labels": ["brook", *LABELS]}))
     with pytest.raises(UserError, match=r"labels|tensor classifier"):
-        AdaptiveClassifier.from_pretrained(folder, "cpu")
+        OpenedModel.from_pretrained(folder, "cpu")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -174,7 +174,7 @@ def test_so_are_they_in_a_stream_and_for_calibration(folders, copied):
     tensors = load_file(folder / WEIGHTS)
     tensors["bert.encoder.layer.3.output.dense.weight"][:] = 3e38
     save_file(tensors, folder / WEIGHTS)
-    model = AdaptiveClassifier.from_pretrained(vouch(folder), "cpu", threads=1)
+    model = OpenedModel.from_pretrained(vouch(folder), "cpu", threads=1)
     with pytest.raises(UserError, match="weights are broken"):
         list(model.stream([["bat kin"]], "full"))
     with pytest.raises(UserError, match="weights are broken"):

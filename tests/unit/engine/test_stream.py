@@ -1,4 +1,4 @@
-"""`AdaptiveClassifier.stream`: the answers of `predict`, under the number of each text, as soon as there are any."""
+"""`OpenedModel.stream`: the answers of `predict`, under the number of each text, as soon as there are any."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine.classifier import AdaptiveClassifier
 from ziggurat.engine.engine import Engine
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.policies.rules import ExitRule
 
 
 @pytest.fixture(scope="module", params=["native", "torch"])
 def opened(request):
-    return lambda folder: AdaptiveClassifier.from_pretrained(folder, "cpu", engine=request.param)
+    return lambda folder: OpenedModel.from_pretrained(folder, "cpu", backend=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_claim_28_texts_in_parts_are_answered_as_together(case, score, threshold
     sizes = [size] * len(classifier.tiers)
     found = list(classifier.stream(in_arrivals(texts, size), rule, linger, sizes))
     assert sorted(number for number, _ in found) == list(range(len(texts)))
-    expected = classifier.predict(texts, rule)
+    expected = classifier.answer(texts, rule)
     for number, answer in found:
         alone = expected[number]
         assert answer.label == alone.label
@@ -81,7 +81,7 @@ def test_claim_28_texts_in_parts_are_answered_as_together(case, score, threshold
 def test_what_is_sure_is_answered_before_the_rest_has_arrived(opened, cascade_folder, texts):
     classifier = opened(cascade_folder)
     rule = classifier.rule("margin", 0.35)
-    sure = [number for number, answer in enumerate(classifier.predict(texts, rule)) if answer.trace.rung == 0]
+    sure = [number for number, answer in enumerate(classifier.answer(texts, rule)) if answer.trace.rung == 0]
     assert 0 < len(sure) < len(texts)
     endless = classifier.stream(repeat(texts), rule, 1e9, [32, 1000])
     assert [next(endless)[0] for _ in range(len(sure) + 1)] == [*sure, len(texts) + sure[0]]
@@ -89,7 +89,7 @@ def test_what_is_sure_is_answered_before_the_rest_has_arrived(opened, cascade_fo
 
 def test_a_passed_deadline_is_served_at_the_next_arrival(opened, cascade_folder, texts, monkeypatch):
     classifier, now = opened(cascade_folder), [0.0]
-    monkeypatch.setattr("ziggurat.engine.classifier.Engine", partial(Engine, clock=lambda: now[0]))
+    monkeypatch.setattr("ziggurat.engine.opened.Engine", partial(Engine, clock=lambda: now[0]))
     rule = ExitRule("margin", np.array([2.0, 0, 0, 0]))  # the first tier lets nobody go
     seen = []
 
@@ -112,16 +112,16 @@ def test_a_passed_deadline_is_served_at_the_next_arrival(opened, cascade_folder,
         ({"batch_sizes": [8]}, "one of at least 1 for each tier"),
         ({"batch_sizes": []}, "one of at least 1 for each tier"),
         ({"batch_sizes": [8, 0]}, "batch size 0: must be at least 1"),
-        ({"operating_point": "per input"}, "the same thresholds"),
-        ({"operating_point": "no such"}, "no such"),
+        ({"at": "per input"}, "the same thresholds"),
+        ({"at": "no such"}, "no such"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_arrives(opened, cascade_folder, texts, wrong, reason):
     classifier = opened(cascade_folder)
-    if wrong.get("operating_point") == "per input":
-        wrong = {"operating_point": classifier.rule("margin", [0.3] * len(texts))}
+    if wrong.get("at") == "per input":
+        wrong = {"at": classifier.rule("margin", [0.3] * len(texts))}
     with pytest.raises(UserError, match=reason) as refused:
-        classifier.stream([texts], **({"operating_point": "full"} | wrong))
+        classifier.stream([texts], **({"at": "full"} | wrong))
     assert "\n" not in str(refused.value)
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from tests.kit.families import FAMILIES, random_texts, save_adaptive
-from ziggurat.data.encoded import pack_rows
-from ziggurat.data.tokenizer import TextTokenizer
+from ziggurat.data.tokenizer import TextTokenizer, pack_rows
 from ziggurat.engine.backends.torch import load_backend
 from ziggurat.engine.reference import answer_all
 from ziggurat.engine.replay import run_batches as run

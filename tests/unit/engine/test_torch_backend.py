@@ -129,16 +129,16 @@ DAEMONS = """
 import sys, threading, time
 import ziggurat
 
-model = ziggurat.AdaptiveClassifier.from_pretrained(sys.argv[1], "cpu", threads=1, engine="torch")
+model = ziggurat.AdaptiveModel.from_pretrained(sys.argv[1], "cpu", threads=1, backend="torch")
 
 def work():
     while True:
-        model.predict(["bat kish lor"] * 20, "full")
+        model.answer(["bat kish lor"] * 20, "full")
 
 for _ in range(2):
     threading.Thread(target=work, daemon=True).start()
 time.sleep(0.5)
-print(len(model.predict(["bat"], "full")))
+print(len(model.answer(["bat"], "full")))
 """
 
 
@@ -146,11 +146,11 @@ FORKS = """
 import os, sys, threading
 import ziggurat
 
-model = ziggurat.AdaptiveClassifier.from_pretrained(sys.argv[1], "cpu", threads=2, engine="torch")
+model = ziggurat.AdaptiveModel.from_pretrained(sys.argv[1], "cpu", threads=2, backend="torch")
 texts = ["bat kish lor"] * 200
 
 def ask():
-    return [a.label for a in model.predict(texts, "full")]
+    return [a.label for a in model.answer(texts, "full")]
 
 before, going = ask(), [True]
 

@@ -1,43 +1,45 @@
 """The views' common parts and the page, on explanations made by hand."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from ziggurat.explain.page import comparison, decision, departures, facts, legible, page, stretches
+from ziggurat.explain.record import Explanation, RungDecision, TokenFate
 
 
 def token(piece, side=None, start=0, end=0, left_at=None):
-    return {"piece": piece, "side": side, "start": start, "end": end, "left_at": left_at, "scores": []}
+    return TokenFate(piece, 0, side, start, end, left_at, ())
 
 
 def rung(layer, score, threshold, leaves, **probabilities):
-    probabilities = probabilities or {"river": 0.25, "stone": 0.75}
-    said = {"score": score, "threshold": threshold, "leaves": leaves, "probabilities": probabilities}
-    return {"layer": layer, "rung": f"layer {layer}", **said}
+    answer = {"probabilities": probabilities or {"river": 0.25, "stone": 0.75}}
+    return RungDecision(layer, f"layer {layer}", score, threshold, None, leaves, answer)
 
 
-def made(text, tokens, **changes):
-    values = {
-        "model": "runs/tiny",
-        "operating_point": "balanced",
-        "text": text,
-        "tokens": [token("[CLS]"), *tokens, token("[SEP]", left_at=1)],
-        "probabilities": {"river": 0.25, "stone": 0.75},
-        "layers": 2,
-        "of_layers": 4,
-        "truncated": False,
-        "flops": 10**9,
-        "full_flops": 2 * 10**9,
-        "flops_ratio": 2.0,
-        "full": {"probabilities": {"river": 0.6, "stone": 0.4}},
-        "agrees": False,
-        "score": "entropy",
-        "larger_is_surer": False,
-        "rungs": [rung(1, 0.41, 0.3, False), rung(2, 0.2, 0.3, True)],
-        "pruning": None,
-    }
-    return values | changes
+def made(text, inner, **changes):
+    told = Explanation(
+        model="runs/tiny",
+        operating_point="balanced",
+        text=text,
+        windows=None,
+        tokens=(token("[CLS]"), *inner, token("[SEP]", left_at=1)),
+        answer={"probabilities": {"river": 0.25, "stone": 0.75}},
+        layers=2,
+        of_layers=4,
+        truncated=False,
+        flops=10**9,
+        full_flops=2 * 10**9,
+        flops_ratio=2.0,
+        full={"probabilities": {"river": 0.6, "stone": 0.4}},
+        agrees=False,
+        score="entropy",
+        larger_is_surer=False,
+        rungs=(rung(1, 0.41, 0.3, False), rung(2, 0.2, 0.3, True)),
+        pruning=None,
+    )
+    return replace(told, **changes)
 
 
 def shown(explanation) -> str:
@@ -68,9 +70,9 @@ def test_tokens_of_one_character_are_shown_once():
 
 def test_a_pair_is_shown_in_order_with_an_ellipsis_for_the_cut():
     tokens = [token("a", 0, 1, 2), token("[SEP]"), token("b", 1, 0, 1), token("c", 1, 2, 3)]
-    assert shown(made([" a ", "b c"], tokens)) == "[CLS] a [SEP] b c [SEP]"
-    assert shown(made([" a ", "b c d"], tokens, truncated=True)) == "[CLS] a [SEP] b c … [SEP]"
-    assert shown(made([" a d", "b c "], tokens, truncated=True)) == "[CLS] a … [SEP] b c [SEP]"
+    assert shown(made((" a ", "b c"), tokens)) == "[CLS] a [SEP] b c [SEP]"
+    assert shown(made((" a ", "b c d"), tokens, truncated=True)) == "[CLS] a [SEP] b c … [SEP]"
+    assert shown(made((" a d", "b c "), tokens, truncated=True)) == "[CLS] a … [SEP] b c [SEP]"
 
 
 def test_characters_that_move_the_cursor_are_not_shown():
@@ -143,8 +145,10 @@ def nasty():
     """Everything that comes from outside tries to be markup."""
     evil = "<script>alert('1')</script>\"&amp;"
     tokens = [token(f'"{evil}', 0, 0, 8, 0), token("##x", 0, 8, len(evil), 2)]
-    rungs = [rung(1, 0.41, 0.3, False, **{evil: 0.9, "b": 0.1})]
-    return evil, made(evil, tokens, model=evil, rungs=rungs, probabilities={evil: 1.0}, operating_point=evil)
+    rungs = (rung(1, 0.41, 0.3, False, **{evil: 0.9, "b": 0.1}),)
+    return evil, made(
+        evil, tokens, model=evil, rungs=rungs, answer={"probabilities": {evil: 1.0}}, operating_point=evil
+    )
 
 
 def test_nothing_from_outside_becomes_markup(nasty):
@@ -180,6 +184,7 @@ def test_a_text_is_shown_as_it_was_given(tmp_path, name):
     tokenizer_of(name).save_pretrained(tmp_path)
     text = "barks, émile 한국 stone"
     pieces = TextTokenizer(tmp_path, 64).pieces(text)
-    told = made(text, []) | {"tokens": [token(one.string, one.side, one.start, one.end) for one in pieces]}
+    tokens = tuple(token(one.string, one.side, one.start, one.end) for one in pieces)
+    told = made(text, [], tokens=tokens)
     first, *_, last = (stretch.string for stretch in stretches(told))
     assert shown(told) == f"{first} {text} {last}"

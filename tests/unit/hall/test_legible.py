@@ -34,7 +34,7 @@ def test_escapes_marks_of_direction_and_line_ends_become_spaces():
 
 def test_values_are_legible_wherever_they_are():
     values = {"a\n": ["b\x1b", {"c": ("d\t", 1, None)}], "n": 2.5}
-    assert legible_values(values) == {"a ": ["b ", {"c": ["d ", 1, None]}], "n": 2.5}
+    assert legible_values(values) == {"a ": ["b ", {"c": ("d ", 1, None)}], "n": 2.5}
 
 
 @given(st.lists(st.dictionaries(ANY, ANY | st.none() | st.integers(), max_size=3), max_size=3))

@@ -84,3 +84,37 @@ def test_workflows_and_hooks_call_targets_that_exist():
 def test_help_shows_every_target_with_a_description():
     described = re.findall(r"^([a-z][a-z-]*):.*## \S", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert {"help", "demo", "test", "lint", "docs", "format", "clean"} <= set(described) <= TARGETS
+
+
+def test_fields_are_described_by_their_comments():
+    pytest.importorskip("griffe")
+    from scripts.site_docstrings import comment_of, with_blocks
+
+    lines = [
+        "    one: int = 1  # the first",
+        "    # above",
+        "    # and more",
+        "    two: str = (",
+        '        "#"',
+        "    )",
+    ]
+    assert comment_of(lines, 0, 0) == "the first"
+    assert comment_of(lines, 3, 5) == "above and more"
+    assert comment_of(["    three: int"], 0, 0) == ""
+    assert with_blocks("Does.\n\n>>> f(1)\n2\n\nMore:\n- one\n") == (
+        "Does.\n\n```pycon\n>>> f(1)\n2\n```\n\nMore:\n\n- one\n"
+    )
+
+
+def missing_paths(page: Path) -> list[str]:
+    """Paths in backquotes that do not exist, from the top of the repository or from that of the package."""
+    package = ROOT / "src" / "ziggurat"
+    tops = {path.name for top in (ROOT, package) for path in top.iterdir() if path.is_dir()} - {"runs"}
+    names = re.findall(r"`([a-z_]+/[\w./-]*\w)`", page.read_text("utf-8"))
+    known = [name for name in names if name.split("/")[0] in tops]
+    return [n for n in known if not any((top / f"{n}{end}").exists() for top in (ROOT, package) for end in ("", ".py"))]
+
+
+@pytest.mark.parametrize("page", [*FRONT[:2], *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.stem)
+def test_paths_that_pages_name_exist(page):
+    assert missing_paths(page) == []

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.measure import profile as profiling
 from ziggurat.measure.clock import Timing
 from ziggurat.measure.profile import Effort, profile_beside, profile_engine
@@ -16,7 +16,7 @@ QUICK = Effort(rounds=1, seconds_per_call=0.0, longest_call=0.0)
 
 @pytest.fixture(scope="module")
 def classifier(model_folder):
-    return AdaptiveClassifier.from_pretrained(model_folder, device="cpu", engine="torch")
+    return OpenedModel.from_pretrained(model_folder, device="cpu", backend="torch")
 
 
 def instead_of_timing(monkeypatch, seconds):

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from ziggurat.calibrate.monitor import Monitor, Watch
-from ziggurat.calibrate.prediction import predict
+from ziggurat.calibrate.monitor import DriftTest, Watch
 from ziggurat.calibrate.watching import write_state
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
@@ -15,6 +14,7 @@ from ziggurat.measure.rows import append_record
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.measure.targets import require_result
 from ziggurat.report.plots import Panel, Series, accuracy_figure
+from ziggurat.serve.predict import predict
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_results_are_replaced_in_a_models_folder(model):
     predict(str(model), ["bat"], options=ModelOptions("cpu"), operating_point="full", out=answers)
     explain(str(model), "bat", operating_point="full", html=page)
     append_record(rows, {"what": "a", "commit": "b"})
-    write_state(Monitor(Watch(0, 1, 0.1, 0.3)).state, state)
+    write_state(DriftTest(Watch(0, 1, 0.1, 0.3)).state, state)
     (model / "empty.jsonl").write_text("")
     for path in (answers, page, rows, state, *figure, model / "empty.jsonl", model / "new.jsonl"):
         require_result(path, str(model))

@@ -15,8 +15,7 @@ if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
 from tests.kit.all_rungs import run_every_rung
-from ziggurat.data.encoded import Encoded, pack_rows
-from ziggurat.data.tokenizer import TextTokenizer
+from ziggurat.data.tokenizer import Encoded, TextTokenizer, pack_rows
 from ziggurat.engine.backends import native as native_backend
 from ziggurat.engine.backends.native import NativeBackend, load_backend
 from ziggurat.engine.backends.torch import load_backend as load_torch

@@ -7,9 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from ziggurat.data.encoded import Encoded
 from ziggurat.data.packing import pack
-from ziggurat.data.tokenizer import CONTINUES, SPECIAL
+from ziggurat.data.tokenizer import CONTINUES, SPECIAL, Encoded
 from ziggurat.errors import UserError
 from ziggurat.problems.classes import Classes
 from ziggurat.small.static import StaticTier

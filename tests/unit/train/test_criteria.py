@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from tests.kit.training import make_examples
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.losses import (
@@ -37,7 +37,7 @@ def examples(problem, n, seed):
 def model_for(problem, spec, **changes):
     torch.manual_seed(0)
     outputs = 1 if problem is ProblemType.REGRESSION else 2
-    return AdaptiveModel(spec, outputs, "fastbert", [1, 2], problem=problem, **changes)
+    return EncoderModel(spec, outputs, "fastbert", [1, 2], problem=problem, **changes)
 
 
 def test_losses_are_those_of_transformers():

@@ -11,33 +11,36 @@ from transformers import TrainerState, TrainingArguments
 
 from ziggurat.errors import UserError
 from ziggurat.train.loop import Bar
-from ziggurat.train.unfinished import alone_in, identity_of
+from ziggurat.train.unfinished import exclusive_folder, identity_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks are POSIX's")
 
 
 def test_a_second_training_is_told_and_the_first_goes_on(tmp_path):
     work = tmp_path / "new" / "out.training"
-    with alone_in(work):
-        with pytest.raises(UserError, match=r"out\.training: another training is at work in it"), alone_in(work):
+    with exclusive_folder(work):
+        with (
+            pytest.raises(UserError, match=r"out\.training: another training is at work in it"),
+            exclusive_folder(work),
+        ):
             pytest.fail("the block must not run")
         (work / "kept").write_text("")
     assert [path.name for path in work.iterdir()] == ["kept"]
-    with alone_in(work):
+    with exclusive_folder(work):
         pass
     assert [path.name for path in work.iterdir()] == ["kept"]
 
 
 def test_folders_that_stay_empty_go_again(tmp_path):
-    with pytest.raises(ValueError, match="early"), alone_in(tmp_path / "new" / "out.training"):
+    with pytest.raises(ValueError, match="early"), exclusive_folder(tmp_path / "new" / "out.training"):
         raise ValueError("early")
     assert not (tmp_path / "new").exists()
 
 
 def test_other_processes_of_one_training_share_it(tmp_path, monkeypatch):
-    with alone_in(tmp_path / "work"):
+    with exclusive_folder(tmp_path / "work"):
         monkeypatch.setenv("RANK", "1")
-        with alone_in(tmp_path / "work"):
+        with exclusive_folder(tmp_path / "work"):
             pass
 
 

@@ -13,7 +13,7 @@ from ziggurat.calibrate.paths import Tried, frontier, net_loss
 from ziggurat.calibrate.risks import Risk
 from ziggurat.calibrate.rows import Seen
 from ziggurat.calibrate.times import PredictedTime
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import replay
 from ziggurat.measure.subject import sample
 
@@ -71,7 +71,7 @@ def oracle_curve(order: Seen, witness: Seen, time: PredictedTime) -> Curve:
 
 
 def mechanisms(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     paths: Sequence[Sequence[Tried]],
     target: float,
     confidence: float,
@@ -98,7 +98,7 @@ def _kind(setting: Tried, prunable: bool) -> tuple[bool, bool]:
 
 
 def _mechanism(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     name: str,
     settings: Sequence[Tried],
     target: float,

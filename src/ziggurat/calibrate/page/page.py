@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
-from typing import Any
 
 from ziggurat.calibrate.page import panels as calibration_panels
 from ziggurat.calibrate.page.data import Picture
 from ziggurat.calibrate.page.figure import frontier_svg
 from ziggurat.calibrate.page.panels import panels
 from ziggurat.calibrate.page.tables import costly_table, mechanisms_table, promises_table
-from ziggurat.calibrate.page.words import axis, bound, confidence, fastest, headline
+from ziggurat.calibrate.page.words import axis, bound, confidence, fastest, gain_of, headline
+from ziggurat.calibrate.result import Calibration
 from ziggurat.report.document import document
 
 _STYLE = """
@@ -33,15 +32,15 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; wh
 """
 
 
-def page(result: Mapping[str, Any], picture: Picture) -> str:
+def page(result: Calibration, picture: Picture) -> str:
     """The whole document; whatever comes from texts, labels or names is escaped.
 
     `result` is what the calibration returned. UserError where matplotlib is not installed.
     """
-    targets = {entry["name"]: entry["target"] for entry in result["points"]}
+    targets = {entry.name: entry.target for entry in result.points}
     body = [
         _top(result),
-        frontier_svg(picture, targets, axis(result["criterion"])),
+        frontier_svg(picture, targets, axis(result.criterion)),
         _figure_note(result),
         "<h2>What is promised</h2>",
         promises_table(result, picture),
@@ -54,32 +53,32 @@ def page(result: Mapping[str, Any], picture: Picture) -> str:
     return document(headline(result), "\n".join(body), _STYLE + calibration_panels.STYLE)
 
 
-def _top(result: Mapping[str, Any]) -> str:
+def _top(result: Calibration) -> str:
     best = fastest(result)
     if best is None:
-        loosest = max(result["points"], key=lambda entry: float(entry["target"]))
-        main, more = "Nothing faster than full depth is promised", f"{loosest['name']}: {loosest['note']}."
+        loosest = max(result.points, key=lambda entry: entry.target)
+        main, more = "Nothing faster than full depth is promised", f"{loosest.name}: {loosest.note}."
     else:
-        main = f"{best['name']}: {best['point']['certificate']['gain']:.1f}x as fast as full depth"
-        more = f"With {confidence(result)} confidence it {bound(result, best['target'])}, on texts like these."
+        main = f"{best.name}: {gain_of(best):.1f}x as fast as full depth"
+        more = f"With {confidence(result)} confidence it {bound(result, best.target)}, on texts like these."
     return f"<h1>{escape(main)} <small>{escape(more)}</small></h1>\n<p>{escape(_origin(result))}</p>"
 
 
-def _origin(result: Mapping[str, Any]) -> str:
-    rows, made = result["rows"], [one["point"] for one in result["points"] if one["point"] is not None]
-    groups = f" in {result['groups']:,} groups by the text that they share" if result["grouped"] else ""
+def _origin(result: Calibration) -> str:
+    rows, proofs = result.rows, [one.certificate for one in result.points if one.certificate is not None]
+    groups = f" in {result.groups:,} groups by the text that they share" if result.grouped else ""
     text = (
-        f"Model {result['model']}, data {result['data']}: {rows['certify']:,} rows{groups} certify, "
-        f"{rows['order']:,} others chose what to test out of {result['settings']:,} settings."
+        f"Model {result.model}, data {result.data}: {rows.certify:,} rows{groups} certify, "
+        f"{rows.order:,} others chose what to test out of {result.settings:,} settings."
     )
-    if made:
-        on = made[0]["certificate"]
-        threads = f"{on['threads']} thread" + ("s" if on["threads"] != 1 else "")
-        text += f" Timed with engine {on['engine']}, {on['dtype']}, {threads}, batch {on['batch_size']}."
+    if proofs:
+        on = proofs[0]
+        threads = f"{on.threads} thread" + ("s" if on.threads != 1 else "")
+        text += f" Timed with engine {on.engine}, {on.dtype}, {threads}, batch {on.batch_size}."
     return text
 
 
-def _figure_note(result: Mapping[str, Any]) -> str:
+def _figure_note(result: Calibration) -> str:
     sure = confidence(result)
     return f"""<p class="note">Up is better, and left is faster. The curve is the best of all settings that were tried;
 the dotted one is the estimate that chose them, on other rows. The shading, and a point's bar, ends where the loss could

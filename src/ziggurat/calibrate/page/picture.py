@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from ziggurat.calibrate.page.data import Costly, Picture, Spot, costliest, decil
 from ziggurat.calibrate.page.page import page
 from ziggurat.calibrate.paths import Tried
 from ziggurat.calibrate.points import Chosen, rule_of
+from ziggurat.calibrate.result import Calibration
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.calibrate.rows import Seen, full_run
 from ziggurat.calibrate.times import PredictedTime
 from ziggurat.data.labels import labelled
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.files import whole_file
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.rules import ExitRule
@@ -37,7 +38,7 @@ from ziggurat.system import utf8
 _COSTLY = 10
 
 
-def write_page(html: Path, result: Mapping[str, Any], shown: Picture) -> None:
+def write_page(html: Path, result: Calibration, shown: Picture) -> None:
     """Writes the page; `result` is what the calibration returns.
 
     UserError where matplotlib is not installed or the file cannot be written.
@@ -48,8 +49,8 @@ def write_page(html: Path, result: Mapping[str, Any], shown: Picture) -> None:
 
 
 def picture(
-    result: Mapping[str, Any],
-    classifier: AdaptiveClassifier,
+    result: Calibration,
+    classifier: OpenedModel,
     chosen: Sequence[Chosen],
     paths: Sequence[Sequence[Tried]],
     order: Seen,
@@ -57,7 +58,7 @@ def picture(
     time: PredictedTime,
 ) -> Picture:
     """What the page shows, as arrays; `time` predicts for rows of `order`."""
-    risk, sure = risk_by_name(result["criterion"], classifier.problem), result["confidence"]
+    risk, sure = risk_by_name(result.criterion, classifier.problem), result.confidence
     front = shown_frontier(paths)
     full = full_run(witness.runs)
     full_loss = float(witness.losses[full.pruning][:, -1].mean())
@@ -104,15 +105,15 @@ def _lost(problem: Problem, answers: np.ndarray, full: np.ndarray, rows: Seen) -
     return None if labels is None else problem.loss(answers, labels) - problem.loss(full, labels)
 
 
-def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifier, witness: Seen) -> list[Spot]:
+def _spots(one: Chosen, result: Calibration, classifier: OpenedModel, witness: Seen) -> list[Spot]:
     """A point's part of the page; none for full depth."""
     if one.setting is None or one.certificate is None:
         return []
     run, rungs, problem = witness.runs[one.setting.pruning], rungs_of(one.setting, witness), classifier.problem
     answers = run.predictions()[np.arange(len(rungs)), rungs]
-    risk = risk_by_name(result["criterion"], classifier.problem)
+    risk = risk_by_name(result.criterion, classifier.problem)
     lost = witness.evidence(risk).losses_of(one.setting)
-    low, high = band(risk, lost, result["confidence"])
+    low, high = band(risk, lost, result.confidence)
     unsure, sorted_by = _doubt(one.setting, classifier, witness)
     full = full_run(witness.runs).predictions()[:, -1]
     spot = Spot(
@@ -135,14 +136,14 @@ def _spots(one: Chosen, result: Mapping[str, Any], classifier: AdaptiveClassifie
 
 
 def _of_last_tier(
-    classifier: AdaptiveClassifier, rows: Seen, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule
+    classifier: OpenedModel, rows: Seen, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens that its layers leave without exits, (s, L + 1), and how many layers run for each sequence, (s)."""
     columns = classifier.ladder.slices[-1].columns
     return kept[:, columns], (classifier.ran(rows.encoded, kept, rungs, rule)[:, columns] > 0).sum(axis=1) - 1
 
 
-def _doubt(setting: Tried, classifier: AdaptiveClassifier, rows: Seen) -> tuple[np.ndarray, str]:
+def _doubt(setting: Tried, classifier: OpenedModel, rows: Seen) -> tuple[np.ndarray, str]:
     """How unsure the first rung that is asked is of each row, (n), and what that is called.
 
     All rows come by there; scores of other rungs could not be ranked together. A count cannot differ there yet, so the
@@ -156,9 +157,7 @@ def _doubt(setting: Tried, classifier: AdaptiveClassifier, rows: Seen) -> tuple[
     return known.values[:, -1], f"{score} after {classifier.rungs[exits[-1]].name}"
 
 
-def _costly(
-    classifier: AdaptiveClassifier, chosen: Sequence[Chosen], witness: Seen
-) -> tuple[str, float, tuple[Costly, ...]]:
+def _costly(classifier: OpenedModel, chosen: Sequence[Chosen], witness: Seen) -> tuple[str, float, tuple[Costly, ...]]:
     """At the fastest point as measured: its name, GFLOPs of a text there on average, the texts that cost most."""
     made = [(one.certificate.measured_ms, one) for one in chosen if one.setting and one.certificate is not None]
     fastest = min(made, key=lambda pair: pair[0])[1] if made else None
@@ -178,7 +177,7 @@ def _costly(
 
 
 def _input(
-    classifier: AdaptiveClassifier, rows: Seen, row: int, rung: int, kept: np.ndarray, flops: int, answer: np.ndarray
+    classifier: OpenedModel, rows: Seen, row: int, rung: int, kept: np.ndarray, flops: int, answer: np.ndarray
 ) -> Costly:
     """Of the row's own answer, (1, …)."""
     data, problem, labels = rows.rows, classifier.problem, _labels(rows)

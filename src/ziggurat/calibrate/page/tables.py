@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
 from ziggurat.calibrate.page.data import Costly, Mechanism, Picture
-from ziggurat.calibrate.page.words import amount, is_faster, promise, speed, unit
+from ziggurat.calibrate.page.words import amount, promise, speed, unit
+from ziggurat.calibrate.result import Calibration, TargetResult
 
 _LONGEST = 200  # characters of a text that are shown
 _PROMISE_COLUMNS = ("accuracy", "speed, measured", "ms", "ms, predicted")
 _KINDS = (("Leaving early", ("exits alone", "both")), ("Pruning", ("pruning alone", "both")))  # mechanisms that use it
 
 
-def promises_table(result: Mapping[str, Any], picture: Picture) -> str:
+def promises_table(result: Calibration, picture: Picture) -> str:
     """What each point promises, and what was seen of it."""
     accuracy = {spot.name: spot.accuracy for spot in picture.spots}
-    head = ["point", "promise", "rows", f"loss seen ({unit(result['criterion'])})", *_PROMISE_COLUMNS]
-    rows = [_promise_row(result, one, accuracy.get(one["name"], picture.full_accuracy)) for one in result["points"]]
+    head = ["point", "promise", "rows", f"loss seen ({unit(result.criterion)})", *_PROMISE_COLUMNS]
+    rows = [_promise_row(result, one, accuracy.get(one.name, picture.full_accuracy)) for one in result.points]
     return _table(head, rows, numbers=range(2, 8))
 
 
-def _promise_row(result: Mapping[str, Any], entry: Mapping[str, Any], accuracy: float | None) -> list[str]:
-    note = "" if entry["note"] is None else f'<br><span class="note">{escape(entry["note"])}</span>'
-    cells = [f"<b>{escape(entry['name'])}</b>", escape(promise(result, entry)) + note]
-    if entry["point"] is None:
+def _promise_row(result: Calibration, entry: TargetResult, accuracy: float | None) -> list[str]:
+    note = "" if entry.note is None else f'<br><span class="note">{escape(entry.note)}</span>'
+    cells = [f"<b>{escape(entry.name)}</b>", escape(promise(result, entry)) + note]
+    seen = entry.certificate
+    if seen is None:
         return [*cells, *["–"] * 6]
-    seen = entry["point"]["certificate"]
     return [
         *cells,
-        f"{seen['rows']:,}",
-        f"{100 * seen['estimate']:.2f}",
+        f"{seen.rows:,}",
+        f"{100 * seen.estimate:.2f}",
         "–" if accuracy is None else f"{accuracy:.2%}",
         escape(speed(entry)),
-        f"{seen['measured_ms']:.3g}",
-        f"{seen['predicted_ms']:.3g}" if is_faster(entry) else "–",
+        f"{seen.measured_ms:.3g}",
+        f"{seen.predicted_ms:.3g}" if entry.is_faster else "–",
     ]
 
 
-def mechanisms_table(result: Mapping[str, Any], picture: Picture) -> str:
+def mechanisms_table(result: Calibration, picture: Picture) -> str:
     """Whether leaving early and pruning pay, each and together."""
-    target = max((entry["target"] for entry in result["points"]), default=0.0)
+    target = max((entry.target for entry in result.points), default=0.0)
     full = next((one.ms for one in picture.mechanisms if one.ms is not None), None)
     rows = [[escape(one.name), *_times(one, full), escape(_why(one))] for one in picture.mechanisms]
-    most = amount(result["criterion"], target)
+    most = amount(result.criterion, target)
     return (
         f"<p>{escape(_verdict(picture.mechanisms))}</p>\n"
         '<p class="note">The fastest setting of each kind, by predicted time, that is expected to lose at most '

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from ziggurat.calibrate.result import Calibration, TargetResult
 from ziggurat.problems.registry import problem_named
-from ziggurat.types import ProblemType
 
 # By criterion: {} is how much, and against what.
 _PROMISES: Mapping[str, str] = {
@@ -54,57 +53,56 @@ def unit(criterion: str) -> str:
     return "points" if criterion in _POINTS else "%"
 
 
-def bound(result: Mapping[str, Any], target: float) -> str:
+def bound(result: Calibration, target: float) -> str:
     """What a point of this target may lose: "loses at most 1 point of accuracy against full depth"."""
-    promise = _PROMISES.get(result["criterion"], "has a loss of at most {} against {}")
-    if not problem_named(result.get("problem", ProblemType.SINGLE_LABEL), (), (0, 1)).loss.binary:
-        promise = _SHARES.get(result["criterion"], promise)
-    return promise.format(amount(result["criterion"], target), against(result))
+    promise = _PROMISES.get(result.criterion, "has a loss of at most {} against {}")
+    if not problem_named(result.problem, (), (0, 1)).loss.binary:
+        promise = _SHARES.get(result.criterion, promise)
+    return promise.format(amount(result.criterion, target), against(result))
 
 
-def against(result: Mapping[str, Any]) -> str:
+def against(result: Calibration) -> str:
     """What losses are counted from."""
-    return "full depth" if result["reference"] is None else f"{result['reference']} at full depth"
+    return "full depth" if result.reference is None else f"{result.reference} at full depth"
 
 
-def is_faster(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry of `result["points"]` does anything else than full depth."""
-    point = entry["point"]
-    return point is not None and (point["pruning"] > 0 or any(limit is not None for limit in point["thresholds"]))
-
-
-def headline(result: Mapping[str, Any]) -> str:
+def headline(result: Calibration) -> str:
     """The fastest promise in one sentence."""
     best = fastest(result)
     if best is None:
-        return f"{result['model']}: nothing faster than full depth is promised"
-    gain = best["point"]["certificate"]["gain"]
-    return f"{best['name']}: {gain:.1f}x as fast, {bound(result, best['target'])}, with {confidence(result)} confidence"
+        return f"{result.model}: nothing faster than full depth is promised"
+    gain = gain_of(best)
+    return f"{best.name}: {gain:.1f}x as fast, {bound(result, best.target)}, with {confidence(result)} confidence"
 
 
-def fastest(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def fastest(result: Calibration) -> TargetResult | None:
     """The entry with the largest measured gain, None if none is faster than full depth."""
-    faster = [entry for entry in result["points"] if is_faster(entry)]
-    return max(faster, key=lambda entry: float(entry["point"]["certificate"]["gain"]), default=None)
+    faster = [entry for entry in result.points if entry.is_faster]
+    return max(faster, key=gain_of, default=None)
 
 
-def confidence(result: Mapping[str, Any]) -> str:
+def gain_of(entry: TargetResult) -> float:
+    """How many times as fast as full depth its point was measured to be."""
+    return 1.0 if entry.certificate is None else entry.certificate.gain
+
+
+def confidence(result: Calibration) -> str:
     """As a percentage."""
-    return f"{100 * result['confidence']:g} %"
+    return f"{100 * result.confidence:g} %"
 
 
-def promise(result: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+def promise(result: Calibration, entry: TargetResult) -> str:
     """What can be relied on at a point."""
-    if entry["point"] is None:
+    if entry.point is None:
         return "no promise"
-    if not is_faster(entry) and result["reference"] is None:
+    if not entry.is_faster and result.reference is None:
         return "is full depth, which loses nothing"
-    return f"with {confidence(result)} confidence {bound(result, entry['target'])} on texts like these"
+    return f"with {confidence(result)} confidence {bound(result, entry.target)} on texts like these"
 
 
-def speed(entry: Mapping[str, Any]) -> str:
+def speed(entry: TargetResult) -> str:
     """Measured speed against full depth, with the least and most of its rounds."""
-    if not is_faster(entry):
-        return "–" if entry["point"] is None else "1x"
-    certificate = entry["point"]["certificate"]
-    return f"{certificate['gain']:.1f}x ({certificate['gain_low']:.1f}–{certificate['gain_high']:.1f})"
+    proof = entry.certificate
+    if proof is None or not entry.is_faster:
+        return "–" if entry.point is None else "1x"
+    return f"{proof.gain:.1f}x ({proof.gain_low:.1f}–{proof.gain_high:.1f})"

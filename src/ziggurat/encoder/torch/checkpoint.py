@@ -22,7 +22,7 @@ from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.spec import EncoderSpec, read_spec, with_sizes
 from ziggurat.encoder.tokenizer_files import copy_tokenizer
 from ziggurat.encoder.torch.int8 import simulate_int8
-from ziggurat.encoder.torch.model import AdaptiveModel, SpanModel
+from ziggurat.encoder.torch.model import EncoderModel, SpanModel
 from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, hf_names, read_tensors, to_hf
 from ziggurat.errors import UserError
 from ziggurat.files import whole_folder
@@ -45,7 +45,7 @@ def load_hf(
     problem: ProblemType = ProblemType.SINGLE_LABEL,
     start: float = 0.0,
     keep_classifier: bool = True,
-) -> AdaptiveModel:
+) -> EncoderModel:
     """A Hugging Face encoder or classifier with new exit heads and pruning.
 
     `dropout` None = the checkpoint's. `head_layers` None = all layers but the last. A missing pooler or classifier is
@@ -75,7 +75,7 @@ def load_hf(
     return model
 
 
-def take_pruning(model: AdaptiveModel, folder: Path) -> bool:
+def take_pruning(model: EncoderModel, folder: Path) -> bool:
     """Copies the learned pruning of a Ziggurat folder; returns False if its pruning has another configuration, or none.
 
     If the folder's training dropped the vocabulary scores, the model drops them too.
@@ -100,10 +100,10 @@ def _fresh(
     head_layers: Sequence[int],
     pruning: PruningConfig | None,
     problem: ProblemType,
-) -> AdaptiveModel:
+) -> EncoderModel:
     if problem is ProblemType.QUESTION_ANSWERING:
         return SpanModel(spec, head_layers, pruning)
-    return AdaptiveModel(spec, n_classes, head_kind, head_layers, pruning, problem)
+    return EncoderModel(spec, n_classes, head_kind, head_layers, pruning, problem)
 
 
 def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -116,13 +116,13 @@ def head_places(spec: EncoderSpec, head_layers: Sequence[int] | None) -> tuple[i
     return layers
 
 
-def load_model(folder: Path) -> tuple[AdaptiveModel, Manifest]:
+def load_model(folder: Path) -> tuple[EncoderModel, Manifest]:
     """The model and manifest of a Ziggurat folder; UserError if a file is missing, broken or changed."""
     files = read_model(folder)
     return model_of(files), files.manifest
 
 
-def model_of(files: ModelFiles) -> AdaptiveModel:
+def model_of(files: ModelFiles) -> EncoderModel:
     """The torch model, in evaluation mode, from a folder's content; UserError if its parts do not fit together."""
     manifest, spec = files.manifest, files.encoder
     problem = ProblemType(manifest.problem_type)
@@ -149,7 +149,7 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def save_model(model: AdaptiveModel, manifest: Manifest, trained_rows: np.ndarray, source: Path, out: Path) -> Manifest:
+def save_model(model: EncoderModel, manifest: Manifest, trained_rows: np.ndarray, source: Path, out: Path) -> Manifest:
     """Writes a model folder at `out`, with tokenizer and configuration from `source`; returns its manifest.
 
     `trained_rows` (n) are content hashes of all rows that were used for training or for any choice. Heads and pruning
@@ -205,7 +205,7 @@ def _size(tensor: Tensor) -> str:
 
 
 def _fill(
-    model: AdaptiveModel, tensors: Mapping[str, Tensor], may_miss: tuple[str, ...], source: Path, assign: bool = False
+    model: EncoderModel, tensors: Mapping[str, Tensor], may_miss: tuple[str, ...], source: Path, assign: bool = False
 ) -> None:
     """Loads tensors into the model in float32; UserError for one that is missing or has another shape.
 

@@ -69,7 +69,7 @@ def int8_weights(linear: nn.Linear) -> tuple[Tensor, Tensor]:
 
 
 def float_parts(model: nn.Module) -> tuple[str, ...]:
-    """Parts of an AdaptiveModel that stay floats in the compiled engine: all maps that do not see every token.
+    """Parts of an EncoderModel that stay floats in the compiled engine: all maps that do not see every token.
 
     Embeddings are a lookup without a product (LTP excludes them too).
     """

@@ -22,7 +22,7 @@ from ziggurat.recipe import PruningConfig
 from ziggurat.types import ProblemType, Rung
 
 
-class AdaptiveModel(nn.Module):
+class EncoderModel(nn.Module):
     """Encoder, its classifier (the last rung), one exit head per layer in `head_layers` (1 … L - 1), pruning.
 
     UserError for an unknown `head_kind`; known are the keys of `exit_heads`.
@@ -188,8 +188,8 @@ def every_token(batch: PackedBatch) -> Tensor:
     return batch.states
 
 
-class SpanModel(AdaptiveModel):
-    """`AdaptiveModel` for spans. Heads read restored states: a pruned token keeps its last state.
+class SpanModel(EncoderModel):
+    """`EncoderModel` for spans. Heads read restored states: a pruned token keeps its last state.
 
     Batches have ids (n_tokens, 3); the third marks where a span may start or end (`data.windows`). Logits are two rows
     per sequence, for start and end: (n_seqs, 2, positions of the encoder), `IMPOSSIBLE` where no span is allowed.

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from ziggurat.data.packing import PackedBatch
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.policies.prune import FROM_OTHERS, LTP_PADDED, PREDICTED
 from ziggurat.types import ProblemType
 
 
 def soft_logits(
-    model: AdaptiveModel, batch: PackedBatch, temperature: float, fade_attention: bool = True
+    model: EncoderModel, batch: PackedBatch, temperature: float, fade_attention: bool = True
 ) -> tuple[Tensor, list[Tensor]]:
     """Token ids (n_tokens, 2) → logits of the last rung (n_seqs, n_classes), and each layer's mask (n_tokens).
 
@@ -60,7 +60,7 @@ def regularisation_from_ltp(weight: float, n_layers: int, mean_length: float, pa
 
 
 @torch.no_grad()
-def received_by_layer(model: AdaptiveModel, batch: PackedBatch) -> tuple[list[PackedBatch], list[Tensor]]:
+def received_by_layer(model: EncoderModel, batch: PackedBatch) -> tuple[list[PackedBatch], list[Tensor]]:
     """Token ids (n_tokens, 2) → input states (n_tokens, d) and attention scores (n_tokens) of each layer."""
     entered, received = [model.encoder.embeddings(batch)], []
     for layer in model.encoder.layers:

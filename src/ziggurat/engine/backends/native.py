@@ -16,13 +16,12 @@ from ziggurat.encoder.folder import Manifest
 from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.weights import from_hf
-from ziggurat.engine.backend import TOGETHER, Finished
+from ziggurat.engine.backend import TOGETHER, Finished, Reader
 from ziggurat.engine.backends.stepwise import StepwiseBackend, StepwiseWork
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import LEARNED, unfitted
 from ziggurat.policies.prune import FROM_OTHERS, KINDS, PREDICTED, TokenRule
 from ziggurat.policies.rules import ExitRule
-from ziggurat.problems.problem import Reader
 from ziggurat.recipe import PruningConfig
 from ziggurat.system import default_threads
 from ziggurat.types import ProblemType

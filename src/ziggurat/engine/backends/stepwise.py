@@ -11,10 +11,9 @@ from typing import Any, Self
 import numpy as np
 
 from ziggurat.data.packing import PackedBatch, cumulate, join, slots_in
-from ziggurat.engine.backend import AllRungs, Finished
+from ziggurat.engine.backend import AllRungs, Finished, Reader
 from ziggurat.policies.prune import TokenRule
 from ziggurat.policies.rules import ExitRule
-from ziggurat.problems.problem import Reader
 
 
 @dataclass(eq=False)

@@ -19,15 +19,14 @@ from ziggurat.data.packing import PackedBatch, slots_in
 from ziggurat.encoder.model_files import ModelFiles, read_model
 from ziggurat.encoder.torch.checkpoint import model_of
 from ziggurat.encoder.torch.int8 import Int8Linear
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.encoder.torch.parts import limit_threads, pad_rows, resolve_device
-from ziggurat.engine.backend import Finished
+from ziggurat.engine.backend import Finished, Reader
 from ziggurat.engine.backends import torch_rules
 from ziggurat.engine.backends.stepwise import StepwiseBackend, StepwiseWork
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import TokenRule
 from ziggurat.policies.rules import ExitRule
-from ziggurat.problems.problem import Reader
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -83,7 +82,7 @@ class TorchBackend(StepwiseBackend):
     engine = "torch"
 
     def __init__(
-        self, model: AdaptiveModel, device: str = "auto", dtype: str = "float32", reader: Reader | None = None
+        self, model: EncoderModel, device: str = "auto", dtype: str = "float32", reader: Reader | None = None
     ) -> None:
         if dtype not in DTYPES:
             raise UserError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}")

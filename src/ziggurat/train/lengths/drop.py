@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ziggurat.encoder.torch.model import AdaptiveModel
+from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.policies.prune import without_repeats
 from ziggurat.recipe import StageConfig
 from ziggurat.train.batches import packed
@@ -16,28 +16,28 @@ from ziggurat.train.objectives import Objective, Output
 
 
 class LengthDrop(Objective):
-    """Sandwich rule: the full model learns labels; the smallest and some random sub-models learn what it says.
+    """Sandwich rule: the full model learns labels; the smallest and some random sub-models learn its logits.
 
-    Where the released code draws token counts of inputs padded to one length, shares of each text's own length are
-    drawn here. It also skips whole layers at random (LayerDrop); this does not. All passes of a step are in memory at
-    once: where that is too much, halve the batch size and double `accumulate`.
+    The released code draws token counts for inputs padded to one length; here, shares of each text's length are drawn.
+    The released code also skips random layers (LayerDrop), this does not. All passes of a step are in memory together:
+    if memory is short, halve the batch size and double `accumulate`.
     """
 
-    def __init__(self, model: AdaptiveModel, stage: StageConfig, seed: int) -> None:
+    def __init__(self, model: EncoderModel, stage: StageConfig, seed: int) -> None:
         super().__init__(model, stage)
         self.seed = seed
 
     def forward(self, labels: Tensor, lengths: Tensor, states: Tensor) -> Output:
         """Labels (n), lengths (n) and packed token ids (n_tokens, 2) → loss, logits (n, 2, n_classes).
 
-        The logits are those of the full and of the smallest model, and come in evaluation only.
+        Logits are those of the full and of the smallest model, and are only returned in evaluation.
         """
         batch = packed(states, lengths)
         smallest = smallest_shares(self.model.spec.layers, self.stage.length_drop)
-        every = [smallest, *self.drawn()] if self.training else [smallest]
+        sub_models = [smallest, *self.drawn()] if self.training else [smallest]
         full = self.model.full_logits(batch).float()
         losses, answers = [self.criterion.loss(full, labels)], [full]
-        for shares in every:
+        for shares in sub_models:
             rule = replace(self.model.require_pruning().rule(), values=without_repeats(shares))
             answers.append(self.model.full_logits(batch, rule).float())
             losses.append(self.criterion.distance(full, answers[-1], False))
@@ -47,8 +47,8 @@ class LengthDrop(Objective):
     def drawn(self) -> list[np.ndarray]:
         """The shares (L) of this step's random sub-models.
 
-        They depend on the stage's seed and the step alone. Torch's own generator is kept with checkpoints too, but
-        dropout on a CPU draws from it as often as a process has tokens, and processes would part ways.
+        They depend only on the stage's seed and the step. Torch's generator is saved in checkpoints too, but dropout on
+        a CPU draws from it for each batch of tokens, so processes would diverge.
         """
         draws = np.random.default_rng((self.seed, self.step))
         return [
@@ -57,10 +57,10 @@ class LengthDrop(Objective):
 
 
 def random_shares(n_layers: int, length_drop: float, draws: np.random.Generator) -> np.ndarray:
-    """Shares of a text that stay, (n_layers): each uniform between 1 - p and 1 of the one before (LengthDrop)."""
+    """Shares of a text to keep, (n_layers): each is the one before times a uniform factor in 1 - p … 1 (LengthDrop)."""
     return np.cumprod(draws.uniform(1 - length_drop, 1, n_layers))
 
 
 def smallest_shares(n_layers: int, length_drop: float) -> np.ndarray:
-    """The least that `random_shares` can draw: (1 - p)^l for l = 1 … L."""
+    """Lower bound of `random_shares`: (1 - p)^l for l = 1 … L."""
     return (1 - length_drop) ** np.arange(1, n_layers + 1)

@@ -1,6 +1,6 @@
 """Evolutionary search for the shares of tokens that each layer keeps (Length-Adaptive Transformer, section 3.3).
 
-The algorithm alone: what a candidate costs and how often it is right, the caller says.
+Only the algorithm: the caller provides cost and accuracy of a candidate.
 """
 
 from __future__ import annotations
@@ -12,39 +12,40 @@ import numpy as np
 
 from ziggurat.recipe import SearchConfig
 
-_GRID = 1024  # shares are multiples of 1 / 1024: float32 weights files hold them exactly, and duplicates are seen
-_RESAMPLED = 0.5  # share of the layers that a mutation draws anew
+_GRID = 1024  # shares are multiples of 1 / 1024: exact in float32, and duplicates are recognised
+_RESAMPLED = 0.5  # share of layers that a mutation draws again
 
-Shares = tuple[float, ...]  # of a text's tokens that each layer 1 … L leaves; they never rise
+Shares = tuple[float, ...]  # of a text's tokens that each layer 1 … L keeps; they never rise
 Cost = Callable[[Shares], float]  # shares → FLOPs as a share of the full model's
-# (shares, beaten) → accuracy; where it cannot exceed `beaten`, anything from 0 up to the accuracy will do.
+# (shares, beaten) → accuracy; if it cannot exceed `beaten`, any lower bound of it is allowed.
 Accuracy = Callable[[Shares, float], float]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Shares, and what they cost and achieved on the rows that the search looked at."""
+    """Shares with their cost and accuracy on the search's rows."""
 
     shares: Shares
     flops: float  # as a share of the full model's
-    accuracy: float  # or less, of one outside the front
+    accuracy: float  # a lower bound for candidates outside the front
 
 
 def evolve(cost: Cost, accuracy: Accuracy, n_layers: int, config: SearchConfig, seed: int) -> tuple[Candidate, ...]:
-    """The Pareto front of all shares that were tried, from cheap to expensive; the full model was tried too.
+    """The Pareto front of all evaluated shares, from cheap to expensive; the full model is always evaluated.
 
-    First come constant ratios; each iteration adds mutations and crossovers of the front, and the front of old and new
-    survives. The same seed, costs and accuracies give the same front; no shares are asked about twice.
+    The search starts with constant ratios. Each iteration adds mutations and crossovers of the front; the new front is
+    that of old and new candidates. The same seed, costs and accuracies give the same front. No shares are evaluated
+    twice.
     """
     draws = np.random.default_rng(seed)
     known: dict[Shares, Candidate] = {}
 
-    def measured(every: Iterable[np.ndarray]) -> list[Candidate]:
-        genes = [on_grid(gene) for gene in every]
+    def measured(proposals: Iterable[np.ndarray]) -> list[Candidate]:
+        genes = [on_grid(gene) for gene in proposals]
         for gene in genes:
             if gene not in known:
                 flops = cost(gene)
-                # Who is no better than a cheaper one is dominated, by how much does not matter.
+                # A candidate no better than a cheaper one is dominated; its exact accuracy does not matter.
                 beaten = max((other.accuracy for other in known.values() if other.flops <= flops), default=-1.0)
                 known[gene] = Candidate(gene, flops, accuracy(gene, beaten))
         return [known[gene] for gene in genes]
@@ -56,15 +57,15 @@ def evolve(cost: Cost, accuracy: Accuracy, n_layers: int, config: SearchConfig, 
         parents = [np.array(candidate.shares) for candidate in front]
         mutants = [mutate(parents[draws.integers(len(parents))], floor, draws) for _ in range(config.mutations)]
         pairs = [draws.integers(len(parents), size=2) for _ in range(config.crossovers)]
-        children = [(parents[one] + parents[other]) / 2 for one, other in pairs]
+        children = [(parents[first] + parents[second]) / 2 for first, second in pairs]
         front = pareto_front([*front, *measured([*mutants, *children])])
     return front
 
 
 def mutate(parent: np.ndarray, floor: float, draws: np.random.Generator) -> np.ndarray:
-    """Shares (L) of which about half are drawn anew, between the parent's next share and the mutant's previous one.
+    """Redraws about half of the shares (L), each between the parent's next share and the mutant's previous one.
 
-    The last share's lower end is `floor`, or the parent's own if that is less.
+    For the last share the lower end is `floor`, or the parent's share if that is less.
     """
     ends = np.append(parent[1:], min(floor, parent[-1]))
     mutant, previous = parent.copy(), 1.0
@@ -76,16 +77,16 @@ def mutate(parent: np.ndarray, floor: float, draws: np.random.Generator) -> np.n
 
 
 def pareto_front(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """Those that none beats in FLOPs or accuracy without losing in the other, by rising FLOPs; of equals the first."""
+    """Candidates that no other beats in both FLOPs and accuracy, by rising FLOPs; of equal ones the first."""
     front: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda one: (one.flops, -one.accuracy, one.shares)):
+    for candidate in sorted(candidates, key=lambda candidate: (candidate.flops, -candidate.accuracy, candidate.shares)):
         if not front or candidate.accuracy > front[-1].accuracy:
             front.append(candidate)
     return tuple(front)
 
 
 def cheapest(front: Iterable[Candidate], accuracy: float) -> Candidate:
-    """The cheapest with at least this accuracy; ValueError if there is none."""
+    """The cheapest candidate with at least this accuracy; ValueError if there is none."""
     admissible = [candidate for candidate in front if candidate.accuracy >= accuracy - 1e-12]
     if not admissible:
         raise ValueError(f"no candidate reaches accuracy {accuracy:g}")
@@ -93,5 +94,5 @@ def cheapest(front: Iterable[Candidate], accuracy: float) -> Candidate:
 
 
 def on_grid(shares: np.ndarray) -> Shares:
-    """Shares (L) as multiples of 1 / 1024, at least one of it."""
+    """Rounds shares (L) to multiples of 1 / 1024, at least 1 / 1024."""
     return tuple((np.rint(shares * _GRID).clip(1, _GRID) / _GRID).tolist())

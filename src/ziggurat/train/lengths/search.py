@@ -1,7 +1,8 @@
-"""The search for the shares of tokens that a length-adaptive model keeps: candidates are really run on select rows."""
+"""Searches the shares of tokens that a length-adaptive model keeps: candidates are run on select rows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from ziggurat.data.dataset import Dataset, Role
 from ziggurat.encoder.folder import MANIFEST, with_pruning_values
-from ziggurat.engine.classifier import AdaptiveClassifier
+from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.policies.prune import top_share, without_repeats
 from ziggurat.recipe import Recipe, SearchConfig
@@ -21,12 +22,12 @@ from ziggurat.train.lengths.trials import Trials
 
 @dataclass(frozen=True)
 class LengthSearch:
-    """What a search found."""
+    """Result of a search."""
 
     front: tuple[Candidate, ...]  # from cheap to expensive: no other is both cheaper and at least as accurate
     chosen: Candidate  # the cheapest within the target
     full_accuracy: float  # of the model that keeps every token, on the same rows
-    rows: int  # that every candidate answered
+    rows: int  # number of rows that candidates answered
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -37,20 +38,30 @@ class LengthSearch:
             "front": [asdict(candidate) for candidate in self.front],
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LengthSearch:
+        """Inverse of `to_dict`."""
+        front = tuple(map(_candidate, values["front"]))
+        return cls(front, _candidate(values["chosen"]), values["full_accuracy"], values["rows"])
+
+
+def _candidate(values: Mapping[str, Any]) -> Candidate:
+    return Candidate(tuple(values["shares"]), values["flops"], values["accuracy"])
+
 
 def search_lengths(
-    classifier: AdaptiveClassifier,
+    classifier: OpenedModel,
     select: Dataset,
     config: SearchConfig,
     seed: int = 0,
     progress: bool = False,
     memory: Path | None = None,
 ) -> LengthSearch:
-    """Searches for shares that cost few FLOPs and lose at most `config.max_drop` accuracy at the last rung.
+    """Searches shares with few FLOPs that lose at most `config.max_drop` accuracy at the last rung.
 
-    Accuracy is agreement with the full model where rows have no labels. The accuracy of what is chosen is that of the
-    rows that chose it, and so flatters it. `memory` is a file from which a search that was stopped goes on. UserError
-    for rows of another role, or a model without shares.
+    Without labels, accuracy is agreement with the full model. The reported accuracy is measured on the rows of the
+    search, so it is optimistic. `memory` is a file to resume a stopped search. UserError for rows of another role, or a
+    model without shares.
     """
     select.require(Role.SELECT)
     token_rule = classifier.token_rule
@@ -74,14 +85,14 @@ def search_lengths(
 def searched_folder(
     folder: Path, out: Path, select: Dataset, recipe: Recipe, device: str, progress: bool = False
 ) -> Path:
-    """The model folder `folder`, or where the recipe asks for a search `out`: the same with the shares that it chose.
+    """Returns `folder` if the recipe has no search, else writes and returns `out`: a copy with the chosen shares.
 
-    The manifest of `out` tells what was found. Where `out` is there already it is left as it is.
+    The manifest of `out` has the result of the search. An existing `out` is left unchanged.
     """
     if recipe.search is None:
         return folder
     if not (out / MANIFEST).exists():
-        classifier = AdaptiveClassifier.from_pretrained(folder, device)
+        classifier = OpenedModel.from_pretrained(folder, device)
         memory = out.with_suffix(".json")
         found = search_lengths(classifier, select, recipe.search, recipe.seed, progress, memory)
         values = without_repeats(np.array(found.chosen.shares))
@@ -90,7 +101,7 @@ def searched_folder(
 
 
 def sample(rows: Dataset, most: int) -> Dataset:
-    """At most `most` rows in their order: those with the smallest content hashes, whatever order they came in."""
+    """At most `most` rows, in order: those with the smallest content hashes, independent of the order of rows."""
     if len(rows) <= most:
         return rows
     return rows.take(np.sort(np.argsort(rows.hashes, kind="stable")[:most]))

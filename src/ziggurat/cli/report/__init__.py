@@ -1,0 +1,1 @@
+"""`ziggurat report`: the papers' analyses, each a table and a figure in a folder."""

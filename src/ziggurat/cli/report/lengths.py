@@ -1,0 +1,63 @@
+"""`ziggurat report lengths`: savings by length."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ziggurat.cli import options as opt
+from ziggurat.cli.output import (
+    interactive,
+    shown,
+    ticker,
+)
+from ziggurat.cli.report.options import (
+    Buckets,
+    Folder,
+    Models,
+    Names,
+    Timed,
+    report_text,
+)
+from ziggurat.cli.sources import measured_source
+
+
+def lengths(
+    models: Models,
+    out: Folder,
+    data: opt.Data = None,
+    task: opt.Task = None,
+    data_dir: opt.DataDir = None,
+    names: Names = None,
+    operating_point: opt.OperatingPoint = "balanced",
+    threshold: opt.Threshold = None,
+    score: opt.Score = None,
+    buckets: Buckets = "35,70",
+    time: Annotated[bool, typer.Option("--time", help="Measure time too, bucket by bucket.")] = False,
+    texts: Timed = 128,
+    repeats: opt.Repeats = 5,
+    text_column: opt.TextColumn = "text",
+    pair_column: opt.PairColumn = None,
+    label_column: opt.LabelColumn = "label",
+    encoding: opt.Encoding = None,
+    on_error: opt.OnError = "fail",
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "float32",
+    threads: opt.Threads = None,
+    batch_size: opt.BatchSize = None,
+    backend: opt.Backend = "auto",
+    as_json: opt.Json = False,
+) -> None:
+    """What exits and pruning save on short, middle and long texts (Magic Pyramid, Figure 1)."""
+    from ziggurat.analyses.by_length import lengths as analysis
+    from ziggurat.analyses.reporting import Request
+    from ziggurat.analyses.settings import Exits
+
+    source = measured_source(data, task, data_dir)
+    columns = opt.columns_of(text_column, pair_column, label_column, encoding, on_error)
+    options = opt.model_options(device, dtype, threads, backend, batch_size)
+    request = Request(models, source, out, names or (), columns, options, interactive())
+    exits = Exits(operating_point, threshold, score)
+    with shown(as_json, report_text) as show, ticker() as tick:
+        show(analysis(request, opt.whole_numbers(buckets, "--buckets"), exits, texts if time else None, repeats, tick))

@@ -1,0 +1,1 @@
+"""Answers for others: of texts and files, with a monitor beside."""
