@@ -22,7 +22,7 @@ from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import adapt_model, train_model
 from ziggurat.types import Answer, ProblemType, SpanAnswer
 
-_CALLER = 3  # frames up from `warnings.warn`: whoever used the old name
+_CALLER = 3  # frames up from `warnings.warn`: the code that used the old name
 
 
 @cache
@@ -100,12 +100,12 @@ class QuestionAnswerer(AdaptiveModel):
         progress: bool = False,
     ) -> list[Answer | SpanAnswer]:
         """A list of what `AdaptiveModel.answer` returns for n questions, each about its own context."""
-        asked, read = (each if isinstance(each, str) else list(each) for each in (questions, contexts))
-        if isinstance(asked, str) or isinstance(read, str):
+        if isinstance(questions, str) or isinstance(contexts, str):
             raise UserError("questions and contexts: one string was given; give a list of each")
-        if len(asked) != len(read):
-            raise UserError(f"{len(asked)} questions about {len(read)} contexts; give each its own")
-        return list(self.answer(list(zip(asked, read, strict=True)), operating_point, batch_size, progress))
+        firsts, seconds = list(questions), list(contexts)
+        if len(firsts) != len(seconds):
+            raise UserError(f"{len(firsts)} questions about {len(seconds)} contexts; give each its own")
+        return list(self.answer(list(zip(firsts, seconds, strict=True)), operating_point, batch_size, progress))
 
 
 def train_classifier(

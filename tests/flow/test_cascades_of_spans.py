@@ -65,7 +65,7 @@ def test_the_folder_knows_all_rungs_and_when_each_says_no_answer(models):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("threshold", [0.8, 0.9])
 def test_a_cascade_answers_as_the_specification_and_as_its_replay(models, engine, threshold):
-    model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1, engine=engine)
+    model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1, backend=engine)
     encoded, rule = model.encode(PAIRS), model.rule(SCORE, threshold)
     outcomes, every = model.run(encoded, rule, 4), model.every_rung(encoded, tokens=rule.tokens)
     assert outcomes.rungs.tolist() == replay(every.readings, rule).tolist() and len(set(outcomes.rungs)) > 1
@@ -74,8 +74,8 @@ def test_a_cascade_answers_as_the_specification_and_as_its_replay(models, engine
         reading, rung = answer_ladder(backends, [encoded.tokens[first:last]] * 2, rule, row)
         assert rung == outcomes.rungs[row] and np.abs(reading - outcomes.readings[row]).max() < 1e-4
     full = model.run(encoded, model.rule_of("full"))
-    alone = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, engine=engine)
-    assert [a.text for a in model.predict(PAIRS, "full")] == [a.text for a in alone.predict(PAIRS, "full")]
+    alone = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, backend=engine)
+    assert [a.text for a in model.answer(PAIRS, "full")] == [a.text for a in alone.answer(PAIRS, "full")]
     assert model.spent(encoded, full.kept, model.rule_of("full"))[:, -1].tolist() == alone.whole(encoded).tolist()
 
 
@@ -109,7 +109,7 @@ def test_questions_are_read_as_a_stream(models):
     model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1)
     rule = model.rule(SCORE, 0.85)
     found = dict(model.stream([PAIRS[:3], PAIRS[3:]], rule))
-    assert [found[row].text for row in range(len(PAIRS))] == [a.text for a in model.predict(PAIRS, rule)]
+    assert [found[row].text for row in range(len(PAIRS))] == [a.text for a in model.answer(PAIRS, rule)]
 
 
 def test_models_that_do_not_fit_together_are_refused(models, tmp_path, model_folder):
@@ -143,7 +143,7 @@ def test_peers_answer_questions_as_full_depth_does(models, squad, name, monkeypa
 
 @pytest.mark.parametrize("order", ["as it comes", "sorted"])
 def test_a_peers_outputs_are_read_as_ours(models, order):
-    model = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, engine="torch")
+    model = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, backend="torch")
     encoded, expected = model.encode(PAIRS), model.run(model.encode(PAIRS), model.rule_of("full")).readings
     peer = TransformersPeer(models["large"], head=model.problem.head)
     theirs = of_peer(peer, "transformers", model.problem.reader)

@@ -339,7 +339,7 @@ def test_a_small_model_answers_alone_what_its_teacher_answers(cascades, trained,
 @pytest.mark.parametrize("kind", ["static", "bilstm"])
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_cascade_runs_as_its_replay_and_prices_what_ran(cascades, problem, kind, engine):
-    classifier = ModelOptions("cpu", threads=1, engine=engine).open(str(cascades[problem, kind]))
+    classifier = ModelOptions("cpu", threads=1, backend=engine).open(str(cascades[problem, kind]))
     encoded, n = classifier.encode(TEXTS * 20), len(TEXTS) * 20
     every = classifier.every_rung(encoded)
     score = "learned" if problem is ProblemType.REGRESSION else "label-entropy"
@@ -364,7 +364,7 @@ def test_a_cascade_is_calibrated_explained_and_read_as_a_stream(cascades, files,
     classifier = ModelOptions("cpu").open(str(folder))
     told = explain(str(folder), TEXTS[2], "loose")
     found = dict(classifier.stream([TEXTS[:2], TEXTS[2:]], "loose"))
-    expected = classifier.predict(TEXTS, "loose")
+    expected = classifier.answer(TEXTS, "loose")
     for number, answer in enumerate(expected):
         assert classifier.problem.same(found[number].label, answer.label)
     assert told["layers"] == expected[2].trace.layers

@@ -76,7 +76,7 @@ def test_random_models_are_loaded_and_run(tmp_path, monkeypatch):
     texts = [shapes.random_text(np.random.default_rng(0), 512)]
     for family in ("Bert", "Roberta"):  # which also number positions otherwise
         folder = shapes.random_model(tmp_path / family / "model", 1, family)
-        model = ModelOptions("cpu", "int8", 1, engine="native").open(str(folder))
+        model = ModelOptions("cpu", "int8", 1, backend="native").open(str(folder))
         assert shapes.engine_call(model, texts)().shape == (1, shapes.CLASSES)
 
 
