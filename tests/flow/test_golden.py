@@ -77,7 +77,6 @@ def no_clock(monkeypatch, tmp_path):
     monkeypatch.setattr("ziggurat.calibrate.times._timed", made_up_small_cost)
     monkeypatch.setattr("ziggurat.calibrate.times.interleave", made_up_timings)
     monkeypatch.setattr("ziggurat.calibrate.points.interleave", made_up_timings)
-    monkeypatch.setattr("ziggurat.calibrate.questions.interleave", made_up_timings)
     monkeypatch.setattr("ziggurat.measure.check.profile_beside", made_up_profile_beside)
 
 

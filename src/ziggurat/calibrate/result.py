@@ -21,7 +21,7 @@ class RowsUsed:
 
 @dataclass(frozen=True)
 class TargetResult:
-    """What became of one target."""
+    """The outcome for one target."""
 
     name: str  # of the operating point
     target: float  # loss at most, as a share: 0.01 = one point

@@ -106,14 +106,14 @@ def _painted(string: str, left_at: int | None, layers: int) -> str:
 
 
 def _legend(result: Explanation) -> str:
-    gone = departures(result)
-    stayed = len(result.tokens) - sum(gone.values())
-    entries = [*gone.items(), (None, stayed)]
+    counts = departures(result)
+    stayed = len(result.tokens) - sum(counts.values())
+    entries = [*counts.items(), (None, stayed)]
     return "  ".join(f"{_painted(fate(layer), layer, result.of_layers)} {count}" for layer, count in entries)
 
 
 def _rung_lines(result: Explanation) -> list[str]:
-    """One line per rung that was asked, in columns."""
+    """One line for each rung that the rule looked at, in columns."""
     rungs = result.rungs
     rows = [(f"{result.score} {comparison(result, rung)}", decision(rung), likeliest(rung.answer)) for rung in rungs]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -131,7 +131,7 @@ def model_options(
 
 
 def _limit_threads(threads: int | None) -> None:
-    """A command is a process of its own: its tokenizer keeps to the threads that its model was given."""
+    """A command is a process of its own: its tokenizer gets as many threads as its model."""
     from ziggurat.data.batching import limit_threads
     from ziggurat.system import default_threads
 

@@ -75,18 +75,19 @@ def prediction_text(result: Predictions) -> str:
     return "\n".join(map(_line, result.answers))
 
 
-def _line(one: Prediction) -> str:
-    answer = one.answer
+def _line(prediction: Prediction) -> str:
+    answer = prediction.answer
     if answer is None:
-        return f"null\t{one.error}"
+        return f"null\t{prediction.error}"
     cut = ", cut" if answer.trace.truncated else ""
-    text = one.text if isinstance(one.text, str) else " | ".join(one.text or ())
+    text = prediction.text if isinstance(prediction.text, str) else " | ".join(prediction.text or ())
     text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-    return f"{_answer_text(one, answer)}\t{answer.trace.layers} layers, {answer.trace.read} tokens{cut}\t{text}"
+    cost = f"{answer.trace.layers} layers, {answer.trace.read} tokens{cut}"
+    return f"{_answer_text(prediction, answer)}\t{cost}\t{text}"
 
 
-def _answer_text(one: Prediction, answer: Answer | SpanAnswer) -> str:
-    """A class with its probability, all labels that apply with theirs, a number, or a span with its place."""
+def _answer_text(prediction: Prediction, answer: Answer | SpanAnswer) -> str:
+    """A class or all labels that apply, with probabilities; a number; or a span with its place."""
     from ziggurat.types import SpanAnswer
 
     if isinstance(answer, SpanAnswer):
@@ -95,6 +96,6 @@ def _answer_text(one: Prediction, answer: Answer | SpanAnswer) -> str:
     if answer.probabilities is None:
         return f"{answer.label:.4g}"
     if isinstance(answer.label, tuple):
-        shares = one.fields["probabilities"]
+        shares = prediction.fields["probabilities"]
         return ", ".join(f"{label} {shares[str(label)]:.3f}" for label in answer.label) or "no label"
     return f"{answer.label}\t{answer.probabilities.max():.3f}"

@@ -13,18 +13,22 @@ import pytest
 from ziggurat.analyses.demonstration import Demonstration
 from ziggurat.analyses.reporting import Part, Report
 from ziggurat.bench.result import BenchResult, BenchRow, Comparison, ComparisonRow, Entered
+from ziggurat.calibrate.result import Calibration
 from ziggurat.cli.app import COMMANDS
 from ziggurat.cli.report.app import ANALYSES
 from ziggurat.encoder.sealing import Sealing
+from ziggurat.explain.record import Explanation
 from ziggurat.measure.check import ProfileCheck
 from ziggurat.measure.clock import Ratio, Speed
+from ziggurat.measure.evaluation import Evaluation
 from ziggurat.measure.information import Information
+from ziggurat.serve.predict import Prediction, Predictions
 from ziggurat.system import json_values, legible_values
 from ziggurat.train.cascade import Cascade
 from ziggurat.train.result import Training
 
 RESULTS = (BenchResult, BenchRow, Cascade, Comparison, ComparisonRow, Demonstration, Information, ProfileCheck, Report)
-RESULTS += (Sealing, Training)
+RESULTS += (Calibration, Evaluation, Explanation, Prediction, Predictions, Sealing, Training)
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.__name__)

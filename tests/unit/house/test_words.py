@@ -72,7 +72,6 @@ NOT_YET: tuple[str, ...] = (
     "src/ziggurat/analyses",
     "src/ziggurat/bench",
     "src/ziggurat/calibrate",
-    "src/ziggurat/cli",
     "src/ziggurat/data",
     "src/ziggurat/engine",
     "src/ziggurat/explain",
