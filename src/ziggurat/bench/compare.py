@@ -79,7 +79,7 @@ def compare(
 
     `points` None: the model's operating points, but those that run full depth.
 
-    `options.dtype` and `options.engine` are not used: all of ours that run here take part.
+    `options.dtype` and `options.backend` are not used: all of ours that run here take part.
     UserError for a GPU, a small model alone, or a batch size or number below 1.
     """
     source = as_rows(source)
