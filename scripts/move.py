@@ -146,12 +146,14 @@ def _imports_end(source: str) -> int:
 
 
 def without_imports_of_itself(source: str, module: str) -> str:
-    """A module that was put together without the imports of its own parts."""
-    own = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.module == module]
-    renamed = [alias.asname for node in own for alias in node.names if alias.asname]
+    """A merged module without imports from itself."""
+    imports = [
+        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.module == module
+    ]
+    renamed = [alias.asname for node in imports for alias in node.names if alias.asname]
     if renamed:
         raise SystemExit(f"{module}: takes {', '.join(renamed)} from itself under other names; rename them first")
-    edits = (Edit((n.lineno, n.col_offset), (n.end_lineno or 0, n.end_col_offset or 0), "") for n in own)
+    edits = (Edit((n.lineno, n.col_offset), (n.end_lineno or 0, n.end_col_offset or 0), "") for n in imports)
     return applied(source, edits)
 
 

@@ -22,7 +22,7 @@ from ziggurat.train.fit import TrainOptions
 from ziggurat.train.train import adapt_model, train_model
 from ziggurat.types import Answer, ProblemType, SpanAnswer
 
-_CALLER = 3  # frames up from `warnings.warn`: the code that used the old name
+_CALLER = 3  # frames up from `warnings.warn`: the caller of the old name
 
 
 @cache

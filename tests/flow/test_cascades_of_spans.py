@@ -92,7 +92,7 @@ def test_what_questions_cost_is_every_tier_that_ran(models):
     assert (spent[outcomes.rungs > 1] > own[outcomes.rungs > 1, 1]).all()
 
 
-def test_a_cascade_is_measured_certified_explained_and_watched(models, squad, copied, tmp_path):
+def test_a_cascade_of_spans_goes_through_every_command(models, squad, copied, tmp_path):
     folder = str(copied(models["cascade"]))
     result = evaluate(folder, str(squad), threshold=0.9, options=CPU, timed_texts=16).to_dict()
     assert result["f1"] <= 1 and result["windows"] > result["n"] == 360 and len(result["exit_histogram"]) == 6
@@ -149,6 +149,6 @@ def test_a_peers_outputs_are_read_as_ours(models, order):
     peer = TransformersPeer(models["large"], head=model.problem.head)
     theirs = of_peer(peer, "transformers", model.problem.reader)
     assert max(np.diff(encoded.edges)) > 1
-    for contestant in (theirs, compare._of_ours(model, "full")):
+    for contestant in (theirs, compare._contestant(model, "full")):
         found = Entry(contestant, order, 3).prepared(encoded)()
         assert np.allclose(found, expected, atol=1e-4)

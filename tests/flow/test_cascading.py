@@ -103,7 +103,7 @@ def test_labels_have_their_share_where_there_are_any(rows_file, teacher):
 
     def targets(weight: float) -> np.ndarray:
         recipe = Recipe("r", "d", small=SmallConfig(label_weight=weight))
-        return lesson_of(recipe, some, select, opened.model.tokenizer, opened, False).targets
+        return lesson_of(recipe, some, select, opened.model.tokenizer, opened, opened.model.problem, False).targets
 
     soft, half = targets(0.0), targets(0.5)
     assert np.allclose(half[::2], soft[::2])

@@ -156,7 +156,7 @@ def test_a_cascade_competes_whole_and_peers_with_its_last_tier(short_cascade, ro
 def test_a_cascades_answers_do_not_depend_on_how_the_texts_come(short_cascade, rows_file, order):
     classifier = OpenedModel.from_pretrained(short_cascade, "cpu")
     encoded = classifier.encode(load(str(rows_file)).texts[:50])
-    contestant = competing._of_ours(classifier, "halfway")
+    contestant = competing._contestant(classifier, "halfway")
     found = Entry(contestant, order, 8).prepared(encoded)()
     expected = classifier.run(encoded, classifier.rule_of("halfway")).readings
     assert np.allclose(found, expected, atol=1e-4)

@@ -49,7 +49,7 @@ def test_load_is_from_pretrained(model_folder, texts):
     assert loaded.answer(texts, "full") == again.answer(texts, "full")
 
 
-def test_labels_and_probabilities_are_as_scikit_learn_gives_them(model_folder, texts):
+def test_predict_gives_what_scikit_learn_gives(model_folder, texts):
     model = ziggurat.load(model_folder, device="cpu")
     answers = model.answer(texts, "full")
     labels, shares = model.predict(texts, "full"), model.predict_proba(texts, at="full")

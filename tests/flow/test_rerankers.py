@@ -136,7 +136,7 @@ def test_a_sentence_transformers_activation_is_mentioned(reranker, pairs, recipe
     (folder / "config.json").write_text(json.dumps(config | stated))
     adapt_model(str(folder), rows_of(pairs, tmp_path / "bare.jsonl"), tmp_path / "model", recipe, QUIET)
     (record,) = caplog.records
-    assert "sentence-transformers puts a Sigmoid on its scores; here they are without" in record.getMessage()
+    assert "sentence-transformers applies a Sigmoid to its scores; here they are raw" in record.getMessage()
 
 
 @pytest.fixture(scope="module")

@@ -223,7 +223,7 @@ def test_heads_may_follow_a_stage_that_changed_their_input(tiny_checkpoint):
 
 def test_a_score_that_no_stage_fits_is_refused_before_training(rows_file, tiny_checkpoint, tmp_path):
     recipe = dataclasses.replace(load_recipe("early-exit"), exit_score="learned")
-    with pytest.raises(UserError, match="`ziggurat calibrate` tries it by itself"):
+    with pytest.raises(UserError, match="`ziggurat calibrate` tries it automatically"):
         train_model(str(rows_file), tmp_path / "model", recipe, str(tiny_checkpoint), QUIET)
     assert not list(tmp_path.iterdir())
 

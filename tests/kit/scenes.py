@@ -75,7 +75,9 @@ _COMMON = (
     _case("adapt", "adapt CHECKPOINT --train ROWS --recipe HEADS --out OUT/model", **ROUGH),
 )
 _QUESTION = ["bat kin", " ".join(WORDS[:30])]
+_PEERS = "compare MODEL --data SOME --only transformers --batch 4 --repeats 1 --scored 12 --points fast"
 _OF_QUESTIONS = {
+    "compare": _case("compare", f"{_PEERS} --texts 16", backends=()),  # a quarter as many questions
     "explain": Case("explain", ["explain", "MODEL", *_QUESTION, "--operating-point", "fast", "--html", "OUT/p.html"]),
     "explain-threshold": Case("explain-threshold", ["explain", "MODEL", *_QUESTION, "--threshold", "0"]),
     "predict-full": Case(
@@ -89,19 +91,25 @@ _WATCHED = "predict COPY --data FEW --operating-point loose --watch OUT/monitor.
 _HTML = "calibrate COPY --data LESS --max-drop 0.5 --html OUT/page.html"
 _PROFILE = "profile MODEL --data FEW --batch 2 --texts 4 --repeats 1 --points fast"
 _STATIC = "train --train ROWS --recipe static --model CHECKPOINT --out OUT/model"
+_TAUGHT = "train --train ROWS --recipe static --teacher MODEL --out OUT/model"
+_BY_ALL = (  # cases of every problem, which need an operating point that promises something, or libraries
+    _case("predict-watch", _WATCHED, first=_CALIBRATE.split()),
+    _case("calibrate-html", _HTML, **TORCH),
+    _case("calibrate-reference", "calibrate COPY --data LESS --max-drop 0.5 --reference MODEL", **TORCH),
+    _case("compare", f"{_PEERS} --texts 4", backends=()),
+)
+_CASCADE = _case("cascade", "cascade MODEL MODEL --out OUT/model", backends=())
+_BY_SMALL = (
+    _case("train-static", _STATIC, **ROUGH),
+    _case("train-teacher", _TAUGHT, **ROUGH),
+)
 CASES: Mapping[str, Sequence[Case]] = {
     CLASSES: (
         *_COMMON,
-        _case("predict-watch", _WATCHED, first=_CALIBRATE.split()),
-        _case("calibrate-html", _HTML, **TORCH),
-        _case("calibrate-reference", "calibrate COPY --data LESS --max-drop 0.5 --reference MODEL", **TORCH),
+        *_BY_ALL,
+        *_BY_SMALL,
         _case("bench-figure", "bench MODEL --data SOME --batch 8 --texts 8 --repeats 1 --figure OUT/figure"),
         _case("profile", _PROFILE),
-        _case(
-            "compare",
-            "compare MODEL --data SOME --only transformers --batch 4 --texts 4 --repeats 1 --scored 12 --points fast",
-            backends=(),
-        ),
         _case("demo", "demo --out DEMO --device cpu", backends=()),
         _case("report-methods", "report methods MODEL CASCADE --data SOME --out OUT/r --no-time --curve 3", **TORCH),
         _case("report-thresholds", "report thresholds MODEL --data SOME --out OUT/r --taus 0.2,0.6", **TORCH),
@@ -120,53 +128,32 @@ CASES: Mapping[str, Sequence[Case]] = {
         _case("static-predict", "predict STATIC --data FEW --operating-point full"),
         _case("static-eval", "eval STATIC --data SOME --operating-point full"),
         _case("pairs-predict", "predict PAIRS bat --text-pair kin --operating-point full"),
-        _case("train-static", _STATIC, **ROUGH),
-        _case("train-teacher", "train --train ROWS --recipe static --teacher MODEL --out OUT/model", **ROUGH),
     ),
-    LABELS: (
-        *_COMMON,
-        _case("predict-watch", _WATCHED, first=_CALIBRATE.split()),
-        _case("calibrate-html", _HTML, **TORCH),
-        _case("profile", _PROFILE, **NATIVE),
-        _case("train-static", _STATIC, **ROUGH),
-    ),
-    NUMBER: (
-        *_COMMON,
-        _case("predict-watch", _WATCHED, first=_CALIBRATE.split()),
-        _case("calibrate-html", _HTML, **TORCH),
-        _case("profile", _PROFILE, **NATIVE),
-    ),
-    QUESTIONS: tuple(_OF_QUESTIONS.get(case.name, case) for case in _COMMON),
+    LABELS: (*_COMMON, *_BY_ALL, *_BY_SMALL, _CASCADE, _case("profile", _PROFILE, **NATIVE)),
+    NUMBER: (*_COMMON, *_BY_ALL, *_BY_SMALL, _CASCADE, _case("profile", _PROFILE, **NATIVE)),
+    QUESTIONS: tuple(_OF_QUESTIONS.get(case.name, case) for case in (*_COMMON, *_BY_ALL, _CASCADE)),
 }
-_CASCADE = _case("cascade", "cascade MODEL MODEL --out OUT/model")
-_COMPARE = _case("compare", "compare MODEL --data SOME --only transformers --repeats 1", backends=())
 _FIGURE = _case("bench-figure", "bench MODEL --data SOME --texts 8 --repeats 1 --figure OUT/figure")
 _REPORTS = tuple(
     _case(f"report-{kind}", f"report {kind} MODEL --data SOME --out OUT/r")
     for kind in ("methods", "thresholds", "trajectories", "correctness", "sweep", "deferral")
 )
-_TAUGHT = _case("train-teacher", "train --train ROWS --recipe static --teacher MODEL --out OUT/model", backends=())
-# Those that only want another problem than classes, or that are not there for questions; most of them for no reason but
-# that questions have a flow of their own. Who makes one of them work moves its case to CASES.
+# Those that only want another problem than classes, or that are not there for questions. Whoever makes one of them work
+# moves its case to CASES.
 REFUSED: Mapping[str, Sequence[Case]] = {
     CLASSES: (),
-    LABELS: (_CASCADE, _COMPARE, _FIGURE, *_REPORTS, _TAUGHT),
-    NUMBER: (_CASCADE, _COMPARE, _FIGURE, *_REPORTS, _TAUGHT, _case("train-static", _STATIC, backends=())),
+    LABELS: (_FIGURE, *_REPORTS),
+    NUMBER: (_FIGURE, *_REPORTS),
     QUESTIONS: (
-        _CASCADE,
-        _COMPARE,
         _FIGURE,
         *_REPORTS,
-        _TAUGHT,
+        _case("train-teacher", _TAUGHT, backends=()),
         _case("train-static", _STATIC, backends=()),
         _case("train-cascade", "train --train ROWS --recipe tango --out OUT/model", backends=()),
         _case("train-student", "train --train ROWS --recipe distil --teacher MODEL --out OUT/model", backends=()),
         _case("train-int8", "train --train ROWS --recipe ltp-int8 --out OUT/model", backends=()),
         _case("train-lengths", "train --train ROWS --recipe lat --out OUT/model", backends=()),
         _case("profile", _PROFILE),
-        _case("calibrate-html", _HTML, **TORCH),
-        _case("calibrate-reference", "calibrate COPY --data ROWS --max-drop 0.5 --reference MODEL"),
-        _case("predict-watch", _WATCHED.replace("loose", "fast")),
         _case("eval-metric", "eval MODEL --data SOME --metric f1"),
         _case("eval-skip", "eval MODEL --data SOME --on-error skip"),
         _case("eval-encoding", "eval MODEL --data SOME --encoding cp1252"),

@@ -1,4 +1,4 @@
-"""Speed and quality of a model beside plain transformers, on the same texts and threads, in one interleaved run."""
+"""Compares a model with plain transformers in speed and quality: same texts and threads, one interleaved run."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from ziggurat.measure.subject import (
 )
 from ziggurat.measure.targets import require_result
 
-_BASELINE = "full depth"  # our packed engine without exits: every gain is over it
-_PEER = ""  # whose figures are transformers'; no operating point has this name
+_BASELINE = "full depth"  # Ziggurat without exits: the baseline of every gain
+_PEER = ""  # key of transformers' figures; no operating point has this name
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One comparison: which model, and on what it is timed and judged."""
+    """The model and the rows of one comparison."""
 
     model: str
     source: Source
@@ -51,13 +51,13 @@ class Bench:
 
 @dataclass(frozen=True)
 class System:
-    """Something to time."""
+    """A system that is timed."""
 
-    what: str
+    name: str
     padding: str
     dtype: str
     call: Callable[[], object]
-    point: str  # the operating point whose accuracy and FLOPs are its own, or _PEER
+    point: str  # the operating point with its accuracy and FLOPs, or _PEER
 
 
 def bench(
@@ -72,19 +72,18 @@ def bench(
     out: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> BenchResult:
-    """Result rows for transformers padded (as it comes; sorted), our full depth packed, and each operating point.
+    """Result rows for transformers with padding (in arrival order; sorted), full depth, and each operating point.
 
-    `points` None: all that the model has. Accuracy and FLOPs are those of all rows; times those of `timed_texts` of
-    them, the model's alone; of questions a quarter as many are timed, and batches count windows. At batch 1 rows carry
-    latencies too. With `out` every row is appended to that file.
-    UserError for a batch size below 1, or a small model alone.
+    `points` None = all operating points of the model. Accuracy and FLOPs are of all rows. Times are of `timed_texts`
+    rows, without tokenising; of questions a quarter as many are timed, and batches count windows. At batch 1, rows have
+    latencies too. With `out`, rows are appended to that file. UserError for a batch size below 1, or for a small model.
     """
     source = as_rows(source)
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     if out is not None:
         require_result(out, model, source)
-    refuse_small(model, "bench")  # which compares with transformers
+    refuse_small(model, "bench")  # transformers cannot run it
     opened = options.open(model)
     if points is None:
         points = [point.name for point in opened.manifest.operating_points]
@@ -97,13 +96,13 @@ def bench(
     setting = Bench(model, source, opened, timed, peer)
     quality = {point: _quality(opened, source, rows, encoded, point) for point in (FULL, *points)}
     quality[_PEER] = quality[FULL]
-    if opened.backend.dtype != peer.dtype:  # transformers' answers are those of full depth in its own precision
+    if opened.backend.dtype != peer.dtype:  # transformers' answers are those of full depth in its precision
         quality[_PEER] = _quality(replace(options, dtype=peer.dtype).open(model), source, rows, encoded, FULL)
     origin = provenance()
     found: list[BenchRow] = []
     for batch_size in batch_sizes:
         systems = _systems(setting, batch_size, points)
-        timings = interleave({system.what: system.call for system in systems}, repeats, progress=progress)
+        timings = interleave({system.name: system.call for system in systems}, repeats, progress=progress)
         for system in systems:
             found.append(_row(setting, system, batch_size, timings, quality[system.point], origin))
             if out is not None:
@@ -120,24 +119,24 @@ def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[Sys
     systems = []
     for padding, batches in orders.items():
         if batch_size == 1 and padding == "sorted":
-            continue  # one text at a time is never padded
+            continue  # single texts have no padding
         call = partial(peer.run, peer.prepare(timed, batches))
         systems.append(System(f"transformers SDPA, {padding}", padding, peer.dtype, call, _PEER))
     for point in (FULL, *points):
-        what = _BASELINE if point == FULL else point
+        label = _BASELINE if point == FULL else point
         run = partial(opened.run, timed, opened.rule_of(point), batch_size)
-        systems.append(System(f"ziggurat {what}", "packed", opened.backend.dtype, run, point))
+        systems.append(System(f"ziggurat {label}", "packed", opened.backend.dtype, run, point))
     return systems
 
 
 def _quality(classifier: OpenedModel, source: Source, rows: Dataset, encoded: Encoded, point: str) -> dict[str, Any]:
-    """`judged` of an operating point on all rows."""
+    """Quality (`judged`) of an operating point on all rows."""
     rule = classifier.rule_of(point)
     outcomes, full = classifier.run(encoded, rule), classifier.whole(encoded)
-    spent = (
+    flops = (
         full if point == FULL else classifier.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
     )
-    return judged(classifier, source, classifier.predictions(encoded, outcomes), rows, spent, full)
+    return judged(classifier, source, classifier.predictions(encoded, outcomes), rows, flops, full)
 
 
 def _row(
@@ -148,11 +147,11 @@ def _row(
     quality: Mapping[str, Any],
     origin: Mapping[str, Any],
 ) -> BenchRow:
-    timing, backend = timings[system.what], setting.opened.backend
+    timing, backend = timings[system.name], setting.opened.backend
     gain = paired_ratio(timings[f"ziggurat {_BASELINE}"], timing)
     data, split = data_and_split(setting.source)
     return BenchRow(
-        what=system.what,
+        system=system.name,
         data=data,
         split=split,
         model=Path(setting.model).name,

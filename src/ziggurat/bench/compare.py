@@ -1,4 +1,4 @@
-"""Our engine beside ONNX Runtime, OpenVINO and transformers, each at its best, in one run."""
+"""Compares Ziggurat with ONNX Runtime, OpenVINO and transformers, each at its best, in one run."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ _SEARCH_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Rules:
-    """How much is measured."""
+    """Sizes of the measurement."""
 
-    batch_sizes: Sequence[int] = BATCH_SIZES  # that the search tries
+    batch_sizes: Sequence[int] = BATCH_SIZES  # tried in the search
     timed_texts: int = 512
-    search_texts: int = 128  # of them, for the search
+    search_texts: int = 128  # subset for the search
     scored_texts: int = 2000  # for accuracy, at most
     repeats: int = 5
-    only: Sequence[str] = ()  # parts of names, such as "openvino" or "int8"; our first engine is always in
-    calibration: str | None = None  # source of texts for int8 peers
+    only: Sequence[str] = ()  # parts of names, such as "openvino" or "int8"; Ziggurat's first engine is always included
+    calibration: str | None = None  # source of calibration texts for int8 peers
 
 
 def compare(
@@ -75,12 +75,11 @@ def compare(
     out: Path | None = None,
     progress: Progress = None,
 ) -> Comparison:
-    """Result rows of all that can run here: model alone and from strings, at the best batch size and one by one.
+    """Result rows of all systems that run here: model alone and from strings, at the best batch size and one by one.
 
-    `points` None: the model's operating points, but those that run full depth.
-
-    `options.dtype` and `options.backend` are not used: all of ours that run here take part.
-    UserError for a GPU, a small model alone, or a batch size or number below 1.
+    `points` None = the model's operating points, except those that equal full depth. `options.dtype` and
+    `options.backend` are ignored: all backends and dtypes of Ziggurat that run here take part. UserError for a GPU, a
+    small model, or a batch size or number below 1.
     """
     source = as_rows(source)
     if options.device not in ("auto", "cpu"):
@@ -92,10 +91,10 @@ def compare(
         require_result(out, model, source)
     _refuse_unknown(rules.only)
     refuse_small(model, "compare")
-    ours = _opened_ours(model, options, rules.only)
-    classifier = ours[0]
+    opened = _opened_models(model, options, rules.only)
+    classifier = opened[0]
     points = _acting(classifier) if points is None else points
-    contestants = [_of_ours(one, point) for one in ours for point in (FULL, *points)]
+    contestants = [_contestant(variant, point) for variant in opened for point in (FULL, *points)]
     data = rows_to_measure(classifier, source, columns)
     kinds = [kind for kind in KINDS if _is_wanted(_peer_name(kind), rules.only)]
     calibration = None
@@ -106,7 +105,7 @@ def compare(
         measured = data if calibration is None else calibration.measured
         setting = _setting(model, source, classifier, measured, rules, calibration)
         rows = []
-        # Each race's rows are written when it ends: what interrupts a later one does not take them away.
+        # The rows of each race are written when it ends, so that a later interrupt does not lose them.
         for row in _measured([*contestants, *peers], setting, rules, progress):
             rows.append(row)
             if out is not None:
@@ -115,7 +114,7 @@ def compare(
 
 
 def _acting(classifier: OpenedModel) -> list[str]:
-    """Operating points under which something may leave: the others are full depth, which is measured anyway."""
+    """Operating points with exits or pruning; all others equal full depth, which is measured anyway."""
     found = {point.name: classifier.rule_of(point) for point in classifier.manifest.operating_points}
     return [name for name, rule in found.items() if any(rule.asked[:-1]) or rule.tokens is not None]
 
@@ -129,7 +128,7 @@ def _refuse_unknown(only: Sequence[str]) -> None:
     names = [*map(_our_name, our_engines()), *map(_peer_name, KINDS)]
     for part in only:
         if not any(_is_wanted(name, [part]) for name in names):
-            raise UserError(f"--only {part!r}: is part of no name; there are {', '.join(names)}")
+            raise UserError(f"--only {part!r}: matches no name; there are {', '.join(names)}")
 
 
 def _our_name(engine: tuple[str, str]) -> str:
@@ -141,18 +140,18 @@ def _peer_name(kind: PeerKind) -> str:
 
 
 def our_engines() -> list[tuple[str, str]]:
-    """Engine and dtype of all that can run here; the first is the unit of every gain."""
+    """Backend and dtype of all of Ziggurat's systems that run here; the first is the baseline of gains."""
     missing = {"native": why_missing() is not None, "torch": importlib.util.find_spec("torch") is None}
     return [(engine, dtype) for engine, dtypes in DTYPES.items() if not missing[engine] for dtype in dtypes]
 
 
-def _opened_ours(model: str, options: ModelOptions, only: Sequence[str]) -> list[OpenedModel]:
-    """The wanted ones; one that computes in the dtype of another, as a folder trained for int8 may, is not there twice.
+def _opened_models(model: str, options: ModelOptions, only: Sequence[str]) -> list[OpenedModel]:
+    """The model with each wanted backend and dtype, without duplicates (a folder trained for int8 ignores the dtype).
 
     UserError if none can run.
     """
-    first, *others = our_engines() or [("auto", "float32")]
-    wanted = [first, *(one for one in others if _is_wanted(_our_name(one), only))]
+    first, *rest = our_engines() or [("auto", "float32")]
+    wanted = [first, *(system for system in rest if _is_wanted(_our_name(system), only))]
     found: dict[tuple[str, str], OpenedModel] = {}
     for engine, dtype in wanted:
         classifier = replace(options, device="cpu", backend=engine, dtype=dtype).open(model)
@@ -160,13 +159,13 @@ def _opened_ours(model: str, options: ModelOptions, only: Sequence[str]) -> list
     return list(found.values())
 
 
-def _of_ours(classifier: OpenedModel, point: str) -> Contestant:
-    """Our engine at an operating point. Packing stays on its clock, though peers get their padding off it."""
+def _contestant(classifier: OpenedModel, point: str) -> Contestant:
+    """Ziggurat at an operating point. Packing is timed, although the peers' padding is not."""
     rule = classifier.rule_of(point)
 
     def answer(encoded: Encoded, batches: Batches) -> np.ndarray:
         if len(classifier.tiers) > 1 or encoded.owners is not None:
-            return _whole_answers(classifier, rule, encoded, batches)
+            return _engine_readings(classifier, rule, encoded, batches)
         outcomes: Outcomes = run_batches(
             classifier.backend, (pack_rows(encoded, rows) for rows in batches), rule, len(encoded.tokens)
         )
@@ -175,16 +174,15 @@ def _of_ours(classifier: OpenedModel, point: str) -> Contestant:
     def prepare(encoded: Encoded, batches: Batches) -> Answer:
         return partial(answer, encoded, batches)
 
-    what = "full depth" if point == FULL else point
-    return Contestant(f"ziggurat {what}", classifier.backend.engine, classifier.backend.dtype, prepare, point)
+    label = "full depth" if point == FULL else point
+    return Contestant(f"ziggurat {label}", classifier.backend.engine, classifier.backend.dtype, prepare, point)
 
 
-def _whole_answers(classifier: OpenedModel, rule: ExitRule, encoded: Encoded, batches: Batches) -> np.ndarray:
-    """Readings (n, width) of a cascade, or of inputs of several sequences, as the engine makes batches of them.
+def _engine_readings(classifier: OpenedModel, rule: ExitRule, encoded: Encoded, batches: Batches) -> np.ndarray:
+    """Readings (n, width) of a cascade, or of inputs with several sequences, with the engine's batches.
 
-    As texts come, each batch is answered by itself: later tiers get what is left of it.
-
-    In another order all texts are known: then each tier makes full batches of what reaches it, as `predict` does.
+    In arrival order each batch is answered separately, and later tiers get the rest of it. In sorted order all texts
+    are known, so each tier makes full batches of the inputs that reach it, as in `predict`.
     """
     sequences = [len(encoded.sequences_of(rows)) for rows in batches]
     if np.array_equal(np.concatenate(batches), np.arange(len(encoded))):
@@ -237,7 +235,7 @@ def _setting(
 def _measured(
     contestants: Sequence[Contestant], setting: Setting, rules: Rules, progress: Progress
 ) -> Iterator[ComparisonRow]:
-    """All races, and accuracies at the batch size that won in sorted order."""
+    """Runs all races; quality is measured with the best batch size in sorted order."""
     timed, repeats, n = setting.timed, rules.repeats, len(setting.timed)
     few = timed.take(sample(n, rules.search_texts))
     entries = best_entries(contestants, few, rules.batch_sizes, _SEARCH_ROUNDS, progress)

@@ -1,4 +1,4 @@
-"""Our engine and its peers against the clock: each in both orders of the texts, at its best batch size, interleaved."""
+"""Times Ziggurat and its peers: in both orders of the texts, each at its best batch size, interleaved."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ Encode = Callable[[Sequence[int]], Encoded]  # tokenises the texts with these in
 
 @dataclass(frozen=True)
 class Contestant:
-    """One engine with the model in it, ready to answer."""
+    """One engine with the loaded model."""
 
-    what: str  # "OpenVINO", "ziggurat full depth"
+    name: str  # "OpenVINO", "ziggurat full depth"
     engine: str
     dtype: str
-    prepare: Callable[[Encoded, Batches], Answer]  # what a peer may do off the clock: padding
-    point: str | None = None  # our operating point; None = a peer, at full depth
-    streams: int = 1  # batches that it works on at once
+    prepare: Callable[[Encoded, Batches], Answer]  # work that is not timed: padding, for peers
+    point: str | None = None  # operating point; None = a peer, at full depth
+    streams: int = 1  # batches that run in parallel
 
     @property
     def key(self) -> str:
-        """Its name; ways to run the same peer share it."""
-        return f"{self.what} {self.dtype}" if self.is_peer else f"{self.what} ({self.engine} {self.dtype})"
+        """Name with engine and dtype; several ways to run the same peer share it."""
+        return f"{self.name} {self.dtype}" if self.is_peer else f"{self.name} ({self.engine} {self.dtype})"
 
     @property
     def is_peer(self) -> bool:
-        """Whether it is somebody else's engine."""
+        """Whether this is another engine than Ziggurat."""
         return self.point is None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A contestant as it runs: in which order it gets the texts, how many at once."""
+    """A contestant with an order of the texts and a batch size."""
 
     contestant: Contestant
     order: str
@@ -56,18 +56,18 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """Unique among the entries of one race."""
+        """Unique name among the entries of one race."""
         return f"{self.contestant.key}, {self.order}"
 
     def batches(self, encoded: Encoded) -> list[np.ndarray]:
-        """Which inputs share a batch, which has as many sequences as `batch` says, or the one input's."""
+        """Indices of the inputs of each batch. A batch has at most `batch` sequences, or those of a single input."""
         counts = None if encoded.owners is None else np.diff(encoded.edges)
         if self.order == SORTED:
             return list(by_length(encoded.longest, self.batch, counts))
         return list(in_order(np.arange(len(encoded)), self.batch, counts))
 
     def prepared(self, encoded: Encoded) -> Answer:
-        """What answers these texts."""
+        """The function that answers these texts."""
         return self.contestant.prepare(encoded, self.batches(encoded))
 
 
@@ -75,11 +75,11 @@ class Entry:
 class Latencies:
     """Times of single texts."""
 
-    seconds: np.ndarray  # (rounds, n), n in the order of the texts
+    seconds: np.ndarray  # (rounds, n), in the order of the texts
 
     @property
     def per_text(self) -> np.ndarray:
-        """Median of the rounds, (n) seconds."""
+        """Median over rounds, (n) seconds."""
         return np.asarray(np.median(self.seconds, axis=0))
 
     @property
@@ -89,7 +89,7 @@ class Latencies:
 
 
 def of_peer(peer: Peer, engine: str, reader: Reader | None = None) -> Contestant:
-    """A peer as a contestant; a `reader` reads its outputs as it reads ours, on the clock."""
+    """A peer as a contestant; a `reader` converts its outputs to readings, which is timed as in Ziggurat."""
 
     def prepare(encoded: Encoded, batches: Batches) -> Answer:
         chosen = [encoded.sequences_of(rows) for rows in batches]
@@ -100,8 +100,10 @@ def of_peer(peer: Peer, engine: str, reader: Reader | None = None) -> Contestant
         marks = [batch.with_states(batch.states[:, 2]) for batch in packed]
 
         def answer() -> np.ndarray:
-            said = zip(peer.all_logits(feeds), marks, strict=True)
-            readings = [reader.read(logits.reshape(-1, 2)[padded_slots(mark.lengths)], mark) for logits, mark in said]
+            outputs = zip(peer.all_logits(feeds), marks, strict=True)
+            readings = [
+                reader.read(logits.reshape(-1, 2)[padded_slots(mark.lengths)], mark) for logits, mark in outputs
+            ]
             return in_call_order(readings, batches)
 
         return answer
@@ -110,7 +112,7 @@ def of_peer(peer: Peer, engine: str, reader: Reader | None = None) -> Contestant
 
 
 def in_call_order(answers: Sequence[np.ndarray], batches: Batches) -> np.ndarray:
-    """Readings of all inputs, those of batch b in `answers[b]`, back in the order of the inputs."""
+    """Readings in the order of the inputs; `answers[b]` has those of batch b."""
     stacked = np.concatenate(answers)
     readings = np.empty_like(stacked)
     readings[np.concatenate(batches)] = stacked
@@ -125,15 +127,15 @@ def best_entries(
     progress: Progress = None,
     clock: Clock = time.perf_counter,
 ) -> list[Entry]:
-    """For each contestant and order the fastest batch size on these texts, and the fastest of several ways to run it.
+    """For each contestant and order, the fastest batch size on these texts, and the fastest way to run it.
 
-    Sizes above the number of texts are left out, for they would all be the same batch. ValueError if none is left.
+    Sizes above the number of texts are skipped, since they give the same single batch. ValueError if none remains.
     """
-    fitting = sorted({size for size in sizes if size <= len(encoded)})
+    fitting = sorted({size for size in sizes if size <= len(encoded.tokens)})
     if not fitting:
-        raise ValueError(f"no batch size of {list(sizes)} fits into {len(encoded)} texts")
-    tried = [Entry(one, order, size) for one in contestants for order in ORDERS for size in fitting]
-    named = {f"{entry.label}, batch {entry.batch}, {entry.contestant.streams} streams": entry for entry in tried}
+        raise ValueError(f"no batch size of {list(sizes)} fits into {len(encoded.tokens)} texts")
+    entries = [Entry(contestant, order, size) for contestant in contestants for order in ORDERS for size in fitting]
+    named = {f"{entry.label}, batch {entry.batch}, {entry.contestant.streams} streams": entry for entry in entries}
     calls = {name: entry.prepared(encoded) for name, entry in named.items()}
     timings = interleave(calls, repeats, progress=progress, clock=clock)
     best: dict[str, tuple[float, Entry]] = {}
@@ -145,37 +147,37 @@ def best_entries(
 
 
 def single_entries(contestants: Sequence[Contestant]) -> list[Entry]:
-    """Batch 1 in both orders: one text is waited for before the next is sent, so streams have no part in it."""
-    return [Entry(one, order, 1) for one in contestants for order in ORDERS if one.streams == 1]
+    """Batch 1 in both orders. Texts are answered one after the other, so several streams are no help."""
+    return [Entry(contestant, order, 1) for contestant in contestants for order in ORDERS if contestant.streams == 1]
 
 
 def race(entries: Sequence[Entry], encoded: Encoded, repeats: int, progress: Progress = None) -> dict[str, Timing]:
-    """The models' time for all inputs: token ids in, readings out."""
+    """Time for all inputs, from token ids to readings."""
     return interleave({entry.label: entry.prepared(encoded) for entry in entries}, repeats, progress=progress)
 
 
 def race_from_texts(
     entries: Sequence[Entry], encode: Encode, n: int, repeats: int, progress: Progress = None
 ) -> dict[str, Timing]:
-    """Time from strings to readings of n inputs: the same tokeniser for all, sorting, padding, the model."""
+    """Time from strings to readings of n inputs: tokenising (the same for all), sorting, padding, the model."""
 
-    def whole(entry: Entry) -> np.ndarray:
+    def answer(entry: Entry) -> np.ndarray:
         return entry.prepared(encode(range(n)))()
 
-    return interleave({entry.label: partial(whole, entry) for entry in entries}, repeats, progress=progress)
+    return interleave({entry.label: partial(answer, entry) for entry in entries}, repeats, progress=progress)
 
 
 def race_single(
     entries: Sequence[Entry], encoded: Encoded, repeats: int, progress: Progress = None, encode: Encode | None = None
 ) -> dict[str, Latencies]:
-    """Every text by itself, one after the other; with `encode` from its string, else from its token ids."""
+    """Times single texts, one after the other; with `encode` from strings, else from token ids."""
     sweeps = {entry.label: _Sweep(_steps(entry, encoded, encode)) for entry in entries}
     interleave(sweeps, repeats, warmup=1, progress=progress)
     return {label: Latencies(np.array(sweep.rounds[1:])) for label, sweep in sweeps.items()}
 
 
 def _steps(entry: Entry, encoded: Encoded, encode: Encode | None) -> list[tuple[int, Answer]]:
-    """Which text is answered when, and how."""
+    """Index of each text, in order, and the function that answers it."""
     alone, prepare = [np.arange(1)], entry.contestant.prepare
     steps: list[tuple[int, Answer]] = []
     for row in np.concatenate(entry.batches(encoded)).tolist():
@@ -191,7 +193,7 @@ def _from_string(prepare: Callable[[Encoded, Batches], Answer], encode: Encode, 
 
 
 class _Sweep:
-    """All texts one by one, each timed."""
+    """Answers all texts one by one and times each."""
 
     def __init__(self, steps: Iterable[tuple[int, Answer]]) -> None:
         self._steps = list(steps)

@@ -1,4 +1,4 @@
-"""Texts that int8 peers may look at: never those that are timed or scored."""
+"""Calibration texts of int8 peers: never texts that are timed or scored."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from ziggurat.measure.subject import check_pairs, sample
 
 @dataclass(frozen=True)
 class Calibration:
-    """Which texts calibrate, and which are left to measure."""
+    """Rows to calibrate on, and rows to measure."""
 
-    rows: Dataset  # that calibrate
-    measured: Dataset  # the data without them
-    origin: str  # where they come from, for result rows and people
+    rows: Dataset  # for calibration
+    measured: Dataset  # the data without these rows
+    origin: str  # where calibration rows come from, for result rows and messages
 
 
 def calibration_of(
     model: str, classifier: OpenedModel, data: Dataset, size: int, source: str | None, columns: Columns
 ) -> Calibration:
-    """At most `size` texts of `source`; without one, of the rows that trained the model, where they can be read again.
+    """At most `size` texts of `source`; without a source, of the model's training rows, if they can still be read.
 
-    Where not, rows of the data (at most a quarter) that are then neither timed nor scored, for any system. Texts that
-    the data has too are never taken. UserError if `source` has no others.
+    Else rows of the data (at most a quarter), which are then neither timed nor scored for any system. Texts that occur
+    in the data are excluded. UserError if `source` has no other texts.
     """
     if source is not None:
         rows = load(source, replace(columns, label=None), problem=classifier.problem.kind)
         check_pairs(classifier, rows)
         given = _unlike(_unlabelled(rows, classifier), data)
         if not len(given):
-            raise UserError(f"{source}: has no text that the data has not; calibrate with other rows than are measured")
+            raise UserError(f"{source}: all its texts are in the data; calibrate with other rows than are measured")
         return _chosen(given, data, size, f"rows of {source}")
     trained = _trained(model, classifier, columns)
     found = None if trained is None else _unlike(trained, data)
@@ -57,7 +57,7 @@ def _chosen(found: Dataset, data: Dataset, size: int, origin: str) -> Calibratio
 
 
 def _trained(model: str, classifier: OpenedModel, columns: Columns) -> Dataset | None:
-    """The rows that trained the model or chose something for it, if their source is still there."""
+    """The model's training and select rows, if their source still exists."""
     source = str(classifier.manifest.training.get("data", {}).get("source", ""))
     if source == STDLIB_DOCS:
         return load_builtin()[Role.TRAIN]
@@ -66,7 +66,7 @@ def _trained(model: str, classifier: OpenedModel, columns: Columns) -> Dataset |
     try:
         rows = load(source, replace(columns, label=None), problem=classifier.problem.kind)
         check_pairs(classifier, rows)
-    except UserError:  # moved, other columns, no network: any of these means that it cannot be had
+    except UserError:  # moved, other columns, no network: the rows are not available
         return None
     found = _unlabelled(rows, classifier)
     return found.take(np.flatnonzero(np.isin(found.hashes, trained_rows(local_folder(model)))))
@@ -76,6 +76,6 @@ def _unlabelled(rows: Rows, classifier: OpenedModel) -> Dataset:
     return as_dataset(rows, Role.TRAIN, classifier.manifest.labels, classifier.problem.kind)
 
 
-def _unlike(rows: Dataset, others: Dataset) -> Dataset:
-    """The rows whose texts the others have not."""
-    return rows.take(np.flatnonzero(~np.isin(rows.hashes, others.hashes)))
+def _unlike(rows: Dataset, excluded: Dataset) -> Dataset:
+    """The rows whose texts are not among the excluded rows."""
+    return rows.take(np.flatnonzero(~np.isin(rows.hashes, excluded.hashes)))

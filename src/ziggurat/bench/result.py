@@ -1,4 +1,4 @@
-"""What `bench` and `compare` return: one record for each system that was timed."""
+"""Records that `bench` and `compare` return: one for each timed system."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ziggurat.measure.clock import Ratio, Speed
 from ziggurat.measure.rows import checked_row
 from ziggurat.system import json_values
 
-Figures = Mapping[str, Any]  # by name: accuracy with its interval, or the figures of another problem, and FLOPs
+Figures = Mapping[str, Any]  # by name: accuracy with interval, or another problem's figures, and FLOPs
 
 
 @dataclass(frozen=True)
 class BenchRow:
-    """How fast one system was, and how good its answers are. A result row, as `measure.rows.SCHEMA` describes it."""
+    """Speed and quality of one system. A result row, see `measure.rows.SCHEMA`."""
 
-    what: str  # the system or operating point
+    system: str  # its name, or that of the operating point
     data: str
     split: str
     model: str  # name of its folder
@@ -31,18 +31,20 @@ class BenchRow:
     timed: str  # "model" (tensors in, tensors out) or "process" (texts in, answers out)
     speed: Speed
     tokens: Mapping[str, float]  # of the timed texts: mean, and 99th percentile
-    quality: Figures  # of all rows
+    quality: Figures  # on all rows
     origin: Mapping[str, Any]  # date, commit, machine and versions
 
     @property
     def n_accuracy(self) -> int:
-        """How many rows the quality is of."""
+        """Number of rows that quality is measured on."""
         return int(self.quality["n_accuracy"])
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; with a `warning` where fewer FLOPs took more time."""
-        values = json_values(self)
-        parts = [values.pop(name) for name in ("origin", "speed", "tokens", "quality")]  # whose keys are the row's own
+        values = {"what" if key == "system" else key: value for key, value in json_values(self).items()}
+        parts = [
+            values.pop(name) for name in ("origin", "speed", "tokens", "quality")
+        ]  # their keys are merged into the row
         return checked_row(values | {key: value for part in parts for key, value in part.items()})
 
 
@@ -60,18 +62,18 @@ class BenchResult:
 
 @dataclass(frozen=True)
 class Entered:
-    """How a system took part in a comparison."""
+    """Settings of a system in a comparison."""
 
     engine: str
     peer: bool  # whether it is another project's engine
     order: str  # of the texts: "as it comes" or "sorted"
-    streams: int  # batches that it works on at once
-    calibration: str | None  # texts that an int8 peer was calibrated with; None = it was not
+    streams: int  # batches that run in parallel
+    calibration: str | None  # calibration texts of an int8 peer; None = not calibrated
     latencies: tuple[float, float] | None  # ms of one text: median and 95th percentile; None = batches were timed
-    over: Mapping[str, Ratio] | None  # times as fast as each peer; None = it is a peer
+    over: Mapping[str, Ratio] | None  # times as fast as each peer; None = this is a peer
 
     def to_dict(self) -> dict[str, Any]:
-        """As keys of the row; what is None is left out."""
+        """As keys of the row, without None."""
         found: dict[str, Any] = {name: getattr(self, name) for name in ("engine", "peer", "order", "streams")}
         if self.calibration is not None:
             found["calibration"] = self.calibration
@@ -96,11 +98,11 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model beside other engines."""
+    """Result of `compare`."""
 
     rows: tuple[ComparisonRow, ...]
-    left_out: tuple[LeftOut, ...]  # engines that do not run here, and why
-    calibration: str | None  # texts that int8 peers were calibrated with; None = none took part
+    left_out: tuple[LeftOut, ...]  # engines that cannot run here, with the reason
+    calibration: str | None  # calibration texts of int8 peers; None = no int8 peer
     figures: tuple[Path, ...] = ()  # files, if a figure was drawn
 
     def to_dict(self) -> dict[str, Any]:

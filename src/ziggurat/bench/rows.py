@@ -1,4 +1,4 @@
-"""The rows of a comparison, from the races that were run."""
+"""Makes the result rows of a comparison from its timings."""
 
 from __future__ import annotations
 
@@ -23,49 +23,49 @@ from ziggurat.problems.problem import main_figure
 
 @dataclass(frozen=True)
 class Setting:
-    """What all systems are measured on."""
+    """Model and rows that all systems are measured on."""
 
     model: str
     source: Source
-    classifier: OpenedModel  # our first engine: knows lengths, labels and FLOPs
-    scored: Dataset  # for accuracy
-    encoded: Encoded  # the same
+    classifier: OpenedModel  # Ziggurat with its first engine: for lengths, labels and FLOPs
+    scored: Dataset  # rows for accuracy
+    encoded: Encoded  # these rows
     timed_rows: Dataset
-    timed: Encoded  # the same
-    calibration: str | None  # which texts int8 peers have seen
+    timed: Encoded  # these rows
+    calibration: str | None  # calibration texts of int8 peers
     origin: Mapping[str, Any]  # of all rows: date, commit, machine and versions
 
     def encode(self, rows: Sequence[int]) -> Encoded:
-        """Tokenises timed texts: part of what "process" times."""
+        """Tokenises timed texts, for times of "process"."""
         texts, pairs = self.timed_rows.texts, self.timed_rows.pairs
         chosen = None if pairs is None else [pairs[row] for row in rows]
         return self.classifier.problem.encode(self.classifier.tokenizer, [texts[row] for row in rows], chosen)
 
 
 def judged(
-    classifier: OpenedModel, source: Source, predictions: np.ndarray, rows: Dataset, spent: np.ndarray, full: Any
+    classifier: OpenedModel, source: Source, predictions: np.ndarray, rows: Dataset, flops: np.ndarray, full: Any
 ) -> dict[str, Any]:
-    """How good predictions of rows (n, …) are in the figures of their problem; their FLOPs and full depth's, (n)."""
+    """Quality of predictions (n, …) in the figures of their problem; `flops` and full depth's `full`, (n) each."""
     names, figures = metrics_for(classifier.manifest, source), classifier.problem.figures(predictions, rows.truth)
-    own = task_measures(classifier.manifest, source, names, predictions, rows.truth)
-    return {"n_accuracy": len(rows)} | main_figure(figures) | figures | own | flops_fields(spent, full)
+    task = task_measures(classifier.manifest, source, names, predictions, rows.truth)
+    return {"n_accuracy": len(rows)} | main_figure(figures) | figures | task | flops_fields(flops, full)
 
 
 def quality(setting: Setting, entry: Entry) -> dict[str, Any]:
-    """`judged` of all scored rows as this entry answers them."""
+    """Quality (`judged`) of this entry on all scored rows."""
     classifier, rows = setting.classifier, setting.scored
     rungs = np.full(len(rows), len(classifier.rungs) - 1)
     readings = entry.prepared(setting.encoded)()
     full = classifier.whole(setting.encoded)
-    spent = full
+    flops = full
     if entry.contestant.point not in (None, FULL):
-        # Of the first engine: another dtype may leave elsewhere where a score is at its threshold.
+        # Of the first engine: with another dtype, inputs with scores near a threshold may exit elsewhere.
         rule = classifier.rule_of(str(entry.contestant.point))
         outcomes = classifier.run(setting.encoded, rule)
         rungs = outcomes.rungs
-        spent = classifier.spent(setting.encoded, outcomes.kept, rule)[np.arange(len(rows)), rungs]
+        flops = classifier.spent(setting.encoded, outcomes.kept, rule)[np.arange(len(rows)), rungs]
     predictions = classifier.problem.predictions(readings, setting.encoded, rungs)
-    return judged(classifier, setting.source, predictions, rows, spent, full)
+    return judged(classifier, setting.source, predictions, rows, flops, full)
 
 
 def row_of_batches(
@@ -76,7 +76,7 @@ def row_of_batches(
     timings: Mapping[str, Timing],
     quality: Mapping[str, Any],
 ) -> ComparisonRow:
-    """A row of a race over all texts."""
+    """The row of an entry in a race over all texts."""
     row = _row(setting, entry, timed, timings, timings[_baseline(entries)], quality)
     return ComparisonRow(row, _entered(setting, entry, _over(entry, entries, timings)))
 
@@ -89,9 +89,9 @@ def row_of_singles(
     latencies: Mapping[str, Latencies],
     quality: Mapping[str, Any],
 ) -> ComparisonRow:
-    """A row of a race of single texts: latencies too, and ratios of their medians."""
-    totals = {label: Timing(tuple(one.seconds.sum(axis=1).tolist())) for label, one in latencies.items()}
-    medians = {label: one.medians for label, one in latencies.items()}
+    """The row of an entry in a race of single texts: with latencies, and ratios of median latencies."""
+    totals = {label: Timing(tuple(times.seconds.sum(axis=1).tolist())) for label, times in latencies.items()}
+    medians = {label: times.medians for label, times in latencies.items()}
     per_text = 1e3 * latencies[entry.label].per_text
     shown = float(np.percentile(per_text, 50)), float(np.percentile(per_text, 95))
     row = _row(setting, entry, timed, totals, totals[_baseline(entries)], quality)
@@ -99,7 +99,7 @@ def row_of_singles(
 
 
 def _over(entry: Entry, entries: Sequence[Entry], timings: Mapping[str, Timing]) -> Mapping[str, Ratio] | None:
-    """Of our systems: how many times as fast as each peer."""
+    """For Ziggurat's systems: how many times as fast as each peer; None for a peer."""
     if entry.contestant.is_peer:
         return None
     return {
@@ -110,8 +110,8 @@ def _over(entry: Entry, entries: Sequence[Entry], timings: Mapping[str, Timing])
 
 
 def _baseline(entries: Sequence[Entry]) -> str:
-    """Label of our full depth on sorted texts, over which every gain is."""
-    return next(one.label for one in entries if one.contestant.point == FULL and one.order == SORTED)
+    """Label of Ziggurat's full depth on sorted texts, the baseline of every gain."""
+    return next(entry.label for entry in entries if entry.contestant.point == FULL and entry.order == SORTED)
 
 
 def _entered(
@@ -120,9 +120,9 @@ def _entered(
     over: Mapping[str, Ratio] | None,
     latencies: tuple[float, float] | None = None,
 ) -> Entered:
-    one = entry.contestant
-    calibration = setting.calibration if one.is_peer and one.dtype == "int8" else None
-    return Entered(one.engine, one.is_peer, entry.order, one.streams, calibration, latencies, over)
+    system = entry.contestant
+    calibration = setting.calibration if system.is_peer and system.dtype == "int8" else None
+    return Entered(system.engine, system.is_peer, entry.order, system.streams, calibration, latencies, over)
 
 
 def _row(
@@ -133,18 +133,18 @@ def _row(
     baseline: Timing,
     quality: Mapping[str, Any],
 ) -> BenchRow:
-    one, timing = entry.contestant, timings[entry.label]
+    system, timing = entry.contestant, timings[entry.label]
     data, split = data_and_split(setting.source)
     return BenchRow(
-        what=one.what,
+        system=system.name,
         data=data,
         split=split,
         model=Path(setting.model).name,
         device="cpu",
         threads=setting.classifier.backend.threads,
         batch=entry.batch,
-        dtype=one.dtype,
-        padding=entry.order if one.is_peer else "packed",
+        dtype=system.dtype,
+        padding=entry.order if system.is_peer else "packed",
         timed=timed,
         speed=speed_of(timing, len(setting.timed), paired_ratio(baseline, timing)),
         tokens=lengths_summary(setting.timed),

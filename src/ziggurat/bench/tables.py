@@ -1,4 +1,4 @@
-"""The tables of a comparison: one for each way of timing, and our speed over each peer's."""
+"""Tables of a comparison: one for each way of timing, and Ziggurat's speed relative to each peer."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _TIMED = {"model": "the model alone", "process": "from strings, tokenising inclu
 
 
 def comparison_tables(rows: Sequence[Row]) -> str:
-    """All tables, each under its title, behind one another."""
+    """All tables with their titles, as one text."""
     parts = []
     for single in (False, True):
         for timed, words in _TIMED.items():
-            here = [row for row in rows if row["timed"] == timed and ("latency_ms_p50" in row) == single]
-            if here:
-                parts.append(_part(here, f"{'one text at a time' if single else 'best batch size'}: {words}"))
+            timed_so = [row for row in rows if row["timed"] == timed and ("latency_ms_p50" in row) == single]
+            if timed_so:
+                parts.append(_part(timed_so, f"{'one text at a time' if single else 'best batch size'}: {words}"))
     return "\n".join(parts)
 
 
@@ -42,12 +42,12 @@ def _part(rows: Sequence[Row], title: str) -> str:
     if not ratios:
         return text
     points = [key for key in ratios[0] if key != "peer"]
-    head = "\ntimes as fast as each peer, ours in its fastest dtype and order: median [least, most] of the rounds\n"
+    head = "\ntimes as fast as each peer, Ziggurat in its fastest dtype and order: median [least, most] of the rounds\n"
     return text + head + aligned(ratios, [Column("peer", "peer"), *(Column(point, point) for point in points)])
 
 
 def ratio_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A row for each peer and order, and in it for each of our operating points the ratio as it is read."""
+    """One row per peer and order, with the formatted ratio of each operating point."""
     best: dict[str, Row] = {}
     for row in rows:
         if not row["peer"] and (row["what"] not in best or _speed(row) > _speed(best[row["what"]])):

@@ -152,7 +152,7 @@ def _given(texts: Sequence[Text], classifier: OpenedModel) -> Rows:
 
 
 def _with_nulls(answered: Iterator[Prediction], n: int, left_out: Mapping[int, str]) -> list[Prediction]:
-    """The n results with one that has no answer in the place of each row that could not be read."""
+    """The n results, with an empty result inserted for each row that could not be read."""
     empty = {"text": None, "label": None}
     return [
         Prediction(None, None, empty, left_out[row]) if row in left_out else next(answered)

@@ -1,8 +1,7 @@
-"""Training the static tier: logistic regression on hashed n-grams, towards classes, sets of labels or a teacher.
+"""Trains the static tier: logistic regression on hashed n-grams, on classes, sets of labels, numbers or a teacher.
 
-Minimising a smooth convex function of very many numbers. No torch, no scipy.
-
-scipy's L-BFGS-B keeps bounds, works in float64, and for half a million numbers takes longer than the function itself.
+With its own L-BFGS: scipy's L-BFGS-B handles bounds, works in float64, and for half a million parameters takes longer
+than the function itself.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from ziggurat.small.static import LARGEST, StaticTier, features
 
 Function = Callable[[np.ndarray], tuple[float, np.ndarray]]  # a point (n) float32 → value, gradient (n) float32
 
-_MEMORY = 10  # steps that the curvature is estimated from
-_DECREASE = 1e-4  # share of the decrease that the slope promises; Armijo's constant
+_MEMORY = 10  # past steps for the estimate of the curvature
+_DECREASE = 1e-4  # required share of the linearly predicted decrease; Armijo's constant
 _HALVINGS = 30
 
 
 def minimise(
     function: Function, start: np.ndarray, curvature: np.ndarray, iterations: int, tolerance: float = 1e-5
 ) -> np.ndarray:
-    """Where a strictly convex function is least, (n) float32, by L-BFGS from `start` (n) float32.
+    """Minimum of a strictly convex function, (n) float32, by L-BFGS from `start` (n) float32.
 
-    `curvature` (n) float32, above 0, guesses the Hessian's diagonal; where numbers differ much in how far they go,
-    it saves nine steps of ten. Stops after `iterations` steps, or when one lowers the value by less than `tolerance` of
-    itself. The same arguments give the same answer. Source: Nocedal and Wright, Numerical Optimization, algorithms 7.4
+    `curvature` (n) float32, above 0, estimates the Hessian's diagonal; if parameters have very different scales, it
+    saves nine of ten steps. Stops after `iterations` steps, or when the value falls by less than `tolerance` times
+    itself. Deterministic. Source: Nocedal and Wright, Numerical Optimization, algorithms 7.4
     and 3.1.
     """
     point = start
@@ -46,17 +45,17 @@ def minimise(
         direction = -_newton(gradient, curvature, moves, changes)
         slope, step = float(direction @ gradient), 1.0
         for _ in range(_HALVINGS):
-            there = point + np.float32(step) * direction
-            next_value, next_gradient = function(there)
+            candidate = point + np.float32(step) * direction
+            next_value, next_gradient = function(candidate)
             if next_value <= value + _DECREASE * step * slope:
                 break
             step /= 2
         else:
-            break  # float32 can tell no lower value along a direction that goes down
-        move, change = there - point, next_gradient - gradient
+            break  # no lower value within float32's precision
+        move, change = candidate - point, next_gradient - gradient
         if float(move @ change) > 0:
             moves, changes = [*moves, move][-_MEMORY:], [*changes, change][-_MEMORY:]
-        gain, point, value, gradient = value - next_value, there, next_value, next_gradient
+        gain, point, value, gradient = value - next_value, candidate, next_value, next_gradient
         if gain <= tolerance * abs(value):
             break
     return point
@@ -65,7 +64,7 @@ def minimise(
 def _newton(
     gradient: np.ndarray, curvature: np.ndarray, moves: list[np.ndarray], changes: list[np.ndarray]
 ) -> np.ndarray:
-    """The gradient times an estimate of the inverse Hessian, from the last steps and how they changed the gradient."""
+    """The gradient times an estimate of the inverse Hessian, from the last steps and their changes of the gradient."""
     vector, shares = gradient.copy(), []
     products = [float(move @ change) for move, change in zip(moves, changes, strict=True)]
     for move, change, product in zip(reversed(moves), reversed(changes), reversed(products), strict=True):
@@ -80,14 +79,14 @@ def _newton(
 
 
 Summed = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]  # outputs, targets → sum over rows, slopes
-_VARIANCE = 0.15  # of a class, p (1 - p), while one is learned
+_VARIANCE = 0.15  # typical p (1 - p) of a class during training
 
 
 @dataclass(frozen=True)
 class StaticSettings:
-    """How a static tier is trained."""
+    """Settings for training a static tier."""
 
-    buckets: int = 2**20  # rows of its table, a power of two; each takes 2 bytes for every class
+    buckets: int = 2**20  # rows of the table, a power of two; each has 2 bytes per class
     penalties: tuple[float, ...] = (
         1e-4,
         3e-5,
@@ -95,9 +94,9 @@ class StaticSettings:
         3e-6,
         1e-6,
     )  # of squared weights, strong to weak: select rows choose
-    iterations: int = 30  # of L-BFGS at most, for each penalty; each goes on from the one before
-    least_texts: int = 2  # train rows that a bucket must occur in, so that it has a weight
-    rarity: float = 1.0  # power of 1 + ln(rows / rows that hold it) by which a bucket counts more in training
+    iterations: int = 30  # of L-BFGS at most, for each penalty; each starts from the previous solution
+    least_texts: int = 2  # a bucket has a weight only if it occurs in this many train rows
+    rarity: float = 1.0  # in training, buckets are scaled by 1 + ln(rows / rows with it) to this power
 
     def __post_init__(self) -> None:
         power_of_two = self.buckets > 0 and not self.buckets & (self.buckets - 1)
@@ -121,25 +120,27 @@ def train_static(
     settings: StaticSettings = StaticSettings(),
     loss: str = CROSS_ENTROPY,
 ) -> StaticTier:
-    """A static tier that gives `train` texts their `targets`, as far as it may generalise to `select` texts.
+    """Trains a static tier on `train` texts and `targets`; `select` texts choose the penalty.
 
-    Minimises the mean loss against `targets` (n, n_outputs) plus half a penalty times the squared weights; of the
-    penalties the one that loses least on the `labels` of the select texts. `loss` is a problem's `training_loss`:
+    Minimises the mean loss against `targets` (n, n_outputs) plus half a penalty times the squared weights. The chosen
+    penalty has the least loss on the `labels` of the select texts. `loss` is a problem's `training_loss`:
     cross-entropy against rows of probabilities, labels (m) classes; binary cross-entropy of each output against its
-    own probability, labels (m, n_outputs) of 0 and 1; or the mean square of one output, labels (m) numbers. The select
-    texts' losses of probabilities are those at the best temperature. `kinds` as `TextTokenizer.piece_kinds`. The same
-    arguments give the same tier on one machine. Its probabilities are not calibrated.
+    own probability, labels (m, n_outputs) of 0 and 1; or the mean squared error of one output, labels (m) numbers.
+    Losses of probabilities on select texts are measured at the best temperature. `kinds` is the result of
+    `TextTokenizer.piece_kinds`. Deterministic on one machine. The tier's probabilities are not calibrated.
 
     Raises:
-        UserError: scipy is missing, or there is nothing to learn from.
-        ValueError: targets or labels that do not fit the texts.
+        UserError: scipy is missing, or there are no rows or n-grams.
+        ValueError: targets or labels do not match the texts.
     """
     check_rows(train, targets, select, labels, loss)
     scale = Scale.of(targets, loss)
     targets, labels = scale.inside(targets), scale.inside(labels)
     table, select_table = (_table(encoded, kinds, settings.buckets) for encoded in (train, select))
     texts = np.bincount(table.indices, minlength=settings.buckets)
-    used = np.argsort(-texts, kind="stable")[: np.count_nonzero(texts >= settings.least_texts)]  # the hot ones together
+    used = np.argsort(-texts, kind="stable")[
+        : np.count_nonzero(texts >= settings.least_texts)
+    ]  # frequent buckets first, close together in memory
     if not len(used):
         raise UserError(f"train rows: no n-gram occurs in {settings.least_texts} texts; use more rows")
     stretch = _stretch(texts[used], table.shape[0], settings.rarity)
@@ -150,7 +151,7 @@ def train_static(
         found = problem.solve(penalty, found, settings.iterations)
         lost = select_loss(problem.logits(found, select_table), labels, loss)
         if lost >= best_loss:
-            break  # weaker ones overfit still more
+            break  # weaker penalties overfit even more
         best, best_loss = found, lost
     weights, bias = problem.parts(best)
     weights, bias = weights * stretch[:, None] * scale.deviation, bias * scale.deviation + scale.mean
@@ -159,25 +160,25 @@ def train_static(
 
 @dataclass(frozen=True)
 class Scale:
-    """Between targets as rows have them and as they are learned: numbers with mean 0 and deviation 1, others as is."""
+    """Standardises targets of a regression to mean 0 and deviation 1; other targets are unchanged."""
 
     mean: float = 0.0
     deviation: float = 1.0
 
     @classmethod
     def of(cls, targets: np.ndarray, loss: str) -> Scale:
-        """Of the targets of train rows."""
+        """The scale of these train targets."""
         return cls(float(targets.mean()), float(targets.std()) or 1.0) if loss == MEAN_SQUARE else cls()
 
     def inside(self, values: np.ndarray) -> np.ndarray:
-        """As they are learned."""
+        """Standardised values."""
         return values if self == Scale() else (values - self.mean) / self.deviation
 
 
 def check_rows(
     train: Encoded, targets: np.ndarray, select: Encoded, labels: np.ndarray, loss: str = CROSS_ENTROPY
 ) -> None:
-    """Raises what `train_static` says of rows, targets (n, n_outputs) and labels (m, …) that do not fit together."""
+    """Raises the errors of `train_static` for rows, targets (n, n_outputs) and labels (m, …) that do not match."""
     n, m = len(train.tokens), len(select.tokens)
     if not n or not m:
         raise UserError("a small tier needs train rows and select rows")
@@ -200,7 +201,7 @@ def check_rows(
 def select_loss(outputs: np.ndarray, labels: np.ndarray, loss: str = CROSS_ENTROPY) -> float:
     """Mean loss of outputs (m, n_outputs) on labels (m, …).
 
-    Of probabilities at their best temperature: a penalty also makes logits small, which does not count.
+    Probabilities are taken at their best temperature, since a penalty also shrinks logits, which does not matter.
     """
     from scipy.optimize import minimize_scalar
 
@@ -218,13 +219,13 @@ def select_loss(outputs: np.ndarray, labels: np.ndarray, loss: str = CROSS_ENTRO
 
 
 def _class_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
-    """Sum of the rows' cross-entropies where one class applies, and its slopes: (n, n_classes) both."""
+    """Sum over rows of the cross-entropy for single classes, and its slopes: (n, n_classes) both."""
     logs = log_softmax(logits)
     return -float((targets * logs).sum()), np.exp(logs) - targets
 
 
 def _label_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
-    """The same where each label applies or not by itself."""
+    """`_class_entropy` for independent labels."""
     log_yes, log_no = -np.logaddexp(0, -logits), -np.logaddexp(0, logits)
     return -float((targets * log_yes + (1 - targets) * log_no).sum()), np.exp(log_yes) - targets
 
@@ -235,7 +236,7 @@ def _half_square(outputs: np.ndarray, targets: np.ndarray) -> tuple[float, np.nd
     return float((differences**2).sum()) / 2, differences
 
 
-# By loss: what is summed over rows, and about the second derivative of a row's with respect to an output.
+# By loss: its sum over rows, and a typical second derivative of one row's loss with respect to an output.
 _LOSSES: Mapping[str, tuple[Summed, float]] = {
     CROSS_ENTROPY: (_class_entropy, _VARIANCE),
     BINARY_CROSS_ENTROPY: (_label_entropy, _VARIANCE),
@@ -248,7 +249,7 @@ class _Problem:
 
     def __init__(self, table: Any, targets: np.ndarray, loss: str) -> None:
         self.summed, self.variance = _LOSSES[loss]
-        self.table, self.transposed = table, table.T.tocsr()  # of both, rows are behind one another
+        self.table, self.transposed = table, table.T.tocsr()  # both in row order
         self.targets = targets.astype(np.float32)
         self.shape = (table.shape[1], targets.shape[1])
         self.squares = np.asarray(table.power(2).mean(axis=0)).ravel()
@@ -262,11 +263,11 @@ class _Problem:
 
     def logits(self, vector: np.ndarray, table: Any) -> np.ndarray:
         weights, bias = self.parts(vector)
-        said: np.ndarray = table @ weights + bias
-        return said
+        outputs: np.ndarray = table @ weights + bias
+        return outputs
 
     def loss(self, vector: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
-        """What is minimised, and its gradient."""
+        """The penalised loss and its gradient."""
         weights, _ = self.parts(vector)
         n = len(self.targets)
         lost, slopes = self.summed(self.logits(vector, self.table), self.targets)
@@ -276,7 +277,7 @@ class _Problem:
         return lost / n + penalty / 2 * squares, np.concatenate([gradient.ravel(), slopes.sum(axis=0)])
 
     def solve(self, penalty: float, start: np.ndarray, iterations: int) -> np.ndarray:
-        # Of a column's part in the loss: its mean square times p (1 - p), of which the mean is about so much.
+        # Second derivative of a column: its mean square times a typical p (1 - p).
         columns = self.variance * self.squares + penalty
         curvature = np.concatenate([np.repeat(columns, self.shape[1]), np.full(self.shape[1], self.variance)])
         function = partial(self.loss, penalty=penalty)
@@ -284,7 +285,7 @@ class _Problem:
 
 
 def _table(encoded: Encoded, kinds: np.ndarray, n_buckets: int) -> Any:
-    """Texts as sparse rows: how often each bucket occurs, over the root of how many features the text has."""
+    """Texts as sparse rows: count of each bucket divided by the root of the text's number of features."""
     try:
         from scipy.sparse import csr_matrix
     except ImportError:
@@ -297,10 +298,10 @@ def _table(encoded: Encoded, kinds: np.ndarray, n_buckets: int) -> Any:
 
 
 def _stretch(texts: np.ndarray, n_rows: int, rarity: float) -> np.ndarray:
-    """Factors of the columns from how many rows hold each, (n) float64; their mean square over occurrences is 1.
+    """Scale factors of columns by the number of rows with each, (n) float64; mean square over occurrences is 1.
 
-    A column that is twice as large needs half the weight, for which it pays a quarter. What occurs in few texts says
-    more about them than what occurs everywhere, and the same penalty for all would keep it from being learned.
+    A column twice as large needs half the weight, at a quarter of the penalty. Rare n-grams say more about a text than
+    frequent ones, but with equal scales the penalty would keep their weights small.
     """
     factors = (1 + np.log(n_rows / texts)) ** rarity
     return factors / np.sqrt(np.average(factors**2, weights=texts))
@@ -312,7 +313,7 @@ def _stretched(table: Any, factors: np.ndarray) -> Any:
 
 
 def _as_tier(weights: np.ndarray, bias: np.ndarray, used: np.ndarray, kinds: np.ndarray, n_buckets: int) -> StaticTier:
-    """Rounds to the whole numbers of the tier's table; the largest weight of a class becomes `LARGEST`."""
+    """Rounds weights to the integers of the tier's table; the largest weight of a class becomes `LARGEST`."""
     scales = np.maximum(np.abs(weights).max(axis=0) / LARGEST, np.finfo(np.float32).tiny).astype(np.float32)
     table = np.zeros((n_buckets, weights.shape[1]), dtype=np.int16)
     table[used] = np.clip(np.rint(weights / scales), -LARGEST, LARGEST)

@@ -1,4 +1,4 @@
-"""Cascades: trained model folders, from cheap to expensive, become one model."""
+"""Makes a cascade of trained model folders, from cheap to expensive."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from ziggurat.types import Label
 
 @dataclass(frozen=True)
 class Cascade:
-    """A cascade that was written."""
+    """Result of `make_cascade`."""
 
     out: Path  # the model folder
     tiers: tuple[str, ...]  # kinds of the models, from cheap to expensive
-    rungs: tuple[str, ...]  # names of the places where an answer can be given
+    rungs: tuple[str, ...]  # names of the rungs
     labels: tuple[Label, ...]
-    rows_fitted: int | None  # that the learned exit score was fitted on; None = there is none
+    rows_fitted: int | None  # number of rows that the learned exit score was fitted on; None = no such score
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -50,11 +50,11 @@ def make_cascade(
     options: ModelOptions = ModelOptions(),
     progress: bool = False,
 ) -> Cascade:
-    """Writes a cascade of these models into the folder `out`; returns what it is made of.
+    """Writes a cascade of these models into the folder `out`; returns its parts.
 
-    It has no operating points but "full", its last tier alone, until it is calibrated. On the rows of `source` that
-    chose for the models (else a third of those that they never saw) a score is fitted that predicts whether the next
-    tier would do better. UserError for fewer than two models, other questions, or a folder that is not a model's.
+    Until it is calibrated, its only operating point is "full": the last tier alone. With `source`, an exit score is
+    fitted that predicts whether the next tier would answer better, on the models' select rows, else on a third of the
+    unseen rows. UserError for fewer than two models, different labels, or a folder without a model.
     """
     source = None if source is None else as_rows(source)
     if not models:
@@ -64,13 +64,13 @@ def make_cascade(
         _check_fitting(folders[-1])
     fitted = None
     with whole_folder(out) as made:
-        whole = made / "whole"
-        write_cascade(folders, whole)
+        cascade = made / "cascade"
+        write_cascade(folders, cascade)
         if source is not None:
-            fitted = _fitted_on(whole, source, columns, options, progress)
-        for part in list(whole.iterdir()):
+            fitted = _fitted_on(cascade, source, columns, options, progress)
+        for part in list(cascade.iterdir()):
             part.rename(made / part.name)
-        shutil.rmtree(whole)
+        shutil.rmtree(cascade)
     manifest = read_manifest(out)
     kinds = [read_manifest(out / tier).kind for tier in manifest.tiers]
     rungs = OpenedModel.from_pretrained(out, "cpu").rungs
@@ -78,7 +78,7 @@ def make_cascade(
 
 
 def _check_fitting(folder: Path) -> None:
-    """UserError for a model whose problem has no learned score."""
+    """UserError if the model's problem has no learned exit score."""
     problem = read_manifest(folder).problem
     if LEARNED not in problem.scores:
         raise UserError(
@@ -88,13 +88,13 @@ def _check_fitting(folder: Path) -> None:
 
 
 def learn_deferral(folder: Path, rows: Dataset, options: ModelOptions, progress: bool) -> Manifest:
-    """Fits the learned exit score of a model or cascade to rows that certify nothing, and keeps it in the folder."""
+    """Fits the learned exit score of a model or cascade and stores it in the folder; these rows may not certify."""
     classifier = options.open(str(folder))
     encoded = classifier.encode_rows(rows)
-    every = classifier.every_rung(encoded, options.batch_size, progress, classifier.token_rule)
+    runs = classifier.every_rung(encoded, options.batch_size, progress, classifier.token_rule)
     try:
-        answers = classifier.problem.predictions(every.readings, encoded)
-        weights = fit_deferral(every.readings, answers, rows.labels, classifier.problem)
+        answers = classifier.problem.predictions(runs.readings, encoded)
+        weights = fit_deferral(runs.readings, answers, rows.labels, classifier.problem)
     except ModuleNotFoundError as error:
         raise UserError(f"a learned score needs {error.name}; {install('calibrate')}") from None
     return with_deferral(folder, weights, rows.hashes)

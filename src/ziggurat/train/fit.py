@@ -1,4 +1,4 @@
-"""What every training does: rows in their roles, stages, operating points, the folder in its place."""
+"""Steps that all trainings share: splitting rows, running stages, choosing operating points, moving the folder."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ Roles = Mapping[Role, Dataset]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a training run may be told beside its recipe."""
+    """Options of a training besides its recipe."""
 
     columns: Columns = DEFAULT_COLUMNS
     device: str = "auto"
     progress: bool = True
     mixed_precision: bool = True
-    certify: float | None = None  # share of the rows that is kept out for `calibrate`; None = as the recipe says
-    keep_stages: bool = False  # also a model folder for each stage, in OUT.stages
-    student: str | None = None  # encoder that the recipe's student starts from; None = as the recipe says
-    problem: ProblemType | None = None  # what the labels ask; None = what rows look like, or the checkpoint answers
+    certify: float | None = None  # share of rows reserved for `calibrate`; None = the recipe's
+    keep_stages: bool = False  # also save a model folder for each stage, in OUT.stages
+    student: str | None = None  # encoder that the recipe's student starts from; None = the recipe's
+    problem: ProblemType | None = None  # what the labels mean; None = from the rows, or the checkpoint
     label_range: tuple[float, float] | None = None  # of a regression; None = least and largest label of the rows
-    max_length: int | None = None  # tokens that are read of an input; None = as the recipe or else the checkpoint says
+    max_length: int | None = None  # inputs are cut to this many tokens; None = the recipe's, or the checkpoint's
 
 
 def read_roles(
@@ -66,7 +66,7 @@ def read_roles(
     names: tuple[Label, ...] | None = None,
     problem: ProblemType | None = None,
 ) -> Roles:
-    """Rows in their roles: the built-in data in its own, others as the recipe shares them out."""
+    """Reads rows and splits them into roles: built-in data as shipped, others by the recipe's shares."""
     builtin = source == STDLIB_DOCS
     shared = Fractions(1 - recipe.select - recipe.certify, recipe.select, recipe.certify, 0.0)
     fractions, grouped = (STDLIB_FRACTIONS, False) if builtin else (shared, recipe.grouped)
@@ -75,28 +75,26 @@ def read_roles(
     rows = load(source, columns, labels_required=names is None, problem=problem)
     named = rows if names is None else called_like(rows, names)
     roles = split_roles(named, fractions, names, problem, grouped)
-    if names is None:  # else they are those of a model, which has learned them from other rows
+    if names is None:  # given names come from a model, which learned them from other rows
         for slip in slips(named, roles):
             logging.getLogger(__name__).warning(slip)
     return roles
 
 
 def shared_like(recipe: Recipe, teacher: Path, options: TrainOptions) -> Recipe:
-    """The recipe with the shares of rows of a folder of ours, so that what it never saw stays unseen; --certify goes
-    first.
-    """
-    theirs = read_manifest(teacher).training.get("recipe") if (teacher / MANIFEST).is_file() else None
-    if not isinstance(theirs, Mapping):
+    """The recipe with the split shares of the teacher's folder, so its unseen rows stay unseen; --certify overrides."""
+    stated = read_manifest(teacher).training.get("recipe") if (teacher / MANIFEST).is_file() else None
+    if not isinstance(stated, Mapping):
         return recipe
-    certify = float(theirs["certify"]) if options.certify is None else options.certify
-    grouped = bool(theirs.get("grouped", False))  # older folders shared rows out one by one
-    return replace(recipe, select=float(theirs["select"]), certify=certify, grouped=grouped)
+    certify = float(stated["certify"]) if options.certify is None else options.certify
+    grouped = bool(stated.get("grouped", False))  # older folders split rows one by one
+    return replace(recipe, select=float(stated["select"]), certify=certify, grouped=grouped)
 
 
 def fit_roles(source: Path, recipe: Recipe, roles: Roles, out: Path, options: TrainOptions) -> Training | None:
     """Runs the recipe's stages and chooses operating points; the finished folder is moved to `out`.
 
-    None in all processes of `accelerate launch` but one.
+    Returns None in all processes of `accelerate launch` except the first.
     """
     require_training(recipe)
     from ziggurat.train.unfinished import exclusive_folder
@@ -122,7 +120,7 @@ def _fit_in(
     shared = options.device, options.progress, options.mixed_precision, options.keep_stages, options.label_range
     fit = Fit(source, recipe, work, made, *shared)
     if not fit_folder(fit, train_rows, select_rows):
-        return None  # another process of `accelerate launch` writes and reports
+        return None  # the first process of `accelerate launch` writes and reports
     made = searched_folder(made, work / "searched", select_rows, recipe, options.device, options.progress)
     for folder in sorted((work / STAGES_FOLDER).glob("*")):
         add_operating_points(folder, select_rows, recipe, options)
@@ -135,7 +133,7 @@ def _fit_in(
 
 
 def _refuse_too_long(source: Path, max_length: int | None) -> None:
-    """UserError for a --max-length that the encoder has no positions for."""
+    """UserError for a --max-length beyond the encoder's positions."""
     spec = read_spec(read_json(source / CONFIG, f"{source}: no {CONFIG}; give a folder made by save_pretrained"))
     if max_length is not None and max_length > spec.positions:
         raise UserError(
@@ -144,7 +142,7 @@ def _refuse_too_long(source: Path, max_length: int | None) -> None:
 
 
 def require_training(recipe: Recipe) -> None:
-    """UserError where a package is not installed that the recipe needs."""
+    """UserError if a package that the recipe needs is not installed."""
     try:
         importlib.import_module("ziggurat.train.pipeline")
         if recipe.temperatures:
@@ -154,14 +152,14 @@ def require_training(recipe: Recipe) -> None:
 
 
 def refuse_early(recipe: Recipe, select: Dataset, options: TrainOptions) -> None:
-    """UserError for what would otherwise be noticed when training is over and its operating points are chosen."""
+    """Checks, before training, the settings that are used when operating points are chosen after it (UserError)."""
     check_recipe(recipe, select.problem)
     if options.label_range is not None and select.problem is not ProblemType.REGRESSION:
-        raise UserError(f"--label-range: is of a regression's numbers; {select.source} has {select.problem}")
+        raise UserError(f"--label-range: only for a regression; {select.source} has {select.problem}")
     if recipe.exit_score == LEARNED:
         raise UserError(
             f"recipe {recipe.name!r}: exit_score {LEARNED!r} is fitted to a finished model, and `ziggurat calibrate` "
-            "tries it by itself; leave it out"
+            "tries it automatically; leave it out"
         )
     if recipe.exit_score is not None:
         exit_score(recipe.exit_score)
@@ -174,7 +172,10 @@ def refuse_early(recipe: Recipe, select: Dataset, options: TrainOptions) -> None
 
 
 def add_operating_points(folder: Path, select: Dataset, recipe: Recipe, options: TrainOptions) -> Manifest:
-    """To the folder's manifest; before that, what select rows say of its rungs where answers or exits depend on it."""
+    """Chooses operating points on the select rows and writes them into the manifest.
+
+    Before that, fits what answers or exits depend on: offsets of "no answer", the learned exit score.
+    """
     manifest = read_manifest(folder)
     if manifest.training.get(OTHER_SCALE):
         select = replace(select, labels=None)
@@ -190,5 +191,5 @@ def add_operating_points(folder: Path, select: Dataset, recipe: Recipe, options:
 
 
 def sizes_of(roles: Roles) -> Mapping[Role, int]:
-    """How many rows each role has."""
+    """Number of rows of each role."""
     return {role: len(rows) for role, rows in roles.items()}

@@ -1,4 +1,4 @@
-"""From rows and a Hugging Face folder to a model folder: a recipe's stages, one after the other."""
+"""Runs a recipe's stages: from rows and a Hugging Face folder to a model folder."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ STAGES_FOLDER = "stages"
 
 @dataclass(frozen=True)
 class Fit:
-    """What `fit_folder` makes of what, and where."""
+    """Input, output and settings of `fit_folder`."""
 
     source: Path  # Hugging Face folder: an encoder, or a fine-tuned classifier
     recipe: Recipe
-    work: Path  # keeps checkpoints; the same arguments go on from there
+    work: Path  # folder of checkpoints; the same arguments resume from there
     made: Path  # the finished model folder
     device: str = "auto"
     progress: bool = True
     mixed_precision: bool = True
-    keep_stages: bool = False  # also a model folder for each stage, in `work`/stages
-    label_range: tuple[float, float] | None = None  # of a regression, as the user states it; None = as the rows have it
+    keep_stages: bool = False  # also save a model folder for each stage, in `work`/stages
+    label_range: tuple[float, float] | None = None  # of a regression; None = from the rows
 
 
 def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
-    """Trains and saves; whether this process is the one that saved (with `accelerate launch`, one of several).
+    """Trains and saves; returns whether this process saved (with `accelerate launch`, only the first does).
 
     UserError for rows of another role, a recipe that does not fit the model, or a `work` folder of another run.
     """
@@ -115,7 +115,7 @@ def fit_folder(fit: Fit, train: Dataset, select: Dataset) -> bool:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What the first stage starts from."""
+    """Input of the first stage."""
 
     model: EncoderModel
     tokenizer: TextTokenizer
@@ -126,7 +126,7 @@ class _Prepared:
 
 
 def _prepared(fit: Fit, train: Dataset, select: Dataset, device: torch.device) -> _Prepared:
-    """The model before any stage and the tokenised rows; UserError for what does not fit together."""
+    """The model before any stage and the tokenised rows; UserError if they do not fit together."""
     set_seed(fit.recipe.seed)
     model = _start(fit, train)
     goes_on = _is_ours(fit.source) and take_pruning(model, fit.source)
@@ -138,21 +138,21 @@ def _prepared(fit: Fit, train: Dataset, select: Dataset, device: torch.device) -
     examples = [part for part, _ in made]
     if not goes_on:
         refuse_emptying(model, examples[1].encoded.tokens)
-    own = own_answers(model, examples[1], fit.recipe, run)
-    limits = label_range(fit.label_range, own, train, select)
+    answers = own_answers(model, examples[1], fit.recipe, run)
+    limits = label_range(fit.label_range, answers, train, select)
     notes = _known_of(fit.source, train, goes_on) | ({} if limits is None else {LABEL_RANGE: list(limits)})
     notes[CUT] = sum(cut for _, cut in made)
-    warn_of_exchanged(own, select)
-    if not on_labels_scale(own, select):
+    warn_of_exchanged(answers, select)
+    if not on_labels_scale(answers, select):
         notes[OTHER_SCALE] = True
         examples = [without_labels(part) for part in examples]
     return _Prepared(model, tokenizer, examples[0], examples[1], run, notes)
 
 
 def _is_made(fit: Fit) -> bool:
-    """Whether all that `fit_folder` writes is there already."""
-    kept = len(fit.recipe.stages) if fit.keep_stages else 0
-    return (fit.made / MANIFEST).exists() and len(list((fit.work / STAGES_FOLDER).glob("*/" + MANIFEST))) >= kept
+    """Whether everything that `fit_folder` writes exists already."""
+    wanted = len(fit.recipe.stages) if fit.keep_stages else 0
+    return (fit.made / MANIFEST).exists() and len(list((fit.work / STAGES_FOLDER).glob("*/" + MANIFEST))) >= wanted
 
 
 def run_recipe(
@@ -163,50 +163,50 @@ def run_recipe(
     run: Run,
     after: Callable[[int, EncoderModel], None] = lambda stages, model: None,
 ) -> EncoderModel:
-    """The model after every stage of the recipe; `run.folder` gets one folder per stage and makes the run resumable.
+    """Runs all stages of the recipe; `run.folder` gets one folder per stage, from which a stopped run resumes.
 
-    `after(stages, model)` is called when so many stages are done. At the first stage that trains a student the model so
-    far becomes the teacher, and a student takes its place; stages behind it that distil learn from that student.
-    What the plain model says of the rows is worked out once for all stages that distil from it.
+    `after(stages, model)` is called after each stage, with the number of finished stages. At the first stage that
+    trains a student, the model becomes the teacher and is replaced by the student; later stages distil from that
+    student. The plain model's logits of the rows are computed once for all stages that distil from it.
     """
     stages = [(config, stage_of(config.kind)) for config in recipe.stages]
     plain = copy.deepcopy(model) if any(config.distillation > 0 for config in recipe.stages) else None
-    teacher, taught = None, list[Examples]()
+    teacher, with_logits = None, list[Examples]()
     for number, (config, stage) in enumerate(stages, start=1):
-        # Each stage starts from its own seed, so that a resumed run draws what an unbroken one would.
+        # Each stage has its own seed, so a resumed run draws the same numbers.
         set_seed(recipe.seed + number)
         folder = stage_folder(run, number, config.kind)
         trains_student = config.kind in STUDENT_STAGES
         if trains_student and teacher is None:
             model, teacher = make_student(model, recipe), model
-        mine = replace(run, folder=folder, seed=recipe.seed + number, teacher=teacher if trains_student else plain)
+        stage_run = replace(run, folder=folder, seed=recipe.seed + number, teacher=teacher if trains_student else plain)
         rows = [train, select]
-        if plain is not None and config.distillation and not mine.finished:
-            rows = taught = taught or [with_teacher_logits(plain, part, run) for part in rows]
-        model = stage(model, rows[0], rows[1], config, mine)
+        if plain is not None and config.distillation and not stage_run.finished:
+            rows = with_logits = with_logits or [with_teacher_logits(plain, part, run) for part in rows]
+        model = stage(model, rows[0], rows[1], config, stage_run)
         if plain is not None and config.kind in PLAIN_STAGES:
-            plain, taught = copy.deepcopy(model), []
+            plain, with_logits = copy.deepcopy(model), []
         after(number, model)
     return model.eval().requires_grad_(False)
 
 
 def stage_folder(run: Run, number: int, kind: str) -> Path:
-    """Where the recipe's stage of this number (1, 2, …) keeps what it has done."""
+    """The folder of the recipe's stage of this number (1, 2, …)."""
     return run.folder / f"{number}-{kind}"
 
 
 def _start(fit: Fit, train: Dataset) -> EncoderModel:
-    """The model before any stage; a student's teacher has neither exits nor pruning, the student has the recipe's.
+    """The model before any stage. The teacher of a student has no exits and no pruning.
 
-    A classifier of other classes, or of the same ones in another order, starts fresh.
+    A classifier with other classes, or another order of classes, is replaced by a new one.
     """
     recipe, n_outputs = fit.recipe, len(train.label_names)
     keep = problem_named(train.problem, train.label_names).keeps_head(known_names(fit.source))
     mean = 0.0
     if train.problem is ProblemType.REGRESSION and train.labels is not None:
         mean = float(np.nanmean(train.labels))
-    places, pruning = (recipe.head_layers, recipe.pruning) if recipe.student is None else ((), None)
-    shape = n_outputs, recipe.head_kind, places, recipe.dropout, pruning, train.problem
+    head_layers, pruning = (recipe.head_layers, recipe.pruning) if recipe.student is None else ((), None)
+    shape = n_outputs, recipe.head_kind, head_layers, recipe.dropout, pruning, train.problem
     model = load_hf(fit.source, *shape, mean, keep_classifier=keep)
     if _is_ours(fit.source) and read_manifest(fit.source).int8:
         simulate_int8(model)
@@ -214,9 +214,9 @@ def _start(fit: Fit, train: Dataset) -> EncoderModel:
 
 
 def _known_of(source: Path, train: Dataset, goes_on: bool) -> dict[str, Any]:
-    """What the folder that `source` is says of the plain model that it is made of, and of pruning that is gone on with.
+    """Notes of an earlier training in folder `source` that still hold.
 
-    How accurate that was counts where it was trained and judged on the same rows.
+    The plain model's accuracy holds if the rows are the same; pruning trials hold if training continues with it.
     """
     before = read_manifest(source).training if _is_ours(source) else {}
     same = before.get("data", {}).get("digest") == train.digest
@@ -225,16 +225,16 @@ def _known_of(source: Path, train: Dataset, goes_on: bool) -> dict[str, Any]:
 
 
 def _texts_digest(rows: Dataset) -> str:
-    """Of all texts, to the letter and in their order: unlike the rows' own digest, which knows what is alike."""
+    """Digest of all texts, exact and in order; the digest of the rows ignores order and spelling variants."""
     return hashlib.blake2b(
         repr((rows.texts, rows.pairs)).encode("utf-8", "backslashreplace"), digest_size=16
     ).hexdigest()
 
 
 def _seen_rows(source: Path, train: Dataset, select: Dataset) -> np.ndarray:
-    """Content hashes (n) uint64 of all rows that trained or chose: here, and before, where `source` is ours.
+    """Content hashes (n) uint64 of all rows used for training or for any choice, also by the model in `source`.
 
-    A student knows what its teacher was shown, so no promise may rest on that either.
+    A student depends on its teacher's rows, so these may not certify it either.
     """
     before = [trained_rows(source)] if _is_ours(source) else []
     return np.unique(np.concatenate([train.hashes, select.hashes, *before]))
@@ -245,22 +245,22 @@ def _is_ours(source: Path) -> bool:
 
 
 def _examples(rows: Dataset, tokenizer: TextTokenizer, recipe: Recipe) -> tuple[Examples, int]:
-    """The sequences of rows, each an example by itself, and how many rows are longer than what is read of them."""
+    """One example per sequence, and the number of rows that are cut to the maximum length."""
     problem = problem_named(rows.problem, rows.label_names, windows=recipe.spans)
     encoded = problem.encode(tokenizer, rows.texts, rows.pairs)
     return Examples(encoded.by_sequence(), problem.targets(rows, encoded)), int(encoded.truncated.sum())
 
 
 def _tokenizer(fit: Fit, train: Dataset) -> TextTokenizer:
-    """The tokenizer that the finished folder will have; UserError if transformers gives some rows other ids."""
+    """The tokenizer of the finished folder; UserError if its ids differ from transformers' on some rows."""
     assert fit.recipe.max_length is not None
     return read_tokenizer(fit.source, fit.recipe.max_length, train.texts, train.pairs)
 
 
 def plain_quality(model: EncoderModel, manifest: Manifest, tokenizer: TextTokenizer, rows: Dataset) -> float:
-    """1 - the mean loss on labelled rows of a model in training, at full depth, unpruned: what pruning must not lose.
+    """1 - mean loss on labelled rows of a model in training, at full depth without pruning: the reference for pruning.
 
-    `manifest` is what its folder would say.
+    `manifest` is that of its future folder.
     """
     backend = TorchBackend(model, next(model.parameters()).device.type, reader=manifest.problem.reader)
     classifier = OpenedModel([EncoderTier(backend, manifest, tokenizer, model.spec)])
@@ -273,7 +273,7 @@ def plain_quality(model: EncoderModel, manifest: Manifest, tokenizer: TextTokeni
 
 
 def _with_length(fit: Fit) -> Fit:
-    """With how many tokens are read: as the recipe says, else as many as the source reads, if the student can, too."""
+    """Sets the recipe's maximum length: the stated one, else the source's; at most that of the student."""
     spec = read_spec(read_config(fit.source))
     most = spec.positions
     if fit.recipe.student is not None:
@@ -284,7 +284,7 @@ def _with_length(fit: Fit) -> Fit:
 
 
 def _manifest(fit: Fit, model: EncoderModel, train: Dataset, max_length: int, stages: int) -> Manifest:
-    """What the folder is after so many stages: untrained heads and thresholds are not in it, nobody may ask them."""
+    """The manifest after `stages` stages, without heads and thresholds that are not trained yet."""
     done = {stage.kind for stage in fit.recipe.stages[:stages]}
     pruned = not done <= UNPRUNED_STAGES or (fit.recipe.search is not None and stages == len(fit.recipe.stages))
     return Manifest(
@@ -297,7 +297,7 @@ def _manifest(fit: Fit, model: EncoderModel, train: Dataset, max_length: int, st
         head_layers=model.head_layers if done & HEAD_STAGES else (),
         int8=any(isinstance(part, Int8Linear) for part in model.modules()),
         pruning=model.pruning.config if pruned and model.pruning is not None else None,
-        fingerprint="",  # `save_model` takes it from the files
+        fingerprint="",  # computed from the files by `save_model`
         training={
             "recipe": dataclasses.asdict(fit.recipe),
             "data": {"source": train.source, "digest": train.digest, "rows": len(train)},
@@ -308,7 +308,7 @@ def _manifest(fit: Fit, model: EncoderModel, train: Dataset, max_length: int, st
 
 
 def _identity(fit: Fit, train: Dataset, select: Dataset) -> dict[str, Any]:
-    """Whatever the result depends on, as JSON values."""
+    """Everything that the result depends on, as JSON values."""
     student = None if fit.recipe.student is None else fit.recipe.student.checkpoint
     return {
         "model": identity_of(fit.source),

@@ -1,4 +1,4 @@
-"""What a training returns: where the model is, from how many rows it learned, what was tried and chosen on the way."""
+"""Records that a training returns: the model folder, numbers of rows, results of trials and searches."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from ziggurat.types import Label, OperatingPoint
 
 @dataclass(frozen=True)
 class Copies:
-    """Changed copies of the rows, which a small model learned from too."""
+    """Augmented copies of the rows, for a small model."""
 
-    copies: int  # that were made and kept
-    dropped: int  # that were made twice
-    per_second: int  # made
+    copies: int  # number used
+    dropped: int  # number of duplicates
+    per_second: int  # speed of augmentation
 
 
 @dataclass(frozen=True)
 class VocabularyTrial:
-    """Whether the vocabulary may leave words out, tried on select rows before training with it."""
+    """Trial on select rows before training: whether vocabulary scores may drop words."""
 
-    share: float  # of the tokens that would be read, 0 … 1
+    share: float  # of tokens that are read, 0 … 1
     plain: float  # metric of the problem with all tokens
     read: float  # the same with that share
-    accepted: bool  # whether words may be left out
+    accepted: bool  # whether words may be dropped
 
 
 @dataclass(frozen=True)
 class Settled:
-    """How much of the learned pruning was kept, tried on select rows after the soft stage."""
+    """Strength of pruning, chosen on select rows after the soft stage."""
 
-    factor: float  # on the thresholds: 1 = all of it, 0 = nothing is pruned
-    vocabulary: bool  # whether words may still be left out
-    plain: float  # metric of the problem with nothing pruned
-    learned: float  # the same as it was learned
-    settled: float  # the same with what was kept
+    factor: float  # on the thresholds: 1 = as learned, 0 = no pruning
+    vocabulary: bool  # whether words may still be dropped
+    plain: float  # metric of the problem without pruning
+    learned: float  # metric with pruning as learned
+    settled: float  # metric with the chosen strength
 
 
 @dataclass(frozen=True)
 class PruningTrials:
-    """What of a recipe's pruning was tried; None = that trial was not made."""
+    """Trials of a recipe's pruning; None = no such trial."""
 
     vocabulary: VocabularyTrial | None = None
     settled: Settled | None = None
@@ -53,22 +53,22 @@ class PruningTrials:
 
 @dataclass(frozen=True)
 class Training:
-    """A finished training. What is None did not happen, or nothing is known of it."""
+    """A finished training. None = did not happen, or unknown."""
 
     out: Path  # the model folder
     recipe: str  # its name
     labels: tuple[Label, ...]
-    max_length: int  # tokens that are read of an input
-    unit: str  # of losses: "points" of a hundred, or the label's
-    rows: Mapping[str, int]  # how many, by role
+    max_length: int  # inputs are cut to this many tokens
+    unit: str  # of losses: "points" (percent), or the label's unit
+    rows: Mapping[str, int]  # number of rows by role
     operating_points: tuple[OperatingPoint, ...]
-    notes: Mapping[str, Any]  # JSON values of the fields below that are there, as the model folder keeps them
-    search: LengthSearch | None = None  # of shares of tokens
+    notes: Mapping[str, Any]  # the fields below as JSON values, as stored in the model folder
+    search: LengthSearch | None = None  # for shares of tokens
     copies: Copies | None = None
     regular_accuracy: float | None = None  # of the plain model, on the select rows: its problem's metric, 0 … 1
-    pruned_accuracy: float | None = None  # the same of the last rung while it prunes as it was trained to
+    pruned_accuracy: float | None = None  # the same for the last rung with pruning as trained
     trials: PruningTrials | None = None
-    cut: int = 0  # rows that trained or chose and are longer than `max_length`
+    cut: int = 0  # train and select rows that are longer than `max_length`
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

@@ -1,4 +1,4 @@
-"""Training a small model, a cascade's first tier, towards a teacher or towards labels."""
+"""Trains a small model, a cascade's first tier, on a teacher's answers or on labels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ziggurat.train.fit import TrainOptions
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model that answers what a small one then learns."""
+    """The model whose answers a small model learns."""
 
     folder: Path
     model: OpenedModel
@@ -42,15 +42,15 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a small model learns from."""
+    """Training data of a small model."""
 
     train: Encoded
-    targets: np.ndarray  # (n, n_classes) probabilities, or which labels apply
+    targets: np.ndarray  # (n, n_outputs), see `train_static`
     select: Encoded
     labels: np.ndarray  # (m, …) of the select texts
-    loss: str  # what is minimised, see `Problem.training_loss`
-    kinds: np.ndarray  # (vocabulary) uint8, see `data.pieces`
-    copies: Mapping[str, int] | None = None  # how many were made of the texts, and how fast; None = none
+    loss: str  # name of the loss, see `Problem.training_loss`
+    kinds: np.ndarray  # (vocabulary) uint8, see `TextTokenizer.piece_kinds`
+    copies: Mapping[str, int] | None = None  # statistics of augmentation; None = no augmentation
 
 
 def train_small(
@@ -58,7 +58,7 @@ def train_small(
 ) -> Manifest:
     """Trains a small model into the folder `out`, with the tokenizer of `source`; returns its manifest.
 
-    Rows without labels need a teacher. UserError where there is neither, or something is not installed.
+    Rows without labels need a teacher. UserError if there is neither, or a package is missing.
     """
     assert recipe.small is not None
     try:
@@ -74,7 +74,7 @@ def train_small(
     problem = problem_named(rows.problem, rows.label_names)
     lesson = lesson_of(recipe, rows, select, tokenizer, opened, problem, progress)
     tier = _LEARN[recipe.small.kind](lesson, recipe, progress)
-    seen = [rows.hashes, select.hashes, *([] if teacher is None else [trained_rows(teacher)])]
+    trained = [rows.hashes, select.hashes, *([] if teacher is None else [trained_rows(teacher)])]
     training = {
         "recipe": dataclasses.asdict(recipe),
         "teacher": None if opened is None else opened.model.manifest.fingerprint,
@@ -95,14 +95,14 @@ def train_small(
         problem_type=rows.problem,
     )
     with whole_folder(out) as made:
-        save_small(tier, manifest, np.unique(np.concatenate(seen)), source, made)
+        save_small(tier, manifest, np.unique(np.concatenate(trained)), source, made)
         manifest = with_operating_points(OpenedModel.from_pretrained(made), select, recipe, progress=False)
         write_manifest(manifest, made)
     return manifest
 
 
 def _read_length(source: Path, recipe: Recipe, teacher: Teacher | None, options: TrainOptions) -> int:
-    """How many tokens are read: as many as its teacher, or the encoder whose tokenizer it has, unless somebody says."""
+    """Maximum length in tokens: the stated one, else the teacher's, else that of the tokenizer's encoder."""
     if teacher is None:
         spec = read_spec(read_json(source / CONFIG, f"{source}: no {CONFIG}; give a folder made by save_pretrained"))
         return own_length(source, spec.positions) if recipe.max_length is None else recipe.max_length
@@ -123,7 +123,7 @@ def lesson_of(
     problem: Problem,
     progress: bool,
 ) -> Lesson:
-    """Texts and what to say to them: the teacher's full depth, mixed with labels as the recipe says."""
+    """Texts and targets: the teacher's answers at full depth, mixed with labels by the recipe's weight."""
     train, chosen = (tokenizer.encode(part.texts, part.pairs) for part in (rows, select))
     targets = _targets(recipe, rows, teacher, train, problem, progress)
     if select.labels is not None:
@@ -139,9 +139,9 @@ def lesson_of(
 def _with_copies(
     lesson: Lesson, recipe: Recipe, augment: AugmentConfig, teacher: Teacher | None, progress: bool
 ) -> Lesson:
-    """The same with changed copies of the train texts, which only a teacher can label."""
+    """Adds augmented copies of the train texts, which the teacher labels."""
     if teacher is None:
-        raise UserError(f"recipe {recipe.name!r}: what it makes of texts needs a label; name a model with --teacher")
+        raise UserError(f"recipe {recipe.name!r}: augmented texts have no labels; name a model with --teacher")
     assert recipe.small is not None
     tokenizer = teacher.model.tokenizer
     mask = tokenizer.mask_id()
@@ -149,24 +149,24 @@ def _with_copies(
         raise UserError(f"{teacher.folder}: its tokenizer has no mask token and no unknown one; leave out [augment]")
     table = neighbours(word_embeddings(teacher.folder), lesson.kinds, augment.neighbours, tokenizer.no_words())
     made = list(augmented(lesson.train, augment, lesson.kinds, table, mask, progress=progress))
-    rate, dropped = sum((some.rate for some in made), Rate()), sum(some.dropped for some in made)
+    rate, dropped = sum((part.rate for part in made), Rate()), sum(part.dropped for part in made)
     copies = Encoded(
-        [tokens for some in made for tokens in some.encoded.tokens],
-        np.concatenate([some.encoded.truncated for some in made]),
+        [tokens for part in made for tokens in part.encoded.tokens],
+        np.concatenate([part.encoded.truncated for part in made]),
     )
-    message = "%d copies of %d texts, %.0f per second, %d alike and dropped"
+    message = "%d copies of %d texts, %.0f per second, %d duplicates dropped"
     logging.getLogger(__name__).info(message, len(copies), len(lesson.train), rate.per_second, dropped)
     outputs = _full_outputs(teacher, copies, progress)
     taught = teacher.model.problem.taught_targets(outputs, recipe.small.temperature)
-    both = Encoded([*lesson.train.tokens, *copies.tokens], np.append(lesson.train.truncated, copies.truncated))
+    texts = Encoded([*lesson.train.tokens, *copies.tokens], np.append(lesson.train.truncated, copies.truncated))
     note = {"copies": len(copies), "dropped": dropped, "per_second": round(rate.per_second)}
-    return replace(lesson, train=both, targets=np.concatenate([lesson.targets, taught]), copies=note)
+    return replace(lesson, train=texts, targets=np.concatenate([lesson.targets, taught]), copies=note)
 
 
 def _range(
     problem: Problem, rows: Dataset, select: Dataset, teacher: Teacher | None, options: TrainOptions
 ) -> dict[str, list[float]]:
-    """In which numbers losses are counted: the teacher's, else those of the labels; nothing where it plays no part."""
+    """The label range of a regression: the teacher's, else that of the labels; empty for other problems."""
     known = None if teacher is None else teacher.model.manifest.training.get(LABEL_RANGE)
     parts = [part.labels[labelled(part.labels)] for part in (rows, select) if part.labels is not None]
     found = known or problem.range_of(options.label_range, parts, rows.source)
@@ -183,7 +183,7 @@ def _targets(
     if rows.labels is None or recipe.small.label_weight == 0:
         return taught
     known = labelled(rows.labels)
-    mixed: np.ndarray = taught.copy()  # of what has no label the teacher says all
+    mixed: np.ndarray = taught.copy()  # rows without a label keep the teacher's targets
     weight = recipe.small.label_weight
     mixed[known] = (1 - weight) * taught[known] + weight * problem.label_targets(rows.labels[known])
     return mixed

@@ -1,4 +1,4 @@
-"""`train` and `adapt`: rows and a backbone in, a model folder out."""
+"""`train` and `adapt`: make a model folder from rows and a backbone."""
 
 from __future__ import annotations
 
@@ -63,19 +63,19 @@ def train_model(
 ) -> Training | None:
     """Trains a classifier from a pre-trained encoder (default: the packaged MiniLM) into the folder `out`.
 
-    `teacher`, a model folder of ours, is what the recipe's student is made from, or its small model, and learns from;
-    its `regular` stage is then left out, and rows need no labels where no stage does. Goes on where an earlier,
-    interrupted call with the same arguments stopped. None in all processes of `accelerate launch` but one.
+    `teacher` is a Ziggurat folder: the recipe's student, or small model, learns from it. Then the `regular` stage is
+    skipped, and rows need no labels unless another stage does. A call with the same arguments resumes an interrupted
+    one. Returns None in all processes of `accelerate launch` except the first.
     """
     source = as_rows(source)
     out = Path(out)
     refuse_full_folder(out)
-    options = _asked(source, options)
+    options = _with_problem(source, options)
     recipe = _recipe(recipe, options, teacher is not None)
     if recipe.small is not None:
         return _make_small(source, recipe, out, options, model, teacher)
     if teacher is not None:
-        return _taught(teacher, source, out, recipe, model, options)
+        return _train_with_teacher(teacher, source, out, recipe, model, options)
     refuse_untaught(recipe)
     backbone = packaged_encoder() if model is None else checkpoint_folder(model)
     refuse_random_answers(recipe, backbone, partial(has_head, head=_problem(options).head))
@@ -86,9 +86,9 @@ def train_model(
 
 
 def _rows_for(backbone: Path, source: Source, recipe: Recipe, options: TrainOptions) -> Roles:
-    """Rows in their roles, with classes in the order in which the backbone's classifier, if it has one, has them.
+    """Rows by role, with classes in the order of the backbone's classifier, if it has the same classes.
 
-    Where a stage learns from its answers no row may have another class; else the classifier of others starts fresh.
+    If a stage learns from the backbone's answers, other classes are an error; else its classifier is replaced.
     """
     if stage_of_answers(recipe) is None:
         roles = read_roles(source, recipe, options.columns, problem=options.problem)
@@ -103,7 +103,7 @@ def _rows_for(backbone: Path, source: Source, recipe: Recipe, options: TrainOpti
     return roles
 
 
-def _taught(
+def _train_with_teacher(
     teacher: str, source: Source, out: Path, recipe: Recipe, model: str | None, options: TrainOptions
 ) -> Training | None:
     folder = checkpoint_folder(teacher)
@@ -114,7 +114,7 @@ def _taught(
 def _taught_rows(
     teacher: str, folder: Path, source: Source, recipe: Recipe, model: str | None, options: TrainOptions
 ) -> tuple[Recipe, Roles]:
-    """The recipe with the teacher's shares of rows, and the rows; UserError where they are not what it can teach."""
+    """The recipe with the teacher's split shares, and the rows; UserError if the teacher answers another task."""
     if model is not None:
         raise UserError("--model and --teacher: a student starts from its teacher; leave --model out")
     manifest = read_manifest(folder)
@@ -134,15 +134,15 @@ def adapt_model(
     recipe: str | Recipe = "adapt",
     options: TrainOptions = TrainOptions(),
 ) -> Training | None:
-    """Trains only exit heads for a fine-tuned Hugging Face classifier, whose full-depth answers stay as they are.
+    """Trains only exit heads for a fine-tuned Hugging Face classifier; its full-depth answers do not change.
 
-    Rows need no labels; where they have some, these must be the checkpoint's.
+    Rows need no labels; labels that they have must be the checkpoint's.
     """
     source = as_rows(source)
     out = Path(out)
     refuse_full_folder(out)
-    # A checkpoint's answers stay as they are, so it reads what it always did, whatever length a recipe trains with.
-    options = _asked(source, options)
+    # The checkpoint keeps its maximum length, since its answers must not change.
+    options = _with_problem(source, options)
     recipe = _recipe(recipe, options, keep_length=False)
     if recipe.small is not None:
         raise UserError(
@@ -155,26 +155,27 @@ def adapt_model(
     folder = checkpoint_folder(checkpoint)
     names, problem = answers_of(folder, options.problem)
     if problem is ProblemType.REGRESSION and (become := scores_become(folder)) is not None:
-        message = "%s: sentence-transformers puts a %s on its scores; here they are without, as in transformers"
+        message = "%s: sentence-transformers applies a %s to its scores; here they are raw, as in transformers"
         logging.getLogger(__name__).warning(message, checkpoint, become)
     recipe = shared_like(recipe, folder, options)
     return fit_roles(folder, recipe, read_roles(source, recipe, options.columns, names, problem), out, options)
 
 
-def _asked(source: Source, options: TrainOptions) -> TrainOptions:
-    """With the problem, where the form of the rows says it."""
+def _with_problem(source: Source, options: TrainOptions) -> TrainOptions:
+    """Sets the problem if the form of the rows determines it."""
     questions = asks_questions(source, options.problem, options.columns)
     return replace(options, problem=ProblemType.QUESTION_ANSWERING) if questions else options
 
 
 def _problem(options: TrainOptions) -> Problem:
-    """The record of what is asked, as far as it is known before the rows are read."""
+    """The problem, as far as it is known before the rows are read."""
     return problem_named(options.problem or ProblemType.SINGLE_LABEL)
 
 
 def _recipe(recipe: str | Recipe, options: TrainOptions, teacher: bool = False, keep_length: bool = True) -> Recipe:
-    """With the options' share, length and student; UserError for a share or length that leaves nothing, or for a part
-    that the problem cannot have. Not `keep_length`: without the recipe's own length.
+    """The recipe with the options' share, length and student; without its own maximum length if not `keep_length`.
+
+    UserError for a share or length that leaves nothing, or for a part that the problem does not support.
     """
     found = load_recipe(recipe) if isinstance(recipe, str) else recipe
     found = found if options.student is None else with_checkpoint(found, options.student)
@@ -188,7 +189,7 @@ def _recipe(recipe: str | Recipe, options: TrainOptions, teacher: bool = False, 
 
 @contextmanager
 def _named(option: str) -> Iterator[None]:
-    """A value that a recipe cannot have as a UserError that names the option."""
+    """Turns a ValueError of a recipe into a UserError that names the option."""
     try:
         yield
     except ValueError as error:
@@ -198,7 +199,7 @@ def _named(option: str) -> Iterator[None]:
 def _make_small(
     source: Source, recipe: Recipe, out: Path, options: TrainOptions, model: str | None, teacher: str | None
 ) -> Training | None:
-    """A small model, with the tokenizer and the rows' roles of its teacher, if it has one."""
+    """Trains a small model, with the tokenizer and the split of its teacher, if it has one."""
     if options.keep_stages:
         raise UserError(f"--keep-stages: recipe {recipe.name!r} has no stages; leave it out")
     folder = None if teacher is None else checkpoint_folder(teacher)
@@ -214,9 +215,9 @@ def _make_small(
 
 
 def _make_cascade(source: Source, recipe: Recipe, backbone: Path, out: Path, options: TrainOptions) -> Training | None:
-    """The last tier by the recipe's stages, then each first tier with the last one for a teacher, then the cascade.
+    """Trains the last tier by the recipe's stages, then each first tier with the last as its teacher.
 
-    All of them are in OUT.tiers until the cascade is there; what is finished stays, so that a stopped run goes on.
+    All tiers are in OUT.tiers until the cascade is complete, so a stopped run can resume.
     """
     parts = out.with_name(out.name + ".tiers")
     if options.keep_stages:
@@ -238,7 +239,7 @@ def _make_tiers(
     from ziggurat.train.unfinished import claim, identity_of, refuse_other_run
 
     last, stages = parts / "last", out.with_name(out.name + ".stages")
-    alone = replace(recipe, tiers=())  # other first tiers may take what is there of the last one
+    alone = replace(recipe, tiers=())  # the last tier can be reused with other first tiers
     digests = [rows.digest for rows in roles.values()]
     identity = {"model": identity_of(backbone), "recipe": asdict(alone), "data": digests}
     refuse_other_run(parts, identity)
@@ -246,17 +247,17 @@ def _make_tiers(
         fit_roles(backbone, alone, roles, last, options)
     claim(parts, identity)
     folders = []
-    for place, name in enumerate(recipe.tiers, start=1):
-        folders.append(parts / f"{place}-{name}")
+    for number, name in enumerate(recipe.tiers, start=1):
+        folders.append(parts / f"{number}-{name}")
         if not folders[-1].exists():
             train_model(source, folders[-1], name, None, replace(options, keep_stages=False), str(last))
-    whole = parts / "cascade"
-    shutil.rmtree(whole, ignore_errors=True)
-    write_cascade([*folders, last], whole)
+    cascade = parts / "cascade"
+    shutil.rmtree(cascade, ignore_errors=True)
+    write_cascade([*folders, last], cascade)
     if LEARNED in problem_named(roles[Role.SELECT].problem).scores:
-        learn_deferral(whole, roles[Role.SELECT], ModelOptions(options.device), options.progress)
-    manifest = add_operating_points(whole, roles[Role.SELECT], recipe, options)
-    put(whole, out)
+        learn_deferral(cascade, roles[Role.SELECT], ModelOptions(options.device), options.progress)
+    manifest = add_operating_points(cascade, roles[Role.SELECT], recipe, options)
+    put(cascade, out)
     if options.keep_stages:
         put(last.with_name("last.stages"), stages)
     shutil.rmtree(parts)
@@ -264,7 +265,7 @@ def _make_tiers(
 
 
 def _refuse_tiers(recipe: Recipe, select: Dataset, options: TrainOptions) -> None:
-    """UserError for a first tier that could not be made: before the large model trains, not after it."""
+    """Checks the recipes of first tiers (UserError), before the large model is trained."""
     for name in recipe.tiers:
         tier = load_recipe(name)
         refuse_early(tier if tier.small is not None else with_teacher(tier), select, options)

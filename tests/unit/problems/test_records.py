@@ -82,7 +82,7 @@ def test_several_labels_are_as_sure_as_the_least_sure_of_them(logits):
     assert exit_score("label-entropy").of(logits[:, None]) == pytest.approx(each.max(axis=1), abs=1e-12)
 
 
-def test_change_is_counted_from_the_asked_rung_before_and_endless_at_the_first():
+def test_change_is_counted_from_the_asked_rung_before():
     numbers = np.array([[1.0, 4.0, 3.5], [2.0, 2.0, 2.0]])[..., None]
     score = exit_score("change")
     assert score.of(numbers).tolist() == [0.5, 0.0]
@@ -92,7 +92,7 @@ def test_change_is_counted_from_the_asked_rung_before_and_endless_at_the_first()
     assert score.compares and score.looks_back and not exit_score("entropy").looks_back
 
 
-def test_every_score_belongs_to_a_problem_and_no_other_may_ask_for_it():
+def test_every_score_belongs_to_its_problems_alone():
     outputs = [
         problem_named(problem)
         for problem in (ProblemType.SINGLE_LABEL, ProblemType.MULTI_LABEL, ProblemType.REGRESSION)
@@ -106,7 +106,7 @@ def test_every_score_belongs_to_a_problem_and_no_other_may_ask_for_it():
         STARS.check_score("entropy")
 
 
-def test_two_answers_of_one_text_are_apart_as_their_predictions_are():
+def test_answers_differ_as_their_predictions_do():
     assert STARS.apart(1.0, 2.0) == pytest.approx(0.2)
     assert STARS.same(1.0, 1.00001) and not STARS.same(1.0, 1.1)
     assert TAGS.apart(("a",), ("a", "b")) == 1.0 and TAGS.same(("a",), ("a",))
@@ -154,7 +154,7 @@ def test_of_two_classes_one_score_stands_for_all_alike():
     assert TAGS.distinct(["label-entropy"], 2) == ["label-entropy"]
 
 
-def test_a_span_is_the_text_of_the_best_span_unless_no_answer_leads_by_the_rungs_offset():
+def test_a_span_is_the_best_text_unless_no_answer_leads():
     spans = problem_named(ProblemType.QUESTION_ANSWERING, ("start", "end"), offsets=(0.5, 2.0))
     readings = np.array([[reading(1, 2, null=1.75)] * 2, [reading(4, 4, score=-np.inf)] * 2])
     found = spans.predictions(readings, OneContext())
@@ -168,7 +168,7 @@ def test_a_span_is_the_text_of_the_best_span_unless_no_answer_leads_by_the_rungs
     assert always.predictions(readings[:1], OneContext())[0, 0].text == "red fox"
 
 
-def test_spans_are_judged_as_squad_judges_them_and_agree_whatever_their_articles():
+def test_spans_are_judged_as_squad_judges_them():
     spans = problem_named(ProblemType.QUESTION_ANSWERING)
     readings = np.array([reading(0, 1), reading(1, 1), reading(4, 5)])
     answers = spans.predictions(readings, OneContext(), np.zeros(3, dtype=int))
@@ -183,7 +183,7 @@ def test_spans_are_judged_as_squad_judges_them_and_agree_whatever_their_articles
     assert spans.figures(answers, truth, np.array([True, False, False])) == {"f1": 1, "exact_match": 1}
 
 
-def test_the_offsets_of_rungs_are_those_with_the_best_f1_and_none_where_all_have_answers():
+def test_the_offsets_of_rungs_have_the_best_f1():
     spans = problem_named(ProblemType.QUESTION_ANSWERING)
     readings = np.array([[reading(1, 1, null=-1.0)], [reading(1, 1, null=3.0)]])
     (offset,) = spans.rung_offsets(lambda: readings, OneContext(), golds(["red"], []))

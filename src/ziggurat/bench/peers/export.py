@@ -1,4 +1,4 @@
-"""The model folder as an ONNX graph, which other engines read."""
+"""Exports a model folder as an ONNX graph for other engines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _OPSET = 17  # the first with LayerNormalization as one node
 
 
 def exported(setting: PeerSetting) -> Path:
-    """The graph of the plain checkpoint at full depth, any batch and length; made once for a run.
+    """The graph of the plain checkpoint at full depth, for any batch size and length; made once per run.
 
-    With "eager" attention, whose plain matrix products and softmax both engines recognise and fuse; and by torch's
-    older exporter, for the newer one needs one more package and names its nodes so that they do not.
+    It has "eager" attention, since both engines recognise and fuse its matrix products and softmax. It uses torch's
+    older exporter: the newer one needs another package, and both engines fail to recognise its nodes.
     """
     path = setting.scratch / "model.onnx"
     if path.exists():
@@ -51,7 +51,7 @@ def exported(setting: PeerSetting) -> Path:
 
 
 def _plain(torch: Any, model: Any, inputs: tuple[str, ...]) -> Any:
-    """The model as a function of these tensors that returns one."""
+    """The model as a function from these input tensors to one output tensor."""
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
@@ -65,7 +65,7 @@ def _plain(torch: Any, model: Any, inputs: tuple[str, ...]) -> Any:
 
 
 def _expect_warnings(torch: Any) -> None:
-    """The older exporter is deprecated; the masks' code branches on sizes and picks cells by index, none negative."""
+    """Ignores known warnings: the exporter is deprecated, and mask code branches on sizes and indexes cells (≥ 0)."""
     warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
     warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
     warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)

@@ -11,9 +11,9 @@ from ziggurat.bench.peers.peer import Feed, Peer, PeerSetting
 
 
 class OnnxRuntimePeer(Peer):
-    """A session on the exported graph with all of its optimisations.
+    """A session on the exported graph with all optimisations.
 
-    Its separate optimiser for transformers is not used: fused so, MiniLM was no faster at batch 1 to 8, slower at 32.
+    Without the separate optimiser for transformers: with it, MiniLM was no faster at batch 1 to 8 and slower at 32.
     """
 
     name = "ONNX Runtime"
@@ -35,7 +35,7 @@ class OnnxRuntimePeer(Peer):
 
 
 def _quantised(setting: PeerSetting) -> Path:
-    """Weights int8 by channel, activations by `quantize_dynamic`: a scale for each tensor at run time."""
+    """int8 weights per channel; activations by `quantize_dynamic`, with one scale per tensor at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -47,7 +47,7 @@ def _quantised(setting: PeerSetting) -> Path:
 
 
 def _adds_in_32_bits() -> bool:
-    """Whether the CPU multiplies int8 without the 16 bit sums that overflow; then weights may have all 8 bits."""
+    """Whether the CPU sums int8 products in 32 bits, so that 8-bit weights cannot overflow 16-bit sums."""
     info = Path("/proc/cpuinfo")
     flags = info.read_text("utf-8") if info.exists() else ""
     return any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "asimddp"))

@@ -1,4 +1,4 @@
-"""All peers that we know, and those of them that this machine can run."""
+"""All supported peers, and those that can run on this machine."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ class LeftOut:
 
     name: str
     dtype: str
-    reason: str  # and what mends it
+    reason: str  # with the fix
 
 
 def missing(kind: PeerKind) -> str | None:
-    """What a peer lacks and the line that installs it; None if all is there."""
+    """Missing modules of a peer and the command that installs them; None = none is missing."""
     absent = [module for module in kind.needs if importlib.util.find_spec(module) is None]
     return f"{' and '.join(absent)} not installed: {kind.pip}" if absent else None
 
 
 def open_peers(kinds: Sequence[PeerKind], setting: PeerSetting) -> tuple[list[Peer], list[LeftOut]]:
-    """The peers that run here, loaded, and the others with the reason why not."""
+    """The loaded peers, and the peers that cannot run here with the reason."""
     peers: list[Peer] = []
     left_out: list[LeftOut] = []
     for kind in kinds:
@@ -64,7 +64,7 @@ def open_peers(kinds: Sequence[PeerKind], setting: PeerSetting) -> tuple[list[Pe
                 continue
             except Unavailable as error:
                 reason = str(error)
-            except Exception as error:  # one broken competitor must not cost the others, and is named
+            except Exception as error:  # one broken peer must not stop the others
                 reason = f"could not be loaded ({type(error).__name__}: {first_line(error)})"
         left_out.append(LeftOut(kind.name, kind.dtype, reason))
     return peers, left_out

@@ -15,11 +15,11 @@ from ziggurat.bench.peers.export import exported
 from ziggurat.bench.peers.peer import Feed, Peer, PeerSetting, Unavailable, padded
 
 CALIBRATION_TEXTS = 300  # NNCF's own default
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}  # int8: OpenVINO's choice for what is not quantised
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}  # int8: OpenVINO chooses for parts that are not quantised
 
 
 class OpenVinoPeer(Peer):
-    """The exported graph with free shapes, compiled for latency: one stream that has all threads."""
+    """The exported graph with dynamic shapes, compiled for latency: one stream with all threads."""
 
     name = "OpenVINO"
 
@@ -35,7 +35,7 @@ class OpenVinoPeer(Peer):
 
 
 class OpenVinoStreamsPeer(Peer):
-    """The same, compiled for throughput: as many streams as threads, each with batches of its own."""
+    """The graph compiled for throughput: one stream per thread, with different batches."""
 
     name = OpenVinoPeer.name
 
@@ -55,31 +55,31 @@ class OpenVinoStreamsPeer(Peer):
         """`logits` of each batch, several at once."""
         answers: list[np.ndarray] = [np.empty(0)] * len(batches)
 
-        def keep(request: Any, place: int) -> None:
-            answers[place] = np.array(request.get_output_tensor(0).data, dtype=np.float32)
+        def store(request: Any, index: int) -> None:
+            answers[index] = np.array(request.get_output_tensor(0).data, dtype=np.float32)
 
-        self._queue.set_callback(keep)
-        for place, batch in enumerate(batches):
-            self._queue.start_async(dict(batch), place, share_inputs=True)
+        self._queue.set_callback(store)
+        for index, batch in enumerate(batches):
+            self._queue.start_async(dict(batch), index, share_inputs=True)
         self._queue.wait_all()
         return answers
 
 
 def open_vino(dtype: str, setting: PeerSetting) -> list[Peer]:
-    """Both ways to run it; `Unavailable` says why there is none."""
+    """Both ways to run it; `Unavailable` with the reason if it cannot run."""
     latency: list[Peer] = [OpenVinoPeer(dtype, setting)]
     return latency if setting.threads == 1 else [*latency, OpenVinoStreamsPeer(dtype, setting)]
 
 
 def _compiled(dtype: str, setting: PeerSetting, properties: dict[str, Any]) -> Any:
-    """The graph on the CPU; `Unavailable` where it would silently run in another precision."""
+    """The compiled graph on the CPU; `Unavailable` if OpenVINO would silently use another precision."""
     import openvino
 
     core = openvino.Core()
     graph = _quantised(core, setting) if dtype == "int8" else core.read_model(str(exported(setting)))
     hint = _HINTS.get(dtype)
-    asked = {} if hint is None else {"INFERENCE_PRECISION_HINT": hint}
-    compiled = core.compile_model(graph, "CPU", {"INFERENCE_NUM_THREADS": setting.threads, **properties, **asked})
+    precision = {} if hint is None else {"INFERENCE_PRECISION_HINT": hint}
+    compiled = core.compile_model(graph, "CPU", {"INFERENCE_NUM_THREADS": setting.threads, **properties, **precision})
     runs = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if hint not in (None, runs):
         raise Unavailable(f"this CPU has no {dtype} arithmetic for OpenVINO, which would compute in {runs} instead")
@@ -87,13 +87,13 @@ def _compiled(dtype: str, setting: PeerSetting, properties: dict[str, Any]) -> A
 
 
 def _quantised(core: Any, setting: PeerSetting) -> Any:
-    """NNCF's recommendation for transformers, statistics from single texts without padding; made once for a run."""
+    """The graph quantised as NNCF recommends for transformers, with statistics of single texts; made once per run."""
     path = setting.scratch / "int8.xml"
     if path.exists():
         return core.read_model(str(path))
     if not setting.calibration:
         raise Unavailable("there are no texts to calibrate it with")
-    # Before the import: it would report its use over the network.
+    # Set before the import, which else reports its use over the network.
     os.environ.setdefault("NNCF_CI", "1")
     import nncf
     import openvino

@@ -1,6 +1,6 @@
-"""Competitors ("peers") on the same texts: what each must offer, and transformers, the padded way a user would run it.
+"""Other engines ("peers"): their interface, and plain transformers with padded batches.
 
-ONNX Runtime is in `onnxruntime`, OpenVINO in `openvino`; `opening` knows all of them.
+ONNX Runtime is in `onnxruntime`, OpenVINO in `openvino`; `opening` has the list of all.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Feed = Mapping[str, np.ndarray]  # one padded batch: some of INPUTS → (n, long
 
 
 class Peer(Protocol):
-    """Another engine with the same model in it, at full depth."""
+    """Another engine with the same model, at full depth."""
 
-    name: str  # what tables call it
+    name: str  # in tables
     dtype: str  # of its weights and activations: float32, bfloat16, int8
-    inputs: tuple[str, ...] = INPUTS  # what a batch holds
-    streams: int = 1  # batches that it works on at once, sharing the threads
+    inputs: tuple[str, ...] = INPUTS  # arrays of a batch
+    streams: int = 1  # batches that run in parallel and share the threads
 
     def logits(self, batch: Feed) -> np.ndarray:
-        """Outputs of one padded batch, float32, when all work is done: (n, n_outputs), or (n, longest, 2) of spans."""
+        """Outputs of one padded batch, float32, after all work is done: (n, n_outputs); for spans (n, longest, 2)."""
         ...
 
     def all_logits(self, batches: Sequence[Feed]) -> list[np.ndarray]:
@@ -39,51 +39,51 @@ class Peer(Protocol):
 
 
 class Unavailable(Exception):
-    """A peer that cannot run on this machine; the message says why."""
+    """A peer cannot run on this machine; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class PeerSetting:
-    """What every peer is made from."""
+    """Settings of all peers."""
 
     folder: Path  # of the model, as plain transformers loads it
     spec: EncoderSpec
-    head: str  # how the names of transformers' classes end that have the model's outputs
-    threads: int  # that each may use
-    scratch: Path  # for exported graphs, for as long as the run lasts
-    calibration: Sequence[np.ndarray] = ()  # texts (length, 2) that int8 peers may look at
+    head: str  # suffix of transformers' class with the model's outputs
+    threads: int  # for each peer
+    scratch: Path  # temporary folder for exported graphs
+    calibration: Sequence[np.ndarray] = ()  # calibration texts (length, 2) of int8 peers
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What an exported graph of this model takes: no segment ids where the architecture has none."""
+        """Inputs of an exported graph of this model: without segment ids if the architecture has none."""
         return tuple(name for name in INPUTS if self.spec.segments or name != "token_type_ids")
 
 
 @dataclass(frozen=True)
 class PeerKind:
-    """A peer that may be in the comparison."""
+    """A kind of peer."""
 
     name: str
     dtype: str
     needs: tuple[str, ...]  # modules
-    make: Callable[[PeerSetting], list[Peer]]  # the ways to run it; the fastest of them stands for it
-    pip: str = install("bench")  # installs what it needs
-    calibrated: bool = False  # looks at `PeerSetting.calibration`
+    make: Callable[[PeerSetting], list[Peer]]  # the ways to run it; the fastest one counts
+    pip: str = install("bench")  # command that installs its modules
+    calibrated: bool = False  # uses `PeerSetting.calibration`
 
 
 def padded(tokens: Sequence[np.ndarray], inputs: Sequence[str] = INPUTS) -> dict[str, np.ndarray]:
     """Texts of (length_i, 2 …) token and segment ids as one batch of these `inputs`, zeros up to the longest."""
     longest = max(len(row) for row in tokens)
-    grid = np.zeros((3, len(tokens), longest), dtype=np.int64)
-    for place, row in enumerate(tokens):
-        grid[:2, place, : len(row)] = row[:, :2].T
-        grid[2, place, : len(row)] = 1
-    return {name: part for name, part in zip(INPUTS, grid, strict=True) if name in inputs}
+    arrays = np.zeros((3, len(tokens), longest), dtype=np.int64)
+    for index, row in enumerate(tokens):
+        arrays[:2, index, : len(row)] = row[:, :2].T
+        arrays[2, index, : len(row)] = 1
+    return {name: part for name, part in zip(INPUTS, arrays, strict=True) if name in inputs}
 
 
-def outputs_of(torch: Any, said: Any) -> Any:
-    """What a model of transformers says as one tensor, see `Peer.logits`."""
-    return said.logits if "logits" in said else torch.stack([said.start_logits, said.end_logits], dim=-1)
+def outputs_of(torch: Any, output: Any) -> Any:
+    """The output of a transformers model as one tensor, see `Peer.logits`."""
+    return output.logits if "logits" in output else torch.stack([output.start_logits, output.end_logits], dim=-1)
 
 
 class TransformersPeer(Peer):
@@ -98,7 +98,7 @@ class TransformersPeer(Peer):
             from transformers.utils import logging
         except ModuleNotFoundError as error:
             raise UserError(f"the comparison needs {error.name}; {install('train')}") from None
-        logging.disable_progress_bar()  # its bar for loading would stand in the middle of ours
+        logging.disable_progress_bar()  # it would mix with the progress bar of the run
         self._torch = torch
         self.dtype = dtype
         self.device = torch.device("cpu" if device == "cpu" else "cuda")
@@ -109,17 +109,17 @@ class TransformersPeer(Peer):
 
     def logits(self, batch: Feed) -> np.ndarray:
         """Outputs of one padded batch, see `Peer`."""
-        return next(self._each([self._tensors(batch)]))
+        return next(self._outputs([self._tensors(batch)]))
 
     def prepare(self, encoded: Encoded, batches: Iterable[np.ndarray]) -> list[dict[str, Any]]:
-        """Padded tensors of each batch of indices, made beforehand: padding is not on the peer's clock."""
+        """Padded tensors of each batch of indices; padding is not timed."""
         return [self._tensors(padded([encoded.tokens[row] for row in rows])) for rows in batches]
 
     def run(self, prepared: Iterable[dict[str, Any]]) -> np.ndarray:
-        """`logits` of all batches behind one another, (n, n_outputs); of spans (n x longest, 2)."""
-        return np.concatenate([said.reshape(-1, said.shape[-1]) for said in self._each(prepared)])
+        """Concatenated `logits` of all batches, (n, n_outputs); for spans (n x longest, 2)."""
+        return np.concatenate([logits.reshape(-1, logits.shape[-1]) for logits in self._outputs(prepared)])
 
-    def _each(self, prepared: Iterable[dict[str, Any]]) -> Iterator[np.ndarray]:
+    def _outputs(self, prepared: Iterable[dict[str, Any]]) -> Iterator[np.ndarray]:
         with self._torch.inference_mode():
             for batch in prepared:
                 yield outputs_of(self._torch, self.model(**batch)).float().cpu().numpy()

@@ -40,7 +40,7 @@ class LengthSearch:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LengthSearch:
-        """What `to_dict` gave, as a model folder keeps it."""
+        """Inverse of `to_dict`."""
         front = tuple(map(_candidate, values["front"]))
         return cls(front, _candidate(values["chosen"]), values["full_accuracy"], values["rows"])
 
