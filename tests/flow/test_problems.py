@@ -364,7 +364,7 @@ def test_a_cascade_is_calibrated_explained_and_read_as_a_stream(cascades, files,
     classifier = ModelOptions("cpu").open(str(folder))
     told = explain(str(folder), TEXTS[2], "loose")
     found = dict(classifier.stream([TEXTS[:2], TEXTS[2:]], "loose"))
-    expected = classifier.predict(TEXTS, "loose")
+    expected = classifier.answer(TEXTS, "loose")
     for number, answer in enumerate(expected):
         assert classifier.problem.same(found[number].label, answer.label)
     assert told["layers"] == expected[2].trace.layers
