@@ -58,13 +58,12 @@ def test_the_answer_and_its_way_are_those_of_predict(classifier, text, threshold
 def test_of_a_cascade_the_tier_that_answered_is_explained(cascade_folder):
     """The first tier has no layers, in which tokens could leave."""
     classifier = OpenedModel.from_pretrained(cascade_folder, "cpu")
-    small, large = (explanation(classifier, "bat kit ban", classifier.rule("entropy", limit)) for limit in (9.9, 0.0))
-    first, last = small.to_dict(), large.to_dict()
-    assert first["layers"] == 0 and first["pruning"] is None
-    assert {token["left_at"] for token in first["tokens"]} == {None} and len(first["tokens"]) == 5
+    small, whole = (explanation(classifier, "bat kit ban", classifier.rule("entropy", limit)) for limit in (9.9, 0.0))
+    assert small.layers == 0 and small.pruning is None
+    assert {token.left_at for token in small.tokens} == {None} and len(small.tokens) == 5
     assert not {"tokens", "pruning"} & {fact for fact, _ in facts(small)}
-    assert last["layers"] == 4 and len(last["pruning"]["thresholds"]) == 4
-    assert {"tokens", "pruning"} <= {fact for fact, _ in facts(large)}
+    assert whole.layers == 4 and len(whole.pruning.thresholds) == 4
+    assert {"tokens", "pruning"} <= {fact for fact, _ in facts(whole)}
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
