@@ -24,7 +24,6 @@ from ziggurat.encoder.folder import read_json
 from ziggurat.encoder.spec import read_spec
 from ziggurat.problems.problem import Problem
 
-HEAD = "ForSequenceClassification"  # how transformers names classes with a classifier
 
 
 class Counting(Peer):
