@@ -56,7 +56,9 @@ def deferral(request: Request, tier: int = 1) -> Report:
     steps = steps_from(subject.classifier, stop)
     every = right_answers(subject.every_rung(None).readings, subject.rows.classes)
     right = every[:, [stop.rung, -1]]
-    run = StoredRun(subject.every_rung(None).readings, subject.every_rung(None).kept, 0.0, subject.classifier.deferral)
+    run = StoredRun(
+        subject.every_rung(None).readings, subject.every_rung(None).token_counts, 0.0, subject.classifier.deferral
+    )
     routes = _routes(subject, run, stop, right)
     errors = _errors(subject.name, run, every, steps)
     full = float(subject.classifier.whole(subject.encoded).mean())

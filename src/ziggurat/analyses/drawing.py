@@ -98,10 +98,10 @@ def _flops_series(
 ) -> list[Series]:
     n_rungs = len(classifier.rungs)
     full = classifier.whole(encoded)
-    asked = classifier.spent(encoded, every.kept, classifier.rule("entropy", 0.0))
+    asked = classifier.spent(encoded, every.token_counts, classifier.rule("entropy", 0.0))
     alone = np.stack(
         [
-            classifier.spent(encoded, every.kept, ExitRule.fixed_depth(rung, n_rungs))[:, rung]
+            classifier.spent(encoded, every.token_counts, ExitRule.fixed_depth(rung, n_rungs))[:, rung]
             for rung in range(n_rungs)
         ],
         axis=1,

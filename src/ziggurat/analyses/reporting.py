@@ -95,7 +95,7 @@ def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measure
     """What `rule` makes of each row, from a pass that really ran the rule's pruning and in which nobody left."""
     classifier, encoded, everyone = subject.classifier, subject.encoded, np.arange(len(subject.rows))
     rungs = replay(every.readings, rule)
-    kept = encoded.summed(classifier.ran(encoded, every.kept, rungs, rule))
+    kept = encoded.summed(classifier.ran(encoded, every.token_counts, rungs, rule))
     problem, truth = classifier.problem, subject.rows.truth
     predictions = problem.predictions(every.readings[everyone, rungs], encoded, rungs)
     return Measured(
@@ -103,7 +103,7 @@ def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measure
         problem.right(predictions, truth),
         (kept[:, classifier.layer_columns] > 0).sum(axis=1),
         kept,
-        classifier.spent(encoded, every.kept, rule)[everyone, rungs],
+        classifier.spent(encoded, every.token_counts, rule)[everyone, rungs],
         partial(problem.figures, predictions, truth),
     )
 

@@ -75,7 +75,6 @@ NOT_YET: tuple[str, ...] = (
     "src/ziggurat/explain",
     "src/ziggurat/measure",
     "src/ziggurat/model.py",
-    "src/ziggurat/policies",
 )
 
 
