@@ -53,7 +53,9 @@ def rule_at(subject, setting, threshold=0.6):
 def ran(subject, rule):
     """Outcomes and FLOPs of really running a rule on all rows."""
     outcomes = subject.classifier.run(subject.encoded, rule, batch_size=8)
-    flops = subject.classifier.spent(subject.encoded, outcomes.kept, rule)[np.arange(len(subject.rows)), outcomes.rungs]
+    flops = subject.classifier.spent(subject.encoded, outcomes.token_counts, rule)[
+        np.arange(len(subject.rows)), outcomes.rungs
+    ]
     return outcomes, flops
 
 
@@ -69,7 +71,11 @@ def test_claim_25_every_cell_of_the_grid_equals_a_real_run(subject):
         outcomes, flops = ran(subject, replace(exits, tokens=tokens))
         assert cell.measured.predictions.tolist() == outcomes.predictions.tolist()
         assert cell.measured.layers.tolist() == (outcomes.rungs + 1).tolist()
+<<<<<<< HEAD
         assert cell.measured.remaining.tolist() == outcomes.kept.tolist()
+=======
+        assert cell.measured.kept.tolist() == outcomes.token_counts.tolist()
+>>>>>>> refs/heads/words2
         assert cell.measured.flops.tolist() == flops.tolist()
 
 
@@ -123,16 +129,23 @@ def test_trajectories_are_the_tokens_that_runs_leave(subject, request_of, pruned
         outcomes, _ = ran(subject, rule_at(subject, setting))
         mine = [row for row in rows if row["setting"] == setting and row["bucket"] == "1-5"]
         assert [row["layer"] for row in mine] == [0, 1, 2, 3, 4]
-        assert [row["tokens_mean"] for row in mine] == pytest.approx(outcomes.kept[short].mean(axis=0))
-        assert [row["tokens_q75"] for row in mine] == pytest.approx(np.quantile(outcomes.kept[short], 0.75, axis=0))
+        assert [row["tokens_mean"] for row in mine] == pytest.approx(outcomes.token_counts[short].mean(axis=0))
+        assert [row["tokens_q75"] for row in mine] == pytest.approx(
+            np.quantile(outcomes.token_counts[short], 0.75, axis=0)
+        )
 
 
 def test_correctness_sets_right_answers_beside_wrong_ones(subject, request_of, pruned_folder):
     rows = correctness(request_of(pruned_folder), AT).rows
     outcomes, _ = ran(subject, rule_at(subject, EXITS_AND_PRUNING))
     right = outcomes.predictions == subject.rows.classes
+<<<<<<< HEAD
     left = outcomes.kept[np.arange(len(right)), outcomes.rungs + 1] / subject.lengths
     (row,) = [row for row in rows if row["setting"] == EXITS_AND_PRUNING and row["measure"] == "share left at the end"]
+=======
+    left = outcomes.token_counts[np.arange(len(right)), outcomes.rungs + 1] / subject.lengths
+    (row,) = [row for row in rows if row["setting"] == BOTH and row["measure"] == "share left at the end"]
+>>>>>>> refs/heads/words2
     assert (row["n_right"], row["n_wrong"]) == (right.sum(), (~right).sum())
     assert row["right_mean"] == pytest.approx(left[right].mean())
     assert row["wrong_median"] == pytest.approx(np.median(left[~right]))
@@ -204,7 +217,7 @@ def test_methods_time_each_setting_beside_its_own_full_depth(request_of, pruned_
         [own] = [one for one in result["rows"] if (one["model"], one["setting"]) == (row["model"], FULL_DEPTH)]
         assert len(texts) == 5 and row["milliseconds_per_text"] == 1e3 * seconds[id(row)] / 5
         assert row["time_ratio"] == seconds[id(own)] / seconds[id(row)]
-        assert any(rule.asked[:-1]) == (row["setting"] not in (FULL_DEPTH, PRUNING))
+        assert any(rule.active[:-1]) == (row["setting"] not in (FULL_DEPTH, PRUNING))
 
 
 def test_a_model_that_can_do_only_one_thing_is_one_point(request_of, static_folder, model_folder):

@@ -25,7 +25,6 @@ from ziggurat.encoder.spec import read_spec
 from ziggurat.problems.problem import Problem
 
 
-
 class Counting(Peer):
     """Answers with what it was given: the sum of a text's ids, and how wide its batch was."""
 
