@@ -74,17 +74,11 @@ def test_a_cascade_answers_as_reference_and_replay(models, engine, threshold):
         reading, rung = answer_ladder(backends, [encoded.tokens[first:last]] * 2, rule, row)
         assert rung == outcomes.rungs[row] and np.abs(reading - outcomes.readings[row]).max() < 1e-4
     full = model.run(encoded, model.rule_of("full"))
-<<<<<<< HEAD
     alone = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, backend=engine)
     assert [a.text for a in model.answer(PAIRS, "full")] == [a.text for a in alone.answer(PAIRS, "full")]
-    assert model.spent(encoded, full.kept, model.rule_of("full"))[:, -1].tolist() == alone.whole(encoded).tolist()
-=======
-    alone = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, engine=engine)
-    assert [a.text for a in model.predict(PAIRS, "full")] == [a.text for a in alone.predict(PAIRS, "full")]
     assert (
         model.spent(encoded, full.token_counts, model.rule_of("full"))[:, -1].tolist() == alone.whole(encoded).tolist()
     )
->>>>>>> refs/heads/words2
 
 
 def test_what_questions_cost_is_every_tier_that_ran(models):

@@ -71,11 +71,7 @@ def test_claim_25_every_cell_of_the_grid_equals_a_real_run(subject):
         outcomes, flops = ran(subject, replace(exits, tokens=tokens))
         assert cell.measured.predictions.tolist() == outcomes.predictions.tolist()
         assert cell.measured.layers.tolist() == (outcomes.rungs + 1).tolist()
-<<<<<<< HEAD
-        assert cell.measured.remaining.tolist() == outcomes.kept.tolist()
-=======
-        assert cell.measured.kept.tolist() == outcomes.token_counts.tolist()
->>>>>>> refs/heads/words2
+        assert cell.measured.remaining.tolist() == outcomes.token_counts.tolist()
         assert cell.measured.flops.tolist() == flops.tolist()
 
 
@@ -139,13 +135,8 @@ def test_correctness_sets_right_answers_beside_wrong_ones(subject, request_of, p
     rows = correctness(request_of(pruned_folder), AT).rows
     outcomes, _ = ran(subject, rule_at(subject, EXITS_AND_PRUNING))
     right = outcomes.predictions == subject.rows.classes
-<<<<<<< HEAD
-    left = outcomes.kept[np.arange(len(right)), outcomes.rungs + 1] / subject.lengths
-    (row,) = [row for row in rows if row["setting"] == EXITS_AND_PRUNING and row["measure"] == "share left at the end"]
-=======
     left = outcomes.token_counts[np.arange(len(right)), outcomes.rungs + 1] / subject.lengths
-    (row,) = [row for row in rows if row["setting"] == BOTH and row["measure"] == "share left at the end"]
->>>>>>> refs/heads/words2
+    (row,) = [row for row in rows if row["setting"] == EXITS_AND_PRUNING and row["measure"] == "share left at the end"]
     assert (row["n_right"], row["n_wrong"]) == (right.sum(), (~right).sum())
     assert row["right_mean"] == pytest.approx(left[right].mean())
     assert row["wrong_median"] == pytest.approx(np.median(left[~right]))

@@ -54,17 +54,11 @@ def deferral(request: Request, tier: int = 1) -> Report:
     (subject,) = request.subjects()
     stop = stop_at(subject.classifier, subject.model, tier)
     steps = steps_from(subject.classifier, stop)
-<<<<<<< HEAD
     all_right = right_answers(subject.every_rung(None).readings, subject.rows.classes)
     right = all_right[:, [stop.rung, -1]]
-    run = StoredRun(subject.every_rung(None).readings, subject.every_rung(None).kept, 0.0, subject.classifier.deferral)
-=======
-    every = right_answers(subject.every_rung(None).readings, subject.rows.classes)
-    right = every[:, [stop.rung, -1]]
     run = StoredRun(
         subject.every_rung(None).readings, subject.every_rung(None).token_counts, 0.0, subject.classifier.deferral
     )
->>>>>>> refs/heads/words2
     routes = _routes(subject, run, stop, right)
     errors = _errors(subject.name, run, all_right, steps)
     full = float(subject.classifier.whole(subject.encoded).mean())

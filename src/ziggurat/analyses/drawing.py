@@ -98,18 +98,12 @@ def _flops_series(
 ) -> list[Series]:
     n_rungs = len(classifier.rungs)
     full = classifier.whole(encoded)
-<<<<<<< HEAD
-    adaptive_flops = classifier.spent(encoded, runs.kept, classifier.rule("entropy", 0.0))
-    alone = np.stack(
-        [classifier.spent(encoded, runs.kept, ExitRule.fixed_depth(rung, n_rungs))[:, rung] for rung in range(n_rungs)],
-=======
-    asked = classifier.spent(encoded, every.token_counts, classifier.rule("entropy", 0.0))
+    adaptive_flops = classifier.spent(encoded, runs.token_counts, classifier.rule("entropy", 0.0))
     alone = np.stack(
         [
-            classifier.spent(encoded, every.token_counts, ExitRule.fixed_depth(rung, n_rungs))[:, rung]
+            classifier.spent(encoded, runs.token_counts, ExitRule.fixed_depth(rung, n_rungs))[:, rung]
             for rung in range(n_rungs)
         ],
->>>>>>> refs/heads/words2
         axis=1,
     )
 

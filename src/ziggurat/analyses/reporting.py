@@ -91,33 +91,19 @@ class Subject:
         return partial(self.classifier.run, self.encoded.take(rows), rule, self.batch_size)
 
 
-<<<<<<< HEAD
 def exits_replayed(subject: Subject, runs: AllRungs, rule: ExitRule) -> Measured:
     """Results of `rule` for each row, replayed from a run of all rungs with the rule's pruning."""
     classifier, encoded, rows = subject.classifier, subject.encoded, np.arange(len(subject.rows))
     rungs = replay(runs.readings, rule)
-    remaining = encoded.summed(classifier.ran(encoded, runs.kept, rungs, rule))
-=======
-def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measured:
-    """What `rule` makes of each row, from a pass that really ran the rule's pruning and in which nobody left."""
-    classifier, encoded, everyone = subject.classifier, subject.encoded, np.arange(len(subject.rows))
-    rungs = replay(every.readings, rule)
-    kept = encoded.summed(classifier.ran(encoded, every.token_counts, rungs, rule))
->>>>>>> refs/heads/words2
+    remaining = encoded.summed(classifier.ran(encoded, runs.token_counts, rungs, rule))
     problem, truth = classifier.problem, subject.rows.truth
     predictions = problem.predictions(runs.readings[rows, rungs], encoded, rungs)
     return Measured(
         predictions,
         problem.right(predictions, truth),
-<<<<<<< HEAD
         (remaining[:, classifier.layer_columns] > 0).sum(axis=1),
         remaining,
-        classifier.spent(encoded, runs.kept, rule)[rows, rungs],
-=======
-        (kept[:, classifier.layer_columns] > 0).sum(axis=1),
-        kept,
-        classifier.spent(encoded, every.token_counts, rule)[everyone, rungs],
->>>>>>> refs/heads/words2
+        classifier.spent(encoded, runs.token_counts, rule)[rows, rungs],
         partial(problem.figures, predictions, truth),
     )
 

@@ -73,11 +73,7 @@ NOT_YET: tuple[str, ...] = (
     "src/ziggurat/engine",
     "src/ziggurat/explain",
     "src/ziggurat/measure",
-<<<<<<< HEAD
-    "src/ziggurat/policies",
-=======
     "src/ziggurat/model.py",
->>>>>>> refs/heads/words2
 )
 
 
