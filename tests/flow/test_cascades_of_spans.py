@@ -12,7 +12,7 @@ import pytest
 
 from tests.kit.questions import make_contexts, make_questions, save_span_folder, write_squad
 from ziggurat import native
-from ziggurat.bench import compete
+from ziggurat.bench import compare as comparing
 from ziggurat.bench.competition import Entry, of_peer
 from ziggurat.bench.peers.opening import KINDS
 from ziggurat.bench.peers.peer import TransformersPeer
@@ -64,8 +64,8 @@ def test_the_folder_knows_all_rungs_and_when_each_says_no_answer(models):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("threshold", [0.8, 0.9])
-def test_a_cascade_answers_as_the_specification_and_as_its_replay(models, engine, threshold):
-    model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1, engine=engine)
+def test_a_cascade_answers_as_the_specification_and_its_replay(models, engine, threshold):
+    model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1, backend=engine)
     encoded, rule = model.encode(PAIRS), model.rule(SCORE, threshold)
     outcomes, every = model.run(encoded, rule, 4), model.every_rung(encoded, tokens=rule.tokens)
     assert outcomes.rungs.tolist() == replay(every.readings, rule).tolist() and len(set(outcomes.rungs)) > 1
@@ -74,8 +74,8 @@ def test_a_cascade_answers_as_the_specification_and_as_its_replay(models, engine
         reading, rung = answer_ladder(backends, [encoded.tokens[first:last]] * 2, rule, row)
         assert rung == outcomes.rungs[row] and np.abs(reading - outcomes.readings[row]).max() < 1e-4
     full = model.run(encoded, model.rule_of("full"))
-    alone = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, engine=engine)
-    assert [a.text for a in model.predict(PAIRS, "full")] == [a.text for a in alone.predict(PAIRS, "full")]
+    alone = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, backend=engine)
+    assert [a.text for a in model.answer(PAIRS, "full")] == [a.text for a in alone.answer(PAIRS, "full")]
     assert model.spent(encoded, full.kept, model.rule_of("full"))[:, -1].tolist() == alone.whole(encoded).tolist()
 
 
@@ -94,13 +94,14 @@ def test_what_questions_cost_is_every_tier_that_ran(models):
 
 def test_a_cascade_of_spans_goes_through_every_command(models, squad, copied, tmp_path):
     folder = str(copied(models["cascade"]))
-    result = evaluate(folder, str(squad), threshold=0.9, options=CPU, timed_texts=16)
+    result = evaluate(folder, str(squad), threshold=0.9, options=CPU, timed_texts=16).to_dict()
     assert result["f1"] <= 1 and result["windows"] > result["n"] == 360 and len(result["exit_histogram"]) == 6
     page = tmp_path / "page.html"
-    made = calibrate_model(folder, str(squad), Promise({"loose": 0.9}), options=CPU, html=page)
+    made = calibrate_model(folder, str(squad), Promise({"loose": 0.9}), options=CPU, html=page).to_dict()
     assert made["points"][0]["point"] is not None and "F1" in page.read_text()
-    told = explain(folder, PAIRS[7], "loose", options=CPU)
-    answers = predict(folder, PAIRS, operating_point="loose", options=CPU, watch=tmp_path / "state.json")
+    told = explain(folder, PAIRS[7], "loose", options=CPU).to_dict()
+    watched = predict(folder, PAIRS, operating_point="loose", options=CPU, watch=tmp_path / "state.json")
+    answers = watched.to_dict()["answers"]
     assert (told["label"], told["layers"]) == (answers[7]["answer"], answers[7]["layers"])
     assert json.loads((tmp_path / "state.json").read_text())["cost"]["n"] == len(PAIRS)
 
@@ -109,7 +110,7 @@ def test_questions_are_read_as_a_stream(models):
     model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1)
     rule = model.rule(SCORE, 0.85)
     found = dict(model.stream([PAIRS[:3], PAIRS[3:]], rule))
-    assert [found[row].text for row in range(len(PAIRS))] == [a.text for a in model.predict(PAIRS, rule)]
+    assert [found[row].text for row in range(len(PAIRS))] == [a.text for a in model.answer(PAIRS, rule)]
 
 
 def test_models_that_do_not_fit_together_are_refused(models, tmp_path, model_folder):
@@ -132,10 +133,10 @@ def test_models_that_do_not_fit_together_are_refused(models, tmp_path, model_fol
 
 @pytest.mark.parametrize("name", ["large", "cascade"])
 def test_peers_answer_questions_as_full_depth_does(models, squad, name, monkeypatch):
-    monkeypatch.setattr(compete, "our_engines", lambda: [("torch", "float32")])
-    monkeypatch.setattr(compete, "KINDS", KINDS[:1])
-    rules = compete.Rules((1, 4), timed_texts=32, search_texts=6, scored_texts=20, repeats=1)
-    rows = compete.compete(str(models[name]), str(squad), rules)["rows"]
+    monkeypatch.setattr(comparing, "our_engines", lambda: [("torch", "float32")])
+    monkeypatch.setattr(comparing, "KINDS", KINDS[:1])
+    rules = comparing.Rules((1, 4), timed_texts=32, search_texts=6, scored_texts=20, repeats=1)
+    rows = comparing.compare(str(models[name]), str(squad), rules).to_dict()["rows"]
     assert {row["what"] for row in rows} == {"ziggurat full depth", "transformers SDPA"}
     assert len({(row["f1"], row["exact_match"], row["quality"], row["metric"]) for row in rows}) == 1
     assert len(rows) == 16 and {row["n_texts"] for row in rows} == {8} and {row["n_accuracy"] for row in rows} == {20}
@@ -143,11 +144,11 @@ def test_peers_answer_questions_as_full_depth_does(models, squad, name, monkeypa
 
 @pytest.mark.parametrize("order", ["as it comes", "sorted"])
 def test_a_peers_outputs_are_read_as_ours(models, order):
-    model = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, engine="torch")
+    model = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, backend="torch")
     encoded, expected = model.encode(PAIRS), model.run(model.encode(PAIRS), model.rule_of("full")).readings
     peer = TransformersPeer(models["large"], head=model.problem.head)
     theirs = of_peer(peer, "transformers", model.problem.reader)
     assert max(np.diff(encoded.edges)) > 1
-    for contestant in (theirs, compete._contestant(model, "full")):
+    for contestant in (theirs, comparing._contestant(model, "full")):
         found = Entry(contestant, order, 3).prepared(encoded)()
         assert np.allclose(found, expected, atol=1e-4)
