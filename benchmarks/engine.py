@@ -79,7 +79,7 @@ def idle_rules(classifier: OpenedModel) -> dict[str, ExitRule]:
         "pruning before the last layer": replace(full, tokens=TokenRule(above, before_last)),
     }
     if n_rungs > 1:
-        idle["exits"] = ExitRule.uniform(score, -exit_score(score).everybody, n_rungs)
+        idle["exits"] = ExitRule.uniform(score, -exit_score(score).exit_all, n_rungs)
     return idle
 
 
@@ -91,7 +91,7 @@ def never_acting(setting: Setting) -> Iterator[Row]:
         expected = answers(classifier.backend, setting.encoded, idle[FULL], 32)
         for name, rule in idle.items():
             outcomes = answers(classifier.backend, setting.encoded, rule, 32)
-            if not np.array_equal(outcomes.kept, expected.kept):
+            if not np.array_equal(outcomes.token_counts, expected.token_counts):
                 raise SystemExit(f"{name}: a token was dropped or an input exited, so this measures no idle policy")
         for batch in IDLE_BATCHES:
             calls = {

@@ -52,7 +52,7 @@ def acting_rules(classifier: OpenedModel) -> dict[str, tuple[str, ExitRule]]:
     acting = {}
     for point in classifier.manifest.operating_points:
         rule = classifier.rule_of(point)
-        exits = any(rule.asked[:-1])
+        exits = any(rule.active[:-1])
         if rule.tokens is not None:
             acting[point.name] = ("exits and pruning" if exits else "pruning", rule)
         if exits:
@@ -69,10 +69,10 @@ def flops_gains(
     The engine computes the last layer for first tokens only, at full depth too; if it prunes there, scores for all.
     """
     rows = np.arange(len(lengths))
-    flops = classifier.tiers[-1].flops(outcomes.kept, lengths, rule.asked, rule.tokens)[rows, outcomes.rungs]
+    flops = classifier.tiers[-1].flops(outcomes.token_counts, lengths, rule.active, rule.tokens)[rows, outcomes.rungs]
     full_flops, spec = classifier.tiers[-1].full_flops(lengths), classifier.spec
     skipped_at_full_depth = 0 if spec.pooling == "mean" else not_computed(spec, lengths)
-    tokens, entered, left = rule.tokens, outcomes.kept[:, -2], outcomes.kept[:, -1]
+    tokens, entered, left = rule.tokens, outcomes.token_counts[:, -2], outcomes.token_counts[:, -1]
     scored = tokens is not None and tokens.prunes(spec.layers)
     at_last = 0 if spec.pooling == "mean" else not_computed(spec, entered, left, scored)
     skipped = np.where(outcomes.rungs == len(classifier.rungs) - 1, at_last, 0)

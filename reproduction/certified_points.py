@@ -63,7 +63,7 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
         dials = (setting.seconds for setting in keeping if _has_one_threshold(setting.thresholds))
         one_threshold = min(dials, default=full_seconds)
         strength = point.pruning if point.pruning in rows.runs else 1.0  # without pruning there is only one
-        seconds = min(full_seconds, time.of(outcomes.rungs, rule.asked, strength))
+        seconds = min(full_seconds, time.of(outcomes.rungs, rule.active, strength))
         yield {
             "what": "certified point", "data": data, "split": split, "model": Path(options.model).name,
             "point": entry["name"], "criterion": risk.name, "target": target, "confidence": promise.confidence,

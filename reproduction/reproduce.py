@@ -102,7 +102,7 @@ def measure(what: str, method: OpenedModel, full: Full, rule: ExitRule, experime
     outcomes = method.run(encoded, rule, BATCH)
     right = int((outcomes.predictions == rows.classes).sum())
     low, high = accuracy_interval(right, len(rows))
-    flops = method.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
+    flops = method.spent(encoded, outcomes.token_counts, rule)[np.arange(len(rows)), outcomes.rungs]
     timed = encoded.take(sample(len(rows), TIMED))
     timings = interleave(
         {

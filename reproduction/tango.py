@@ -75,7 +75,7 @@ def measured(subject: Subject, full: OpenedModel, rows: Rows) -> Iterator[Row]:
     outcomes = model.run(rows.encoded, rule)
     correct = int((outcomes.predictions == rows.test.classes).sum())
     low, high = accuracy_interval(correct, n)
-    flops = model.spent(rows.encoded, outcomes.kept, rule)[np.arange(n), outcomes.rungs]
+    flops = model.spent(rows.encoded, outcomes.token_counts, rule)[np.arange(n), outcomes.rungs]
     fixed = {
         "what": subject.what, "accuracy": correct / n, "accuracy_low": low, "accuracy_high": high, "n_accuracy": n,
         "flops_gain": float(full.whole(rows.encoded).sum() / max(1, flops.sum())),

@@ -100,16 +100,12 @@ class QuestionAnswerer(AdaptiveModel):
         progress: bool = False,
     ) -> list[Answer | SpanAnswer]:
         """A list of what `AdaptiveModel.answer` returns for n questions, each about its own context."""
-        question_list, context_list = (
-            column if isinstance(column, str) else list(column) for column in (questions, contexts)
-        )
-        if isinstance(question_list, str) or isinstance(context_list, str):
+        if isinstance(questions, str) or isinstance(contexts, str):
             raise UserError("questions and contexts: one string was given; give a list of each")
-        if len(question_list) != len(context_list):
-            raise UserError(f"{len(question_list)} questions about {len(context_list)} contexts; give each its own")
-        return list(
-            self.answer(list(zip(question_list, context_list, strict=True)), operating_point, batch_size, progress)
-        )
+        firsts, seconds = list(questions), list(contexts)
+        if len(firsts) != len(seconds):
+            raise UserError(f"{len(firsts)} questions about {len(seconds)} contexts; give each its own")
+        return list(self.answer(list(zip(firsts, seconds, strict=True)), operating_point, batch_size, progress))
 
 
 def train_classifier(

@@ -170,9 +170,9 @@ class AdaptiveModel(OpenedModel):
         from ziggurat.measure.subject import ModelOptions
 
         options, page = ModelOptions.like(self, batch_size), None if html is None else Path(html)
-        asked = Promise() if promise is None else promise
+        terms = Promise() if promise is None else promise
         place, columns = str(self.folder), columns or DEFAULT_COLUMNS
-        calibration = calibrate_model(place, rows, asked, columns, options, page, progress)
+        calibration = calibrate_model(place, rows, terms, columns, options, page, progress)
         calibrated = self.with_manifest(read_manifest(self.folder))
         calibrated.calibration = calibration
         return calibrated
@@ -276,7 +276,7 @@ def adapt(
 ) -> AdaptiveModel:
     """Gives a fine-tuned Hugging Face classifier exits, into the folder `out`; at full depth its answers stay the same.
 
-    >>> model = ziggurat.adapt("my-finetuned-bert", "logs.jsonl", out="runs/mine")
+    >>> model = ziggurat.adapt("my-finetuned-bert", "logs.jsonl", out="runs/fast")
 
     `rows` need no labels; labels that they have must be the checkpoint's. Everything else, and errors, as `train`.
     """

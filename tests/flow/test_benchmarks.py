@@ -71,11 +71,11 @@ def test_idle_rules_compute_scores_and_change_no_answer(pruned_folder, ragged_to
     rules = engine.idle_rules(classifier)
     assert all(rules["pruning"].tokens.prunes(layer) for layer in (1, 2, 3, 4))
     assert [rules["pruning before the last layer"].tokens.prunes(layer) for layer in (3, 4)] == [True, False]
-    assert all(rules["exits"].asked) and not any(rules["pruning"].asked[:-1])
+    assert all(rules["exits"].active) and not any(rules["pruning"].active[:-1])
     full = engine.answers(classifier.backend, encoded, rules["full"], 8)
     for rule in rules.values():
         outcomes = engine.answers(classifier.backend, encoded, rule, 8)
-        assert np.array_equal(outcomes.kept, full.kept) and (outcomes.rungs == 3).all()
+        assert np.array_equal(outcomes.token_counts, full.token_counts) and (outcomes.rungs == 3).all()
         np.testing.assert_allclose(outcomes.readings, full.readings, atol=1e-4)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.kit.questions import make_contexts, make_questions, save_span_folder, write_squad
 from ziggurat import native
-from ziggurat.bench import compare as comparing
+from ziggurat.bench import compare
 from ziggurat.bench.competition import Entry, of_peer
 from ziggurat.bench.peers.opening import KINDS
 from ziggurat.bench.peers.peer import TransformersPeer
@@ -64,7 +64,7 @@ def test_the_folder_knows_all_rungs_and_when_each_says_no_answer(models):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("threshold", [0.8, 0.9])
-def test_a_cascade_answers_as_the_specification_and_its_replay(models, engine, threshold):
+def test_a_cascade_answers_as_reference_and_replay(models, engine, threshold):
     model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1, backend=engine)
     encoded, rule = model.encode(PAIRS), model.rule(SCORE, threshold)
     outcomes, every = model.run(encoded, rule, 4), model.every_rung(encoded, tokens=rule.tokens)
@@ -76,17 +76,19 @@ def test_a_cascade_answers_as_the_specification_and_its_replay(models, engine, t
     full = model.run(encoded, model.rule_of("full"))
     alone = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, backend=engine)
     assert [a.text for a in model.answer(PAIRS, "full")] == [a.text for a in alone.answer(PAIRS, "full")]
-    assert model.spent(encoded, full.kept, model.rule_of("full"))[:, -1].tolist() == alone.whole(encoded).tolist()
+    assert (
+        model.spent(encoded, full.token_counts, model.rule_of("full"))[:, -1].tolist() == alone.whole(encoded).tolist()
+    )
 
 
 def test_what_questions_cost_is_every_tier_that_ran(models):
     model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1)
     encoded, rule = model.encode(PAIRS), model.rule(SCORE, 0.85)
     outcomes = model.run(encoded, rule)
-    spent = model.spent(encoded, outcomes.kept, rule)[np.arange(len(PAIRS)), outcomes.rungs]
+    spent = model.spent(encoded, outcomes.token_counts, rule)[np.arange(len(PAIRS)), outcomes.rungs]
     small = OpenedModel.from_pretrained(models["small"], "cpu", threads=1)
     asked = small.rule(SCORE, 0.0)  # both heads of the small model
-    own = small.spent(encoded, small.run(encoded, asked).kept, asked)
+    own = small.spent(encoded, small.run(encoded, asked).token_counts, asked)
     stopped = outcomes.rungs == 1
     assert spent[stopped].tolist() == own[stopped, 1].tolist()
     assert (spent[outcomes.rungs > 1] > own[outcomes.rungs > 1, 1]).all()
@@ -100,8 +102,8 @@ def test_a_cascade_of_spans_goes_through_every_command(models, squad, copied, tm
     made = calibrate_model(folder, str(squad), Promise({"loose": 0.9}), options=CPU, html=page).to_dict()
     assert made["points"][0]["point"] is not None and "F1" in page.read_text()
     told = explain(folder, PAIRS[7], "loose", options=CPU).to_dict()
-    watched = predict(folder, PAIRS, operating_point="loose", options=CPU, watch=tmp_path / "state.json")
-    answers = watched.to_dict()["answers"]
+    result = predict(folder, PAIRS, operating_point="loose", options=CPU, watch=tmp_path / "state.json")
+    answers = result.to_dict()["answers"]
     assert (told["label"], told["layers"]) == (answers[7]["answer"], answers[7]["layers"])
     assert json.loads((tmp_path / "state.json").read_text())["cost"]["n"] == len(PAIRS)
 
@@ -133,10 +135,10 @@ def test_models_that_do_not_fit_together_are_refused(models, tmp_path, model_fol
 
 @pytest.mark.parametrize("name", ["large", "cascade"])
 def test_peers_answer_questions_as_full_depth_does(models, squad, name, monkeypatch):
-    monkeypatch.setattr(comparing, "our_engines", lambda: [("torch", "float32")])
-    monkeypatch.setattr(comparing, "KINDS", KINDS[:1])
-    rules = comparing.Rules((1, 4), timed_texts=32, search_texts=6, scored_texts=20, repeats=1)
-    rows = comparing.compare(str(models[name]), str(squad), rules).to_dict()["rows"]
+    monkeypatch.setattr(compare, "our_engines", lambda: [("torch", "float32")])
+    monkeypatch.setattr(compare, "KINDS", KINDS[:1])
+    rules = compare.Rules((1, 4), timed_texts=32, search_texts=6, scored_texts=20, repeats=1)
+    rows = compare.compare(str(models[name]), str(squad), rules).to_dict()["rows"]
     assert {row["what"] for row in rows} == {"ziggurat full depth", "transformers SDPA"}
     assert len({(row["f1"], row["exact_match"], row["quality"], row["metric"]) for row in rows}) == 1
     assert len(rows) == 16 and {row["n_texts"] for row in rows} == {8} and {row["n_accuracy"] for row in rows} == {20}
@@ -149,6 +151,6 @@ def test_a_peers_outputs_are_read_as_ours(models, order):
     peer = TransformersPeer(models["large"], head=model.problem.head)
     theirs = of_peer(peer, "transformers", model.problem.reader)
     assert max(np.diff(encoded.edges)) > 1
-    for contestant in (theirs, comparing._contestant(model, "full")):
+    for contestant in (theirs, compare._contestant(model, "full")):
         found = Entry(contestant, order, 3).prepared(encoded)()
         assert np.allclose(found, expected, atol=1e-4)

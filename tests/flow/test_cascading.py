@@ -155,10 +155,12 @@ def test_the_point_does_what_was_replayed(cascade, rows_file):
     every = classifier.every_rung(encoded, tokens=rule.tokens)
     chosen = every.readings[np.arange(len(encoded)), outcomes.rungs]
     np.testing.assert_allclose(outcomes.readings, chosen, atol=1e-4)
-    ran = classifier.ran(encoded, every.kept, outcomes.rungs, rule)
-    assert np.array_equal(ran, outcomes.kept)
-    spent = classifier.spent(encoded, outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs]
-    assert np.array_equal(spent, classifier.spent(encoded, every.kept, rule)[np.arange(len(encoded)), outcomes.rungs])
+    ran = classifier.ran(encoded, every.token_counts, outcomes.rungs, rule)
+    assert np.array_equal(ran, outcomes.token_counts)
+    spent = classifier.spent(encoded, outcomes.token_counts, rule)[np.arange(len(encoded)), outcomes.rungs]
+    assert np.array_equal(
+        spent, classifier.spent(encoded, every.token_counts, rule)[np.arange(len(encoded)), outcomes.rungs]
+    )
 
 
 def test_predicted_time_charges_a_tier_for_what_reaches_it(cascade, rows_file):
@@ -167,14 +169,14 @@ def test_predicted_time_charges_a_tier_for_what_reaches_it(cascade, rows_file):
     every = classifier.every_rung(encoded)
     n = len(encoded)
     costs = [SmallCost(1e-7), ProfiledCost(made_up_profile(OpenedModel([classifier.tiers[1]])))]
-    time = PredictedTime(classifier, costs, encoded, {0.0: StoredRun(every.readings, every.kept, 0.0)}, 32)
+    time = PredictedTime(classifier, costs, encoded, {0.0: StoredRun(every.readings, every.token_counts, 0.0)}, 32)
     asked = (True, False, False, False, True)
     first, last = (time.of(np.full(n, rung), asked, 0.0) for rung in (0, 4))
     assert first == pytest.approx(1e-7 * encoded.lengths.mean())
     assert last == pytest.approx(first + time.of_full_depth(5))
     half = time.of(np.where(np.arange(n) % 2, 4, 0), asked, 0.0)
     assert first < half < last
-    assert time.of(np.full(n, 4), ExitRule.full_depth(5).asked, 0.0) < last  # the first tier is left out
+    assert time.of(np.full(n, 4), ExitRule.full_depth(5).active, 0.0) < last  # the first tier is left out
     assert np.all(np.diff(time.saved) < 0) and time.saved[0] == pytest.approx(1.0) and time.saved[-1] == 0
 
 

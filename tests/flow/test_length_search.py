@@ -43,7 +43,7 @@ def outcomes(classifier, rows, tokens):
     encoded = classifier.encode(rows.texts)
     rule = dataclasses.replace(ExitRule.full_depth(len(classifier.rungs)), tokens=tokens)
     found = classifier.run(encoded, rule)
-    flops = classifier.spent(encoded, found.kept, rule)[:, -1].sum() / classifier.whole(encoded).sum()
+    flops = classifier.spent(encoded, found.token_counts, rule)[:, -1].sum() / classifier.whole(encoded).sum()
     return found, float(flops), float((found.predictions == rows.labels).mean())
 
 
@@ -76,7 +76,7 @@ def test_the_cheapest_shares_within_the_target_become_the_models(searched, rows_
     rows = sample(roles_of(rows_file)[Role.SELECT], 16)
     kept, flops, _ = outcomes(classifier, rows, classifier.token_rule)
     assert flops == pytest.approx(found["chosen"]["flops"])
-    assert (kept.kept[:, -1] < kept.kept[:, 0]).any()
+    assert (kept.token_counts[:, -1] < kept.token_counts[:, 0]).any()
 
 
 def test_people_are_told_what_was_chosen(searched):
@@ -222,7 +222,7 @@ def test_a_fixed_schedule_is_a_recipe_from_rows_to_answers(name, pruning, rows_f
     held_out = roles_of(rows_file)[Role.CERTIFY]
     found, flops, accuracy = outcomes(classifier, held_out, classifier.token_rule)
     assert accuracy > 0.75
-    assert found.kept[:, -1].sum() < 0.75 * found.kept[:, 0].sum() and flops < 1
+    assert found.token_counts[:, -1].sum() < 0.75 * found.token_counts[:, 0].sum() and flops < 1
     assert read_manifest(tmp_path / "model").pruning == recipe.pruning
 
 

@@ -325,7 +325,9 @@ def cascades(trained, files, tmp_path_factory):
 @pytest.mark.parametrize("kind", ["static", "bilstm"])
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_small_model_answers_alone_what_its_teacher_answers(cascades, trained, files, problem, kind):
-    small = evaluate(str(cascades[problem, kind].parent / "small"), str(files[problem]), "full", timed_texts=4)
+    small = evaluate(
+        str(cascades[problem, kind].parent / "small"), str(files[problem]), "full", timed_texts=4
+    ).to_dict()
     assert small["problem"] == problem and small["mean_layers"] == 0
     if problem is ProblemType.REGRESSION:
         limits = read_manifest(trained[problem]).training[LABEL_RANGE]
@@ -349,7 +351,7 @@ def test_a_cascade_runs_as_its_replay_and_prices_what_ran(cascades, problem, kin
     outcomes = classifier.run(encoded, rule, 8)
     assert outcomes.rungs.tolist() == replay(every.readings, rule).tolist()
     assert 0 < (outcomes.rungs == 0).sum() < n  # some stop at the small model
-    spent = classifier.spent(encoded, outcomes.kept, rule)[np.arange(n), outcomes.rungs]
+    spent = classifier.spent(encoded, outcomes.token_counts, rule)[np.arange(n), outcomes.rungs]
     first = outcomes.rungs == 0
     assert spent[first].tolist() == classifier.tiers[0].full_flops(encoded.lengths)[first].tolist()
     labels = [one.label for one in classifier.answers(encoded, outcomes, rule)]
@@ -359,17 +361,19 @@ def test_a_cascade_runs_as_its_replay_and_prices_what_ran(cascades, problem, kin
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_cascade_is_calibrated_explained_and_read_as_a_stream(cascades, files, copied, tmp_path, problem):
     folder = copied(cascades[problem, "static"])
-    result = calibrate_model(str(folder), str(files[problem]), Promise({"loose": 0.5}), html=tmp_path / "page.html")
+    result = calibrate_model(
+        str(folder), str(files[problem]), Promise({"loose": 0.5}), html=tmp_path / "page.html"
+    ).to_dict()
     assert result["points"][0]["point"] is not None and (tmp_path / "page.html").stat().st_size > 10_000
     classifier = ModelOptions("cpu").open(str(folder))
-    told = explain(str(folder), TEXTS[2], "loose")
+    told = explain(str(folder), TEXTS[2], "loose").to_dict()
     found = dict(classifier.stream([TEXTS[:2], TEXTS[2:]], "loose"))
-    expected = classifier.predict(TEXTS, "loose")
+    expected = classifier.answer(TEXTS, "loose")
     for number, answer in enumerate(expected):
         assert classifier.problem.same(found[number].label, answer.label)
     assert told["layers"] == expected[2].trace.layers
     watched = predict(str(folder), TEXTS * 10, operating_point="loose", watch=tmp_path / "state.json")
-    assert len(watched) == 40 and (tmp_path / "state.json").exists()
+    assert len(watched.answers) == 40 and (tmp_path / "state.json").exists()
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)

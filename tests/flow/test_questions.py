@@ -319,10 +319,10 @@ def test_every_architecture_trains_and_runs_in_both_engines(tmp_path, name):
     windows = theirs.encode(list(zip(rows.texts, rows.pairs, strict=True))[:12])
     rule = theirs.rule("span-entropy", 0.0)
     expected = theirs.run(windows, rule)
-    assert expected.kept[:, -1].sum() < expected.kept[:, 0].sum()
+    assert expected.token_counts[:, -1].sum() < expected.token_counts[:, 0].sum()
     for one in others:
         outcomes = one.run(windows, rule)
-        assert np.array_equal(outcomes.kept, expected.kept)
+        assert np.array_equal(outcomes.token_counts, expected.token_counts)
         assert np.abs(outcomes.readings[:, SCORE:] - expected.readings[:, SCORE:]).max() < 1e-3
 
 

@@ -22,5 +22,5 @@ def run_every_rung(
     )
     for batch in batches:
         found = backend.all_rungs(batch, tokens)
-        readings[batch.rows], kept[batch.rows] = found.readings, found.kept
+        readings[batch.rows], kept[batch.rows] = found.readings, found.token_counts
     return AllRungs(readings, kept)

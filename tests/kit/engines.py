@@ -87,7 +87,7 @@ def check(result: Result, tiers, encoded: Encoded, row: int, rule: ExitRule, at:
     reading, rung = answer_ladder(backends, [[encoded.tokens[row]]] * len(tiers), rule, at)
     outcomes = result.get()
     assert np.array_equal(outcomes.readings[0], reading) and outcomes.rungs.tolist() == [rung]
-    assert np.isfinite(outcomes.seconds[0]) and outcomes.kept.shape == (1, 9)
+    assert np.isfinite(outcomes.seconds[0]) and outcomes.token_counts.shape == (1, 9)
 
 
 def never_before(tier: int, score: str = "margin") -> ExitRule:

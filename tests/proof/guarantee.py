@@ -89,7 +89,7 @@ def make_pool(seed: int = 0, n: int = ROWS) -> Pool:
         rungs = replay(logits, rule)
         for name, risk in RISKS.items():
             losses[name][:, column] = risk.of(answers[rows, rungs], answers[:, -1], labels)
-        heads = np.cumsum((*rule.asked[:-1], False)) * HEAD
+        heads = np.cumsum((*rule.active[:-1], False)) * HEAD
         costs[:, column] = ((np.arange(RUNGS) + 1 + heads) / RUNGS)[rungs]
     risks = {name: values.mean(axis=0, dtype=np.float64) for name, values in losses.items()}
     return Pool(losses, costs, risks, costs.mean(axis=0, dtype=np.float64))

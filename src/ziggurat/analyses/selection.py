@@ -1,8 +1,7 @@
-"""What it costs to choose tokens: a comparison with a threshold beside a top-k, on random scores (LTP Figure 4.5).
+"""Cost of choosing tokens: a threshold compared with top-k, on random scores (LTP Figure 4.5).
 
-Both are the rules that pruning runs (`ziggurat.policies.prune`), in numpy on the host. Ours ranks every token of a
-packed batch with one sort; a partition of a rectangular array, which no ragged batch is, stands beside it as the least
-that a top-k can cost there.
+Both are pruning rules of `ziggurat.policies.prune`, in numpy. Top-k ranks all tokens of a packed batch with one sort.
+A partition of a rectangular array is measured too, as a lower bound of top-k; packed batches are not rectangular.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from ziggurat.data.packing import PackedBatch, pack
 from ziggurat.measure.clock import Timing, interleave, paired_ratio
 from ziggurat.policies.prune import above, top_share
 
-_CALLS = 100  # in a timed run: one comparison takes microseconds, too few for the clock
+_CALLS = 100  # per timed run, since one call takes only microseconds
 
 
 def selection_costs(
@@ -27,7 +26,7 @@ def selection_costs(
     repeats: int = 11,
     progress: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row for each length and share of tokens that stay: median microseconds per batch, interleaved, and ratios."""
+    """One row for each length and share of kept tokens: median microseconds per batch, interleaved, and ratios."""
     rows = []
     for length in lengths:
         scores, batch = _random_batch(length, batch_size)
@@ -40,14 +39,14 @@ def selection_costs(
 
 
 def _random_batch(length: int, batch_size: int) -> tuple[np.ndarray, PackedBatch]:
-    """Scores (batch_size x length) whose mean in each text is 1, as those of a model, and their batch."""
+    """Random scores (batch_size x length) with mean 1 in each text, like a model's, and their batch."""
     scores = np.random.default_rng(0).exponential(size=(batch_size, length))
     scores /= scores.mean(axis=1, keepdims=True)
     return scores.ravel(), pack([np.zeros((length, 1))] * batch_size)
 
 
 def _calls(scores: np.ndarray, batch: PackedBatch, share: float) -> Mapping[str, Callable[[], object]]:
-    """The rules that keep this share of a batch whose texts are equally long."""
+    """The rules that keep this share of tokens in a batch of equally long texts."""
     grid = scores.reshape(batch.n_seqs, -1)
     leaving = grid.shape[1] - max(1, round(share * grid.shape[1]))
     return {

@@ -134,7 +134,9 @@ def _quality(classifier: OpenedModel, source: Source, rows: Dataset, encoded: En
     rule = classifier.rule_of(point)
     outcomes, full = classifier.run(encoded, rule), classifier.whole(encoded)
     flops = (
-        full if point == FULL else classifier.spent(encoded, outcomes.kept, rule)[np.arange(len(rows)), outcomes.rungs]
+        full
+        if point == FULL
+        else classifier.spent(encoded, outcomes.token_counts, rule)[np.arange(len(rows)), outcomes.rungs]
     )
     return judged(classifier, source, classifier.predictions(encoded, outcomes), rows, flops, full)
 

@@ -116,7 +116,7 @@ def compare(
 def _acting(classifier: OpenedModel) -> list[str]:
     """Operating points with exits or pruning; all others equal full depth, which is measured anyway."""
     found = {point.name: classifier.rule_of(point) for point in classifier.manifest.operating_points}
-    return [name for name, rule in found.items() if any(rule.asked[:-1]) or rule.tokens is not None]
+    return [name for name, rule in found.items() if any(rule.active[:-1]) or rule.tokens is not None]
 
 
 def _is_wanted(name: str, only: Sequence[str]) -> bool:

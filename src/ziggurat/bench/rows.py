@@ -63,7 +63,7 @@ def quality(setting: Setting, entry: Entry) -> dict[str, Any]:
         rule = classifier.rule_of(str(entry.contestant.point))
         outcomes = classifier.run(setting.encoded, rule)
         rungs = outcomes.rungs
-        flops = classifier.spent(setting.encoded, outcomes.kept, rule)[np.arange(len(rows)), rungs]
+        flops = classifier.spent(setting.encoded, outcomes.token_counts, rule)[np.arange(len(rows)), rungs]
     predictions = classifier.problem.predictions(readings, setting.encoded, rungs)
     return judged(classifier, setting.source, predictions, rows, flops, full)
 

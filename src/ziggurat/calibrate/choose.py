@@ -263,6 +263,6 @@ def _ladder(classifier: OpenedModel, encoded: Encoded, factor: float, progress: 
     every = classifier.every_rung(encoded, progress=progress, tokens=tokens)
 
     def cost(rule: ExitRule) -> np.ndarray:
-        return classifier.spent(encoded, every.kept, replace(rule, tokens=tokens))
+        return classifier.spent(encoded, every.token_counts, replace(rule, tokens=tokens))
 
     return Ladder(every.readings, cost, factor, classifier.problem.predictions(every.readings, encoded))

@@ -44,7 +44,7 @@ class Tried:
     @property
     def asked(self) -> tuple[bool, ...]:
         """Which rungs are asked; the last always is."""
-        return self.rule().asked
+        return self.rule().active
 
     def hoped_for(self, n: int, confidence: float, net: float = 1.0) -> float:
         """About the lowest target that n rows would certify if the share `net` of what moves is lost on balance."""

@@ -190,7 +190,9 @@ def seen(
         tokens = scaled(classifier.token_rule, strength)
         every = classifier.every_rung(encoded, batch_size, progress, tokens)
         predictions = problem.predictions(every.readings, encoded)
-        runs[strength] = StoredRun(every.readings, every.kept, strength, classifier.deferral, problem, predictions)
+        runs[strength] = StoredRun(
+            every.readings, every.token_counts, strength, classifier.deferral, problem, predictions
+        )
     if reference is not None:
         theirs = reference.encode_rows(rows)
         outcomes = reference.run(theirs, ExitRule.full_depth(len(reference.rungs)), batch_size, progress)

@@ -165,14 +165,14 @@ class PredictedTime:
 
     def of_full_depth(self, n_rungs: int) -> float:
         """Of rows that go all the way, without pruning, no exit asked."""
-        return self.of(np.full(self._n, n_rungs - 1), ExitRule.full_depth(n_rungs).asked, self._unpruned)
+        return self.of(np.full(self._n, n_rungs - 1), ExitRule.full_depth(n_rungs).active, self._unpruned)
 
     def of(self, rungs: np.ndarray, asked: Sequence[bool], pruning: float) -> float:
         """Of rows that leave at `rungs` (n, all of them)."""
         here, kept = rungs[self._inputs], self._kept[pruning]
         total = 0.0
         for place, cost in zip(self._places, self._costs, strict=True):
-            first, last = place.rungs.start, place.last_asked(asked)
+            first, last = place.rungs.start, place.last_active(asked)
             if last is not None:
                 # Like lengths come behind one another, and those that go on share batches anew.
                 came = slice(None) if first == 0 else np.flatnonzero(here >= first)
@@ -187,7 +187,7 @@ class PredictedTime:
         parts = []
         for place, cost in zip(self._places, self._costs, strict=True):
             kept, tier = self._kept[self._unpruned][:, place.columns], place.tier
-            last, asked = np.full(len(kept), tier.n_rungs - 1), ExitRule.full_depth(tier.n_rungs).asked
+            last, asked = np.full(len(kept), tier.n_rungs - 1), ExitRule.full_depth(tier.n_rungs).active
             whole = cost.seconds(kept, last, asked, np.arange(len(kept)) // self._batch_size)
             parts.append((whole, tier.depths))
         after = np.append(np.cumsum([whole for whole, _ in parts[:0:-1]])[::-1], 0.0)  # each tier's: all later ones

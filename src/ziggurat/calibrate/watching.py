@@ -70,7 +70,7 @@ class Monitor:
             raise UserError(f"operating point {FULL!r} promises nothing that could be watched; name another")
         self._classifier, self._point = classifier, operating_point
         rule = classifier.rule_of(operating_point)
-        self._is_full = not any(rule.asked[:-1]) and rule.tokens is None
+        self._is_full = not any(rule.active[:-1]) and rule.tokens is None
         watch = watch_of(classifier.point(operating_point), share)
         if state is not None and state.watch != watch:
             now, then = asdict(watch), asdict(state.watch)

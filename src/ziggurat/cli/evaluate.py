@@ -26,8 +26,6 @@ _FIGURES = (
     "mean_squared_error",
     "exact_match",
     "f1",
-    "f1_answerable",
-    "f1_unanswerable",
 )
 
 
@@ -92,7 +90,7 @@ def evaluation_text(result: Evaluation) -> str:
     width = max(10, len(counted) + 2)
     rows = "rows" if result.windows is None else counted
     head = f"{result.model} at {result.operating_point} on {result.n:,} {rows} of {result.data}{windows}"
-    return "\n".join([head, *(f"  {name:<{width}} {text}" for name, text in lines), *_caveats(result)])
+    return "\n".join([head, *(f"  {name:<{width}} {text}" for name, text in lines), *_remarks(result)])
 
 
 def _promise_text(promise: PointPromise, unit: str) -> str:
@@ -103,8 +101,11 @@ def _promise_text(promise: PointPromise, unit: str) -> str:
     )
 
 
-def _caveats(result: Evaluation) -> Iterator[str]:
+def _remarks(result: Evaluation) -> Iterator[str]:
     """What a reader of the figures must know."""
+    if "f1_unanswerable" in result.figures:
+        known, unknown = (_shown(result.figures[f"f1_{kind}"]) for kind in ("answerable", "unanswerable"))
+        yield f"  F1 of questions with an answer {known}, without one {unknown}"
     if result.promise is not None and result.promise.broken is not None:
         yield f"  warning: {result.promise.broken}"
     if result.truncated:
@@ -113,9 +114,14 @@ def _caveats(result: Evaluation) -> Iterator[str]:
         yield f"  warning: {result.seen_in_training} of these rows trained the model; its quality is overstated"
 
 
+def _shown(value: float | None) -> str:
+    """A figure with four digits; one that is not defined is a dash."""
+    return "–" if value is None else f"{value:.4f}"
+
+
 def _metric_lines(metrics: Figures) -> list[tuple[str, str]]:
-    """The task's own measures; one that is not defined is a dash."""
-    shown = {key: "–" if value is None else f"{value:.4f}" for key, value in metrics.items()}
+    """The task's own measures, with their intervals."""
+    shown = {key: _shown(value) for key, value in metrics.items()}
     names = [key.removeprefix("full_") for key in metrics if key.startswith("full_")]
     return [
         (
@@ -128,7 +134,7 @@ def _metric_lines(metrics: Figures) -> list[tuple[str, str]]:
 
 def _quality_lines(result: Evaluation) -> list[tuple[str, str]]:
     """How good the answers are, beside those of full depth; a figure with an interval comes first."""
-    shown = {name: "–" if value is None else f"{value:.4f}" for name, value in result.figures.items()}
+    shown = {name: _shown(value) for name, value in result.figures.items()}
     agreement = f", same answer on {result.figures['agreement']:.2%}"
     lines: list[tuple[str, str]] = []
     for name in (key for key in _FIGURES if key in shown and key not in result.metrics):

@@ -105,7 +105,7 @@ def _of_texts(texts: Sequence[Any]) -> Table:
 
 def _labelled(texts: Any, labels: Any) -> Table:
     """A table of texts, or pairs of texts, with their labels."""
-    texts, labels = (list(each.to_list() if hasattr(each, "to_list") else each) for each in (texts, labels))
+    texts, labels = (list(column.to_list() if hasattr(column, "to_list") else column) for column in (texts, labels))
     if len(texts) != len(labels):
         raise UserError(f"{_ROWS}: {len(labels)} labels for {len(texts)} texts; give each text its own")
     table = _of_texts(texts)
@@ -116,8 +116,8 @@ def _of_columns(name: str, columns: Mapping[str, Any], classes: Mapping[str, Seq
     cells = {column: [_plain(cell) for cell in values] for column, values in columns.items()}
     lengths = {column: len(values) for column, values in cells.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{column!r} {length}" for column, length in lengths.items())
-        raise UserError(f"{name}: columns of different lengths ({told}); make them alike")
+        listed = ", ".join(f"{column!r} {length}" for column, length in lengths.items())
+        raise UserError(f"{name}: columns of different lengths ({listed}); make them alike")
     n = next(iter(lengths.values()), 0)
     return Table(name, "row", range(1, n + 1), cells, classes=classes or {})
 

@@ -92,4 +92,4 @@ def _types(part: Any) -> set[str]:
     """What kinds of normalizers or of pre-tokenizers a part consists of."""
     state = {} if part is None else json.loads(part.__getstate__())
     inner = state.get("normalizers") or state.get("pretokenizers") or ([state] if state else [])
-    return {str(each["type"]) for each in inner}
+    return {str(kind["type"]) for kind in inner}

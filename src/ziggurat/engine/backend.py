@@ -1,4 +1,4 @@
-"""The contract of whatever computes layers and small models, and the records that it answers with."""
+"""The contract of backends, which compute layers and small models, and the records of their results."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from ziggurat.policies.prune import TokenRule
 from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.problem import Reader as Reader
 
-TOGETHER = 1 << 14  # tokens of a call of several batches: few calls end with few of them, an interrupt is never far
+TOGETHER = 1 << 14  # tokens per call: enough to refill shrinking batches, few enough for a quick reaction to interrupts
 
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """What became of each input of a call, in the call's order."""
+    """Results of the inputs of a call, in the call's order."""
 
-    readings: np.ndarray  # (n, width), of the rung that answered; NaN = none has yet
-    rungs: np.ndarray  # (n) int64, -1 = none has answered yet
+    readings: np.ndarray  # (n, width), of the rung that answered; NaN = no answer yet
+    rungs: np.ndarray  # (n) int64: the rung that answered; -1 = no answer yet
     seconds: np.ndarray  # (n) float64, from the start of its batch to its answer, summed over the tiers that ran
-    kept: np.ndarray  # (s, columns) int64, of each sequence: tokens that entered layer 1, then those that each layer
-    #   left, tier beside tier; 0 = it did not run
+    # (s, columns) int64, per sequence: tokens that entered layer 1, then tokens after each layer; one tier's columns
+    # after the other's; 0 = did not run
+    token_counts: np.ndarray
 
     @property
     def predictions(self) -> np.ndarray:
@@ -33,76 +34,79 @@ class Outcomes:
         return self.readings.argmax(axis=1)
 
     def put(self, inputs: Encoded, rows: np.ndarray, done: Finished, columns: slice, first: int) -> None:
-        """Writes answers into the rows (m) of `inputs`: by a tier with these columns of `kept`, and this first rung."""
+        """Writes a tier's answers into the rows (m) of `inputs`.
+
+        `columns` are the tier's columns of `token_counts`, `first` is its first rung in the ladder.
+        """
         self.readings[rows], self.rungs[rows] = done.readings, done.rungs + first
         self.seconds[rows] += done.seconds
-        self.kept[inputs.sequences_of(rows), columns] = done.kept
+        self.token_counts[inputs.sequences_of(rows), columns] = done.token_counts
 
     def of_input(self, row: int, inputs: Encoded) -> Outcomes:
-        """Of one of the inputs alone."""
-        one, sequences = slice(row, row + 1), slice(*inputs.edges[row : row + 2].tolist())
-        return Outcomes(self.readings[one], self.rungs[one], self.seconds[one], self.kept[sequences])
+        """The outcomes of a single input."""
+        rows, sequences = slice(row, row + 1), slice(*inputs.edges[row : row + 2].tolist())
+        return Outcomes(self.readings[rows], self.rungs[rows], self.seconds[rows], self.token_counts[sequences])
 
 
 @dataclass(frozen=True, eq=False)
 class AllRungs:
-    """What every rung reads of every input, without early exits."""
+    """Readings of all rungs for all inputs, without early exits."""
 
     readings: np.ndarray  # (n, n_rungs, width)
-    kept: np.ndarray  # (s, columns) int64, as in Outcomes
+    token_counts: np.ndarray  # (s, columns) int64, as in Outcomes
 
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """Inputs of one call of `Backend.advance` that have their answer."""
+    """Inputs that exited during one call of `Backend.advance`."""
 
     rows: np.ndarray  # (m) int64, of the batch
     readings: np.ndarray  # (m, width), of the rung that answered
-    rungs: np.ndarray  # (m) int64, counted from the backend's first
+    rungs: np.ndarray  # (m) int64, counted from the backend's first rung
     seconds: np.ndarray  # (m) float64, since the start of the batch
-    kept: np.ndarray  # (sequences of these inputs, L + 1) int64, as in Outcomes
+    token_counts: np.ndarray  # (sequences of these inputs, L + 1) int64, as in Outcomes
 
     def take(self, chosen: np.ndarray, sequences: np.ndarray | None = None) -> Finished:
-        """Only some inputs, by an index of them and one of their sequences, None = the same."""
-        kept = self.kept[chosen if sequences is None else sequences]
-        return Finished(self.rows[chosen], self.readings[chosen], self.rungs[chosen], self.seconds[chosen], kept)
+        """The inputs that `chosen` indexes; `sequences` indexes their sequences, None = the same index."""
+        counts = self.token_counts[chosen if sequences is None else sequences]
+        return Finished(self.rows[chosen], self.readings[chosen], self.rungs[chosen], self.seconds[chosen], counts)
 
 
 class Work(Protocol):
-    """Inputs that have run `layers` layers of a backend and have no answer yet. Each backend has its own kind."""
+    """Inputs after `layers` layers of a backend, without an answer yet. Each backend has its own implementation."""
 
     layers: int
-    rows: np.ndarray  # (n) int64: of the batches that it began with
-    seconds: np.ndarray  # (n) float64 that it took so far
-    kept: np.ndarray  # (s, L + 1) int64, as in Outcomes: of the sequences of these inputs
+    rows: np.ndarray  # (n) int64: rows of the batches that it started with
+    seconds: np.ndarray  # (n) float64: time so far
+    token_counts: np.ndarray  # (s, L + 1) int64, as in Outcomes: of the sequences of these inputs
 
     def host_history(self) -> np.ndarray:
-        """What the asked rungs so far, those of earlier tiers included, read of each input: (n, rungs, width)."""
+        """Readings of the active rungs so far, (n, rungs, width) in host memory; earlier tiers are included."""
         ...
 
     def take(self, keep: np.ndarray) -> Self:
-        """Only the inputs where `keep` (n) bool is true: the others are dropped."""
+        """Only the inputs where `keep` (n) bool is true."""
         ...
 
 
 class Backend(Protocol):
-    """Runs batches of inputs through one model's layers, decides which exit and which tokens stay.
+    """Runs batches of inputs through one model's layers; decides which inputs exit and which tokens are pruned.
 
-    Decisions follow `policies`, wherever they are computed. Each backend has its own kind of `Work`, and gets no other.
+    Decisions follow `policies`, on any device. Each backend has its own kind of `Work` and accepts no other.
     """
 
-    n_layers: int  # L; 0 = a small model, which has none
+    n_layers: int  # L; 0 = a small model without layers
     n_classes: int  # outputs of a head
-    rung_layers: tuple[int, ...]  # the layer (1 … L) after which each rung stands; the last is L
+    rung_layers: tuple[int, ...]  # the layer (1 … L) of each rung; the last is L
     token_rule: TokenRule | None  # the pruning that the model was trained for; None = it does not prune
     engine: str  # "native", "torch" or "numpy"
-    device: str  # what computes, for result rows: "cpu", or the GPU's name
+    device: str  # for result rows: "cpu", or the GPU's name
     dtype: str  # of weights and activations
-    together: int  # tokens that it takes at once, in several batches; 0 = one batch at a time
+    together: int  # tokens per call, in several batches; 0 = one batch at a time
 
     @property
     def threads(self) -> int:
-        """Of the CPU that it uses."""
+        """CPU threads that it uses."""
         ...
 
     @property
@@ -112,26 +116,28 @@ class Backend(Protocol):
 
     @property
     def reading_dtype(self) -> Any:
-        """Of readings, numpy's."""
+        """Dtype of readings, a numpy one."""
         ...
 
     def start(self, batch: PackedBatch, history: np.ndarray | None = None) -> Any:
-        """Takes token tables (n_tokens, 2 or 3) in; `rows` of the batch name its inputs, which have one or more
-        sequences behind one another. `history` (n, asked rungs before, width) is what earlier tiers read of them.
+        """A new work from token tables (n_tokens, 2 or 3).
+
+        `batch.rows` gives the input of each sequence; the sequences of an input are adjacent. `history`
+        (n, active rungs before, width) are readings of earlier tiers.
         """
         ...
 
     def advance(self, work: Any, rule: ExitRule, to_layer: int) -> tuple[Any, Finished]:
-        """Runs layers up to `to_layer`, asking the rule's rungs on the way: what is left, and what has its answer.
+        """Runs layers up to `to_layer` and applies the rule at its active rungs: the remaining and the finished inputs.
 
-        Rungs are counted from the rule's `first`; thresholds that differ from input to input are those at `rows`.
+        The backend's first rung is `rule.first` of the ladder. `rows` of the work index per-input thresholds.
         """
         ...
 
     def join(self, works: Sequence[Any]) -> Any:
-        """Several as one, after the same number of layers, in their order; no row is twice among them."""
+        """Several works after the same number of layers as one, in their order; their rows must be distinct."""
         ...
 
     def all_rungs(self, batch: PackedBatch, tokens: TokenRule | None) -> AllRungs:
-        """What every rung reads of a batch's inputs, in their order, without early exits: for calibration."""
+        """Readings of all rungs for a batch's inputs, in their order, without early exits: for calibration."""
         ...

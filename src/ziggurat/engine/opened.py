@@ -129,7 +129,7 @@ class OpenedModel:
 
     @cached_property
     def layer_columns(self) -> np.ndarray:
-        """Which columns of `kept` are tokens that a layer left, not those that a tier read: bool."""
+        """Which columns of `token_counts` are tokens that a layer left, not those that a tier read: bool."""
         return np.concatenate([np.arange(tier.columns) > 0 for tier in self.tiers])
 
     def batch_sizes(self, operating_point: Point) -> tuple[int, ...]:
@@ -175,7 +175,7 @@ class OpenedModel:
             rule = replace(ExitRule.from_point(point), tokens=tokens, deferral=self.deferral)
         if rule.thresholds.shape[-1] != len(self.rungs) - 1:
             raise UserError(f"exit rule: {rule.thresholds.shape[-1]} thresholds, the model needs {len(self.rungs) - 1}")
-        if any(rule.asked[:-1]):
+        if any(rule.active[:-1]):
             self.problem.check_score(rule.score)
         rule.check_reachable()
         return rule
@@ -247,8 +247,8 @@ class OpenedModel:
             outcomes.readings,
             outcomes.rungs,
             encoded.read,
-            encoded.summed(outcomes.kept[:, self.layer_columns]),
-            self.spent(encoded, outcomes.kept, rule)[np.arange(len(encoded)), outcomes.rungs],
+            encoded.summed(outcomes.token_counts[:, self.layer_columns]),
+            self.spent(encoded, outcomes.token_counts, rule)[np.arange(len(encoded)), outcomes.rungs],
             outcomes.seconds,
             encoded.truncated,
             None if self.problem.reader is None else encoded,
@@ -275,11 +275,11 @@ class OpenedModel:
         return self.problem.encode(self.tokenizer, rows.texts, rows.pairs)
 
     def ran(self, encoded: Encoded, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule) -> np.ndarray:
-        """`kept` of a run without exits, (s, columns), without what inputs that exit at `rungs` (n) never see."""
+        """`token_counts` of a run without exits, (s, columns), with 0 behind the exits of the inputs at `rungs` (n)."""
         rungs = rungs if encoded.owners is None else rungs[encoded.owners]
         ran = np.zeros(kept.shape, dtype=bool)
         for part in self.ladder.slices:
-            last = part.last_asked(rule.asked)
+            last = part.last_active(rule.active)
             if last is not None:
                 layers = np.array(part.tier.backend.rung_layers)
                 depth = layers[np.clip(rungs - part.rungs.start, 0, last)]
@@ -307,8 +307,8 @@ class OpenedModel:
         return found
 
     def spent(self, encoded: Encoded, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
-        """Cost of exiting at each rung, (n, n_rungs) int64, from `Outcomes.kept`: every tier that ran is charged."""
-        return encoded.summed(self.ladder.flops(kept, encoded.lengths, rule.asked, rule.tokens))
+        """FLOPs of exiting at each rung, (n, n_rungs) int64, from `Outcomes.token_counts`, of all tiers that ran."""
+        return encoded.summed(self.ladder.flops(kept, encoded.lengths, rule.active, rule.tokens))
 
     def whole(self, encoded: Encoded) -> np.ndarray:
         """Cost of the last tier's layers without exits and pruning, (n) int64."""

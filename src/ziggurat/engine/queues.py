@@ -1,4 +1,4 @@
-"""What waits inside an engine: requests, the parts of them before each tier, and the calls that they are cut into."""
+"""The queues of an engine: requests, their parts before each tier, and the calls into which parts are split."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ Batch = TypeVar("Batch")
 class Request:
     """Inputs that were submitted together."""
 
-    first: int  # ticket of its first input; the others follow
+    first: int  # ticket of its first input; the other tickets follow
     inputs: Encoded
     rule: ExitRule
     deadline: float | None  # by the engine's clock
     arrived: float  # by the engine's clock
     outcomes: Outcomes  # filled in as inputs finish
-    left: int  # inputs whose tickets have not ended
-    ended: np.ndarray | None = None  # (n) bool: the ticket ended, by an error or by cancelling; None = of no input
+    n_open: int  # inputs whose tickets have not ended
+    ended: np.ndarray | None = None  # (n) bool: the ticket ended by an error or by `cancel`; None = no such input
 
     def open(self, rows: np.ndarray) -> np.ndarray:
-        """Those of some inputs (m) whose tickets have not ended."""
+        """The inputs among these (m) whose tickets were not ended by an error or by `cancel`."""
         return rows if self.ended is None else rows[~self.ended[rows]]
 
     def end(self, rows: np.ndarray) -> None:
-        """Marks inputs (m), all of them open, as ended."""
+        """Marks open inputs (m) as ended."""
         if self.ended is None:
             self.ended = np.zeros(len(self.inputs), dtype=bool)
         self.ended[rows] = True
-        self.left -= len(rows)
+        self.n_open -= len(rows)
 
 
 @dataclass(eq=False, slots=True)
@@ -51,15 +51,15 @@ class Part:
 
     request: Request
     rows: np.ndarray  # (m) int64, of the request
-    due: float  # when they wait no longer for others, by the engine's clock
-    history: np.ndarray | None = None  # (m, rungs asked by earlier tiers, width); None = no score needs it
+    due: float  # end of their wait for a full batch, by the engine's clock
+    history: np.ndarray | None = None  # (m, active rungs of earlier tiers, width); None = no score needs it
 
     def late(self, now: float) -> bool:
         """Whether its deadline has passed."""
         return self.request.deadline is not None and self.request.deadline <= now
 
     def split(self, n: int) -> tuple[Part, Part]:
-        """The first n inputs, and the others."""
+        """Two parts: the first n inputs and the rest."""
         sides = (None, None) if self.history is None else (self.history[:n], self.history[n:])
         parts = zip((self.rows[:n], self.rows[n:]), sides, strict=True)
         first, second = (Part(self.request, rows, self.due, history) for rows, history in parts)
@@ -67,15 +67,15 @@ class Part:
 
 
 class Pool:
-    """Parts before one tier whose rules can run together, in the order in which they came."""
+    """Parts before one tier whose rules can run in one batch, in order of arrival."""
 
     def __init__(self) -> None:
         self.parts: deque[Part] = deque()
         self.n = 0  # inputs
-        self.due = self.deadline = math.inf  # the earliest of its parts
+        self.due = self.deadline = math.inf  # the earliest among its parts
 
     def add(self, part: Part) -> None:
-        """Behind the others."""
+        """Appends a part."""
         self.parts.append(part)
         self.n += len(part.rows)
         self.due = min(self.due, part.due)
@@ -83,20 +83,20 @@ class Pool:
             self.deadline = min(self.deadline, part.request.deadline)
 
     def take(self, n: int) -> list[Part]:
-        """The first n inputs, or all."""
-        taken: list[Part] = []
+        """Removes and returns the first n inputs, or all if there are fewer."""
+        first: list[Part] = []
         while self.parts and n:
             part = self.parts.popleft()
             if len(part.rows) > n:
                 part, rest = part.split(n)
                 self.parts.appendleft(rest)
-            taken.append(part)
+            first.append(part)
             n, self.n = n - len(part.rows), self.n - len(part.rows)
         self._reset(self.parts)
-        return taken
+        return first
 
     def take_call(self, size: int, together: int) -> list[Part]:
-        """The first full batches of `size` inputs that have so many tokens `together`, one at least."""
+        """Removes and returns full batches of `size` inputs, until they have `together` tokens; at least one batch."""
         n, tokens, edge = 0, 0, 0
         for part in self.parts:
             lengths = part.request.inputs.read[part.rows]
@@ -107,7 +107,7 @@ class Pool:
         return self.take(edge)
 
     def take_late(self, now: float) -> list[Part]:
-        """Parts whose deadline has passed."""
+        """Removes and returns parts whose deadline has passed."""
         late = [part for part in self.parts if part.late(now)]
         self._reset([part for part in self.parts if not part.late(now)])
         return late
@@ -120,10 +120,10 @@ class Pool:
 
 
 class Job:
-    """Parts that run in one tier, cut into calls of the backend; inputs are numbered through."""
+    """Parts that run in one tier, split into calls of the backend; their inputs are numbered from 0."""
 
     def __init__(self, place: TierSlice, index: int, parts: Sequence[Part], inputs: Encoded, rule: ExitRule) -> None:
-        """`place` is the tier with this index, `inputs` (n) are as it reads them, `rule` as it runs it."""
+        """`place` is the tier with this index; `inputs` (n) are encoded by its tokenizer, `rule` is its local rule."""
         self.slice, self.index, self.parts, self.inputs, self.rule = place, index, parts, inputs, rule
         self.edges = [0]  # part i has inputs edges[i] … edges[i + 1] - 1
         for part in parts:
@@ -132,7 +132,7 @@ class Job:
         self.history = np.concatenate(histories) if histories else None
 
     def by_part(self, numbers: np.ndarray) -> Iterator[tuple[Part, np.ndarray, slice | np.ndarray]]:
-        """Which parts some inputs (m) are of: the part, their rows in its request, and their places among the m."""
+        """Groups inputs (m) by part: the part, their rows in its request, and their positions among the m."""
         if len(self.parts) == 1:
             yield self.parts[0], self.parts[0].rows[numbers], slice(None)
             return
@@ -142,11 +142,11 @@ class Job:
             yield self.parts[index], self.parts[index].rows[numbers[places] - self.edges[index]], places
 
     def size_of(self, numbers: np.ndarray) -> tuple[int, int]:
-        """How many inputs (m) these are, and their tokens."""
+        """Number of these inputs (m), and of their tokens."""
         return len(numbers), int(self.inputs.read[numbers].sum())
 
     def sequences_of(self, numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Where the sequences of inputs (m) at some places stand among the sequences of all m inputs."""
+        """Indices, among the sequences of all m inputs, of the sequences of the inputs at `places`."""
         if self.inputs.owners is None:
             return places
         counts = np.diff(self.inputs.edges)[numbers]
@@ -155,8 +155,8 @@ class Job:
 
     @cached_property
     def stops(self) -> Sequence[int]:
-        """Layers after which a call is looked at: the last asked one, and where an input may be late each before."""
-        backend, last = self.slice.tier.backend, self.slice.last_asked(self.rule.asked)
+        """Layers after which deadlines are checked: the last active one; with a deadline, all layers up to it."""
+        backend, last = self.slice.tier.backend, self.slice.last_active(self.rule.active)
         assert last is not None
         layer = backend.rung_layers[last]
         late = any(part.request.deadline is not None for part in self.parts)
@@ -164,7 +164,7 @@ class Job:
 
 
 def merged(parts: Sequence[Part]) -> list[Part]:
-    """The same inputs with one part for each request, its rows rising, without those whose tickets have ended."""
+    """The same inputs as one part per request, in ascending order of rows, without ended tickets."""
     found: dict[int, list[Part]] = {}
     for part in parts:
         found.setdefault(id(part.request), []).append(part)
@@ -185,22 +185,23 @@ def _merged(parts: Sequence[Part]) -> Part:
 
 
 def inputs_of(parts: Sequence[Part]) -> Encoded:
-    """The inputs of merged parts, behind one another."""
-    whole = [(part.request.inputs, part.rows) for part in parts]
-    return join_encoded([inputs if len(rows) == len(inputs) else inputs.take(rows) for inputs, rows in whole])
+    """The inputs of merged parts, concatenated."""
+    pairs = [(part.request.inputs, part.rows) for part in parts]
+    return join_encoded([inputs if len(rows) == len(inputs) else inputs.take(rows) for inputs, rows in pairs])
 
 
 def rule_of(parts: Sequence[Part]) -> ExitRule:
-    """The rule of parts whose rules can run together: thresholds that differ are given for each input."""
+    """One rule for parts whose rules can run in one batch; different thresholds become per-input thresholds."""
     return joined_rules([(part.request.rule, part.rows) for part in parts])
 
 
 def calls(
     batches: Iterable[Batch], size_of: Callable[[Batch], tuple[int, int]], together: int
 ) -> Iterator[list[Batch]]:
-    """Batches in their order, as many in each call as have so many tokens `together`; one at least.
+    """Groups batches, in their order, into calls of about `together` tokens; at least one batch each.
 
-    `size_of` a batch are its inputs and tokens. A batch of one input always comes alone: its answer is wanted first.
+    `size_of` gives the numbers of inputs and tokens of a batch. A call ends after a batch of one input: single-input
+    batches are not held back, to keep latency low.
     """
     call: list[Batch] = []
     tokens = 0

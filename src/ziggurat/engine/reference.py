@@ -1,4 +1,4 @@
-"""The specification: one input at a time, the rules as they are said. Slow on purpose; the engine must equal it."""
+"""The specification: one input at a time, rules applied literally. Slow on purpose; the engine must agree with it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ziggurat.problems.spans import Spans
 
 
 def answer_one(backend: StepwiseBackend, tokens: np.ndarray, rule: ExitRule, row: int) -> tuple[np.ndarray, int]:
-    """The reading (width) of one input (length, 2) and the rung that gave it; `row` finds its own threshold."""
+    """The reading (width) of one input (length, 2) and the rung where it exits; `row` indexes per-input thresholds."""
     return answer_ladder([backend], [[tokens]], rule, row)
 
 
 def answer_all(backend: StepwiseBackend, inputs: Sequence[np.ndarray], rule: ExitRule) -> tuple[np.ndarray, np.ndarray]:
-    """Readings (n, width) and rungs (n) of several inputs, one after the other."""
+    """Readings (n, width) and rungs (n) of several inputs, one at a time."""
     answers = [answer_one(backend, tokens, rule, row) for row, tokens in enumerate(inputs)]
     return np.stack([reading for reading, _ in answers]), np.array([rung for _, rung in answers])
 
@@ -28,9 +28,9 @@ def answer_all(backend: StepwiseBackend, inputs: Sequence[np.ndarray], rule: Exi
 def answer_ladder(
     backends: Sequence[StepwiseBackend], tokens: Sequence[Sequence[np.ndarray]], rule: ExitRule, row: int = 0
 ) -> tuple[np.ndarray, int]:
-    """The same of a cascade: each backend reads its own sequences of the input, and `rule` counts all their rungs.
+    """The same for a cascade: `tokens` has the input's sequences for each backend; `rule` covers the rungs of all.
 
-    The rule prunes in the last one; those before prune as they were trained.
+    The rule's pruning applies to the last backend; the backends before it prune as they were trained.
     """
     history: list[np.ndarray] = []
     first = 0
@@ -44,17 +44,17 @@ def answer_ladder(
             if layer not in backend.rung_layers:
                 continue
             rung = first + backend.rung_layers.index(layer)
-            if not rule.asked[rung]:
+            if not rule.active[rung]:
                 continue
             history.append(_reading(backend, rung - first, walks))
-            if rule.leaves(rung, np.stack(history)[None], np.array([row]))[0]:
+            if rule.exits(rung, np.stack(history)[None], np.array([row]))[0]:
                 return history[-1], rung
         first += len(backend.rung_layers)
     raise AssertionError("the last rung answers everything; this is a bug")
 
 
 class _Walk:
-    """One sequence on its way. With a reader, each token that is still there notes its state after every layer."""
+    """One sequence on its way through the layers. With a reader, `notes` has the latest state of each token."""
 
     def __init__(self, backend: StepwiseBackend, sequence: np.ndarray, pruning: TokenRule | None) -> None:
         self.backend, self.sequence, self.pruning = backend, sequence, pruning
@@ -63,7 +63,7 @@ class _Walk:
         self.live = backend.embed(ids, pruning)
 
     def layer(self, layer: int) -> None:
-        """One layer up."""
+        """Runs one layer."""
         self.live = self.backend.layer(layer, self.live, self.pruning)
         if self.notes is not None:
             self.backend.put_back(self.notes, self.live)
@@ -78,19 +78,19 @@ def _reading(backend: StepwiseBackend, rung: int, walks: Sequence[_Walk]) -> np.
 
 
 def span_reading(logits: Sequence[np.ndarray], windows: Sequence[np.ndarray], longest: int) -> np.ndarray:
-    """As `problems.spans.Spans` reads a question: logits (length, 2) of windows (length, 3) → (7) float64.
+    """The reading of a question, as in `problems.spans.Spans`: logits (length, 2) of windows (length, 3) → (7) float64.
 
-    Heads read what each token noted last. A question is as unsure as the least sure of its windows.
+    The entropies are the largest among the windows: a question exits once all its windows are confident.
     """
-    possible = [said[tokens[:, 2] > 0] for said, tokens in zip(logits, windows, strict=True)]
+    possible = [scores[tokens[:, 2] > 0] for scores, tokens in zip(logits, windows, strict=True)]
     entropies = [max(_entropy(window[:, side]) for window in possible) for side in (0, 1)]
-    none = min(float(said[0, 0]) + float(said[0, 1]) for said in logits)
+    none = min(float(scores[0, 0]) + float(scores[0, 1]) for scores in logits)
     score, place = _best(logits, windows, longest)
     return np.array([*entropies, *place, score, none])
 
 
 def _entropy(logits: np.ndarray) -> float:
-    """Of the softmax of n logits, over ln n."""
+    """Entropy of the softmax of n logits, over ln n."""
     if len(logits) < 2:
         return 0.0
     weights = [exp(float(logit) - float(max(logits))) for logit in logits]
@@ -103,11 +103,11 @@ def _best(
 ) -> tuple[float, tuple[int, int, int]]:
     """The largest start logit + end logit of context tokens in one window, start <= end <= start + longest."""
     found, place = float("-inf"), (0, 0, 0)
-    for window, (said, tokens) in enumerate(zip(logits, windows, strict=True)):
+    for window, (scores, tokens) in enumerate(zip(logits, windows, strict=True)):
         context = [position for position in range(1, len(tokens)) if tokens[position, 2]]
         for start in context:
             for end in context:
-                total = float(said[start, 0]) + float(said[end, 1])
+                total = float(scores[start, 0]) + float(scores[end, 1])
                 if start <= end <= start + longest and total > found:
                     found, place = total, (window, start, end)
     return found, place

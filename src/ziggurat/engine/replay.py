@@ -1,4 +1,4 @@
-"""Without early exits: what every rung reads, and where a rule would have let each input exit."""
+"""Runs without early exits: readings of all rungs, and the rung where each input would exit under a rule."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from ziggurat.system import bar
 def all_rungs(
     ladder: Ladder, encoded: Encoded, batch_sizes: Sequence[int], tokens: TokenRule | None, progress: bool = False
 ) -> AllRungs:
-    """What every rung of every tier reads of n inputs; `tokens` is the last tier's pruning, which is really run."""
+    """Readings of all rungs of all tiers for n inputs; `tokens` prunes in the last tier."""
     backend = ladder.tiers[-1].backend
     readings = np.full((len(encoded), ladder.n_rungs, backend.width), np.nan, dtype=backend.reading_dtype)
-    kept = np.zeros((len(encoded.tokens), ladder.columns), dtype=np.int64)
+    token_counts = np.zeros((len(encoded.tokens), ladder.columns), dtype=np.int64)
     for part, size in zip(ladder.slices, batch_sizes, strict=True):
         inputs = ladder.inputs_of(part.tier, encoded)
         with bar(None, len(encoded), "texts") if progress else nullcontext() as shown:
             for rows in part.tier.batches(inputs, size):
                 found = part.tier.backend.all_rungs(pack_rows(inputs, rows), part.pruning(tokens))
                 readings[rows, part.rungs] = found.readings
-                kept[inputs.sequences_of(rows), part.columns] = found.kept
+                token_counts[inputs.sequences_of(rows), part.columns] = found.token_counts
                 if shown is not None:
                     shown.update(len(rows))
-    return AllRungs(readings, kept)
+    return AllRungs(readings, token_counts)
 
 
 def replay(readings: np.ndarray, rule: ExitRule) -> np.ndarray:
     """The rung (n) at which each input would exit, from `AllRungs.readings` (n, n_rungs, width)."""
     rungs = np.full(len(readings), readings.shape[1] - 1, dtype=np.int64)
     live = np.arange(len(readings))
-    seen: list[int] = []
+    active: list[int] = []
     for rung in range(readings.shape[1]):
-        if not rule.asked[rung]:
+        if not rule.active[rung]:
             continue
-        seen.append(rung)
-        exiting = rule.leaves(rung, readings[live][:, seen], live)
+        active.append(rung)
+        exiting = rule.exits(rung, readings[live][:, active], live)
         rungs[live[exiting]] = rung
         live = live[~exiting]
         if not len(live):
@@ -56,10 +56,10 @@ def replay(readings: np.ndarray, rule: ExitRule) -> np.ndarray:
 def run_batches(
     backend: Backend, batches: Iterable[PackedBatch], rule: ExitRule, n_inputs: int, together: int | None = None
 ) -> Outcomes:
-    """Answers batches that are made already, of one sequence per input, in one model: for measurements.
+    """Answers prepared batches, of one sequence per input, with one model: for measurements.
 
-    Their `rows` index the n inputs, and are all there once. `together` tokens go into one call, None = as the backend
-    takes them.
+    The `rows` of the batches contain each of the n inputs once. A call takes `together` tokens; None = the backend's
+    number.
     """
     outcomes = Outcomes(
         np.full((n_inputs, backend.width), np.nan, dtype=backend.reading_dtype),
@@ -73,5 +73,5 @@ def run_batches(
         work = works[0] if len(works) == 1 else backend.join(works)
         _, done = backend.advance(work, rule, backend.n_layers)
         outcomes.readings[done.rows], outcomes.rungs[done.rows] = done.readings, done.rungs
-        outcomes.seconds[done.rows], outcomes.kept[done.rows] = done.seconds, done.kept
+        outcomes.seconds[done.rows], outcomes.token_counts[done.rows] = done.seconds, done.token_counts
     return outcomes

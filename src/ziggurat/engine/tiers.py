@@ -1,4 +1,4 @@
-"""The models of a ladder: what each reads, what computes it, what its answers cost. A cascade has several."""
+"""The models of a ladder, each with its tokenizer, backend and costs. A cascade has several."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from ziggurat.small.folder import SEGMENTS, small_of
 from ziggurat.system import cached_property
 from ziggurat.types import Rung
 
-SMALL_BATCH = 1024  # texts per call of a small model: a call's own time counts, and its states are a few numbers
+SMALL_BATCH = 1024  # texts per call of a small model: its calls are short, so overhead counts, and its states are small
 ENGINES = ("auto", "native", "torch")
 DTYPES = {"native": ("float32", "bfloat16", "int8"), "torch": ("float32", "bfloat16")}
 
 
 @dataclass(frozen=True, eq=False)
 class Tier(ABC):
-    """A model, open."""
+    """A model that is open."""
 
     backend: Backend
     manifest: Manifest
@@ -51,12 +51,12 @@ class Tier(ABC):
 
     @property
     def n_rungs(self) -> int:
-        """Where it can answer."""
+        """Number of rungs, at which it can answer."""
         return len(self.backend.rung_layers)
 
     @property
     def columns(self) -> int:
-        """How many columns of `Outcomes.kept` are about it."""
+        """Number of its columns in `Outcomes.token_counts`."""
         return self.backend.n_layers + 1
 
     @property
@@ -66,37 +66,36 @@ class Tier(ABC):
 
     @abstractmethod
     def rungs(self, index: int | None = None) -> tuple[Rung, ...]:
-        """From cheap to dear; of the tier with this index in a cascade, None = of its last or of a model alone."""
+        """Its rungs from cheap to expensive. `index` counts the tiers of a cascade; None = the last or only one."""
 
     def batch_size(self, wanted: int) -> int:
-        """Sequences in a batch where `wanted` are asked for; UserError for less than one."""
+        """Sequences per batch where `wanted` are requested. UserError for less than one."""
         if wanted < 1:
             raise UserError(f"batch size {wanted}: must be at least 1")
         return wanted
 
     def batches(self, encoded: Encoded, wanted: int) -> Iterator[np.ndarray]:
-        """Indices of the inputs of each batch, like lengths together."""
+        """Indices of the inputs of each batch; inputs of similar length share a batch."""
         counts = None if encoded.owners is None else np.diff(encoded.edges)
         return by_length(encoded.longest, self.batch_size(wanted), counts)
 
     @abstractmethod
     def flops(
-        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+        self, token_counts: np.ndarray, lengths: np.ndarray, active: Sequence[bool], tokens: TokenRule | None
     ) -> np.ndarray:
-        """Cost of exiting at each of its rungs, (s, n_rungs) int64: its columns of `kept`, and all tokens (s)."""
+        """FLOPs of exiting at each of its rungs, (s, n_rungs) int64, from its columns of `token_counts`, the tokens
+        before pruning (s), and its active rungs.
+        """
 
     @abstractmethod
     def full_flops(self, lengths: np.ndarray) -> np.ndarray:
-        """Cost of all its layers without exits: lengths (s) → (s) int64."""
+        """FLOPs of all its layers without exits: lengths (s) → (s) int64."""
 
     @abstractmethod
     def bit_operations(
-        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+        self, token_counts: np.ndarray, lengths: np.ndarray, active: Sequence[bool], tokens: TokenRule | None
     ) -> int:
-        """Of all sequences (s) that it read, arguments as `flops`.
-
-        What it computes in INT8 counts as that, everything else as FP16 (LTP 4.6).
-        """
+        """Bit operations for all sequences (s) that it read: INT8 as INT8, the rest as FP16 (LTP 4.6). See `flops`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,42 +103,46 @@ class EncoderTier(Tier):
     """An encoder with exits."""
 
     spec: EncoderSpec
-    deferral: np.ndarray | None = None  # of its ladder, see `policies.rules.ExitRule`; kept with a cascade's last tier
+    deferral: np.ndarray | None = None  # of the ladder, see `policies.rules.ExitRule`; saved with a cascade's last tier
 
     @property
     def depths(self) -> np.ndarray:
-        """Layers that have run over all layers."""
+        """Number of layers that have run, over the number of all layers."""
         return np.array(self.backend.rung_layers) / self.backend.n_layers
 
     def rungs(self, index: int | None = None) -> tuple[Rung, ...]:
-        """One for each exit, and the full model."""
+        """A rung for each exit and for the full model."""
         name = "" if index is None else f"tier {index + 1}"
         return tuple(Rung(layer, name) for layer in self.backend.rung_layers)
 
     def flops(
-        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+        self, token_counts: np.ndarray, lengths: np.ndarray, active: Sequence[bool], tokens: TokenRule | None
     ) -> np.ndarray:
-        """Of layers, heads and predicted pruning scores."""
+        """FLOPs of layers, heads and predicted pruning scores."""
         spec, manifest, layers, guessed = self.spec, self.manifest, self.backend.rung_layers, None
         if tokens is not None and tokens.score == PREDICTED:
             guessed = [tokens.prunes(layer) for layer in range(1, spec.layers + 1)]
-        return answer_flops(spec, manifest.head_kind, len(manifest.labels), lengths, kept, layers, asked, guessed)
+        return answer_flops(
+            spec, manifest.head_kind, len(manifest.labels), lengths, token_counts, layers, active, guessed
+        )
 
     def full_flops(self, lengths: np.ndarray) -> np.ndarray:
-        """Of layers and the last head."""
+        """FLOPs of all layers and the last head."""
         return whole_flops(self.spec, self.manifest.head_kind, len(self.manifest.labels), lengths)
 
     def bit_operations(
-        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+        self, token_counts: np.ndarray, lengths: np.ndarray, active: Sequence[bool], tokens: TokenRule | None
     ) -> int:
-        """Of layers, heads and predicted pruning scores."""
+        """Bit operations of layers, heads and predicted pruning scores."""
         spec, layers = self.spec, self.backend.rung_layers
-        ran = kept[:, 1:] > 0
+        ran = token_counts[:, 1:] > 0
         rungs = np.searchsorted(layers, ran.sum(axis=1))
-        total = self.flops(kept, lengths, asked, tokens)[np.arange(len(kept)), rungs]
-        linear = int((linear_flops(spec, kept[:, :-1], kept[:, 1:]) * ran).sum())
-        heads = [layer for layer, yes in zip(layers, asked, strict=True) if yes and layer < spec.layers]
-        linear += sum(int(head_token_flops(self.manifest.head_kind, spec, kept[:, layer]).sum()) for layer in heads)
+        total = self.flops(token_counts, lengths, active, tokens)[np.arange(len(token_counts)), rungs]
+        linear = int((linear_flops(spec, token_counts[:, :-1], token_counts[:, 1:]) * ran).sum())
+        heads = [layer for layer, yes in zip(layers, active, strict=True) if yes and layer < spec.layers]
+        linear += sum(
+            int(head_token_flops(self.manifest.head_kind, spec, token_counts[:, layer]).sum()) for layer in heads
+        )
         bits = 8 if self.manifest.int8 or self.backend.dtype == "int8" else FLOAT_BITS
         rest = int(total.sum()) - linear
         return bit_operations(linear, bits, bits) + bit_operations(rest, FLOAT_BITS, FLOAT_BITS)
@@ -147,61 +150,61 @@ class EncoderTier(Tier):
 
 @dataclass(frozen=True, eq=False)
 class SmallTier(Tier):
-    """A model without layers, with one rung."""
+    """A model without layers, with a single rung."""
 
-    cost: Callable[[np.ndarray], np.ndarray]  # of texts of so many tokens: lengths (n) → (n) int64
+    cost: Callable[[np.ndarray], np.ndarray]  # FLOPs per text: lengths (n) → (n) int64
 
     @property
     def depths(self) -> np.ndarray:
-        """All of it has run at its rung."""
+        """1: at its rung the whole model has run."""
         return np.ones(1)
 
     def rungs(self, index: int | None = None) -> tuple[Rung, ...]:
-        """The one, called by the model's kind."""
+        """Its single rung, named after the kind of model."""
         return (Rung(0, self.manifest.kind),)
 
     def batch_size(self, wanted: int) -> int:
-        """One text at a time where that is wanted; else it is fastest in large batches, whatever others need."""
+        """1 where 1 is wanted, otherwise `SMALL_BATCH`: small models are fastest in large batches."""
         return SMALL_BATCH if super().batch_size(wanted) > 1 else 1
 
     def flops(
-        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+        self, token_counts: np.ndarray, lengths: np.ndarray, active: Sequence[bool], tokens: TokenRule | None
     ) -> np.ndarray:
-        """Of all that it read."""
-        return self.cost(kept[:, 0])[:, None]
+        """FLOPs for the tokens that it read."""
+        return self.cost(token_counts[:, 0])[:, None]
 
     def full_flops(self, lengths: np.ndarray) -> np.ndarray:
-        """Of texts of these lengths."""
+        """FLOPs for texts of these lengths."""
         return self.cost(lengths)
 
     def bit_operations(
-        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+        self, token_counts: np.ndarray, lengths: np.ndarray, active: Sequence[bool], tokens: TokenRule | None
     ) -> int:
-        """In FP16."""
-        return bit_operations(int(self.cost(kept[:, 0]).sum()), FLOAT_BITS, FLOAT_BITS)
+        """Bit operations in FP16."""
+        return bit_operations(int(self.cost(token_counts[:, 0]).sum()), FLOAT_BITS, FLOAT_BITS)
 
 
 @dataclass(frozen=True, eq=False)
 class TierSlice:
-    """A tier's part of its ladder."""
+    """A tier and its place in the ladder."""
 
     tier: Tier
-    rungs: slice  # its own among all rungs
-    columns: slice  # its own of `Outcomes.kept`
+    rungs: slice  # its rungs among those of the ladder
+    columns: slice  # its columns of `Outcomes.token_counts`
     last: bool  # the last tier: its tokenizer and pruning are used for the whole model
 
-    def last_asked(self, asked: Sequence[bool]) -> int | None:
-        """The last of its rungs, from 0, that a rule asks (all rungs' flags); None = the tier is left out."""
+    def last_active(self, active: Sequence[bool]) -> int | None:
+        """Its last active rung, counted from its first, by the flags of all rungs; None = it does not run."""
         first, stop = self.rungs.start, self.rungs.stop
-        return next((rung - first for rung in range(stop - 1, first - 1, -1) if asked[rung]), None)
+        return next((rung - first for rung in range(stop - 1, first - 1, -1) if active[rung]), None)
 
     def pruning(self, tokens: TokenRule | None) -> TokenRule | None:
-        """What prunes in it where a rule prunes with `tokens`: tiers before the last prune as they were trained to."""
+        """Its pruning under a rule with pruning `tokens`: tiers before the last prune as they were trained."""
         return tokens if self.last else self.tier.backend.token_rule
 
 
 class Ladder:
-    """Tiers from cheap to dear: a cascade's, or one model alone."""
+    """Tiers from cheap to expensive: those of a cascade, or a single model."""
 
     def __init__(self, tiers: Sequence[Tier]) -> None:
         self.tiers = tuple(tiers)
@@ -215,12 +218,12 @@ class Ladder:
 
     @cached_property
     def rungs(self) -> tuple[Rung, ...]:
-        """Where it can answer, from cheap to dear; the last is the full model."""
+        """All rungs from cheap to expensive; the last is the full model."""
         before = (tier.rungs(index) for index, tier in enumerate(self.tiers[:-1]))
         return tuple(chain(*before, self.tiers[-1].rungs()))
 
     def check_rule(self, rule: ExitRule, n_inputs: int) -> None:
-        """UserError for a rule of another ladder, or of other inputs than these n."""
+        """UserError for a rule with another number of rungs, or with thresholds for another number of inputs."""
         limits = rule.thresholds
         if limits.shape[-1] != self.n_rungs - 1:
             raise UserError(f"exit rule: {limits.shape[-1]} thresholds, the model needs {self.n_rungs - 1}")
@@ -228,7 +231,7 @@ class Ladder:
             raise UserError(f"exit rule: thresholds for {len(limits)} inputs, but there are {n_inputs}")
 
     def no_outcomes(self, n_inputs: int, n_sequences: int) -> Outcomes:
-        """Of inputs that have no answer."""
+        """Outcomes of inputs without answers, to be filled in."""
         backend = self.tiers[-1].backend
         return Outcomes(
             np.full((n_inputs, backend.width), np.nan, dtype=backend.reading_dtype),
@@ -238,7 +241,7 @@ class Ladder:
         )
 
     def inputs_of(self, tier: Tier, encoded: Encoded) -> Encoded:
-        """The same inputs as a tier reads them; `encoded` is by the last tier's tokenizer."""
+        """The same inputs in a tier's tokens; `encoded` comes from the last tier's tokenizer."""
         if tier.tokenizer is self.tiers[-1].tokenizer:
             return encoded
         if encoded.texts is None or encoded.owners is not None:
@@ -246,19 +249,19 @@ class Ladder:
         return tier.tokenizer.encode(encoded.texts, encoded.pairs)
 
     def flops(
-        self, kept: np.ndarray, lengths: np.ndarray, asked: Sequence[bool], tokens: TokenRule | None
+        self, token_counts: np.ndarray, lengths: np.ndarray, active: Sequence[bool], tokens: TokenRule | None
     ) -> np.ndarray:
-        """Cost of exiting at each rung, (s, n_rungs) int64, from `Outcomes.kept`: every tier that ran is charged.
+        """FLOPs of exiting at each rung, (s, n_rungs) int64, from `Outcomes.token_counts`, of all tiers that ran.
 
-        `lengths` (s) are all tokens of the sequences, `asked` the rungs that a rule asks, `tokens` its pruning.
+        `lengths` (s) are all tokens of the sequences, `active` are the rule's active rungs, `tokens` is its pruning.
         """
-        before: np.ndarray = np.zeros((len(kept), 1), dtype=np.int64)
+        before: np.ndarray = np.zeros((len(token_counts), 1), dtype=np.int64)
         costs = []
         for part in self.slices:
-            own = part.tier.flops(kept[:, part.columns], lengths, asked[part.rungs], part.pruning(tokens))
-            costs.append(before + own)
-            last = part.last_asked(asked)
-            if last is not None:  # inputs that go on have come that far
+            flops = part.tier.flops(token_counts[:, part.columns], lengths, active[part.rungs], part.pruning(tokens))
+            costs.append(before + flops)
+            last = part.last_active(active)
+            if last is not None:  # inputs that continue have run up to this rung
                 before = costs[-1][:, [last]]
         return np.concatenate(costs, axis=1)
 
@@ -266,26 +269,26 @@ class Ladder:
 def open_tiers(
     folder: Path, manifest: Manifest, device: str, dtype: str, threads: int | None, engine: str
 ) -> tuple[Tier, ...]:
-    """The models of a folder from cheap to dear: of a cascade several, else one. Equal tokenizers are one object.
+    """The models of a folder from cheap to expensive; equal tokenizers are a single object.
 
-    `manifest` is what was read of the folder; UserError if it is another one by now.
+    `manifest` is the folder's, read before; UserError if the folder has changed since then.
     """
-    refuse_unknown(engine, device, dtype, threads)  # small models have no choice of engines, and typos are typos
+    refuse_unknown(engine, device, dtype, threads)  # also for small models, which ignore these options: catches typos
     made: dict[tuple[str, int], TextTokenizer] = {}
     tiers: list[Tier] = []
     for model in read_tiers(folder, manifest):
-        mine = model.manifest
-        key = mine.files[TOKENIZER], mine.max_length
-        own = TextTokenizer(model.folder, mine.max_length, model.tokenizer)  # each folder's other files must agree
-        tokenizer = made.setdefault(key, own)
+        tier = model.manifest
+        key = tier.files[TOKENIZER], tier.max_length
+        opened = TextTokenizer(model.folder, tier.max_length, model.tokenizer)  # checks the folder's other files, too
+        tokenizer = made.setdefault(key, opened)
         if model.spec is not None:
             _refuse_other_ids(model.folder, tokenizer, model.spec.vocabulary, model.spec.segments)
             backend = open_backend(model, engine, device, dtype, threads)
-            tiers.append(EncoderTier(backend, mine, tokenizer, model.spec, model.extras.tensors.get(DEFERRAL)))
+            tiers.append(EncoderTier(backend, tier, tokenizer, model.spec, model.extras.tensors.get(DEFERRAL)))
         else:
             small = small_of(model)
             _refuse_other_ids(model.folder, tokenizer, small.n_ids, SEGMENTS)
-            tiers.append(SmallTier(SmallBackend(small), mine, tokenizer, small.flops))
+            tiers.append(SmallTier(SmallBackend(small), tier, tokenizer, small.flops))
         _refuse_other_outputs(model.folder, tiers[-1])
     _refuse_other_reading(folder, tiers)
     _refuse_other_score(folder, tiers)
@@ -293,21 +296,21 @@ def open_tiers(
 
 
 def _refuse_other_ids(folder: Path, tokenizer: TextTokenizer, entries: int, segments: int) -> None:
-    """UserError for a tokenizer that makes ids that the model has no rows for; a single segment needs no id."""
+    """UserError for a tokenizer with ids beyond the model's embeddings; a single segment needs no id."""
     tokenizer.check_fit(entries)
     frames = [tokenizer.frame(sides) for sides in (1, 2)]
     special = np.concatenate([block for frame in frames for block in frame.blocks]).max(axis=0)
     segment = max(special[1], *(max(frame.segments) for frame in frames))
-    for what, largest, n in (("special tokens", special[0], entries), ("segments", segment, segments)):
+    for kind, largest, n in (("special tokens", special[0], entries), ("segments", segment, segments)):
         if largest >= n > 1:
             raise UserError(
-                f"{folder / TOKENIZER}: the tokenizer has {what} up to {largest}, the model only {n}: it is another "
+                f"{folder / TOKENIZER}: the tokenizer has {kind} up to {largest}, the model only {n}: it is another "
                 "model's; copy the one that the checkpoint was trained with"
             )
 
 
 def _refuse_other_outputs(folder: Path, tier: Tier) -> None:
-    """UserError where a manifest does not name each output of the weights: answers would carry other names."""
+    """UserError if the number of labels differs from the outputs of the weights: answers would get wrong names."""
     names, outputs = len(tier.manifest.labels), tier.backend.n_classes
     if names != outputs:
         raise UserError(
@@ -316,7 +319,7 @@ def _refuse_other_outputs(folder: Path, tier: Tier) -> None:
 
 
 def _refuse_other_reading(folder: Path, tiers: Sequence[Tier]) -> None:
-    """UserError where the tiers of a cascade of question answerers do not all read the same windows."""
+    """UserError if the tiers of a cascade differ in their problem, or tiers that answer questions in their windows."""
     last = tiers[-1]
     for tier in tiers[:-1]:
         if tier.manifest.problem_type != last.manifest.problem_type:
@@ -328,7 +331,7 @@ def _refuse_other_reading(folder: Path, tiers: Sequence[Tier]) -> None:
 
 
 def _refuse_other_score(folder: Path, tiers: Sequence[Tier]) -> None:
-    """UserError where the learned exit score was fitted to another ladder."""
+    """UserError if the learned exit score was fitted to another ladder."""
     last, backend = tiers[-1], tiers[-1].backend
     weights = last.deferral if isinstance(last, EncoderTier) else None
     wanted = sum(tier.n_rungs for tier in tiers) - 1, 4 + backend.n_classes
@@ -337,17 +340,17 @@ def _refuse_other_score(folder: Path, tiers: Sequence[Tier]) -> None:
 
 
 def refuse_unknown(engine: str, device: str, dtype: str, threads: int | None = None) -> None:
-    """UserError for options that no model can be opened with, whether or not it has a choice of engines."""
+    """UserError for options that are invalid for all models."""
     options = ((engine, ENGINES, "backend"), (device, DEVICES, "device"), (dtype, DTYPES["native"], "dtype"))
-    for value, known, what in options:
+    for value, known, option in options:
         if value not in known:
-            raise UserError(f"{what} {value!r} is not known; known: {', '.join(known)}")
+            raise UserError(f"{option} {value!r} is not known; known: {', '.join(known)}")
     if threads is not None and threads < 1:
         raise UserError(f"threads {threads}: must be at least 1")
 
 
 def choose_engine(engine: str = "auto", device: str = "auto", dtype: str = "float32") -> str:
-    """`native` or `torch`; UserError for what is not known, or for an engine that is not there or cannot do it."""
+    """`native` or `torch`. UserError for an unknown option, a missing engine, or one without this dtype or device."""
     refuse_unknown(engine, device, dtype)
     chosen = engine if engine != "auto" else _fitting(device, dtype)
     if chosen == "native" and device == "cuda":
@@ -365,13 +368,13 @@ def choose_engine(engine: str = "auto", device: str = "auto", dtype: str = "floa
 
 
 def _fitting(device: str, dtype: str) -> str:
-    """A GPU is torch's; on CPUs the compiled engine is faster."""
+    """Torch on GPUs; on CPUs the compiled engine, which is faster, unless it is missing."""
     gpu = device == "cuda" or (device == "auto" and dtype != "int8" and _sees_gpu())
     return "torch" if gpu or native.why_missing() else "native"
 
 
 def _sees_gpu() -> bool:
-    """Whether torch would find a GPU. Importing torch takes seconds, so a machine without a driver is not asked."""
+    """Whether torch finds a GPU. Importing torch takes seconds, so machines without a driver skip it."""
     if not any(Path("/dev", name).exists() for name in ("nvidia0", "dxg", "kfd")) or not _has_torch():
         return False
     import torch
@@ -384,7 +387,7 @@ def _has_torch() -> bool:
 
 
 def open_backend(model: ModelFiles, engine: str, device: str, dtype: str, threads: int | None) -> Backend:
-    """The backend of what was read of a model folder; UserError if its parts do not fit together."""
+    """The backend for the files of a model folder; UserError if they do not fit together."""
     if choose_engine(engine, device, dtype) == "native":
         from ziggurat.engine.backends import native as native_backend
 

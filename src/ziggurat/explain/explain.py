@@ -137,7 +137,7 @@ def _rungs(classifier: OpenedModel, encoded: Encoded, rule: ExitRule, outcomes: 
     readings = classifier.every_rung(encoded, tokens=rule.tokens).readings
     readings[:, last] = outcomes.readings  # to the last digit, which a whole run may compute in another way
     predictions, shares = problem.predictions(readings, encoded), problem.probabilities(readings)
-    asked = np.flatnonzero(rule.asked[: last + 1]).tolist()
+    asked = np.flatnonzero(rule.active[: last + 1]).tolist()
     for count, rung in enumerate(asked, start=1):
         answer = problem.fields(predictions[0, rung], None if shares is None else shares[0, rung])
         yield decision_of(classifier, rule, rung, readings[:, asked[:count]], answer)

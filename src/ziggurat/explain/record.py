@@ -122,7 +122,7 @@ def decision_of(model: OpenedModel, rule: ExitRule, rung: int, history: np.ndarr
         score=number(float(rule.values(rung, history)[0])),
         threshold=number(thresholds[rung]),
         temperature=None if rule.temperatures is None else float(rule.temperatures[rung]),
-        leaves=bool(rule.leaves(rung, history, np.zeros(1, dtype=np.int64))[0]),
+        leaves=bool(rule.exits(rung, history, np.zeros(1, dtype=np.int64))[0]),
         answer=answer,
     )
 

@@ -113,7 +113,7 @@ def _predicted(profile: Profile, outcomes: Outcomes, rule: ExitRule, lengths: np
     layers = range(1, profile.conditions.layers + 1)
     pruned = [rule.tokens is not None and rule.tokens.prunes(layer) for layer in layers]
     batches = batch_numbers(lengths, batch_size)
-    return predicted_seconds(profile, outcomes.kept, outcomes.rungs, rule.asked, batches, pruned)
+    return predicted_seconds(profile, outcomes.token_counts, outcomes.rungs, rule.active, batches, pruned)
 
 
 def batch_numbers(lengths: np.ndarray, batch_size: int) -> np.ndarray:

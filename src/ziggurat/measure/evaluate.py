@@ -57,9 +57,11 @@ def evaluate(
     full = classifier.run(encoded, full_rule, options.batch_size, progress)
     predictions = classifier.predictions(encoded, adaptive), classifier.predictions(encoded, full)
     timed = encoded.take(sample(len(rows), timed_texts // problem.texts_per_input))
-    spent = classifier.spent(encoded, adaptive.kept, rule)[np.arange(len(rows)), adaptive.rungs]
+    spent = classifier.spent(encoded, adaptive.token_counts, rule)[np.arange(len(rows)), adaptive.rungs]
     whole = classifier.whole(encoded)
-    ran = (adaptive.kept[encoded.edges[:-1]][:, classifier.layer_columns] > 0).sum(axis=1)  # all sequences alike
+    ran = (adaptive.token_counts[encoded.edges[:-1]][:, classifier.layer_columns] > 0).sum(
+        axis=1
+    )  # all sequences alike
     return Evaluation(
         model=model,
         data=str(source),
@@ -77,7 +79,7 @@ def evaluate(
         mean_rungs=float((adaptive.rungs + 1).mean()),
         mean_layers=float(ran.mean()),
         exit_histogram={rung.name: int((adaptive.rungs == at).sum()) for at, rung in enumerate(classifier.rungs)},
-        tokens_left=tokens_left(adaptive.kept[:, classifier.ladder.slices[-1].columns], encoded.lengths),
+        tokens_left=tokens_left(adaptive.token_counts[:, classifier.ladder.slices[-1].columns], encoded.lengths),
         speed=beside_full_depth(classifier, timed, (rule, full_rule), options.batch_size),
         truncated=int(encoded.truncated.sum()),
         seen_in_training=seen_in_training(model, rows),
@@ -92,7 +94,7 @@ def _bops(classifier: OpenedModel, encoded: Encoded, outcomes: Outcomes, rule: E
     """Bit operations that were spent, over all tiers."""
     spent = 0
     for part in classifier.ladder.slices:
-        came = np.flatnonzero(outcomes.kept[:, part.columns.start])
-        kept, asked = outcomes.kept[came, part.columns], rule.asked[part.rungs]
+        came = np.flatnonzero(outcomes.token_counts[:, part.columns.start])
+        kept, asked = outcomes.token_counts[came, part.columns], rule.active[part.rungs]
         spent += part.tier.bit_operations(kept, encoded.lengths[came], asked, part.pruning(rule.tokens))
     return spent

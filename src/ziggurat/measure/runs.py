@@ -95,7 +95,7 @@ def ways_of(classifier: OpenedModel) -> list[Way]:
     ways = [Way("full", ExitRule.full_depth(n_rungs), full)]
     if n_rungs > 1:
         score = classifier.problem.scores[0]
-        nobody = np.full(n_rungs - 1, -exit_score(score).everybody)  # asked, and nobody leaves
+        nobody = np.full(n_rungs - 1, -exit_score(score).exit_all)  # asked, and nobody leaves
         everything = replace(ExitRule.full_depth(n_rungs), score=score, thresholds=nobody)
         ways.append(Way("heads", everything, full | {"head": n_rungs - 1}))
         for rung in dict.fromkeys([0, n_rungs - 2]):

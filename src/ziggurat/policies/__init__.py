@@ -1,1 +1,1 @@
-"""Policy room: pure functions, arrays in, scores out. A policy compares nothing and shortens nothing. No torch."""
+"""Policy room: exit scores, pruning rules, and the rules that compare them with thresholds. Numpy only, no torch."""

@@ -1,14 +1,13 @@
-"""Exit scores: how sure is this rung? Numbers only; the comparison with a threshold is the engine's.
+"""Exit scores: how confident is a rung? A score is a number; `policies.rules` compares it with a threshold.
 
-Every score reads a history of readings, (n, n_rungs_seen, width), whose last entry is the rung being asked, and returns
-(n) float64. A reading is a rung's logits, of spans what `policies.spans` makes of them. A rung that was not asked is
-not in the history. `exit_score` finds a score by its name.
+A score reads a history of readings, (n, n_rungs_so_far, width), and returns (n) float64. The last entry of the history
+is the current rung; inactive rungs are left out. A reading is a rung's logits; for spans it is what `problems.spans`
+computes from them. `exit_score` finds a score by its name.
 
-A learned exit score: the probability that going on would not put this answer right. Numbers only, no threshold.
-
-A logistic model on what a rung says of an input; fitted by `ziggurat.calibrate.choose`, kept with the model. Of a
-regression it is the expected certainty 1 - |error| / range, after the learned exit of BERxiT (Xin et al. 2021), which
-reads the hidden state instead, and learns 1 - tanh|error|.
+The learned score is the probability that deeper layers would not correct this answer. It is a logistic model on the
+readings, fitted by `ziggurat.calibrate.choose` and saved with the model. For a regression it is the expected certainty
+1 - |error| / range. This follows the learned exit of BERxiT (Xin et al. 2021), which reads the hidden state instead and
+learns 1 - tanh|error|.
 """
 
 from __future__ import annotations
@@ -34,26 +33,27 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def entropy(history: np.ndarray) -> np.ndarray:
-    """Entropy over ln N, in [0, 1]: 0 is sure, 1 is uniform (MP eq. 5)."""
+    """Entropy over ln N, in [0, 1]: 0 is certain, 1 is uniform (MP eq. 5)."""
     return _normalised_entropy(history[:, -1])
 
 
 def top_entropy(history: np.ndarray, n: int) -> np.ndarray:
-    """Entropy of the `n` most probable classes, as if there were no others, over ln n (FastPLM's `uncertainty_N`).
+    """Entropy of the `n` most probable classes, renormalised, over ln n (FastPLM's `uncertainty_N`).
 
-    For many classes, whose unlikely ones together keep the plain entropy high. All classes if there are fewer than `n`.
+    Made for many classes: together the unlikely ones keep the plain entropy high. All classes if there are fewer than
+    `n`.
     """
     logits = history[:, -1]
     if n >= logits.shape[-1]:
         return _normalised_entropy(logits)
-    # The softmax over some of the classes is the softmax over all of them, renormalised.
+    # The softmax over a subset of the classes is the softmax over all classes, renormalised.
     return _normalised_entropy(np.sort(logits, axis=-1)[:, -n:])
 
 
 def _normalised_entropy(logits: np.ndarray) -> np.ndarray:
     """Entropy over ln N: (..., N) → (...)."""
     logs = log_softmax(logits)
-    # Rounding can leave a hair outside the interval, and "threshold 1 always exits" must hold exactly.
+    # Rounding can leave the interval slightly, and "threshold 1 always exits" must hold exactly.
     return np.clip(-(np.exp(logs) * logs).sum(axis=-1) / np.log(logits.shape[-1]), 0.0, 1.0)
 
 
@@ -69,29 +69,29 @@ def margin(history: np.ndarray) -> np.ndarray:
 
 
 def span_entropy(history: np.ndarray) -> np.ndarray:
-    """Of spans, whose readings begin with the entropies of start and end (`policies.spans`): the larger, in [0, 1]."""
+    """The larger of the entropies of start and end, in [0, 1]: the first two numbers of a span reading."""
     return history[:, -1, :2].max(axis=-1).astype(np.float64)
 
 
 def agreement(history: np.ndarray) -> np.ndarray:
-    """How many rungs so far predicted what the rung before them did; the count is never reset (S3 algorithm 2)."""
+    """Number of rungs so far that agree with the rung before them; the count is never reset (S3 algorithm 2)."""
     predictions = history.argmax(axis=-1)
     return (predictions[:, 1:] == predictions[:, :-1]).sum(axis=-1).astype(np.float64)
 
 
 def agreement_in_a_row(history: np.ndarray) -> np.ndarray:
-    """How many of the latest rungs, without a break, predicted what the rung before them did (PABEE)."""
+    """Number of latest rungs, without a break, that agree with the rung before them (PABEE)."""
     predictions = history.argmax(axis=-1)
     return _latest_in_a_row(predictions[:, 1:] == predictions[:, :-1])
 
 
 def confident_in_a_row(history: np.ndarray, largest: float) -> np.ndarray:
-    """How many of the latest rungs, without a break, had a normalised entropy of at most `largest` (PCEE-BERT)."""
+    """Number of latest rungs, without a break, with a normalised entropy of at most `largest` (PCEE-BERT)."""
     return _latest_in_a_row(_normalised_entropy(history) <= largest)
 
 
 def change(history: np.ndarray) -> np.ndarray:
-    """How far a regression's number is from that of the asked rung before it; infinite where there is none."""
+    """Distance of a regression's number from that of the active rung before; infinite at the first active rung."""
     if history.shape[1] < 2:
         return np.full(len(history), np.inf)
     numbers = history[:, -2:, 0].astype(np.float64)
@@ -99,8 +99,8 @@ def change(history: np.ndarray) -> np.ndarray:
 
 
 def label_entropy(history: np.ndarray) -> np.ndarray:
-    """The least sure label's entropy over ln 2, in [0, 1], each label being a yes or no of its own (sigmoid)."""
-    # The surest are the farthest from 0 on either side, so the least sure label is the nearest to it.
+    """Largest entropy among the labels, over ln 2, in [0, 1]. Labels are independent (sigmoid)."""
+    # A label is the less certain the nearer its logit is to 0.
     nearest = np.abs(history[:, -1].astype(np.float64)).min(axis=-1)
     return _normalised_entropy(np.stack([nearest, np.zeros_like(nearest)], axis=-1))
 
@@ -112,30 +112,30 @@ def _latest_in_a_row(holds: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ExitScore:
-    """A score and which way it points."""
+    """A score, and whether larger or smaller values mean more confidence."""
 
     of: Callable[[np.ndarray], np.ndarray]
     larger_is_surer: bool
-    first_count: int | None = None  # of a count: its largest value at the first asked rung; None = not a count
-    compares: bool = False  # with the asked rung before, so that nobody leaves at the first
-    always: float = 1.0  # a threshold at which everybody leaves: no entropy is above it, or other score below
+    first_count: int | None = None  # of a count: its largest value at the first active rung; None = not a count
+    compares: bool = False  # with the active rung before, so that no input exits at the first
+    always: float = 1.0  # a finite threshold at which all inputs exit: no entropy is above it, no other score below
 
     @property
-    def everybody(self) -> float:
-        """The threshold beyond all scores: everybody leaves."""
+    def exit_all(self) -> float:
+        """The threshold beyond all scores: all inputs exit."""
         return -np.inf if self.larger_is_surer else np.inf
 
     @property
     def looks_back(self) -> bool:
-        """Whether it reads rungs before the one that is asked: an exit at which nobody leaves may then be needed."""
+        """Whether it reads earlier rungs: a rung at which no input exits may then still have to be active."""
         return self.first_count is not None or self.compares
 
-    def largest_count(self, n_asked: int) -> int | None:
-        """The most that a count can be where it decides anything, with `n_asked` asked rungs; None = not a count.
+    def largest_count(self, n_active: int) -> int | None:
+        """Largest possible count before the last of `n_active` active rungs; None = not a count.
 
-        A count grows by at most one from asked rung to asked rung, and the last of these answers whatever it says.
+        A count grows by at most one per active rung. At the last of them it decides nothing.
         """
-        return None if self.first_count is None else self.first_count + n_asked - 2
+        return None if self.first_count is None else self.first_count + n_active - 2
 
 
 SCORES: Mapping[str, ExitScore] = {
@@ -151,11 +151,11 @@ SCORES: Mapping[str, ExitScore] = {
 
 @dataclass(frozen=True)
 class ScoreFamily:
-    """Scores that differ in one number, with which their name ends: `top-entropy@5`."""
+    """Scores with a parameter, which stands at the end of the name: `top-entropy@5`."""
 
-    parameter: str  # what the number is called
-    wanted: str  # what it must be
-    score: Callable[[str], ExitScore]  # from the number as it is written; ValueError if it is not as wanted
+    parameter: str  # name of the parameter
+    wanted: str  # its valid values, for messages
+    score: Callable[[str], ExitScore]  # from the parameter as text; ValueError for an invalid one
 
 
 def _top_entropy(n: str) -> ExitScore:
@@ -172,7 +172,7 @@ def _confident_in_a_row(largest: str) -> ExitScore:
 
 
 def unfitted() -> UserError:
-    """What is wrong where the learned score is asked and the model has no weights for it."""
+    """The error of a model that has no weights for the learned score."""
     return UserError(
         f"exit score {LEARNED!r}: the model has none; build its cascade with `ziggurat cascade … --data FILE` (a "
         "regression: train it with labels)"
@@ -183,8 +183,8 @@ def _unfitted(history: np.ndarray) -> np.ndarray:
     raise unfitted()
 
 
-SPAN_ENTROPY = "span-entropy"  # the one score of question answering
-LEARNED = "learned"  # the score of `ziggurat.policies.defer`, whose weights are the model's
+SPAN_ENTROPY = "span-entropy"  # the only score of question answering
+LEARNED = "learned"  # see `learned`; its weights are part of the model
 FAMILIES: Mapping[str, ScoreFamily] = {
     "top-entropy": ScoreFamily("N", "a whole number of at least 2", _top_entropy),
     "confident-in-a-row": ScoreFamily("H", "an entropy in [0, 1]", _confident_in_a_row),
@@ -192,7 +192,7 @@ FAMILIES: Mapping[str, ScoreFamily] = {
 
 
 def exit_score(name: str) -> ExitScore:
-    """The score of this name, such as `entropy` or `top-entropy@5`; UserError lists those that there are."""
+    """The score of this name, such as `entropy` or `top-entropy@5`; a UserError lists the known names."""
     if name in SCORES:
         return SCORES[name]
     if name == SPAN_ENTROPY:
@@ -211,15 +211,16 @@ def exit_score(name: str) -> ExitScore:
         raise UserError(f"exit score {name!r}: {message}; known: {known}") from None
 
 
-N_FEATURES = 4  # beside one for each output
-WIDEST = 20.0  # nats between the first two classes: beyond, nothing is learned
+N_FEATURES = 4  # plus one for each output
+WIDEST = 20.0  # nats between the two most probable classes; larger leads are clipped
 
 
 def features(history: np.ndarray) -> np.ndarray:
-    """What the score looks at: a history (n, n_rungs_seen, n_classes) → (n, 4 + n_classes) float64.
+    """Features of the learned score: a history (n, n_rungs_so_far, n_classes) → (n, 4 + n_classes) float64.
 
-    Of the last rung 1, margin, lead of the first class in nats, normalised entropy, and which class is predicted. Of a
-    regression's number, the one output, 1, itself, its square, how far it is from the one before, and that squared.
+    From the last rung: 1, margin, lead of the most probable class in nats, normalised entropy, and the predicted class
+    (one-hot). A regression has one output and five features: 1, the number, its square, its distance from the number of
+    the rung before, and that distance squared.
     """
     logits = history[:, -1]
     if logits.shape[1] == 1:
@@ -237,14 +238,14 @@ def features(history: np.ndarray) -> np.ndarray:
 
 
 def _features_of_numbers(numbers: np.ndarray) -> np.ndarray:
-    """(n, n_rungs_seen) → (n, 5)."""
+    """(n, n_rungs_so_far) → (n, 5)."""
     latest = numbers[:, -1]
     moved = np.abs(latest - numbers[:, -2]) if numbers.shape[1] > 1 else np.zeros_like(latest)
     return np.stack([np.ones_like(latest), latest, latest**2, moved, moved**2], axis=1)
 
 
 def learned(history: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The score of the last rung of a history (n, n_rungs_seen, n_classes), by its weights (4 + n_classes): (n)."""
-    with np.errstate(over="ignore"):  # exp(large) is infinity, and the score 0
+    """The score of the last rung of a history (n, n_rungs_so_far, n_classes), from its weights (4 + n_classes): (n)."""
+    with np.errstate(over="ignore"):  # exp(large) is infinity, and then the score is 0
         score: np.ndarray = 1 / (1 + np.exp(-(features(history) @ weights)))
     return score

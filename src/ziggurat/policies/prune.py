@@ -1,7 +1,7 @@
-"""Pruning rules: which tokens stay at a layer, from a score per token. They return masks; nothing is shortened here.
+"""Pruning rules: which tokens a layer keeps, from a score per token. Rules return masks; backends remove the tokens.
 
-The unit of every score is *mean received attention*: within a sequence the live tokens' mean is 1, whatever its length,
-padding or layer. LTP's and MP's own scales (LTP eq. 3.7, MP eq. 7) are factors on it.
+The unit of all scores is *mean received attention*: the mean over the live tokens of a sequence is 1, for any length,
+padding and layer. The scales of LTP and MP (LTP eq. 3.7, MP eq. 7) are factors on it.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ import numpy as np
 from ziggurat.data.packing import PackedBatch, padded_slots
 from ziggurat.system import cached_property
 
-LTP_PADDED = 128  # the length to which LTP's released scripts pad, and by which its code divides
+LTP_PADDED = 128  # the padded length in LTP's released scripts; its code divides by it
 
-# A token's score in a paper's unit is its relative score times this, for texts of n tokens before any pruning.
+# Factor from relative scores to a paper's unit, for texts of n tokens before pruning.
 SCALES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "relative": lambda n: np.ones(len(n)),
-    "paper": lambda n: 1 / n,  # as LTP eq. 3.7 and MP eq. 7 are printed: long inputs are pruned harder
+    "paper": lambda n: 1 / n,  # LTP eq. 3.7 and MP eq. 7 as printed: long inputs are pruned harder
     "ltp-code": lambda n: np.full(len(n), 1 / LTP_PADDED),
 }
 RECEIVED = "received"  # attention received from all live tokens, mean over heads (LTP, MP, SpAtten, LAT)
-FROM_OTHERS = "received-from-others"  # the same without what a token gives itself (PoWER-BERT)
-PREDICTED = "predicted"  # a learned guess at what later layers will attend to (after ToP)
+FROM_OTHERS = "received-from-others"  # the same without a token's attention to itself (PoWER-BERT)
+PREDICTED = "predicted"  # a learned prediction of the attention in later layers (after ToP)
 SCORES = (RECEIVED, FROM_OTHERS, PREDICTED)
 
-# (value of this layer, scores (n_tokens), batch) → (n_tokens) bool, True = stays. A user's own rule is one of these.
+# (value of this layer, scores (n_tokens), batch) → (n_tokens) bool, True = keep. A custom rule has this type.
 Keep = Callable[[float, np.ndarray, PackedBatch], np.ndarray]
 
 
 def above(value: float, scores: np.ndarray, batch: PackedBatch) -> np.ndarray:
-    """Tokens whose score is larger than the threshold `value` (LTP eq. 3.8; MP eq. 10 as it is meant)."""
+    """Tokens whose score is larger than the threshold `value` (LTP eq. 3.8; MP eq. 10 as intended)."""
     return scores > value
 
 
 def top_share(value: float, scores: np.ndarray, batch: PackedBatch) -> np.ndarray:
-    """The best tokens, as many as the share `value` of the text's length before any pruning, rounded (SpAtten)."""
+    """The best tokens; their number is the share `value` of the text's length before pruning, rounded (SpAtten)."""
     return rank_in_sequence(scores, batch) < np.repeat(np.rint(value * batch.original), batch.lengths)
 
 
 def top_count(value: float, scores: np.ndarray, batch: PackedBatch) -> np.ndarray:
-    """The `value` best tokens of every sequence, whatever its length (PoWER-BERT, Length-Adaptive Transformer)."""
+    """The `value` best tokens of each sequence, for any length (PoWER-BERT, Length-Adaptive Transformer)."""
     return rank_in_sequence(scores, batch) < value
 
 
@@ -51,33 +51,33 @@ KINDS: Mapping[str, Keep] = {"threshold": above, "share": top_share, "count": to
 
 @dataclass(frozen=True, eq=False)
 class TokenRule:
-    """Which tokens stay, layer by layer. The first token of a sequence always does: `PackedBatch` sees to it."""
+    """Which tokens each layer keeps. The first token of a sequence is always kept: `PackedBatch` ensures it."""
 
     keep: Keep
-    values: np.ndarray  # (L) float64, one for each layer in the unit of `keep`; NaN = nobody leaves there
+    values: np.ndarray  # (L) float64, one for each layer in the unit of `keep`; NaN = the layer removes no token
     score: str = RECEIVED
     scale: str = "relative"  # of thresholds, a key of SCALES
-    vocabulary: np.ndarray | None = None  # (n_vocabulary) bool: entries that are read at all; None = every one
+    vocabulary: np.ndarray | None = None  # (n_vocabulary) bool: entries that are read at all; None = all of them
 
     @cached_property
     def key(self) -> Hashable:
-        """Equal for rules that prune alike."""
+        """Equal for rules that prune in the same way."""
         read = None if self.vocabulary is None else self.vocabulary.tobytes()
         return self.keep, self.values.tobytes(), self.score, self.scale, read
 
     def prunes(self, layer: int) -> bool:
-        """Whether tokens may leave at layer 1 … L."""
+        """Whether layer 1 … L may remove tokens."""
         value = self.values[layer - 1]
-        return not (np.isnan(value) or (self.keep is above and value <= 0))  # every score is above 0
+        return not (np.isnan(value) or (self.keep is above and value <= 0))  # all scores are above 0
 
-    def stays(self, layer: int, scores: np.ndarray, batch: PackedBatch) -> np.ndarray:
-        """Relative scores (n_tokens) of a batch at a layer → (n_tokens) bool."""
+    def keep_mask(self, layer: int, scores: np.ndarray, batch: PackedBatch) -> np.ndarray:
+        """Which tokens a layer keeps: relative scores (n_tokens) of a batch → (n_tokens) bool."""
         factor = SCALES[self.scale](batch.original)
-        kept = self.keep(float(self.values[layer - 1]), scores * np.repeat(factor, batch.lengths), batch)
-        return np.asarray(kept, dtype=bool)
+        mask = self.keep(float(self.values[layer - 1]), scores * np.repeat(factor, batch.lengths), batch)
+        return np.asarray(mask, dtype=bool)
 
     def reads(self, batch: PackedBatch) -> np.ndarray | None:
-        """Which tokens of ids (n_tokens, 2) are read at all, (n_tokens) bool; None = all of them."""
+        """Which tokens of a batch of ids (n_tokens, 2) the vocabulary reads, (n_tokens) bool; None = all of them."""
         if self.vocabulary is None:
             return None
         ids = batch.states[:, 0]
@@ -85,9 +85,10 @@ class TokenRule:
 
 
 def scaled(rule: TokenRule | None, factor: float) -> TokenRule | None:
-    """The rule pruning harder (factor above 1) or less; 0 prunes nothing. ValueError unless it has thresholds, or 0, 1.
+    """The rule with its thresholds times `factor`: above 1 it prunes harder; at 0 it prunes nothing (None).
 
-    What the vocabulary leaves out stays out at every factor above 0.
+    Tokens outside the vocabulary are removed at any factor above 0. ValueError for a rule without thresholds if the
+    factor is neither 0 nor 1.
     """
     if rule is None or factor == 0:
         return None
@@ -105,7 +106,7 @@ def rank_in_sequence(scores: np.ndarray, batch: PackedBatch) -> np.ndarray:
     grid.ravel()[slots] = -scores
     grid[:, 0] = -np.inf
     ranks = np.empty(grid.shape, dtype=np.int64)
-    # Row by row, and not one sort of all tokens by sequence and score: that takes several times as long.
+    # Sorting row by row is several times as fast as one sort of all tokens by sequence and score.
     np.put_along_axis(ranks, np.argsort(grid, axis=1, kind="stable"), np.arange(grid.shape[1])[None], axis=1)
     placed: np.ndarray = ranks.ravel()[slots]
     return placed
@@ -117,7 +118,7 @@ def linear_schedule(final: float, n_layers: int) -> np.ndarray:
 
 
 def spatten_schedule(final: float, n_layers: int) -> np.ndarray:
-    """Shares that stay: the first max(3, ⌈0.15 L⌉) layers keep all (NaN), then down in a line to `final` at layer L."""
+    """Shares to keep: all (NaN) in the first max(3, ⌈0.15 L⌉) layers, then linearly down to `final` at layer L."""
     first = min(max(3, int(np.ceil(0.15 * n_layers))), n_layers)
     shares = np.full(n_layers, np.nan)
     falling = 1 + (final - 1) * np.arange(1, n_layers - first + 1) / max(n_layers - first, 1)
@@ -126,12 +127,12 @@ def spatten_schedule(final: float, n_layers: int) -> np.ndarray:
 
 
 def geometric_schedule(first: float, final: float, n_layers: int) -> np.ndarray:
-    """From `first` at layer 1 to `final` > 0 at layer L by the same factor; PoWER-BERT's learned counts look so."""
+    """Geometric from `first` at layer 1 to `final` > 0 at layer L; PoWER-BERT's learned counts have this shape."""
     return np.geomspace(first, final, n_layers)
 
 
 def only_first(kind: str, scale: str, value: float, max_length: int) -> bool:
-    """Whether a number leaves every text of up to `max_length` tokens nothing but its first token, whatever its scores.
+    """Whether a value always reduces texts of up to `max_length` tokens to their first token, for any scores.
 
     A token's score is at most n: all the attention of a text of n tokens.
     """
@@ -142,12 +143,12 @@ def only_first(kind: str, scale: str, value: float, max_length: int) -> bool:
 
 
 def without_repeats(shares: np.ndarray) -> np.ndarray:
-    """Shares (L) with NaN where the layer before keeps as much: nothing leaves there, and no score is needed."""
+    """Shares (L) with NaN where the layer before has the same share: no token is removed, and no score needed."""
     return np.where(shares == np.concatenate([[1.0], shares[:-1]]), np.nan, shares)
 
 
 def rescale(values: np.ndarray | float, source: str, target: str, length: int) -> np.ndarray:
-    """Thresholds of one paper's scale in another's, for texts of `length` tokens."""
+    """Converts thresholds between the scales of two papers, for texts of `length` tokens."""
     n = np.array([length])
     return np.asarray(values) * SCALES[target](n) / SCALES[source](n)
 
@@ -155,9 +156,9 @@ def rescale(values: np.ndarray | float, source: str, target: str, length: int) -
 def one_by_one(
     rule: Callable[[int, np.ndarray, int], np.ndarray],
 ) -> Callable[[float, np.ndarray, PackedBatch], np.ndarray]:
-    """A `Keep` from a function of one text: (layer, scores (n), tokens before any pruning) → (n) bool.
+    """A `Keep` from a function of one text: (layer, scores (n), number of tokens before pruning) → (n) bool.
 
-    Give the rule's `values` as 1 … L, so that the function learns the layer.
+    Set the `values` of the `TokenRule` to 1 … L: they pass the layer to the function.
     """
 
     def keep(value: float, scores: np.ndarray, batch: PackedBatch) -> np.ndarray:

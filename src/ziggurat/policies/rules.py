@@ -1,4 +1,4 @@
-"""When an input leaves: the only place where a score meets a threshold."""
+"""When an input exits: the only place that compares a score with a threshold."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from ziggurat.types import OperatingPoint
 
 @dataclass(frozen=True)
 class ExitRule:
-    """One threshold per rung but the last, for all inputs alike or for each; NaN = that rung is not asked.
+    """A threshold for each rung but the last, shared by all inputs or one for each; NaN = the rung is inactive.
 
-    An input leaves at the first asked rung where it is at least as sure as the threshold: entropy <= τ, the other
-    scores >= τ. The last rung answers all that is left. Temperatures sharpen or soften what the score sees of a rung;
-    answers stay as they are.
+    An input exits at the first active rung where its confidence reaches the threshold: entropy <= τ, other scores >= τ.
+    The last rung answers all remaining inputs. Temperatures sharpen or soften the logits for the score; they do not
+    change answers.
     """
 
     score: str
     thresholds: np.ndarray  # (n_rungs - 1) or (n_inputs, n_rungs - 1) float64, in the score's unit
-    temperatures: np.ndarray | None = None  # (n_rungs) float64, by which logits are divided for the score; None = 1
-    tokens: TokenRule | None = None  # which tokens leave on the way; None = nothing is pruned
+    temperatures: np.ndarray | None = None  # (n_rungs) float64: divisors of the logits for the score; None = 1
+    tokens: TokenRule | None = None  # which tokens are pruned; None = none
     deferral: np.ndarray | None = None  # (n_rungs - 1, 4 + n_classes) float64: weights of the learned score
-    first: int = 0  # rung of the ladder at which the tier begins that runs it: backends count from their own first rung
+    first: int = 0  # first rung, in the ladder, of the tier that runs the rule: backends count from their first rung
 
     def __post_init__(self) -> None:
         exit_score(self.score)
         self._check_temperatures()
         nan = np.isnan(self.thresholds)
-        # Otherwise a neighbour's head would enter this input's history, and its answer depend on its batch mates.
+        # Otherwise a rung that is active for a neighbour only would enter this input's history: answers would depend
+        # on the batch.
         if self.thresholds.ndim == 2 and (nan.any(axis=0) & ~nan.all(axis=0)).any():
-            raise UserError("per-input thresholds: a rung is asked for all inputs (no NaN in its column) or for none")
+            raise UserError("per-input thresholds: a rung is active for all inputs (no NaN in its column) or for none")
 
     def _check_temperatures(self) -> None:
         if self.temperatures is None:
@@ -50,38 +51,37 @@ class ExitRule:
             raise UserError("exit rule: a temperature must be a finite number above 0; fit them again")
 
     @cached_property
-    def asked(self) -> tuple[bool, ...]:
-        """Which rungs are asked; the last always is."""
+    def active(self) -> tuple[bool, ...]:
+        """Which rungs compute their heads and may answer, (n_rungs) flags; the last always does."""
         return (*(~np.isnan(np.atleast_2d(self.thresholds)).all(axis=0)).tolist(), True)
 
     @cached_property
     def looks_back(self) -> bool:
-        """Whether its score reads asked rungs before the one that is asked."""
-        # The learned score of a number, whose readings are one wide, reads how far it has moved.
+        """Whether its score reads earlier active rungs, too."""
+        # The learned score of a regression (readings of width 1) reads the change since the rung before.
         moved = self.score == LEARNED and self.deferral is not None and self.deferral.shape[1] == N_FEATURES + 1
         return exit_score(self.score).looks_back or moved
 
     @cached_property
     def batch_key(self) -> Hashable:
-        """Rules with equal keys can run in one batch: they differ in their thresholds alone (`joined_rules`)."""
+        """Rules with equal keys can run in one batch: they differ only in their thresholds (`joined_rules`)."""
         temperatures = None if self.temperatures is None else self.temperatures.tobytes()
         tokens = None if self.tokens is None else self.tokens.key
-        return self.score, self.asked, temperatures, tokens, None if self.deferral is None else self.deferral.tobytes()
+        return self.score, self.active, temperatures, tokens, None if self.deferral is None else self.deferral.tobytes()
 
     def in_tier(self, first: int, tokens: TokenRule | None) -> Self:
-        """The same rule as a tier runs it whose rungs begin with `first` of the ladder, and which prunes so."""
+        """The same rule for a tier whose first rung is `first` of the ladder, and whose pruning is `tokens`."""
         if first == self.first and tokens is self.tokens:
             return self
-        rule = copy(self)  # not `replace`, which would check it again
+        rule = copy(self)  # `replace` would repeat the checks
         object.__setattr__(rule, "first", first)
         object.__setattr__(rule, "tokens", tokens)
         return rule
 
-    def leaves(self, rung: int, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Which inputs have their answer at rung `rung` of the ladder.
+    def exits(self, rung: int, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Which inputs exit at rung `rung` of the ladder, (n) bool.
 
-        History (n, rungs seen, width), the readings of the asked rungs up to this one; rows (n) of thresholds that
-        differ from input to input → (n) bool.
+        `history` (n, active rungs up to this one, width) are readings; `rows` (n) index per-input thresholds.
         """
         if rung == self.thresholds.shape[-1]:
             return np.ones(len(rows), dtype=bool)
@@ -91,26 +91,26 @@ class ExitRule:
         return decided
 
     def values(self, rung: int, history: np.ndarray) -> np.ndarray:
-        """The score that `leaves` compares: history (n, rungs seen, width) → (n) float64."""
+        """The score that `exits` compares: history (n, active rungs, width) → (n) float64."""
         if self.temperatures is not None:
-            # The history skips rungs that are not asked; of a later tier's, only what the score needs is there.
-            seen = np.flatnonzero(self.asked[: rung + 1])[-history.shape[1] :]
-            history = history / self.temperatures[seen, None]
+            # The history skips inactive rungs; in a later tier it may begin with that tier's first active rung.
+            rungs = np.flatnonzero(self.active[: rung + 1])[-history.shape[1] :]
+            history = history / self.temperatures[rungs, None]
         if self.score == LEARNED and self.deferral is not None:
             return learned(history, self.deferral[rung])
         return exit_score(self.score).of(history)
 
-    def asked_in(self, layers: Sequence[int]) -> dict[int, int]:
-        """The asked rungs of the tier that runs it, by the layers after which its rungs stand: layer → rung from 0."""
-        return {layer: rung for rung, layer in enumerate(layers) if self.asked[self.first + rung]}
+    def active_in(self, layers: Sequence[int]) -> dict[int, int]:
+        """Active rungs of the tier that runs it: layer → rung, from 0. `layers` are the layers of the tier's rungs."""
+        return {layer: rung for rung, layer in enumerate(layers) if self.active[self.first + rung]}
 
     def of_rungs(self, first: int, n_rungs: int) -> ExitRule:
-        """The rule for `n_rungs` rungs of the ladder from `first` on; the last of these that is asked answers all.
+        """The rule for `n_rungs` rungs of the ladder from `first` on; the last active one of them answers all inputs.
 
-        For scores that read one rung alone: whether that last answer counts, the whole rule says. At least one of the
-        rungs must be asked.
+        Only for scores that read a single rung. The caller decides by the full rule which of these last answers count.
+        At least one of the rungs must be active.
         """
-        last = int(np.flatnonzero(self.asked[first : first + n_rungs])[-1])
+        last = int(np.flatnonzero(self.active[first : first + n_rungs])[-1])
         thresholds = self.thresholds[..., first : first + n_rungs - 1].copy()
         if last < n_rungs - 1:
             thresholds[..., last] = exit_score(self.score).always
@@ -119,17 +119,17 @@ class ExitRule:
         return ExitRule(self.score, thresholds, temperatures, self.tokens, deferral)
 
     def check_reachable(self) -> None:
-        """UserError for a count that no input can reach before the last rung, so that asking would only cost.
+        """UserError for a count that no input can reach before the last rung: the exits would only cost time.
 
-        An infinite threshold says so on purpose, and passes.
+        An infinite threshold passes: there it is on purpose.
         """
-        n_asked = sum(self.asked)
-        most = exit_score(self.score).largest_count(n_asked)
+        n_active = sum(self.active)
+        most = exit_score(self.score).largest_count(n_active)
         finite = self.thresholds[np.isfinite(self.thresholds)]
         if most is not None and (finite > most).any():
             raise UserError(
-                f"exit rule: {self.score} never reaches {finite.max():g}: with {n_asked} asked rungs the largest count "
-                f"possible before the last is {most}; lower the threshold"
+                f"exit rule: {self.score} never reaches {finite.max():g}: with {n_active} active rungs the largest "
+                f"count possible before the last is {most}; lower the threshold"
             )
 
     @classmethod
@@ -153,14 +153,14 @@ class ExitRule:
 
     @classmethod
     def fixed_depth(cls, rung: int, n_rungs: int, score: str = "entropy") -> Self:
-        """Every input exits at rung `rung`, and no other is asked, where the model can have this score."""
+        """All inputs exit at rung `rung`; no other rung is active. The score must be one that the model can compute."""
         thresholds = np.full(n_rungs - 1, np.nan)
-        thresholds[rung : rung + 1] = exit_score(score).everybody  # an empty slice for the last rung, which needs none
+        thresholds[rung : rung + 1] = exit_score(score).exit_all  # an empty slice for the last rung
         return cls(score, thresholds)
 
     @classmethod
     def forced(cls, rungs: np.ndarray, n_rungs: int) -> Self:
-        """Input i exits at rung `rungs[i]` whatever it reads: (n_inputs) ints. For controls: random exit, oracle."""
+        """Input i exits at rung `rungs[i]`, (n_inputs) ints, for any reading. For controls: random exit, oracle."""
         chosen = np.arange(n_rungs - 1) >= rungs[:, None]
         return cls("entropy", np.where(chosen, np.inf, -np.inf))
 
@@ -173,7 +173,7 @@ class ExitRule:
 
 
 def joined_rules(parts: Sequence[tuple[ExitRule, np.ndarray]]) -> ExitRule:
-    """One rule for inputs of several, whose `batch_key`s are equal: each with the (m) rows of its own inputs."""
+    """Rules with equal `batch_key`s as one rule for all their inputs; each comes with the rows (m) of its inputs."""
     first = parts[0][0]
     if first.thresholds.ndim == 1 and all(
         rule is first or np.array_equal(rule.thresholds, first.thresholds, equal_nan=True) for rule, _ in parts

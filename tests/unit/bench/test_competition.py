@@ -22,6 +22,7 @@ from ziggurat.bench.tables import comparison_tables
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.folder import read_json
 from ziggurat.encoder.spec import read_spec
+from ziggurat.problems.problem import Problem
 
 
 class Counting(Peer):
@@ -121,7 +122,7 @@ def test_latencies_are_medians_of_the_rounds():
 def test_a_peer_that_is_not_installed_is_named_with_its_pip_line(tmp_path, tiny_spec, monkeypatch):
     monkeypatch.setattr(peers_open.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else name)
     [kind] = [kind for kind in KINDS if (kind.name, kind.dtype) == ("ONNX Runtime", "int8")]
-    peers, [left] = open_peers([kind], PeerSetting(tmp_path, tiny_spec, 1, tmp_path))
+    peers, [left] = open_peers([kind], PeerSetting(tmp_path, tiny_spec, Problem.head, 1, tmp_path))
     assert not peers
     assert (left.name, left.dtype) == ("ONNX Runtime", "int8")
     assert left.reason == "onnxruntime not installed: pip install '.[bench]' in Ziggurat's folder"
@@ -135,7 +136,7 @@ def test_a_peer_that_cannot_run_is_named_and_costs_no_other(tmp_path, tiny_spec)
         raise KeyError("x\ny")
 
     kinds = [PeerKind(str(make), "int8", (), make) for make in (cannot, broken, lambda setting: [Counting()])]
-    peers, left = open_peers(kinds, PeerSetting(tmp_path, tiny_spec, 1, tmp_path))
+    peers, left = open_peers(kinds, PeerSetting(tmp_path, tiny_spec, Problem.head, 1, tmp_path))
     assert [peer.name for peer in peers] == ["Counting"]
     old, wrong = (one.reason for one in left)
     assert old == "this CPU is too old"
@@ -147,7 +148,7 @@ def real_peers(tiny_checkpoint, random_tokens, tmp_path_factory):
     """All that are installed, each way to run it; warnings of theirs that are not expected are errors."""
     spec = read_spec(read_json(tiny_checkpoint / "config.json", ""))
     scratch = tmp_path_factory.mktemp("scratch")
-    setting = PeerSetting(tiny_checkpoint, spec, 2, scratch, random_tokens(range(2, 7), seed=4))
+    setting = PeerSetting(tiny_checkpoint, spec, Problem.head, 2, scratch, random_tokens(range(2, 7), seed=4))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         peers, left_out = open_peers(KINDS, setting)

@@ -17,6 +17,7 @@ from ziggurat.encoder.spec import read_spec
 from ziggurat.engine.backends.torch import load_backend
 from ziggurat.engine.replay import run_batches as run
 from ziggurat.policies.rules import ExitRule
+from ziggurat.problems.problem import Problem
 
 pytest.importorskip("onnxruntime")
 
@@ -29,7 +30,7 @@ def test_peers_in_float32_answer_as_the_torch_engine(tmp_path, name):
     kinds = [kind for kind in KINDS if kind.dtype == "float32"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        peers, left_out = open_peers(kinds, PeerSetting(folder, spec, 1, tmp_path))
+        peers, left_out = open_peers(kinds, PeerSetting(folder, spec, Problem.head, 1, tmp_path))
     assert not [one for one in left_out if "not installed" not in one.reason]
     expected = run(
         load_backend(folder, "cpu", "float32", 1), [pack_rows(encoded, np.arange(4))], ExitRule.full_depth(3), 4

@@ -43,7 +43,7 @@ def test_doubts_let_rows_go_where_the_engines_replay_does(seed, score, exits, da
     limits = np.array([data.draw(st.sampled_from(sorted(known.values.ravel()))) for _ in exits]) + 1e-9
     rule = ExitRule(score, known.thresholds(limits))
     assert known.rungs(limits).tolist() == replay(run.every, rule).tolist()
-    assert rule.asked == (*(rung in exits for rung in range(RUNGS - 1)), True)
+    assert rule.active == (*(rung in exits for rung in range(RUNGS - 1)), True)
 
 
 def test_temperatures_divide_what_the_score_sees():
@@ -65,7 +65,7 @@ def test_a_candidates_rungs_follow_its_rule_along_a_family(score):
         for one in family:
             rule = ExitRule(one.score, one.thresholds)
             assert one.rungs.tolist() == replay(run.every, rule).tolist()
-            assert one.asked == rule.asked
+            assert one.asked == rule.active
         for strict, daring in pairwise(family):
             assert (daring.rungs <= strict.rungs).all()
 

@@ -27,7 +27,7 @@ def cost_of(n: int, layer: int = 100, head: int = 10):
     lengths = np.random.default_rng(9).integers(2, 30, n)
 
     def cost(rule):
-        heads = np.cumsum((*rule.asked[:-1], False))
+        heads = np.cumsum((*rule.active[:-1], False))
         return lengths[:, None] * (layer * np.arange(1, len(heads) + 1) + head * heads)
 
     return cost

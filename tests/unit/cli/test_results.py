@@ -60,13 +60,14 @@ def test_a_record_is_made_legible_field_by_field():
 def test_rows_have_the_keys_of_their_parts_and_a_warning():
     speed = Speed(8, 5, 10.0, 9.0, 100.0, 0.8, 0.7, 0.9)
     quality = {"n_accuracy": 8, "accuracy": 0.5, "accuracy_low": 0.2, "accuracy_high": 0.8, "flops_gain": 2.0}
-    about = dict(what="fast", data="d", split="test", model="m", device="cpu", threads=1, batch=8, dtype="int8")
+    about = dict(data="d", split="test", model="m", device="cpu", threads=1, batch=8, dtype="int8")
     origin = {"date": "2026-01-01", "commit": "c"}
     tokens = {"tokens_mean": 9.0, "tokens_p99": 12.0}
-    row = BenchRow(**about, padding="packed", timed="model", speed=speed, tokens=tokens, quality=quality, origin=origin)
+    parts = dict(speed=speed, tokens=tokens, quality=quality, origin=origin)
+    row = BenchRow(system="fast", **about, padding="packed", timed="model", **parts)
     values = row.to_dict()
-    assert values.keys() >= {*about, *quality, *origin, *tokens, "time_gain"} and row.n_accuracy == 8
-    assert values["warning"] == "2.00x fewer FLOPs but only 0.80x the speed"
+    assert values["what"] == "fast" and values.keys() >= {*about, *quality, *origin, *tokens, "time_gain"}
+    assert row.n_accuracy == 8 and values["warning"] == "2.00x fewer FLOPs but only 0.80x the speed"
     ours = Entered("native", False, "sorted", 1, None, (1.5, 2.5), {"peer": Ratio(2.0, 1.0, 3.0)})
     more = ComparisonRow(row, ours).to_dict()
     assert more["over"] == {"peer": [2.0, 1.0, 3.0]} and more["latency_ms_p95"] == 2.5 and "calibration" not in more

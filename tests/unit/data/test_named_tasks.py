@@ -336,4 +336,4 @@ def test_a_task_knows_its_columns(write):
 
 
 def test_a_task_about_spans_is_no_rows_of_labels():
-    fails("task:squad@train", "span")
+    fails("task:squad@train", "span", problem=ProblemType.SINGLE_LABEL)

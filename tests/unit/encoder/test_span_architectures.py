@@ -120,14 +120,14 @@ def test_pruned_and_early_answers_are_those_of_the_specification(answerer):
         assert rung == outcomes.rungs[row]
         assert outcomes.readings[row, PLACE].tolist() == reading[PLACE].tolist()
         assert np.abs(outcomes.readings[row] - reading).max() < 1e-4
-    assert len(set(outcomes.rungs)) > 1 and outcomes.kept[:, 1].sum() < outcomes.kept[:, 0].sum()
+    assert len(set(outcomes.rungs)) > 1 and outcomes.token_counts[:, 1].sum() < outcomes.token_counts[:, 0].sum()
 
 
 def test_both_engines_say_the_same_at_every_rung(saved, answerer):
     windows = answerer.encode(PAIRS)
     other = OpenedModel.from_pretrained(saved[1], "cpu", threads=1, backend="torch")
     mine, expected = (one.every_rung(windows, tokens=one.token_rule) for one in (answerer, other))
-    assert np.array_equal(mine.kept, expected.kept)
+    assert np.array_equal(mine.token_counts, expected.token_counts)
     assert np.abs(mine.readings - expected.readings).max() < 1e-3
 
 

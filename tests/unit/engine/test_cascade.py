@@ -102,7 +102,7 @@ def test_claim_28_a_tier_may_read_with_a_tokenizer_of_its_own(make_static, prune
     encoded = cascade.encode(texts)
     first = cascade.run(encoded, ExitRule.fixed_depth(0, 5))
     assert np.array_equal(first.readings, static.run(static.encode(texts), ExitRule.fixed_depth(0, 1)).readings)
-    assert first.kept[:, 0].max() == 6 < encoded.lengths.max()
+    assert first.token_counts[:, 0].max() == 6 < encoded.lengths.max()
     rule = cascade.rule("margin", 0.35)
     outcomes = cascade.run(encoded, rule)
     theirs = last.run(encoded, last.rule("margin", 0.35))

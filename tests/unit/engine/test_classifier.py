@@ -110,7 +110,7 @@ def test_bfloat16_mostly_agrees(model_folder, classifier, texts):
 
 @pytest.mark.parametrize("point", ["balanced", "fast", "full"])
 def test_a_trace_says_what_was_spent(classifier, texts, point):
-    asked = classifier.rule_of(point).asked
+    asked = classifier.rule_of(point).active
     lengths = classifier.encode(texts).lengths
     for answer, length in zip(classifier.answer(texts, point), lengths, strict=True):
         trace = answer.trace

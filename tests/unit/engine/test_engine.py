@@ -82,7 +82,7 @@ def test_claim_28_every_ticket_ends_once_and_as_specified(data):
 def test_claim_28_later_tiers_run_full_batches_until_the_flush(rule, sizes, cuts):
     tiers, encoded = make_tiers(), inputs()
     engine = Engine(Ladder(tiers), sizes, np.inf, Clock())
-    asked = [rule.asked[:1], rule.asked[1:3], rule.asked[3:]]
+    asked = [rule.active[:1], rule.active[1:3], rule.active[3:]]
     ran = [index for index, own in enumerate(asked) if any(own)]
     left = 0
     for first, last in pairwise([0, *sorted(cuts), N]):
@@ -302,7 +302,7 @@ def test_one_batch_is_answered_as_through_the_queues(data):
     tiers, encoded = make_tiers(), inputs()
     rule = data.draw(ladder_rules(N))
     at_once, queued = (answer(Ladder(tiers), encoded, rule, sizes) for sizes in ([100] * 3, [4, 100, 3]))
-    for field in ("readings", "rungs", "kept"):
+    for field in ("readings", "rungs", "token_counts"):
         assert np.array_equal(getattr(at_once, field), getattr(queued, field))
     assert (at_once.seconds > 0).all() and (queued.seconds > 0).all()
 

@@ -96,7 +96,7 @@ def test_a_tier_of_which_no_rung_is_asked_does_not_run():
     outcomes = answer(Ladder(tiers), encoded, rule, [4] * 3)
     assert tiers[0].backend.heads_run and tiers[2].backend.heads_run
     assert not tiers[1].backend.heads_run and not tiers[1].backend.layers_run
-    assert not outcomes.kept[:, 1:4].any()  # its columns
+    assert not outcomes.token_counts[:, 1:4].any()  # its columns
 
 
 def test_a_tiers_layers_behind_its_last_asked_rung_do_not_run():
@@ -109,7 +109,7 @@ def test_a_tiers_layers_behind_its_last_asked_rung_do_not_run():
 def test_kept_tokens_stand_in_the_columns_of_the_tiers_that_ran():
     tiers, encoded = make_tiers(4), inputs()
     outcomes = answer(Ladder(tiers), encoded, ExitRule.uniform("entropy", 0.5, R), [4] * 3)
-    kept, rungs = outcomes.kept, outcomes.rungs
+    kept, rungs = outcomes.token_counts, outcomes.rungs
     assert kept.shape == (N, 1 + 3 + 5)
     assert np.array_equal(kept[:, 0], encoded.lengths)
     assert np.array_equal(kept[:, 1] > 0, rungs >= 1)
@@ -121,4 +121,4 @@ def test_kept_tokens_stand_in_the_columns_of_the_tiers_that_ran():
 def test_no_inputs_have_no_outcomes():
     nothing = Encoded([], np.zeros(0, dtype=bool))
     outcomes = answer(Ladder(make_tiers()), nothing, ExitRule.uniform("margin", 0.5, R), [4] * 3)
-    assert outcomes.readings.shape == (0, CLASSES) and outcomes.kept.shape == (0, 9)
+    assert outcomes.readings.shape == (0, CLASSES) and outcomes.token_counts.shape == (0, 9)

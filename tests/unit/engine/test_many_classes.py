@@ -66,7 +66,7 @@ def test_a_thousand_classes_exit_by_top_entropy_in_every_engine(folder, ragged_t
 
 def test_settings_of_a_thousand_classes_are_tried_like_others(folder, ragged_tokens):
     every = run_every_rung(load_torch(folder, "cpu", "float32", None), [pack(ragged_tokens)], len(ragged_tokens))
-    stored = StoredRun(every.readings, every.kept, 1.0)
+    stored = StoredRun(every.readings, every.token_counts, 1.0)
     losses = (stored.predictions() != stored.predictions()[:, -1:]).astype(float)
     found = list(families(stored, losses, np.array([0.7, 0.5, 0.2, 0.0]), ["top-entropy@5"]))
     assert len(found) > 2

@@ -31,10 +31,10 @@ def test_the_engine_does_what_it_does_unobserved(backend, ragged_tokens):
     for tokens in ragged_tokens:
         seen, unseen = (run(one, [pack([tokens])], rule, 1) for one in (observed, backend))
         assert np.array_equal(seen.readings, unseen.readings)
-        assert np.array_equal(seen.kept, unseen.kept)
+        assert np.array_equal(seen.token_counts, unseen.token_counts)
         depth = backend.rung_layers[seen.rungs[0]]
         assert [step.layer for step in observed.steps] == list(range(depth + 1))
-        assert [len(step.left_over) for step in observed.steps] == seen.kept[0, : depth + 1].tolist()
+        assert [len(step.left_over) for step in observed.steps] == seen.token_counts[0, : depth + 1].tolist()
         assert np.array_equal(observed.answers[-1][1], seen.readings[0])
 
 

@@ -50,7 +50,9 @@ def test_claim_24_it_reduces_to_exits_alone_and_to_pruning_alone(backend, make_m
     assert np.array_equal(mine.readings, theirs.readings) and np.array_equal(mine.rungs, theirs.rungs)
     pruned = run(backend, batches, replace(ExitRule.full_depth(N_RUNGS), tokens=backend.token_rule), n)
     every = run_every_rung(backend, batches, n, backend.token_rule)
-    assert np.array_equal(pruned.readings, every.readings[:, -1]) and np.array_equal(pruned.kept, every.kept)
+    assert np.array_equal(pruned.readings, every.readings[:, -1]) and np.array_equal(
+        pruned.token_counts, every.token_counts
+    )
 
 
 def test_claim_24_an_exited_input_has_no_tokens_in_later_layers(backend, ragged_tokens):
@@ -60,9 +62,9 @@ def test_claim_24_an_exited_input_has_no_tokens_in_later_layers(backend, ragged_
     layers = np.array(backend.rung_layers)[outcomes.rungs]
     assert len(set(layers)) > 1
     for row in range(n):
-        assert (outcomes.kept[row, : layers[row] + 1] > 0).all()
-        assert (outcomes.kept[row, layers[row] + 1 :] == 0).all()
-    assert (np.diff(outcomes.kept, axis=1) <= 0).all()
+        assert (outcomes.token_counts[row, : layers[row] + 1] > 0).all()
+        assert (outcomes.token_counts[row, layers[row] + 1 :] == 0).all()
+    assert (np.diff(outcomes.token_counts, axis=1) <= 0).all()
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.5])
@@ -76,7 +78,7 @@ def test_claim_25_replayed_exits_equal_the_run_at_every_scale(backend, ragged_to
     assert replay(every.readings, rule).tolist() == outcomes.rungs.tolist()
     for row, rung in enumerate(outcomes.rungs):
         depth = backend.rung_layers[rung] + 1
-        assert outcomes.kept[row, :depth].tolist() == every.kept[row, :depth].tolist()
+        assert outcomes.token_counts[row, :depth].tolist() == every.token_counts[row, :depth].tolist()
 
 
 def test_claim_2_eq_10_read_literally_prunes_everything(make_pruned, ragged_tokens):
@@ -84,8 +86,8 @@ def test_claim_2_eq_10_read_literally_prunes_everything(make_pruned, ragged_toke
     literal = TokenRule(lambda value, scores, batch: scores - value > 0.5, np.full(4, 0.01), scale="paper")
     meant = TokenRule(above, np.full(4, 0.01), scale="paper")
     long = [tokens for tokens in ragged_tokens if len(tokens) > 20]
-    assert (run_every_rung(backend, [pack(long)], len(long), literal).kept[:, 1] == 1).all()
-    assert (run_every_rung(backend, [pack(long)], len(long), meant).kept[:, 1] > 10).all()
+    assert (run_every_rung(backend, [pack(long)], len(long), literal).token_counts[:, 1] == 1).all()
+    assert (run_every_rung(backend, [pack(long)], len(long), meant).token_counts[:, 1] > 10).all()
 
 
 def test_a_users_own_rule_is_one_function(backend, ragged_tokens):
@@ -93,6 +95,6 @@ def test_a_users_own_rule_is_one_function(backend, ragged_tokens):
         return np.arange(len(scores)) % 2 == 0 if layer == 2 else np.ones(len(scores), dtype=bool)
 
     rule = TokenRule(one_by_one(every_other), np.arange(1.0, 5.0))
-    kept = run_every_rung(backend, [pack(ragged_tokens)], len(ragged_tokens), rule).kept
+    kept = run_every_rung(backend, [pack(ragged_tokens)], len(ragged_tokens), rule).token_counts
     lengths = np.array([len(tokens) for tokens in ragged_tokens])
     assert kept.T.tolist() == [lengths.tolist()] * 2 + [((lengths + 1) // 2).tolist()] * 3

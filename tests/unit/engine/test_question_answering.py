@@ -109,8 +109,8 @@ def test_a_cascade_of_questions_equals_the_specification(answerers, threshold, s
     assert every.readings.shape == (len(windows), 2 * N_RUNGS, 7)
     assert replay(every.readings, rule).tolist() == rungs.tolist()
     came = (rungs >= N_RUNGS)[windows.owners]
-    assert np.array_equal(outcomes.kept[:, first.columns] > 0, came)
-    spent = cascade.spent(windows, outcomes.kept, rule)[np.arange(len(windows)), rungs]
+    assert np.array_equal(outcomes.token_counts[:, first.columns] > 0, came)
+    spent = cascade.spent(windows, outcomes.token_counts, rule)[np.arange(len(windows)), rungs]
     assert (spent[rungs >= N_RUNGS] > cascade.whole(windows)[rungs >= N_RUNGS] / N_RUNGS).all() and (spent > 0).all()
     answers = cascade.answers(windows, outcomes, rule)
     assert [answer.trace.rung for answer in answers] == rungs.tolist()
@@ -134,7 +134,7 @@ def test_questions_of_several_requests_share_batches(answerers):
         outcomes, row = result.get(), rows[result.ticket]
         assert np.allclose(outcomes.readings[0], expected.readings[row], atol=1e-4)
         assert outcomes.rungs[0] == expected.rungs[row]
-        assert outcomes.kept.tolist() == expected.kept[windows.owners == row].tolist()
+        assert outcomes.token_counts.tolist() == expected.token_counts[windows.owners == row].tolist()
 
 
 def test_questions_exit_and_prune_at_different_depths(answerers, asked):
@@ -144,8 +144,10 @@ def test_questions_exit_and_prune_at_different_depths(answerers, asked):
     assert len(set(outcomes.rungs)) > 1
     depth = np.array(answerer.backend.rung_layers)[outcomes.rungs][windows.owners]
     for window, layers in enumerate(depth):
-        assert (outcomes.kept[window, : layers + 1] > 0).all() and not outcomes.kept[window, layers + 1 :].any()
-    assert (np.diff(outcomes.kept, axis=1) <= 0).all() and (outcomes.kept[:, 1] < windows.lengths).any()
+        assert (outcomes.token_counts[window, : layers + 1] > 0).all() and not outcomes.token_counts[
+            window, layers + 1 :
+        ].any()
+    assert (np.diff(outcomes.token_counts, axis=1) <= 0).all() and (outcomes.token_counts[:, 1] < windows.lengths).any()
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0, 1.2])
@@ -171,7 +173,7 @@ def test_both_engines_agree(folders, asked):
         assert mine.rungs.tolist() == theirs.rungs.tolist()
         assert places(mine.readings) == places(theirs.readings)
         assert np.abs(mine.readings - theirs.readings).max() < 1e-3
-        assert np.array_equal(mine.kept, theirs.kept)
+        assert np.array_equal(mine.token_counts, theirs.token_counts)
 
 
 def test_full_depth_is_what_transformers_says(folders, asked):
@@ -211,12 +213,12 @@ def test_what_is_spent_is_the_sum_of_a_questions_windows(answerers, asked):
     answerer = answerers["plain"]
     windows, rule = answerer.encode(asked), ExitRule.full_depth(N_RUNGS)
     outcomes = answerer.run(windows, rule)
-    spent, whole = answerer.spent(windows, outcomes.kept, rule), answerer.whole(windows)
+    spent, whole = answerer.spent(windows, outcomes.token_counts, rule), answerer.whole(windows)
     assert spent[:, -1].tolist() == whole.tolist()
     alone = [answerer.whole(windows.take(np.array([row])))[0] for row in range(len(windows))]
     assert alone == whole.tolist()
     asked_all = ExitRule.uniform(SPAN_ENTROPY, 0.0, N_RUNGS)  # three more heads, each 2 x 2 d for every token
-    extra = answerer.spent(windows, outcomes.kept, asked_all)[:, -1] - whole
+    extra = answerer.spent(windows, outcomes.token_counts, asked_all)[:, -1] - whole
     assert extra.tolist() == (3 * 4 * answerer.spec.hidden * windows.read).tolist()
 
 

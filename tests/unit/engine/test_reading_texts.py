@@ -114,7 +114,7 @@ def test_a_model_changes_no_setting_of_the_process(model_folder, texts):
 def test_a_command_limits_the_tokenizers_threads(monkeypatch):
     for threads, expected in ((2, "2"), (None, str(default_threads()))):
         monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
-        assert model_options(threads=threads).threads == threads
+        assert model_options("auto", "float32", threads, "auto").threads == threads
         assert os.environ["RAYON_NUM_THREADS"] == expected
         monkeypatch.delenv("RAYON_NUM_THREADS")
 

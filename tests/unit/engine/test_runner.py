@@ -186,7 +186,7 @@ def test_finished_sequences_leave_with_their_tokens_and_heads(case):
         for layer in range(1, last_layer[rows].max() + 1):
             live = rows[last_layer[rows] >= layer]
             expected.append((layer, len(live), lengths[live].sum()))
-            if layer in backend.rung_layers and rule.asked[rung := backend.rung_layers.index(layer)]:
+            if layer in backend.rung_layers and rule.active[rung := backend.rung_layers.index(layer)]:
                 heads_expected.append((rung, len(live)))
     assert ran == expected
     assert heads_run == heads_expected
@@ -233,7 +233,7 @@ def closeness(every: np.ndarray, rule: ExitRule) -> np.ndarray:
     rung is confident on its entropy.
     """
     n, n_rungs, _ = every.shape
-    asked = np.flatnonzero(rule.asked[:-1])
+    asked = np.flatnonzero(rule.active[:-1])
     if rule.score.startswith("agreement"):
         ordered = np.sort(every, axis=2)
         return (ordered[..., -1] - ordered[..., -2]).min(axis=1)

@@ -32,4 +32,4 @@ def test_batches_decide_as_the_specification(tmp_path, name, pairs):
     logits, rungs = answer_all(backend, encoded.tokens, rule)
     assert outcomes.rungs.tolist() == rungs.tolist()
     assert np.abs(outcomes.readings - logits).max() < 1e-4
-    assert outcomes.kept[:, 1].sum() < outcomes.kept[:, 0].sum()
+    assert outcomes.token_counts[:, 1].sum() < outcomes.token_counts[:, 0].sum()

@@ -59,15 +59,15 @@ def test_scores_and_exits_are_those_of_numpy(name, n_classes, seed, data):
     limits = thresholds[:, rung] if per_input else np.full(40, thresholds[rung])
     with np.errstate(invalid="ignore"):  # infinity less infinity
         clear = ~(np.abs(expected - limits) < HAIR) | (expected == found)
-    decided = torch_rules.leaves(rule, rung, torch.from_numpy(seen), rows).numpy()
-    assert np.array_equal(decided[clear], rule.leaves(rung, seen, rows)[clear]) and clear.mean() > 0.8
+    decided = torch_rules.exits(rule, rung, torch.from_numpy(seen), rows).numpy()
+    assert np.array_equal(decided[clear], rule.exits(rung, seen, rows)[clear]) and clear.mean() > 0.8
 
 
 def test_the_last_rung_answers_all_and_others_are_numpys():
     history = torch.zeros(3, 2, 2)
     rule = ExitRule.uniform("entropy", 0.5, 2)
-    assert torch_rules.leaves(rule, 1, history, np.arange(3)).all()
-    assert torch_rules.leaves(replace(rule, score=SPAN_ENTROPY), 0, history, np.arange(3)) is None
+    assert torch_rules.exits(rule, 1, history, np.arange(3)).all()
+    assert torch_rules.exits(replace(rule, score=SPAN_ENTROPY), 0, history, np.arange(3)) is None
 
 
 @repeatable
@@ -88,13 +88,13 @@ def test_the_tokens_that_stay_are_those_of_numpy_bit_for_bit(kind, scale, length
         scores = rng.random(sum(lengths)).astype(np.float32)
     value = {"threshold": 0.5 if scale == "relative" else 0.1, "share": 0.6, "count": 3.0}[kind]
     rule = TokenRule(prune.KINDS[kind], np.array([value]), scale=scale)
-    found = torch_rules.stays(rule, 1, torch.from_numpy(scores), batch)
-    assert np.array_equal(found.numpy(), rule.stays(1, scores, batch))
+    found = torch_rules.keep_mask(rule, 1, torch.from_numpy(scores), batch)
+    assert np.array_equal(found.numpy(), rule.keep_mask(1, scores, batch))
 
 
 def test_a_rule_of_the_users_own_is_left_to_numpy():
     own = TokenRule(lambda value, scores, batch: scores > value, np.array([0.5]))
-    assert torch_rules.stays(own, 1, torch.ones(2), pack([np.zeros((2, 2), dtype=np.int64)])) is None
+    assert torch_rules.keep_mask(own, 1, torch.ones(2), pack([np.zeros((2, 2), dtype=np.int64)])) is None
 
 
 @pytest.mark.parametrize("kind", ["threshold", "share"])

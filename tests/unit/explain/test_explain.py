@@ -58,14 +58,12 @@ def test_the_answer_and_its_way_are_those_of_predict(classifier, text, threshold
 def test_of_a_cascade_the_tier_that_answered_is_explained(cascade_folder):
     """The first tier has no layers, in which tokens could leave."""
     classifier = OpenedModel.from_pretrained(cascade_folder, "cpu")
-    small, whole = (
-        explanation(classifier, "bat kit ban", classifier.rule("entropy", limit)).to_dict() for limit in (9.9, 0.0)
-    )
-    assert small["layers"] == 0 and small["pruning"] is None
-    assert {token["left_at"] for token in small["tokens"]} == {None} and len(small["tokens"]) == 5
-    assert not {"tokens", "pruning"} & {fact for fact, _ in facts(small | {"operating_point": "x"})}
-    assert whole["layers"] == 4 and len(whole["pruning"]["thresholds"]) == 4
-    assert {"tokens", "pruning"} <= {fact for fact, _ in facts(whole | {"operating_point": "x"})}
+    small, whole = (explanation(classifier, "bat kit ban", classifier.rule("entropy", limit)) for limit in (9.9, 0.0))
+    assert small.layers == 0 and small.pruning is None
+    assert {token.left_at for token in small.tokens} == {None} and len(small.tokens) == 5
+    assert not {"tokens", "pruning"} & {fact for fact, _ in facts(small)}
+    assert whole.layers == 4 and len(whole.pruning.thresholds) == 4
+    assert {"tokens", "pruning"} <= {fact for fact, _ in facts(whole)}
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)

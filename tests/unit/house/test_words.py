@@ -68,14 +68,12 @@ NOT_YET: tuple[str, ...] = (
     "reproduction/tables.py",
     "reproduction/tango.py",
     "reproduction/tasks.py",
-    "src/ziggurat/analyses",
     "src/ziggurat/calibrate",
     "src/ziggurat/data",
     "src/ziggurat/engine",
     "src/ziggurat/explain",
     "src/ziggurat/measure",
     "src/ziggurat/model.py",
-    "src/ziggurat/policies",
 )
 
 

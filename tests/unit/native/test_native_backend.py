@@ -71,7 +71,7 @@ def test_every_rung_says_what_it_says_in_torch(make_folder, ragged_tokens, head_
     batches = [pack(ragged_tokens)]
     mine, yours = (run_every_rung(one, batches, len(ragged_tokens)) for one in (ours, theirs))
     assert np.abs(mine.readings - yours.readings).max() < 1e-4
-    assert np.array_equal(mine.kept, yours.kept)
+    assert np.array_equal(mine.token_counts, yours.token_counts)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_heads_of_width_26_say_what_they_say_in_torch(narrow_folder, ragged_toke
     assert ours.instructions == instructions
     assert np.abs(mine.readings - yours.readings).max() < 1e-4
     mine, yours = (run(one, batches, full_rule(one), n) for one in (ours, theirs))
-    assert np.array_equal(mine.kept, yours.kept)
+    assert np.array_equal(mine.token_counts, yours.token_counts)
     assert np.abs(mine.readings - yours.readings).max() < 1e-4
 
 
@@ -137,7 +137,7 @@ def test_pruned_answers_and_lengths_are_those_of_torch(folders, ragged_tokens, n
     ours, theirs = load_backend(folders[name], "float32", 2), load_torch(folders[name], "cpu", "float32", None)
     n, batches = len(ragged_tokens), [pack(ragged_tokens)]
     mine, yours = (run(one, batches, full_rule(one), n) for one in (ours, theirs))
-    assert np.array_equal(mine.kept, yours.kept)
+    assert np.array_equal(mine.token_counts, yours.token_counts)
     assert np.abs(mine.readings - yours.readings).max() < 1e-4
 
 
@@ -174,7 +174,9 @@ def test_an_answer_ignores_batch_mates_and_threads_to_the_bit(folders, ragged_to
     def check(size, seed, threads):
         order = np.random.default_rng(seed).permutation(n)
         outcomes = run(engines[threads], in_batches(ragged_tokens, order, size), rule, n)
-        assert np.array_equal(outcomes.readings, alone.readings) and np.array_equal(outcomes.kept, alone.kept)
+        assert np.array_equal(outcomes.readings, alone.readings) and np.array_equal(
+            outcomes.token_counts, alone.token_counts
+        )
 
     engines = [load_backend(folders["threshold"], dtype, threads) for threads in (1, 2, 3)]
     alone = run(engines[0], in_batches(ragged_tokens, np.arange(n), 1), rule, n)
@@ -192,7 +194,7 @@ def test_joined_leftovers_are_answered_as_if_run_alone(folders, ragged_tokens, n
         rule = replace(ExitRule.uniform("entropy", threshold, N_RUNGS), tokens=backend.token_rule)
         batches = in_batches(ragged_tokens, order if falling else order[::-1], size)
         alone, together = (run(backend, batches, rule, n, tokens) for tokens in (0, 1 << 20))
-        for field in ("readings", "rungs", "kept"):
+        for field in ("readings", "rungs", "token_counts"):
             assert np.array_equal(getattr(together, field), getattr(alone, field))
         assert (together.seconds > 0).all()
 
@@ -220,8 +222,11 @@ def test_pruning_at_the_last_layer_changes_no_answer(folders, ragged_tokens, sco
     )
     assert np.array_equal(pruned.readings, whole.readings)
     slow = load_torch(folders["predicted"], "cpu", "float32", 1)
-    counted = run(slow, [pack(ragged_tokens)], replace(ExitRule.full_depth(N_RUNGS), tokens=at_last), n).kept
-    assert np.array_equal(pruned.kept, counted) and pruned.kept[:, 4].sum() < whole.kept[:, 4].sum()
+    counted = run(slow, [pack(ragged_tokens)], replace(ExitRule.full_depth(N_RUNGS), tokens=at_last), n).token_counts
+    assert (
+        np.array_equal(pruned.token_counts, counted)
+        and pruned.token_counts[:, 4].sum() < whole.token_counts[:, 4].sum()
+    )
 
 
 def test_a_rule_of_the_users_own_runs_step_by_step(backend, ragged_tokens):
@@ -229,7 +234,7 @@ def test_a_rule_of_the_users_own_runs_step_by_step(backend, ragged_tokens):
     rule = replace(ExitRule.full_depth(N_RUNGS), tokens=TokenRule(halves, np.arange(1.0, 5.0)))
     n = len(ragged_tokens)
     outcomes = run(backend, [pack(ragged_tokens)], rule, n)
-    assert outcomes.kept[:, 4].tolist() == [int(np.ceil(len(tokens) / 5)) for tokens in ragged_tokens]
+    assert outcomes.token_counts[:, 4].tolist() == [int(np.ceil(len(tokens) / 5)) for tokens in ragged_tokens]
 
 
 def test_a_score_that_is_new_to_the_core_runs_step_by_step(backend, ragged_tokens, monkeypatch):
@@ -248,7 +253,7 @@ def test_scaled_pruning_is_obeyed(backend, ragged_tokens):
         replace(ExitRule.full_depth(N_RUNGS), tokens=prune.scaled(backend.token_rule, factor))
         for factor in (0, 0.5, 1, 1.5)
     ]
-    kept = [run(backend, [pack(ragged_tokens)], rule, len(ragged_tokens)).kept[:, 4].sum() for rule in rules]
+    kept = [run(backend, [pack(ragged_tokens)], rule, len(ragged_tokens)).token_counts[:, 4].sum() for rule in rules]
     assert kept == sorted(kept, reverse=True) and len(set(kept)) == 4
 
 
@@ -258,16 +263,16 @@ def test_layers_in_pieces_answer_as_in_one_call(backend, ragged_tokens, stops, s
     rule = replace(ExitRule.uniform(score, threshold, N_RUNGS), tokens=backend.token_rule, deferral=WEIGHTS)
     n, batch = len(ragged_tokens), pack(ragged_tokens)
     whole = run(backend, [batch], rule, n)
-    rungs, kept = np.full(n, -1), np.zeros_like(whole.kept)
+    rungs, kept = np.full(n, -1), np.zeros_like(whole.token_counts)
     work = backend.start(batch)
     for stop in stops:
         rows = work.rows
         work, done = backend.advance(work, rule, stop)
-        rungs[done.rows], kept[done.rows] = done.rungs, done.kept
+        rungs[done.rows], kept[done.rows] = done.rungs, done.token_counts
         assert sorted([*work.rows, *done.rows]) == rows.tolist()
         assert np.array_equal(done.readings, whole.readings[done.rows])
     assert rungs.tolist() == whole.rungs.tolist() and len(work.rows) == 0
-    assert np.array_equal(kept, whole.kept)
+    assert np.array_equal(kept, whole.token_counts)
 
 
 def test_rows_that_join_on_the_way_are_answered_as_if_alone(backend, ragged_tokens):
@@ -281,7 +286,9 @@ def test_rows_that_join_on_the_way_are_answered_as_if_alone(backend, ragged_toke
     assert len(rows) > 2
     _, done = backend.advance(together, rule, 4)
     assert sorted(done.rows) == sorted(rows)
-    assert np.array_equal(done.readings, whole.readings[done.rows]) and np.array_equal(done.kept, whole.kept[done.rows])
+    assert np.array_equal(done.readings, whole.readings[done.rows]) and np.array_equal(
+        done.token_counts, whole.token_counts[done.rows]
+    )
     with pytest.raises(ValueError, match="cannot go on together"):
         backend.join([after_one[0], backend.start(parts[1])])
 
@@ -295,7 +302,9 @@ def test_dropped_inputs_change_no_other_answer(backend, ragged_tokens):
     rows = work.rows
     rest, done = backend.advance(work, rule, 4)
     assert len(rows) > 0 and sorted(done.rows) == sorted(rows) and not len(rest.rows)
-    assert np.array_equal(done.readings, whole.readings[done.rows]) and np.array_equal(done.kept, whole.kept[done.rows])
+    assert np.array_equal(done.readings, whole.readings[done.rows]) and np.array_equal(
+        done.token_counts, whole.token_counts[done.rows]
+    )
 
 
 def test_embeddings_are_read_where_the_file_is_mapped(folders):

@@ -67,9 +67,9 @@ def test_pruned_answers_and_lengths_are_those_of_torch(folders, inputs, rule, in
     monkeypatch.setattr(native_backend, "NativeBackend", lambda *parts: NativeBackend(*parts[:5], instructions))
     ours, theirs = load_backend(folders[rule], "float32", 2), load_torch(folders[rule], "cpu", "float32", None)
     mine, yours = (run(one, [pack(inputs)], full_rule(one), len(inputs)) for one in (ours, theirs))
-    assert np.array_equal(mine.kept, yours.kept)
+    assert np.array_equal(mine.token_counts, yours.token_counts)
     assert np.abs(mine.readings - yours.readings).max() < 1e-3
-    assert mine.kept[:, 4].sum() < 0.9 * sum(LENGTHS)
+    assert mine.token_counts[:, 4].sum() < 0.9 * sum(LENGTHS)
 
 
 @pytest.mark.parametrize("engine", ["native", "torch"])
@@ -100,7 +100,9 @@ def test_an_answer_ignores_batch_mates_and_threads_to_the_bit(folders, inputs, r
         order = np.random.default_rng(seed).permutation(n)
         batches = [pack([inputs[i] for i in rows], rows=rows) for rows in np.array_split(order, -(-n // size))]
         outcomes = run(engines[threads], batches, way, n)
-        assert np.array_equal(outcomes.readings, alone.readings) and np.array_equal(outcomes.kept, alone.kept)
+        assert np.array_equal(outcomes.readings, alone.readings) and np.array_equal(
+            outcomes.token_counts, alone.token_counts
+        )
 
     check()
 

@@ -16,7 +16,6 @@ if native.why_missing():
 
 
 from ziggurat.data.packing import cumulate
-from ziggurat.engine.backends import small as static_backend
 from ziggurat.engine.backends.small import StaticBackend, fastest
 from ziggurat.small.static import LARGEST, StaticTier, load_static_tier
 
@@ -95,7 +94,7 @@ def test_a_mapped_tier_outlives_its_python_object(tmp_path):
 def test_numpy_answers_where_nothing_is_compiled(monkeypatch):
     tier = make_tier()
     assert isinstance(fastest(tier), StaticBackend)
-    monkeypatch.setattr(static_backend, "why_missing", lambda: "no compiler")
+    monkeypatch.setattr(native, "why_missing", lambda: "no compiler")
     assert fastest(tier) is tier
 
 

@@ -80,7 +80,7 @@ def test_a_rule_of_one_text_prunes_like_the_packed_one(sizes, seed, threshold):
     packed = TokenRule(above, np.array([threshold / 2, threshold]))
     mine = TokenRule(literal, np.array([1.0, 2.0]))
     for layer in (1, 2):
-        assert np.array_equal(mine.stays(layer, scores, batch), packed.stays(layer, scores, batch))
+        assert np.array_equal(mine.keep_mask(layer, scores, batch), packed.keep_mask(layer, scores, batch))
 
 
 def test_claim_2_thresholds_convert_between_the_papers_scales():
@@ -95,11 +95,11 @@ def test_claim_2_thresholds_convert_between_the_papers_scales():
 def test_claim_2_a_converted_threshold_keeps_the_same_tokens(n, threshold, seed):
     batch = batch_of([n])
     scores = scores_of(batch, seed) * 2
-    kept = TokenRule(above, np.array([threshold])).stays(1, scores, batch)
+    kept = TokenRule(above, np.array([threshold])).keep_mask(1, scores, batch)
     for scale in ("paper", "ltp-code"):
         values = rescale(np.array([threshold]), "relative", scale, n)
         far = np.abs(scores - threshold) > 1e-9
-        assert np.array_equal(TokenRule(above, values, scale=scale).stays(1, scores, batch)[far], kept[far])
+        assert np.array_equal(TokenRule(above, values, scale=scale).keep_mask(1, scores, batch)[far], kept[far])
 
 
 def test_the_papers_scale_prunes_long_texts_harder_and_ours_not():
@@ -107,7 +107,7 @@ def test_the_papers_scale_prunes_long_texts_harder_and_ours_not():
     scores = np.concatenate([np.linspace(0, 2, 20), np.linspace(0, 2, 100)])
     share = {}
     for scale, value in (("relative", 0.5), ("paper", 0.01)):
-        kept = TokenRule(above, np.array([value]), scale=scale).stays(1, scores, batch)
+        kept = TokenRule(above, np.array([value]), scale=scale).keep_mask(1, scores, batch)
         share[scale] = np.add.reduceat(kept.astype(int), [0, 20]) / [20, 100]
     assert share["relative"][0] == pytest.approx(share["relative"][1], abs=0.02)
     assert share["paper"][1] < share["paper"][0] - 0.3

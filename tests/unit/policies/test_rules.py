@@ -31,7 +31,7 @@ def predicting(*predictions: int) -> np.ndarray:
 
 
 def leaves(rule: ExitRule, rung: int, history: np.ndarray) -> list[bool]:
-    return rule.leaves(rung, history, np.arange(len(history))).tolist()
+    return rule.exits(rung, history, np.arange(len(history))).tolist()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,9 +130,9 @@ def test_claim_18_top_entropy_fires_with_fifty_classes():
 
 def test_nan_means_that_a_rung_is_not_asked():
     rule = ExitRule("entropy", np.array([NAN, 0.5, NAN, 0.0]))
-    assert rule.asked == (False, True, False, True, True)
-    assert ExitRule.full_depth(3).asked == (False, False, True)
-    assert ExitRule("entropy", np.array([[NAN, 0.5], [NAN, 0.1]])).asked == (False, True, True)
+    assert rule.active == (False, True, False, True, True)
+    assert ExitRule.full_depth(3).active == (False, False, True)
+    assert ExitRule("entropy", np.array([[NAN, 0.5], [NAN, 0.1]])).active == (False, True, True)
 
 
 def test_a_rung_that_is_not_asked_is_not_in_the_history():
@@ -150,7 +150,7 @@ def test_nan_for_some_inputs_only_is_refused():
 def test_thresholds_of_each_input_are_found_by_its_row():
     history = np.zeros((3, 1, 2))  # entropy 1
     rule = ExitRule("entropy", np.array([[1.0], [0.5], [1.0], [0.5]]))
-    assert rule.leaves(0, history, np.array([3, 0, 2])).tolist() == [False, True, True]
+    assert rule.exits(0, history, np.array([3, 0, 2])).tolist() == [False, True, True]
 
 
 def test_nobody_leaves_early_under_never():
@@ -160,7 +160,7 @@ def test_nobody_leaves_early_under_never():
 @pytest.mark.parametrize("rung", [0, 2, 4])
 def test_fixed_depth_asks_one_rung_and_everyone_leaves_there(rung):
     rule = ExitRule.fixed_depth(rung, 5)
-    assert rule.asked == tuple(i in (rung, 4) for i in range(5))
+    assert rule.active == tuple(i in (rung, 4) for i in range(5))
     assert replay(ladder(5), rule).tolist() == [rung] * 30
 
 
@@ -189,13 +189,13 @@ def test_an_unknown_score_is_refused_with_the_list_of_known_ones():
 def test_an_operating_points_rule_asks_where_it_has_a_threshold():
     rule = ExitRule.from_point(OperatingPoint("p", "margin", (None, 0.25, 0.5), "f"))
     assert rule.score == "margin"
-    assert rule.asked == (False, True, True, True)
+    assert rule.active == (False, True, True, True)
     assert rule.thresholds[1:].tolist() == [0.25, 0.5]
 
 
 # --- counts out of reach -------------------------------------------------------------------------------------------
 
-LARGEST = {"agreement": -2, "agreement-in-a-row": -2, "confident-in-a-row@0.5": -1}  # beside the number of asked rungs
+LARGEST = {"agreement": -2, "agreement-in-a-row": -2, "confident-in-a-row@0.5": -1}  # beside the number of active rungs
 
 
 def refused(rule: ExitRule) -> str:
@@ -218,7 +218,7 @@ def test_a_count_is_refused_just_when_no_input_can_ever_reach_it(name, n_rungs):
     for threshold in (most + 0.5, most + 1, 99):
         message = refused(ExitRule.uniform(name, threshold, n_rungs))
         assert f"never reaches {threshold:g}" in message
-        assert f"with {n_rungs} asked rungs the largest count possible before the last is {most}" in message
+        assert f"with {n_rungs} active rungs the largest count possible before the last is {most}" in message
         assert replay(surest, ExitRule.uniform(name, threshold, n_rungs))[0] == n_rungs - 1
 
 
@@ -226,7 +226,7 @@ def test_a_count_is_refused_just_when_no_input_can_ever_reach_it(name, n_rungs):
 def test_a_rung_that_is_not_asked_cannot_be_counted(name):
     most = 3 + LARGEST[name]  # three of five rungs are asked
     ExitRule(name, np.array([NAN, most, NAN, most])).check_reachable()
-    assert "with 3 asked rungs" in refused(ExitRule(name, np.array([NAN, 0, NAN, most + 1])))
+    assert "with 3 active rungs" in refused(ExitRule(name, np.array([NAN, 0, NAN, most + 1])))
 
 
 def test_one_count_out_of_reach_is_enough_to_refuse():

@@ -138,7 +138,7 @@ def golds(*texts):
     return found
 
 
-def test_a_class_is_its_largest_logit_and_has_a_probability():
+def test_a_class_is_its_largest_logit():
     logits = np.array([[0.0, 1.0, 0.0], [2.0, 1.0, 0.0]])
     predictions = CLASS.predictions(logits)
     assert [CLASS.label(one) for one in predictions] == ["b", "a"]

@@ -67,4 +67,4 @@ def test_no_answer_scores_what_the_first_token_does():
 def test_a_question_leaves_when_start_and_end_are_sure():
     history = np.array([[[0.9, 0.9], [0.1, 0.3]], [[0.1, 0.1], [0.3, 0.5]]])
     assert exit_score(SPAN_ENTROPY).of(history).tolist() == [0.3, 0.5]
-    assert ExitRule.uniform(SPAN_ENTROPY, 0.3, 3).leaves(1, history, np.arange(2)).tolist() == [True, False]
+    assert ExitRule.uniform(SPAN_ENTROPY, 0.3, 3).exits(1, history, np.arange(2)).tolist() == [True, False]

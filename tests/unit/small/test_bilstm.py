@@ -235,7 +235,7 @@ def test_a_file_that_is_none_is_refused(tmp_path):
         ("first", np.zeros((2, 24, 11), dtype=np.float32)),
         ("second", np.zeros((1, 24, 19), dtype=np.float32)),
         ("hidden", np.zeros((7, 12), dtype=np.float32)),
-        ("output", np.zeros((1, 8), dtype=np.float32)),
+        ("output", np.zeros((0, 8), dtype=np.float32)),
         ("output", np.zeros(8, dtype=np.float32)),
     ],
 )

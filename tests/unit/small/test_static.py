@@ -85,7 +85,7 @@ def test_a_file_that_is_none_is_refused(tier, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("weights", np.zeros((256, 1), dtype=np.int16)),
+        ("weights", np.zeros((256, 0), dtype=np.int16)),
         ("weights", np.zeros((100, 3), dtype=np.int16)),
         ("weights", np.zeros((256, 3), dtype=np.int8)),
         ("weights", np.zeros(256, dtype=np.int16)),

@@ -91,7 +91,7 @@ class EncoderModel(nn.Module):
         if tokens is None or not tokens.prunes(layer):
             return self.encoder.layers[layer - 1](batch)
         context, scores = self.scored_context(layer, batch, tokens)
-        keep = tokens.stays(layer, scores.detach().float().cpu().numpy(), batch)
+        keep = tokens.keep_mask(layer, scores.detach().float().cpu().numpy(), batch)
         return self.pruned(layer, batch, context, keep)
 
     def scored_context(self, layer: int, batch: PackedBatch, tokens: TokenRule) -> tuple[Tensor, Tensor]:

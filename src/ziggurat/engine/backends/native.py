@@ -71,7 +71,7 @@ class NativeBackend(StepwiseBackend):
 
     @property
     def threads(self) -> int:
-        """Threads that compute: those that were asked for, or after the first call as many as the system gave.
+        """Threads that compute: those that were requested, or after the first call as many as the system gave.
 
         Answers are the same bits with any number.
         """
@@ -94,7 +94,7 @@ class NativeBackend(StepwiseBackend):
         if prunes and tokens is not None:
             if not scored:
                 scores = self._core.guess(layer, batch.states, batch.cu_seqlens)
-            keep = tokens.stays(layer, scores, batch)
+            keep = tokens.keep_mask(layer, scores, batch)
             context = batch.with_states(context).take_tokens(keep).states
             batch = batch.take_tokens(keep)
         return batch.with_states(self._core.finish(layer, batch.states, context))
@@ -108,7 +108,7 @@ class NativeBackend(StepwiseBackend):
     def advance(self, work: StepwiseWork, rule: ExitRule, to_layer: int) -> tuple[StepwiseWork, Finished]:
         """Runs layers up to `to_layer`, asking the rule's rungs on the way; see `engine.backend.Backend`.
 
-        Whole inputs that go to the last asked rung run in one call. What is left of one of its batches after exits and
+        Whole inputs that go to the last active rung run in one call. What is left of one of its batches after exits and
         pruning waits for what is left of the next, so that no layer runs for a few tokens, nor for more than the
         largest batch has.
         """
@@ -123,7 +123,7 @@ class NativeBackend(StepwiseBackend):
         return self._advanced(work, known, rule, to_layer)
 
     def _answered(self, work: StepwiseWork, known: CompiledRules, rule: ExitRule) -> tuple[StepwiseWork, Finished]:
-        """All inputs to the last asked rung."""
+        """All inputs to the last active rung."""
         batch = work.live
         assert batch is not None
         edges = np.array([0, batch.n_seqs]) if work.batches is None else work.batches
@@ -144,40 +144,40 @@ class NativeBackend(StepwiseBackend):
             history = np.zeros((len(work.rows), len(self.rung_layers), self.n_classes), dtype=np.float32)
             history[:, : work.history.shape[1]] = work.history
             found = self._core.resume(*where, history, *known, work.layers + 1, to_layer)
-        logits, rungs, seconds, kept, history, (states, positions, cu_seqlens, left) = found
-        kept += work.kept  # layers that did not run in this call have 0
+        logits, rungs, seconds, token_counts, history, (states, positions, cu_seqlens, left) = found
+        token_counts += work.token_counts  # layers that did not run in this call have 0
         ended = np.flatnonzero(rungs >= 0)
         times = work.seconds[ended] + seconds[ended]
-        done = Finished(work.rows[ended], logits[ended], rungs[ended], times, kept[ended])
-        n_asked = sum(layer <= to_layer for layer in rule.asked_in(self.rung_layers))
+        done = Finished(work.rows[ended], logits[ended], rungs[ended], times, token_counts[ended])
+        n_active = sum(layer <= to_layer for layer in rule.active_in(self.rung_layers))
         live = PackedBatch(states, cu_seqlens, positions, batch.rows[left], batch.original[left])
         times = work.seconds[left] + (time.perf_counter() - begun)
-        rest = StepwiseWork(to_layer, work.rows[left], history[left, :n_asked], times, kept[left], live)
+        rest = StepwiseWork(to_layer, work.rows[left], history[left, :n_active], times, token_counts[left], live)
         return self._taken_back(rest, rule, done) if to_layer >= self._last_asked(rule) else (rest, done)
 
     def _taken_back(self, rest: StepwiseWork, rule: ExitRule, done: Finished) -> tuple[StepwiseWork, Finished]:
-        """What the rule says of answers at the last asked rung of a tier that is not the ladder's last.
+        """What the rule says of answers at the last active rung of a tier that is not the ladder's last.
 
         The compiled engine answers there whatever the score is.
         """
-        if rule.first + len(self.rung_layers) == len(rule.asked):
+        if rule.first + len(self.rung_layers) == len(rule.active):
             return rest, done
-        last = max(rule.asked_in(self.rung_layers).values())
+        last = max(rule.active_in(self.rung_layers).values())
         rows = np.flatnonzero(done.rungs >= last)  # beyond it only what no score can tell: logits that are no numbers
-        left = rows[~rule.leaves(rule.first + last, done.readings[rows][:, None], done.rows[rows])]
+        left = rows[~rule.exits(rule.first + last, done.readings[rows][:, None], done.rows[rows])]
         ended = np.ones(len(done.rows), dtype=bool)
         ended[left] = False
         none = np.empty((len(left), 0, self.n_classes), dtype=np.float32)
-        rest = StepwiseWork(self.n_layers, done.rows[left], none, done.seconds[left], done.kept[left], None)
+        rest = StepwiseWork(self.n_layers, done.rows[left], none, done.seconds[left], done.token_counts[left], None)
         return rest, done.take(ended)
 
     def _last_asked(self, rule: ExitRule) -> int:
-        """The layer after which the last asked rung stands."""
-        return max(rule.asked_in(self.rung_layers))
+        """The layer after which the last active rung stands."""
+        return max(rule.active_in(self.rung_layers))
 
     def _local(self, rule: ExitRule, work: StepwiseWork) -> ExitRule | None:
         """The rule for this tier alone; None where the score reads what other tiers read."""
-        if len(rule.asked) == len(self.rung_layers):
+        if len(rule.active) == len(self.rung_layers):
             return rule
         if rule.looks_back:
             return None
@@ -214,14 +214,14 @@ class NativeBackend(StepwiseBackend):
             raise
 
     def _deferral(self, rule: ExitRule) -> np.ndarray | None:
-        """Weights of the learned score, None for the others; UserError if it is asked and the model has none."""
+        """Weights of the learned score, None for the others; UserError if it is active and the model has none."""
         if rule.score != LEARNED:
             return None
         if rule.deferral is not None:
             return np.ascontiguousarray(rule.deferral, dtype=np.float64)
-        if any(rule.asked[:-1]):
+        if any(rule.active[:-1]):
             raise unfitted()
-        return np.zeros((len(rule.asked) - 1, 4 + self.n_classes))  # nobody reads them
+        return np.zeros((len(rule.active) - 1, 4 + self.n_classes))  # nobody reads them
 
 
 def _compiled_token_rule(kind: str, rule: TokenRule) -> native.TokenRule:

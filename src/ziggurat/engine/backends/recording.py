@@ -1,4 +1,4 @@
-"""A backend that records what one input's path through the layers depended on: for `explain`."""
+"""A backend that records scores and pruned tokens of each layer, for `explain`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ziggurat.policies.prune import TokenRule
 
 @dataclass(frozen=True, eq=False)
 class PruningStep:
-    """What one layer did to the tokens of the input."""
+    """The tokens of the input before and after one layer."""
 
-    layer: int  # 1 … L; 0 = the embedding layer, which leaves out tokens whose vocabulary entry is not read
-    entered: np.ndarray  # (n) int64: positions of the tokens before
-    left_over: np.ndarray  # (m ≤ n) int64: positions of those after
-    scores: np.ndarray | None = None  # (n) in the rule's own scale; None = nothing is pruned here
-    value: float | None = None  # of the rule at this layer, against which the scores stood
+    layer: int  # 1 … L; 0 = the embedding layer, which drops tokens outside the vocabulary that is read
+    entered: np.ndarray  # (n) int64: positions of the tokens before the layer
+    left_over: np.ndarray  # (m ≤ n) int64: positions of the tokens after it
+    scores: np.ndarray | None = None  # (n) in the rule's scale; None = no pruning at this layer
+    value: float | None = None  # the rule's value at this layer, with which scores are compared
 
 
 class RecordingBackend(StepwiseBackend):
-    """Another backend's layers, one sequence at a time, step by step. Each `embed` begins a new record."""
+    """Runs another backend's layers step by step, one sequence at a time. Each `embed` begins a new record."""
 
     def __init__(self, backend: Backend) -> None:
         if not isinstance(backend, StepwiseBackend):
@@ -37,16 +37,16 @@ class RecordingBackend(StepwiseBackend):
         self.engine = backend.engine
         self.device = backend.device
         self.dtype = backend.dtype
-        self.steps: list[PruningStep] = []  # the embedding layer's, then those of the layers that ran
-        self.answers: list[tuple[int, np.ndarray]] = []  # the rungs that were asked, and their logits (n_classes)
+        self.steps: list[PruningStep] = []  # of the embedding layer, then of the layers that ran
+        self.answers: list[tuple[int, np.ndarray]] = []  # active rungs so far and their logits (n_classes)
 
     @property
     def threads(self) -> int:
-        """As the other backend's."""
+        """CPU threads of the other backend."""
         return self._backend.threads
 
     def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
-        """As the other backend; ValueError for more than one sequence."""
+        """As the other backend. ValueError for more than one sequence."""
         if batch.n_seqs != 1:
             raise ValueError(f"one input at a time can be recorded, not {batch.n_seqs}")
         read = self._backend.embed(batch, tokens)
@@ -54,7 +54,7 @@ class RecordingBackend(StepwiseBackend):
         return read
 
     def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
-        """As the other backend, with a rule that decides the same and records what it decided on."""
+        """As the other backend; records the rule's value and scores."""
         notes: list[tuple[float, np.ndarray]] = []
         after = self._backend.layer(layer, batch, None if tokens is None else _noting(tokens, notes))
         value, scores = notes[0] if notes else (None, None)
@@ -69,7 +69,7 @@ class RecordingBackend(StepwiseBackend):
 
 
 def _noting(rule: TokenRule, notes: list[tuple[float, np.ndarray]]) -> TokenRule:
-    """The same rule; whenever it is asked it writes down its value and the scores (n_tokens)."""
+    """The same rule; each call appends its value and scores (n_tokens) to `notes`."""
 
     def keep(value: float, scores: np.ndarray, batch: PackedBatch) -> np.ndarray:
         notes.append((value, scores.copy()))

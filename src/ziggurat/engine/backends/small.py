@@ -110,11 +110,11 @@ class SmallBackend(StepwiseBackend):
 
     def advance(self, work: StepwiseWork, rule: ExitRule, to_layer: int) -> tuple[StepwiseWork, Finished]:
         """All inputs at once; where its rung is the ladder's last, they all have their answer."""
-        if rule.first < len(rule.asked) - 1 or work.live is None:
+        if rule.first < len(rule.active) - 1 or work.live is None:
             return super().advance(work, rule, to_layer)
         begun = time.perf_counter()
         logits = self.logits(0, work.live)
-        n, kept = len(work.rows), work.live.lengths[:, None]
+        n, token_counts = len(work.rows), work.live.lengths[:, None]
         seconds = np.full(n, time.perf_counter() - begun)
-        done = Finished(work.rows, logits, np.zeros(n, dtype=np.int64), seconds, kept)
+        done = Finished(work.rows, logits, np.zeros(n, dtype=np.int64), seconds, token_counts)
         return work.emptied(), done

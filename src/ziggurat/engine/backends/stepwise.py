@@ -22,11 +22,11 @@ class StepwiseWork:
 
     layers: int  # that have run; -1 = not even the embedding layer
     rows: np.ndarray  # (n) int64, as in `engine.backend.Work`, and so the next three
-    history: Any  # (n, asked rungs so far, width), where the backend decides
+    history: Any  # (n, active rungs so far, width), where the backend decides
     seconds: np.ndarray
-    kept: np.ndarray
+    token_counts: np.ndarray
     live: PackedBatch | None  # states (n_tokens, d) of tokens that are left, before the embedding layer token tables;
-    #   None = every asked rung has been asked
+    #   None = every active rung has been active
     batches: np.ndarray | None = None  # (n_batches + 1) int64: where joined batches begin among the sequences
     whole: PackedBatch | None = None  # with a reader: all tokens, the pruned ones with their last states
     marks: PackedBatch | None = None  # with a reader: the third column of the token tables (n_tokens)
@@ -39,17 +39,17 @@ class StepwiseWork:
         live, whole, marks = (
             None if part is None else part.take_sequences(sequences) for part in (self.live, self.whole, self.marks)
         )
-        columns = {"rows": self.rows[keep], "seconds": self.seconds[keep], "kept": self.kept[sequences]}
+        columns = {"rows": self.rows[keep], "seconds": self.seconds[keep], "token_counts": self.token_counts[sequences]}
         history = self.history[np.flatnonzero(keep)]
         return replace(self, history=history, live=live, batches=None, whole=whole, marks=marks, **columns)
 
     def emptied(self) -> Self:
         """The same without any input."""
-        self.rows, self.history, self.seconds, self.kept = (
+        self.rows, self.history, self.seconds, self.token_counts = (
             self.rows[:0],
             self.history[:0],
             self.seconds[:0],
-            self.kept[:0],
+            self.token_counts[:0],
         )
         self.live = self.whole = self.marks = self.batches = None
         return self
@@ -120,8 +120,8 @@ class StepwiseBackend(ABC):
         rows = batch.rows if self.reader is None else batch.rows[first_sequences(batch.rows)]
         if history is None:
             history = np.empty((len(rows), 0, self.width), dtype=self.reading_dtype)
-        kept = np.zeros((batch.n_seqs, self.n_layers + 1), dtype=np.int64)
-        return StepwiseWork(-1, rows, history, np.zeros(len(rows)), kept, batch)
+        token_counts = np.zeros((batch.n_seqs, self.n_layers + 1), dtype=np.int64)
+        return StepwiseWork(-1, rows, history, np.zeros(len(rows)), token_counts, batch)
 
     def join(self, works: Sequence[StepwiseWork]) -> StepwiseWork:
         """Several as one, behind one another; ValueError unless they have run as many layers."""
@@ -130,15 +130,15 @@ class StepwiseBackend(ABC):
         layers = {work.layers for work in works}
         if len(layers) > 1:
             raise ValueError(f"inputs after {sorted(layers)} layers cannot go on together")
-        edges = cumulate(np.array([len(work.kept) for work in works]))
-        rows, history, seconds, kept = (
+        edges = cumulate(np.array([len(work.token_counts) for work in works]))
+        rows, history, seconds, token_counts = (
             self._concatenated([getattr(work, name) for work in works])
-            for name in ("rows", "history", "seconds", "kept")
+            for name in ("rows", "history", "seconds", "token_counts")
         )
         live, whole, marks = (
             self._join([getattr(work, name) for work in works]) for name in ("live", "whole", "marks")
         )
-        return StepwiseWork(layers.pop(), rows, history, seconds, kept, live, edges, whole, marks)
+        return StepwiseWork(layers.pop(), rows, history, seconds, token_counts, live, edges, whole, marks)
 
     def _join(self, parts: Sequence[PackedBatch | None]) -> PackedBatch | None:
         """Batches as one; None where there are none."""
@@ -152,15 +152,15 @@ class StepwiseBackend(ABC):
     def advance(self, work: StepwiseWork, rule: ExitRule, to_layer: int) -> tuple[StepwiseWork, Finished]:
         """Runs layers up to `to_layer`, asking the rule's rungs on the way; see `engine.backend.Backend`."""
         begun, before = time.perf_counter(), work.seconds
-        asked, done = rule.asked_in(self.rung_layers), list[Finished]()
+        active, done = rule.active_in(self.rung_layers), list[Finished]()
         for layer in range(work.layers + 1, to_layer + 1):
             self.step(work, layer, rule.tokens)
-            if layer not in asked:
+            if layer not in active:
                 continue
-            exiting = self.ask(asked[layer], work, rule)
+            exiting = self.ask(active[layer], work, rule)
             if exiting.any():
                 work.seconds = before + (time.perf_counter() - begun)
-                done.append(self.finished(work, exiting, asked[layer]))
+                done.append(self.finished(work, exiting, active[layer]))
                 work, before = work.take(~exiting), before[~exiting]
                 if not len(work.rows):
                     break
@@ -185,12 +185,12 @@ class StepwiseBackend(ABC):
                 gone = np.isin(slots_in(work.whole, before), slots_in(work.whole, work.live), invert=True)
                 self.put_back(work.whole, _only(before, gone))
         work.layers = layer
-        work.kept[:, layer] = work.live.lengths
+        work.token_counts[:, layer] = work.live.lengths
 
     def ask(self, rung: int, work: StepwiseWork, rule: ExitRule) -> np.ndarray:
         """Adds a rung's readings to the history; which inputs exit there, (n) bool."""
         work.history = np.concatenate([work.history, self.readings(rung, work)[:, None]], axis=1)
-        return rule.leaves(rule.first + rung, work.history, work.rows)
+        return rule.exits(rule.first + rung, work.history, work.rows)
 
     def readings(self, rung: int, work: StepwiseWork) -> np.ndarray:
         """What a rung reads of each input, (n, width)."""
@@ -204,8 +204,8 @@ class StepwiseBackend(ABC):
     def finished(self, work: StepwiseWork, exiting: np.ndarray, rung: int) -> Finished:
         """The inputs where `exiting` (n) bool is true, with the latest readings as their answers."""
         rungs = np.full(np.count_nonzero(exiting), rung, dtype=np.int64)
-        kept = work.kept[work.of_sequences(exiting)]
-        return Finished(work.rows[exiting], work.history[exiting, -1], rungs, work.seconds[exiting], kept)
+        token_counts = work.token_counts[work.of_sequences(exiting)]
+        return Finished(work.rows[exiting], work.history[exiting, -1], rungs, work.seconds[exiting], token_counts)
 
     def nothing_finished(self) -> Finished:
         """Of a call in which no input has got its answer."""
@@ -219,14 +219,14 @@ class StepwiseBackend(ABC):
             self.step(work, layer, tokens)
             if layer in self.rung_layers:
                 readings.append(self.readings(self.rung_layers.index(layer), work))
-        return AllRungs(np.stack(readings, axis=1), work.kept)
+        return AllRungs(np.stack(readings, axis=1), work.token_counts)
 
 
 def _together(parts: Sequence[Finished]) -> Finished:
     """Several as one, in their order."""
     if len(parts) == 1:
         return parts[0]
-    names = ("rows", "readings", "rungs", "seconds", "kept")
+    names = ("rows", "readings", "rungs", "seconds", "token_counts")
     return Finished(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 

@@ -117,9 +117,9 @@ class TorchBackend(StepwiseBackend):
             if tokens is None or not tokens.prunes(layer):
                 return self.model.layer(layer, batch)
             context, scores = self.model.scored_context(layer, batch, tokens)
-            decided = torch_rules.stays(tokens, layer, scores, batch)
+            decided = torch_rules.keep_mask(tokens, layer, scores, batch)
             if decided is None:
-                keep = tokens.stays(layer, scores.float().cpu().numpy(), batch)
+                keep = tokens.keep_mask(layer, scores.float().cpu().numpy(), batch)
             else:
                 keep = decided.cpu().numpy()
             return self.model.pruned(layer, batch, context, keep)
@@ -148,9 +148,9 @@ class TorchBackend(StepwiseBackend):
         with _CALLS:
             assert work.live is not None
             work.history = torch.cat([work.history, self._logits(rung, work.live)[:, None]], dim=1)
-            exiting = torch_rules.leaves(rule, rule.first + rung, work.history, work.rows)
+            exiting = torch_rules.exits(rule, rule.first + rung, work.history, work.rows)
             if exiting is None:
-                return rule.leaves(rule.first + rung, work.history.cpu().numpy(), work.rows)
+                return rule.exits(rule.first + rung, work.history.cpu().numpy(), work.rows)
             return exiting.cpu().numpy()
 
     @torch.inference_mode()
@@ -161,7 +161,7 @@ class TorchBackend(StepwiseBackend):
         with _CALLS:
             readings = work.history[np.flatnonzero(exiting), -1].cpu().numpy()
         rungs = np.full(len(readings), rung, dtype=np.int64)
-        return Finished(work.rows[exiting], readings, rungs, work.seconds[exiting], work.kept[exiting])
+        return Finished(work.rows[exiting], readings, rungs, work.seconds[exiting], work.token_counts[exiting])
 
     @torch.inference_mode()
     def put_back(self, whole: PackedBatch, live: PackedBatch) -> None:

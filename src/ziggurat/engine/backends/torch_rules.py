@@ -20,8 +20,8 @@ from ziggurat.policies.prune import SCALES, Keep, TokenRule, above, top_count, t
 from ziggurat.policies.rules import ExitRule
 
 
-def leaves(rule: ExitRule, rung: int, history: Tensor, rows: np.ndarray) -> Tensor | None:
-    """As `ExitRule.leaves`: history (n, rungs seen, n_classes) → (n) bool; None for a score that only numpy knows."""
+def exits(rule: ExitRule, rung: int, history: Tensor, rows: np.ndarray) -> Tensor | None:
+    """As `ExitRule.exits`: history (n, rungs seen, n_classes) → (n) bool; None for a score that only numpy knows."""
     if rung == rule.thresholds.shape[-1]:
         return torch.ones(len(history), dtype=torch.bool, device=history.device)
     values = score_of(rule, rung, history)
@@ -36,7 +36,7 @@ def score_of(rule: ExitRule, rung: int, history: Tensor) -> Tensor | None:
     """As `ExitRule.values`: (n) float64; None for a score that only numpy knows."""
     name, _, parameter = rule.score.partition("@")
     if rule.temperatures is not None:
-        seen = np.flatnonzero(rule.asked[: rung + 1])[-history.shape[1] :]
+        seen = np.flatnonzero(rule.active[: rung + 1])[-history.shape[1] :]
         history = history.double() / torch.as_tensor(rule.temperatures[seen, None]).to(history.device)
     if name == LEARNED and rule.deferral is not None:
         weights = torch.as_tensor(rule.deferral[rung], dtype=torch.float64).to(history.device)
@@ -116,8 +116,8 @@ def _features(history: Tensor) -> Tensor:
     return torch.cat([torch.stack(numbers, dim=1), predicted], dim=1)
 
 
-def stays(rule: TokenRule, layer: int, scores: Tensor, batch: PackedBatch) -> Tensor | None:
-    """As `TokenRule.stays`: relative scores (n_tokens) → (n_tokens) bool; None for a rule that only numpy knows."""
+def keep_mask(rule: TokenRule, layer: int, scores: Tensor, batch: PackedBatch) -> Tensor | None:
+    """As `TokenRule.keep_mask`: relative scores (n_tokens) → (n_tokens) bool; None for a rule that only numpy knows."""
     keep = _KEEPS.get(rule.keep)
     if keep is None:
         return None
