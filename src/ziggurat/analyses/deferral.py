@@ -19,7 +19,7 @@ from ziggurat.analyses.deferral_figure import (
     share_of_oracle,
 )
 from ziggurat.analyses.reporting import Part, Report, Request, Subject, caveats, write_report
-from ziggurat.calibrate.candidates import SCORES, StoredRun, doubts
+from ziggurat.calibrate.candidates import SCORES, StoredRun, uncertainty_of
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import LEARNED
@@ -107,10 +107,10 @@ def _routes(subject: Subject, run: StoredRun, stop: Stop, right: np.ndarray) -> 
     """All routers by name; one that hears a tier before pays for it."""
     alone = _flops(subject, run, (stop.rung,))
     scores = [*SCORES, *([] if subject.classifier.deferral is None else [LEARNED])]
-    routes = {score: route(right, alone, doubts(run, score, (stop.rung,)).values[:, 0]) for score in scores}
+    routes = {score: route(right, alone, uncertainty_of(run, score, (stop.rung,)).values[:, 0]) for score in scores}
     if stop.before is not None:
         heard = (stop.before, stop.rung)
-        doubt = doubts(run, AGREEMENT, heard).values[:, -1]
+        doubt = uncertainty_of(run, AGREEMENT, heard).values[:, -1]
         routes[AGREEMENT] = route(right, _flops(subject, run, heard), doubt)
     return routes | {RANDOM: random_route(right, alone), ORACLE: oracle_route(right, alone)}
 
@@ -119,7 +119,9 @@ def _flops(subject: Subject, run: StoredRun, heard: Sequence[int]) -> np.ndarray
     """Cost of staying at the last of the rungs that are asked, and of going on to the ladder's last: (n, 2)."""
     thresholds = np.full(run.n_rungs - 1, np.nan)
     thresholds[list(heard)] = 0.0
-    return subject.classifier.spent(subject.encoded, run.kept, ExitRule("entropy", thresholds))[:, [heard[-1], -1]]
+    return subject.classifier.spent(subject.encoded, run.token_counts, ExitRule("entropy", thresholds))[
+        :, [heard[-1], -1]
+    ]
 
 
 def _curve(subject: Subject, name: str, one: Route, full: float) -> list[dict[str, Any]]:
@@ -188,7 +190,7 @@ def _errors(name: str, run: StoredRun, right: np.ndarray, steps: Sequence[tuple[
     """Ten rows for each step, of all texts; `right` (n, n_rungs, bool)."""
     rows = []
     for number, (stop, after) in enumerate(steps, start=1):
-        confidence = -doubts(run, "margin", (stop.rung,)).values[:, 0]
+        confidence = -uncertainty_of(run, "margin", (stop.rung,)).values[:, 0]
         where = {"step": number, "tier": stop.name, "next_tier": after.name} if len(steps) > 1 else {}
         found = errors_by_decile(confidence, right[:, [stop.rung, after.rung]])
         rows += [{"model": name, **where, **row} for row in found]

@@ -71,7 +71,6 @@ NOT_YET: tuple[str, ...] = (
     "scripts/move.py",
     "src/ziggurat/analyses",
     "src/ziggurat/bench",
-    "src/ziggurat/calibrate",
     "src/ziggurat/cli",
     "src/ziggurat/data",
     "src/ziggurat/deprecated.py",
