@@ -9,7 +9,7 @@ from tests.kit.questions import save_span_folder, write_squad
 from ziggurat import native
 from ziggurat.analyses.by_length import lengths, quantiles
 from ziggurat.analyses.reporting import Request
-from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, Exits
+from ziggurat.analyses.settings import EXITS, EXITS_AND_PRUNING, FULL_DEPTH, Exits
 from ziggurat.data.squad import read_questions
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.measure.subject import ModelOptions
@@ -105,7 +105,7 @@ def test_questions_have_em_f1_and_time_by_context_length(tmp_path, make_checkpoi
         OpenedModel.from_pretrained(folder, "cpu", threads=1, backend=engine),
     )
     words = np.array([len(context.split()) for context in rows.pairs])
-    for setting, rule in ((FULL_DEPTH, "full"), (BOTH, answerer.rule("span-entropy", 0.9))):
+    for setting, rule in ((FULL_DEPTH, "full"), (EXITS_AND_PRUNING, answerer.rule("span-entropy", 0.9))):
         answers = answerer.answer(list(zip(rows.texts, rows.pairs, strict=True)), rule)
         exact, f1 = grades([one.text for one in answers], [[text for text, _ in some] for some in rows.labels])
         short, long = (row for row in result["rows"] if row["setting"] == setting)

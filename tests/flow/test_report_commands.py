@@ -12,7 +12,7 @@ from ziggurat.analyses.by_length import lengths, quantiles
 from ziggurat.analyses.comparing import methods
 from ziggurat.analyses.papers import correctness, joint_sweep, sweep, thresholds, trajectories
 from ziggurat.analyses.reporting import Request
-from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
+from ziggurat.analyses.settings import EXITS, EXITS_AND_PRUNING, FULL_DEPTH, PRUNING, Exits
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.encoder.cascade import write_cascade
 from ziggurat.encoder.folder import read_manifest, write_manifest
@@ -47,7 +47,7 @@ def subject(request_of, pruned_folder):
 
 def rule_at(subject, setting, threshold=0.6):
     exits = ExitRule.full_depth(4) if setting in (FULL_DEPTH, PRUNING) else ExitRule.uniform("entropy", threshold, 4)
-    return replace(exits, tokens=subject.classifier.token_rule if setting in (PRUNING, BOTH) else None)
+    return replace(exits, tokens=subject.classifier.token_rule if setting in (PRUNING, EXITS_AND_PRUNING) else None)
 
 
 def ran(subject, rule):
@@ -69,7 +69,7 @@ def test_claim_25_every_cell_of_the_grid_equals_a_real_run(subject):
         outcomes, flops = ran(subject, replace(exits, tokens=tokens))
         assert cell.measured.predictions.tolist() == outcomes.predictions.tolist()
         assert cell.measured.layers.tolist() == (outcomes.rungs + 1).tolist()
-        assert cell.measured.kept.tolist() == outcomes.kept.tolist()
+        assert cell.measured.token_counts.tolist() == outcomes.kept.tolist()
         assert cell.measured.flops.tolist() == flops.tolist()
 
 
@@ -102,7 +102,7 @@ def test_thresholds_are_what_eval_says_of_each(request_of, pruned_folder, model_
     taus = (0.1, 0.5, 0.8)
     result = thresholds(request_of(pruned_folder, model_folder), taus).to_dict()
     assert [(row["model"], row["setting"]) for row in result["rows"]] == [
-        ("model 0", EXITS), *[("model 0", EXITS)] * 2, *[("model 0", BOTH)] * 3, *[("model 1", EXITS)] * 3
+        ("model 0", EXITS), *[("model 0", EXITS)] * 2, *[("model 0", EXITS_AND_PRUNING)] * 3, *[("model 1", EXITS)] * 3
     ]  # fmt: skip
     for row in result["rows"]:
         if row["setting"] == EXITS and row["model"] == "model 0":
@@ -119,7 +119,7 @@ def test_thresholds_are_what_eval_says_of_each(request_of, pruned_folder, model_
 def test_trajectories_are_the_tokens_that_runs_leave(subject, request_of, pruned_folder):
     rows = trajectories(request_of(pruned_folder), EDGES, AT).rows
     short = subject.encoded.lengths <= EDGES[0]
-    for setting in (EXITS, PRUNING, BOTH):
+    for setting in (EXITS, PRUNING, EXITS_AND_PRUNING):
         outcomes, _ = ran(subject, rule_at(subject, setting))
         mine = [row for row in rows if row["setting"] == setting and row["bucket"] == "1-5"]
         assert [row["layer"] for row in mine] == [0, 1, 2, 3, 4]
@@ -129,10 +129,10 @@ def test_trajectories_are_the_tokens_that_runs_leave(subject, request_of, pruned
 
 def test_correctness_sets_right_answers_beside_wrong_ones(subject, request_of, pruned_folder):
     rows = correctness(request_of(pruned_folder), AT).rows
-    outcomes, _ = ran(subject, rule_at(subject, BOTH))
+    outcomes, _ = ran(subject, rule_at(subject, EXITS_AND_PRUNING))
     right = outcomes.predictions == subject.rows.classes
     left = outcomes.kept[np.arange(len(right)), outcomes.rungs + 1] / subject.lengths
-    (row,) = [row for row in rows if row["setting"] == BOTH and row["measure"] == "share left at the end"]
+    (row,) = [row for row in rows if row["setting"] == EXITS_AND_PRUNING and row["measure"] == "share left at the end"]
     assert (row["n_right"], row["n_wrong"]) == (right.sum(), (~right).sum())
     assert row["right_mean"] == pytest.approx(left[right].mean())
     assert row["wrong_median"] == pytest.approx(np.median(left[~right]))
@@ -262,7 +262,7 @@ def test_a_point_that_prunes_less_is_reported_as_it_prunes(request_of, half_fold
         costs.add(round(judged["flops_ratio"], 6))
     result = lengths(request_of(half_folder), (10**6,), Exits("fast")).to_dict()
     judged = evaluate(str(half_folder), str(rows_file), "fast", options=options, timed_texts=2).to_dict()
-    (both,) = [row for row in result["rows"] if row["setting"] == BOTH and row["n"]]
+    (both,) = [row for row in result["rows"] if row["setting"] == EXITS_AND_PRUNING and row["n"]]
     assert both["flops_ratio"] == pytest.approx(judged["flops_ratio"]) and len(costs) == 2
     assert "fast prunes with other thresholds than 'pruning' alone" in " ".join(result["notes"])
     notes = " ".join(lengths(request_of(half_folder), EDGES, Exits("balanced")).notes)

@@ -8,7 +8,7 @@ import pytest
 from ziggurat.analyses import by_length
 from ziggurat.analyses.by_length import lengths, quantiles
 from ziggurat.analyses.reporting import Request
-from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits
+from ziggurat.analyses.settings import EXITS, EXITS_AND_PRUNING, FULL_DEPTH, PRUNING, Exits
 from ziggurat.data.dataset import Fractions, Role, load, split_roles
 from ziggurat.measure.clock import Timing
 from ziggurat.measure.subject import ModelOptions, sample
@@ -39,7 +39,7 @@ def subject(request_of, pruned_folder):
 
 def rule_at(subject, setting, threshold=0.6):
     exits = ExitRule.full_depth(4) if setting in (FULL_DEPTH, PRUNING) else ExitRule.uniform("entropy", threshold, 4)
-    return replace(exits, tokens=subject.classifier.token_rule if setting in (PRUNING, BOTH) else None)
+    return replace(exits, tokens=subject.classifier.token_rule if setting in (PRUNING, EXITS_AND_PRUNING) else None)
 
 
 def ran(subject, rule):

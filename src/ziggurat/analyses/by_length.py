@@ -1,4 +1,4 @@
-"""`report lengths` and `report quantiles`: what exits and pruning save on short and on long texts."""
+"""`report lengths` and `report quantiles`: savings of exits and pruning by text length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from ziggurat.analyses.measured import bucket_names, buckets, quantile_names, span, summary
 from ziggurat.analyses.papers import EDGES, accuracy_series, check_edges
 from ziggurat.analyses.reporting import Report, Request, Subject, caveats, write_report
-from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, strength_note
+from ziggurat.analyses.settings import EXITS, EXITS_AND_PRUNING, FULL_DEPTH, PRUNING, Exits, strength_note
 from ziggurat.data.builtin import STDLIB_DOCS
 from ziggurat.data.dataset import Role, as_dataset, load
 from ziggurat.encoder.folder import trained_rows
@@ -25,8 +25,8 @@ from ziggurat.policies.rules import ExitRule
 from ziggurat.report.plots import Panel, Series
 
 QUARTILES = (0.25, 0.5, 0.75)
-# Colours tell models apart only while there are few of them.
-_LINES: Mapping[str, str] = {FULL_DEPTH: "-.", EXITS: "--", PRUNING: ":", BOTH: "-"}
+# Line styles tell settings apart, colours tell models apart.
+_LINES: Mapping[str, str] = {FULL_DEPTH: "-.", EXITS: "--", PRUNING: ":", EXITS_AND_PRUNING: "-"}
 Tick = Callable[[str], None]
 
 
@@ -40,22 +40,22 @@ def lengths(
 ) -> Report:
     """Accuracy and savings by input length, with and without pruning and exits (MP Figure 1).
 
-    Of answers that are no classes, their figures: F1 and exact match by the length of the context, Pearson and so on.
-    With `timed_texts`, at most so many texts of each bucket are timed: full depth and every setting, interleaved.
+    If answers are no classes, their figures replace accuracy: F1 and exact match by context length, Pearson and so on.
+    With `timed_texts`, at most that many texts of each bucket are timed: full depth and all settings, interleaved.
     """
     check_edges(edges)
     rows: list[dict[str, Any]] = []
     notes = []
     for subject in request.of_any_problem(partial(refuse_small, command="report lengths"), exits.refuse_without):
         groups = buckets(subject.lengths, edges)
-        mine = _grouped(subject, subject.settings(exits), groups, "bucket", bucket_names(edges))
+        grouped = _grouped(subject, subject.settings(exits), groups, "bucket", bucket_names(edges))
         if timed_texts is not None:
             times = [
                 _times(subject, exits, np.flatnonzero(groups == index), timed_texts, repeats, progress)
                 for index in range(len(edges) + 1)
             ]
-            mine = [{**row, **times[row["group"]].get(row["setting"], {})} for row in mine]
-        rows += mine
+            grouped = [{**row, **times[row["group"]].get(row["setting"], {})} for row in grouped]
+        rows += grouped
         notes += [*caveats(subject), *strength_note(subject.name, subject.classifier, exits)]
     notes.append(f"{subject.lengths_are} Exits: {exits.name}. Ratios are full depth of the same texts over spent.")
     panels = [_panel(rows, "flops_ratio", "FLOPs of full depth over spent (x)", percent=False), _quality_panel(rows)]
@@ -83,14 +83,14 @@ def quantiles(request: Request, shares: Sequence[float] = QUARTILES, exits: Exit
 
 
 def trained_lengths(subject: Subject, request: Request) -> np.ndarray | None:
-    """Tokens of the rows that trained the model or chose something for it, from where its manifest says that they were.
+    """Lengths in tokens of the rows that were used in training, read from the source in the model's manifest.
 
-    None where they are not there any more, or are another data set's.
+    None if the source is missing now, or has other rows.
     """
     source = str(subject.classifier.manifest.training.get("data", {}).get("source", ""))
     source = STDLIB_DOCS if source.startswith(STDLIB_DOCS) else source
     if not source or (source != STDLIB_DOCS and not Path(source).expanduser().exists()):
-        return None  # rows of a hub are not downloaded for a note
+        return None  # hub data is not downloaded for a note
     try:
         manifest = subject.classifier.manifest
         loaded = load(source, request.columns, problem=manifest.problem.kind)
@@ -116,7 +116,7 @@ def _training_note(subject: Subject, request: Request) -> str:
 def _grouped(
     subject: Subject, settings: Mapping[str, ExitRule], groups: np.ndarray, key: str, names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """A row for each setting and group; `group` is its index, `key` its name."""
+    """A row for each setting and group; `group` is the group's index, `key` the key of its name."""
     rows = []
     for setting, rule in settings.items():
         measured = subject.measured(rule)
@@ -130,7 +130,7 @@ def _grouped(
 def _times(
     subject: Subject, exits: Exits, members: np.ndarray, size: int, repeats: int, progress: Tick | None
 ) -> dict[str, dict[str, float]]:
-    """Each setting's time for the same texts, those of one bucket, and full depth's over it."""
+    """Times of all settings on the same texts of one bucket, and full depth's time over each."""
     if not len(members):
         return {}
     timed = members[sample(len(members), size)]
@@ -158,19 +158,19 @@ def _timing_note(request: Request, timed_texts: int, repeats: int) -> str:
 
 def _panel(rows: Sequence[dict[str, Any]], key: str, ylabel: str, percent: bool = True) -> Panel:
     series = [
-        Series(label, _tokens(mine), [row[key] for row in mine], line=_LINES[mine[0]["setting"]], marker="o")
-        for label, mine in _curves(rows).items()
+        Series(label, _tokens(curve), [row[key] for row in curve], line=_LINES[curve[0]["setting"]], marker="o")
+        for label, curve in _curves(rows).items()
     ]
     return Panel("tokens, mean of the group", series, log_x=False, ylabel=ylabel, percent=percent)
 
 
 def _quality_panel(rows: Sequence[dict[str, Any]]) -> Panel:
-    """Accuracy, or what stands in its place."""
+    """Accuracy, or the figure that replaces it."""
     if found := next((row["metric"] for row in rows if "metric" in row), None):
         return _panel(rows, "quality", found.replace("_", " "), percent=False)
     series = [
-        replace(accuracy_series(label, _tokens(mine), mine), line=_LINES[mine[0]["setting"]])
-        for label, mine in _curves(rows).items()
+        replace(accuracy_series(label, _tokens(curve), curve), line=_LINES[curve[0]["setting"]])
+        for label, curve in _curves(rows).items()
     ]
     return Panel("tokens, mean of the group", series, log_x=False)
 
@@ -180,7 +180,7 @@ def _tokens(rows: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def _curves(rows: Sequence[dict[str, Any]]) -> Mapping[str, list[dict[str, Any]]]:
-    """The rows of groups that hold texts, by model and setting."""
+    """The rows of nonempty groups, by model and setting."""
     curves: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if row["n"]:

@@ -1,4 +1,4 @@
-"""`report methods`: several models on one figure, accuracy against FLOPs and against time measured in one run."""
+"""`report methods`: several models in one figure, accuracy against FLOPs and against time measured in one run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ziggurat.measure.subject import sample
 from ziggurat.policies.rules import ExitRule
 from ziggurat.report.plots import Panel, Series
 
-_CURVE = "threshold"  # settings on a model's curve
-_MARKERS = {FULL_DEPTH: "*", PRUNING: "s"}  # of single settings; an operating point's is the diamond
+_CURVE = "threshold"  # name of the settings on a model's curve
+_MARKERS = {FULL_DEPTH: "*", PRUNING: "s"}  # of single settings; operating points have diamonds
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Candidate:
     subject: Subject
     setting: str
     rule: ExitRule
-    threshold: float | None = None  # on the curve
+    threshold: float | None = None  # of a setting on the curve
 
 
 def methods(
@@ -43,8 +43,8 @@ def methods(
 ) -> Report:
     """A table and a figure of all models: full depth, pruning alone, operating points, a curve over exit thresholds.
 
-    The curve has the model's own pruning on, a point prunes as hard as it says. All settings of all models are timed in
-    one interleaved run on the same `timed_texts` rows; None = times are not taken.
+    The curve uses the model's own pruning; operating points have their own strength. All settings of all models are timed in one
+    interleaved run on the same `timed_texts` rows; None = no timing.
     """
     if n_thresholds < 2:
         raise UserError(f"--curve {n_thresholds}: a curve needs at least 2 thresholds")
@@ -65,17 +65,19 @@ def methods(
 
 def _candidates(subject: Subject, n_thresholds: int) -> list[Candidate]:
     classifier = subject.classifier
-    never, tokens = ExitRule.full_depth(subject.n_rungs), classifier.token_rule
-    found = [Candidate(subject, FULL_DEPTH, never)]
+    full_depth, tokens = ExitRule.full_depth(subject.n_rungs), classifier.token_rule
+    found = [Candidate(subject, FULL_DEPTH, full_depth)]
     if tokens is not None:
-        found.append(Candidate(subject, PRUNING, replace(never, tokens=tokens)))
+        found.append(Candidate(subject, PRUNING, replace(full_depth, tokens=tokens)))
     if subject.n_rungs == 1 and tokens is None:
-        return found  # all that it could do is the same
+        return found  # all other settings equal full depth
     for point in classifier.manifest.operating_points:
         found.append(Candidate(subject, f"point {point.name}", classifier.rule_of(point)))
-    tried = candidate_thresholds(subject.every_rung(tokens).readings, "entropy")
-    for place in np.unique(np.linspace(0, len(tried) - 1, n_thresholds).round().astype(int)) if len(tried) else ():
-        threshold = float(tried[place])
+    thresholds = candidate_thresholds(subject.every_rung(tokens).readings, "entropy")
+    for place in (
+        np.unique(np.linspace(0, len(thresholds) - 1, n_thresholds).round().astype(int)) if len(thresholds) else ()
+    ):
+        threshold = float(thresholds[place])
         found.append(Candidate(subject, _CURVE, classifier.rule("entropy", threshold), threshold))
     return found
 
@@ -89,7 +91,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
 def _times(
     candidates: Sequence[Candidate], size: int, repeats: int, progress: Callable[[str], None] | None
 ) -> list[dict[str, float]]:
-    """Time per text of each candidate, and its model's full depth over it."""
+    """Time per text of each candidate, and the ratio of its model's full depth to it."""
     calls, full = {}, {}
     for index, candidate in enumerate(candidates):
         subject = candidate.subject
@@ -109,14 +111,14 @@ def _times(
 
 
 def _series(rows: Sequence[dict[str, Any]], x: str) -> list[Series]:
-    """A curve for each model and its single settings in the same colour."""
+    """A curve for each model, with its single settings in the same colour."""
     series = []
     for model in dict.fromkeys(row["model"] for row in rows):
-        mine = [row for row in rows if row["model"] == model]
-        curve = [row for row in mine if row["setting"] == _CURVE]
+        model_rows = [row for row in rows if row["model"] == model]
+        curve = [row for row in model_rows if row["setting"] == _CURVE]
         if curve:
             series.append(replace(accuracy_series(model, [row[x] for row in curve], curve), marker=""))
-        for row in mine:
+        for row in model_rows:
             if row["setting"] != _CURVE:
                 marker = _MARKERS.get(row["setting"], "D")
                 series.append(Series(model, [row[x]], [row["accuracy"]], line="", marker=marker))

@@ -1,4 +1,4 @@
-"""`report deferral`: who should go on from a cascade's tier, and what the tiers behind make of it (TangoBERT)."""
+"""`report deferral`: compares scores that choose which inputs a cascade's tier escalates (TangoBERT)."""
 
 from __future__ import annotations
 
@@ -30,50 +30,51 @@ from ziggurat.report.plots import Panel, Series
 RATES = tuple(step / 20 for step in range(21))
 TARGETS = {"99": 0.99, "98": 0.98}  # of the last rung's accuracy: Tango's operating points
 AGREEMENT, RANDOM, ORACLE = "agreement", "random", "oracle"
-_LEVEL = "#888888"  # of level lines
+_LEVEL = "#888888"  # colour of level lines
 _LINES = {RANDOM: "-.", ORACLE: ":"}
-_ERRORS = {"corrected": "corrects", "introduced": "spoils"}  # what the answer behind a stop does to its own
+_ERRORS = {"corrected": "corrects", "introduced": "spoils"}  # effect of the later answer on the stop's answer
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Where a text may stay, or the last rung."""
+    """A rung where a text can be answered."""
 
     name: str  # "tier 1 (static)", "layer 2"
     rung: int
-    before: int | None  # the rung at the end of the tier before, for agreement; None = there is none
+    before: int | None  # last rung of the previous tier, for agreement; None = no previous tier
 
 
 def deferral(request: Request, tier: int = 1) -> Report:
-    """Routers at the end of a tier (from 1; without tiers a rung) against the last rung, without token pruning there.
+    """Routers from the end of a tier (from 1; without tiers a rung) to the last rung, which does not prune tokens.
 
-    Each deferral score, the random router and the oracle: accuracy and FLOPs by the share that is escalated, and what
-    they come to; errors by tenth of the margin, in a cascade of three tiers or more at every step from a tier to the
-    next. UserError for a model without tiers and exits, or another tier.
+    Routers are all deferral scores, the random router and the oracle. The report has accuracy and FLOPs by share
+    escalated, a summary, and errors by decile of the margin. In a cascade of three tiers or more, errors are of each
+    step from a tier to the next. UserError for a model without tiers and exits, or a tier that does not exist.
     """
     (subject,) = request.subjects()
     stop = stop_at(subject.classifier, subject.model, tier)
     steps = steps_from(subject.classifier, stop)
-    every = right_answers(subject.every_rung(None).readings, subject.rows.classes)
-    right = every[:, [stop.rung, -1]]
+    all_right = right_answers(subject.every_rung(None).readings, subject.rows.classes)
+    right = all_right[:, [stop.rung, -1]]
     run = StoredRun(subject.every_rung(None).readings, subject.every_rung(None).kept, 0.0, subject.classifier.deferral)
     routes = _routes(subject, run, stop, right)
-    errors = _errors(subject.name, run, every, steps)
+    errors = _errors(subject.name, run, all_right, steps)
     full = float(subject.classifier.whole(subject.encoded).mean())
     last = float(right[:, 1].mean())
-    curves = [row for name, one in routes.items() for row in _curve(subject, name, one, full)]
+    curves = [row for name, router_route in routes.items() for row in _curve(subject, name, router_route, full)]
     parts = [_error_table(stop, errors), Part("curves", "Accuracy and FLOPs by share escalated", curves)]
     title = f"Deferral at {stop.name}: {subject.name}, {request.data}"
     panels = [*_curve_panels(curves, last), *_error_panels(steps, errors)]
     rows = [
-        {"model": subject.name, "router": name, **_summary(one, routes, last, full)} for name, one in routes.items()
+        {"model": subject.name, "router": name, **_summary(router_route, routes, last, full)}
+        for name, router_route in routes.items()
     ]
     notes = [*_notes(subject, stop, last), *(_step_notes(steps, errors) if len(steps) > 1 else [])]
     return write_report(request.out, "deferral", title, rows, notes, panels, parts)
 
 
 def stop_at(classifier: OpenedModel, model: str, tier: int) -> Stop:
-    """The end of a cascade's tier, or a model's rung, counted from 1; UserError where there is no such, or none."""
+    """The end of a cascade's tier, or a model's rung, counted from 1; UserError if it does not exist."""
     found = _stops(classifier)
     most = len(found) - 1
     if not most:
@@ -82,52 +83,52 @@ def stop_at(classifier: OpenedModel, model: str, tier: int) -> Stop:
             "or a model with exits"
         )
     if not 1 <= tier <= most:
-        what = "tiers of a cascade" if len(classifier.tiers) > 1 else "exits of a model"
-        raise UserError(f"--tier {tier}: the {what} before the last rung count from 1, and {model} has {most}")
+        kind = "tiers of a cascade" if len(classifier.tiers) > 1 else "exits of a model"
+        raise UserError(f"--tier {tier}: the {kind} before the last rung count from 1, and {model} has {most}")
     return found[tier - 1]
 
 
 def steps_from(classifier: OpenedModel, stop: Stop) -> list[tuple[Stop, Stop]]:
-    """What errors are counted between: each tier of a cascade and the next; of a model a rung and the last."""
+    """Pairs of stops whose errors are compared: each tier of a cascade and the next; a model's rung and the last."""
     found = _stops(classifier)
     return list(pairwise(found)) if len(classifier.tiers) > 1 else [(stop, found[-1])]
 
 
 def _stops(classifier: OpenedModel) -> list[Stop]:
-    """The ends of all tiers of a cascade, all rungs of a model."""
+    """The ends of all tiers of a cascade, or all rungs of a model."""
     if len(classifier.tiers) == 1:
-        return [Stop(one.name, rung, rung - 1 if rung else None) for rung, one in enumerate(classifier.rungs)]
+        return [Stop(rung.name, at, at - 1 if at else None) for at, rung in enumerate(classifier.rungs)]
     tiers = classifier.ladder.slices
     ends = [place.rungs.stop - 1 for place in tiers]
-    names = [f"tier {number} ({one.tier.manifest.kind})" for number, one in enumerate(tiers, start=1)]
-    return [Stop(*one) for one in zip(names, ends, (None, *ends[:-1]), strict=True)]
+    names = [f"tier {number} ({part.tier.manifest.kind})" for number, part in enumerate(tiers, start=1)]
+    return [Stop(*fields) for fields in zip(names, ends, (None, *ends[:-1]), strict=True)]
 
 
 def _routes(subject: Subject, run: StoredRun, stop: Stop, right: np.ndarray) -> Mapping[str, Route]:
-    """All routers by name; one that hears a tier before pays for it."""
+    """All routers by name; a router that uses the previous tier is charged for it."""
     alone = _flops(subject, run, (stop.rung,))
     scores = [*SCORES, *([] if subject.classifier.deferral is None else [LEARNED])]
     routes = {score: route(right, alone, uncertainty_of(run, score, (stop.rung,)).values[:, 0]) for score in scores}
     if stop.before is not None:
-        heard = (stop.before, stop.rung)
-        doubt = uncertainty_of(run, AGREEMENT, heard).values[:, -1]
-        routes[AGREEMENT] = route(right, _flops(subject, run, heard), doubt)
+        evaluated = (stop.before, stop.rung)
+        uncertainty = uncertainty_of(run, AGREEMENT, evaluated).values[:, -1]
+        routes[AGREEMENT] = route(right, _flops(subject, run, evaluated), uncertainty)
     return routes | {RANDOM: random_route(right, alone), ORACLE: oracle_route(right, alone)}
 
 
-def _flops(subject: Subject, run: StoredRun, heard: Sequence[int]) -> np.ndarray:
-    """Cost of staying at the last of the rungs that are asked, and of going on to the ladder's last: (n, 2)."""
+def _flops(subject: Subject, run: StoredRun, evaluated: Sequence[int]) -> np.ndarray:
+    """FLOPs of an answer at the last evaluated rung, and of escalation to the ladder's last rung: (n, 2)."""
     thresholds = np.full(run.n_rungs - 1, np.nan)
-    thresholds[list(heard)] = 0.0
+    thresholds[list(evaluated)] = 0.0
     return subject.classifier.spent(subject.encoded, run.token_counts, ExitRule("entropy", thresholds))[
-        :, [heard[-1], -1]
+        :, [evaluated[-1], -1]
     ]
 
 
-def _curve(subject: Subject, name: str, one: Route, full: float) -> list[dict[str, Any]]:
+def _curve(subject: Subject, name: str, router_route: Route, full: float) -> list[dict[str, Any]]:
     n, rows = len(subject.rows), []
     for rate in RATES:
-        accuracy, flops = one.at(rate)
+        accuracy, flops = router_route.at(rate)
         low, high = accuracy_interval(round(accuracy * n), n)
         rows.append(
             {
@@ -144,12 +145,12 @@ def _curve(subject: Subject, name: str, one: Route, full: float) -> list[dict[st
     return rows
 
 
-def _summary(one: Route, routes: Mapping[str, Route], last: float, full: float) -> dict[str, Any]:
-    """What a router's whole curve comes to; `last` is the last rung's accuracy, `full` its mean FLOPs."""
-    found: dict[str, Any] = {"share_of_oracle": share_of_oracle(one, routes[RANDOM], routes[ORACLE])}
+def _summary(router_route: Route, routes: Mapping[str, Route], last: float, full: float) -> dict[str, Any]:
+    """Summary of a router's curve; `last` is the last rung's accuracy, `full` its mean FLOPs."""
+    found: dict[str, Any] = {"share_of_oracle": share_of_oracle(router_route, routes[RANDOM], routes[ORACLE])}
     for name, target in TARGETS.items():
-        sent = one.least_sent(target * last)
-        found |= {f"stays_{name}": 1 - sent, f"flops_ratio_{name}": full / one.at(sent)[1]}
+        sent = router_route.least_sent(target * last)
+        found |= {f"stays_{name}": 1 - sent, f"flops_ratio_{name}": full / router_route.at(sent)[1]}
     return found
 
 
@@ -174,9 +175,9 @@ def _curve_panels(curves: Sequence[dict[str, Any]], last: float) -> list[Panel]:
     for xlabel, key, unit in (("escalated (%)", "share", 100), ("GFLOPs per text", "gflops_mean", 1)):
         series = []
         for name in dict.fromkeys(row["router"] for row in curves):
-            mine = [row for row in curves if row["router"] == name]
-            x = [unit * row[key] for row in mine]
-            series.append(Series(name, x, [row["accuracy"] for row in mine], line=_LINES.get(name, "-")))
+            selected = [row for row in curves if row["router"] == name]
+            x = [unit * row[key] for row in selected]
+            series.append(Series(name, x, [row["accuracy"] for row in selected], line=_LINES.get(name, "-")))
         ends = [unit * find(row[key] for row in curves) for find in (min, max)]
         series += [
             Series(f"{percent} % of the last", ends, [share * last] * 2, line=line, colour=_LEVEL)
@@ -187,7 +188,7 @@ def _curve_panels(curves: Sequence[dict[str, Any]], last: float) -> list[Panel]:
 
 
 def _errors(name: str, run: StoredRun, right: np.ndarray, steps: Sequence[tuple[Stop, Stop]]) -> list[dict[str, Any]]:
-    """Ten rows for each step, of all texts; `right` (n, n_rungs, bool)."""
+    """Ten rows for each step, over all texts; `right` (n, n_rungs, bool)."""
     rows = []
     for number, (stop, after) in enumerate(steps, start=1):
         confidence = -uncertainty_of(run, "margin", (stop.rung,)).values[:, 0]
@@ -198,7 +199,7 @@ def _errors(name: str, run: StoredRun, right: np.ndarray, steps: Sequence[tuple[
 
 
 def _error_table(stop: Stop, errors: Sequence[dict[str, Any]]) -> Part:
-    """Of one step, or of several: then the answer behind is the next tier's, which need not be the last."""
+    """The table of one step or of several. With several, the later answer is the next tier's, not always the last."""
     if "step" not in errors[0]:
         return Part("errors", f"Errors by confidence of {stop.name}", errors)
     renamed = [{("next_accuracy" if key == "last_accuracy" else key): row[key] for key in row} for row in errors]
@@ -208,23 +209,23 @@ def _error_table(stop: Stop, errors: Sequence[dict[str, Any]]) -> Part:
 def _step_notes(steps: Sequence[tuple[Stop, Stop]], errors: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "A step's errors are of all texts, whether or not they would reach its tier; corrected ones and spoilt ones:"
     for number, (stop, after) in enumerate(steps, start=1):
-        mine = [row for row in errors if row["step"] == number]
-        corrected, introduced = (sum(row[key] for row in mine) for key in _ERRORS)
+        selected = [row for row in errors if row["step"] == number]
+        corrected, introduced = (sum(row[key] for row in selected) for key in _ERRORS)
         yield f"{stop.name}: {after.name} corrects {corrected:.2%} of all texts and spoils {introduced:.2%}."
 
 
 def _error_panels(steps: Sequence[tuple[Stop, Stop]], errors: Sequence[dict[str, Any]]) -> Iterator[Panel]:
-    """One panel for each step, all with the same axis."""
-    several = len(steps) > 1
-    behind = "next" if several else "last"
-    labels = {key: f"{behind} {what}" for key, what in _ERRORS.items()} | {"both_wrong": "both wrong"}
+    """One panel for each step, with the same axis."""
+    has_steps = len(steps) > 1
+    later = "next" if has_steps else "last"
+    labels = {key: f"{later} {effect}" for key, effect in _ERRORS.items()} | {"both_wrong": "both wrong"}
     highest = 1.05 * max(row[key] for row in errors for key in labels) or 0.01
     for number, (stop, after) in enumerate(steps, start=1):
-        mine = [row for row in errors if row.get("step", 1) == number]
+        selected = [row for row in errors if row.get("step", 1) == number]
         series = [
-            Series(label, [row["decile"] for row in mine], [row[key] for row in mine], marker=marker)
+            Series(label, [row["decile"] for row in selected], [row[key] for row in selected], marker=marker)
             for (key, label), marker in zip(labels.items(), "o^s", strict=True)
         ]
-        xlabel = f"tenth by margin of {stop.name}, surest last" + (f"\nnext: {after.name}" if several else "")
-        y_range = (-highest / 20, highest) if several else None
+        xlabel = f"tenth by margin of {stop.name}, surest last" + (f"\nnext: {after.name}" if has_steps else "")
+        y_range = (-highest / 20, highest) if has_steps else None
         yield Panel(xlabel, series, log_x=False, ylabel="of all texts (%)", y_range=y_range)

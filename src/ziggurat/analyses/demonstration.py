@@ -21,14 +21,14 @@ from ziggurat.train.train import train_model
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What a demonstration wrote and measured."""
+    """Files and figures of a demonstration."""
 
     model: Path  # folder
     table: Path  # Markdown
     figure: Path  # PNG
-    n_test: int  # texts that accuracy is of
+    n_test: int  # texts on which accuracy is measured
     rows: tuple[BenchRow, ...]
-    seconds: float  # that all of it took
+    seconds: float  # in total
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

@@ -1,4 +1,4 @@
-"""`report`: the papers' analyses of one or several models on labelled rows, as tables and figures."""
+"""`report`: the papers' analyses of models on labelled rows, as tables and figures."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ziggurat.analyses.measured import (
 )
 from ziggurat.analyses.reporting import Report, Request, Subject, caveats, exits_replayed, write_report
 from ziggurat.analyses.selection import selection_costs
-from ziggurat.analyses.settings import BOTH, EXITS, FULL_DEPTH, PRUNING, Exits, strength_note
+from ziggurat.analyses.settings import EXITS, EXITS_AND_PRUNING, FULL_DEPTH, PRUNING, Exits, strength_note
 from ziggurat.errors import UserError
 from ziggurat.files import require_target
 from ziggurat.measure.subject import refuse_cascade, refuse_small
 from ziggurat.policies.rules import ExitRule
 from ziggurat.report.plots import Panel, Series, require_matplotlib
 
-TAUS = (0.1, 0.2, 0.3, 0.5, 0.8)  # MP Table 4 has 0.1, 0.5 and 0.8
+TAUS = (0.1, 0.2, 0.3, 0.5, 0.8)  # MP Table 4 uses 0.1, 0.5 and 0.8
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 EDGES = (35, 70)  # tokens: MP Figure 1's short, middle and long
 SELECTION_LENGTHS = (64, 128, 256, 512, 1024)
@@ -43,17 +43,17 @@ def thresholds(request: Request, taus: Sequence[float] = TAUS) -> Report:
     rows: list[dict[str, Any]] = []
     notes, speeds, accuracies = [], [], []
     for subject in request.subjects(partial(refuse_small, command="report thresholds")):
-        for setting in (EXITS, BOTH) if subject.classifier.token_rule is not None else (EXITS,):
-            tokens = subject.classifier.token_rule if setting == BOTH else None
-            mine = []
+        for setting in (EXITS, EXITS_AND_PRUNING) if subject.classifier.token_rule is not None else (EXITS,):
+            tokens = subject.classifier.token_rule if setting == EXITS_AND_PRUNING else None
+            curve = []
             for tau in taus:
                 rule = replace(ExitRule.uniform("entropy", tau, subject.n_rungs), tokens=tokens)
                 quality = summary(subject.measured(rule), subject.full)
-                mine.append({"model": subject.name, "setting": setting, "threshold": tau, **quality})
-            rows += mine
+                curve.append({"model": subject.name, "setting": setting, "threshold": tau, **quality})
+            rows += curve
             label = f"{subject.name}, {setting}"
-            speeds.append(Series(label, taus, [row["flops_ratio"] for row in mine], marker="o"))
-            accuracies.append(accuracy_series(label, taus, mine))
+            speeds.append(Series(label, taus, [row["flops_ratio"] for row in curve], marker="o"))
+            accuracies.append(accuracy_series(label, taus, curve))
         notes += caveats(subject)
     notes.append("τ: an input leaves at the first exit whose entropy over ln N is at most τ. Heads are charged.")
     panels = [
@@ -67,23 +67,23 @@ def thresholds(request: Request, taus: Sequence[float] = TAUS) -> Report:
 class Cell:
     """One setting of a joint sweep."""
 
-    scale: float | None  # by which the pruning rule's numbers are multiplied; None = nothing is pruned
-    threshold: float | None  # of the entropy; None = nobody leaves early
+    scale: float | None  # factor on the pruning rule's values; None = no pruning
+    threshold: float | None  # of the entropy; None = no early exits
     rule: ExitRule
     measured: Measured
 
 
 def joint_sweep(subject: Subject, scales: Sequence[float], taus: Sequence[float]) -> Iterator[Cell]:
-    """Every pruning scale with every exit threshold; the first cell is full depth.
+    """All combinations of pruning scales and exit thresholds; the first cell is full depth.
 
-    Pruning is really run at each scale, for it changes what every rung says; exits are replayed from that run.
+    The model is run at each pruning scale, because pruning changes all readings. Exits are replayed from that run.
     """
-    own = subject.classifier.token_rule
-    if own is None:
+    token_rule = subject.classifier.token_rule
+    if token_rule is None:
         raise UserError(f"{subject.model}: prunes no tokens; give a model that was trained with pruning")
     for scale in (None, *scales):
-        tokens = None if scale is None else replace(own, values=own.values * scale)
-        every = subject.classifier.every_rung(subject.encoded, subject.batch_size, subject.progress, tokens)
+        tokens = None if scale is None else replace(token_rule, values=token_rule.values * scale)
+        all_rungs = subject.classifier.every_rung(subject.encoded, subject.batch_size, subject.progress, tokens)
         for tau in (None, *taus):
             exits = (
                 ExitRule.full_depth(subject.n_rungs)
@@ -91,25 +91,25 @@ def joint_sweep(subject: Subject, scales: Sequence[float], taus: Sequence[float]
                 else ExitRule.uniform("entropy", tau, subject.n_rungs)
             )
             rule = replace(exits, tokens=tokens)
-            yield Cell(scale, tau, rule, exits_replayed(subject, every, rule))
+            yield Cell(scale, tau, rule, exits_replayed(subject, all_rungs, rule))
 
 
 def sweep(request: Request, scales: Sequence[float] = SCALES, taus: Sequence[float] = TAUS) -> Report:
-    """The joint sweep of one pruning model: accuracy and FLOPs of every pruning scale with every exit threshold."""
+    """The joint sweep of a pruning model: accuracy and FLOPs of all pruning scales with all exit thresholds."""
     _check_numbers("--taus", taus)
     _check_numbers("--scales", scales)
     (subject,) = request.subjects(*_one_encoder("sweep"))
     cells = list(joint_sweep(subject, scales, taus))
     rows = []
     for cell in cells:
-        kept = float(lengths_kept(cell.measured, cells[0].measured)["mean share over layers"].mean())
+        share = float(lengths_kept(cell.measured, cells[0].measured)["mean share over layers"].mean())
         place = {"model": subject.name, "scale": cell.scale, "threshold": cell.threshold}
-        rows.append({**place, **summary(cell.measured, cells[0].measured), "share_mean": kept})
+        rows.append({**place, **summary(cell.measured, cells[0].measured), "share_mean": share})
     curves = []
     for scale in (None, *scales):
-        mine = [row for row in rows if row["scale"] == scale]
+        curve = [row for row in rows if row["scale"] == scale]
         label = "no pruning" if scale is None else f"pruning x {scale:g}"
-        curves.append(accuracy_series(label, [row["gflops_mean"] for row in mine], mine))
+        curves.append(accuracy_series(label, [row["gflops_mean"] for row in curve], curve))
     notes = [
         *caveats(subject),
         "Pruning: the factor on the rule's number at every layer, really run; – is without pruning. Larger prunes more "
@@ -121,7 +121,7 @@ def sweep(request: Request, scales: Sequence[float] = SCALES, taus: Sequence[flo
 
 
 def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = Exits()) -> Report:
-    """Tokens left behind each layer by input length, mean and quartiles (LTP Figure 4.6)."""
+    """Tokens after each layer by input length, mean and quartiles (LTP Figure 4.6)."""
     check_edges(edges)
     rows, notes, panels = [], [], []
     for subject in request.subjects(*_one_encoder("trajectories"), exits.refuse_without):
@@ -131,13 +131,17 @@ def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = 
             measured, series = subject.measured(rule), []
             groups = buckets(subject.encoded.lengths, edges)
             for index, bucket in enumerate(bucket_names(edges)):
-                kept = measured.kept[groups == index]
-                steps = trajectory(kept, subject.full.kept[groups == index]) if len(kept) else []
-                place = {"model": subject.name, "setting": setting, "bucket": bucket, "n": len(kept)}
+                token_counts = measured.token_counts[groups == index]
+                steps = (
+                    trajectory(token_counts, subject.full.token_counts[groups == index]) if len(token_counts) else []
+                )
+                place = {"model": subject.name, "setting": setting, "bucket": bucket, "n": len(token_counts)}
                 rows += [{**place, **step} for step in steps]
                 if steps:
                     series.append(_trajectory_series(f"{bucket} tokens", steps))
-            if setting != EXITS or subject.classifier.token_rule is None:  # else it is flat until a text leaves
+            if (
+                setting != EXITS or subject.classifier.token_rule is None
+            ):  # without pruning the curve is flat until texts exit
                 panels.append(_tokens_panel(f"{subject.name}, {setting}: behind layer", series))
         notes += [*caveats(subject), *strength_note(subject.name, subject.classifier, exits)]
     notes.append(f"A text that has its answer counts with 0 tokens from then on. Exits: {exits.name}.")
@@ -146,13 +150,13 @@ def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = 
 
 
 def correctness(request: Request, exits: Exits = Exits()) -> Report:
-    """How much of a text was kept where the answer is right, and where it is wrong (LTP Figure 4.7)."""
+    """Share of tokens that pruning keeps, for right and for wrong answers (LTP Figure 4.7)."""
     rows, notes, panels = [], [], []
     for subject in request.subjects(*_one_encoder("correctness"), exits.refuse_without):
         found = subject.settings(exits)
         if PRUNING not in found:
             raise UserError(f"{subject.model}: prunes no tokens; give a model that was trained with pruning")
-        for setting in (PRUNING, BOTH):
+        for setting in (PRUNING, EXITS_AND_PRUNING):
             measured = subject.measured(found[setting])
             for measure, values in lengths_kept(measured, subject.full).items():
                 place = {"model": subject.name, "setting": setting, "measure": measure}
@@ -181,7 +185,7 @@ def kernel(
         raise UserError("--lengths must be at least 2 and --batch-size at least 1")
     if not all(0 < share < 1 for share in shares):
         raise UserError(f"--shares {_listed(shares)}: each must be between 0 and 1")
-    require_matplotlib()  # before all is measured
+    require_matplotlib()  # before measuring
     require_target(out / "kernel.md")
     rows = selection_costs(lengths, shares, batch_size, repeats, progress)
     series = []
@@ -191,7 +195,7 @@ def kernel(
     notes = [
         f"Median of {repeats} interleaved rounds, numpy on one core, {batch_size} texts of one length, random scores.",
         "Threshold and top-k are the rules that pruning runs here; partition is what numpy's top-k costs where all "
-        "texts are equally long. LTP measured other kernels: its ratios need not be ours.",
+        "texts are equally long. LTP measured other kernels: its ratios can differ from these.",
         "Choosing is a small part of a layer's time; what it costs a model is in `ziggurat bench`.",
     ]
     panel = Panel("tokens per text", series, ylabel="time over a threshold's (x), median of shares", percent=False)
@@ -207,13 +211,13 @@ def accuracy_series(label: str, x: Sequence[float], rows: Sequence[dict[str, Any
 
 
 def check_edges(edges: Sequence[int]) -> None:
-    """UserError for edges of buckets that do not rise from 1."""
+    """UserError for bucket edges that do not rise from 1."""
     if not edges or edges[0] < 1 or (np.diff(edges) < 1).any():
         raise UserError(f"--buckets {_listed(edges)}: must rise from at least 1, such as 35,70")
 
 
 def _one_encoder(kind: str) -> tuple[Callable[[str], None], ...]:
-    """What an analysis of one encoder's layers refuses."""
+    """The checks of an analysis of one encoder's layers."""
     return tuple(partial(refuse, command=f"report {kind}") for refuse in (refuse_small, refuse_cascade))
 
 
@@ -239,7 +243,7 @@ def _correctness_panel(xlabel: str, shares: np.ndarray, right: np.ndarray) -> Pa
     edges = np.linspace(0.0, 1.0, _BINS + 1)
     middles = (100 * (edges[1:] + edges[:-1]) / 2).tolist()
     series = []
-    for label, mine in (("right answers", shares[right]), ("wrong answers", shares[~right])):
-        if len(mine):
-            series.append(Series(label, middles, histogram(mine, edges).tolist(), marker="o"))
+    for label, part in (("right answers", shares[right]), ("wrong answers", shares[~right])):
+        if len(part):
+            series.append(Series(label, middles, histogram(part, edges).tolist(), marker="o"))
     return Panel(xlabel, series, log_x=False, ylabel="texts (%)")

@@ -1,4 +1,4 @@
-"""What all analyses share: models with the rows they are measured on, their settings, and the files of a report."""
+"""Shared parts of all analyses: models with the rows to measure them on, settings, and the files of a report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SUFFIXES = (".md", ".csv", ".png", ".svg")  # of a report's files
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model and the rows that it is measured on."""
+    """A model and the rows to measure it on."""
 
     name: str  # in tables and figures
     model: str  # folder or hub name
@@ -45,89 +45,89 @@ class Subject:
 
     @property
     def n_rungs(self) -> int:
-        """Places where it can answer."""
+        """Number of rungs."""
         return len(self.classifier.rungs)
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens by which each row counts as short or long, (n)."""
+        """Length of each row in tokens, by which it is put into a bucket, (n)."""
         return self.classifier.problem.lengths(self.encoded)
 
     @property
     def lengths_are(self) -> str:
-        """What these are, in words."""
+        """Description of `lengths`."""
         return self.classifier.problem.lengths_are
 
     @property
     def cut(self) -> np.ndarray:
-        """Which rows it does not read whole, (n) bool."""
+        """Which rows are truncated, (n) bool."""
         return self.encoded.truncated
 
     @property
     def most(self) -> int:
-        """Tokens that it reads of a row at most."""
+        """Largest number of tokens per row."""
         return self.classifier.problem.longest(self.classifier.manifest.max_length)
 
     @cached_property
     def every_rung(self) -> Passes[AllRungs]:
-        """Every rung's answers under the model's own pruning at any strength, or under none."""
+        """Runs of all rungs, under the model's own pruning at any strength, or without pruning."""
         return Passes(partial(self.classifier.every_rung, self.encoded, self.batch_size, self.progress))
 
     @cached_property
     def full(self) -> Measured:
-        """At full depth, all tokens."""
+        """Results at full depth without pruning."""
         return self.measured(ExitRule.full_depth(self.n_rungs))
 
     def measured(self, rule: ExitRule) -> Measured:
-        """What a rule with the model's own pruning at any strength, or with none, makes of the rows."""
+        """Results of a rule that uses the model's own pruning at any strength, or no pruning."""
         return exits_replayed(self, self.every_rung(rule.tokens), rule)
 
     def settings(self, exits: Exits) -> Mapping[str, ExitRule]:
-        """As `settings_of`."""
+        """Settings of the model, as `settings_of`."""
         return settings_of(self.classifier, exits)
 
     def run(self, rows: np.ndarray, rule: ExitRule) -> Callable[[], object]:
-        """What is timed: a rule on these rows, (m) indices."""
+        """The call to time: a rule on these rows, (m) indices."""
         return partial(self.classifier.run, self.encoded.take(rows), rule, self.batch_size)
 
 
-def exits_replayed(subject: Subject, every: AllRungs, rule: ExitRule) -> Measured:
-    """What `rule` makes of each row, from a pass that really ran the rule's pruning and in which nobody left."""
-    classifier, encoded, everyone = subject.classifier, subject.encoded, np.arange(len(subject.rows))
-    rungs = replay(every.readings, rule)
-    kept = encoded.summed(classifier.ran(encoded, every.kept, rungs, rule))
+def exits_replayed(subject: Subject, all_rungs: AllRungs, rule: ExitRule) -> Measured:
+    """Results of `rule`, replayed from a run of all rungs with the rule's pruning."""
+    classifier, encoded, all_rows = subject.classifier, subject.encoded, np.arange(len(subject.rows))
+    rungs = replay(all_rungs.readings, rule)
+    token_counts = encoded.summed(classifier.ran(encoded, all_rungs.kept, rungs, rule))
     problem, truth = classifier.problem, subject.rows.truth
-    predictions = problem.predictions(every.readings[everyone, rungs], encoded, rungs)
+    predictions = problem.predictions(all_rungs.readings[all_rows, rungs], encoded, rungs)
     return Measured(
         predictions,
         problem.right(predictions, truth),
-        (kept[:, classifier.layer_columns] > 0).sum(axis=1),
-        kept,
-        classifier.spent(encoded, every.kept, rule)[everyone, rungs],
+        (token_counts[:, classifier.layer_columns] > 0).sum(axis=1),
+        token_counts,
+        classifier.spent(encoded, all_rungs.kept, rule)[all_rows, rungs],
         partial(problem.figures, predictions, truth),
     )
 
 
 @dataclass(frozen=True)
 class Request:
-    """What every analysis is told: which models, on which rows, where to write."""
+    """Arguments of all analyses: models, rows and output folder."""
 
     models: Sequence[str]
     source: str
     out: Path  # folder
-    names: Sequence[str] = ()  # of the models, in tables and figures; default: their folders'
+    names: Sequence[str] = ()  # of the models, in tables and figures; () = their folders' names
     columns: Columns = DEFAULT_COLUMNS
     options: ModelOptions = ModelOptions()
     progress: bool = False
 
     def subjects(self, *refusals: Callable[[str], None]) -> Iterator[Subject]:
-        """The models of an analysis that is about classes, as `of_any_problem`; UserError for another one."""
+        """Models of an analysis of classes, as `of_any_problem`; UserError for models of another problem."""
         yield from self.of_any_problem(partial(refuse_but_classes, command="report"), *refusals)
 
     def of_any_problem(self, *refusals: Callable[[str], None]) -> Iterator[Subject]:
-        """One model after the other, opened when its turn comes; UserError where names do not tell them apart.
+        """Opens one model after the other; UserError if names are not unique.
 
-        `refusals` get every model before the first is opened, and raise a UserError for one that will not do.
+        `refusals` are called with all models before the first is opened; they raise a UserError for a wrong model.
         """
         names = list(self.names) or [Path(model).name for model in self.models]
         if len(names) != len(self.models):
@@ -139,7 +139,7 @@ class Request:
         for refuse in refusals:
             for model in self.models:
                 refuse(model)
-        for model in self.models[1:]:  # before the first is measured, not after it
+        for model in self.models[1:]:  # raises errors before the first model is measured
             rows_to_measure(self.options.open(model), self.source, self.columns)
         for model, name in zip(self.models, names, strict=True):
             classifier = self.options.open(model)
@@ -148,23 +148,23 @@ class Request:
             yield Subject(name, model, classifier, rows, encoded, self.options.batch_size, self.progress)
 
     def _refuse_targets(self) -> None:
-        """UserError where a report's file could not be written, or would take the place of what is read."""
+        """UserError if a report's file cannot be written, or would replace an input."""
         for kind in (*COLUMNS, *PART_COLUMNS):
             for suffix in SUFFIXES:
                 require_target(self.out / f"{kind}{suffix}", folder_of(self.source))
 
     @property
     def data(self) -> str:
-        """What titles call the rows."""
+        """Name of the rows in titles."""
         return " ".join(data_and_split(self.source))
 
 
 def caveats(subject: Subject) -> list[str]:
-    """What a reader of the subject's figures must know: rows that trained it, texts that it did not read whole."""
+    """Notes on a subject's figures: rows that trained the model, and truncated texts."""
     notes, n = [], len(subject.rows)
-    if seen := seen_in_training(subject.model, subject.rows):
+    if used := seen_in_training(subject.model, subject.rows):
         notes.append(
-            f"Warning: {seen:,} of the {n:,} rows trained {subject.name} or chose something for it; "
+            f"Warning: {used:,} of the {n:,} rows trained {subject.name} or chose something for it; "
             "its accuracy flatters."
         )
     if cut := int(subject.cut.sum()):
@@ -176,18 +176,18 @@ def caveats(subject: Subject) -> list[str]:
 class Part:
     """A further table of a report."""
 
-    name: str  # of its file, behind the report's, and of its columns
+    name: str  # suffix of its file's name, and of its columns
     heading: str
     rows: Sequence[dict[str, Any]]
 
     def kind(self, report: str) -> str:
-        """What its file and its columns are called in a report of this kind."""
+        """Name of its file and its columns in a report of this kind."""
         return f"{report}-{self.name}"
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report that was written."""
+    """A written report."""
 
     kind: str  # which analysis
     title: str
@@ -213,7 +213,7 @@ def write_report(
 ) -> Report:
     """Writes `out`/`kind`.md and .csv, with panels also .png and .svg.
 
-    Further tables stand in the same .md, each in a .csv of its own. An earlier report of the kind is replaced.
+    Further tables are in the same .md, and each in its own .csv. An earlier report of the kind is replaced.
     """
     columns, base = filled(kind, rows), out / kind
     text = f"# {legible(title)}\n\n{markdown(rows, columns)}\n"

@@ -1,8 +1,8 @@
-"""What it costs to choose tokens: a comparison with a threshold beside a top-k, on random scores (LTP Figure 4.5).
+"""Cost of token selection: a threshold compared with a top-k, on random scores (LTP Figure 4.5).
 
-Both are the rules that pruning runs (`ziggurat.policies.prune`), in numpy on the host. Ours ranks every token of a
-packed batch with one sort; a partition of a rectangular array, which no ragged batch is, stands beside it as the least
-that a top-k can cost there.
+Both are the rules of `ziggurat.policies.prune`, in numpy on the host. Its top-k ranks all tokens of a packed batch with
+one sort. For comparison there is a partition of a rectangular array, which a batch of different lengths cannot use: it
+is the least cost of a top-k in numpy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ziggurat.data.packing import PackedBatch, pack
 from ziggurat.measure.clock import Timing, interleave, paired_ratio
 from ziggurat.policies.prune import above, top_share
 
-_CALLS = 100  # in a timed run: one comparison takes microseconds, too few for the clock
+_CALLS = 100  # per timed run, because one comparison is too short for the clock
 
 
 def selection_costs(
@@ -27,7 +27,7 @@ def selection_costs(
     repeats: int = 11,
     progress: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row for each length and share of tokens that stay: median microseconds per batch, interleaved, and ratios."""
+    """A row for each length and share of kept tokens: median microseconds per batch, interleaved, and ratios."""
     rows = []
     for length in lengths:
         scores, batch = _random_batch(length, batch_size)
@@ -40,14 +40,14 @@ def selection_costs(
 
 
 def _random_batch(length: int, batch_size: int) -> tuple[np.ndarray, PackedBatch]:
-    """Scores (batch_size x length) whose mean in each text is 1, as those of a model, and their batch."""
+    """A batch, and its scores (batch_size x length), whose mean in each text is 1, as for a model."""
     scores = np.random.default_rng(0).exponential(size=(batch_size, length))
     scores /= scores.mean(axis=1, keepdims=True)
     return scores.ravel(), pack([np.zeros((length, 1))] * batch_size)
 
 
 def _calls(scores: np.ndarray, batch: PackedBatch, share: float) -> Mapping[str, Callable[[], object]]:
-    """The rules that keep this share of a batch whose texts are equally long."""
+    """Rules that keep this share of a batch of texts of equal length."""
     grid = scores.reshape(batch.n_seqs, -1)
     leaving = grid.shape[1] - max(1, round(share * grid.shape[1]))
     return {

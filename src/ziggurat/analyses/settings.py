@@ -1,4 +1,4 @@
-"""What the analyses compare: a model in full, and with each way to save that it has."""
+"""Settings that the analyses compare: full depth, exits, pruning, and both."""
 
 from __future__ import annotations
 
@@ -17,63 +17,68 @@ from ziggurat.policies.rules import ExitRule
 from ziggurat.types import FULL
 
 T = TypeVar("T")
-FULL_DEPTH, EXITS, PRUNING, BOTH = "full depth", "exits", "pruning", "exits and pruning"
+FULL_DEPTH, EXITS, PRUNING, EXITS_AND_PRUNING = "full depth", "exits", "pruning", "exits and pruning"
 
 
 @dataclass(frozen=True)
 class Exits:
-    """Which exits an analysis is of: the model's operating point, or one threshold for all models."""
+    """The exits of an analysis: the models' operating point, or one threshold for all models."""
 
     operating_point: str = "balanced"
     threshold: float | None = None
-    score: str | None = None  # None = the default of what a model answers
+    score: str | None = None  # None = the default of the model's problem
 
     @property
     def name(self) -> str:
-        """What notes and titles call them."""
+        """Name of the exits in notes and titles."""
         if self.threshold is None:
             return f"at {self.operating_point}"
         return f"{self.score or 'threshold'} {self.threshold:g}"
 
     def refuse_without(self, model: str) -> None:
-        """UserError for a model that does not have the operating point: before another one is measured."""
+        """UserError for a model that lacks the operating point, before another model is measured."""
         if self.threshold is None and self.operating_point != FULL and not self.operating_point.endswith(".json"):
             read_manifest(local_folder(model)).operating_point(self.operating_point)
 
 
 class Passes(Generic[T]):
-    """What `run` makes of the rows under a pruning rule (None = none), once for each strength of one model's own."""
+    """Caches the results of `run` by pruning rule (None = no pruning), for different strengths of one model's rule."""
 
     def __init__(self, run: Callable[[TokenRule | None], T]) -> None:
         self._run = run
-        self._made: dict[bytes, T] = {}
+        self._results: dict[bytes, T] = {}
 
     def __call__(self, tokens: TokenRule | None) -> T:
-        """The pass under this rule."""
+        """The result for this rule."""
         key = b"" if tokens is None else tokens.values.tobytes()
-        if key not in self._made:
-            self._made[key] = self._run(tokens)
-        return self._made[key]
+        if key not in self._results:
+            self._results[key] = self._run(tokens)
+        return self._results[key]
 
 
 def settings_of(model: OpenedModel, exits: Exits) -> Mapping[str, ExitRule]:
-    """The model in full, and with each of the two ways to save that it has: alone, and together.
+    """Rules by setting: full depth, exits, and if the model prunes, pruning alone and both.
 
-    Alone pruning is as strong as the model was trained for; together, as the operating point has it, if that prunes.
+    Pruning alone has the trained strength. Both use the operating point's pruning if it prunes, else the trained one.
     """
-    never, tokens = ExitRule.full_depth(len(model.rungs)), model.backend.token_rule
+    full_depth, tokens = ExitRule.full_depth(len(model.rungs)), model.backend.token_rule
     rule = exit_rule(model, exits.operating_point, exits.threshold, exits.score)
-    found = {FULL_DEPTH: never, EXITS: replace(rule, tokens=None)}
+    found = {FULL_DEPTH: full_depth, EXITS: replace(rule, tokens=None)}
     if tokens is not None:
-        found |= {PRUNING: replace(never, tokens=tokens), BOTH: replace(rule, tokens=rule.tokens or tokens)}
+        found |= {
+            PRUNING: replace(full_depth, tokens=tokens),
+            EXITS_AND_PRUNING: replace(rule, tokens=rule.tokens or tokens),
+        }
     return found
 
 
 def strength_note(name: str, model: OpenedModel, exits: Exits) -> list[str]:
-    """What has to be said where the operating point does not prune as the model was trained to."""
-    own = model.backend.token_rule
+    """A note if the operating point's pruning differs from the trained one."""
+    trained = model.backend.token_rule
     rule = exit_rule(model, exits.operating_point, exits.threshold, exits.score)
-    if own is None or (rule.tokens is not None and np.array_equal(rule.tokens.values, own.values, equal_nan=True)):
+    if trained is None or (
+        rule.tokens is not None and np.array_equal(rule.tokens.values, trained.values, equal_nan=True)
+    ):
         return []
     if rule.tokens is None:
         return [f"{name}: {exits.operating_point} prunes nothing, so that {EXITS!r} is that point."]

@@ -68,7 +68,7 @@ def test_claim_30_lat_at_384_tokens_costs_35_gigamacs():
 
 def test_a_length_configuration_costs_less_than_the_padded_model():
     lengths = tuple(range(384, 384 - 12 * 30, -30))
-    configured = Route(tokens=lengths, kept=(*lengths[1:], 24), n_classes=2)
+    configured = Route(tokens=lengths, remaining=(*lengths[1:], 24), n_classes=2)
     assert price("lat", configured) < price("lat", dataclasses.replace(PADDED_128, padded_to=384)) / 1.9
 
 
@@ -100,13 +100,13 @@ def test_narrow_heads_cap_magic_pyramid_below_what_it_reports():
 def test_ltp_counts_attention_before_and_ffn_after_pruning():
     n_a, n_f, d = 50, 20, 768
     assert layer_flops(BERT_BASE, n_a, n_f) == 2 * (2 * d * n_a**2 + 4 * d**2 * n_a + 8 * d**2 * n_f)
-    route = Route(tokens=(n_a, n_f), kept=(n_f, 10), n_classes=2, heads_at=(1,))
+    route = Route(tokens=(n_a, n_f), remaining=(n_f, 10), n_classes=2, heads_at=(1,))
     assert price("ltp", route) == layer_flops(BERT_BASE, n_a, n_f) + layer_flops(BERT_BASE, n_f, 10)
 
 
 def test_ltps_int8_is_a_quarter_of_fp16_and_pruning_multiplies():
     full = Route(tokens=(26,) * 12, n_classes=2)
-    pruned = Route(tokens=(26,) * 4 + (10,) * 8, kept=(26,) * 3 + (10,) * 9, n_classes=2)
+    pruned = Route(tokens=(26,) * 4 + (10,) * 8, remaining=(26,) * 3 + (10,) * 9, n_classes=2)
     assert 4 * ltp_bops(BERT_BASE, full, 8) == ltp_bops(BERT_BASE, full, 16)
     reduction = ltp_bops(BERT_BASE, full, 16) / ltp_bops(BERT_BASE, pruned, 8)
     assert reduction == pytest.approx(4 * price("ltp", full) / price("ltp", pruned))
