@@ -20,7 +20,7 @@ from ziggurat.calibrate import times as calibration_time
 from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.points import Promise, rule_of
 from ziggurat.calibrate.risks import risks_of
-from ziggurat.calibrate.rows import calibration_rows, seen
+from ziggurat.calibrate.rows import calibration_rows, run_all_rungs
 from ziggurat.calibrate.watching import Monitor
 from ziggurat.cli.bench import bench_text
 from ziggurat.cli.calibrate import calibration_text
@@ -165,10 +165,10 @@ def test_a_certified_point_keeps_its_promise(trained, files, copied, problem, en
     classifier = options.open(str(folder))
     risk = risks_of(classifier.problem)[result["criterion"]]
     rows = calibration_rows(str(folder), classifier, str(files[problem]), DEFAULT_COLUMNS, risk).certify
-    witness = seen(classifier, rows, risk, None, 32, False)
+    witness = run_all_rungs(classifier, rows, risk, None, 32, False)
     rule = classifier.rule_of("loose")
     said = classifier.problem.predictions(classifier.run(witness.encoded, rule).readings)
-    full = classifier.problem.predictions(witness.runs[1.0].every[:, -1])
+    full = classifier.problem.predictions(witness.runs[1.0].all_readings[:, -1])
     losses = risk.of(said, full, rows.truth)
     assert losses.mean() <= 0.3 and losses.min() >= -1 and losses.max() <= 1
     answers = predict(str(folder), TEXTS, operating_point="loose", options=options).to_dict()["answers"]
