@@ -17,7 +17,7 @@ import numpy as np
 from ziggurat.calibrate.candidates import Candidate, StoredRun, families
 from ziggurat.calibrate.certify import Evidence, certify
 from ziggurat.calibrate.choose import TARGETS
-from ziggurat.calibrate.paths import path_of, sequences, tried
+from ziggurat.calibrate.paths import path_of, sequences, setting_of
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.calibrate.rows import MOST_ORDERING
 from ziggurat.measure.clock import peak_memory_mib
@@ -48,13 +48,13 @@ def main(arguments: list[str] | None = None) -> None:
     depth = np.arange(1, options.rungs + 1)
 
     def seconds(candidate: Candidate) -> float:
-        heads = np.cumsum(candidate.asked[:-1])
+        heads = np.cumsum(candidate.evaluated[:-1])
         return float((depth + np.append(0.1 * heads, heads[-1] * 0.1))[candidate.rungs].mean())
 
     start = time.perf_counter()
     made = families(search_rows.runs[1.0], search_rows.losses[1.0], 1 - depth / options.rungs)
     paths = [
-        path_of((tried(candidate, search_rows.losses[1.0], seconds) for candidate in family), options.rungs)
+        path_of((setting_of(candidate, search_rows.losses[1.0], seconds) for candidate in family), options.rungs)
         for family in made
     ]
     searched = time.perf_counter()

@@ -20,7 +20,7 @@ from scripts.shared import RESULTS, Row, command, record, reported_file
 from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.points import Promise, searched
 from ziggurat.calibrate.risks import Risk, risk_by_name
-from ziggurat.calibrate.rows import Seen, seen
+from ziggurat.calibrate.rows import RungRuns, run_all_rungs
 from ziggurat.calibrate.times import PredictedTime, costs_of
 from ziggurat.measure.subject import ModelOptions, data_and_split, rows_to_measure
 
@@ -46,7 +46,7 @@ def measured(options: argparse.Namespace, test: str) -> Iterator[Row]:
     result = calibrate_model(options.model, train, promise, options=model_options, html=options.html).to_dict()
     classifier, batch_size = model_options.open(options.model), model_options.batch_size
     problem, risk = classifier.problem, risk_by_name(promise.criterion, classifier.problem)
-    rows = seen(classifier, rows_to_measure(classifier, test), risk, None, batch_size, False)
+    rows = run_all_rungs(classifier, rows_to_measure(classifier, test), risk, None, batch_size, False)
     costs = costs_of(classifier, rows.encoded, batch_size)
     time = PredictedTime(classifier, costs, rows.encoded, rows.runs, batch_size)
     full_seconds = time.of_full_depth(len(classifier.rungs))
@@ -86,7 +86,7 @@ def _has_one_threshold(thresholds: np.ndarray) -> bool:
     return len(np.unique(thresholds[~np.isnan(thresholds)])) <= 1
 
 
-def _mean_loss(rows: Seen, predictions: Any, risk: Risk) -> float:
+def _mean_loss(rows: RungRuns, predictions: Any, risk: Risk) -> float:
     full = rows.runs.get(0.0, next(iter(rows.runs.values()))).predictions()[:, -1]
     return float(risk.of(predictions, full, rows.rows.truth).mean())
 

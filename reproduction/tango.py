@@ -166,7 +166,7 @@ def cascade(experiment: Experiment, firsts: list[Path], last: str) -> Path:
 def chosen_rules(model: OpenedModel, select: Dataset, full_accuracy: float) -> dict[float, ExitRule]:
     """For each of SHARES the cheapest rule that keeps that share of the full model's accuracy on the select rows."""
     ladders = select_ladders(model, select)
-    temperatures = fit_temperatures(ladders[-1].every, select.classes) if len(model.rungs) > 1 else None
+    temperatures = fit_temperatures(ladders[-1].all_readings, select.classes) if len(model.rungs) > 1 else None
     points = choose_points(
         ladders,
         select.labels,
@@ -216,7 +216,7 @@ def cascade_rows(experiment: Experiment, small: list[str]) -> Iterator[Row]:
     full = OpenedModel.from_pretrained(experiment.model(FULL))
     rows = read_rows(experiment, full)
     [ladder] = select_ladders(full, rows.select, (1.0,))
-    select_accuracy = float((ladder.every[:, -1].argmax(axis=1) == rows.select.classes).mean())
+    select_accuracy = float((ladder.all_readings[:, -1].argmax(axis=1) == rows.select.classes).mean())
     full_correct = correct_at_full_depth(full, rows)
     fields = common_fields(experiment, full, full_correct) | {"small": small}
     folders = students(experiment, small)

@@ -134,7 +134,7 @@ def test_the_costliest_inputs_are_told_as_they_ran(calibrated, pruned, rows_file
     for one in picture.costly:
         (answer,) = classifier.answer([one.text], rule)
         trace = answer.trace
-        assert (one.read, one.kept, one.rung) == (trace.read, trace.tokens[-1], f"layer {trace.layers}")
+        assert (one.read, one.remaining, one.rung) == (trace.read, trace.tokens[-1], f"layer {trace.layers}")
         assert (one.gflops, one.answer) == (pytest.approx(trace.flops / 1e9), answer.label)
         row = witness.rows.texts.index(one.text)
         assert one.label == witness.rows.label_names[witness.rows.labels[row]]
@@ -174,7 +174,7 @@ def test_without_labels_the_page_is_whole_and_runs_no_text(calibrated, plain, un
 def test_a_page_over_an_input_file_is_refused_before_the_work(plain, rows_file):
     before = read_manifest(plain).operating_points
     for page in (rows_file, plain / "ziggurat.json"):
-        with pytest.raises(UserError, match="is what is read"):
+        with pytest.raises(UserError, match="is an input of this command"):
             calibrate_model(str(plain), str(rows_file), Promise(dict(LOOSE)), options=CPU, html=page)
     assert read_manifest(plain).operating_points == before
 
@@ -196,9 +196,9 @@ def test_each_mechanism_is_its_fastest_or_says_why_not(calibrated, pruned, plain
     n = len(witness.rows)
     every = [one for path in paths for one in path if one.hoped_for(n, 0.95, net_loss(paths)) <= 0.7]
     kinds = {
-        "pruning alone": [one for one in every if one.pruning > 0 and not any(one.asked[:-1])],
-        "exits alone": [one for one in every if one.pruning == 0 and any(one.asked[:-1])],
-        "both": [one for one in every if one.pruning > 0 and any(one.asked[:-1])],
+        "pruning alone": [one for one in every if one.pruning > 0 and not any(one.evaluated[:-1])],
+        "exits alone": [one for one in every if one.pruning == 0 and any(one.evaluated[:-1])],
+        "both": [one for one in every if one.pruning > 0 and any(one.evaluated[:-1])],
     }
     for mechanism in picture.mechanisms[1:]:
         mine = kinds[mechanism.name]

@@ -16,7 +16,7 @@ from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.grouping import per_draw
 from ziggurat.calibrate.points import Promise
 from ziggurat.calibrate.risks import RISKS
-from ziggurat.calibrate.rows import calibration_rows, seen
+from ziggurat.calibrate.rows import calibration_rows, run_all_rungs
 from ziggurat.calibrate.times import PredictedTime, ProfiledCost
 from ziggurat.cli.calibrate import calibration_text
 from ziggurat.data.dataset import Fractions, Role, as_dataset, load, split_roles
@@ -78,11 +78,11 @@ def test_the_engine_does_with_the_point_what_was_replayed(certified, rows_file):
     folder, result = certified
     classifier = ENGINE.open(str(folder))
     parts = calibration_rows(str(folder), classifier, str(rows_file), DEFAULT_COLUMNS, RISKS["agreement"])
-    witness = seen(classifier, parts.certify, RISKS["agreement"], None, 32, False)
+    certify_rows = run_all_rungs(classifier, parts.certify, RISKS["agreement"], None, 32, False)
     rule = classifier.rule_of("loose")
-    outcomes = classifier.run(witness.encoded, rule)
-    assert outcomes.rungs.tolist() == replay(witness.runs[1.0].every, rule).tolist()
-    full = classifier.run(witness.encoded, ExitRule.full_depth(4)).predictions
+    outcomes = classifier.run(certify_rows.encoded, rule)
+    assert outcomes.rungs.tolist() == replay(certify_rows.runs[1.0].all_readings, rule).tolist()
+    full = classifier.run(certify_rows.encoded, ExitRule.full_depth(4)).predictions
     lost = per_draw((outcomes.predictions != full).astype(float), parts.drawn, RISKS["agreement"]).mean()
     assert lost == pytest.approx(result["points"][0]["point"]["certificate"]["estimate"])
 
@@ -91,10 +91,14 @@ def test_pruning_is_really_run_and_every_strength_is_tried(copied, pruned_folder
     folder = copied(pruned_folder)
     classifier = ENGINE.open(str(folder))
     parts = calibration_rows(str(folder), classifier, str(rows_file), DEFAULT_COLUMNS, RISKS["accuracy"])
-    witness = seen(classifier, parts.certify, RISKS["accuracy"], None, 32, False)
-    assert set(witness.runs) == {0.0, 0.5, 0.75, 1.0, 1.25}
-    assert (witness.losses[0.0][:, -1] == 0).all()
-    assert witness.runs[1.0].kept.sum() < witness.runs[0.5].kept.sum() < witness.runs[0.0].kept.sum()
+    certify_rows = run_all_rungs(classifier, parts.certify, RISKS["accuracy"], None, 32, False)
+    assert set(certify_rows.runs) == {0.0, 0.5, 0.75, 1.0, 1.25}
+    assert (certify_rows.losses[0.0][:, -1] == 0).all()
+    assert (
+        certify_rows.runs[1.0].token_counts.sum()
+        < certify_rows.runs[0.5].token_counts.sum()
+        < certify_rows.runs[0.0].token_counts.sum()
+    )
     result = calibrate_model(str(folder), str(rows_file), Promise({"loose": 0.6}), options=ENGINE).to_dict()
     point = read_manifest(folder).operating_point("loose")
     rule = ENGINE.open(str(folder)).rule_of("loose")
@@ -105,9 +109,11 @@ def test_pruning_is_really_run_and_every_strength_is_tried(copied, pruned_folder
 def test_predicted_time_follows_exits_and_pruning(copied, pruned_folder, rows_file):
     classifier = ENGINE.open(str(pruned_folder))
     parts = calibration_rows(str(pruned_folder), classifier, str(rows_file), DEFAULT_COLUMNS, RISKS["accuracy"])
-    order = seen(classifier, parts.order, RISKS["accuracy"], None, 32, False)
-    time = PredictedTime(classifier, [ProfiledCost(made_up_profile(classifier))], order.encoded, order.runs, 32)
-    n, asked = len(parts.order), (True, True, True, True)
+    search_rows = run_all_rungs(classifier, parts.search, RISKS["accuracy"], None, 32, False)
+    time = PredictedTime(
+        classifier, [ProfiledCost(made_up_profile(classifier))], search_rows.encoded, search_rows.runs, 32
+    )
+    n, asked = len(parts.search), (True, True, True, True)
     depths = [time.of(np.full(n, rung), asked, 0.0) for rung in range(4)]
     assert depths == sorted(depths) and len(set(depths)) == 4
     assert time.of(np.full(n, 3), asked, 1.0) < depths[3]
@@ -190,12 +196,12 @@ def test_rows_seen_in_training_never_certify(folder, rows_file, monkeypatch):
     monkeypatch.setattr(rows_module, "ENOUGH", 20)
     found = calibration_rows(str(folder), classifier, str(rows_file), DEFAULT_COLUMNS, RISKS["accuracy"])
     assert set(found.certify.texts) == set(roles[Role.CERTIFY].texts)
-    assert set(found.order.texts) == set(roles[Role.SELECT].texts)
+    assert set(found.search.texts) == set(roles[Role.SELECT].texts)
     assert found.left_out == len(roles[Role.TRAIN])
     monkeypatch.setattr(rows_module, "ENOUGH", 10_000)
     found = calibration_rows(str(folder), classifier, str(rows_file), DEFAULT_COLUMNS, RISKS["accuracy"])
-    both = {*found.order.texts, *found.certify.texts}
-    assert both == set(roles[Role.CERTIFY].texts) and not {*found.order.texts} & {*found.certify.texts}
+    both = {*found.search.texts, *found.certify.texts}
+    assert both == set(roles[Role.CERTIFY].texts) and not {*found.search.texts} & {*found.certify.texts}
 
 
 def refuses(folder, source, promise, message, columns=DEFAULT_COLUMNS):
@@ -221,7 +227,7 @@ def test_bad_rows_are_refused_and_nothing_is_written(folder, rows_file, tmp_path
     hashes = calibration_rows(
         str(folder), ENGINE.open(str(folder)), str(rows_file), DEFAULT_COLUMNS, RISKS["agreement"]
     )
-    used = np.concatenate([hashes.order.hashes, hashes.certify.hashes])
+    used = np.concatenate([hashes.search.hashes, hashes.certify.hashes])
     monkeypatch.setattr(rows_module, "trained_rows", lambda path: used)
     refuses(folder, rows_file, LOOSE, "all 240 rows trained the model")
 
@@ -342,11 +348,11 @@ def test_rows_that_share_text_order_or_certify_together(folder, tmp_path, monkey
     monkeypatch.setattr(rows_module, "trained_rows", lambda path: used)
     monkeypatch.setattr(rows_module, "ENOUGH", 20)
     found = calibration_rows(str(folder), classifier, source, DEFAULT_COLUMNS, RISKS["accuracy"])
-    assert set(found.order.texts) == set(roles[Role.SELECT].texts)  # as the folder's rows were shared out
+    assert set(found.search.texts) == set(roles[Role.SELECT].texts)  # as the folder's rows were shared out
     assert (found.overlap > 0.3) == (not grouped)
     monkeypatch.setattr(rows_module, "trained_rows", lambda path: used[:0])
     found = calibration_rows(str(folder), classifier, source, DEFAULT_COLUMNS, RISKS["accuracy"])
-    first = [{text.split()[0] for text in part.texts} for part in (found.order, found.certify)]
+    first = [{text.split()[0] for text in part.texts} for part in (found.search, found.certify)]
     assert not first[0] & first[1] and found.groups == len(first[1])
 
 

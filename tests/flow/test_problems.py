@@ -20,7 +20,7 @@ from ziggurat.calibrate import times as calibration_time
 from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.points import Promise, rule_of
 from ziggurat.calibrate.risks import risks_of
-from ziggurat.calibrate.rows import calibration_rows, seen
+from ziggurat.calibrate.rows import calibration_rows, run_all_rungs
 from ziggurat.calibrate.watching import Monitor
 from ziggurat.cli.bench import bench_text
 from ziggurat.cli.calibrate import calibration_text
@@ -165,10 +165,10 @@ def test_a_certified_point_keeps_its_promise(trained, files, copied, problem, en
     classifier = options.open(str(folder))
     risk = risks_of(classifier.problem)[result["criterion"]]
     rows = calibration_rows(str(folder), classifier, str(files[problem]), DEFAULT_COLUMNS, risk).certify
-    witness = seen(classifier, rows, risk, None, 32, False)
+    witness = run_all_rungs(classifier, rows, risk, None, 32, False)
     rule = classifier.rule_of("loose")
     said = classifier.problem.predictions(classifier.run(witness.encoded, rule).readings)
-    full = classifier.problem.predictions(witness.runs[1.0].every[:, -1])
+    full = classifier.problem.predictions(witness.runs[1.0].all_readings[:, -1])
     losses = risk.of(said, full, rows.truth)
     assert losses.mean() <= 0.3 and losses.min() >= -1 and losses.max() <= 1
     answers = predict(str(folder), TEXTS, operating_point="loose", options=options).to_dict()["answers"]
@@ -325,7 +325,9 @@ def cascades(trained, files, tmp_path_factory):
 @pytest.mark.parametrize("kind", ["static", "bilstm"])
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_small_model_answers_alone_what_its_teacher_answers(cascades, trained, files, problem, kind):
-    small = evaluate(str(cascades[problem, kind].parent / "small"), str(files[problem]), "full", timed_texts=4)
+    small = evaluate(
+        str(cascades[problem, kind].parent / "small"), str(files[problem]), "full", timed_texts=4
+    ).to_dict()
     assert small["problem"] == problem and small["mean_layers"] == 0
     if problem is ProblemType.REGRESSION:
         limits = read_manifest(trained[problem]).training[LABEL_RANGE]
@@ -359,17 +361,19 @@ def test_a_cascade_runs_as_its_replay_and_prices_what_ran(cascades, problem, kin
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_cascade_is_calibrated_explained_and_read_as_a_stream(cascades, files, copied, tmp_path, problem):
     folder = copied(cascades[problem, "static"])
-    result = calibrate_model(str(folder), str(files[problem]), Promise({"loose": 0.5}), html=tmp_path / "page.html")
+    result = calibrate_model(
+        str(folder), str(files[problem]), Promise({"loose": 0.5}), html=tmp_path / "page.html"
+    ).to_dict()
     assert result["points"][0]["point"] is not None and (tmp_path / "page.html").stat().st_size > 10_000
     classifier = ModelOptions("cpu").open(str(folder))
-    told = explain(str(folder), TEXTS[2], "loose")
+    told = explain(str(folder), TEXTS[2], "loose").to_dict()
     found = dict(classifier.stream([TEXTS[:2], TEXTS[2:]], "loose"))
     expected = classifier.answer(TEXTS, "loose")
     for number, answer in enumerate(expected):
         assert classifier.problem.same(found[number].label, answer.label)
     assert told["layers"] == expected[2].trace.layers
     watched = predict(str(folder), TEXTS * 10, operating_point="loose", watch=tmp_path / "state.json")
-    assert len(watched) == 40 and (tmp_path / "state.json").exists()
+    assert len(watched.answers) == 40 and (tmp_path / "state.json").exists()
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)

@@ -97,7 +97,7 @@ def test_a_method_without_a_fitting_setting_falls_back_to_full(made):
     assert [row[key] for key in same] == [full[key] for key in same]
     # It is the accuracy that forbids it: the method alone would be far cheaper.
     [pruned] = select_ladders(opened(made, HOPELESS), select_rows(made), (1.0,))
-    right = (pruned.every[:, -1].argmax(axis=1) == select_rows(made).classes).mean()
+    right = (pruned.all_readings[:, -1].argmax(axis=1) == select_rows(made).classes).mean()
     assert right < full["accuracy"] - 0.1
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ziggurat import native
-from ziggurat.calibrate.calibrate import _asked
+from ziggurat.calibrate.calibrate import _risk_and_scores
 from ziggurat.calibrate.points import Promise
 from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.encoder.folder import LABEL_RANGE, OTHER_SCALE, read_manifest
@@ -101,9 +101,9 @@ def test_labels_on_another_scale_mean_agreement_of_scores(adapted, scores):
     assert scores.min() - 1e-3 <= low < -1 and 2 < high <= scores.max() + 1e-3
     assert manifest.training[OTHER_SCALE]
     model = OpenedModel.from_pretrained(adapted[0], "cpu", backend="torch")
-    risk, _ = _asked(model, Promise({"a": 0.1}))
+    risk, _ = _risk_and_scores(model, Promise({"a": 0.1}))
     assert risk.name == "agreement"
-    assert _asked(model, Promise({"a": 0.1}, criterion="harm"))[0].name == "harm"
+    assert _risk_and_scores(model, Promise({"a": 0.1}, criterion="harm"))[0].name == "harm"
     # Full depth says the same of every text as itself; another score is as far from it as scores are apart.
     every = model.problem.predictions(np.array([[low], [high]]))
     assert risk_by_name("agreement", model.problem).of(every, every[::-1]).tolist() == [1, 1]

@@ -52,7 +52,7 @@ COMMON = [
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SIZES = {
     "hidden_size": 32,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "intermediate_size": 64,
     "max_position_embeddings": 512,

@@ -22,7 +22,7 @@ import numpy as np
 from tests.proof import alarms
 from ziggurat.calibrate.bounds import fixed_sequence, p_values
 from ziggurat.calibrate.grouping import Groups, groups_of, per_draw
-from ziggurat.calibrate.paths import Tried, path_of, sequences
+from ziggurat.calibrate.paths import Setting, path_of, sequences
 from ziggurat.calibrate.risks import RISKS, Risk
 from ziggurat.engine.replay import replay
 from ziggurat.measure.rows import append_record, provenance
@@ -110,11 +110,11 @@ def hardest_target(pool: Pool, risk: Risk) -> float:
     return float(risks[np.abs(risks - TARGET).argmin()]) - 1e-9
 
 
-def learned_paths(losses: np.ndarray, costs: np.ndarray) -> list[tuple[Tried, ...]]:
+def learned_paths(losses: np.ndarray, costs: np.ndarray) -> list[tuple[Setting, ...]]:
     """As `calibrate` makes them, from losses and costs (n, n_settings): a family for each set of asked rungs."""
     rows = zip(costs.mean(axis=0), losses.mean(axis=0), losses.std(axis=0), np.abs(losses).mean(axis=0), strict=True)
     # A setting's index in the pool stands for its thresholds: nothing here is replayed.
-    tried = [Tried("entropy", np.array([index]), 0.0, *map(float, row)) for index, row in enumerate(rows)]
+    tried = [Setting("entropy", np.array([index]), 0.0, *map(float, row)) for index, row in enumerate(rows)]
     families = (tried[start : start + THRESHOLDS] for start in range(0, len(tried), THRESHOLDS))
     return [path_of(family, slowest=1.0) for family in families]
 
@@ -145,7 +145,7 @@ def groups_unseen(draws: np.random.Generator, rows: np.ndarray, size: int) -> tu
 
 
 def certified_setting(
-    risk: Risk, path: Sequence[Tried], losses: np.ndarray, test: Test, target: float, level: float
+    risk: Risk, path: Sequence[Setting], losses: np.ndarray, test: Test, target: float, level: float
 ) -> int | None:
     """The last certified setting of the path, on losses (n, n_settings); None where the first already fails."""
     settings = [int(tried.thresholds[0]) for tried in path]

@@ -19,7 +19,7 @@ from ziggurat.analyses.deferral_figure import (
     share_of_oracle,
 )
 from ziggurat.analyses.reporting import Part, Report, Request, Subject, caveats, write_report
-from ziggurat.calibrate.candidates import SCORES, StoredRun, doubts
+from ziggurat.calibrate.candidates import SCORES, StoredRun, uncertainty_of
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.policies.exits import LEARNED
@@ -110,10 +110,10 @@ def _routes(subject: Subject, run: StoredRun, stop: Stop, right: np.ndarray) -> 
     """All routers by name; a router that uses an earlier tier pays for it."""
     alone = _flops(subject, run, (stop.rung,))
     scores = [*SCORES, *([] if subject.classifier.deferral is None else [LEARNED])]
-    routes = {score: route(right, alone, doubts(run, score, (stop.rung,)).values[:, 0]) for score in scores}
+    routes = {score: route(right, alone, uncertainty_of(run, score, (stop.rung,)).values[:, 0]) for score in scores}
     if stop.before is not None:
         compared = (stop.before, stop.rung)
-        doubt = doubts(run, AGREEMENT, compared).values[:, -1]
+        doubt = uncertainty_of(run, AGREEMENT, compared).values[:, -1]
         routes[AGREEMENT] = route(right, _flops(subject, run, compared), doubt)
     return routes | {RANDOM: random_route(right, alone), ORACLE: oracle_route(right, alone)}
 
@@ -122,7 +122,9 @@ def _flops(subject: Subject, run: StoredRun, computed: Sequence[int]) -> np.ndar
     """FLOPs of exiting at the last of the computed rungs, and of escalation to the ladder's last rung: (n, 2)."""
     thresholds = np.full(run.n_rungs - 1, np.nan)
     thresholds[list(computed)] = 0.0
-    return subject.classifier.spent(subject.encoded, run.kept, ExitRule("entropy", thresholds))[:, [computed[-1], -1]]
+    return subject.classifier.spent(subject.encoded, run.token_counts, ExitRule("entropy", thresholds))[
+        :, [computed[-1], -1]
+    ]
 
 
 def _curve(subject: Subject, name: str, router: Route, full: float) -> list[dict[str, Any]]:
@@ -191,7 +193,7 @@ def _errors(name: str, run: StoredRun, right: np.ndarray, steps: Sequence[tuple[
     """Ten rows for each step, as shares of all texts; `right` (n, n_rungs, bool)."""
     rows = []
     for number, (stop, after) in enumerate(steps, start=1):
-        confidence = -doubts(run, "margin", (stop.rung,)).values[:, 0]
+        confidence = -uncertainty_of(run, "margin", (stop.rung,)).values[:, 0]
         where = {"step": number, "tier": stop.name, "next_tier": after.name} if len(steps) > 1 else {}
         found = errors_by_decile(confidence, right[:, [stop.rung, after.rung]])
         rows += [{"model": name, **where, **row} for row in found]

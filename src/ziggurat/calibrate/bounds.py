@@ -1,13 +1,12 @@
-"""P-values for "the mean loss exceeds the target", upper confidence bounds for the mean loss, and rows that they need.
+"""P-values for "the mean loss exceeds the target", upper confidence bounds for the mean loss, and the rows needed.
 
-All hold for independent rows of one distribution at any number of them, with no normal approximation. scipy is needed.
+All hold for any number of independent, identically distributed rows, without a normal approximation. scipy is needed.
 
-Tests of a bounded mean by betting: a gambler who could not win if the risk were above the target, and does.
-
-The capital starts at 1 and is multiplied, row by row, by 1 + bet * (target - loss). The bet is decided before the row
-is seen and never so large that the capital could become negative. If the mean loss is at least the target, the capital
-is a nonnegative supermartingale and exceeds 1 / p at any time with probability at most p (Ville): one over the largest
-capital is a p-value (Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting", 2024).
+Bounded means are tested by betting against "the risk exceeds the target". The capital starts at 1. Each row multiplies
+it by 1 + bet * (target - loss). The bet is fixed before the row is read, and is small enough to keep the capital
+nonnegative. If the mean loss is at least the target, the capital is a nonnegative supermartingale. It then exceeds
+1 / p at any time with probability at most p (Ville's inequality). So one over the largest capital is a p-value
+(Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting", 2024).
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ import numpy as np
 
 from ziggurat.calibrate.risks import Risk
 
-# How to bet decides the power alone, never the validity. Shares of 400 seeded samples that certified a target of 0.01
-# at 95 %, losses in {-1, 0, 1} of which `q` are not 0 with mean `mu`. The last column is the normal test, which
-# promises nothing at such n; the one before an unconditional exact test of the sum, its nuisance parameter bounded
-# first:
+# The betting strategy affects only the power, never the validity. The table shows the share of 400 seeded samples that
+# certified a target of 0.01 at 95 %. Losses are in {-1, 0, 1}; a share `q` is nonzero, and the mean is `mu`. The last
+# column is the normal test, which is not valid at such n. The column before it is an unconditional exact test of the
+# sum whose nuisance parameter is bounded first (Berger & Boos).
 #
 #      n     q     mu    | aGRAPA  mixture of bets  fixed n (WSR)  towards the goal | exact, S with Berger-Boos | normal
 #    500   0.005  0      |  0.52        0.50            0.58            0.61        |           0.41            |  0.75
@@ -30,20 +29,20 @@ from ziggurat.calibrate.risks import Risk
 #   5000   0.02   0.005  |  0.33        0.56            0.65            0.74        |           0.71            |  0.78
 #  20000   0.05   0.007  |  0.14        0.29            0.39            0.54        |           0.54            |  0.60
 #
-# So the bet is the one that is best if the capital that is still missing must be won in the rows that are still left:
+# So each bet is the best one for winning the missing capital in the remaining rows:
 # sqrt(2 log(missing) / (variance * rows left)), target-recalculating bets (Voráček & Orabona 2025).
-_BOLDEST = 0.95  # share of the capital that one row may take: below 1, so that no single loss ends the game
-_PRIOR_ROWS, _PRIOR_VARIANCE = 30, 0.01  # the variance, on [0, 1], that is assumed until rows show it
-_BLOCKS = 128  # at most, between which bets change; with 1,000 the power is the same within 1 %
+_LARGEST_BET = 0.95  # share of the capital that one row may take; below 1, so that one loss cannot use up the capital
+_PRIOR_ROWS, _PRIOR_VARIANCE = 30, 0.01  # prior for the variance on [0, 1], and its weight in rows
+_BLOCKS = 128  # largest number of blocks; the bet is constant within one; with 1,000 the power differs by under 1 %
 
 
 def log_capital(losses: np.ndarray, targets: np.ndarray, low: float, high: float, level: float) -> np.ndarray:
     """Logarithm of the largest capital, (m) float64 >= 0, for losses (n, m) in [low, high] and targets (m) in it.
 
-    One column of losses stands for m, one target for m: each pair is a game of its own. The rows must be exchangeable
-    in the order given: shuffle them with a fixed seed if they came sorted by anything. Bets aim at a capital of
-    1 / level by the last row and cease once they have it, so more is not to be expected; it is 1 where the mean of the
-    losses is not below the target. Losses are rescaled to [0, 1], never clipped; the caller checks their range.
+    A single column of losses, or a single target, is broadcast to m. Each pair of column and target is one test. The
+    rows must be exchangeable in the given order: shuffle sorted rows with a fixed seed. Bets aim at a capital of
+    1 / level by the last row and stop once they reach it, so the capital hardly exceeds that. It is 1 where the mean
+    loss is not below the target. Losses are rescaled to [0, 1], never clipped; the caller checks their range.
     """
     n, m = len(losses), max(losses.shape[1], len(targets))
     goals = np.broadcast_to((targets - low) / (high - low), m)
@@ -55,30 +54,30 @@ def log_capital(losses: np.ndarray, targets: np.ndarray, low: float, high: float
         playing = np.flatnonzero(missing)
         if not len(playing):
             break
-        goal, left = goals[playing], n - start
+        goal, rows_left = goals[playing], n - start
         variance = squares[playing] / (_PRIOR_ROWS + start)
-        bet = np.minimum(np.sqrt(2 * missing[playing] / (variance * left)), _BOLDEST / (1 - goal))
+        bet = np.minimum(np.sqrt(2 * missing[playing] / (variance * rows_left)), _LARGEST_BET / (1 - goal))
         block = losses[start:end] if losses.shape[1] == 1 else losses[start:end, playing]
         gaps = goal - (block - low) / (high - low)
         capital[playing] += np.log1p(bet * gaps).sum(axis=0)
         squares[playing] += (gaps**2).sum(axis=0)
         best = np.maximum(best, capital)
-    # Capital won early is valid evidence whatever follows, but what the rows as a whole contradict is not promised.
+    # Capital that was won early stays valid evidence. But a target below the mean of all rows is never certified.
     return np.where(losses.mean(axis=0) < targets, best, 0)
 
 
 _LEVEL = 0.05
-# Bounds are sought among these targets, fixed before any row is seen: finest where losses are, in shares of the range.
+# Bounds are searched among these targets, shares of the range, fixed before any row is read; finest near 0.
 _STEPS = np.concatenate([np.arange(500) / 10_000, np.arange(50, 200) / 1_000, np.arange(20, 100) / 100])
 _TARGETS_AT_ONCE = 256
-_POWER = 0.8  # share of samples that certify, at the number of rows that is said to be needed
+_POWER = 0.8  # share of samples that certify with `rows_needed` rows
 
 
 def p_value(risk: Risk, losses: np.ndarray, target: float, level: float = _LEVEL) -> float:
-    """The p-value of "the mean of the risk exceeds the target" by the strongest test here for this kind of risk.
+    """The p-value of "the mean of the risk exceeds the target", by the strongest test here for this kind of risk.
 
-    Exact binomial for losses of 0 and 1, betting for all others, which bets for the `level` at which the p-value will
-    be judged (it is valid at any) and wants the rows in random order. Errors as those.
+    The exact binomial test for losses of 0 and 1, else the betting test. The betting test needs rows in random order.
+    It is valid at any level and strongest at `level`. Errors as in `binomial_p_value` and `betting_p_value`.
     """
     if risk.binary:
         return binomial_p_value(losses, target)
@@ -86,41 +85,41 @@ def p_value(risk: Risk, losses: np.ndarray, target: float, level: float = _LEVEL
 
 
 def p_values(risk: Risk, losses: np.ndarray, target: float, level: float = _LEVEL) -> np.ndarray:
-    """`p_value` of m settings at once, (m) float64, for losses (n, m): many times faster where it bets."""
+    """`p_value` of m settings at once, (m) float64, for losses (n, m); far faster than a loop for the betting test."""
     from scipy.special import bdtr
 
     if np.ndim(losses) != 2:
         raise ValueError(f"losses must be (n, m), not {np.shape(losses)}")
-    values = _checked(losses, risk.low, risk.high, target)
+    values = _checked_losses(losses, risk.low, risk.high, target)
     if risk.binary:
-        _refuse_fractions(values)
+        _check_binary(values)
         return bdtr(np.count_nonzero(values, axis=0), len(values), target)
-    _refuse_share(level, "level")
+    _check_share(level, "level")
     return np.exp(-log_capital(values, np.array([target]), risk.low, risk.high, level))
 
 
 def binomial_p_value(losses: np.ndarray, target: float) -> float:
-    """P(Binomial(n, target) <= number of ones) for losses (n) of 0 and 1: the exact test, no bound can be tighter.
+    """P(Binomial(n, target) <= number of ones) for losses (n) of 0 and 1: the exact test.
 
-    ValueError for other losses, none at all, or a target outside of [0, 1).
+    ValueError for other losses, an empty array, or a target outside of [0, 1).
     """
     from scipy.special import bdtr
 
-    values = _checked(_vector(losses), 0, 1, target)
-    _refuse_fractions(values)
+    values = _checked_losses(_vector(losses), 0, 1, target)
+    _check_binary(values)
     return float(bdtr(np.count_nonzero(values), len(values), target))
 
 
 def hoeffding_bentkus_p_value(losses: np.ndarray, target: float) -> float:
-    """The lesser of Hoeffding's and Bentkus' bounds for losses (n) in [0, 1]: valid in any order of the rows.
+    """The smaller of Hoeffding's and Bentkus' bounds for losses (n) in [0, 1]; valid for any order of the rows.
 
     min(exp(-n KL(mean, target)), e * P(Binomial(n, target) <= ceil(n mean))), KL between Bernoulli distributions (Bates
-    et al. 2021, Angelopoulos et al. 2021). Weaker than betting where losses vary less than 0/1 ones of the same mean.
-    ValueError for losses outside of [0, 1], none, or a target outside of [0, 1).
+    et al. 2021, Angelopoulos et al. 2021). Weaker than betting where losses vary less than 0/1 losses of the same mean.
+    ValueError for losses outside of [0, 1], an empty array, or a target outside of [0, 1).
     """
     from scipy.special import bdtr, rel_entr
 
-    values = _checked(_vector(losses), 0, 1, target)
+    values = _checked_losses(_vector(losses), 0, 1, target)
     mean = min(float(values.mean()), target)
     hoeffding = np.exp(-len(values) * (rel_entr(mean, target) + rel_entr(1 - mean, 1 - target)))
     bentkus = np.e * bdtr(np.ceil(values.sum()), len(values), target)
@@ -128,55 +127,54 @@ def hoeffding_bentkus_p_value(losses: np.ndarray, target: float) -> float:
 
 
 def betting_p_value(losses: np.ndarray, target: float, low: float, high: float, level: float = _LEVEL) -> float:
-    """One over the largest capital of a bettor against "mean > target", for losses (n) in [low, high].
+    """One over the largest capital of bets against "mean > target", for losses (n) in [low, high].
 
-    Rows in random order; see `ziggurat.calibrate.bounds` for the bets and their source. Valid at any level, strongest
-    at `level`, below which the p-value hardly goes. ValueError for losses outside of the range, none, a target outside
-    of [low, high), or a level outside of (0, 1).
+    Rows must be in random order. The module's docstring gives the method and its source. Valid at any level, strongest
+    at `level`; the p-value hardly falls below it. ValueError for losses outside of the range, an empty array, a target
+    outside of [low, high), or a level outside of (0, 1).
     """
-    values = _checked(_vector(losses), low, high, target)
-    _refuse_share(level, "level")
+    values = _checked_losses(_vector(losses), low, high, target)
+    _check_share(level, "level")
     return float(np.exp(-log_capital(values[:, None], np.array([target]), low, high, level)[0]))
 
 
 def upper_bound(risk: Risk, losses: np.ndarray, confidence: float) -> float:
-    """What the mean of the risk does not exceed, with this confidence: the smallest target that would be certified.
+    """Upper bound of the mean of the risk, with this confidence: the smallest target that would be certified.
 
-    For 0/1 losses exact (Clopper & Pearson 1934, one-sided). Else to the step of a fixed list of targets, 0.0001 of the
-    range near 0, and `risk.high` where not even the first is certified. Those targets are tested from the largest down
-    to the first failure, a fixed sequence, since a betting p-value need not fall where the target rises: `p_value`
-    certifies every listed target that is not below the bound. ValueError as `p_value`, or for a confidence outside of
-    (0, 1).
+    Exact for 0/1 losses (Clopper & Pearson 1934, one-sided). Else one of a fixed list of targets, whose step near 0 is
+    0.0001 of the range, or `risk.high` if none is certified. The targets are tested from the largest down to the first
+    failure, as a fixed sequence, because a betting p-value need not fall as the target rises. So `p_value` certifies
+    each listed target that is not below the bound. ValueError as `p_value`, or for a confidence outside of (0, 1).
     """
-    _refuse_share(confidence, "confidence")
-    values = _checked(_vector(losses), risk.low, risk.high, risk.low)
+    _check_share(confidence, "confidence")
+    values = _checked_losses(_vector(losses), risk.low, risk.high, risk.low)
     if risk.binary:
         from scipy.special import betaincinv
 
-        _refuse_fractions(values)
-        ones, n = np.count_nonzero(values), len(values)
-        return 1.0 if ones == n else float(betaincinv(ones + 1, n - ones, confidence))
+        _check_binary(values)
+        n_ones, n = np.count_nonzero(values), len(values)
+        return 1.0 if n_ones == n else float(betaincinv(n_ones + 1, n - n_ones, confidence))
     level, targets = 1 - confidence, _targets(risk)
     certified = 0
     while certified < len(targets):
-        some = targets[certified : certified + _TARGETS_AT_ONCE]
-        fails = np.exp(-log_capital(values[:, None], some, risk.low, risk.high, level)) > level
-        certified += int(fails.argmax()) if fails.any() else len(some)
+        part = targets[certified : certified + _TARGETS_AT_ONCE]
+        fails = np.exp(-log_capital(values[:, None], part, risk.low, risk.high, level)) > level
+        certified += int(fails.argmax()) if fails.any() else len(part)
         if fails.any():
             break
     return float(targets[certified - 1]) if certified else risk.high
 
 
 def rows_needed(risk: Risk, mean: float, variance: float, target: float, confidence: float) -> int | None:
-    """About how many rows with this mean and variance of the losses certify the target in four samples of five.
+    """About how many rows, with losses of this mean and variance, certify the target with probability 0.8.
 
-    None where mean >= target: no number does. For 0/1 losses from the exact power (the variance plays no part). Else
-    the rows that a normal test would need plus those that even rows without any spread do, with factors that were
-    fitted to simulated samples of {-1, 0, 1}: right within about 15 %. ValueError for a negative variance, a mean
-    outside of the range, or a target or confidence as in `p_value` and `upper_bound`.
+    None where mean >= target: no number of rows does. For 0/1 losses the exact power is used, without the variance.
+    Else the sum of two terms: the rows of a normal test, and the rows needed without any variance. Their factors were
+    fitted to simulated samples of {-1, 0, 1}; the result is right within about 15 %. ValueError for a negative
+    variance, a mean outside of the range, or a target or confidence as in `p_value` and `upper_bound`.
     """
-    _refuse_share(confidence, "confidence")
-    _refuse_target(target, risk.low, risk.high)
+    _check_share(confidence, "confidence")
+    _check_target(target, risk.low, risk.high)
     if not (variance >= 0 and risk.low <= mean <= risk.high):
         raise ValueError(f"no losses between {risk.low:g} and {risk.high:g} have mean {mean} and variance {variance}")
     if mean >= target:
@@ -191,7 +189,7 @@ def rows_needed(risk: Risk, mean: float, variance: float, target: float, confide
 
 
 def _binomial_rows(mean: float, target: float, confidence: float) -> int:
-    """The smallest number of rows, up to the saw teeth of a count, at which the exact test has the power."""
+    """Smallest number of rows, found by bisection, at which the exact test has the power."""
     from scipy.special import bdtr, bdtrik
 
     def enough(n: int) -> bool:
@@ -211,7 +209,7 @@ def _binomial_rows(mean: float, target: float, confidence: float) -> int:
 
 
 def _targets(risk: Risk) -> np.ndarray:
-    """The targets among which bounds are sought, falling float64, within [risk.low, risk.high)."""
+    """The targets among which bounds are searched, falling float64, within [risk.low, risk.high)."""
     steps = max(abs(risk.low), abs(risk.high)) * _STEPS
     targets = np.concatenate([steps[::-1], -steps[1:]])
     return targets[(targets >= risk.low) & (targets < risk.high)]
@@ -223,43 +221,45 @@ def _vector(losses: np.ndarray) -> np.ndarray:
     return losses
 
 
-def _checked(losses: np.ndarray, low: float, high: float, target: float) -> np.ndarray:
-    """The losses as float64; ValueError where a bound would not hold for them or for the target."""
+def _checked_losses(losses: np.ndarray, low: float, high: float, target: float) -> np.ndarray:
+    """The losses as float64; ValueError if a bound would not hold for them or for the target."""
     values = np.asarray(losses, dtype=np.float64)
     if not values.size:
-        raise ValueError("no losses: nothing can be said of none")
+        raise ValueError("no losses: at least one is needed")
     if not ((values >= low) & (values <= high)).all():  # NaN is neither
-        raise ValueError(f"losses must lie in [{low:g}, {high:g}]; they are not clipped, for that changes their mean")
-    _refuse_target(target, low, high)
+        raise ValueError(
+            f"losses must lie in [{low:g}, {high:g}]; they are not clipped, because that would change their mean"
+        )
+    _check_target(target, low, high)
     return values
 
 
-def _refuse_target(target: float, low: float, high: float) -> None:
+def _check_target(target: float, low: float, high: float) -> None:
     if not low <= target < high:
         raise ValueError(f"target must lie in [{low:g}, {high:g}), not {target}")
 
 
-def _refuse_fractions(values: np.ndarray) -> None:
+def _check_binary(values: np.ndarray) -> None:
     if not ((values == 0) | (values == 1)).all():
         raise ValueError("losses must be 0 or 1 for an exact binomial test")
 
 
-def _refuse_share(value: float, name: str) -> None:
+def _check_share(value: float, name: str) -> None:
     if not 0 < value < 1:
         raise ValueError(f"{name} must be between 0 and 1, not {value}")
 
 
 def fixed_sequence(p_values: Iterable[float], level: float) -> int:
-    """How many settings, from the start of the path, are certified: those before the first p-value above `level`.
+    """Number of settings at the start of the path that are certified: those before the first p-value above `level`.
 
-    The path is fixed before the rows that give the p-values are looked at (learned on other rows, from what is least
-    likely to lose to what saves most); each p-value tests "the setting's risk exceeds the target". Then the chance that
-    any certified setting's risk exceeds the target is at most `level`: to certify a bad one, the first bad one on the
-    path must have been certified by its own test (fixed-sequence testing in Learn then Test, Angelopoulos et al. 2021;
-    along a learned path, Laufer-Goldshtein et al. 2023). So the cheapest certified may be picked.
+    The path must be fixed before the rows that give the p-values are read. It is learned on other rows, from the safest
+    setting to the cheapest. Each p-value tests "the setting's risk exceeds the target". The probability that any
+    certified setting's risk exceeds the target is then at most `level`: certifying a bad setting requires that the
+    first bad setting on the path passes its own test (fixed-sequence testing in Learn then Test, Angelopoulos et al.
+    2021; along a learned path, Laufer-Goldshtein et al. 2023). So the caller may pick the cheapest certified setting.
 
-    The iterable is read only as far as the first failure. 0 = nothing can be promised. ValueError for a level outside
-    (0, 1), or a p-value outside [0, 1] or NaN.
+    The iterable is read up to the first failure. 0 = none is certified. ValueError for a level outside (0, 1), or a
+    p-value outside [0, 1] or NaN.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, not {level:g}")

@@ -1,4 +1,4 @@
-"""Operating points whose loss is bounded with confidence; of all that are, the fastest as measured."""
+"""Finds the fastest operating points whose loss is bounded with confidence."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from ziggurat.calibrate.page.picture import picture, write_page
-from ziggurat.calibrate.paths import Tried
+from ziggurat.calibrate.paths import Setting
 from ziggurat.calibrate.points import (
     Chosen,
     Promise,
     Terms,
     certified,
+    check_enough_rows,
     chosen_points,
-    refuse_too_few,
     searched,
     usable_rungs,
 )
 from ziggurat.calibrate.result import Calibration, RowsUsed, TargetResult
 from ziggurat.calibrate.risks import Risk, risk_by_name
-from ziggurat.calibrate.rows import CalibrationRows, calibration_rows, seen
+from ziggurat.calibrate.rows import CalibrationRows, calibration_rows, run_all_rungs
 from ziggurat.calibrate.times import PredictedTime, best_batch_sizes, costs_of
 from ziggurat.data.memory import RowsLike, as_rows
 from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
@@ -50,56 +50,57 @@ def calibrate_model(
 ) -> Calibration:
     """Certifies operating points on a source's rows and writes them into the model folder.
 
-    Whatever is asked of the rows is checked first: on an error nothing is written. Where no setting that is faster
-    keeps a target, its point is full depth, and the result says how many rows would be needed.
+    All arguments and rows are checked first: on an error nothing is written. If no faster setting keeps a target, its
+    point is full depth, and the result tells how many rows would be needed.
     """
     source = as_rows(source)
-    _require_scipy()
+    _check_scipy()
     if html is not None:
         require_result(html, model, source)
     if html is not None:
         require_matplotlib()
     classifier = options.open(model)
-    risk, scores = _asked(classifier, promise)
+    risk, scores = _risk_and_scores(classifier, promise)
     promise = replace(promise, criterion=risk.name, scores=scores)
     reference = None if promise.reference is None else _opened_reference(promise.reference, classifier, options)
     usable_rungs(classifier, promise)
     rows = calibration_rows(model, classifier, source, columns, risk)
-    refuse_too_few(rows, promise, risk)
-    order, witness = (
-        seen(classifier, part, risk, reference, options.batch_size, progress) for part in (rows.order, rows.certify)
+    check_enough_rows(rows, promise, risk)
+    search_rows, certify_rows = (
+        run_all_rungs(classifier, part, risk, reference, options.batch_size, progress)
+        for part in (rows.search, rows.certify)
     )
-    witness = replace(witness, groups=rows.drawn)
-    costs = costs_of(classifier, order.encoded, options.batch_size, tick)
-    time = PredictedTime(classifier, costs, order.encoded, order.runs, options.batch_size)
-    paths = searched(classifier, order, time, promise)
-    found = certified(paths, witness, risk, promise)
+    certify_rows = replace(certify_rows, groups=rows.drawn)
+    costs = costs_of(classifier, search_rows.encoded, options.batch_size, tick)
+    time = PredictedTime(classifier, costs, search_rows.encoded, search_rows.runs, options.batch_size)
+    paths = searched(classifier, search_rows, time, promise)
+    found = certified(paths, certify_rows, risk, promise)
     terms = Terms(
         risk.name,
         promise.reference,
         time.key or None,
         always_full=promise.reference is None and usable_rungs(classifier, promise) == len(classifier.rungs),
-        batch_sizes=best_batch_sizes(classifier, order.encoded, tick) if len(classifier.tiers) > 1 else None,
+        batch_sizes=best_batch_sizes(classifier, search_rows.encoded, tick) if len(classifier.tiers) > 1 else None,
     )
-    chosen = chosen_points(classifier, found, order, witness, terms, options, tick)
+    chosen = chosen_points(classifier, found, search_rows, certify_rows, terms, options, tick)
     _write(model, classifier, chosen)
     result = _summary(classifier, model, source, promise, rows, chosen, paths, time.key or None, options)
     if html is not None:
-        write_page(html, result, picture(result, classifier, chosen, paths, order, witness, time))
+        write_page(html, result, picture(result, classifier, chosen, paths, search_rows, certify_rows, time))
     return replace(result, html=html)
 
 
-def _asked(model: OpenedModel, promise: Promise) -> tuple[Risk, Sequence[str]]:
-    """What may be lost, and the exit scores that are tried; UserError for what the model does not have."""
+def _risk_and_scores(model: OpenedModel, promise: Promise) -> tuple[Risk, Sequence[str]]:
+    """The risk and the exit scores of a promise; UserError for a risk or a score that the model does not have."""
     scores = promise.scores or model.problem.compared_scores
     for score in scores:
         model.problem.check_score(score)
-    # Against labels on another scale than the scores nothing can be lost or kept: what counts is full depth.
+    # Labels on another scale than the scores give no loss, so losses are measured against full depth.
     usual = "agreement" if model.manifest.training.get(OTHER_SCALE) else None
     return risk_by_name(promise.criterion or usual, model.problem), scores
 
 
-def _require_scipy() -> None:
+def _check_scipy() -> None:
     try:
         importlib.import_module("scipy.stats")
     except ModuleNotFoundError as error:
@@ -108,18 +109,21 @@ def _require_scipy() -> None:
 
 def _opened_reference(model: str, classifier: OpenedModel, options: ModelOptions) -> OpenedModel:
     reference = options.open(model)
-    mine, theirs = ((one.labels, one.pairs, one.problem_type) for one in (classifier.manifest, reference.manifest))
-    if mine != theirs:
+    answers = [
+        (manifest.labels, manifest.pairs, manifest.problem_type)
+        for manifest in (classifier.manifest, reference.manifest)
+    ]
+    if answers[0] != answers[1]:
         raise UserError(f"{model}: answers another question than the model (other labels, or pairs); give its original")
     return reference
 
 
 def _write(model: str, classifier: OpenedModel, chosen: Sequence[Chosen]) -> None:
-    """The points into the folder's manifest, in the place of those of the same name, which also go where none is."""
-    made = {one.name: one.point for one in chosen}
+    """Writes the points into the folder's manifest. They replace points of the same names, or remove them."""
+    points_by_name = {choice.name: choice.point for choice in chosen}
     manifest = classifier.manifest
-    found = [made.pop(point.name, point) for point in manifest.operating_points]
-    points = tuple(point for point in (*found, *made.values()) if point is not None)
+    found = [points_by_name.pop(point.name, point) for point in manifest.operating_points]
+    points = tuple(point for point in (*found, *points_by_name.values()) if point is not None)
     write_manifest(replace(manifest, operating_points=points), local_folder(model))
 
 
@@ -130,7 +134,7 @@ def _summary(
     promise: Promise,
     rows: CalibrationRows,
     chosen: Sequence[Chosen],
-    paths: Sequence[Sequence[Tried]],
+    paths: Sequence[Sequence[Setting]],
     profile: str | None,
     options: ModelOptions,
 ) -> Calibration:
@@ -143,7 +147,7 @@ def _summary(
         criterion=criterion,
         confidence=promise.confidence,
         reference=promise.reference,
-        rows=RowsUsed(len(rows.order), len(rows.certify), rows.left_out),
+        rows=RowsUsed(len(rows.search), len(rows.certify), rows.left_out),
         groups=rows.groups,
         grouped=rows.drawn is not None,
         overlap=rows.overlap,
@@ -157,7 +161,7 @@ def _summary(
 
 
 def surrogate_note(problem: Problem, criterion: str) -> str | None:
-    """What is promised where people measure something that is no mean of losses per row; None = the same."""
+    """Explains the criterion if the problem's usual measure is not a mean of losses per row; None = it is."""
     if problem.surrogate is None:
         return None
     return (
@@ -165,13 +169,13 @@ def surrogate_note(problem: Problem, criterion: str) -> str | None:
     )
 
 
-def _target(one: Chosen) -> TargetResult:
+def _target(choice: Chosen) -> TargetResult:
     return TargetResult(
-        name=one.name,
-        target=one.certified.target,
-        certified=len(one.certified.settings),
-        tightest=one.certified.tightest,
-        rows_needed=one.certified.rows_needed,
-        note=one.note,
-        point=one.point,
+        name=choice.name,
+        target=choice.certified.target,
+        certified=len(choice.certified.settings),
+        tightest=choice.certified.tightest,
+        rows_needed=choice.certified.rows_needed,
+        note=choice.note,
+        point=choice.point,
     )

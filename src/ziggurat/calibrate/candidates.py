@@ -1,8 +1,9 @@
-"""Exit settings that are worth trying on a stored run: which exits are asked, by which score, with which thresholds.
+"""Exit settings that are worth trying on a stored run: which exits are evaluated, which score, which thresholds.
 
-Two families. One threshold for all exits, as in the papers; and one for each exit, chosen so that all of them stake the
-same risk for the same saving: an exit lets go of a row if its expected loss is at most λ times the time that it saves
-(the Lagrangian of "fastest within a risk"), the expected loss being an isotonic fit to the score (Barlow et al. 1972).
+There are two families. The first has one threshold for all exits, as in the papers. The second has one threshold per
+exit, such that all exits trade risk for time at the same rate: a row exits if its expected loss is at most λ times the
+time that this saves. That is the Lagrangian of "fastest within a risk". The expected loss is an isotonic fit to the
+score (Barlow et al. 1972).
 """
 
 from __future__ import annotations
@@ -19,117 +20,121 @@ from ziggurat.problems.problem import Problem
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """All rungs' answers to some rows at one strength of pruning."""
+    """Answers of all rungs for the same rows, at one strength of pruning."""
 
-    every: np.ndarray  # (n, n_rungs, width) readings
-    kept: np.ndarray  # (n, L + 1) int64, as in `engine.backend.Outcomes`
+    all_readings: np.ndarray  # (n, n_rungs, width) readings
+    token_counts: np.ndarray  # (n, L + 1) int64, as in `engine.backend.Outcomes`
     pruning: float = 1.0  # factor on the model's pruning thresholds; 0 = nothing is pruned
     deferral: np.ndarray | None = None  # the model's weights of the learned score, see `engine.ExitRule`
-    problem: Problem = CLASSES  # what the logits stand for
-    answers: np.ndarray | None = None  # (n, n_rungs, …) predictions; None = as the problem has the readings alone
+    problem: Problem = CLASSES  # which problem the readings belong to
+    answers: np.ndarray | None = None  # (n, n_rungs, …) predictions; None = computed from the readings
 
     @property
     def n_rungs(self) -> int:
-        """Places where an answer can be given; the last is full depth."""
-        return self.every.shape[1]
+        """Number of rungs; the last is full depth."""
+        return self.all_readings.shape[1]
 
     def take(self, rows: np.ndarray) -> StoredRun:
         """Only these rows, (m) indices."""
         answers = None if self.answers is None else self.answers[rows]
-        return replace(self, every=self.every[rows], kept=self.kept[rows], answers=answers)
+        return replace(
+            self, all_readings=self.all_readings[rows], token_counts=self.token_counts[rows], answers=answers
+        )
 
     def cut(self, rungs: int) -> StoredRun:
         """Only the first `rungs` rungs."""
         answers = None if self.answers is None else self.answers[:, :rungs]
-        return replace(self, every=self.every[:, :rungs], answers=answers)
+        return replace(self, all_readings=self.all_readings[:, :rungs], answers=answers)
 
     def predictions(self) -> np.ndarray:
-        """Of every rung, (n, n_rungs, …): class indices, or whatever the problem's answers are."""
-        return self.problem.predictions(self.every) if self.answers is None else self.answers
+        """Predictions of all rungs, (n, n_rungs, …): class indices, or the answers of another problem."""
+        return self.problem.predictions(self.all_readings) if self.answers is None else self.answers
 
 
 @dataclass(frozen=True, eq=False)
-class Doubts:
-    """How unsure each asked exit is of each row, computed once for all thresholds that are tried.
+class Uncertainty:
+    """Uncertainty of each evaluated exit about each row, computed once for all thresholds.
 
-    Smaller is surer whatever the score: those that point the other way are negated, and so are their thresholds.
+    Smaller is more confident, for all scores: a score that rises with confidence is negated, and so is its threshold.
     """
 
     score: str
-    exits: tuple[int, ...]  # rungs that are asked, without the last
+    exits: tuple[int, ...]  # evaluated rungs, without the last
     n_rungs: int
-    values: np.ndarray  # (n, n_exits) float64; infinite where nobody can be let go
-    looks_back: bool = False  # what an exit says depends on the asked exits before it
+    values: np.ndarray  # (n, n_exits) float64; infinite where no row can exit
+    looks_back: bool = False  # the score of an exit depends on the evaluated exits before it
 
     def rungs(self, limits: np.ndarray) -> np.ndarray:
-        """Where each row leaves under `limits` (n_exits), the largest doubts with which it may: (n) rung indices.
+        """Rung at which each row exits, (n), for `limits` (n_exits): the largest uncertainty that still exits.
 
         The same as `engine.replay.replay` with `thresholds(limits)`.
         """
-        # Behind the last exit everybody leaves, also where none is asked.
+        # All remaining rows exit at the last rung, also if no exit is evaluated.
         leaves = np.pad(self.values <= limits, ((0, 0), (0, 1)), constant_values=True)
         places = np.append(self.exits, self.n_rungs - 1).astype(np.int64)
         return places[leaves.argmax(axis=1)]
 
     def thresholds(self, limits: np.ndarray) -> np.ndarray:
-        """`limits` (n_exits) as an exit rule writes them: (n_rungs - 1), in the score's unit, NaN = not asked."""
+        """`limits` (n_exits) as thresholds of an exit rule: (n_rungs - 1), in the score's unit, NaN = not evaluated."""
         written = np.full(self.n_rungs - 1, np.nan)
         written[list(self.exits)] = -limits if exit_score(self.score).larger_is_surer else limits
         return written
 
     def limits(self, thresholds: np.ndarray) -> np.ndarray:
-        """What `thresholds` wrote (n_rungs - 1), back as limits (n_exits); an exit that is not asked lets nobody go."""
-        asked = thresholds[list(self.exits)]
-        values = -asked if exit_score(self.score).larger_is_surer else asked
+        """Inverse of `thresholds`: (n_rungs - 1) → (n_exits); -inf for an exit that is not evaluated."""
+        values = thresholds[list(self.exits)]
+        values = -values if exit_score(self.score).larger_is_surer else values
         return np.where(np.isnan(values), -np.inf, values)
 
 
-def doubts(run: StoredRun, score: str, exits: tuple[int, ...], temperatures: np.ndarray | None = None) -> Doubts:
-    """The doubts of a stored run's rows at `exits`; `temperatures` (n_rungs) divide the logits, None = 1."""
-    asked = exit_score(score)
-    seen = run.every if temperatures is None else run.every / temperatures[:, None]
-    # Of a regression, one output, the learned score too looks at the change since the rung before.
-    back = asked.looks_back or (score == LEARNED and seen.shape[2] == 1)
-    values = np.empty((len(run.every), len(exits)))
+def uncertainty_of(
+    run: StoredRun, score: str, exits: tuple[int, ...], temperatures: np.ndarray | None = None
+) -> Uncertainty:
+    """Uncertainty of a stored run's rows at `exits`; `temperatures` (n_rungs) divide the logits, None = 1."""
+    kind = exit_score(score)
+    readings = run.all_readings if temperatures is None else run.all_readings / temperatures[:, None]
+    # For a regression, which has one output, the learned score also uses the change since the rung before.
+    back = kind.looks_back or (score == LEARNED and readings.shape[2] == 1)
+    values = np.empty((len(run.all_readings), len(exits)))
     for place in range(len(exits)):
-        heard = seen[:, list(exits[0 if back else place : place + 1])]  # without rungs that are not asked, or not read
+        history = readings[:, list(exits[0 if back else place : place + 1])]  # only the rungs that the score reads
         if score == LEARNED and run.deferral is not None:
-            found = learned(heard, run.deferral[exits[place]])
+            found = learned(history, run.deferral[exits[place]])
         else:
-            found = asked.of(heard)
-        values[:, place] = -found if asked.larger_is_surer else found
-    return Doubts(score, exits, run.n_rungs, values, back)
+            found = kind.of(history)
+        values[:, place] = -found if kind.larger_is_surer else found
+    return Uncertainty(score, exits, run.n_rungs, values, back)
 
 
-SCORES = CLASSES.compared_scores  # of classes; with two of them they order rows alike
-THRESHOLDS = 64  # that are tried of each family
-_HAIR = 1e-4  # beyond the smallest and largest doubt
-_STAKES = np.geomspace(1e-3, 3.0, 48)  # λ: expected loss per share of full depth's time that leaving saves
+SCORES = CLASSES.compared_scores  # for classes; with two classes all of them rank rows alike
+THRESHOLDS = 64  # tried per family
+_EPSILON = 1e-4  # distance beyond the smallest and the largest uncertainty
+_STAKES = np.geomspace(1e-3, 3.0, 48)  # λ: expected loss per share of full depth's time that an exit saves
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A setting, and where it lets the rows of the stored run leave."""
+    """A setting, and the rungs at which the rows of the stored run exit."""
 
     score: str
-    thresholds: np.ndarray  # (n_rungs - 1) float64 as in an exit rule, NaN = not asked
+    thresholds: np.ndarray  # (n_rungs - 1) float64 as in an exit rule, NaN = not evaluated
     rungs: np.ndarray  # (n)
     pruning: float
 
     @property
-    def asked(self) -> tuple[bool, ...]:
-        """Which rungs are asked; the last always is."""
+    def evaluated(self) -> tuple[bool, ...]:
+        """Which rungs are evaluated; the last always is."""
         return (*(~np.isnan(self.thresholds)).tolist(), True)
 
 
 def full_depth(run: StoredRun, score: str) -> Candidate:
-    """Nobody leaves early; the score, one that the model can have, says nothing unless the ladder is `extended`."""
+    """No row exits early. The score matters only if the ladder is `extended`; the model must support it."""
     last = run.n_rungs - 1
-    return Candidate(score, np.full(last, np.nan), np.full(len(run.every), last), run.pruning)
+    return Candidate(score, np.full(last, np.nan), np.full(len(run.all_readings), last), run.pruning)
 
 
 def extended(candidate: Candidate, n_rungs: int) -> Candidate:
-    """A candidate of a ladder that was cut off, for the whole one of n_rungs: where it was cut, everybody leaves."""
+    """A candidate of a shortened ladder, for the full ladder of n_rungs: all rows exit where the ladder was cut."""
     cut = len(candidate.thresholds)
     if cut == n_rungs - 1:
         return candidate
@@ -147,72 +152,77 @@ def families(
     tiers: Sequence[int] = (),
     temperatures: np.ndarray | None = None,
 ) -> Iterator[tuple[Candidate, ...]]:
-    """Settings that are tried on a stored run, each family from strict to daring; first pruning alone.
+    """Settings to try on a stored run. Each family is ordered from conservative to aggressive; the first only prunes.
 
-    `losses` (n, n_rungs): of leaving there; `saved` (n_rungs): share of full depth's time that leaving there saves.
-    `tiers` are the numbers of rungs of a cascade's tiers; () = one model.
+    `losses` (n, n_rungs): loss of an exit there; `saved` (n_rungs): share of full depth's time that an exit there
+    saves. `tiers`: number of rungs of each tier of a cascade; () = one model.
     """
-    tried = [*run.problem.distinct(scores, run.every.shape[2]), *([] if run.deferral is None else [LEARNED])]
-    yield (full_depth(run, tried[0]),)
-    for score in dict.fromkeys(tried):
+    all_scores = [
+        *run.problem.distinct(scores, run.all_readings.shape[2]),
+        *([] if run.deferral is None else [LEARNED]),
+    ]
+    yield (full_depth(run, all_scores[0]),)
+    for score in dict.fromkeys(all_scores):
         for exits in exit_sets(run.n_rungs - 1, tiers):
-            known = doubts(run, score, exits, temperatures)
-            for limits in (_shared(known), _staked(known, losses, saved)):
-                yield tuple(_candidate(known, one, run.pruning) for one in limits)
+            uncertainty = uncertainty_of(run, score, exits, temperatures)
+            for limits in (_shared(uncertainty), _staked(uncertainty, losses, saved)):
+                yield tuple(_candidate(uncertainty, limit, run.pruning) for limit in limits)
 
 
-def _candidate(known: Doubts, limits: np.ndarray, pruning: float) -> Candidate:
-    """Without the exits at which nobody leaves, unless later ones count what these say: their heads only cost."""
-    rungs, thresholds = known.rungs(limits), known.thresholds(limits)
-    if not known.looks_back:
-        used = np.bincount(rungs, minlength=known.n_rungs)[:-1] > 0
+def _candidate(uncertainty: Uncertainty, limits: np.ndarray, pruning: float) -> Candidate:
+    """Drops exits where no row exits: their heads only cost time. They stay if the scores of later exits use them."""
+    rungs, thresholds = uncertainty.rungs(limits), uncertainty.thresholds(limits)
+    if not uncertainty.looks_back:
+        used = np.bincount(rungs, minlength=uncertainty.n_rungs)[:-1] > 0
         thresholds = np.where(used, thresholds, np.nan)
-    return Candidate(known.score, thresholds, rungs, pruning)
+    return Candidate(uncertainty.score, thresholds, rungs, pruning)
 
 
 def exit_sets(n_exits: int, tiers: Sequence[int] = ()) -> tuple[tuple[int, ...], ...]:
-    """Which exits are asked, of one model or of a cascade whose tiers have so many rungs.
+    """Sets of exits to evaluate, of one model or of a cascade; `tiers` are the numbers of rungs of its tiers.
 
-    Of a model all, all but the first ones, and every second: a head that few leave at does not pay. Of a tier before
-    the last all, its end alone, or none, for then the tier is left out; of the last also none.
+    For a model: all exits, all but the first ones, and every second, since a head with few exits does not pay. For a
+    tier before the last: all, its end alone, or none, which skips the tier. For the last tier of a cascade also none.
     """
     chosen: list[tuple[int, ...]] = [()]
     first = 0
     for size in tiers[:-1]:
         rungs = tuple(range(first, min(first + size, n_exits)))
-        chosen = [(*before, *some) for before in chosen for some in dict.fromkeys((rungs, rungs[-1:], ()))]
+        chosen = [(*before, *exits) for before in chosen for exits in dict.fromkeys((rungs, rungs[-1:], ()))]
         first += size
     last = range(first, n_exits)
     sets = [tuple(last[start:]) for start in range(len(last))] + [tuple(last[start::2]) for start in (0, 1)]
-    sets = [(*before, *some) for before in chosen for some in [*sets, *([()] if tiers else [])]]
-    return tuple(dict.fromkeys(some for some in sets if some))
+    sets = [(*before, *exits) for before in chosen for exits in [*sets, *([()] if tiers else [])]]
+    return tuple(dict.fromkeys(exits for exits in sets if exits))
 
 
-def _shared(known: Doubts) -> Iterator[np.ndarray]:
-    """One limit for all exits, between quantiles of the doubts that occur."""
-    if exit_score(known.score).first_count is not None:
-        steps = np.unique(known.values)  # of a count, negated: the largest count first
+def _shared(uncertainty: Uncertainty) -> Iterator[np.ndarray]:
+    """One limit for all exits, between quantiles of the uncertainties that occur."""
+    if exit_score(uncertainty.score).first_count is not None:
+        steps = np.unique(uncertainty.values)  # a count is negated, so the largest count comes first
     else:
-        values = known.values[np.isfinite(known.values)]
-        if not len(values):  # nobody can leave: the one exit has nothing to compare with
+        values = uncertainty.values[np.isfinite(uncertainty.values)]
+        if not len(values):  # no row can exit: a single exit has no earlier one to compare with
             return
         quantiles = np.unique(np.quantile(values, np.linspace(0, 1, THRESHOLDS)))
-        # Between, and not on them: a score that equals its threshold leaves or stays by the rounding of its batch.
-        steps = np.append((quantiles[1:] + quantiles[:-1]) / 2, quantiles[-1] + _HAIR)
-    yield from (np.full(len(known.exits), step) for step in steps)
+        # Midpoints, because with a score equal to the threshold the rounding of the batch would decide the exit.
+        steps = np.append((quantiles[1:] + quantiles[:-1]) / 2, quantiles[-1] + _EPSILON)
+    yield from (np.full(len(uncertainty.exits), step) for step in steps)
 
 
-def _staked(known: Doubts, losses: np.ndarray, saved: np.ndarray) -> Iterator[np.ndarray]:
-    """A limit for each exit, at the same stake."""
-    if len(known.exits) < 2 or exit_score(known.score).first_count is not None:
+def _staked(uncertainty: Uncertainty, losses: np.ndarray, saved: np.ndarray) -> Iterator[np.ndarray]:
+    """A limit for each exit, all at the same λ."""
+    if len(uncertainty.exits) < 2 or exit_score(uncertainty.score).first_count is not None:
         return
-    fits = [_expected_loss(known.values[:, place], losses[:, rung]) for place, rung in enumerate(known.exits)]
+    fits = [
+        _expected_loss(uncertainty.values[:, place], losses[:, rung]) for place, rung in enumerate(uncertainty.exits)
+    ]
     for stake in _STAKES:
-        yield np.array([_largest(*fit, stake * saved[rung]) for fit, rung in zip(fits, known.exits, strict=True)])
+        yield np.array([_largest(*fit, stake * saved[rung]) for fit, rung in zip(fits, uncertainty.exits, strict=True)])
 
 
 def _expected_loss(values: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Doubts in rising order (n), and the loss that rows with such a doubt have on average (n), never falling."""
+    """Uncertainties in rising order (n), and the expected loss at each (n), which never falls."""
     from scipy.optimize import isotonic_regression
 
     order = np.argsort(values, kind="stable")
@@ -220,12 +230,12 @@ def _expected_loss(values: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _largest(values: np.ndarray, expected: np.ndarray, allowed: float) -> float:
-    """The limit that lets go of every doubt whose expected loss is at most `allowed`."""
+    """The largest limit at which the expected loss is at most `allowed`."""
     if not np.isfinite(values[0]):
         return 0.0
     within = int(np.searchsorted(expected, allowed, side="right"))
     if within == 0:
-        return float(values[0] - _HAIR)
+        return float(values[0] - _EPSILON)
     if within == len(values):
-        return float(values[-1] + _HAIR)
+        return float(values[-1] + _EPSILON)
     return float((values[within - 1] + values[within]) / 2)

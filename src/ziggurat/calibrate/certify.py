@@ -1,8 +1,8 @@
-"""The fastest setting that keeps a promise, with the stated confidence; or none, and what would be needed.
+"""Certifies the settings that keep a promise with the stated confidence; if none does, tells what would be needed.
 
-The path of settings was learned on other rows (`paths`). Here each is tested in turn on rows that decided nothing,
-at the full level, until the first that fails: fixed-sequence testing, the step of Learn-then-Test that needs no
-correction for many tests (Angelopoulos et al. 2021, section 2.3).
+The path of settings was learned on other rows (`paths`). Here each setting is tested in turn, at the full level, on
+rows that influenced no choice. Testing stops at the first failure. This is fixed-sequence testing, the step of
+Learn-then-Test that needs no correction for many tests (Angelopoulos et al. 2021, section 2.3).
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import numpy as np
 from ziggurat.calibrate.bounds import fixed_sequence, p_value, rows_needed, upper_bound
 from ziggurat.calibrate.candidates import StoredRun
 from ziggurat.calibrate.grouping import Groups, per_draw
-from ziggurat.calibrate.paths import Tried, losses_along
+from ziggurat.calibrate.paths import Setting, losses_along
 from ziggurat.calibrate.risks import Risk
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the certifying rows say of all settings."""
+    """Runs and losses on the certifying rows."""
 
     runs: Mapping[float, StoredRun]  # by strength of pruning
-    losses: Mapping[float, np.ndarray]  # (n, n_rungs), likewise
+    losses: Mapping[float, np.ndarray]  # (n, n_rungs), by strength of pruning
     risk: Risk
-    groups: Groups | None = None  # that the rows were drawn in; None = each was drawn by itself
+    groups: Groups | None = None  # in which the rows were drawn; None = row by row
 
-    def losses_along(self, path: Sequence[Tried]) -> Iterator[np.ndarray]:
+    def losses_along(self, path: Sequence[Setting]) -> Iterator[np.ndarray]:
         """Loss of each draw, (n) or (n_groups), under each setting of a path."""
         for losses in losses_along(path, self.runs, self.losses):
             yield per_draw(losses, self.groups, self.risk)
 
-    def losses_of(self, setting: Tried) -> np.ndarray:
-        """Of one setting, likewise."""
+    def losses_of(self, setting: Setting) -> np.ndarray:
+        """Loss of each draw under one setting, (n) or (n_groups)."""
         return next(self.losses_along([setting]))
 
     @property
@@ -46,28 +46,28 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class Certified:
-    """What can be promised for one target."""
+    """The settings that are certified for one target."""
 
-    target: float  # largest mean loss, over groups where rows were drawn in groups
+    target: float  # largest mean loss; a mean over groups if the rows were drawn in groups
     confidence: float
-    settings: tuple[Tried, ...]  # certified, from slow to fast; none = only full depth keeps the promise
-    tightest: float | None  # what is certified of a path's first setting, where none keeps the target
+    settings: tuple[Setting, ...]  # certified, from slow to fast; () = only full depth keeps the promise
+    tightest: float | None  # bound for a path's first setting; None = a setting is certified, or nothing was tested
     rows_needed: int | None  # about how many certifying rows would certify a path's first setting; None = no number
 
     @property
-    def fastest(self) -> Tried | None:
-        """By predicted time."""
-        return min(self.settings, key=lambda one: one.seconds, default=None)
+    def fastest(self) -> Setting | None:
+        """The setting with the least predicted time; None = none is certified."""
+        return min(self.settings, key=lambda setting: setting.seconds, default=None)
 
 
-def certify(paths: Sequence[Sequence[Tried]], evidence: Evidence, target: float, confidence: float) -> Certified:
-    """Tests paths at one target, each at its share of the level: fixed sequences with several starts (Learn then Test).
+def certify(paths: Sequence[Sequence[Setting]], evidence: Evidence, target: float, confidence: float) -> Certified:
+    """Tests the paths at one target. Each gets an equal share of the level: fixed sequences with several starts.
 
     ValueError for a confidence outside (0, 1).
     """
     level = (1 - confidence) / max(1, len(paths))
     passed = [path[: fixed_sequence(_p_values(path, evidence, target, level), level)] for path in paths]
-    settings = sorted(chain.from_iterable(passed), key=lambda one: -one.seconds)
+    settings = sorted(chain.from_iterable(passed), key=lambda setting: -setting.seconds)
     if settings or not paths:
         return Certified(target, confidence, tuple(settings), None, None)
     first = [evidence.losses_of(path[0]) for path in paths]
@@ -83,11 +83,11 @@ def certify(paths: Sequence[Sequence[Tried]], evidence: Evidence, target: float,
     )
 
 
-def _p_values(path: Sequence[Tried], evidence: Evidence, target: float, level: float) -> Iterator[float]:
+def _p_values(path: Sequence[Setting], evidence: Evidence, target: float, level: float) -> Iterator[float]:
     for losses in evidence.losses_along(path):
         yield p_value(evidence.risk, losses, target, level)
 
 
 def least_rows(target: float, confidence: float) -> int:
-    """How many draws certify `target` if none of them shows a loss: below, no 0/1 risk can be certified at all."""
+    """Number of draws that certify `target` if none has a loss; with fewer no 0/1 risk can be certified."""
     return int(np.ceil(np.log(1 - confidence) / np.log1p(-target)))

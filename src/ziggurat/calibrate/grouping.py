@@ -1,9 +1,9 @@
-"""Rows that share something are not drawn one by one: what is drawn is a group of them, and a group has one loss.
+"""Groups of dependent rows. Rows that share text are not independent draws; a group of them is one draw with one loss.
 
-What is promised is then the mean over groups of the mean loss in a group: the loss to expect where a group is drawn and
-then a row of it. Groups are independent, their losses lie in the risk's range, and every test holds for them as it does
-for rows. The mean over rows, where a group counts as often as it has rows, has no such bound: groups of M rows need M
-times as many rows, even if nothing is lost, and M would have to be known before (`docs/guarantee.md`).
+The promise is then about the mean over groups of the mean loss within a group. That is the expected loss if a group is
+drawn, and then a row of it. Groups are independent, and their losses lie in the risk's range, so all tests hold for
+groups as they do for rows. The mean over rows has no such bound: groups of M rows would need M times as many rows, even
+without any loss, and M would have to be known beforehand (`docs/guarantee.md`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ziggurat.calibrate.risks import Risk
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Which of n rows are one draw; groups stand in random order if the rows do."""
+    """A partition of n rows into draws; groups are in random order if the rows are."""
 
     rows: np.ndarray  # (n) int64, group by group
     starts: np.ndarray  # (n_groups) int64: where in `rows` each group begins
-    drawn: np.ndarray  # (n_groups) int64: a row of each, drawn at random
+    drawn: np.ndarray  # (n_groups) int64: one row of each group, drawn at random
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -33,16 +33,16 @@ class Groups:
 
 
 def groups_of(keys: np.ndarray) -> Groups | None:
-    """Rows of equal keys, (n) uint64 hashes of what they share, as groups; None where each row is alone.
+    """Groups of rows with equal keys, (n) uint64 hashes of the shared text; None if all keys differ.
 
-    A group stands where its drawn row does. Where its first row does, larger groups would come sooner, and the betting
-    bound needs an order that knows nothing of sizes.
+    A group is ordered by its drawn row. Ordered by their first rows, larger groups would come earlier, but the betting
+    bound needs an order that does not depend on sizes.
     """
     known, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
     if len(counts) == len(keys):
         return None
     ends = np.cumsum(counts)
-    draws = np.random.default_rng(int(np.bitwise_xor.reduce(known)))  # the same for the same rows, and no other's
+    draws = np.random.default_rng(int(np.bitwise_xor.reduce(known)))  # a seed that depends on the rows alone
     drawn = np.argsort(group, kind="stable")[ends - counts + draws.integers(0, counts)]
     rows = np.argsort(drawn[group], kind="stable")
     order = np.argsort(drawn)
@@ -51,11 +51,11 @@ def groups_of(keys: np.ndarray) -> Groups | None:
 
 
 def per_draw(losses: np.ndarray, groups: Groups | None, risk: Risk) -> np.ndarray:
-    """One loss for each draw, (n_groups, …), from the losses of rows, (n, …), which stand in random order.
+    """One loss for each draw, (n_groups, …), from the losses of rows in random order, (n, …).
 
-    A group's mean; of a 0/1 risk the loss of its drawn row: it has the same expectation, stays 0 or 1, and the exact
-    test of it is stronger than a bet on means unless groups are large and their rows hardly alike. Without groups the
-    losses as they are.
+    It is the group's mean loss. For a 0/1 risk it is the loss of the group's drawn row instead: it has the same
+    expectation and stays 0 or 1. Its exact test is stronger than a bet on means, unless groups are large and their rows
+    differ a lot. Without groups the losses are returned unchanged.
     """
     if groups is None:
         return losses

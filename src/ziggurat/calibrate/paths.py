@@ -1,10 +1,9 @@
-"""The path of settings that is tested for one target, learned on rows that certify nothing.
+"""The path of settings that is tested for one target, learned on the search rows, which certify nothing.
 
-A path is one family of settings, from strict to daring, so that each is riskier than the one before: what
-fixed-sequence testing needs to get far. Which family goes fastest is estimated here; a wrong estimate costs speed,
-never the promise.
-Testing along the Pareto front of all settings (Laufer-Goldshtein et al. 2023) is as valid, but its every point won by
-luck over thousands, and on other rows the first of them fails.
+A path is a family of settings ordered from conservative to aggressive. Each is riskier than the one before, so
+fixed-sequence testing gets far. The fastest family is estimated here; a wrong estimate costs speed, never validity.
+Testing along the Pareto front of all settings (Laufer-Goldshtein et al. 2023) is as valid. But each point of the front
+was selected from thousands, so its estimate is too good, and the first of them fails on other rows.
 """
 
 from __future__ import annotations
@@ -16,45 +15,45 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ziggurat.calibrate.candidates import Candidate, StoredRun, doubts
+from ziggurat.calibrate.candidates import Candidate, StoredRun, uncertainty_of
 from ziggurat.policies.exits import LEARNED, exit_score
 from ziggurat.policies.rules import ExitRule
 
-Seconds = Callable[[Candidate], float]  # predicted time per text of a setting on the rows that order the path
-_STEP = 0.005  # neighbours on a path differ in time by at least this share
-_LEAST_NET = 0.25  # of what a setting moves, the share that is taken to be lost, however the ordering rows look
+Seconds = Callable[[Candidate], float]  # predicted time per text of a setting on the search rows
+_STEP = 0.005  # least relative difference in time between neighbours on a path
+_LEAST_NET = 0.25  # least assumed ratio of net loss to moved loss, whatever the search rows show
 
 
 @dataclass(frozen=True, eq=False)
-class Tried:
-    """A setting with what it is expected to cost and to lose."""
+class Setting:
+    """A setting with its predicted time and its loss on the search rows."""
 
     score: str
-    thresholds: np.ndarray  # (n_rungs - 1) float64 as in an exit rule, NaN = not asked
+    thresholds: np.ndarray  # (n_rungs - 1) float64 as in an exit rule, NaN = not evaluated
     pruning: float
     seconds: float  # per text, predicted
-    loss: float  # mean, on the rows that order the path
-    spread: float  # standard deviation of the loss there
-    moved: float  # mean size of the loss there: of a signed one, what is put wrong and what is put right
+    loss: float  # mean, on the search rows
+    spread: float  # standard deviation of that loss
+    moved: float  # mean absolute loss: new errors plus corrected errors
 
     def rule(self, deferral: np.ndarray | None = None) -> ExitRule:
-        """As the engine takes it, with the model's weights of the learned score; pruning is the caller's."""
+        """The exit rule; `deferral` are the model's weights of the learned score. The caller adds the pruning."""
         return ExitRule(self.score, self.thresholds, deferral=deferral)
 
     @property
-    def asked(self) -> tuple[bool, ...]:
-        """Which rungs are asked; the last always is."""
+    def evaluated(self) -> tuple[bool, ...]:
+        """Which rungs are evaluated; the last always is."""
         return self.rule().active
 
     def hoped_for(self, n: int, confidence: float, net: float = 1.0) -> float:
-        """About the lowest target that n rows would certify if the share `net` of what moves is lost on balance."""
+        """About the lowest target that n rows would certify if the mean loss is `net` times `moved`."""
         return net * self.moved + NormalDist().inv_cdf(confidence) * self.spread / float(np.sqrt(n))
 
 
-def tried(candidate: Candidate, losses: np.ndarray, seconds: Seconds) -> Tried:
-    """A candidate on the rows that order the path: losses (n, n_rungs) of leaving at each rung."""
+def setting_of(candidate: Candidate, losses: np.ndarray, seconds: Seconds) -> Setting:
+    """A candidate with its figures on the search rows; losses (n, n_rungs) of an exit at each rung."""
     lost = losses[np.arange(len(losses)), candidate.rungs]
-    return Tried(
+    return Setting(
         candidate.score,
         candidate.thresholds,
         candidate.pruning,
@@ -66,77 +65,81 @@ def tried(candidate: Candidate, losses: np.ndarray, seconds: Seconds) -> Tried:
 
 
 def losses_along(
-    path: Sequence[Tried], runs: Mapping[float, StoredRun], losses: Mapping[float, np.ndarray]
+    path: Sequence[Setting], runs: Mapping[float, StoredRun], losses: Mapping[float, np.ndarray]
 ) -> Iterator[np.ndarray]:
     """Loss of each row (n) under each setting of a path, from stored runs and losses (n, n_rungs) by pruning.
 
-    The same as the engine's `replay` for each of them, but the exits' scores are computed once for all of a family.
+    The same as the engine's `replay` for each setting, but a family's scores are computed once.
     """
     for (strength, score, _), family in groupby(path, key=_family):
         settings = list(family)
-        exits = tuple(np.flatnonzero(np.any([~np.isnan(one.thresholds) for one in settings], axis=0)).tolist())
-        known = doubts(runs[strength], score, exits)
-        for one in settings:
-            rungs = known.rungs(known.limits(one.thresholds))
+        exits = tuple(np.flatnonzero(np.any([~np.isnan(setting.thresholds) for setting in settings], axis=0)).tolist())
+        uncertainty = uncertainty_of(runs[strength], score, exits)
+        for setting in settings:
+            rungs = uncertainty.rungs(uncertainty.limits(setting.thresholds))
             yield losses[strength][np.arange(len(rungs)), rungs]
 
 
-def _family(setting: Tried) -> tuple[float, str, tuple[bool, ...]]:
-    """What settings have in common whose doubts are the same: where a score looks back, also which exits are asked."""
-    back = exit_score(setting.score).looks_back or setting.score == LEARNED  # this one does of a regression
-    return setting.pruning, setting.score, setting.asked if back else ()
+def _family(setting: Setting) -> tuple[float, str, tuple[bool, ...]]:
+    """Key of settings that share uncertainties; for a score that looks back it includes the evaluated exits."""
+    back = (
+        exit_score(setting.score).looks_back or setting.score == LEARNED
+    )  # the learned score of a regression looks back
+    return setting.pruning, setting.score, setting.evaluated if back else ()
 
 
-def losses_of(setting: Tried, runs: Mapping[float, StoredRun], losses: Mapping[float, np.ndarray]) -> np.ndarray:
-    """Of one setting, (n)."""
+def losses_of(setting: Setting, runs: Mapping[float, StoredRun], losses: Mapping[float, np.ndarray]) -> np.ndarray:
+    """Loss of each row under one setting, (n)."""
     return next(losses_along([setting], runs, losses))
 
 
-def path_of(family: Iterable[Tried], slowest: float) -> tuple[Tried, ...]:
-    """A family's settings that are faster than `slowest` (seconds per text) and than all before them.
+def path_of(family: Iterable[Setting], slowest: float) -> tuple[Setting, ...]:
+    """The settings of a family that are faster than `slowest` (seconds per text) and than all before them.
 
-    Those that are hardly faster are left out: each is a test that could end the path by bad luck.
+    Settings that are hardly faster are dropped: each is one more test at which the path could end by chance.
     """
-    kept: list[Tried] = []
+    path: list[Setting] = []
     fastest = slowest
-    for one in family:
-        if one.seconds <= fastest * (1 - _STEP):
-            kept.append(one)
-            fastest = one.seconds
-    return tuple(kept)
+    for setting in family:
+        if setting.seconds <= fastest * (1 - _STEP):
+            path.append(setting)
+            fastest = setting.seconds
+    return tuple(path)
 
 
 def sequences(
-    paths: Sequence[Sequence[Tried]], targets: Iterable[float], confidence: float, n: int
-) -> dict[float, tuple[tuple[Tried, ...], ...]]:
-    """For each target the sequences of settings that n rows test.
+    paths: Sequence[Sequence[Setting]], targets: Iterable[float], confidence: float, n: int
+) -> dict[float, tuple[tuple[Setting, ...], ...]]:
+    """The sequences of settings that n rows test, by target.
 
-    A sequence begins with what would keep the next smaller target if all that it moves were lost: that is still
-    certified where the looser target's own path fails at its first setting. It costs no level, for it is one sequence,
-    fixed beforehand, and hardly any reach, for such settings pass.
+    A sequence begins with settings that would keep the next smaller target even if all moved loss were net loss. They
+    are still certified where the looser target's path would fail at its first setting. This costs no level, since it is
+    one sequence that is fixed beforehand. It costs hardly any power, since such settings pass.
     """
-    tested: dict[float, tuple[tuple[Tried, ...], ...]] = {}
-    safe: list[tuple[Tried, ...]] = []
+    tested: dict[float, tuple[tuple[Setting, ...], ...]] = {}
+    safe: list[tuple[Setting, ...]] = []
     for target in sorted(set(targets)):
-        own = starts(paths, target, confidence, n)
+        first_paths = starts(paths, target, confidence, n)
         tested[target] = tuple(
-            _after(safe[min(place, len(safe) - 1)], path) if safe else path for place, path in enumerate(own)
+            _after(safe[min(place, len(safe) - 1)], path) if safe else path for place, path in enumerate(first_paths)
         )
-        if target > 0:  # at 0 no test ever passes, and what loses nothing here may lose something on other rows
+        if target > 0:  # at 0 no test passes, and settings without a loss here may have one on other rows
             safe = [reached for path in tested[target] if (reached := _expected(path, target, confidence, n, net=1.0))]
     return tested
 
 
-def _after(safe: Sequence[Tried], path: Sequence[Tried]) -> tuple[Tried, ...]:
-    """A path behind settings that are safer: of its own only what is faster than all of them."""
-    return (*safe, *path_of(path, slowest=min(one.seconds for one in safe)))
+def _after(safe: Sequence[Setting], path: Sequence[Setting]) -> tuple[Setting, ...]:
+    """Safer settings, followed by those settings of the path that are faster than all of them."""
+    return (*safe, *path_of(path, slowest=min(setting.seconds for setting in safe)))
 
 
-def starts(paths: Sequence[Sequence[Tried]], target: float, confidence: float, n: int) -> tuple[tuple[Tried, ...], ...]:
-    """The paths that are worth a test on n rows: the best, and where that prunes, the best that does not.
+def starts(
+    paths: Sequence[Sequence[Setting]], target: float, confidence: float, n: int
+) -> tuple[tuple[Setting, ...], ...]:
+    """The paths to test on n rows: the best, and if that prunes, also the best that does not.
 
-    A path that prunes loses something from its first setting on, and if that fails, so does the path; exits alone begin
-    with losing next to nothing. No path at all if nothing is faster than full depth.
+    A path that prunes has a loss from its first setting on; if that setting fails, the whole path fails. A path with
+    exits alone starts with almost no loss. () if no setting is faster than full depth.
     """
     net = net_loss(paths)
     found = [_best(paths, target, confidence, n, net)]
@@ -146,35 +149,37 @@ def starts(paths: Sequence[Sequence[Tried]], target: float, confidence: float, n
     return tuple(path for path in found if path)
 
 
-def net_loss(paths: Sequence[Sequence[Tried]]) -> float:
-    """Of what settings move, the share that is lost on balance, over all of them: 1 where nothing is put right.
+def net_loss(paths: Sequence[Sequence[Setting]]) -> float:
+    """Ratio of net loss to moved loss over all settings: 1 if no error is corrected.
 
-    A drop in accuracy is a small difference of large counts. Setting by setting it would put first what was lucky on
-    these rows, and rows that chose the model flatter it besides: hence at least a quarter.
+    A drop in accuracy is a small difference of large counts. Estimated per setting, it would favour settings that were
+    lucky on these rows. Rows that also selected the model make it too small, hence the lower bound of a quarter.
     """
-    moved = sum(one.moved for path in paths for one in path)
-    lost = sum(one.loss for path in paths for one in path)
+    moved = sum(setting.moved for path in paths for setting in path)
+    lost = sum(setting.loss for path in paths for setting in path)
     return min(1.0, max(_LEAST_NET, lost / moved)) if moved else 1.0
 
 
-def _best(paths: Sequence[Sequence[Tried]], target: float, confidence: float, n: int, net: float) -> tuple[Tried, ...]:
-    """The path that is expected to get fastest before n rows end it; the least risky if none gets anywhere."""
+def _best(
+    paths: Sequence[Sequence[Setting]], target: float, confidence: float, n: int, net: float
+) -> tuple[Setting, ...]:
+    """The path whose expected last certified setting is fastest; the least risky path if none is expected to pass."""
     reached = [(_expected(path, target, confidence, n, net), tuple(path)) for path in paths if path]
     fine = [(within[-1].seconds, path) for within, path in reached if within]
     if fine:
-        return min(fine, key=lambda one: one[0])[1]
+        return min(fine, key=lambda setting: setting[0])[1]
     return min((path for _, path in reached), key=lambda path: path[0].hoped_for(n, confidence, net), default=())
 
 
-def _expected(path: Sequence[Tried], target: float, confidence: float, n: int, net: float) -> tuple[Tried, ...]:
-    """A path's settings before the first that n rows are not expected to pass."""
-    return tuple(takewhile(lambda one: one.hoped_for(n, confidence, net) <= target, path))
+def _expected(path: Sequence[Setting], target: float, confidence: float, n: int, net: float) -> tuple[Setting, ...]:
+    """The settings of a path before the first that is not expected to pass on n rows."""
+    return tuple(takewhile(lambda setting: setting.hoped_for(n, confidence, net) <= target, path))
 
 
-def frontier(every: Iterable[Tried]) -> tuple[Tried, ...]:
-    """Those that nothing beats in time or estimated loss without losing in the other, from slow to fast."""
-    front: list[Tried] = []
-    for one in sorted(every, key=lambda setting: (setting.loss, setting.seconds)):
-        if not front or one.seconds < front[-1].seconds:
-            front.append(one)
+def frontier(settings: Iterable[Setting]) -> tuple[Setting, ...]:
+    """The Pareto front of time and estimated loss, from slow to fast."""
+    front: list[Setting] = []
+    for setting in sorted(settings, key=lambda setting: (setting.loss, setting.seconds)):
+        if not front or setting.seconds < front[-1].seconds:
+            front.append(setting)
     return tuple(front)

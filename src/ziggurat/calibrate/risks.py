@@ -1,7 +1,7 @@
-"""What an answer can cost: one loss per example, of the adaptive model against the full one, in a range that is known.
+"""Risks: losses per example of the adaptive model against the full one, with a known range.
 
-A guarantee bounds the mean of such a loss. The range belongs to the risk and not to the data: a bound for losses in
-[0, 1] says nothing about losses in [-1, 1].
+A guarantee bounds the mean of such a loss. The range belongs to the risk, not to the data: a bound for losses in
+[0, 1] does not hold for losses in [-1, 1].
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from ziggurat.problems.problem import Loss, Problem
 
 @dataclass(frozen=True)
 class Risk:
-    """A loss per example, and what a bound must know of it."""
+    """A loss per example, and the properties that a bound needs."""
 
     name: str
-    low: float  # least loss that can occur
-    high: float  # largest
-    binary: bool  # only `low` and `high` occur, and they are 0 and 1
+    low: float  # smallest possible loss
+    high: float  # largest possible loss
+    binary: bool  # losses are 0 or 1
     needs_labels: bool
     loss: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # predictions, full, labels, (n, …) each → (n)
 
     def of(self, predictions: np.ndarray, full: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """Losses (n) float64 of predictions (n, …) where the full model says full and the truth is labels, alike.
+        """Losses (n) float64 of predictions (n, …), given the full model's predictions and the labels, both (n, …).
 
-        ValueError where the lengths differ, or where labels are needed and None.
+        ValueError if shapes differ, or if labels are needed and None.
         """
         if labels is None and self.needs_labels:
             raise ValueError(f"risk {self.name!r} needs labels")
         truth = full if labels is None else labels
-        shapes = {np.shape(one) for one in (predictions, full, truth)}
+        shapes = {np.shape(array) for array in (predictions, full, truth)}
         if len(shapes) > 1 or np.ndim(full) < 1:
             raise ValueError(f"one prediction, one of the full model and one label per example, not shapes {shapes}")
         return np.asarray(self.loss(np.asarray(predictions), np.asarray(full), np.asarray(truth)), dtype=np.float64)
 
 
 def bounded_difference(losses: np.ndarray, full_losses: np.ndarray) -> np.ndarray:
-    """What is lost against the full model, (n) float64 in [-1, 1], of losses (n) and full_losses (n) in [0, 1].
+    """Loss minus the full model's loss, (n) float64 in [-1, 1], from losses (n) and full_losses (n) in [0, 1].
 
-    The caller divides an error by the largest that can occur. ValueError for a loss outside of [0, 1] or NaN: clipping
-    it would bound another risk than the one that was asked for.
+    The caller divides errors by the largest possible error. ValueError for a loss outside of [0, 1] or NaN: clipping
+    would bound a different risk.
     """
     pair = np.asarray(losses, dtype=np.float64), np.asarray(full_losses, dtype=np.float64)
     if pair[0].shape != pair[1].shape:
@@ -71,12 +71,12 @@ def difference_risk(loss: Callable[[np.ndarray, np.ndarray], np.ndarray], name: 
 
 
 def risks_of(problem: Problem) -> Mapping[str, Risk]:
-    """All risks of a problem's answers; the first is the one that is meant unless another is named.
+    """All risks of a problem's answers, by name; the first is the default.
 
-    Their means: for each of the problem's losses its drop (what is put right counts against what is put wrong); how far
-    answers are from the full model's, "agreement"; what was lost and was not before, "harm". Of classes these are the
-    drop in accuracy, the share of answers that differ, the share that was right and no longer is, and always accuracy
-    <= harm <= agreement.
+    For each loss of the problem there is its difference to the full model's loss, in which corrected errors count
+    against new ones. "agreement" is the distance of answers from the full model's. "harm" is the loss that the full
+    model does not have, without credit for corrected errors. For classes the means are the drop in accuracy, the share
+    of answers that differ, and the share of answers that became wrong. There always accuracy <= harm <= agreement.
     """
     drops = {name: difference_risk(loss, name) for name, loss in problem.losses.items()}
     apart = problem.differs

@@ -1,4 +1,4 @@
-"""The rows of a calibration, in their roles, and the model run on them at every strength of pruning."""
+"""The rows of a calibration by role, and the model's runs on them at all strengths of pruning."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from ziggurat.measure.subject import load_like
 from ziggurat.policies.prune import scaled
 from ziggurat.policies.rules import ExitRule
 
-ENOUGH = 200  # rows that chose for the model: from here on they order the path, and all fresh rows certify
-MOST_ORDERING = 20_000  # more learn no better path, and would be missing where they certify
-_COMPARED = 4000
-_ORDERING = 3  # else one of so many fresh rows does
+ENOUGH = 200  # select rows of the training; with at least so many, they are the search rows, and fresh rows certify
+MOST_ORDERING = 20_000  # search rows; more do not improve the path, and are better used to certify
+_COMPARED = 4000  # texts whose overlap with training texts is computed
+_ORDERING = 3  # one of so many fresh rows is a search row, if there are no select rows
 
 
 @dataclass(frozen=True)
 class CalibrationRows:
-    """Disjoint rows."""
+    """Disjoint rows, by role."""
 
-    order: Dataset  # learn the path of settings
-    certify: Dataset  # test it; in a fixed random order, as the betting bound needs
-    left_out: int  # rows of the source that trained the model, or chose for it and order nothing
-    groups: int = 0  # of the certifying rows, by the text that they share; 0 = not counted
-    drawn: Groups | None = None  # these, as a test counts them; None = it counts each row by itself
-    overlap: float = 0.0  # share of the certifying texts that are a part of one that trained, or have one as a part
+    search: Dataset  # learns the path of settings
+    certify: Dataset  # tests it; in a fixed random order, as the betting bound needs
+    left_out: int  # rows of the source that were used in training, and are not search rows
+    groups: int = 0  # number of groups of certifying rows that share text; 0 = not counted
+    drawn: Groups | None = None  # the groups that count as draws; None = each row is a draw
+    overlap: float = 0.0  # share of certifying texts that are part of a training text, or contain one
 
 
 def calibration_rows(
     model: str, classifier: OpenedModel, source: Source, columns: Columns, risk: Risk
 ) -> CalibrationRows:
-    """Rows of a source, without those that trained the model.
+    """Rows of a source by role, without those that trained the model.
 
-    Where the source has rows that chose something for it in training, as the file that it was trained on has, these
-    order the path, and all that it has not seen certify. Else a third of the fresh rows order it. UserError if nothing
-    is fresh, labels are missing that the risk needs, or a class is missing among the rows that certify.
+    If the source has enough select rows of the training, as the training file has, these are the search rows, and all
+    unused rows certify. Else a third of the unused rows are search rows. UserError if all rows were used in training,
+    if the risk needs labels that are missing, or if a class is missing among the certifying rows.
     """
     rows = _builtin(model, classifier) if source == STDLIB_DOCS else _of_source(model, classifier, source, columns)
     if risk.needs_labels:
         _check_labels(classifier, rows.certify, risk)
     _check_range(classifier, rows, risk)
-    if rows.certify.articles is not None:  # rows that share an article are counted one by one, see docs/design.md
+    if rows.certify.articles is not None:  # rows that share an article count as separate draws, see docs/design.md
         return rows
     shared = rows.certify.group_hashes
     drawn = groups_of(shared) if _in_groups(classifier) else None
@@ -65,7 +65,7 @@ def calibration_rows(
 
 
 def _in_groups(classifier: OpenedModel) -> bool:
-    """Whether rows that share text are one draw: unless the model's recipe says `grouped = false`."""
+    """Whether rows that share text are one draw: true unless the model's recipe has `grouped = false`."""
     recipe = classifier.manifest.training.get("recipe")
     return not isinstance(recipe, Mapping) or bool(recipe.get("grouped", True))
 
@@ -75,56 +75,56 @@ def _builtin(model: str, classifier: OpenedModel) -> CalibrationRows:
     if roles[Role.SELECT].label_names != classifier.manifest.labels:
         raise UserError(f"{STDLIB_DOCS}: its labels are not the model's; give rows like those that it was trained on")
     certify = roles[Role.CERTIFY]
-    seen = _seen(model, certify)
-    return CalibrationRows(roles[Role.SELECT], _shuffled(certify.take(np.flatnonzero(~seen))), int(seen.sum()))
+    used = _used_in_training(model, certify)
+    return CalibrationRows(roles[Role.SELECT], _shuffled(certify.take(np.flatnonzero(~used))), int(used.sum()))
 
 
 def _of_source(model: str, classifier: OpenedModel, source: Source, columns: Columns) -> CalibrationRows:
     loaded = load_like(classifier, source, columns)
-    everything = as_dataset(loaded, Role.CERTIFY, classifier.manifest.labels, classifier.manifest.problem_type)
-    seen = _seen(model, everything)
-    fresh = _shuffled(everything.take(np.flatnonzero(~seen)))
-    chose = np.flatnonzero(seen & _that_chose(classifier, loaded))
-    overlap = _overlap(fresh, everything.take(np.flatnonzero(seen)))
+    all_rows = as_dataset(loaded, Role.CERTIFY, classifier.manifest.labels, classifier.manifest.problem_type)
+    used = _used_in_training(model, all_rows)
+    fresh = _shuffled(all_rows.take(np.flatnonzero(~used)))
+    chose = np.flatnonzero(used & _that_chose(classifier, loaded))
+    overlap = _overlap(fresh, all_rows.take(np.flatnonzero(used)))
     if len(chose) >= ENOUGH // classifier.problem.texts_per_input:
-        return CalibrationRows(_shuffled(everything.take(chose)), fresh, int(seen.sum()) - len(chose), overlap=overlap)
-    groups = fresh.group_hashes  # what shares text with a row that ordered the path may not certify it
+        return CalibrationRows(_shuffled(all_rows.take(chose)), fresh, int(used.sum()) - len(chose), overlap=overlap)
+    groups = fresh.group_hashes  # rows that share text with a search row may not certify
     ordering = groups % _ORDERING == 0
-    if not ordering.any():  # a cascade's learned score was fitted to all of those, of the same rows
+    if not ordering.any():  # such rows may all have fitted a cascade's learned score
         ordering = groups // _ORDERING % _ORDERING == 0
     if ordering.sum() > MOST_ORDERING:
         ordering &= groups <= np.sort(groups[ordering])[MOST_ORDERING - 1]
     if ordering.all() or not ordering.any():
         raise UserError(f"{source}: {len(fresh)} rows that the model has not seen; calibration needs some hundred")
-    order, certify = (fresh.take(np.flatnonzero(chosen)) for chosen in (ordering, ~ordering))
-    return CalibrationRows(order, certify, int(seen.sum()), overlap=overlap)
+    search, certify = (fresh.take(np.flatnonzero(chosen)) for chosen in (ordering, ~ordering))
+    return CalibrationRows(search, certify, int(used.sum()), overlap=overlap)
 
 
-def _seen(model: str, rows: Dataset) -> np.ndarray:
-    """Which rows trained the model or chose for it, (n) bool; UserError where all did."""
-    seen: np.ndarray = np.isin(rows.hashes, trained_rows(local_folder(model)))
-    if seen.all():
+def _used_in_training(model: str, rows: Dataset) -> np.ndarray:
+    """Which rows trained the model or were its select rows, (n) bool; UserError if all of them."""
+    used: np.ndarray = np.isin(rows.hashes, trained_rows(local_folder(model)))
+    if used.all():
         raise UserError(
-            f"{rows.source}: all {len(seen):,} rows trained the model or chose for it; "
+            f"{rows.source}: all {len(used):,} rows trained the model or chose for it; "
             "calibrate with rows that it has not seen"
         )
-    return seen
+    return used
 
 
-def _overlap(fresh: Dataset, seen: Dataset) -> float:
-    """Of at most so many fresh texts, the share that is a run of words of a seen one, or the reverse."""
-    if not len(seen) or fresh.articles is not None:  # no article of a seen row is fresh
+def _overlap(fresh: Dataset, used: Dataset) -> float:
+    """Share of fresh texts that are a run of words of a used one, or the reverse; of at most `_COMPARED` texts."""
+    if not len(used) or fresh.articles is not None:  # fresh rows never share an article with used ones
         return 0.0
-    return float(overlapping(fresh.texts[:_COMPARED], seen.texts).mean())
+    return float(overlapping(fresh.texts[:_COMPARED], used.texts).mean())
 
 
 def _that_chose(classifier: OpenedModel, rows: Rows) -> np.ndarray:
-    """Which rows had the role "select" if the model was trained on them, (n) bool."""
+    """Which rows have the role "select" under the model's recipe, (n) bool."""
     recipe = classifier.manifest.training.get("recipe")
-    if not isinstance(recipe, Mapping):  # the folder does not say how its rows were shared out
+    if not isinstance(recipe, Mapping):  # the folder does not record how its rows were split
         return np.zeros(len(rows), dtype=bool)
     select, certify = float(recipe["select"]), float(recipe["certify"])
-    grouped = bool(recipe.get("grouped", False))  # older folders shared rows out one by one
+    grouped = bool(recipe.get("grouped", False))  # older folders split rows one by one
     return has_role(rows, Fractions(1 - select - certify, select, certify, 0.0), Role.SELECT, grouped)
 
 
@@ -133,8 +133,8 @@ def _shuffled(rows: Dataset) -> Dataset:
 
 
 def _check_range(classifier: OpenedModel, rows: CalibrationRows, risk: Risk) -> None:
-    """UserError, before anything is run, for a regression without a range that bounds losses, or a label outside."""
-    for part in (rows.order, rows.certify):
+    """UserError for a regression without a range, which bounds losses, or with a label outside of it."""
+    for part in (rows.search, rows.certify):
         labels = part.truth if risk.needs_labels else part.labels_or_none[:0]
         try:
             classifier.problem.check_labels(labels)
@@ -152,58 +152,58 @@ def _check_labels(classifier: OpenedModel, rows: Dataset, risk: Risk) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """Rows, and what all rungs said to them."""
+class RungRuns:
+    """Rows, and the runs of all rungs on them."""
 
     rows: Dataset
-    encoded: Encoded  # what the model reads of them
+    encoded: Encoded  # the rows' tokens
     runs: Mapping[float, StoredRun]  # by strength of pruning
-    losses: Mapping[float, np.ndarray]  # (n, n_rungs) of leaving there, likewise
-    groups: Groups | None = None  # that the rows were drawn in; None = each was drawn by itself
+    losses: Mapping[float, np.ndarray]  # (n, n_rungs) of an exit there, by strength of pruning
+    groups: Groups | None = None  # in which the rows were drawn; None = row by row
 
     @property
     def draws(self) -> int:
-        """How many independent ones the rows are."""
+        """Number of independent draws: groups, or rows."""
         return len(self.rows) if self.groups is None else len(self.groups)
 
     def evidence(self, risk: Risk) -> Evidence:
-        """For `certify`."""
+        """The arguments of `certify`."""
         return Evidence(self.runs, self.losses, risk, self.groups)
 
     def per_draw(self, losses: np.ndarray, risk: Risk) -> np.ndarray:
-        """Losses of rows, (n), as a bound takes them: (draws)."""
+        """Losses of rows (n) → losses of draws (draws), which bounds need."""
         return per_draw(losses, self.groups, risk)
 
 
-def seen(
+def run_all_rungs(
     classifier: OpenedModel,
     rows: Dataset,
     risk: Risk,
     reference: OpenedModel | None,
     batch_size: int,
     progress: bool,
-) -> Seen:
-    """Runs the model on the rows; losses are counted from `reference` at full depth, None = the model itself."""
+) -> RungRuns:
+    """Runs the model on the rows; losses are relative to `reference` at full depth, None = the model itself."""
     encoded, problem = classifier.encode_rows(rows), classifier.problem
     runs: dict[float, StoredRun] = {}
     for strength in pruning_strengths(classifier.token_rule):
         tokens = scaled(classifier.token_rule, strength)
-        every = classifier.every_rung(encoded, batch_size, progress, tokens)
-        predictions = problem.predictions(every.readings, encoded)
+        all_rungs = classifier.every_rung(encoded, batch_size, progress, tokens)
+        predictions = problem.predictions(all_rungs.readings, encoded)
         runs[strength] = StoredRun(
-            every.readings, every.token_counts, strength, classifier.deferral, problem, predictions
+            all_rungs.readings, all_rungs.token_counts, strength, classifier.deferral, problem, predictions
         )
     if reference is not None:
-        theirs = reference.encode_rows(rows)
-        outcomes = reference.run(theirs, ExitRule.full_depth(len(reference.rungs)), batch_size, progress)
-        full = reference.predictions(theirs, outcomes)
+        reference_inputs = reference.encode_rows(rows)
+        outcomes = reference.run(reference_inputs, ExitRule.full_depth(len(reference.rungs)), batch_size, progress)
+        full = reference.predictions(reference_inputs, outcomes)
     else:
         full = full_run(runs).predictions()[:, -1]
-    return Seen(rows, encoded, runs, {strength: _losses(run, risk, full, rows) for strength, run in runs.items()})
+    return RungRuns(rows, encoded, runs, {strength: _losses(run, risk, full, rows) for strength, run in runs.items()})
 
 
 def full_run(runs: Mapping[float, StoredRun]) -> StoredRun:
-    """The run without pruning: of a model that never prunes its only one."""
+    """The run without pruning; the only run of a model that never prunes."""
     return runs.get(0.0, next(iter(runs.values())))
 
 

@@ -1,7 +1,7 @@
-"""A certified operating point in production: every answer's cost and, of a few, agreement with full depth are watched.
+"""Monitors a certified operating point in production: the cost of all answers, and agreement with full depth of a few.
 
-The promise is about loss, and production has no labels; so what is watched is how often answers differ from full
-depth's, against the bound that the certifying rows gave for that.
+The promise is about loss, but production has no labels. So the monitor tests how often answers differ from full depth's
+against the bound that the certifying rows gave.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ziggurat.locks import locked_file
 from ziggurat.problems.answers import Answers
 from ziggurat.types import OperatingPoint
 
-SHARE = 0.02  # of the inputs that are run at full depth too
-_MOST_DIFFERING = 0.99  # a bound of 1 would leave nothing to watch
-_ROUNDING = 1e-6  # numbers that are no farther apart are the same, computed in another batch
-DEAREST = 3.0  # cost of one answer, as a share of full depth's: heads that are asked in vain come on top
+SHARE = 0.02  # of the inputs that also run at full depth
+_MOST_DIFFERING = 0.99  # a bound of 1 could never be exceeded
+_ROUNDING = 1e-6  # numbers within this distance are equal, since batches round differently
+DEAREST = 3.0  # cap of one answer's cost, relative to full depth's; exit heads can make it exceed 1
 
 
 def watch_of(point: OperatingPoint, share: float = SHARE) -> Watch:
-    """What is to be watched of a certified point; UserError for one that is not certified."""
+    """The limits to monitor for a certified point; UserError for a point that is not certified."""
     proof = point.certificate
     if proof is None or point.confidence is None:
         raise UserError(
@@ -44,13 +44,13 @@ def watch_of(point: OperatingPoint, share: float = SHARE) -> Watch:
     return Watch(0, 1, min(proof.differs, _MOST_DIFFERING), cost, largest_cost=DEAREST, delta=delta, share=share)
 
 
-def watched_costs(spent: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """What a monitor is told of answers that cost `spent` FLOPs where full depth costs `whole`: (n) shares."""
-    return np.minimum(spent / np.maximum(whole, 1), DEAREST)
+def watched_costs(flops: np.ndarray, full_flops: np.ndarray) -> np.ndarray:
+    """Costs for a monitor: FLOPs of answers relative to full depth's, capped at `DEAREST`, (n)."""
+    return np.minimum(flops / np.maximum(full_flops, 1), DEAREST)
 
 
 class Monitor:
-    """A model at one certified operating point in production: it answers, and watches whether the promise still holds.
+    """Answers with a model at one certified operating point, and tests whether its promise still holds.
 
     >>> monitor = ziggurat.Monitor(model, "fast")
     >>> monitor.answer(texts).labels
@@ -62,9 +62,9 @@ class Monitor:
     def __init__(
         self, classifier: OpenedModel, operating_point: str, share: float = SHARE, state: State | None = None
     ) -> None:
-        """A share of the inputs is answered at full depth, too. Goes on from `state` if it is given.
+        """Checks `share` of the inputs at full depth. Continues from `state` if it is given.
 
-        UserError for a point that is not certified, or a state of another.
+        UserError for a point that is not certified, or a state of another point.
         """
         if operating_point == FULL:
             raise UserError(f"operating point {FULL!r} promises nothing that could be watched; name another")
@@ -81,14 +81,14 @@ class Monitor:
         self.drift = DriftTest(watch if state is None else state)
 
     def __reduce__(self) -> NoReturn:
-        """UserError: two copies would each see a part of the evidence."""
+        """UserError: two copies would split the evidence."""
         raise UserError(
             "a monitor cannot be copied or pickled, since its evidence would be split; pickle the model, and make one "
             "with the state of `drift`"
         )
 
     def answer(self, texts: Sequence[Text], batch_size: int = 32) -> Answers:
-        """As the model's `answer`; a few of the texts are also run at full depth."""
+        """As the model's `answer`; a few of the texts also run at full depth."""
         model, rule = self._classifier, self._classifier.rule_of(self._point)
         encoded = model.encode(texts)
         answers = model.answers(encoded, model.run(encoded, rule, batch_size), rule)
@@ -97,22 +97,22 @@ class Monitor:
         return answers
 
     def _differing(self, encoded: Encoded, answers: Answers, checked: np.ndarray, batch_size: int) -> np.ndarray:
-        """How far the answers of these inputs, (k) indices, are from full depth's: (k).
+        """Distance of answers from full depth's, (k), for the checked inputs, (k) indices.
 
-        A point that is full depth is not asked, for other batches may round otherwise.
+        It is 0 for a point that is full depth: running it again could only add rounding differences.
         """
         if self._is_full or not len(checked):
             return np.zeros(len(checked))
-        model, some = self._classifier, encoded.take(checked)
+        model, inputs = self._classifier, encoded.take(checked)
         rule = model.rule_of(FULL)
-        full = model.answers(some, model.run(some, rule, batch_size), rule)
+        full = model.answers(inputs, model.run(inputs, rule, batch_size), rule)
         pairs = zip(answers.labels[checked].tolist(), full.labels.tolist(), strict=True)
         apart = np.array([self._classifier.problem.apart(*pair) for pair in pairs], dtype=np.float64)
         return np.where(apart > _ROUNDING, apart, 0.0)
 
     @property
     def alarms(self) -> list[str]:
-        """What is wrong, in words."""
+        """A sentence for each alarm."""
         state = self.drift.state
         found = []
         if state.promise_lost:
@@ -129,15 +129,15 @@ class Monitor:
         return found
 
     def keep(self, path: Path) -> None:
-        """Adds what came since to the state in a file, which other runs may have added to meanwhile; goes on from that.
+        """Merges new observations into the state in a file, and continues from the merged state.
 
-        UserError where the file has the state of another monitor by now.
+        Other runs may have written to the file meanwhile. UserError if it now has the state of another monitor.
         """
         self.drift = DriftTest(write_state(self.drift.state, path, anew=False))
 
 
 def read_state(path: Path) -> State | None:
-    """A monitor's state from its file, None if there is none yet; UserError if it is broken."""
+    """A monitor's state from its file; None if there is no file. UserError if it is broken."""
     advice = "remove it to begin a new one, or name another"
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: not the state of a monitor; {advice}")
@@ -157,27 +157,27 @@ def read_state(path: Path) -> State | None:
 
 
 def write_state(state: State, path: Path, anew: bool = True) -> State:
-    """Writes what `read_state` reads, and returns it: what the file has by now and what this state's monitor saw since
-    it was read or written, so that runs at the same time all count, and an alarm stays.
+    """Merges a monitor's new observations into its file, and returns the merged state.
 
-    `anew`: the first state of a monitor that did not go on from one replaces what is there. UserError where the file is
-    broken by now, or another operating point's.
+    New are the observations since the state was read or written. So concurrent runs all count, and an alarm stays.
+    `anew`: the first state of a monitor that began without one replaces the file. UserError if the file is broken, or
+    belongs to another operating point.
     """
     path = path.resolve()
     with refusals_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked_file(path.with_name(f".{path.name}.lock")):
             try:
-                whole = state.added_to(read_state(path), str(path), anew)
+                merged = state.added_to(read_state(path), str(path), anew)
             except ValueError:
                 raise UserError(f"{path}: has the state of another operating point by now; name another") from None
-            values = whole.to_dict()
+            values = merged.to_dict()
             with whole_file(path) as made:
                 made.write_text(json.dumps(values | {"digest": _digest(values)}) + "\n", "utf-8")
             state.is_at(str(path))
-    return whole
+    return merged
 
 
 def _digest(values: dict[str, Any]) -> str:
-    """By which a changed file is noticed."""
+    """Checksum that reveals a changed file."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""How the model answered one text: its tokens, its rungs and its cost."""
+"""Explains how a model answered one text: its tokens, its rungs and its cost."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def explain(
     options: ModelOptions = ModelOptions(),
     html: Path | None = None,
 ) -> Explanation:
-    """Which tokens of a text, or pair of texts, were dropped at which layer, and why it exited where it did.
+    """The layer at which each token of an input was dropped, and the decision of each rung.
 
-    The answer is what `predict` gives the text alone; of a model of questions a question and its text are given. With
-    `html` also as a page of its own. UserError for a pair where the model reads single texts or the
-    reverse, for an unknown operating point, and for a page that would replace a file of the model.
+    `text` is a text, a pair of texts, or a question and its text. The answer is that of `predict` for this input alone.
+    With `html` the explanation is also written as a page. UserError for a pair if the model reads single texts, or the
+    reverse; for an unknown operating point; and for a page that would replace a file of the model.
     """
     if html is not None:
         require_result(html, model)
@@ -62,10 +62,10 @@ def explain(
 
 
 def explanation(classifier: OpenedModel, text: Text, rule: ExitRule) -> Explanation:
-    """The same for a model that is open.
+    """As `explain`, for an open model.
 
-    Of an input in several sequences the one that the answer is from is shown; a rung's score is of all of them. An
-    infinite threshold is the string "inf" or "-inf", for JSON has none; None = there is no threshold.
+    If an input has several sequences, the one with the answer is shown; a rung's score is of all of them. An infinite
+    threshold is the string "inf" or "-inf", because JSON has no infinity; None = no threshold.
     """
     _check_kind(classifier, text)
     sides, problem = [text] if isinstance(text, str) else list(text), classifier.problem
@@ -107,37 +107,37 @@ def _check_kind(classifier: OpenedModel, text: Text) -> None:
 
 
 def _fields(classifier: OpenedModel, encoded: Encoded, outcomes: Outcomes) -> Answered:
-    """What outcomes of one input answer."""
+    """The answer of one input's outcomes, as fields."""
     shares = classifier.problem.probabilities(outcomes.readings)
     prediction = classifier.predictions(encoded, outcomes)[0]
     return classifier.problem.fields(prediction, None if shares is None else shares[0])
 
 
 def _place_of(classifier: OpenedModel, rung: int) -> TierSlice:
-    """The tier that this rung is of: those behind it did not read the text."""
+    """The tier of this rung; later tiers did not read the text."""
     return next(place for place in classifier.ladder.slices if rung < place.rungs.stop)
 
 
 def _steps(
     classifier: OpenedModel, place: TierSlice, encoded: Encoded, sequence: int, rung: int, rule: ExitRule
 ) -> list[PruningStep]:
-    """What each layer that ran did to the tokens of one sequence, in the tier that answered at this rung."""
+    """The pruning step of each layer that ran, for one sequence, in the tier that answered at this rung."""
     tier, tokens = place.tier, place.pruning(rule.tokens)
-    mine = classifier.ladder.inputs_of(tier, encoded).tokens[sequence]
+    ids = classifier.ladder.inputs_of(tier, encoded).tokens[sequence]
     backend = RecordingBackend(tier.backend)
-    live = backend.embed(pack([np.ascontiguousarray(mine[:, :2])]), tokens)
+    live = backend.embed(pack([np.ascontiguousarray(ids[:, :2])]), tokens)
     for layer in range(1, tier.backend.rung_layers[rung - place.rungs.start] + 1):
         live = backend.layer(layer, live, tokens)
     return backend.steps
 
 
 def _rungs(classifier: OpenedModel, encoded: Encoded, rule: ExitRule, outcomes: Outcomes) -> Iterator[RungDecision]:
-    """What each rung that was asked answers, up to the one that answered, and what the rule made of it."""
+    """The answer and the decision of each evaluated rung, up to the one that answered."""
     problem, last = classifier.problem, int(outcomes.rungs[0])
     readings = classifier.every_rung(encoded, tokens=rule.tokens).readings
-    readings[:, last] = outcomes.readings  # to the last digit, which a whole run may compute in another way
+    readings[:, last] = outcomes.readings  # exactly; the run of all rungs may round differently
     predictions, shares = problem.predictions(readings, encoded), problem.probabilities(readings)
-    asked = np.flatnonzero(rule.active[: last + 1]).tolist()
-    for count, rung in enumerate(asked, start=1):
+    evaluated = np.flatnonzero(rule.active[: last + 1]).tolist()
+    for count, rung in enumerate(evaluated, start=1):
         answer = problem.fields(predictions[0, rung], None if shares is None else shares[0, rung])
-        yield decision_of(classifier, rule, rung, readings[:, asked[:count]], answer)
+        yield decision_of(classifier, rule, rung, readings[:, evaluated[:count]], answer)

@@ -1,4 +1,4 @@
-"""An explanation as one HTML page: no scripts, nothing from the network, light and dark as the system is set."""
+"""An explanation as one HTML page, without scripts or network access, in the system's light or dark colours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ziggurat.report.document import document
 from ziggurat.system import legible
 
-if TYPE_CHECKING:  # for the command line loads this page before numpy
+if TYPE_CHECKING:  # the command line loads this module before numpy
     from ziggurat.explain.record import Answered, Explanation, PruningShown, RungDecision, TokenFate
 
 SHOWN_LABELS = 2
@@ -20,12 +20,12 @@ CUT = "…"
 
 @dataclass(frozen=True)
 class Stretch:
-    """Some characters of the text and what became of the token that they are; word pieces follow without a gap."""
+    """Characters of the text, with the fate of their token; word pieces follow without a gap."""
 
     string: str
-    token: bool = True  # False = it stands between tokens, and is not one
-    left_at: int | None = None  # 0 = not read, l = left at layer l, None = stayed
-    note: str = ""  # its pieces and scores, for whoever asks
+    token: bool = True  # False = text between tokens
+    left_at: int | None = None  # layer that dropped it; 0 = not read, None = stayed
+    note: str = ""  # its pieces and scores, shown on hover
 
 
 def stretches(explanation: Explanation) -> list[Stretch]:
@@ -55,9 +55,9 @@ def stretches(explanation: Explanation) -> list[Stretch]:
 
 
 def _joined(stretch: Stretch, string: str, token: TokenFate) -> Stretch:
-    """The stretch with one more token of the same characters: they stay as long as any of their tokens does."""
-    both = [at for at in (stretch.left_at, token.left_at) if at is not None]
-    later = max(both) if len(both) == 2 else None
+    """Adds a token of the same characters to a stretch; characters stay as long as any of their tokens."""
+    layers = [at for at in (stretch.left_at, token.left_at) if at is not None]
+    later = max(layers) if len(layers) == 2 else None
     return replace(stretch, string=string, left_at=later, note=f"{stretch.note}\n{_note(token)}")
 
 
@@ -67,35 +67,35 @@ def _note(token: TokenFate) -> str:
 
 
 def fate(left_at: int | None) -> str:
-    """What became of a token, in words."""
+    """The fate of a token as text."""
     return "stayed" if left_at is None else f"left at layer {left_at}" if left_at else "not read"
 
 
 def departures(explanation: Explanation) -> dict[int, int]:
-    """How many tokens left at each layer where any did, 0 = not read, in rising order."""
+    """Number of tokens dropped at each layer where any was, 0 = not read, in rising order."""
     places = [token.left_at for token in explanation.tokens if token.left_at is not None]
     return {layer: places.count(layer) for layer in sorted(set(places))}
 
 
 def comparison(explanation: Explanation, rung: RungDecision) -> str:
-    """How the rung's score stood to its threshold: "0.41 > 0.30"; the score alone where there is no threshold."""
+    """The comparison of a rung's score with its threshold: "0.41 > 0.30"; the score alone without a threshold."""
     score, threshold = math.nan if rung.score is None else float(rung.score), rung.threshold
     if threshold is None:
         return f"{score:.2f}"
     sign = {(True, True): ">=", (True, False): "<", (False, True): "<=", (False, False): ">"}
     threshold = float(threshold)
-    # Two digits, or as many as it takes to see a difference that there is.
+    # Two digits, or more if the numbers would look equal.
     digits = next((n for n in (2, 3, 4, 6, 8) if f"{score:.{n}f}" != f"{threshold:.{n}f}"), 2)
     return f"{score:.{digits}f} {sign[explanation.larger_is_surer, rung.leaves]} {threshold:.{digits}f}"
 
 
 def decision(rung: RungDecision) -> str:
-    """What the rung did."""
+    """The decision of the rung."""
     return "stays" if not rung.leaves else "answers, for it is the last" if rung.threshold is None else "leaves"
 
 
 def likeliest(answer: Answered) -> str:
-    """The likeliest labels: "World 0.62, Business 0.30"; of a regression its number, of a question its answer."""
+    """The most likely labels: "World 0.62, Business 0.30"; the number of a regression, or the answer to a question."""
     if "probabilities" not in answer:
         if isinstance(answer["label"], str):
             return legible(answer["label"]) or "(no answer)"
@@ -105,8 +105,8 @@ def likeliest(answer: Answered) -> str:
 
 
 def facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    """The answer and its cost: what is said, and about what."""
-    gone, total = departures(explanation), len(explanation.tokens)
+    """The answer and its cost, as pairs of name and fact."""
+    dropped, total = departures(explanation), len(explanation.tokens)
     ratio = explanation.flops_ratio
     change = f"{ratio:.2f}x fewer" if ratio >= 1 else f"{1 / ratio:.2f}x more"
     agreement = "the same answer" if explanation.agrees else "another answer"
@@ -115,9 +115,9 @@ def facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
         place = f"characters {shown.start}-{shown.end} of the text"
         yield "window", f"{shown.shown} of {shown.of}, {place}; a rung's score is that of the least sure window"
     yield "layers", f"{explanation.layers} of {explanation.of_layers} ran, at {explanation.operating_point}"
-    if explanation.layers:  # a small tier has none that a token could leave
+    if explanation.layers:  # a small tier has no layers
         cut = "; the text was cut" * explanation.truncated
-        yield "tokens", f"{total - sum(gone.values())} of {total} stayed{cut}"
+        yield "tokens", f"{total - sum(dropped.values())} of {total} stayed{cut}"
     if explanation.pruning is not None:
         yield "pruning", _pruning(explanation.pruning)
     yield "FLOPs", f"{explanation.flops / 1e9:.3g} of {explanation.full_flops / 1e9:.3g} G, {change}"
@@ -129,7 +129,7 @@ def _pruning(pruning: PruningShown) -> str:
     return f"{pruning.kind} on {pruning.score} attention, by layer: {values}"
 
 
-EARLY, LATE = 0, 270  # hues: red for tokens that left at the first layer, violet at the last
+EARLY, LATE = 0, 270  # hues: red for tokens dropped at the first layer, violet at the last
 
 _STYLE = """
 .text { font-size: 1.15em; line-height: 2.1; white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -142,7 +142,7 @@ sub { font-size: .6em; }
 
 
 def page(explanation: Explanation) -> str:
-    """The whole document. Whatever comes from the text, the labels or the model's name is escaped."""
+    """The whole document. The text, the labels and the model's name are escaped."""
     text = "".join(_span(stretch, explanation.of_layers) for stretch in stretches(explanation))
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(fact)}</td></tr>\n" for name, fact in facts(explanation))
     body = f"""<p class="text">{text}</p>
@@ -155,7 +155,7 @@ def page(explanation: Explanation) -> str:
 
 
 def _span(stretch: Stretch, layers: int) -> str:
-    """A stretch of the text; behind a token that left stands its layer, for not everybody sees the colours."""
+    """A stretch of the text. A dropped token is followed by its layer, for readers who cannot see the colours."""
     string = escape(stretch.string)
     if not stretch.token:
         return string
@@ -173,9 +173,9 @@ def _hue(layer: int, layers: int) -> int:
 
 
 def _legend(explanation: Explanation) -> str:
-    gone = departures(explanation)
-    stayed = len(explanation.tokens) - sum(gone.values())
-    entries = [*gone.items(), (None, stayed)]
+    dropped = departures(explanation)
+    stayed = len(explanation.tokens) - sum(dropped.values())
+    entries = [*dropped.items(), (None, stayed)]
     layers = explanation.of_layers
     return "\n".join(f"{_span(Stretch(fate(layer), left_at=layer), layers)} {count} &ensp;" for layer, count in entries)
 

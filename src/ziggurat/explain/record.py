@@ -1,4 +1,4 @@
-"""Records of how one input got its answer: what it cost, what each rung decided, where its tokens were dropped."""
+"""Records of how one input was answered: its cost, the decisions of rungs, and the layers that dropped tokens."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ziggurat.policies.rules import ExitRule
 from ziggurat.system import json_values
 
 Json = dict[str, Any]
-Answered = Mapping[str, Any]  # an answer as JSON values, as its problem has it: label, probabilities, place in the text
-Number = float | str | None  # JSON has no infinity: "inf", "-inf"; None = there is none
+Answered = Mapping[str, Any]  # JSON fields of an answer, by problem: label, probabilities, place in the text
+Number = float | str | None  # "inf" and "-inf" stand for infinities, which JSON lacks; None = no number
 
 
 @dataclass(frozen=True)
 class TokenScore:
-    """How a layer that prunes saw a token."""
+    """The score of a token at a layer that prunes."""
 
     layer: int  # 1 = the first
     score: float
@@ -33,31 +33,31 @@ class TokenScore:
 
 @dataclass(frozen=True)
 class TokenFate:
-    """One token, and where it was dropped."""
+    """One token, and the layer that dropped it."""
 
-    piece: str  # as the vocabulary has it
+    piece: str  # as in the vocabulary
     position: int  # in the sequence, from 0
     side: int | None  # 0 = the text, 1 = the second text; None = a special token
-    start: int | None  # its characters in that text: from here …
-    end: int | None  # … to before here
-    left_at: int | None  # layer that dropped it; 0 = it was not read, None = it stayed
+    start: int | None  # first of its characters in that text
+    end: int | None  # after its last character
+    left_at: int | None  # layer that dropped it; 0 = not read, None = stayed
     scores: tuple[TokenScore, ...]
 
 
 @dataclass(frozen=True)
 class RungDecision:
-    """What the rule made of a rung that it asked."""
+    """The rule's decision at an evaluated rung."""
 
-    layer: int  # after which the rung stands
+    layer: int  # of the rung
     rung: str  # its name
     score: Number  # exit score
     threshold: Number
-    temperature: float | None  # that divided the logits; None = 1
+    temperature: float | None  # divides the logits; None = 1
     leaves: bool  # whether the input exited here
-    answer: Answered  # what the rung would answer
+    answer: Answered  # of the rung
 
     def to_dict(self) -> Json:
-        """As JSON values; the answer's are the rung's own."""
+        """As JSON values; the answer's fields are merged into the top level."""
         values = json_values(self)
         return values | values.pop("answer")
 
@@ -74,47 +74,47 @@ class PruningShown:
 
 @dataclass(frozen=True)
 class WindowShown:
-    """Which window of a longer text is shown."""
+    """The shown window of a longer text."""
 
     shown: int  # its number, from 1
-    of: int  # windows
-    start: int  # its characters in the text: from here …
-    end: int  # … to before here
+    of: int  # number of windows
+    start: int  # first of its characters in the text
+    end: int  # after its last character
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """How one input got its answer."""
+    """How one input was answered."""
 
-    text: str | tuple[str, ...]  # what was read, or the two texts of a pair; U+FFFD stands for each lone surrogate
-    windows: WindowShown | None  # None = the text is not read in windows
+    text: str | tuple[str, ...]  # the input, or the two texts of a pair; U+FFFD replaces each lone surrogate
+    windows: WindowShown | None  # None = texts are not read in windows
     answer: Answered
-    layers: int  # that ran
-    of_layers: int  # that the model has
+    layers: int  # number that ran
+    of_layers: int  # number in the model
     truncated: bool  # the text was longer than the model reads
-    flops: int  # that were spent
+    flops: int  # of the answer
     full_flops: int  # of full depth
-    flops_ratio: float  # full depth's over these
+    flops_ratio: float  # full_flops / flops
     score: str  # name of the exit score
-    larger_is_surer: bool  # whether a larger score is a surer answer
+    larger_is_surer: bool  # whether a larger score means more confidence
     full: Answered  # the answer of full depth
     agrees: bool  # whether the two answers are the same
-    rungs: tuple[RungDecision, ...]  # those that were asked
-    pruning: PruningShown | None  # None = this call prunes nothing
+    rungs: tuple[RungDecision, ...]  # evaluated ones
+    pruning: PruningShown | None  # None = this call does not prune
     tokens: tuple[TokenFate, ...]
-    model: str = ""  # as it was given
+    model: str = ""  # as the caller gave it
     operating_point: str = ""  # its name, or exit score and threshold
-    html: Path | None = None  # page that was written
+    html: Path | None = None  # the written page
 
     def to_dict(self) -> Json:
-        """As JSON values; the answer's are the explanation's own."""
+        """As JSON values; the answer's fields are merged into the top level."""
         values = json_values(self)
         values = values | values.pop("answer") | {"rungs": [rung.to_dict() for rung in self.rungs]}
         return {key: value for key, value in values.items() if value is not None or key not in ("windows", "html")}
 
 
 def decision_of(model: OpenedModel, rule: ExitRule, rung: int, history: np.ndarray, answer: Answered) -> RungDecision:
-    """What the rule made of a rung, from the readings of the rungs that were asked up to it: history (1, rungs, n)."""
+    """The rule's decision at a rung; history (1, rungs, n) are the readings of the evaluated rungs up to it."""
     thresholds = np.append(np.atleast_2d(rule.thresholds)[0], np.nan)  # the last rung always answers
     return RungDecision(
         layer=model.rungs[rung].layer,
@@ -128,16 +128,16 @@ def decision_of(model: OpenedModel, rule: ExitRule, rung: int, history: np.ndarr
 
 
 def pruning_of(manifest: Manifest, rule: ExitRule, steps: Sequence[PruningStep]) -> PruningShown | None:
-    """The pruning rule and its value at each layer that ran; None = this call prunes nothing."""
+    """The pruning rule and its value at each layer that ran; None = this call does not prune."""
     config = manifest.pruning
-    if rule.tokens is None or config is None or len(steps) < 2:  # the first is the embedding's
+    if rule.tokens is None or config is None or len(steps) < 2:  # the first step is the embedding
         return None
     values = {str(step.layer): number(step.value) for step in steps[1:]}
     return PruningShown(config.kind, config.score, config.scale, values)
 
 
 def tokens_of(pieces: Sequence[Piece], steps: Sequence[PruningStep]) -> tuple[TokenFate, ...]:
-    """Every token with its place, where it was dropped and its scores on the way."""
+    """All tokens with their positions, scores, and the layers that dropped them."""
     left_at: dict[int, int] = {}
     scores: list[list[TokenScore]] = [[] for _ in pieces]
     for step in steps:
@@ -161,7 +161,7 @@ def tokens_of(pieces: Sequence[Piece], steps: Sequence[PruningStep]) -> tuple[To
 
 
 def number(value: float | None) -> Number:
-    """As JSON: NaN and None are None, infinity is a string."""
+    """JSON value of a number: NaN and None become None, infinity becomes a string."""
     if value is None or math.isnan(value):
         return None
     return str(float(value)) if math.isinf(value) else float(value)

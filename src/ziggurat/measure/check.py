@@ -1,4 +1,4 @@
-"""Measures a machine's profile, and how well it predicts times that it was not measured on."""
+"""Measures a machine's profile, and its prediction errors on shapes that it does not contain."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from ziggurat.measure.subject import ModelOptions, check_pairs, refuse_cascade, 
 from ziggurat.policies.rules import ExitRule
 from ziggurat.system import json_values
 
-# Texts and mean tokens of batches that are on no grid; their lengths lie between half and one and a half times that.
+# Batches off the grid: number of texts, and mean tokens. Lengths are 0.5 to 1.5 times the mean.
 HELD_OUT = ((1, 21), (1, 54), (3, 37), (8, 54), (11, 90), (32, 20), (32, 54))
-_TEXTS = 96  # of each at least: in a few milliseconds the same work differs by a tenth from call to call
-_BATCHES = 8  # of each at least
+_TEXTS = 96  # least number per shape, because calls of a few milliseconds vary by a tenth
+_BATCHES = 8  # least number per shape
 
 
 @dataclass(frozen=True)
 class PredictionError:
-    """Predicted against measured time of answering some texts in batches."""
+    """Predicted and measured time of answering texts in batches."""
 
-    what: str  # the texts
+    texts: str  # description of the texts; key "what"
     point: str  # name of the rule
     batch: int  # texts
     n_texts: int
@@ -48,12 +48,13 @@ class PredictionError:
 
     @property
     def error(self) -> float:
-        """Relative: 0.1 = ten per cent more was predicted than measured."""
+        """Relative error: 0.1 = the prediction is 10 % too large."""
         return self.predicted / self.measured - 1
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return dataclasses.asdict(self) | {"error": self.error}
+        values = dataclasses.asdict(self)
+        return {"what": values.pop("texts"), **values, "error": self.error}
 
 
 def prediction_error(
@@ -62,27 +63,27 @@ def prediction_error(
     encoded: Encoded,
     rules: Mapping[str, ExitRule],
     batch_size: int,
-    what: str = "data",
+    texts: str = "data",
     rounds: int = 5,
     progress: Callable[[str], None] | None = None,
     clock: Clock = time.perf_counter,
 ) -> list[PredictionError]:
-    """For each rule by name: what the profile predicts for these texts, like lengths together, and what they take."""
-    case = Case(what, encoded, batch_size)
+    """Predicted and measured time of these texts, sorted by length, for each rule by name."""
+    case = Case(texts, encoded, batch_size)
     timings = interleave(case.calls(classifier, rules), rounds, progress=progress, clock=clock)
     return case.errors(profile, classifier, rules, timings)
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Texts in batches of a size."""
+    """Texts, and the size of their batches."""
 
-    what: str
+    texts: str  # their description
     encoded: Encoded
     batch_size: int
 
     def calls(self, classifier: OpenedModel, rules: Mapping[str, ExitRule]) -> dict[str, Callable[[], Outcomes]]:
-        """Answering the texts under each rule, by what progress calls it."""
+        """Calls that answer the texts, one for each rule, by display name."""
         return {
             self._name(name): partial(classifier.run, self.encoded, rule, self.batch_size)
             for name, rule in rules.items()
@@ -95,18 +96,18 @@ class Case:
         rules: Mapping[str, ExitRule],
         timings: Mapping[str, Timing],
     ) -> list[PredictionError]:
-        """One for each rule, from the timings of the calls."""
+        """The prediction error of each rule, from the timings of the calls."""
         found = []
         for name, rule in rules.items():
             timing, outcomes = timings[self._name(name)], classifier.run(self.encoded, rule, self.batch_size)
             predicted = _predicted(profile, outcomes, rule, self.encoded.lengths, self.batch_size)
             size = self.batch_size, len(self.encoded.tokens)
             least, most = min(timing.runs), max(timing.runs)
-            found.append(PredictionError(self.what, name, *size, predicted, timing.p50, least, most))
+            found.append(PredictionError(self.texts, name, *size, predicted, timing.p50, least, most))
         return found
 
     def _name(self, rule: str) -> str:
-        return f"{self.what}, {rule}, batch {self.batch_size}, {len(self.encoded.tokens)} texts"
+        return f"{self.texts}, {rule}, batch {self.batch_size}, {len(self.encoded.tokens)} texts"
 
 
 def _predicted(profile: Profile, outcomes: Outcomes, rule: ExitRule, lengths: np.ndarray, batch_size: int) -> float:
@@ -117,7 +118,7 @@ def _predicted(profile: Profile, outcomes: Outcomes, rule: ExitRule, lengths: np
 
 
 def batch_numbers(lengths: np.ndarray, batch_size: int) -> np.ndarray:
-    """In which batch `OpenedModel.run` puts each text: lengths (n) → (n) int64."""
+    """Index of each text's batch in `OpenedModel.run`: lengths (n) → (n) int64."""
     numbers = np.empty(len(lengths), dtype=np.int64)
     for number, rows in enumerate(by_length(lengths, batch_size)):
         numbers[rows] = number
@@ -125,7 +126,7 @@ def batch_numbers(lengths: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def held_out(classifier: OpenedModel) -> list[Case]:
-    """Random texts in shapes that no profile measures."""
+    """Random texts in shapes that profiles do not contain."""
     found = []
     for n_texts, mean in HELD_OUT:
         rng = np.random.default_rng([n_texts, mean])
@@ -143,7 +144,7 @@ class ShapeCost:
 
     tokens: int  # of the batch
     length: int  # of each text, tokens
-    layer: float  # seconds of any layer but the last
+    layer: float  # seconds of a layer before the last
     last: float  # seconds of the last layer and the last rung's head
     head: float  # seconds of an exit head
     call: float  # seconds of the call itself
@@ -151,20 +152,20 @@ class ShapeCost:
 
 @dataclass(frozen=True)
 class GainError(PredictionError):
-    """The same, and how well the speed-up over full depth is predicted.
+    """A prediction error with the error of the predicted speed-up over full depth.
 
-    A shared machine runs now faster, now slower: that changes all times alike, and no speed-up.
+    The speed of a shared machine varies, which changes all times alike, but not the speed-up.
     """
 
-    gain_error: float = 0.0  # relative: 0.1 = a speed-up ten per cent too large was predicted
+    gain_error: float = 0.0  # relative: 0.1 = the predicted speed-up is 10 % too large
 
 
 @dataclass(frozen=True)
 class ProfileCheck:
-    """A measured profile, and its errors."""
+    """A measured profile, and its prediction errors."""
 
     model: str
-    profile: Path  # file where it is kept
+    profile: Path  # its file
     key: str  # short name of its conditions
     date: str
     conditions: Conditions
@@ -188,11 +189,11 @@ def check_profile(
     progress: Callable[[str], None] | None = None,
     effort: Effort = Effort(),
 ) -> ProfileCheck:
-    """Measures and keeps the profile; errors on held-out shapes and on at most `texts` texts of the source, if any.
+    """Measures and stores the profile; errors are on held-out shapes and on at most `texts` texts of the source.
 
-    What is predicted is timed in the same `rounds` (as the effort's rounds are here) as what predicts it.
-    At full depth and at each operating point (`points` None: all that the model has). Labels are not needed.
-    UserError for a batch size below 1, a small model alone, or a cascade.
+    The predicted calls are timed in the same `rounds` as the profile, so `effort.rounds` is not used. Errors are at
+    full depth and at each operating point; `points` None = all of the model's. Labels are not needed. UserError for a
+    batch size below 1, a small model alone, a cascade, or a model that reads windows.
     """
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
@@ -223,13 +224,15 @@ def check_profile(
 
 
 def with_gain_errors(errors: Sequence[PredictionError]) -> list[GainError]:
-    """Each error with that of the speed-up over full depth on the same texts in the same batches."""
-    full = {(one.what, one.batch): 1 + one.error for one in errors if one.point == FULL}
-    return [GainError(**vars(one), gain_error=full[one.what, one.batch] / (1 + one.error) - 1) for one in errors]
+    """Adds to each error that of the speed-up over full depth on the same texts in the same batches."""
+    full = {(error.texts, error.batch): 1 + error.error for error in errors if error.point == FULL}
+    return [
+        GainError(**vars(error), gain_error=full[error.texts, error.batch] / (1 + error.error) - 1) for error in errors
+    ]
 
 
 def shape_costs(profile: Profile) -> list[ShapeCost]:
-    """Seconds of the parts at some shapes of the grid, for people."""
+    """Seconds of the parts at a few shapes of the grid, for display."""
     longest = profile.lengths[-1]
     found = []
     for n in (8, 24, 48, 96, 192, 384, 1536):

@@ -1,7 +1,7 @@
 """The clock: interleaved timings, latencies at batch 1, their ratios, and peak memory.
 
-Machines are shared and drift, so figures are compared only within one `interleave`: A B C A B C …, with every ratio
-taken inside a round. A call that is timed must return when its work is done (on a GPU: synchronise inside it).
+The speed of shared machines drifts. So figures are compared only within one `interleave`, which runs A B C A B C …;
+each ratio is taken within a round. A timed call must return when its work is done (on a GPU it must synchronise).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Clock = Callable[[], float]  # seconds, rising
 
 @dataclass(frozen=True)
 class Timing:
-    """Repeated timings of one thing."""
+    """Repeated timings of one call."""
 
-    runs: tuple[float, ...]  # seconds, in the order they were taken
+    runs: tuple[float, ...]  # seconds, in order
 
     @property
     def p50(self) -> float:
@@ -31,7 +31,7 @@ class Timing:
 
     @property
     def p95(self) -> float:
-        """The slow end: 95th percentile, seconds (interpolated; of five runs, between the two slowest)."""
+        """95th percentile, seconds (interpolated; of five runs, between the two slowest)."""
         return float(np.percentile(self.runs, 95))
 
 
@@ -53,7 +53,7 @@ def interleave(
 ) -> dict[str, Timing]:
     """Time every call `repeats` times, in turn, after `warmup` untimed rounds; seconds per whole call.
 
-    `progress` gets the name of each call that has ended, warm-up included. ValueError if nothing would be timed.
+    `progress` gets the name of each call that has ended, warm-up included. ValueError if there is nothing to time.
     """
     if not calls or repeats < 1 or warmup < 0:
         raise ValueError("interleave needs a call, repeats of at least 1 and a warmup of at least 0")
@@ -71,7 +71,7 @@ def interleave(
 def latencies(
     call_per_item: Callable[[int], object], n_items: int, warmup: int = 3, clock: Clock = time.perf_counter
 ) -> Timing:
-    """Seconds of every single item 0 … n_items - 1 (batch 1), after the first `warmup` of them have run untimed."""
+    """Seconds of each item 0 … n_items - 1 at batch 1, after untimed runs of the first `warmup` items."""
     if n_items < 1:
         raise ValueError("latencies needs at least one item")
     for item in range(min(warmup, n_items)):
@@ -80,7 +80,7 @@ def latencies(
 
 
 def paired_ratio(a: Timing, b: Timing) -> Ratio:
-    """`a` over `b`, round by round: `paired_ratio(dense, adaptive)` is a speed-up. ValueError where unpaired."""
+    """`a` over `b`, round by round: `paired_ratio(dense, adaptive)` is a speed-up. ValueError if unpaired."""
     if len(a.runs) != len(b.runs):
         raise ValueError(f"{len(a.runs)} runs cannot be paired with {len(b.runs)}: time both in one interleave")
     ratios = np.array(a.runs) / np.array(b.runs)
@@ -88,11 +88,11 @@ def paired_ratio(a: Timing, b: Timing) -> Ratio:
 
 
 def peak_memory_mib() -> float | None:
-    """Most memory that this process ever held, MiB; None on Windows. Never falls: one process per system compared."""
+    """Peak memory of this process, MiB; None on Windows. It never falls, so compare systems in separate processes."""
     if sys.platform == "win32":
         return None
     status = Path("/proc/self/status")
-    if status.exists():  # on Linux getrusage would answer with the parent's peak where that was higher
+    if status.exists():  # on Linux getrusage returns the parent's peak if that was higher
         line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM")), None)
         if line is not None:
             return int(line.split()[1]) / 1024
@@ -104,16 +104,16 @@ def peak_memory_mib() -> float | None:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast something is, beside a baseline timed in the same rounds."""
+    """Speed of a call, and its gain over a baseline timed in the same rounds."""
 
-    n_texts: int  # that one call answers
+    n_texts: int  # per call
     rounds: int
     texts_per_second_p50: float
     texts_per_second_p95: float  # at the 95th percentile of time, so the lower of the two
     milliseconds_per_text: float  # median
-    time_gain: float  # the baseline's time over this one's: median of the rounds …
-    time_gain_low: float  # … smallest …
-    time_gain_high: float  # … and largest
+    time_gain: float  # the baseline's time over this one's: median of the rounds
+    time_gain_low: float  # smallest of the rounds
+    time_gain_high: float  # largest of the rounds
 
 
 def speed_of(timing: Timing, n: int, gain: Ratio) -> Speed:
@@ -130,11 +130,11 @@ def speed_of(timing: Timing, n: int, gain: Ratio) -> Speed:
     )
 
 
-def flops_fields(spent: np.ndarray, full: np.ndarray) -> dict[str, float | int]:
-    """What a result row says of cost: FLOPs spent (n), FLOPs of the full model (n)."""
+def flops_fields(flops: np.ndarray, full_flops: np.ndarray) -> dict[str, float | int]:
+    """Cost fields of a result row, from the FLOPs of answers (n) and of the full model (n)."""
     return {
-        "gflops_mean": float(spent.mean() / 1e9),
-        "flops_gain": float(full.sum() / spent.sum()),
+        "gflops_mean": float(flops.mean() / 1e9),
+        "flops_gain": float(full_flops.sum() / flops.sum()),
     }
 
 

@@ -1,4 +1,4 @@
-"""How good a model is on labelled rows, what it costs and how fast it is, beside its own full depth."""
+"""Evaluates a model on labelled rows: quality, cost and speed, compared with its own full depth."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def evaluate(
     progress: bool = False,
     metrics: Sequence[str] | None = None,
 ) -> Evaluation:
-    """Answers all rows adaptively and at full depth, and times both on `timed_texts` of them, interleaved.
+    """Answers all rows adaptively and at full depth, and times both, interleaved, on `timed_texts` of them.
 
-    Ratios are full over adaptive: larger is better. Times are the model's alone, without tokenisation; five rounds,
-    medians; of questions a quarter as many are timed. `metrics` are measured beside the problem's own figures, None =
-    the task's. UserError for rows without labels or with labels that are not the model's.
+    Ratios are full over adaptive: larger is better. Times are medians of five rounds, without tokenisation. For
+    questions a quarter as many inputs are timed. `metrics` are added to the problem's own figures; None = the task's.
+    UserError for rows without labels, or with labels that the model does not have.
     """
     source = as_rows(source)
     classifier = options.open(model)
@@ -57,11 +57,11 @@ def evaluate(
     full = classifier.run(encoded, full_rule, options.batch_size, progress)
     predictions = classifier.predictions(encoded, adaptive), classifier.predictions(encoded, full)
     timed = encoded.take(sample(len(rows), timed_texts // problem.texts_per_input))
-    spent = classifier.spent(encoded, adaptive.token_counts, rule)[np.arange(len(rows)), adaptive.rungs]
-    whole = classifier.whole(encoded)
+    flops = classifier.spent(encoded, adaptive.token_counts, rule)[np.arange(len(rows)), adaptive.rungs]
+    full_flops = classifier.whole(encoded)
     ran = (adaptive.token_counts[encoded.edges[:-1]][:, classifier.layer_columns] > 0).sum(
         axis=1
-    )  # all sequences alike
+    )  # the same for all sequences of an input
     return Evaluation(
         model=model,
         data=str(source),
@@ -73,8 +73,8 @@ def evaluate(
         unit=problem.unit_of(None if promise is None else promise.criterion),
         figures=problem.beside_full(*predictions, rows.truth),
         metrics=beside_full(classifier.manifest, source, names, *predictions, rows.truth),
-        flops_ratio=float(whole.sum() / spent.sum()),
-        bops_ratio=bit_operations(int(whole.sum()), FLOAT_BITS, FLOAT_BITS)
+        flops_ratio=float(full_flops.sum() / flops.sum()),
+        bops_ratio=bit_operations(int(full_flops.sum()), FLOAT_BITS, FLOAT_BITS)
         / _bops(classifier, encoded, adaptive, rule),
         mean_rungs=float((adaptive.rungs + 1).mean()),
         mean_layers=float(ran.mean()),
@@ -91,10 +91,10 @@ def evaluate(
 
 
 def _bops(classifier: OpenedModel, encoded: Encoded, outcomes: Outcomes, rule: ExitRule) -> int:
-    """Bit operations that were spent, over all tiers."""
-    spent = 0
+    """Bit operations of the answers, over all tiers."""
+    total = 0
     for part in classifier.ladder.slices:
         came = np.flatnonzero(outcomes.token_counts[:, part.columns.start])
-        kept, asked = outcomes.token_counts[came, part.columns], rule.active[part.rungs]
-        spent += part.tier.bit_operations(kept, encoded.lengths[came], asked, part.pruning(rule.tokens))
-    return spent
+        token_counts, evaluated = outcomes.token_counts[came, part.columns], rule.active[part.rungs]
+        total += part.tier.bit_operations(token_counts, encoded.lengths[came], evaluated, part.pruning(rule.tokens))
+    return total

@@ -1,4 +1,4 @@
-"""What an evaluation returns."""
+"""The result of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any
 from ziggurat.measure.clock import Ratio
 from ziggurat.system import json_values
 
-Figures = Mapping[str, float | None]  # by name; None = not defined, as a correlation with a constant
+Figures = Mapping[str, float | None]  # by name; None = undefined, such as a correlation with a constant
 
 
 @dataclass(frozen=True)
 class PointPromise:
-    """What a certified operating point promises, and whether that holds for a call."""
+    """The promise of a certified operating point, and whether it holds for a call."""
 
-    target: float | None  # loss at most, as a share: 0.01 = one point
-    confidence: float | None  # probability that it is kept
+    target: float | None  # largest loss, as a share: 0.01 = one percentage point
+    confidence: float | None  # of the promise
     criterion: str  # which loss
-    rows: int  # that certified it
-    groups: int | None  # that the rows were drawn in; None = one by one
-    broken: str | None  # why the promise does not hold for this call; None = it does
+    rows: int  # number of certifying rows
+    groups: int | None  # number of groups in which the rows were drawn; None = row by row
+    broken: str | None  # why the promise does not hold for this call; None = it holds
 
 
 @dataclass(frozen=True)
 class SpeedBeside:
-    """Speed of the model alone, without tokenisation, beside its full depth in the same rounds; medians of five."""
+    """Speed of the model without tokenisation, and of its full depth in the same rounds; medians of five."""
 
-    counted: str  # what is answered: "texts" or "questions"
+    counted: str  # the unit: "texts" or "questions"
     per_second: float
     full_per_second: float  # at full depth
     ratio: Ratio  # full depth's time over this one's
 
     def to_dict(self) -> dict[str, float]:
-        """As keys of the evaluation."""
+        """The speed's keys in the evaluation."""
         return {
             f"{self.counted}_per_second": self.per_second,
             f"full_{self.counted}_per_second": self.full_per_second,
@@ -46,34 +46,34 @@ class SpeedBeside:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a model is on labelled rows, what it costs and how fast it is, beside its own full depth."""
+    """Quality, cost and speed of a model on labelled rows, compared with its own full depth."""
 
     model: str  # folder or hub name, as it was given
     data: str  # source of the rows
     operating_point: str  # its name, or exit score and threshold
     promise: PointPromise | None  # None = the point is not certified
     n: int  # rows
-    windows: int | None  # that all questions were read in; None = inputs are not read in windows
+    windows: int | None  # of all questions; None = inputs are not read in windows
     problem: str
     unit: str  # of losses
-    figures: Figures  # of the problem: accuracy with its interval, F1, …; with full_ before a name those of full depth
-    metrics: Figures  # of the task, beside those, likewise
-    flops_ratio: float  # FLOPs of full depth over those that were spent
-    bops_ratio: float  # the same of bit operations
-    mean_rungs: float  # rungs per input, 1 = the first answered
+    figures: Figures  # of the problem: accuracy with its interval, F1, …; names of full depth's begin with full_
+    metrics: Figures  # further ones of the task, likewise
+    flops_ratio: float  # FLOPs of full depth over the FLOPs of the answers
+    bops_ratio: float  # the same for bit operations
+    mean_rungs: float  # number of the answering rung, from 1
     mean_layers: float  # encoder layers per input
     exit_histogram: Mapping[str, int]  # inputs by the name of the rung that answered
-    tokens_left: tuple[float, ...]  # share that is read, then that each layer leaves, of the inputs that come so far
+    tokens_left: tuple[float, ...]  # share of tokens read, then after each layer, of the inputs that reach it
     speed: SpeedBeside
-    truncated: int  # inputs that are longer than the model reads
-    seen_in_training: int  # rows that trained the model or chose something for it
+    truncated: int  # number of truncated inputs
+    seen_in_training: int  # number of rows that were used in training
     batch_size: int  # texts, or windows
     device: str
     dtype: str
     threads: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values; figures and speed are keys of the evaluation itself."""
+        """As JSON values; figures and speed are merged into the top level."""
         values = json_values(self)
         figures, _ = values.pop("figures"), values.pop("speed")
         if self.windows is None:

@@ -1,4 +1,4 @@
-"""What a model folder is, without loading its weights, and which engine would run it here."""
+"""Describes a model folder without loading its weights, and the engine that would run it here."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _TYPICAL_LENGTH = 64  # tokens, for a FLOPs figure that needs no data
 class Architecture:
     """The shape of one tier."""
 
-    architecture: str  # of an encoder its model type, else what kind of small model it is
-    layers: int  # 0 = a small model, which has none
-    hidden: int | None  # width of a layer; None = without layers
-    gflops_at_64_tokens: float | None  # at full depth, of one text; None = without layers
+    architecture: str  # model type of an encoder, else the kind of the small model
+    layers: int  # 0 for a small model
+    hidden: int | None  # width of a layer; None = no layers
+    gflops_at_64_tokens: float | None  # of one text at full depth; None = no layers
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,17 @@ class Heads:
     """Exit heads."""
 
     kind: str
-    after_layers: tuple[int, ...]  # 1 = after the first
+    after_layers: tuple[int, ...]  # numbers of layers, from 1
 
 
 @dataclass(frozen=True)
 class EngineHere:
-    """What would run a model on this machine by default."""
+    """The engine that runs a model on this machine by default."""
 
-    name: str | None  # "native" or "torch"; None = nothing can
-    instructions: tuple[str, ...]  # sets that the compiled engine may use here, the best first
+    name: str | None  # "native" or "torch"; None = none is available
+    instructions: tuple[str, ...]  # instruction sets that the compiled engine can use here, best first
     dtypes: tuple[str, ...]
-    why_not_native: str | None  # None = the compiled engine is there
+    why_not_native: str | None  # None = the compiled engine is available
 
 
 @dataclass(frozen=True)
@@ -69,22 +69,22 @@ class Information:
 
     model: Path  # the folder
     architecture: Architecture  # of the model, or of a cascade's last tier
-    tiers: tuple[Architecture, ...]  # of a cascade those before the last, from cheap to expensive
+    tiers: tuple[Architecture, ...]  # of a cascade, those before the last, from cheap to expensive
     problem: str
     labels: tuple[Label, ...]
-    spans: SpanConfig | None  # how questions are read; None = it answers no questions
-    no_answer: tuple[float, ...] | None  # by rung, of there being no answer; None = there always is one
-    label_range: tuple[float, float] | None  # of a regression: between which its losses are counted
+    spans: SpanConfig | None  # how questions are read; None = the model answers no questions
+    no_answer: tuple[float, ...] | None  # offset of the score of no answer, by rung; None = there always is an answer
+    label_range: tuple[float, float] | None  # range of labels of a regression, by which losses are scaled
     unit: str  # of losses
-    pairs: bool  # whether it reads pairs of texts
+    pairs: bool  # whether inputs are pairs of texts
     max_length: int  # tokens
     heads: Heads
     pruning: PruningConfig | None
     int8: bool  # whether its layers were trained for INT8
     operating_points: tuple[OperatingPoint, ...]
     fingerprint: str  # of its weights
-    training: Mapping[str, Any]  # JSON values that the training left in the folder
-    format: str  # which files it consists of
+    training: Mapping[str, Any]  # JSON values that training wrote to the folder
+    format: str  # its main files
     engine: EngineHere
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Information:
 def information(model: str) -> Information:
     """Architecture, labels, heads, operating points and origin of a model folder.
 
-    Needs no weights. UserError if the manifest or the configuration is not as it was written.
+    Needs no weights. UserError if the manifest or the configuration was changed after it was written.
     """
     folder = local_folder(model)
     manifest = read_manifest(folder)
@@ -125,7 +125,7 @@ def information(model: str) -> Information:
 
 
 def _architecture(folder: Path, manifest: Manifest) -> Architecture:
-    """Of one tier; a small model has no layers, and costs next to nothing."""
+    """The shape of one tier; a small model has no layers, and almost no cost."""
     if manifest.kind == ENCODER and manifest.files:
         digest = file_digest(folder / CONFIG, missing_file(folder, CONFIG))
         refuse_others(folder, {CONFIG: manifest.files.get(CONFIG, "")}, {CONFIG: digest})

@@ -1,9 +1,9 @@
-"""Measured cost: seconds of the parts of a call on one machine, and the predicted time of a whole data set from them.
+"""Measured cost: seconds of the parts of a call on one machine, from which the time of a data set is predicted.
 
-A `Profile` holds, for one machine, engine and model shape, the seconds of each part of a call in a grid over live
-tokens T and the effective length Σn² / Σn of the texts that share the batch (attention is quadratic: T tokens of
-effective length e cost T·e). Between grid points seconds are linear in T and in log e; beyond the last T they go on
-along the line from about half of it. Fast, and numpy alone: a search for operating points predicts thousands of times.
+A `Profile` holds the seconds of each part of a call, for one machine, engine and model shape. Its grid has two axes:
+live tokens T, and the effective length Σn² / Σn of the texts in the batch. Attention is quadratic, so T tokens of
+effective length e cost T·e. Between grid points seconds are linear in T and in log e. Beyond the last T they follow the
+line from about half of it. It must be fast, so it uses numpy alone: a search predicts thousands of times.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from ziggurat.engine.backend import TOGETHER
 from ziggurat.errors import UserError
 from ziggurat.system import cached_property
 
-_ROUNDS = 20  # of reweighting
+_ROUNDS = 20  # of iterative reweighting
 
 
 def nonnegative(rows: np.ndarray, wanted: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Least squares x ≥ 0 of `weights` (m) * (`rows` (m, k) @ x - `wanted` (m)): (k).
 
-    Tries every set of entries that may be 0: there are few. Where x is not determined, a small one.
+    Tries all subsets of entries that may be nonzero; there are few. If x is not unique, a small one is returned.
     """
     rows, wanted = rows * weights[:, None], wanted * weights
     k = rows.shape[1]
     best, least = np.zeros(k), float((wanted**2).sum())
     for size in range(k, 0, -1):
-        for some in map(list, combinations(range(k), size)):
-            found = np.linalg.lstsq(rows[:, some], wanted, rcond=None)[0]
-            error = float(((rows[:, some] @ found - wanted) ** 2).sum())
+        for subset in map(list, combinations(range(k), size)):
+            found = np.linalg.lstsq(rows[:, subset], wanted, rcond=None)[0]
+            error = float(((rows[:, subset] @ found - wanted) ** 2).sum())
             if (found >= 0).all() and error < least * (1 - 1e-9):
                 best, least = np.zeros(k), error
-                best[some] = found
+                best[subset] = found
     return best
 
 
 def nonnegative_line(rows: np.ndarray, wanted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The same with absolute errors in place of squares: a few timings that a neighbour disturbed do not bend it."""
+    """As `nonnegative`, with absolute errors instead of squares, so that a few disturbed timings matter little."""
     found = nonnegative(rows, wanted, weights)
     for _ in range(_ROUNDS):
         errors = weights * np.abs(rows @ found - wanted)
@@ -54,21 +54,21 @@ def nonnegative_line(rows: np.ndarray, wanted: np.ndarray, weights: np.ndarray) 
 
 
 def rising(values: np.ndarray) -> np.ndarray:
-    """The nearest values (k) ≥ 0 that never fall: neighbours that do are replaced by their mean."""
-    blocks: list[tuple[float, int]] = []  # mean, how many
+    """The nearest values (k) ≥ 0 that never fall: falling neighbours are replaced by their mean."""
+    blocks: list[tuple[float, int]] = []  # mean, count
     for value in values.tolist():
-        mean, many = max(value, 0.0), 1
+        mean, count = max(value, 0.0), 1
         while blocks and blocks[-1][0] > mean:
             before, more = blocks.pop()
-            mean, many = (before * more + mean * many) / (more + many), more + many
-        blocks.append((mean, many))
-    return np.repeat([mean for mean, _ in blocks], [many for _, many in blocks])
+            mean, count = (before * more + mean * count) / (more + count), more + count
+        blocks.append((mean, count))
+    return np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
 
 
 def typical(runs: np.ndarray) -> np.ndarray:
-    """Seconds (rounds, k) of k calls that were timed one after the other in each round → (k), one for each call.
+    """Seconds (rounds, k) of k calls, timed one after the other in each round → typical seconds (k) of each call.
 
-    The median round's sum, divided by the median shares: what slows a whole round down does not change shares.
+    The median of the rounds' sums is divided by the median shares. A slowdown of a whole round does not change shares.
     """
     sums = runs.sum(axis=1)
     shares = np.median(runs / sums[:, None], axis=0)
@@ -79,14 +79,14 @@ def typical(runs: np.ndarray) -> np.ndarray:
 def completed(
     measured: Mapping[tuple[int, int], float], tokens: Sequence[int], lengths: Sequence[int], base: int
 ) -> np.ndarray:
-    """A whole table (tokens, lengths) from seconds measured at some (tokens, length).
+    """The full table (tokens, lengths), from seconds that were measured at a few (tokens, length).
 
-    What is measured stays as it is; in the base column but for noise: more tokens never take less time.
+    Measured values are kept. Only in the base column noise is removed, so that more tokens never take less time.
 
-    The column of the length `base` has all steps in T: it must be measured at every T ≥ base. Below stand the texts of
-    T tokens each. In another column a token costs something more or less than in that one, which changes slowly with T:
-    it is measured at a few T and interpolated in log T, so that cells that no batch can have (T below the length) have
-    a value too. ValueError where the base column has gaps.
+    The column of the length `base` has all steps in T, so it must be measured at all T ≥ base. For smaller T it has one
+    text of T tokens. In other columns a token costs more or less than in the base column. This difference changes
+    slowly with T, so it is measured at a few T and interpolated in log T. That also fills cells that no batch can have
+    (T below the length). ValueError if the base column has gaps.
     """
     found = []
     for n in tokens:
@@ -97,20 +97,20 @@ def completed(
     line = rising(np.array(found))
     table = np.empty((len(tokens), len(lengths)))
     for j, length in enumerate(lengths):
-        mine = sorted(n for n, other in measured if other == length and n >= base)
-        excess = [(measured[n, length] - np.interp(n, tokens, line)) / n for n in mine]
-        table[:, j] = line + np.array(tokens) * np.interp(np.log(tokens), np.log(mine), excess)
+        known = sorted(n for n, other in measured if other == length and n >= base)
+        excess = [(measured[n, length] - np.interp(n, tokens, line)) / n for n in known]
+        table[:, j] = line + np.array(tokens) * np.interp(np.log(tokens), np.log(known), excess)
         for i, n in enumerate(tokens):
             table[i, j] = line[i] if length == base else measured.get((n, length), table[i, j])
     return np.maximum(table, 0)
 
 
 def leaders(tokens: np.ndarray) -> np.ndarray:
-    """Tokens of each batch that enter each layer (n, L) → the number of the batch with which it runs there (n, L).
+    """Tokens of each batch that enter each layer (n, L) → index of the batch into which it is merged there (n, L).
 
-    A batch of which less than half of what a call's largest batch has is left waits for the next ones, until they would
-    be more than that together. Here groups are made layer by layer and are as full as they are on average: going from
-    batch to batch, as the engine does, would take a search too long.
+    The engine holds back a batch with at most half the tokens of the call's largest batch. It merges it with later ones
+    up to the size of the largest batch. This function approximates the groups layer by layer, with their average fill.
+    An exact simulation, batch by batch, would be too slow for a search.
     """
     n, n_layers = tokens.shape
     entered = tokens[:, 0]
@@ -120,28 +120,28 @@ def leaders(tokens: np.ndarray) -> np.ndarray:
     found = np.empty((n, n_layers), dtype=np.int64)
     found[:, 0] = leading = np.arange(n)
     for layer in range(1, n_layers):
-        left = np.bincount(leading, weights=tokens[:, layer], minlength=n)
-        few = np.flatnonzero((left > 0) & (2 * left <= most))
+        remaining = np.bincount(leading, weights=tokens[:, layer], minlength=n)
+        few = np.flatnonzero((remaining > 0) & (2 * remaining <= most))
         if len(few) > 1:
             joined = np.arange(n)
-            joined[few] = _led(few, left[few], most[few], calls[few])
+            joined[few] = _group_leaders(few, remaining[few], most[few], calls[few])
             leading = joined[leading]
         found[:, layer] = leading
     return found
 
 
-def _led(few: np.ndarray, left: np.ndarray, most: np.ndarray, calls: np.ndarray) -> np.ndarray:
-    """The first of each one's group; a group ends, half a batch early on average, where the next would be too much."""
-    before = np.cumsum(left) - left
-    own = before - before[np.searchsorted(calls, calls)]  # tokens that wait before these, in their call
-    groups = own // (most - left.mean() / 2)
+def _group_leaders(few: np.ndarray, remaining: np.ndarray, most: np.ndarray, calls: np.ndarray) -> np.ndarray:
+    """First batch of each batch's group. A group ends before it would overflow: half a batch early on average."""
+    before = np.cumsum(remaining) - remaining
+    waiting = before - before[np.searchsorted(calls, calls)]  # waiting tokens before each batch, within its call
+    groups = waiting // (most - remaining.mean() / 2)
     first = np.flatnonzero((np.diff(calls, prepend=-1) != 0) | (np.diff(groups, prepend=-1) != 0))
-    led: np.ndarray = np.repeat(few[first], np.diff(first, append=len(few)))
-    return led
+    leading: np.ndarray = np.repeat(few[first], np.diff(first, append=len(few)))
+    return leading
 
 
 def moved(sums: np.ndarray, leading: np.ndarray) -> np.ndarray:
-    """What each batch has in each layer (n, L), at the batch in whose company it runs; others have 0 there."""
+    """Sums (n, L) of each batch and layer, added up at the batch into which it is merged; 0 elsewhere."""
     n, n_layers = sums.shape
     cells = leading * n_layers + np.arange(n_layers)
     total = np.bincount(cells.ravel(), weights=sums.ravel(), minlength=n * n_layers)
@@ -154,13 +154,13 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a profile holds for: any other value of any of these, other seconds."""
+    """The conditions of a profile. It is not valid if any of them differs."""
 
     cpu: str  # the processor's name
-    cores: int  # that the process may use
+    cores: int  # available to the process
     threads: int  # of the engine
     engine: str  # "native" or "torch"
-    device: str  # what computes: "cpu", or a GPU's name
+    device: str  # "cpu", or a GPU's name
     instructions: str  # set of the compiled engine; "" for torch
     dtype: str
     version: str  # of ziggurat
@@ -170,9 +170,9 @@ class Conditions:
     heads: int  # of attention
     head_kind: str  # of the exits
     n_classes: int
-    rung_layers: tuple[int, ...]  # after which each rung stands; the last is `layers`
-    max_length: int  # tokens that are read of a text
-    pruning: str  # which score prunes tokens, and how they are chosen; "" = the model does not prune
+    rung_layers: tuple[int, ...]  # layer of each rung; the last is `layers`
+    max_length: int  # largest number of tokens per text
+    pruning: str  # the pruning rule and its score; "" = the model does not prune
 
 
 @dataclass(frozen=True)
@@ -182,19 +182,19 @@ class Costs:
     call: tuple[tuple[float, ...], ...]  # packing, the call itself, embedding
     layer: tuple[tuple[float, ...], ...]  # any layer but the last, nothing pruned
     last: tuple[tuple[float, ...], ...]  # the last layer and the last rung's head, nothing pruned
-    head: tuple[tuple[float, ...], ...]  # one exit head and the decision who leaves
-    attention: tuple[tuple[float, ...], ...]  # of a layer that prunes: all that runs on the tokens that enter
-    rest: tuple[tuple[float, ...], ...]  # of a layer that prunes: all that runs on the tokens that are left
+    head: tuple[tuple[float, ...], ...]  # one exit head, and the decision which inputs exit
+    attention: tuple[tuple[float, ...], ...]  # of a layer that prunes: operations on the tokens that enter
+    rest: tuple[tuple[float, ...], ...]  # of a layer that prunes: operations on the remaining tokens
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What the parts of a call cost on one machine; made by `jobs.profiling`, or read from its file."""
+    """Cost of the parts of a call on one machine; measured by `ziggurat.measure.profile`, or read from a file."""
 
     conditions: Conditions
     date: str  # UTC
     tokens: tuple[int, ...]  # T of the grid, rising, from 1
-    lengths: tuple[int, ...]  # effective lengths of the grid: 1, 2, 4, …; the last one may be any
+    lengths: tuple[int, ...]  # effective lengths of the grid: 1, 2, 4, …, and any last one
     costs: Costs
 
     def __post_init__(self) -> None:
@@ -213,7 +213,7 @@ class Profile:
 
     @property
     def key(self) -> str:
-        """Short name of the conditions: what is stored with whatever was chosen by this profile."""
+        """Short hash of the conditions, stored with all settings that were chosen with this profile."""
         return key_of(self.conditions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -223,7 +223,7 @@ class Profile:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "profile") -> Profile:
-        """From what `to_dict` gave; UserError that names `where` if anything is missing, wrong or newer."""
+        """Inverse of `to_dict`; UserError that names `where` if a value is missing, wrong or newer."""
         rest = dict(values)
         version = rest.pop("format_version", None)
         if version != FORMAT_VERSION:
@@ -231,25 +231,25 @@ class Profile:
         return from_mapping(cls, rest, where)
 
     def seconds(self, part: str, tokens: np.ndarray, squares: np.ndarray) -> np.ndarray:
-        """Seconds of a field of `Costs` in batches of Σn `tokens` and Σn² `squares`, any shape of ints; 0 for none."""
+        """Seconds of a field of `Costs` for batches of Σn `tokens` and Σn² `squares`, any shape of ints; 0 if empty."""
         grid, logs, values = np.array(self.tokens), np.log2(self.lengths), self._columns[part]
         low, high = (index[np.minimum(tokens, grid[-1] + 1)] for index in self._neighbours)
         log = np.log2(np.maximum(squares, 1) / np.maximum(tokens, 1))
-        left = np.minimum(log.astype(np.int64), len(logs) - 2)
-        share = (log - logs[left]) / np.diff(logs)[left]
-        corners = [row * len(logs) + left for row in (low, high)]
+        lower = np.minimum(log.astype(np.int64), len(logs) - 2)
+        share = (log - logs[lower]) / np.diff(logs)[lower]
+        corners = [row * len(logs) + lower for row in (low, high)]
         below, above = (values[at] + (values[at + 1] - values[at]) * share for at in corners)
         found: np.ndarray = below + (above - below) * ((tokens - grid[low]) / (grid[high] - grid[low]))
         return np.maximum(found, 0) * (tokens > 0)
 
     @cached_property
     def _columns(self) -> dict[str, np.ndarray]:
-        """Each part's table, row after row."""
+        """The table of each part, flattened by rows."""
         return {field.name: np.array(getattr(self.costs, field.name)).ravel() for field in dataclasses.fields(Costs)}
 
     @cached_property
     def _neighbours(self) -> tuple[np.ndarray, np.ndarray]:
-        """Between which grid points T = 0, 1, … up to the grid's last lies, and after them any larger T."""
+        """Lower and upper grid index for T = 0, 1, … up to the grid's last, then for all larger T."""
         grid = np.array(self.tokens)
         last = len(grid) - 1
         low = np.clip(np.searchsorted(grid, np.arange(grid[-1] + 1), side="right") - 1, 0, last - 1)
@@ -264,39 +264,45 @@ def key_of(conditions: Conditions) -> str:
 
 def predicted_seconds(
     profile: Profile,
-    kept: np.ndarray,
+    token_counts: np.ndarray,
     rungs: np.ndarray,
-    asked: Sequence[bool],
+    evaluated: Sequence[bool],
     batch_of: np.ndarray,
     pruned: Sequence[bool] | None = None,
 ) -> float:
-    """Seconds of answering a whole data set in these batches, one after the other; arguments as `predicted_batches`."""
-    return float(predicted_batches(profile, kept, rungs, asked, batch_of, pruned).sum())
+    """Seconds of answering a data set in these batches, one after the other; arguments as `predicted_batches`."""
+    return float(predicted_batches(profile, token_counts, rungs, evaluated, batch_of, pruned).sum())
 
 
 def predicted_batches(
     profile: Profile,
-    kept: np.ndarray,
+    token_counts: np.ndarray,
     rungs: np.ndarray,
-    asked: Sequence[bool],
+    evaluated: Sequence[bool],
     batch_of: np.ndarray,
     pruned: Sequence[bool] | None = None,
 ) -> np.ndarray:
-    """Seconds of each batch, (n_batches) in the order of their numbers; those of joined leftovers at the first of them.
+    """Seconds of each batch, (n_batches), in the order of their indices. Merged batches count at the first of them.
 
-    Row i is in batch `batch_of[i]` and leaves at rung `rungs[i]`; `kept` (n, L + 1) are the tokens that enter layer 1
-    and those that each layer leaves, as in `engine.backend.Outcomes` or `AllRungs`: what stands behind a row's rung is
-    not charged. `asked` says which rungs' heads are computed. `pruned` (L) says which layers prune, and so need scores;
-    None = those where any token leaves. ValueError where the shapes do not fit.
+    Row i is in batch `batch_of[i]` and exits at rung `rungs[i]`. `token_counts` (n, L + 1) are the tokens that enter
+    layer 1, then the tokens after each layer, as in `engine.backend.Outcomes` or `AllRungs`; counts after a row's rung
+    are not charged. `evaluated` are the rungs whose heads are computed. `pruned` (L) are the layers that prune, and so
+    compute scores; None = those that drop tokens. ValueError if the shapes do not fit.
     """
     layers, rung_layers = profile.conditions.layers, np.array(profile.conditions.rung_layers)
-    if kept.shape != (len(rungs), layers + 1) or len(batch_of) != len(rungs) or len(asked) != len(rung_layers):
-        raise ValueError(f"kept {kept.shape}, {len(rungs)} rungs, {len(batch_of)} batch numbers, {len(asked)} asked")
+    if (
+        token_counts.shape != (len(rungs), layers + 1)
+        or len(batch_of) != len(rungs)
+        or len(evaluated) != len(rung_layers)
+    ):
+        raise ValueError(
+            f"counts {token_counts.shape}, {len(rungs)} rungs, {len(batch_of)} batches, {len(evaluated)} evaluated"
+        )
     if not len(rungs):
         return np.zeros(0)
     alive = np.arange(1, layers + 1) <= rung_layers[rungs][:, None]
-    entering = kept[:, :-1] * alive
-    leaving = kept[:, 1:] * alive
+    entering = token_counts[:, :-1] * alive
+    leaving = token_counts[:, 1:] * alive
     prunes = (entering != leaving).any(axis=0) if pruned is None else np.array(pruned, dtype=bool)
     costs = _Batches(profile, batch_of)
     before = costs.sums(entering)
@@ -304,17 +310,17 @@ def predicted_batches(
     if profile.conditions.engine == "native" and not costs.single:
         leading = leaders(before[0])
         before, after = ((moved(sums[0], leading), moved(sums[1], leading)) for sums in (before, after))
-    whole, last = np.flatnonzero(~prunes[:-1]), layers - 1
-    total = costs.seconds("call", before, [0]) + costs.seconds("layer", before, whole)
+    plain, last = np.flatnonzero(~prunes[:-1]), layers - 1
+    total = costs.seconds("call", before, [0]) + costs.seconds("layer", before, plain)
     total += costs.seconds("attention", before, np.flatnonzero(prunes))
     total += costs.seconds("rest", after, np.flatnonzero(prunes))
-    total += costs.seconds("head", after, rung_layers[:-1][np.array(asked[:-1], dtype=bool)] - 1)
-    # A last layer that prunes works on all tokens; its head is not told apart from the exits', which are as small.
+    total += costs.seconds("head", after, rung_layers[:-1][np.array(evaluated[:-1], dtype=bool)] - 1)
+    # If the last layer prunes, it is charged in its parts, and its head like an exit head, which is as small.
     return total + costs.seconds("head" if prunes[last] else "last", after if prunes[last] else before, [last])
 
 
 class _Batches:
-    """Sums over the rows of each batch, and their costs."""
+    """Token sums of each batch, and their costs."""
 
     def __init__(self, profile: Profile, batch_of: np.ndarray) -> None:
         self._profile = profile
@@ -324,20 +330,20 @@ class _Batches:
         self.single = len(self._starts) == len(batch_of)
 
     def sums(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of each row and layer (n, L) → Σn and Σn² of each batch and layer, both (n_batches, L)."""
+        """Tokens of each row and layer (n, L) → Σn and Σn² of each batch and layer, (n_batches, L) each."""
         tokens = tokens if self._order is None else tokens[self._order]
         if self.single:
-            return tokens, tokens  # Σn² is never looked at
+            return tokens, tokens  # Σn² is not used
         return np.add.reduceat(tokens, self._starts, axis=0), np.add.reduceat(tokens * tokens, self._starts, axis=0)
 
     def seconds(self, part: str, sums: tuple[np.ndarray, np.ndarray], layers: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Of one part in these layers (0 … L - 1) together, (n_batches)."""
+        """Seconds of one part, summed over these layers (0 … L - 1), (n_batches)."""
         if not len(layers):
             return np.zeros(len(self._starts))
         tokens, squares = sums[0][:, layers], sums[1][:, layers]
         if not self.single:
             return self._profile.seconds(part, tokens, squares).sum(axis=1)
-        # One text at a time: few different lengths, so each is looked up once.
+        # One text per batch has few different lengths, so each is computed once.
         lengths = np.arange(int(tokens.max()) + 1)
         found: np.ndarray = self._profile.seconds(part, lengths, lengths * lengths)[tokens].sum(axis=1)
         return found

@@ -1,4 +1,4 @@
-"""What this machine needs for the parts of a call: measured once for a model's shape, kept in the user's cache."""
+"""Measures the cost of the parts of a call on this machine, once per model shape; stored in the user's cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ziggurat.measure.runs import Call, Shape, Way, call_of, costs_of, length_gr
 from ziggurat.policies.prune import KINDS, TokenRule
 from ziggurat.system import cpu_name, n_cores
 
-_Group = Mapping[str, Callable[[], object]]  # calls by name, timed one after the other
+_Group = Mapping[str, Callable[[], object]]  # calls by name; they are timed one after the other
 _CACHE = "ZIGGURAT_CACHE"
 _MOST_REPEATS = 100
 _LEAST_TOKENS = 192  # however slow the machine
@@ -34,11 +34,11 @@ _LEAST_TOKENS = 192  # however slow the machine
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured."""
+    """The amount of measuring."""
 
     rounds: int = 5
-    seconds_per_call: float = 0.01  # at full depth: as many batches in a row as take so long
-    longest_call: float = 0.15  # seconds of one batch at full depth: beyond, time is a straight line of the tokens
+    seconds_per_call: float = 0.01  # at full depth; batches per call are chosen to take this long
+    longest_call: float = 0.15  # seconds of one batch at full depth; beyond, time is linear in tokens
 
 
 def profile_engine(
@@ -47,7 +47,7 @@ def profile_engine(
     effort: Effort = Effort(),
     clock: Clock = time.perf_counter,
 ) -> Profile:
-    """Times the engine in a grid of batch shapes, all of them in turn, and solves for the parts: a minute or two.
+    """Times the engine on a grid of batch shapes, interleaved, and solves for the parts; it takes a minute or two.
 
     `progress` gets the name of each call that has ended.
     """
@@ -61,7 +61,7 @@ def profile_beside(
     effort: Effort = Effort(),
     clock: Clock = time.perf_counter,
 ) -> tuple[Profile, dict[str, Timing]]:
-    """The same, and timings of groups of other calls in between: a machine's speed drifts within seconds."""
+    """As `profile_engine`, with groups of other calls timed in between, because speed drifts within seconds."""
     lengths = length_grid(classifier.manifest.max_length)
     tokens = _tokens(classifier, effort, clock)
     ways = ways_of(classifier)
@@ -83,7 +83,7 @@ def profile_beside(
 
 
 def conditions_of(classifier: OpenedModel) -> Conditions:
-    """What a profile of this model, opened like this, on this machine, holds for."""
+    """The conditions of a profile of this model, as it is opened, on this machine."""
     backend, spec, manifest = classifier.backend, classifier.spec, classifier.manifest
     return Conditions(
         cpu=cpu_name(),
@@ -107,18 +107,18 @@ def conditions_of(classifier: OpenedModel) -> Conditions:
 
 
 def mismatch(profile: Profile, classifier: OpenedModel) -> str | None:
-    """What a profile was measured with and this classifier does not have, in words; None where it fits."""
-    theirs, ours = dataclasses.asdict(profile.conditions), dataclasses.asdict(conditions_of(classifier))
+    """Describes how a profile's conditions differ from this classifier's; None if they are equal."""
+    profiled, present = dataclasses.asdict(profile.conditions), dataclasses.asdict(conditions_of(classifier))
     different = [
-        f"{name.replace('_', ' ')} {theirs[name]!r} (here {ours[name]!r})"
-        for name in theirs
-        if theirs[name] != ours[name]
+        f"{name.replace('_', ' ')} {profiled[name]!r} (here {present[name]!r})"
+        for name in profiled
+        if profiled[name] != present[name]
     ]
     return ", ".join(different) or None
 
 
 def profile_file(classifier: OpenedModel) -> Path:
-    """Where this classifier's profile is kept: one file for each machine, engine, dtype, thread count and model shape.
+    """File of this classifier's profile: one for each machine, engine, dtype, thread count and model shape.
 
     In $ZIGGURAT_CACHE, else $XDG_CACHE_HOME/ziggurat, else ~/.cache/ziggurat.
     """
@@ -128,13 +128,13 @@ def profile_file(classifier: OpenedModel) -> Path:
 
 
 def read_profile(path: Path) -> Profile:
-    """A profile's file; UserError that names it if it is missing or broken."""
+    """Reads a profile; UserError that names the file if it is missing or broken."""
     values = read_json(path, f"{path}: no such profile; `ziggurat profile MODEL` measures one")
     return Profile.from_dict(values, str(path))
 
 
 def load_profile(classifier: OpenedModel) -> Profile | None:
-    """The kept profile, None if this was never measured; UserError that names a broken file."""
+    """The stored profile; None if there is none. UserError that names a broken file."""
     path = profile_file(classifier)
     if not path.exists():
         return None
@@ -148,14 +148,14 @@ def load_profile(classifier: OpenedModel) -> Profile | None:
 def measured_profile(
     classifier: OpenedModel, progress: Callable[[str], None] | None = None, effort: Effort = Effort()
 ) -> Profile:
-    """Measures, and keeps the profile in its file, whatever was there."""
+    """Measures a profile and writes it to its file, which is replaced."""
     profile = profile_engine(classifier, progress, effort)
     keep_profile(profile, classifier)
     return profile
 
 
 def keep_profile(profile: Profile, classifier: OpenedModel) -> None:
-    """Writes the file of this classifier's profile, whatever was there."""
+    """Writes the file of this classifier's profile, which is replaced."""
     with whole_file(profile_file(classifier)) as path:
         path.write_text(json.dumps(profile.to_dict()) + "\n", "utf-8")
 
@@ -163,7 +163,7 @@ def keep_profile(profile: Profile, classifier: OpenedModel) -> None:
 def stored_profile(
     classifier: OpenedModel, progress: Callable[[str], None] | None = None, effort: Effort = Effort()
 ) -> Profile:
-    """The kept profile; where there is none, or it is broken, it is measured and kept."""
+    """The stored profile; if it is missing or broken, it is measured and stored."""
     try:
         found = load_profile(classifier)
     except UserError:
@@ -172,22 +172,22 @@ def stored_profile(
 
 
 def _tokens(classifier: OpenedModel, effort: Effort, clock: Clock) -> Sequence[int]:
-    """The grid up to where one batch at full depth takes long enough."""
+    """The token grid, up to the first batch that takes longer than `effort.longest_call` at full depth."""
     backend = classifier.backend
     grid, full = token_grid(backend.engine, backend.threads), ways_of(classifier)[0]
-    taken: list[int] = []
+    chosen: list[int] = []
     for n in grid:
-        taken.append(n)
+        chosen.append(n)
         if n >= _LEAST_TOKENS and _seconds(classifier, Shape(n, 8), full, clock) > effort.longest_call:
             break
-    return taken
+    return chosen
 
 
 def _calls(classifier: OpenedModel, shape: Shape, ways: Sequence[Way], repeats: int) -> dict[str, Call]:
-    """By name, for each way two calls that follow each other: one on other texts, which is not counted, and the call.
+    """Calls by name. Each way has two calls in a row: a warm-up on other texts, which is not counted, and the call.
 
-    The first ten or so batches of a call are slow, whatever their depth. In a data set they are lost among many; a call
-    of a few milliseconds that leaves early would be mostly them.
+    The first ten or so batches of a call are slow, whatever their depth. That is negligible for a data set, but would
+    dominate a call of a few milliseconds.
     """
     calls = {}
     for way in ways:
@@ -197,14 +197,14 @@ def _calls(classifier: OpenedModel, shape: Shape, ways: Sequence[Way], repeats: 
     return calls
 
 
-def _spread(some: Sequence[_Group], others: Sequence[_Group]) -> dict[str, Callable[[], object]]:
-    """Both sequences in their order and as evenly mixed as can be; no group is divided."""
-    places = [((i + 0.5) / len(groups), group) for groups in (some, others) for i, group in enumerate(groups)]
+def _spread(first: Sequence[_Group], second: Sequence[_Group]) -> dict[str, Callable[[], object]]:
+    """Merges two sequences of groups as evenly as possible; order is kept, and groups are not split."""
+    places = [((i + 0.5) / len(groups), group) for groups in (first, second) for i, group in enumerate(groups)]
     return {name: call for _, group in sorted(places, key=itemgetter(0)) for name, call in group.items()}
 
 
 def _seconds(classifier: OpenedModel, shape: Shape, way: Way, clock: Clock) -> float:
-    """Of one batch, after another one to warm up."""
+    """Seconds of one batch, after one to warm up."""
     call = call_of(classifier, shape, way, 1)
     call()
     start = clock()

@@ -1,4 +1,4 @@
-"""Result rows: every published number is one line of JSON, complete enough to be taken again, in `results/*.jsonl`."""
+"""Result rows: each published figure is a line of JSON in `results/*.jsonl` that is complete enough to reproduce it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ziggurat.system import cpu_name, json_text, n_cores
 
 PACKAGES = ("ziggurat", "numpy", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "openvino", "nncf")
 
-# What every row must say, and its type. "Gain" is the full model's cost over this row's. More keys may follow, such as
-# time_gain_padded (against the padded dense model), label, operating point.
+# Required keys of a row and their types. "Gain" is the full model's cost over this row's. Rows may have more keys, such
+# as time_gain_padded (against the padded dense model), label, operating point.
 SCHEMA: Mapping[str, type] = {
     "what": str,  # the system or method
     "data": str,
     "split": str,
     "model": str,
     "device": str,
-    "threads": Integral,  # that the system used
+    "threads": Integral,  # of the system
     "batch": Integral,  # texts
     "dtype": str,
     "padding": str,  # policy: "as it comes", "sorted", "packed"
@@ -49,21 +49,21 @@ SCHEMA: Mapping[str, type] = {
 }
 
 
-# What stands in the place of accuracy where answers are no classes: a figure's name, as `ziggurat eval` has it.
+# Keys in place of accuracy if answers are no classes; `metric` is the name of a figure of `ziggurat eval`.
 ACCURACY = ("accuracy", "accuracy_low", "accuracy_high")
 OF_OTHERS: Mapping[str, type] = {"metric": str, "quality": Real}
 
 
 def checked_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row, with a `warning` where fewer FLOPs took more time. ValueError names a missing key or a wrong value."""
-    others = "metric" in row
-    schema = {key: kind for key, kind in SCHEMA.items() if not (others and key in ACCURACY)}
-    for key, kind in {**schema, **(OF_OTHERS if others else {})}.items():
+    """The row, with a `warning` if fewer FLOPs took more time. ValueError names a missing key or a wrong value."""
+    no_classes = "metric" in row
+    schema = {key: kind for key, kind in SCHEMA.items() if not (no_classes and key in ACCURACY)}
+    for key, kind in {**schema, **(OF_OTHERS if no_classes else {})}.items():
         if key not in row:
             raise ValueError(f"row of {row.get('what')!r}: key {key!r} is missing")
         if not isinstance(row[key], kind) or isinstance(row[key], bool):
             raise ValueError(f"row of {row.get('what')!r}: {key} must be {kind.__name__}, not {row[key]!r}")
-    if not others and not 0 <= row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] <= 1:
+    if not no_classes and not 0 <= row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] <= 1:
         raise ValueError(f"row of {row['what']!r}: accuracy must lie in its interval, as shares of 1")
     if row["flops_gain"] > 1.5 and row["time_gain"] < 1.0:
         warning = f"{row['flops_gain']:.2f}x fewer FLOPs but only {row['time_gain']:.2f}x the speed"
@@ -80,10 +80,10 @@ def append_row(path: Path, row: Mapping[str, Any], origin: Mapping[str, Any] | N
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for a record of other keys, such as a trial of a guarantee: append it as it is and return it."""
+    """Appends a record with any keys, such as a trial of a guarantee, and returns it."""
     line = json_text(record, allow_nan=False, default=_plain)
-    # One O_APPEND write per row: two benches may share the file and neither can lose the other's rows, as they could if
-    # each wrote the whole file anew and renamed it. Only a crash can tear a line; then the next row starts a new one.
+    # One O_APPEND write per row, so that two processes can share the file without losing rows. Rewriting and renaming
+    # the file could lose them. Only a crash can leave a partial line; then the next row starts a new one.
     with refusals_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         data = (b"\n" if _is_torn(path) else b"") + line.encode() + b"\n"
@@ -94,7 +94,7 @@ def append_record(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_rows_file(path: Path) -> list[dict[str, Any]]:
-    """All rows of a file, in order. UserError names a line that is not a JSON object, or a file that is not there."""
+    """All rows of a file, in order. UserError names a line that is not a JSON object, or a missing file."""
     if not path.is_file():
         raise UserError(f"{path}: no such file of results; `ziggurat bench` writes one")
     rows = []
@@ -112,7 +112,7 @@ def read_rows_file(path: Path) -> list[dict[str, Any]]:
 
 
 def provenance() -> dict[str, Any]:
-    """Where and when: UTC date, commit of this code, Python, platform, CPU, its cores, versions of installed packages.
+    """Provenance: UTC date, commit of this code, Python, platform, CPU, its cores, versions of installed packages.
 
     `commit` ends in "+dirty" when the package's own files differ from it, and is "none" outside of a checkout.
     """
@@ -128,7 +128,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _is_torn(path: Path) -> bool:
-    """Whether the file's last line has no end."""
+    """Whether the file's last line is incomplete."""
     if not path.exists() or path.stat().st_size == 0:
         return False
     with path.open("rb") as file:
@@ -138,7 +138,7 @@ def _is_torn(path: Path) -> bool:
 
 def _commit(package: Path) -> str:
     try:
-        # A wheel in somebody else's checkout must not borrow that checkout's commit.
+        # A package installed within another project's checkout must not report that project's commit.
         _git(package, "ls-files", "--error-unmatch", "__init__.py")
         commit = _git(package, "rev-parse", "HEAD")
         # Only the package's files count: the results file itself changes with every row.
@@ -161,7 +161,7 @@ def _version(package: str) -> str | None:
 
 
 def _plain(value: object) -> object:
-    """JSON's form of numpy values and paths."""
+    """JSON values for numpy values and paths."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, Path):

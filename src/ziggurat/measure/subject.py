@@ -1,4 +1,4 @@
-"""A model and the labelled rows to measure it on; what cannot be measured is refused before anything is loaded."""
+"""Loads a model and labelled rows to measure it on; wrong models and sources are refused before loading."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ class ModelOptions:
     threads: int | None = None  # None = all cores
     batch_size: int = 32
     backend: str = "auto"
-    batch_given: bool = False  # the user chose `batch_size`; else the sizes that a point was measured with come first
-    opened: OpenedModel | None = field(default=None, repr=False, compare=False)  # not loaded again where it is wanted
+    batch_given: bool = False  # the user chose `batch_size`; else a point's own batch sizes take precedence
+    opened: OpenedModel | None = field(
+        default=None, repr=False, compare=False
+    )  # reused if its folder and options match
 
     @classmethod
     def like(cls, model: OpenedModel, batch_size: int | None = None) -> ModelOptions:
-        """To run a model that is open, as it was opened."""
+        """The options with which a model was opened."""
         if model.origin is None:
             return cls(opened=model)
         _, device, dtype, threads, backend = model.origin
@@ -53,7 +55,7 @@ class ModelOptions:
         return cls(device, dtype, threads, size, backend, batch_size is not None, model)
 
     def open(self, model: str) -> OpenedModel:
-        """Loads the model folder, unless it is open."""
+        """Loads the model folder, or returns `opened` if it is the same."""
         if self.opened is not None and self.opened.origin is not None:
             folder, *options = self.opened.origin
             same = options == [self.device, self.dtype, self.threads, self.backend]
@@ -65,9 +67,9 @@ class ModelOptions:
 def exit_rule(
     classifier: OpenedModel, operating_point: str | OperatingPoint, threshold: float | None, score: str | None
 ) -> ExitRule:
-    """The rule that a call asks for: its own threshold if it gives one, else the operating point.
+    """The exit rule of a call: its threshold if there is one, else the operating point.
 
-    `score` None = the default of what the model answers. UserError for a score without a threshold.
+    `score` None = the problem's default. UserError for a score without a threshold.
     """
     if score is not None and threshold is None:
         raise UserError(f"--score {score}: says what --threshold is compared with; give one, or leave --score out")
@@ -76,7 +78,7 @@ def exit_rule(
 
 
 def promise_of(classifier: OpenedModel, operating_point: str, threshold: float | None) -> PointPromise | None:
-    """What an operating point promises; None for full depth, a threshold of the call, or no promise."""
+    """The promise of an operating point; None for full depth, a threshold, or an uncertified point."""
     if threshold is not None or operating_point == FULL:
         return None
     point = classifier.point(operating_point)
@@ -90,7 +92,7 @@ def promise_of(classifier: OpenedModel, operating_point: str, threshold: float |
 
 
 def rows_to_measure(classifier: OpenedModel, source: Source, columns: Columns = DEFAULT_COLUMNS) -> Dataset:
-    """Labelled rows of a source as test rows; for the built-in data its own test rows."""
+    """Labelled rows of a source as test rows; the built-in data has its own test rows."""
     names = classifier.manifest.labels
     if source == STDLIB_DOCS:
         rows = load_builtin()[Role.TEST]
@@ -105,8 +107,9 @@ def rows_to_measure(classifier: OpenedModel, source: Source, columns: Columns = 
 def load_like(
     classifier: OpenedModel, source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False
 ) -> Rows:
-    """Rows of a source with their classes called what the model calls them; UserError for pairs or single texts where
-    it reads the other.
+    """Rows of a source, with their classes renamed to the model's labels.
+
+    UserError for pairs if the model reads single texts, or the reverse.
     """
     rows = load(source, columns, labels_required, classifier.problem.kind)
     check_pairs(classifier, rows)
@@ -126,12 +129,12 @@ def check_pairs(classifier: OpenedModel, rows: Rows) -> None:
 
 
 def seen_in_training(model: str, rows: Dataset) -> int:
-    """How many of the rows trained the model or chose something for it: a result on them flatters."""
+    """Number of rows that were used in training; results on such rows are too good."""
     return int(np.isin(rows.hashes, trained_rows(local_folder(model))).sum())
 
 
 def data_and_split(source: Source) -> tuple[str, str]:
-    """What rows and titles call a source: its folder and file without path and suffix, or its own name."""
+    """Names of a source and its split: its folder and file without path and suffix, or its task and split."""
     if not isinstance(source, str):
         return str(source), str(Role.TEST)
     named, path = parse_source(source), Path(source)
@@ -146,21 +149,21 @@ def data_and_split(source: Source) -> tuple[str, str]:
 
 
 def lengths_summary(encoded: Encoded) -> Mapping[str, Any]:
-    """What a result row says about its texts."""
+    """The length fields of a result row."""
     lengths = encoded.lengths
     return {"tokens_mean": float(lengths.mean()), "tokens_p99": float(np.percentile(lengths, 99))}
 
 
 def sample(n: int, size: int) -> np.ndarray:
-    """Indices of at most `size` rows of n, spread evenly, in their order: the same rows in every run."""
+    """Indices of at most `size` rows of n, evenly spread, rising; deterministic."""
     return np.unique(np.linspace(0, n - 1, min(n, size)).round().astype(np.int64))
 
 
 def beside_full_depth(
-    model: OpenedModel, timed: Encoded, both: tuple[ExitRule, ExitRule], batch_size: int
+    model: OpenedModel, timed: Encoded, rules: tuple[ExitRule, ExitRule], batch_size: int
 ) -> SpeedBeside:
-    """Speed of answering inputs under a rule, and under that of full depth, interleaved; five rounds."""
-    adaptive, full = both
+    """Speed of answering inputs under `rules`: an adaptive rule and that of full depth; five interleaved rounds."""
+    adaptive, full = rules
     timings = interleave(
         {
             "adaptive": lambda: model.run(timed, adaptive, batch_size),
@@ -171,14 +174,14 @@ def beside_full_depth(
     return SpeedBeside(model.problem.counted, n / timings["adaptive"].p50, n / timings["full"].p50, ratio)
 
 
-def tokens_left(kept: np.ndarray, lengths: np.ndarray) -> tuple[float, ...]:
-    """Share of tokens that are read, then that each layer leaves, of inputs that come so far: kept (n, L + 1), (n)."""
-    whole = ((kept > 0) * lengths[:, None]).sum(axis=0)
-    return tuple(float(left / of) for left, of in zip(kept.sum(axis=0), whole, strict=True) if of)
+def tokens_left(token_counts: np.ndarray, lengths: np.ndarray) -> tuple[float, ...]:
+    """Share of tokens read, then after each layer, of inputs that reach it: token_counts (n, L + 1), lengths (n)."""
+    full = ((token_counts > 0) * lengths[:, None]).sum(axis=0)
+    return tuple(float(count / of) for count, of in zip(token_counts.sum(axis=0), full, strict=True) if of)
 
 
 def refuse_small(model: str, command: str) -> None:
-    """UserError for a small model alone: it has no layers, and answers at one place."""
+    """UserError for a small model alone: it has no layers and a single rung."""
     manifest = read_manifest(local_folder(model))
     if manifest.kind != ENCODER:
         raise UserError(
@@ -188,7 +191,7 @@ def refuse_small(model: str, command: str) -> None:
 
 
 def check_recipe(recipe: Recipe, problem: ProblemType | None, teacher: bool = False) -> None:
-    """UserError for a recipe with a part that the problem cannot have; None = the problem is not known yet."""
+    """UserError for a recipe with a part that the problem does not support; None = the problem is not known yet."""
     if problem is None:
         return
     parts = {
@@ -207,7 +210,7 @@ def check_recipe(recipe: Recipe, problem: ProblemType | None, teacher: bool = Fa
 
 
 def refuse_but_classes(model: str, command: str) -> None:
-    """UserError for a model that answers with anything but one of its classes."""
+    """UserError for a model that does not classify into one of its classes."""
     problem = read_manifest(local_folder(model)).problem_type
     if problem != ProblemType.SINGLE_LABEL:
         raise UserError(
@@ -227,7 +230,7 @@ def refuse_windows(model: str, command: str) -> None:
 
 
 def refuse_cascade(model: str, command: str) -> None:
-    """UserError for a cascade: layers of several models stand side by side in it. It names folders that will do."""
+    """UserError for a cascade, because it has layers of several models. The message names its encoders."""
     folder = local_folder(model)
     tiers = tier_folders(folder, read_manifest(folder))
     if tiers:

@@ -1,4 +1,4 @@
-"""By which measures a model is judged: those of the task that it was trained on, or is measured on."""
+"""Chooses the measures of a model: those of the task that it is measured on, or was trained on."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _ACCURACY = "accuracy"
 
 
 def task_for(manifest: Manifest, source: Source) -> Task | None:
-    """The task of a source, else the one that the model says it was trained on; None = neither has a name."""
+    """The task of a source, else of the model's training data; None = neither is a known task."""
     return task_of(source) or task_of(str(manifest.training.get("data", {}).get("source", "")))
 
 
 def metrics_for(manifest: Manifest, source: Source, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Measures to report beside accuracy: `wanted`, or the task's. UserError for an unknown one, one of another problem
-    than the model's, or one of two classes where the model has more.
+    """Measures to report besides accuracy: `wanted`, or the task's.
+
+    UserError for an unknown measure, one of another problem, or one for two classes if the model has more.
     """
     known = manifest.problem.measures
     if wanted is None:
@@ -42,7 +43,7 @@ def metrics_for(manifest: Manifest, source: Source, wanted: Sequence[str] | None
 def task_measures(
     manifest: Manifest, source: Source, names: Sequence[str], predictions: np.ndarray, truth: np.ndarray
 ) -> dict[str, float | None]:
-    """Each measure of class indices (n) with its interval, as `measures`."""
+    """Measures of class indices (n) with their intervals, as `measures`."""
     order = _order(manifest, source)
     return measures(names, order(predictions), order(truth))
 
@@ -55,22 +56,22 @@ def beside_full(
     full: np.ndarray,
     truth: np.ndarray,
 ) -> dict[str, float | None]:
-    """The same, and each measure of full depth's class indices (n) under full_NAME."""
+    """As `task_measures`, and measures of full depth's class indices (n) as full_NAME."""
     order = _order(manifest, source)
-    whole = values(names, order(full), order(truth))
+    full_values = values(names, order(full), order(truth))
     found = task_measures(manifest, source, names, predictions, truth)
-    return found | {f"full_{key}": value for key, value in whole.items()}
+    return found | {f"full_{key}": value for key, value in full_values.items()}
 
 
 def _order(manifest: Manifest, source: Source) -> Callable[[np.ndarray], np.ndarray]:
-    """Makes the model's class indices the task's: F1 is about its second class, and a checkpoint may have another."""
+    """Maps the model's class indices to the task's, because F1 is about the task's second class."""
     task = task_for(manifest, source)
     order = None if task is None else class_order(task.names, manifest.labels)
     return lambda classes: classes if order is None else order[classes]
 
 
 def class_order(names: Sequence[str], labels: Sequence[int | str]) -> np.ndarray | None:
-    """The task's index of each class of the model, (n); None where the model calls them by other words."""
+    """The task's index of each class of the model, (n); None if the names differ."""
     places = {name.casefold(): place for place, name in enumerate(names)}
     if sorted(places) != sorted(str(label).casefold() for label in labels):
         return None
@@ -78,7 +79,7 @@ def class_order(names: Sequence[str], labels: Sequence[int | str]) -> np.ndarray
 
 
 def uncertified(manifest: Manifest, source: Source, criterion: str) -> str | None:
-    """One line where the task is judged by what cannot be certified, and what is in its place; None where it can."""
+    """A line if the task's measures cannot be certified, with the loss that replaces them; None if they can."""
     task = task_for(manifest, source)
     names = [] if task is None else [name for name in task.metrics if name not in MEANS]
     if task is None or not names:

@@ -1,6 +1,6 @@
 """Native room: the CPU engine `_core`, compiled from the C++ in `native/`; an installation may lack it. No torch.
 
-`native.Engine` and the other names of `_core` are looked up when they are used; UserError where there is no `_core`.
+`native.Engine` and the other names of `_core` are looked up on first use; UserError if `_core` is missing.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _NOT_COMPILED = (
 
 
 def __getattr__(name: str) -> Any:
-    """A name of the compiled module; UserError if there is none."""
+    """A name of the compiled module; UserError if the module is missing."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(core(), name)
 
 
 def core() -> ModuleType:
-    """The compiled module; UserError with the line of `why_missing` if there is none."""
+    """The compiled module; UserError with the line of `why_missing` if it is missing."""
     try:
         return import_module(_MODULE)
     except ImportError as error:
@@ -41,7 +41,7 @@ def core() -> ModuleType:
 
 
 def why_missing() -> str | None:
-    """One line that says why `core` raises an error; None if it does not."""
+    """One line that explains why `core` fails; None if it does not."""
     try:
         core()
     except UserError as error:

@@ -102,6 +102,6 @@ def learn_deferral(folder: Path, rows: Dataset, options: ModelOptions, progress:
 
 def _fitted_on(folder: Path, source: Source, columns: Columns, options: ModelOptions, progress: bool) -> int:
     classifier = options.open(str(folder))
-    rows = calibration_rows(str(folder), classifier, source, columns, risks_of(classifier.problem)["agreement"]).order
+    rows = calibration_rows(str(folder), classifier, source, columns, risks_of(classifier.problem)["agreement"]).search
     learn_deferral(folder, rows, options, progress)
     return len(rows)

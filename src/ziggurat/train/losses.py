@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ziggurat.encoder.torch.model import IMPOSSIBLE
+from ziggurat.problems.problem import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, MEAN_SQUARE, SPAN_CROSS_ENTROPY
+from ziggurat.problems.registry import problem_named
 from ziggurat.types import ProblemType
 
 Metric = Callable[[np.ndarray, np.ndarray], float]  # logits (n, …, n_outputs), labels (n, …) → larger is better
@@ -129,15 +131,20 @@ def _best_span(logits: Tensor) -> Tensor:
     return (logits.amax(dim=2) - mean).sum(dim=1)
 
 
-CRITERIA: Mapping[ProblemType, Criterion] = MappingProxyType(
+CRITERIA: Mapping[str, Criterion] = MappingProxyType(  # by `Problem.training_loss`
     {
-        ProblemType.SINGLE_LABEL: Criterion(functional.cross_entropy, kl_divergence, accuracy, _first_class),
-        ProblemType.MULTI_LABEL: Criterion(_yes_or_no, binary_divergence, micro_f1, _each_label),
-        ProblemType.REGRESSION: Criterion(_numbers, square_distance, negative_square, _number),
-        ProblemType.QUESTION_ANSWERING: Criterion(_span_loss, span_divergence, span_ends, _best_span),
+        CROSS_ENTROPY: Criterion(functional.cross_entropy, kl_divergence, accuracy, _first_class),
+        BINARY_CROSS_ENTROPY: Criterion(_yes_or_no, binary_divergence, micro_f1, _each_label),
+        MEAN_SQUARE: Criterion(_numbers, square_distance, negative_square, _number),
+        SPAN_CROSS_ENTROPY: Criterion(_span_loss, span_divergence, span_ends, _best_span),
     }
 )
-CLASSES = CRITERIA[ProblemType.SINGLE_LABEL]
+CLASSES = CRITERIA[CROSS_ENTROPY]
+
+
+def criterion_of(problem: ProblemType) -> Criterion:
+    """How the answers to a problem are trained and chosen."""
+    return CRITERIA[problem_named(problem).training_loss]
 
 
 def softened(teacher: Tensor, student: Tensor, temperature: float, criterion: Criterion = CLASSES) -> Tensor:

@@ -14,7 +14,7 @@ from ziggurat.encoder.torch.pruning import per_sequence_mean_one
 from ziggurat.encoder.torch.soft import received_by_layer, soft_logits
 from ziggurat.recipe import StageConfig
 from ziggurat.train.batches import Examples, packed, spread
-from ziggurat.train.losses import CRITERIA, distillation_loss, exits_loss, joint_loss
+from ziggurat.train.losses import criterion_of, distillation_loss, exits_loss, joint_loss
 
 Output = dict[str, Tensor]
 Logits = TypeVar("Logits", Tensor, np.ndarray)
@@ -29,7 +29,7 @@ class Objective(nn.Module):
     def __init__(self, model: EncoderModel, stage: StageConfig, teacher: EncoderModel | None = None) -> None:
         super().__init__()
         self.model = model
-        self.criterion = CRITERIA[model.problem]
+        self.criterion = criterion_of(model.problem)
         self.stage = stage
         self.progress = 0.0
         self.step = 0
@@ -227,7 +227,7 @@ def importance(model: EncoderModel, batch: PackedBatch) -> np.ndarray:
         context, _ = layer.scored_context(states, active=alive)
         states = layer.finish(states, context)
     logits = model.answer(states, states.states, batch)
-    (gradient,) = torch.autograd.grad(CRITERIA[model.problem].lead(logits).sum(), alive)
+    (gradient,) = torch.autograd.grad(criterion_of(model.problem).lead(logits).sum(), alive)
     return gradient.double().square().cpu().numpy()
 
 

@@ -19,7 +19,7 @@ from ziggurat.small.standardise import ROWS, standardise
 from ziggurat.train.batches import Examples, in_batches, spread
 from ziggurat.train.lengths.drop import LengthDrop
 from ziggurat.train.loop import Keep, Run, fit
-from ziggurat.train.losses import CRITERIA, Metric
+from ziggurat.train.losses import Metric, criterion_of
 from ziggurat.train.objectives import FrozenHeads, Guess, Hard, Heads, Int8, Joint, Regular, Soft, initialise_vocabulary
 from ziggurat.train.precomputed import collate_head_inputs, head_inputs, inputs_fit_memory, run_heads
 from ziggurat.train.students import Distil, Theseus
@@ -197,7 +197,7 @@ def only_train(model: EncoderModel, parts: Iterable[nn.Module]) -> None:
 
 def metric_of(model: EncoderModel) -> Metric:
     """The metric that selects the best checkpoint."""
-    return CRITERIA[model.problem].metric
+    return criterion_of(model.problem).metric
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from ziggurat.files import whole_file
 from ziggurat.policies.prune import TokenRule
 from ziggurat.train.batches import Examples, in_batches, spread
 from ziggurat.train.loop import Run
-from ziggurat.train.losses import CRITERIA
+from ziggurat.train.losses import criterion_of
 
 _FILE = "trials.json"
 _ROWS = 1024  # select rows, at most
@@ -101,7 +101,7 @@ def _has_thresholds(model: EncoderModel) -> bool:
 @torch.no_grad()
 def _outcomes(model: EncoderModel, select: Examples, rules: Sequence[TokenRule]) -> tuple[float, list[Outcome]]:
     """The metric without pruning, and the outcome of each rule."""
-    rows, metric = select.labelled(), CRITERIA[model.problem].metric
+    rows, metric = select.labelled(), criterion_of(model.problem).metric
     rows = Examples(rows.encoded.take(spread(len(rows), _ROWS)), rows.labels[spread(len(rows), _ROWS)])
     model.eval()
     plain = _answers(model, rows, None)

@@ -1,4 +1,4 @@
-"""Replay from doubts is the engine's replay; families go from strict to daring; a limit means what it says."""
+"""Replay from uncertainties is the engine's replay; families rise in risk; a limit bounds the expected loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.ladders import RUNGS, ladder
-from ziggurat.calibrate.candidates import SCORES, StoredRun, doubts, exit_sets, families, full_depth
+from ziggurat.calibrate.candidates import SCORES, StoredRun, exit_sets, families, full_depth, uncertainty_of
 from ziggurat.calibrate.choose import fit_deferral
 from ziggurat.engine.replay import replay
 from ziggurat.policies.exits import exit_score
@@ -39,21 +39,21 @@ def stored(seed: int = 0, n: int = 300, **shape) -> tuple[StoredRun, np.ndarray]
 )
 def test_doubts_let_rows_go_where_the_engines_replay_does(seed, score, exits, data):
     run, _ = stored(seed, 60)
-    known = doubts(run, score, exits)
-    limits = np.array([data.draw(st.sampled_from(sorted(known.values.ravel()))) for _ in exits]) + 1e-9
-    rule = ExitRule(score, known.thresholds(limits))
-    assert known.rungs(limits).tolist() == replay(run.every, rule).tolist()
+    uncertainty = uncertainty_of(run, score, exits)
+    limits = np.array([data.draw(st.sampled_from(sorted(uncertainty.values.ravel()))) for _ in exits]) + 1e-9
+    rule = ExitRule(score, uncertainty.thresholds(limits))
+    assert uncertainty.rungs(limits).tolist() == replay(run.all_readings, rule).tolist()
     assert rule.active == (*(rung in exits for rung in range(RUNGS - 1)), True)
 
 
 def test_temperatures_divide_what_the_score_sees():
     run, _ = stored()
     temperatures = np.array([4.0, 0.5, 2.0, 1.0])
-    known = doubts(run, "entropy", (0, 1, 2), temperatures)
+    uncertainty = uncertainty_of(run, "entropy", (0, 1, 2), temperatures)
     limits = np.full(3, 0.4)
-    expected = replay(run.every, ExitRule("entropy", np.full(3, 0.4), temperatures))
-    assert known.rungs(limits).tolist() == expected.tolist()
-    assert (doubts(run, "entropy", (0, 1, 2)).values != known.values).any()
+    expected = replay(run.all_readings, ExitRule("entropy", np.full(3, 0.4), temperatures))
+    assert uncertainty.rungs(limits).tolist() == expected.tolist()
+    assert (uncertainty_of(run, "entropy", (0, 1, 2)).values != uncertainty.values).any()
 
 
 @pytest.mark.parametrize("score", NAMES)
@@ -64,8 +64,8 @@ def test_a_candidates_rungs_follow_its_rule_along_a_family(score):
     for family in found:
         for one in family:
             rule = ExitRule(one.score, one.thresholds)
-            assert one.rungs.tolist() == replay(run.every, rule).tolist()
-            assert one.asked == rule.active
+            assert one.rungs.tolist() == replay(run.all_readings, rule).tolist()
+            assert one.evaluated == rule.active
         for strict, daring in pairwise(family):
             assert (daring.rungs <= strict.rungs).all()
 
@@ -73,12 +73,15 @@ def test_a_candidates_rungs_follow_its_rule_along_a_family(score):
 @pytest.mark.parametrize("tiers", [(), (1, 3), (2, 2)])
 def test_the_learned_score_is_tried_where_the_model_has_it(tiers):
     run, losses = stored()
-    weights = fit_deferral(run.every, run.predictions(), None, CLASSES)
+    weights = fit_deferral(run.all_readings, run.predictions(), None, CLASSES)
     found = [one for family in families(replace(run, deferral=weights), losses, SAVED, [], tiers) for one in family]
-    asked = {one.asked for one in found if one.score == "learned"}
+    asked = {one.evaluated for one in found if one.score == "learned"}
     assert {(True, True, True, True), (False, True, True, True)} <= asked  # inside encoders, too
     for one in found[::7]:
-        assert one.rungs.tolist() == replay(run.every, ExitRule(one.score, one.thresholds, deferral=weights)).tolist()
+        assert (
+            one.rungs.tolist()
+            == replay(run.all_readings, ExitRule(one.score, one.thresholds, deferral=weights)).tolist()
+        )
     assert "learned" not in {one.score for family in families(run, losses, SAVED, tiers=tiers) for one in family}
 
 
@@ -94,7 +97,7 @@ def test_an_exit_at_which_nobody_leaves_is_not_asked():
     for family in families(run, losses, SAVED, ["entropy"]):
         for one in family:
             used = np.bincount(one.rungs, minlength=RUNGS)[:-1] > 0
-            assert one.asked == (*used.tolist(), True)
+            assert one.evaluated == (*used.tolist(), True)
 
 
 def test_with_two_classes_equivalent_scores_are_tried_once():
@@ -112,7 +115,7 @@ def test_thresholds_of_their_own_stake_more_where_more_is_saved():
     logits = np.stack([-np.log(doubt), 0 * doubt], axis=2).astype(np.float32)
     run = StoredRun(logits, np.ones((4000, 4), dtype=np.int64))
     staked = list(families(run, lost, np.array([0.9, 0.3, 0.0]), ["entropy"]))[2]
-    limits = np.array([one.thresholds for one in staked if one.asked == (True, True, True)])
+    limits = np.array([one.thresholds for one in staked if one.evaluated == (True, True, True)])
     assert len(limits) > 5
     middle = limits[(limits > 0.5).all(axis=1) & (limits < 0.95).all(axis=1)]
     assert len(middle) and (middle[:, 0] > middle[:, 1]).all()

@@ -10,7 +10,7 @@ from ziggurat.calibrate.bounds import p_value, p_values
 from ziggurat.calibrate.candidates import StoredRun
 from ziggurat.calibrate.certify import Evidence, certify
 from ziggurat.calibrate.grouping import groups_of, per_draw
-from ziggurat.calibrate.paths import Tried
+from ziggurat.calibrate.paths import Setting
 from ziggurat.calibrate.risks import RISKS, Risk
 
 ACCURACY, AGREEMENT = RISKS["accuracy"], RISKS["agreement"]
@@ -78,7 +78,7 @@ def test_certifying_counts_groups_and_says_how_many_are_needed():
     """Four hundred rows without a loss certify one point; as a hundred groups of four they do not, and four would."""
     n = 400
     run = StoredRun(np.zeros((n, 2, 2), np.float32), np.full((n, 3), 9), 0.0)
-    path = (Tried("entropy", np.array([1.0]), 0.0, 0.5, 0.0, 0.0, 0.0),)
+    path = (Setting("entropy", np.array([1.0]), 0.0, 0.5, 0.0, 0.0, 0.0),)
     groups = groups_of(np.repeat(np.arange(100, dtype=np.uint64), 4))
     alone, grouped = (Evidence({0.0: run}, {0.0: np.zeros((n, 2))}, AGREEMENT, one) for one in (None, groups))
     assert certify([path], alone, 0.01, 0.95).settings == path

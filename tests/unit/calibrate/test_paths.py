@@ -14,15 +14,15 @@ from tests.kit.ladders import ladder
 from ziggurat.calibrate.candidates import StoredRun, families
 from ziggurat.calibrate.certify import Evidence, certify, least_rows
 from ziggurat.calibrate.paths import (
-    Tried,
+    Setting,
     frontier,
     losses_along,
     losses_of,
     net_loss,
     path_of,
     sequences,
+    setting_of,
     starts,
-    tried,
 )
 from ziggurat.calibrate.risks import RISKS
 from ziggurat.engine.replay import replay
@@ -32,8 +32,8 @@ from ziggurat.problems.registry import problem_named
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 
 
-def setting(seconds: float, loss: float = 0.0, spread: float = 0.0, pruning: float = 0.0) -> Tried:
-    return Tried("entropy", np.array([0.5]), pruning, seconds, loss, spread, loss)
+def setting(seconds: float, loss: float = 0.0, spread: float = 0.0, pruning: float = 0.0) -> Setting:
+    return Setting("entropy", np.array([0.5]), pruning, seconds, loss, spread, loss)
 
 
 @repeatable
@@ -103,11 +103,11 @@ def test_of_two_paths_each_stands_behind_the_one_of_its_kind():
 
 
 def test_losses_along_a_sequence_are_those_of_each_setting():
-    order = evidence(0, 400)
-    alone = Tried("entropy", np.full(3, np.nan), 1.0, 3.9, 0.0, 0.0, 0.0)  # pruning without exits
-    mixed = [alone] + [path[0] for path in searched(order)] + [path[-1] for path in searched(order)]
-    for one, losses in zip(mixed, order.losses_along(mixed), strict=True):
-        np.testing.assert_array_equal(losses, losses_of(one, order.runs, order.losses))
+    search_rows = evidence(0, 400)
+    alone = Setting("entropy", np.full(3, np.nan), 1.0, 3.9, 0.0, 0.0, 0.0)  # pruning without exits
+    mixed = [alone] + [path[0] for path in searched(search_rows)] + [path[-1] for path in searched(search_rows)]
+    for one, losses in zip(mixed, search_rows.losses_along(mixed), strict=True):
+        np.testing.assert_array_equal(losses, losses_of(one, search_rows.runs, search_rows.losses))
 
 
 @pytest.mark.parametrize("score", ["change", LEARNED])
@@ -119,7 +119,7 @@ def test_settings_that_ask_other_exits_are_other_families(score):
     losses = np.abs(every[:, :, 0] - every[:, -1:, 0])
     limit = 0.5
     asked = [(limit, limit, limit), (np.nan, limit, limit), (limit, np.nan, limit), (np.nan, np.nan, limit)]
-    path = [Tried(score, np.array(thresholds), 0.0, 1.0, 0.0, 0.0, 0.0) for thresholds in asked]
+    path = [Setting(score, np.array(thresholds), 0.0, 1.0, 0.0, 0.0, 0.0) for thresholds in asked]
     for one, along in zip(path, losses_along(path, {0.0: run}, {0.0: losses}), strict=True):
         assert along.tolist() == losses[np.arange(300), replay(every, one.rule(weights))].tolist()
 
@@ -131,7 +131,7 @@ def test_several_paths_share_the_level():
     losses[:10, 0] = 1.0  # binomial: 10 of 1,000 certify 1.7 points at 95 %, 1.83 at 97.5 %
     run = StoredRun(np.zeros((n, 2, 2), np.float32), np.full((n, 3), 9), 0.0)
     known = Evidence({0.0: run}, {0.0: losses}, RISKS["agreement"])
-    path = (Tried("entropy", np.array([1.0]), 0.0, 0.5, 0.01, 0.1, 0.01),)
+    path = (Setting("entropy", np.array([1.0]), 0.0, 0.5, 0.01, 0.1, 0.01),)
     assert certify([path], known, 0.0175, 0.95).settings == path
     assert certify([path, path], known, 0.0175, 0.95).settings == ()
     assert certify([path, path], known, 0.0190, 0.95).settings == (*path, *path)
@@ -152,40 +152,42 @@ def evidence(seed: int, n: int, skill: float = 4.0) -> Evidence:
     return Evidence({1.0: StoredRun(every, np.full((n, 5), 9), 1.0)}, {1.0: losses}, risk)
 
 
-def searched(order: Evidence) -> list[tuple[Tried, ...]]:
+def searched(search_rows: Evidence) -> list[tuple[Setting, ...]]:
     """Time is depth here."""
     saved = np.array([0.75, 0.5, 0.25, 0.0])
-    made = families(order.runs[1.0], order.losses[1.0], saved)
+    made = families(search_rows.runs[1.0], search_rows.losses[1.0], saved)
     return [
         path
         for family in made
         if (
-            path := path_of((tried(one, order.losses[1.0], lambda c: float(c.rungs.mean() + 1)) for one in family), 4.0)
+            path := path_of(
+                (setting_of(one, search_rows.losses[1.0], lambda c: float(c.rungs.mean() + 1)) for one in family), 4.0
+            )
         )
     ]
 
 
 def test_a_tried_setting_knows_its_loss_and_time():
-    order = evidence(0, 500)
-    for path in searched(order)[:5]:
+    search_rows = evidence(0, 500)
+    for path in searched(search_rows)[:5]:
         for one in path:
-            losses = losses_of(one, order.runs, order.losses)
+            losses = losses_of(one, search_rows.runs, search_rows.losses)
             assert one.loss == pytest.approx(losses.mean()) and one.spread == pytest.approx(losses.std())
 
 
 def test_losses_along_a_path_are_those_of_the_engines_replay():
-    order = evidence(0, 300)
-    for path in searched(order):
-        for one, losses in zip(path, order.losses_along(path), strict=True):
-            rungs = replay(order.runs[1.0].every, one.rule())
-            assert losses.tolist() == order.losses[1.0][np.arange(300), rungs].tolist()
+    search_rows = evidence(0, 300)
+    for path in searched(search_rows):
+        for one, losses in zip(path, search_rows.losses_along(path), strict=True):
+            rungs = replay(search_rows.runs[1.0].all_readings, one.rule())
+            assert losses.tolist() == search_rows.losses[1.0][np.arange(300), rungs].tolist()
 
 
 def test_enough_rows_certify_and_fresh_rows_keep_the_promise():
     paths = searched(evidence(0, 3000))
-    witness, fresh = evidence(1, 6000), evidence(2, 50_000)
+    certify_rows, fresh = evidence(1, 6000), evidence(2, 50_000)
     [path] = tested = starts(paths, 0.02, 0.95, 6000)
-    found = certify(tested, witness, 0.02, 0.95)
+    found = certify(tested, certify_rows, 0.02, 0.95)
     assert found.settings == path[: len(found.settings)] and found.settings
     assert found.fastest is found.settings[-1] and found.fastest.seconds < 0.9 * 4
     assert fresh.losses_of(found.fastest).mean() < 0.02

@@ -10,8 +10,8 @@ from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import PruningConfig, StageConfig
 from ziggurat.train.batches import Examples, collate, packed
 from ziggurat.train.losses import (
-    CRITERIA,
     answers_loss,
+    criterion_of,
     exits_loss,
     joint_loss,
     kl_divergence,
@@ -22,7 +22,7 @@ from ziggurat.train.losses import (
 from ziggurat.train.stages import hard, heads, joint, regular, soft
 from ziggurat.types import ProblemType
 
-NUMBERS, SETS = CRITERIA[ProblemType.REGRESSION], CRITERIA[ProblemType.MULTI_LABEL]
+NUMBERS, SETS = criterion_of(ProblemType.REGRESSION), criterion_of(ProblemType.MULTI_LABEL)
 
 
 def examples(problem, n, seed):
@@ -89,6 +89,6 @@ def test_stages_learn_it_pruned_and_unpruned(model, run, tmp_path, problem):
         made = stage(made, train, select, config, run.__class__(tmp_path / kind, run.device, 3, False, False))
     batch = collate([select[row] for row in range(len(select))])
     logits = made.eval()(packed(batch["states"], batch["lengths"]), made.token_rule)[-1].detach().numpy()
-    metric = CRITERIA[problem].metric
+    metric = criterion_of(problem).metric
     silly = np.full_like(logits, 2.25) if problem is ProblemType.REGRESSION else np.ones_like(logits)
     assert metric(logits, select.labels) > metric(silly, select.labels)

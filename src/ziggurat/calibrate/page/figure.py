@@ -1,4 +1,4 @@
-"""The frontier of a calibration as SVG for a page: it takes the page's colours, light or dark, and the page's fonts."""
+"""The frontier of a calibration as SVG for a page, with the page's fonts and its light or dark colours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ziggurat.calibrate.page.data import Picture, Spot
 from ziggurat.report.plots import NARROW_TICKS, WIDE_TICKS, require_matplotlib
 from ziggurat.system import legible
 
-# Colours as matplotlib writes them, each for a variable of the page; all of them differ.
+# Colours as matplotlib writes them. Each stands for a variable of the page, so all of them differ.
 BACK, INK, FAINT, LINE, BLUE, ORANGE, GREEN, PINK = (
     "#fefefe",
     "#1b1b1b",
@@ -32,13 +32,13 @@ VARIABLES: Mapping[str, str] = {
     GREEN: "--green",
     PINK: "--pink",
 }
-_NEAR = 1.7  # times the largest target: how far the panel of the promises reaches
+_NEAR = 1.7  # range of the left panel, as a multiple of the largest target
 
 
 def frontier_svg(picture: Picture, targets: Mapping[str, float], axis: str) -> str:
-    """An `<svg>` element: what settings lose against their time, near the `targets` (by point) and altogether.
+    """An `<svg>` element: loss of settings against time, near the `targets` (by point) and over the whole range.
 
-    `axis` stands beside the losses. UserError where matplotlib is not installed.
+    `axis` is the label of the losses. UserError if matplotlib is not installed.
     """
     require_matplotlib()
     from matplotlib import rc_context
@@ -47,13 +47,13 @@ def frontier_svg(picture: Picture, targets: Mapping[str, float], axis: str) -> s
     settings = {"svg.hashsalt": "ziggurat", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9.5}
     with rc_context(settings | {name: FAINT for name in ("xtick.color", "ytick.color", "axes.edgecolor")}):
         figure = Figure(figsize=(10.4, 5.0), layout="constrained")
-        near, whole = figure.subplots(1, 2, width_ratios=(3, 2))
-        for axes in (near, whole):
+        near, overview = figure.subplots(1, 2, width_ratios=(3, 2))
+        for axes in (near, overview):
             _draw(axes, picture, axes is near)
         near.set_ylabel(axis, color=INK)
         _show_near(near, picture, targets)
-        _show_whole(whole, picture)
-        _add_accuracy(near, whole, picture)
+        _show_overview(overview, picture)
+        _add_accuracy(near, overview, picture)
         handles, labels = near.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, labelcolor=INK)
         out = io.StringIO()
@@ -62,7 +62,7 @@ def frontier_svg(picture: Picture, targets: Mapping[str, float], axis: str) -> s
 
 
 def _draw(axes: Any, picture: Picture, labelled: bool) -> None:
-    """Times of curves at full depth's measured pace, so that predictions and measurements share an axis."""
+    """Scales predicted times by full depth's measured pace, so that predictions and measurements share an axis."""
     curve, pace = picture.frontier, picture.pace
     ms = pace * curve.ms
     if len(ms):
@@ -77,10 +77,10 @@ def _draw(axes: Any, picture: Picture, labelled: bool) -> None:
         if len(control.ms):
             style = {"color": colour, "linestyle": line, "marker": marker, "linewidth": 1.5}
             axes.plot(pace * control.ms, 100 * control.loss, label=label, **style)
-    whole = [picture.full_ms], [100 * picture.full_loss]
-    axes.plot(*whole, "*", color=INK, markersize=14, label="full depth", zorder=40)
+    full = [picture.full_ms], [100 * picture.full_loss]
+    axes.plot(*full, "*", color=INK, markersize=14, label="full depth", zorder=40)
     for number, spot in enumerate(picture.spots):
-        side = (-1) ** number if labelled else None  # neighbours' names do not meet
+        side = (-1) ** number if labelled else None  # alternate, so that neighbours' names do not overlap
         _draw_spot(axes, spot, pace, "operating point" if number == 0 else None, side)
     axes.set_xlabel("time per text (ms)", color=INK)
     axes.grid(True, color=LINE, linewidth=0.7)
@@ -89,9 +89,9 @@ def _draw(axes: Any, picture: Picture, labelled: bool) -> None:
 
 
 def _draw_spot(axes: Any, spot: Spot, pace: float, label: str | None, side: int | None) -> None:
-    """At its measured time, tied to the predicted one; the bar is what the certifying rows leave possible.
+    """Draws a point at its measured time, with a line to the predicted one; the bar is the loss's confidence interval.
 
-    Its name stands above (`side` 1) or below (-1), None = nowhere.
+    The name is above (`side` 1) or below (-1) the point; None = no name.
     """
     loss, edge = 100 * spot.loss, {"markeredgecolor": BACK, "markeredgewidth": 0.8}
     axes.plot([pace * spot.predicted_ms, spot.measured_ms], [loss, loss], color=ORANGE, linewidth=1, zorder=29)
@@ -103,13 +103,13 @@ def _draw_spot(axes: Any, spot: Spot, pace: float, label: str | None, side: int 
 
 
 def _annotate(axes: Any, text: str, place: tuple[float, float], **how: Any) -> None:
-    """Text on a patch of the page's colour, so that lines do not cross it; a user's name may hold dollars."""
+    """Text on a patch of the page's colour, so that lines do not cross it; names may contain dollar signs."""
     patch = {"facecolor": BACK, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
     axes.annotate(legible(text), place, textcoords="offset points", bbox=patch, zorder=60, parse_math=False, **how)
 
 
 def _show_near(axes: Any, picture: Picture, targets: Mapping[str, float]) -> None:
-    """Around the targets, each a line."""
+    """Limits the axes to the surroundings of the targets, and draws a line for each."""
     largest = 100 * max(targets.values(), default=0.0)
     reach = _NEAR * largest or 1.0
     highest = [0.0, picture.full_loss, *(spot.low for spot in picture.spots), *picture.oracle.loss]
@@ -120,19 +120,19 @@ def _show_near(axes: Any, picture: Picture, targets: Mapping[str, float]) -> Non
             axes.axhline(100 * target, color=FAINT, linewidth=1, linestyle="--", zorder=5)
             place = {"xycoords": ("axes fraction", "data"), "xytext": (-3, -7), "ha": "right", "va": "center"}
             _annotate(axes, f"at most {100 * target:g}: {name}", (1, 100 * target), color=FAINT, **place)
-    seen = [picture.full_ms, *(spot.measured_ms for spot in picture.spots)]
+    times = [picture.full_ms, *(spot.measured_ms for spot in picture.spots)]
     for curve in (picture.frontier, picture.oracle):
-        seen += (picture.pace * curve.ms)[100 * curve.loss <= reach].tolist()
-    axes.set_xlim(*_margins(seen))
+        times += (picture.pace * curve.ms)[100 * curve.loss <= reach].tolist()
+    axes.set_xlim(*_margins(times))
     axes.set_title("near the promises", color=FAINT, fontsize=10, loc="left")
     _make_logarithmic(axes)
 
 
-def _show_whole(axes: Any, picture: Picture) -> None:
-    seen = [picture.full_ms, *(spot.measured_ms for spot in picture.spots)]
+def _show_overview(axes: Any, picture: Picture) -> None:
+    times = [picture.full_ms, *(spot.measured_ms for spot in picture.spots)]
     for curve in (picture.frontier, picture.random, picture.oracle):
-        seen += (picture.pace * curve.ms).tolist()
-    axes.set_xlim(*_margins(seen))
+        times += (picture.pace * curve.ms).tolist()
+    axes.set_xlim(*_margins(times))
     axes.set_title("all settings", color=FAINT, fontsize=10, loc="left")
     _make_logarithmic(axes)
 
@@ -144,28 +144,28 @@ def _margins(values: Sequence[float]) -> tuple[float, float]:
 def _make_logarithmic(axes: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    left, right = axes.get_xlim()
+    low, high = axes.get_xlim()
     axes.set_xscale("log")
-    axes.set_xlim(left, right)
-    axes.xaxis.set_major_locator(LogLocator(subs=NARROW_TICKS if right < 15 * left else WIDE_TICKS))
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(LogLocator(subs=NARROW_TICKS if high < 15 * low else WIDE_TICKS))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _add_accuracy(near: Any, whole: Any, picture: Picture) -> None:
-    """A second scale, which a loss of accuracy alone has: the caller leaves `full_accuracy` None for another."""
+def _add_accuracy(near: Any, overview: Any, picture: Picture) -> None:
+    """A second scale with the accuracy, only where the loss is a drop in accuracy."""
     if picture.accuracy_scale is None:
         return
     zero = 100 * picture.accuracy_scale
-    for axes in (near, whole):
+    for axes in (near, overview):
         scale = axes.secondary_yaxis("right", functions=(lambda y: zero - y, lambda y: zero - y))
         scale.spines["right"].set_visible(False)
-        if axes is whole:
+        if axes is overview:
             scale.set_ylabel("accuracy (%)", color=INK)
 
 
 def _for_a_page(svg: str, name: str) -> str:
-    """The element alone, without a word of where it was made, its colours those of the page."""
+    """The SVG element without metadata, with the page's colours."""
     start, end = svg.index("<svg"), svg.index("</svg>") + len("</svg>")
     svg = svg[start:end]
     if "<metadata>" in svg:

@@ -1,4 +1,4 @@
-"""A calibration as one HTML page: what is promised first, then the figure and the numbers that it rests on."""
+"""A calibration as one HTML page: first the promise, then the figure and its numbers."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; wh
 
 
 def page(result: Calibration, picture: Picture) -> str:
-    """The whole document; whatever comes from texts, labels or names is escaped.
+    """The whole document; texts, labels and names are escaped.
 
-    `result` is what the calibration returned. UserError where matplotlib is not installed.
+    `result` is the calibration's result. UserError if matplotlib is not installed.
     """
     targets = {entry.name: entry.target for entry in result.points}
     body = [
@@ -65,7 +65,7 @@ def _top(result: Calibration) -> str:
 
 
 def _origin(result: Calibration) -> str:
-    rows, proofs = result.rows, [one.certificate for one in result.points if one.certificate is not None]
+    rows, proofs = result.rows, [entry.certificate for entry in result.points if entry.certificate is not None]
     groups = f" in {result.groups:,} groups by the text that they share" if result.grouped else ""
     text = (
         f"Model {result.model}, data {result.data}: {rows.certify:,} rows{groups} certify, "

@@ -1,4 +1,4 @@
-"""What each operating point does to texts, as HTML: bars for exits and tokens, shaded cells for errors."""
+"""Panels of an operating point as HTML: bars for exits and tokens, shaded cells for errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _exits(rungs: Sequence[str], spot: Spot) -> str:
 
 
 def _tokens(spot: Spot) -> str:
-    """Bars of what is computed; a mark where pruning alone would leave it."""
+    """Bars of the computed tokens, with a mark for pruning without exits."""
     rows = [
         f"<tr><th>layer {layer}</th><td>{100 * computed:.1f} %</td><td>{_bar(computed, pruned)}</td></tr>"
         for layer, (computed, pruned) in enumerate(zip(spot.tokens.computed, spot.tokens.pruned, strict=True), start=1)
@@ -87,7 +87,7 @@ def _heat(groups: Deciles) -> str:
 
 
 def _heat_row(kind: str, name: str, values: np.ndarray, largest: float) -> str:
-    """Shaded up to 80 %, so that ink stays readable on the darkest cell."""
+    """Shading ends at 80 %, so that text stays readable on the darkest cell."""
     shades = 80 * values / largest if largest else np.zeros(len(values))
     cells = "".join(
         f'<td style="--share: {shade:.0f}%">{100 * value:.2f}</td>' for value, shade in zip(values, shades, strict=True)

@@ -1,4 +1,4 @@
-"""The page of a calibration: everything that it shows, from the stored runs."""
+"""Computes the data of a calibration's page from the stored runs, and writes the page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.calibrate.candidates import doubts
+from ziggurat.calibrate.candidates import uncertainty_of
 from ziggurat.calibrate.page.curves import (
     FULL_DEPTH,
     band,
@@ -21,11 +21,11 @@ from ziggurat.calibrate.page.curves import (
 )
 from ziggurat.calibrate.page.data import Costly, Picture, Spot, costliest, deciles, exit_shares, tokens_left
 from ziggurat.calibrate.page.page import page
-from ziggurat.calibrate.paths import Tried
+from ziggurat.calibrate.paths import Setting
 from ziggurat.calibrate.points import Chosen, rule_of
 from ziggurat.calibrate.result import Calibration
 from ziggurat.calibrate.risks import risk_by_name
-from ziggurat.calibrate.rows import Seen, full_run
+from ziggurat.calibrate.rows import RungRuns, full_run
 from ziggurat.calibrate.times import PredictedTime
 from ziggurat.data.labels import labelled
 from ziggurat.engine.opened import OpenedModel
@@ -39,9 +39,9 @@ _COSTLY = 10
 
 
 def write_page(html: Path, result: Calibration, shown: Picture) -> None:
-    """Writes the page; `result` is what the calibration returns.
+    """Writes the page of a calibration's result.
 
-    UserError where matplotlib is not installed or the file cannot be written.
+    UserError if matplotlib is not installed or the file cannot be written.
     """
     text = page(result, shown)
     with whole_file(html) as path:
@@ -52,22 +52,22 @@ def picture(
     result: Calibration,
     classifier: OpenedModel,
     chosen: Sequence[Chosen],
-    paths: Sequence[Sequence[Tried]],
-    order: Seen,
-    witness: Seen,
+    paths: Sequence[Sequence[Setting]],
+    search_rows: RungRuns,
+    certify_rows: RungRuns,
     time: PredictedTime,
 ) -> Picture:
-    """What the page shows, as arrays; `time` predicts for rows of `order`."""
+    """The data of the page; `time` predicts for `search_rows`."""
     risk, sure = risk_by_name(result.criterion, classifier.problem), result.confidence
     front = shown_frontier(paths)
-    full = full_run(witness.runs)
-    full_loss = float(witness.losses[full.pruning][:, -1].mean())
-    full_accuracy = _accuracy(classifier.problem, full.predictions()[:, -1], witness)
+    full = full_run(certify_rows.runs)
+    full_loss = float(certify_rows.losses[full.pruning][:, -1].mean())
+    full_accuracy = _accuracy(classifier.problem, full.predictions()[:, -1], certify_rows)
     full_seconds = time.of_full_depth(len(classifier.rungs))
-    target = max((one.certified.target for one in chosen), default=0.0)
-    measured = [one.certificate.full_ms for one in chosen if one.certificate is not None]
+    target = max((choice.certified.target for choice in chosen), default=0.0)
+    measured = [choice.certificate.full_ms for choice in chosen if choice.certificate is not None]
     tied = risk.name == "accuracy" and full_accuracy is not None
-    costly_at, mean, costly = _costly(classifier, chosen, witness)
+    costly_at, mean, costly = _costly(classifier, chosen, certify_rows)
     return Picture(
         rungs=tuple(rung.name for rung in classifier.rungs),
         full_ms=measured[0] if measured else 1e3 * full_seconds,
@@ -75,60 +75,66 @@ def picture(
         full_loss=full_loss,
         full_accuracy=full_accuracy,
         accuracy_scale=full_accuracy + full_loss if tied and full_accuracy is not None else None,
-        frontier=frontier_curve(front, witness, risk, sure),
-        estimate=np.array([one.loss for one in front]),
-        random=random_curve(front, order, witness, time),
-        oracle=oracle_curve(order, witness, time),
-        spots=tuple(spot for one in chosen for spot in _spots(one, result, classifier, witness)),
-        mechanisms=tuple(mechanisms(classifier, paths, target, sure, witness.draws, full_seconds)),
+        frontier=frontier_curve(front, certify_rows, risk, sure),
+        estimate=np.array([setting.loss for setting in front]),
+        random=random_curve(front, search_rows, certify_rows, time),
+        oracle=oracle_curve(search_rows, certify_rows, time),
+        spots=tuple(spot for choice in chosen for spot in _spots(choice, result, classifier, certify_rows)),
+        mechanisms=tuple(mechanisms(classifier, paths, target, sure, certify_rows.draws, full_seconds)),
         costly_at=costly_at,
         mean_gflops=mean,
         costly=costly,
     )
 
 
-def _labels(rows: Seen) -> np.ndarray | None:
-    """Of all rows, (n, …); None = some have none."""
+def _labels(rows: RungRuns) -> np.ndarray | None:
+    """Labels (n, …); None if any row has no label."""
     labels: np.ndarray | None = rows.rows.labels
     return labels if labels is not None and labelled(labels).all() else None
 
 
-def _accuracy(problem: Problem, predictions: np.ndarray, rows: Seen) -> float | None:
-    """None of rows without labels, or where accuracy is no figure of the problem."""
+def _accuracy(problem: Problem, predictions: np.ndarray, rows: RungRuns) -> float | None:
+    """Accuracy; None for rows without labels, or if the problem has no accuracy."""
     labels = _labels(rows)
     return None if labels is None else problem.figures(predictions, labels).get("accuracy")
 
 
-def _lost(problem: Problem, answers: np.ndarray, full: np.ndarray, rows: Seen) -> np.ndarray | None:
-    """How much more than full depth's answers are off the labels, (n); None = no labels."""
+def _lost(problem: Problem, answers: np.ndarray, full: np.ndarray, rows: RungRuns) -> np.ndarray | None:
+    """Loss of answers minus the loss of full depth's, (n); None = no labels."""
     labels = _labels(rows)
     return None if labels is None else problem.loss(answers, labels) - problem.loss(full, labels)
 
 
-def _spots(one: Chosen, result: Calibration, classifier: OpenedModel, witness: Seen) -> list[Spot]:
+def _spots(choice: Chosen, result: Calibration, classifier: OpenedModel, certify_rows: RungRuns) -> list[Spot]:
     """A point's part of the page; none for full depth."""
-    if one.setting is None or one.certificate is None:
+    if choice.setting is None or choice.certificate is None:
         return []
-    run, rungs, problem = witness.runs[one.setting.pruning], rungs_of(one.setting, witness), classifier.problem
+    run, rungs, problem = (
+        certify_rows.runs[choice.setting.pruning],
+        rungs_of(choice.setting, certify_rows),
+        classifier.problem,
+    )
     answers = run.predictions()[np.arange(len(rungs)), rungs]
     risk = risk_by_name(result.criterion, classifier.problem)
-    lost = witness.evidence(risk).losses_of(one.setting)
+    lost = certify_rows.evidence(risk).losses_of(choice.setting)
     low, high = band(risk, lost, result.confidence)
-    unsure, sorted_by = _doubt(one.setting, classifier, witness)
-    full = full_run(witness.runs).predictions()[:, -1]
+    unsure, sorted_by = _first_uncertainty(choice.setting, classifier, certify_rows)
+    full = full_run(certify_rows.runs).predictions()[:, -1]
     spot = Spot(
-        name=one.name,
-        predicted_ms=one.certificate.predicted_ms,
-        measured_ms=one.certificate.measured_ms,
-        gain=one.certificate.gain,
+        name=choice.name,
+        predicted_ms=choice.certificate.predicted_ms,
+        measured_ms=choice.certificate.measured_ms,
+        gain=choice.certificate.gain,
         loss=float(lost.mean()),
         low=low,
         high=high,
-        accuracy=_accuracy(problem, answers, witness),
+        accuracy=_accuracy(problem, answers, certify_rows),
         exits=exit_shares(rungs, run.n_rungs),
-        tokens=tokens_left(*_of_last_tier(classifier, witness, run.kept, rungs, rule_of(classifier, one.setting))),
+        tokens=tokens_left(
+            *_of_last_tier(classifier, certify_rows, run.token_counts, rungs, rule_of(classifier, choice.setting))
+        ),
         deciles=deciles(
-            unsure, rungs < run.n_rungs - 1, problem.differs(answers, full), _lost(problem, answers, full, witness)
+            unsure, rungs < run.n_rungs - 1, problem.differs(answers, full), _lost(problem, answers, full, certify_rows)
         ),
         sorted_by=sorted_by,
     )
@@ -136,50 +142,65 @@ def _spots(one: Chosen, result: Calibration, classifier: OpenedModel, witness: S
 
 
 def _of_last_tier(
-    classifier: OpenedModel, rows: Seen, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule
+    classifier: OpenedModel, rows: RungRuns, token_counts: np.ndarray, rungs: np.ndarray, rule: ExitRule
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens that its layers leave without exits, (s, L + 1), and how many layers run for each sequence, (s)."""
+    """For the last tier: token counts without exits, (s, L + 1), and the number of layers that run, (s)."""
     columns = classifier.ladder.slices[-1].columns
-    return kept[:, columns], (classifier.ran(rows.encoded, kept, rungs, rule)[:, columns] > 0).sum(axis=1) - 1
+    return token_counts[:, columns], (classifier.ran(rows.encoded, token_counts, rungs, rule)[:, columns] > 0).sum(
+        axis=1
+    ) - 1
 
 
-def _doubt(setting: Tried, classifier: OpenedModel, rows: Seen) -> tuple[np.ndarray, str]:
-    """How unsure the first rung that is asked is of each row, (n), and what that is called.
+def _first_uncertainty(setting: Setting, classifier: OpenedModel, rows: RungRuns) -> tuple[np.ndarray, str]:
+    """Uncertainty of the first evaluated rung about each row, (n), and its display name.
 
-    All rows come by there; scores of other rungs could not be ranked together. A count cannot differ there yet, so the
-    largest probability stands for it.
+    All rows reach that rung; scores of different rungs are not comparable. A count is the same for all rows there, so
+    the largest probability replaces it.
     """
-    asked = tuple(int(rung) for rung in np.flatnonzero(setting.asked))
+    evaluated = tuple(int(rung) for rung in np.flatnonzero(setting.evaluated))
     score = "max-probability" if exit_score(setting.score).first_count is not None else setting.score
-    # A change is known from the second on, up to which nobody can have left.
-    exits = asked[: 2 if exit_score(score).compares else 1]
-    known = doubts(rows.runs[setting.pruning], score, exits)
-    return known.values[:, -1], f"{score} after {classifier.rungs[exits[-1]].name}"
+    # A change is known from the second rung on; no row can exit before it.
+    exits = evaluated[: 2 if exit_score(score).compares else 1]
+    uncertainty = uncertainty_of(rows.runs[setting.pruning], score, exits)
+    return uncertainty.values[:, -1], f"{score} after {classifier.rungs[exits[-1]].name}"
 
 
-def _costly(classifier: OpenedModel, chosen: Sequence[Chosen], witness: Seen) -> tuple[str, float, tuple[Costly, ...]]:
-    """At the fastest point as measured: its name, GFLOPs of a text there on average, the texts that cost most."""
-    made = [(one.certificate.measured_ms, one) for one in chosen if one.setting and one.certificate is not None]
-    fastest = min(made, key=lambda pair: pair[0])[1] if made else None
+def _costly(
+    classifier: OpenedModel, chosen: Sequence[Chosen], certify_rows: RungRuns
+) -> tuple[str, float, tuple[Costly, ...]]:
+    """The fastest measured point: its name, its mean GFLOPs per text, and its most expensive texts."""
+    certified_choices = [
+        (choice.certificate.measured_ms, choice)
+        for choice in chosen
+        if choice.setting and choice.certificate is not None
+    ]
+    fastest = min(certified_choices, key=lambda pair: pair[0])[1] if certified_choices else None
     setting = None if fastest is None else fastest.setting
-    run = full_run(witness.runs) if setting is None else witness.runs[setting.pruning]
-    everyone = np.arange(len(witness.rows))
-    rungs = np.full(len(everyone), run.n_rungs - 1) if setting is None else rungs_of(setting, witness)
+    run = full_run(certify_rows.runs) if setting is None else certify_rows.runs[setting.pruning]
+    all_rows = np.arange(len(certify_rows.rows))
+    rungs = np.full(len(all_rows), run.n_rungs - 1) if setting is None else rungs_of(setting, certify_rows)
     rule = rule_of(classifier, setting)
-    encoded, answers = witness.encoded, run.predictions()[everyone, rungs]
-    flops = classifier.spent(encoded, run.kept, rule)[everyone, rungs]
-    kept = encoded.summed(classifier.ran(encoded, run.kept, rungs, rule))
+    encoded, answers = certify_rows.encoded, run.predictions()[all_rows, rungs]
+    flops = classifier.spent(encoded, run.token_counts, rule)[all_rows, rungs]
+    token_counts = encoded.summed(classifier.ran(encoded, run.token_counts, rungs, rule))
     rows = costliest(flops, _COSTLY)
     found = tuple(
-        _input(classifier, witness, row, int(rungs[row]), kept[row], flops[row], answers[row : row + 1]) for row in rows
+        _input(classifier, certify_rows, row, int(rungs[row]), token_counts[row], flops[row], answers[row : row + 1])
+        for row in rows
     )
     return FULL_DEPTH if fastest is None else fastest.name, float(flops.mean() / 1e9), found
 
 
 def _input(
-    classifier: OpenedModel, rows: Seen, row: int, rung: int, kept: np.ndarray, flops: int, answer: np.ndarray
+    classifier: OpenedModel,
+    rows: RungRuns,
+    row: int,
+    rung: int,
+    token_counts: np.ndarray,
+    flops: int,
+    answer: np.ndarray,
 ) -> Costly:
-    """Of the row's own answer, (1, …)."""
+    """The table entry of one row; `answer` (1, …) is its answer."""
     data, problem, labels = rows.rows, classifier.problem, _labels(rows)
     label = None if labels is None else labels[row : row + 1]
     wrong = label is not None and problem.differs.binary and bool(problem.loss(answer, label)[0] > 0)
@@ -187,7 +208,7 @@ def _input(
     return Costly(
         text=data.texts[row] + pair,
         read=int(rows.encoded.read[row]),
-        kept=int(kept[kept > 0][-1]),
+        remaining=int(token_counts[token_counts > 0][-1]),
         rung=classifier.rungs[rung].name,
         gflops=float(flops / 1e9),
         answer=_shown(problem.label(answer[0])),
@@ -197,7 +218,7 @@ def _input(
 
 
 def _shown(label: Any) -> str:
-    """A class, all labels that apply, a number or a part of a text, as people read them."""
+    """Text for a class, a set of labels, a number or a span."""
     if isinstance(label, float):
         return f"{label:.4g}"
     return (", ".join(map(str, label)) or "none") if isinstance(label, tuple) else str(label) or "(no answer)"

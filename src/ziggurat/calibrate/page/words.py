@@ -1,4 +1,4 @@
-"""What a calibration promises, in words: the same on a page and in a terminal."""
+"""Sentences on a calibration's promises, for pages and terminals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ziggurat.calibrate.result import Calibration, TargetResult
 from ziggurat.problems.registry import problem_named
 
-# By criterion: {} is how much, and against what.
+# By criterion; the blanks are the amount and the reference.
 _PROMISES: Mapping[str, str] = {
     "accuracy": "loses at most {} of accuracy against {}",
     "agreement": "answers at most {} of texts otherwise than {}",
@@ -31,14 +31,14 @@ _AXES: Mapping[str, str] = {
     "squared-error": "squared error gained (% of the squared range)",
 }
 _POINTS = ("accuracy", "f1", "exact-match")
-_SHARES: Mapping[str, str] = {  # the same two where an answer is more than right or wrong
+_SHARES: Mapping[str, str] = {  # replacements where losses are not 0 or 1
     "agreement": "answers by at most {} otherwise than {}, on average",
     "harm": "loses at most {} on texts that lose anything, against {}, on average over all",
 }
 
 
 def axis(criterion: str) -> str:
-    """What stands beside an axis of losses."""
+    """Label of an axis of losses."""
     return _AXES.get(criterion, f"{criterion} (points)")
 
 
@@ -49,12 +49,12 @@ def amount(criterion: str, loss: float) -> str:
 
 
 def unit(criterion: str) -> str:
-    """Of a loss times 100."""
+    """Unit of a loss times 100."""
     return "points" if criterion in _POINTS else "%"
 
 
 def bound(result: Calibration, target: float) -> str:
-    """What a point of this target may lose: "loses at most 1 point of accuracy against full depth"."""
+    """The bound of a point: "loses at most 1 point of accuracy against full depth"."""
     promise = _PROMISES.get(result.criterion, "has a loss of at most {} against {}")
     if not problem_named(result.problem, (), (0, 1)).loss.binary:
         promise = _SHARES.get(result.criterion, promise)
@@ -62,7 +62,7 @@ def bound(result: Calibration, target: float) -> str:
 
 
 def against(result: Calibration) -> str:
-    """What losses are counted from."""
+    """The reference of losses."""
     return "full depth" if result.reference is None else f"{result.reference} at full depth"
 
 
@@ -82,17 +82,17 @@ def fastest(result: Calibration) -> TargetResult | None:
 
 
 def gain_of(entry: TargetResult) -> float:
-    """How many times as fast as full depth its point was measured to be."""
+    """Measured speed of the point relative to full depth."""
     return 1.0 if entry.certificate is None else entry.certificate.gain
 
 
 def confidence(result: Calibration) -> str:
-    """As a percentage."""
+    """The confidence as a percentage."""
     return f"{100 * result.confidence:g} %"
 
 
 def promise(result: Calibration, entry: TargetResult) -> str:
-    """What can be relied on at a point."""
+    """The promise of a point."""
     if entry.point is None:
         return "no promise"
     if not entry.is_faster and result.reference is None:
@@ -101,7 +101,7 @@ def promise(result: Calibration, entry: TargetResult) -> str:
 
 
 def speed(entry: TargetResult) -> str:
-    """Measured speed against full depth, with the least and most of its rounds."""
+    """Measured speed against full depth, with the smallest and largest of the rounds."""
     proof = entry.certificate
     if proof is None or not entry.is_faster:
         return "–" if entry.point is None else "1x"

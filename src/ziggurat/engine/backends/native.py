@@ -1,4 +1,4 @@
-"""The layers, and the whole adaptive forward, in the compiled engine: no torch."""
+"""The layers and the complete adaptive forward pass in the compiled engine; no torch."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ from ziggurat.types import ProblemType
 if TYPE_CHECKING:
     CompiledRules: TypeAlias = tuple[native.ExitRule, native.TokenRule | None]
 
-_MOST_THREADS = 1024  # that the compiled engine takes
-_LARGEST = float(1 << 30)  # that the compiled rules take for a score's number
+_MOST_THREADS = 1024  # limit of the compiled engine
+_LARGEST = float(1 << 30)  # limit of the compiled rules for a score's parameter
 
 
 class NativeBackend(StepwiseBackend):
     """A model in the compiled engine, which decides in C++; implements `engine.backend.Backend`.
 
-    Rules that only Python knows, counts that go on from tier to tier, and inputs of several sequences run step by step.
+    It runs step by step for custom rules in Python, for counts that continue from tier to tier, and for inputs with
+    several sequences.
     """
 
     engine = "native"
@@ -53,7 +54,7 @@ class NativeBackend(StepwiseBackend):
         instructions: str = "",
         reader: Reader | None = None,
     ) -> None:
-        """`instructions` forces an instruction set of `native.instructions()`; "" = the fastest that there is."""
+        """`instructions` forces an instruction set of `native.instructions()`; "" = the fastest available one."""
         self.reader = reader
         self.dtype = dtype
         wanted = threads or min(default_threads(), _MOST_THREADS)
@@ -71,9 +72,9 @@ class NativeBackend(StepwiseBackend):
 
     @property
     def threads(self) -> int:
-        """Threads that compute: those that were requested, or after the first call as many as the system gave.
+        """Threads that compute: the requested number; after the first call, the number that the system granted.
 
-        Answers are the same bits with any number.
+        Answers are bit-identical for any number.
         """
         return self._core.threads
 
@@ -84,7 +85,7 @@ class NativeBackend(StepwiseBackend):
         return batch.with_states(self._core.embed(batch.states, batch.positions))
 
     def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
-        """Token states before → after layer `layer`, 1 … L, of the tokens that the rule leaves there."""
+        """Token states before → after layer `layer`, 1 … L, of the tokens that the rule keeps there."""
         prunes = tokens is not None and tokens.prunes(layer)
         scored = prunes and tokens is not None and tokens.score != PREDICTED
         from_others = tokens is not None and tokens.score == FROM_OTHERS
@@ -100,17 +101,16 @@ class NativeBackend(StepwiseBackend):
         return batch.with_states(self._core.finish(layer, batch.states, context))
 
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
-        """What rung `rung` says: (n_seqs, n_classes) float32, with a reader (n_tokens, n_classes)."""
-        # Heads of spans are linear maps, which the core reads off a sequence's first token: here each token is one.
+        """Logits of rung `rung`: (n_seqs, n_classes) float32, with a reader (n_tokens, n_classes)."""
+        # The core applies heads to the first token of each sequence. Span heads need all tokens: each is a sequence.
         edges = batch.cu_seqlens if self.reader is None else np.arange(len(batch.states) + 1)
         return self._core.logits(rung, batch.states, edges)
 
     def advance(self, work: StepwiseWork, rule: ExitRule, to_layer: int) -> tuple[StepwiseWork, Finished]:
-        """Runs layers up to `to_layer`, asking the rule's rungs on the way; see `engine.backend.Backend`.
+        """Runs layers up to `to_layer` and applies the rule at its active rungs; see `engine.backend.Backend`.
 
-        Whole inputs that go to the last active rung run in one call. What is left of one of its batches after exits and
-        pruning waits for what is left of the next, so that no layer runs for a few tokens, nor for more than the
-        largest batch has.
+        New inputs that may run to the last active rung take a single call of the core. There, small remainders of
+        batches after exits and pruning wait and are merged with later batches, up to the size of the largest batch.
         """
         if work.live is None or to_layer < 1 or work.layers == 0 or self.reader is not None:
             return super().advance(work, rule, to_layer)
@@ -123,7 +123,7 @@ class NativeBackend(StepwiseBackend):
         return self._advanced(work, known, rule, to_layer)
 
     def _answered(self, work: StepwiseWork, known: CompiledRules, rule: ExitRule) -> tuple[StepwiseWork, Finished]:
-        """All inputs to the last active rung."""
+        """Runs all inputs to the last active rung."""
         batch = work.live
         assert batch is not None
         edges = np.array([0, batch.n_seqs]) if work.batches is None else work.batches
@@ -134,7 +134,7 @@ class NativeBackend(StepwiseBackend):
     def _advanced(
         self, work: StepwiseWork, known: CompiledRules, rule: ExitRule, to_layer: int
     ) -> tuple[StepwiseWork, Finished]:
-        """Some layers for all inputs."""
+        """Runs layers up to `to_layer` for all inputs."""
         begun, batch = time.perf_counter(), work.live
         assert batch is not None
         where = batch.states, batch.positions, batch.cu_seqlens, batch.original
@@ -144,39 +144,40 @@ class NativeBackend(StepwiseBackend):
             history = np.zeros((len(work.rows), len(self.rung_layers), self.n_classes), dtype=np.float32)
             history[:, : work.history.shape[1]] = work.history
             found = self._core.resume(*where, history, *known, work.layers + 1, to_layer)
-        logits, rungs, seconds, token_counts, history, (states, positions, cu_seqlens, left) = found
+        logits, rungs, seconds, token_counts, history, (states, positions, cu_seqlens, live_rows) = found
         token_counts += work.token_counts  # layers that did not run in this call have 0
         ended = np.flatnonzero(rungs >= 0)
         times = work.seconds[ended] + seconds[ended]
         done = Finished(work.rows[ended], logits[ended], rungs[ended], times, token_counts[ended])
         n_active = sum(layer <= to_layer for layer in rule.active_in(self.rung_layers))
-        live = PackedBatch(states, cu_seqlens, positions, batch.rows[left], batch.original[left])
-        times = work.seconds[left] + (time.perf_counter() - begun)
-        rest = StepwiseWork(to_layer, work.rows[left], history[left, :n_active], times, token_counts[left], live)
+        live = PackedBatch(states, cu_seqlens, positions, batch.rows[live_rows], batch.original[live_rows])
+        times = work.seconds[live_rows] + (time.perf_counter() - begun)
+        rows, history, token_counts = work.rows[live_rows], history[live_rows, :n_active], token_counts[live_rows]
+        rest = StepwiseWork(to_layer, rows, history, times, token_counts, live)
         return self._taken_back(rest, rule, done) if to_layer >= self._last_asked(rule) else (rest, done)
 
     def _taken_back(self, rest: StepwiseWork, rule: ExitRule, done: Finished) -> tuple[StepwiseWork, Finished]:
-        """What the rule says of answers at the last active rung of a tier that is not the ladder's last.
+        """Moves unconfident answers at the last active rung back to the work, in a tier before the ladder's last.
 
-        The compiled engine answers there whatever the score is.
+        The compiled engine answers all inputs at that rung, for any score.
         """
         if rule.first + len(self.rung_layers) == len(rule.active):
             return rest, done
         last = max(rule.active_in(self.rung_layers).values())
-        rows = np.flatnonzero(done.rungs >= last)  # beyond it only what no score can tell: logits that are no numbers
-        left = rows[~rule.exits(rule.first + last, done.readings[rows][:, None], done.rows[rows])]
+        rows = np.flatnonzero(done.rungs >= last)  # beyond it are only inputs with NaN logits, which reach no threshold
+        back = rows[~rule.exits(rule.first + last, done.readings[rows][:, None], done.rows[rows])]
         ended = np.ones(len(done.rows), dtype=bool)
-        ended[left] = False
-        none = np.empty((len(left), 0, self.n_classes), dtype=np.float32)
-        rest = StepwiseWork(self.n_layers, done.rows[left], none, done.seconds[left], done.token_counts[left], None)
+        ended[back] = False
+        none = np.empty((len(back), 0, self.n_classes), dtype=np.float32)
+        rest = StepwiseWork(self.n_layers, done.rows[back], none, done.seconds[back], done.token_counts[back], None)
         return rest, done.take(ended)
 
     def _last_asked(self, rule: ExitRule) -> int:
-        """The layer after which the last active rung stands."""
+        """The layer of the last active rung."""
         return max(rule.active_in(self.rung_layers))
 
     def _local(self, rule: ExitRule, work: StepwiseWork) -> ExitRule | None:
-        """The rule for this tier alone; None where the score reads what other tiers read."""
+        """The rule for this tier alone; None if the score reads the history of other tiers."""
         if len(rule.active) == len(self.rung_layers):
             return rule
         if rule.looks_back:
@@ -187,10 +188,10 @@ class NativeBackend(StepwiseBackend):
         return latest[1]
 
     def _rules(self, rule: ExitRule, rows: np.ndarray) -> CompiledRules | None:
-        """The compiled engine's exit and pruning rules; None if it does not know this one."""
-        if rule.thresholds.ndim == 1:  # the same for every batch: not made again for each
+        """The compiled engine's exit and pruning rules; None if it does not know this rule."""
+        if rule.thresholds.ndim == 1:  # the same for all batches, so it is cached
             latest = self._latest
-            if latest[0] is not rule:  # read and set at once: other threads may call with another rule
+            if latest[0] is not rule:  # a single read and a single write: other threads may call with another rule
                 latest = self._latest = rule, self._compiled(rule, rule.thresholds[None])
             return latest[1]
         return self._compiled(rule, rule.thresholds[rows])
@@ -205,7 +206,7 @@ class NativeBackend(StepwiseBackend):
         name, _, parameter = rule.score.partition("@")
         thresholds = np.ascontiguousarray(thresholds)
         weights = self._deferral(rule)
-        number = min(float(parameter or 0), _LARGEST)  # of a count of classes more than there are means all of them
+        number = min(float(parameter or 0), _LARGEST)  # more classes than the model has means all
         try:
             return native.ExitRule(name, number, thresholds, rule.temperatures, weights), tokens
         except ValueError as error:
@@ -214,14 +215,14 @@ class NativeBackend(StepwiseBackend):
             raise
 
     def _deferral(self, rule: ExitRule) -> np.ndarray | None:
-        """Weights of the learned score, None for the others; UserError if it is active and the model has none."""
+        """Weights of the learned score, None for other scores; UserError if it is needed and the model has none."""
         if rule.score != LEARNED:
             return None
         if rule.deferral is not None:
             return np.ascontiguousarray(rule.deferral, dtype=np.float64)
         if any(rule.active[:-1]):
             raise unfitted()
-        return np.zeros((len(rule.active) - 1, 4 + self.n_classes))  # nobody reads them
+        return np.zeros((len(rule.active) - 1, 4 + self.n_classes))  # no active rung reads them
 
 
 def _compiled_token_rule(kind: str, rule: TokenRule) -> native.TokenRule:
@@ -230,7 +231,7 @@ def _compiled_token_rule(kind: str, rule: TokenRule) -> native.TokenRule:
 
 
 def token_rule(config: PruningConfig | None, tensors: dict[str, np.ndarray]) -> TokenRule | None:
-    """The pruning rule that a model folder's tensors stand for, as `encoder.pruning.TokenPruning.rule` has it."""
+    """The pruning rule in the tensors of a model folder, as `encoder.pruning.TokenPruning.rule`; None = no pruning."""
     if config is None:
         return None
     values = tensors[layout.PRUNING_VALUES].astype(np.float64)
@@ -239,15 +240,15 @@ def token_rule(config: PruningConfig | None, tensors: dict[str, np.ndarray]) -> 
 
 
 def load_backend(folder: Path, dtype: str, threads: int | None, instructions: str = "") -> NativeBackend:
-    """The backend of a model folder, with `instructions` as `NativeBackend` has them.
+    """The backend of a model folder; `instructions` as in `NativeBackend`.
 
-    UserError if a file is missing, broken or not of these weights.
+    UserError if a file is missing, broken or from another model.
     """
     return backend_of(read_model(folder), dtype, threads, instructions)
 
 
 def backend_of(model: ModelFiles, dtype: str, threads: int | None, instructions: str = "") -> NativeBackend:
-    """The backend of what was read of a folder; UserError if its parts do not fit together."""
+    """The backend for the files of a model folder; UserError if they do not fit together."""
     manifest, spec = model.manifest, model.encoder
     tensors = from_hf(model.weights.tensors, spec, np.concatenate, ProblemType(manifest.problem_type))
     for name, tensor in model.extras.tensors.items():

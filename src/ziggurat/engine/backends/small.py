@@ -1,4 +1,4 @@
-"""Small models, which answer from token ids alone: no layers, one rung, nothing to prune."""
+"""Small models, which answer from token ids alone: without layers or pruning, with a single rung."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ziggurat.small.static import StaticTier
 
 
 class Scorer(Protocol):
-    """What gives each text logits from token ids alone."""
+    """Computes logits of texts from token ids alone."""
 
     @property
     def n_classes(self) -> int:
-        """Classes that it tells apart."""
+        """Number of classes."""
         ...
 
     def logits(self, tokens: np.ndarray, cu_seqlens: np.ndarray) -> np.ndarray:
@@ -32,8 +32,8 @@ class Scorer(Protocol):
 
 
 class _Compiled:
-    """A small model in the compiled core, which reads texts on the calling thread without the interpreter's lock:
-    several threads may use one at once.
+    """A small model in the compiled core. It computes on the calling thread without the interpreter's lock, so several
+    threads may call it at once.
     """
 
     def __init__(self, compiled: Scorer) -> None:
@@ -41,16 +41,16 @@ class _Compiled:
 
     @property
     def n_classes(self) -> int:
-        """Classes that it tells apart."""
+        """Number of classes."""
         return self._core.n_classes
 
     def logits(self, tokens: np.ndarray, cu_seqlens: np.ndarray) -> np.ndarray:
-        """As the tier's own `logits`. ValueError for ids or edges that do not fit, TypeError for types."""
+        """As the tier's `logits`. ValueError for ids or edges that do not fit, TypeError for wrong dtypes."""
         return self._core.logits(tokens, cu_seqlens)
 
 
 class StaticBackend(_Compiled):
-    """A static tier, whose arrays stay where they are; the same bits as `StaticTier.logits`."""
+    """A static tier without a copy of its arrays; bit-identical to `StaticTier.logits`."""
 
     def __init__(self, tier: StaticTier) -> None:
         """UserError where the compiled core is missing."""
@@ -58,8 +58,8 @@ class StaticBackend(_Compiled):
 
 
 class BilstmBackend(_Compiled):
-    """A BiLSTM tier: the embedding stays where it is, the other weights are packed anew. Logits agree to 1e-5, and are
-    the same bits for a text whatever else is in the batch.
+    """A BiLSTM tier: the embedding is not copied, the other weights are repacked. Logits agree with `BilstmTier` to
+    1e-5; the logits of a text are bit-identical in all batches.
     """
 
     def __init__(self, tier: BilstmTier) -> None:
@@ -69,7 +69,7 @@ class BilstmBackend(_Compiled):
 
 
 def fastest(tier: SmallTier) -> Scorer:
-    """A tier compiled, or where there is no compiled core the tier itself."""
+    """The compiled version of a tier; the tier itself if the compiled core is missing."""
     if native.why_missing():
         return tier
     return StaticBackend(tier) if isinstance(tier, StaticTier) else BilstmBackend(tier)
@@ -93,23 +93,23 @@ class SmallBackend(StepwiseBackend):
 
     @property
     def threads(self) -> int:
-        """The one that calls."""
+        """1: the calling thread."""
         return 1
 
     def embed(self, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
-        """The batch as it is: token and segment ids are what the model reads."""
+        """The batch unchanged: the model reads token and segment ids."""
         return batch
 
     def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
-        """There is none."""
+        """Never called: there are no layers."""
         raise AssertionError("a small model has no layers; this is a bug")
 
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
-        """What the model says to each sequence, (n_seqs, n_classes) float32."""
+        """Logits of each sequence, (n_seqs, n_classes) float32."""
         return self._scorer.logits(batch.states, batch.cu_seqlens)
 
     def advance(self, work: StepwiseWork, rule: ExitRule, to_layer: int) -> tuple[StepwiseWork, Finished]:
-        """All inputs at once; where its rung is the ladder's last, they all have their answer."""
+        """Runs all inputs at once; if its rung is the ladder's last, all of them finish."""
         if rule.first < len(rule.active) - 1 or work.live is None:
             return super().advance(work, rule, to_layer)
         begun = time.perf_counter()

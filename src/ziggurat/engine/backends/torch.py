@@ -32,15 +32,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class _Calls:
-    """Those that compute at the moment. The interpreter's end waits for them; threads that come later end there.
+    """Threads that compute at the moment. The interpreter's exit waits for them; threads that come later end.
 
-    Python would end these threads where they take its lock back, inside of torch, and that aborts the process.
+    Python would end such threads inside torch, where they take back the interpreter's lock: that aborts the process.
     """
 
     def __init__(self) -> None:
-        self._inside: set[int] = set()  # threads; adding and discarding one cannot be interrupted
+        self._inside: set[int] = set()  # threads; adding and discarding are atomic
         self._last: int | None = None  # the thread that ends the interpreter, once it does
-        self._any = False  # whether there has been one
+        self._any = False  # whether a thread has computed so far
         atexit.register(self._end)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._begin_child)
@@ -49,14 +49,14 @@ class _Calls:
         self._inside.add(get_ident())
         if self._last not in (None, get_ident()):
             self._inside.discard(get_ident())
-            raise SystemExit  # of this thread alone, and without a word, as Python does it
+            raise SystemExit  # ends only this thread, silently, as Python itself does
         self._any = True
 
     def __exit__(self, *_: object) -> None:
         self._inside.discard(get_ident())
 
     def _begin_child(self) -> None:
-        """A child would wait for its parent's threads for ever, were it to use more than its own."""
+        """A child process uses a single thread: it would wait endlessly for its parent's threads, which it lacks."""
         self._inside.clear()
         if self._any:
             torch.set_num_threads(1)
@@ -71,12 +71,11 @@ _CALLS = _Calls()
 
 
 class TorchBackend(StepwiseBackend):
-    """A model in evaluation mode, its weights laid out for inference; implements `engine.backend.Backend`.
+    """A model in evaluation mode, with weights laid out for inference; implements `engine.backend.Backend`.
 
-    Works on a copy: the caller's model can still be trained and saved. Which tokens stay and which inputs exit is
-    decided on the device (`engine.backends.torch_rules`); what comes back to the host is one flag for each, from which
-    the next shapes follow, and the answers. Rules that only numpy knows, and readings of several sequences, are
-    computed on the host.
+    It copies the model, so the caller can still train and save it. Exits and pruning are decided on the device
+    (`engine.backends.torch_rules`); only one flag per input or token, for the next shapes, and answers come to the
+    host. Custom rules in numpy, and readings of several sequences, are computed on the host.
     """
 
     engine = "torch"
@@ -101,7 +100,7 @@ class TorchBackend(StepwiseBackend):
 
     @property
     def threads(self) -> int:
-        """Of the CPU that torch uses."""
+        """CPU threads that torch uses."""
         return int(torch.get_num_threads())
 
     @torch.inference_mode()
@@ -112,7 +111,7 @@ class TorchBackend(StepwiseBackend):
 
     @torch.inference_mode()
     def layer(self, layer: int, batch: PackedBatch, tokens: TokenRule | None = None) -> PackedBatch:
-        """Token states before → after layer `layer`, 1 … L, of the tokens that the rule leaves there."""
+        """Token states before → after layer `layer`, 1 … L, of the tokens that the rule keeps there."""
         with _CALLS:
             if tokens is None or not tokens.prunes(layer):
                 return self.model.layer(layer, batch)
@@ -126,7 +125,7 @@ class TorchBackend(StepwiseBackend):
 
     @torch.inference_mode()
     def logits(self, rung: int, batch: PackedBatch) -> np.ndarray:
-        """What rung `rung` says: (n_seqs, n_classes) float32, with a reader (n_tokens, n_classes)."""
+        """Logits of rung `rung`: (n_seqs, n_classes) float32, with a reader (n_tokens, n_classes)."""
         with _CALLS:
             return self._logits(rung, batch).cpu().numpy()
 
@@ -134,7 +133,7 @@ class TorchBackend(StepwiseBackend):
         return self.model.head_at(self.rung_layers[rung])(batch).float()
 
     def start(self, batch: PackedBatch, history: np.ndarray | None = None) -> StepwiseWork:
-        """Takes token tables in; see `engine.backend.Backend`."""
+        """A new work from token tables; see `engine.backend.Backend`."""
         work = super().start(batch, history)
         if self.reader is None:
             work.history = torch.from_numpy(work.history).to(self._place)
@@ -142,7 +141,7 @@ class TorchBackend(StepwiseBackend):
 
     @torch.inference_mode()
     def ask(self, rung: int, work: StepwiseWork, rule: ExitRule) -> np.ndarray:
-        """Adds a rung's readings to the history, on the device; which inputs exit there, (n) bool."""
+        """Adds a rung's readings to the history on the device; returns which inputs exit there, (n) bool."""
         if self.reader is not None:
             return super().ask(rung, work, rule)
         with _CALLS:
@@ -164,30 +163,30 @@ class TorchBackend(StepwiseBackend):
         return Finished(work.rows[exiting], readings, rungs, work.seconds[exiting], work.token_counts[exiting])
 
     @torch.inference_mode()
-    def put_back(self, whole: PackedBatch, live: PackedBatch) -> None:
-        """Writes the states of some tokens into those of all."""
+    def put_back(self, unpruned: PackedBatch, live: PackedBatch) -> None:
+        """Writes the states of the live tokens into the states of all."""
         with _CALLS:
-            slots = torch.from_numpy(slots_in(whole, live)).to(whole.states.device)
-            whole.states[slots] = live.states
+            slots = torch.from_numpy(slots_in(unpruned, live)).to(unpruned.states.device)
+            unpruned.states[slots] = live.states
 
     def _concatenated(self, arrays: Sequence[Any]) -> Any:
         return torch.cat(list(arrays)) if isinstance(arrays[0], Tensor) else np.concatenate(arrays)
 
 
 def load_backend(folder: Path, device: str, dtype: str, threads: int | None) -> TorchBackend:
-    """The backend of a model folder; `threads` None = as torch takes by itself, at most all cores."""
+    """The backend of a model folder; `threads` None = torch's default, at most all cores."""
     return backend_of(read_model(folder), device, dtype, threads)
 
 
 def backend_of(files: ModelFiles, device: str, dtype: str, threads: int | None) -> TorchBackend:
-    """The backend of what was read of a folder; UserError if its parts do not fit together."""
+    """The backend for the files of a model folder; UserError if they do not fit together."""
     limit_threads(threads)
     model = model_of(files)
     return TorchBackend(model, device, dtype, files.manifest.problem.reader)
 
 
 class _PrepackedLinear(nn.Module):
-    """nn.Linear whose weight oneDNN has laid out once: 1.2-1.5 times MKL's speed here, most with few rows."""
+    """nn.Linear with a weight that oneDNN laid out once: 1.2-1.5 times MKL's speed here, most with few rows."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -201,9 +200,9 @@ class _PrepackedLinear(nn.Module):
 
 
 def _prepack(model: nn.Module) -> None:
-    """Replaces every linear layer in place, where this build of torch has the operator.
+    """Replaces all linear layers in place, if this build of torch has the operator.
 
-    Those that simulate int8 stay: laid out for floats, they would answer as floats do.
+    Layers that simulate int8 are not replaced: as float layers they would give the answers of floats.
     """
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return

@@ -1,7 +1,7 @@
-"""Exit scores and pruning rules as tensor code, on the device where logits and scores are.
+"""Exit scores and pruning rules as tensor code, on the device of the logits and scores.
 
-`policies.exits`, `policies.prune` and `policies.rules` are the specification: scores agree to rounding, so that
-decisions are the same at all thresholds that are no score themselves.
+`policies.exits`, `policies.prune` and `policies.rules` are the specification. Scores agree up to rounding; decisions
+agree unless a threshold equals a score up to rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ziggurat.policies.rules import ExitRule
 
 
 def exits(rule: ExitRule, rung: int, history: Tensor, rows: np.ndarray) -> Tensor | None:
-    """As `ExitRule.exits`: history (n, rungs seen, n_classes) → (n) bool; None for a score that only numpy knows."""
+    """As `ExitRule.exits`: history (n, active rungs, n_classes) → (n) bool; None for a score without tensor code."""
     if rung == rule.thresholds.shape[-1]:
         return torch.ones(len(history), dtype=torch.bool, device=history.device)
     values = score_of(rule, rung, history)
@@ -33,11 +33,11 @@ def exits(rule: ExitRule, rung: int, history: Tensor, rows: np.ndarray) -> Tenso
 
 
 def score_of(rule: ExitRule, rung: int, history: Tensor) -> Tensor | None:
-    """As `ExitRule.values`: (n) float64; None for a score that only numpy knows."""
+    """As `ExitRule.values`: (n) float64; None for a score without tensor code."""
     name, _, parameter = rule.score.partition("@")
     if rule.temperatures is not None:
-        seen = np.flatnonzero(rule.active[: rung + 1])[-history.shape[1] :]
-        history = history.double() / torch.as_tensor(rule.temperatures[seen, None]).to(history.device)
+        rungs = np.flatnonzero(rule.active[: rung + 1])[-history.shape[1] :]
+        history = history.double() / torch.as_tensor(rule.temperatures[rungs, None]).to(history.device)
     if name == LEARNED and rule.deferral is not None:
         weights = torch.as_tensor(rule.deferral[rung], dtype=torch.float64).to(history.device)
         return 1 / (1 + torch.exp(-(_features(history) @ weights)))
@@ -70,7 +70,7 @@ def _agreeing(history: Tensor) -> Tensor:
 
 
 def _in_a_row(holds: Tensor) -> Tensor:
-    """How many entries at the end of each row are true: (n, k) bool → (n) float64."""
+    """Number of true entries at the end of each row, without a break: (n, k) bool → (n) float64."""
     return holds.flip(-1).long().cumprod(-1).sum(-1).double()
 
 
@@ -102,7 +102,7 @@ _FAMILIES: Mapping[str, Callable[[Tensor, float], Tensor]] = {
 
 
 def _features(history: Tensor) -> Tensor:
-    """As `policies.defer.features`: (n, rungs seen, n_classes) → (n, 4 + n_classes) float64."""
+    """As `policies.exits.features`: (n, active rungs, n_classes) → (n, 4 + n_classes) float64."""
     logits = history[:, -1].double()
     if logits.shape[1] == 1:
         latest = logits[:, 0]
@@ -117,7 +117,7 @@ def _features(history: Tensor) -> Tensor:
 
 
 def keep_mask(rule: TokenRule, layer: int, scores: Tensor, batch: PackedBatch) -> Tensor | None:
-    """As `TokenRule.keep_mask`: relative scores (n_tokens) → (n_tokens) bool; None for a rule that only numpy knows."""
+    """As `TokenRule.keep_mask`: relative scores (n_tokens) → (n_tokens) bool; None for a rule without tensor code."""
     keep = _KEEPS.get(rule.keep)
     if keep is None:
         return None
