@@ -16,8 +16,11 @@ import pytest
 import ziggurat
 from tests.kit.questions import make_contexts, make_questions, save_span_folder
 from ziggurat import AdaptiveModel, Promise, UserError
+from ziggurat.bench.bench import bench
 from ziggurat.encoder import hub
 from ziggurat.encoder.folder import trained_rows
+from ziggurat.serve.predict import predict
+from ziggurat.train.cascade import make_cascade
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +219,15 @@ def test_every_public_name_is_there_and_documented():
     assert Path(sys.modules["ziggurat.train"].__file__).name == "__init__.py"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         ziggurat.nothing  # noqa: B018
+
+
+def test_commands_functions_take_rows_in_memory(own, rows, rows_file, static_folder, tmp_path):
+    place, options = str(own.folder), ziggurat.ModelOptions("cpu", threads=1)
+    answered = predict(place, source=rows, operating_point="full", options=options).answers
+    assert [answer.fields["label"] for answer in answered] == own.predict(
+        [row["text"] for row in rows], "full"
+    ).tolist()
+    timed = bench(place, rows, (4,), [], options=options, timed_texts=8, repeats=1).rows
+    assert {(row.to_dict()["data"], row.to_dict()["split"]) for row in timed} == {("rows", "test")}
+    made = make_cascade([str(static_folder), place], tmp_path / "cascade", rows)
+    assert made.rows_fitted == make_cascade([str(static_folder), place], tmp_path / "read", str(rows_file)).rows_fitted

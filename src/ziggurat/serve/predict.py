@@ -90,7 +90,7 @@ def predict(
     promise = promise_of(classifier, operating_point, threshold)
     if promise is not None and promise.broken:
         logging.getLogger(__name__).warning(promise.broken)
-    rows = _given(texts, classifier) if texts is not None else _read(str(source), classifier, columns)
+    rows = _given(texts, classifier) if texts is not None else _read(source, classifier, columns)
     inputs = list(rows.texts) if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
     if watch is None:
         point = rule if threshold is not None else operating_point
@@ -131,7 +131,9 @@ def _watched(
     return answers
 
 
-def _read(source: Source, classifier: OpenedModel, columns: Columns) -> Rows:
+def _read(source: Source | None, classifier: OpenedModel, columns: Columns) -> Rows:
+    if source is None:
+        raise UserError("no inputs: give texts or rows")
     rows = load(source, replace(columns, label=None), problem=classifier.problem.kind)
     check_pairs(classifier, rows)
     return rows
