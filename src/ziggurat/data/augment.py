@@ -1,4 +1,4 @@
-"""Changed copies of texts, as token ids: what a teacher labels for a small model to learn from.
+"""Changed copies of texts, as token ids: a teacher labels them, and a small model learns from them.
 
 Tang et al. (2019, distilling BERT into a BiLSTM): a word becomes the mask token (p_mask), or else another word (p_pos);
 then, with p_ng, of the text only a run of 1 … 5 words is left. Where the paper takes another word of the same part of
@@ -10,7 +10,7 @@ for a word of one piece, and the nearest by GloVe for other words. A fine-tuned 
 neighbours serve both, unless the caller brings `candidates`. A word of several pieces has each of them replaced by a
 neighbour of its own, which seldom makes a word that exists; GloVe's would.
 
-A word is masked or replaced whole, its number of pieces stays. Special tokens and segments stay too.
+All pieces of a word are masked or replaced together; their number does not change, nor do special tokens and segments.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from ziggurat.system import bar
 
 Candidates = Callable[
     [np.ndarray], np.ndarray
-]  # a text's token ids (length) → ids that may replace each, (length, any)
+]  # a text's token ids (length) → ids that may replace each of them, (length, any)
 
-_WORD, _PIECE, _SAMPLED, _LENGTH, _START, _PURPOSES = range(6)  # what a random number is for
+_WORD, _PIECE, _SAMPLED, _LENGTH, _START, _PURPOSES = range(6)  # purposes of random numbers
 
 
 @dataclass(frozen=True, eq=False)
 class Maker:
-    """Makes copies; arrays of a copy's tokens are (copies, n_tokens), and nothing is removed before the end."""
+    """Makes copies; arrays of a copy's tokens are (copies, n_tokens), and tokens are removed only at the end."""
 
     config: AugmentConfig
     kinds: np.ndarray
@@ -46,12 +46,12 @@ class Maker:
     candidates: Candidates | None
 
     def copies(self, tokens: list[np.ndarray], rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Copies of these texts without doubles, and which text each is of, by its place in `tokens`."""
+        """Copies of these texts without duplicates, and the index in `tokens` of each copy's text."""
         words = words_of(tokens, self.kinds)
         keys = keys_of(self.config.seed, rows, self.config.copies)
-        table, edges = self._packed(words, self._changed(words, keys), self._kept(words, keys))
-        own = _fingerprints(np.stack([words.ids, words.segments], axis=1), words.cu_seqlens)
-        new = _new(own, _fingerprints(table, edges).reshape(keys.shape))
+        table, edges = self._packed(words, self._changed(words, keys), self._keep_mask(words, keys))
+        originals = _fingerprints(np.stack([words.ids, words.segments], axis=1), words.cu_seqlens)
+        new = _new(originals, _fingerprints(table, edges).reshape(keys.shape))
         starts, stops = (side.reshape(keys.shape).T[new].tolist() for side in (edges[:-1], edges[1:]))
         return [table[start:stop] for start, stop in zip(starts, stops, strict=True)], np.nonzero(new)[0]
 
@@ -76,7 +76,7 @@ class Maker:
         return ids
 
     def _options(self, words: Words, place: np.ndarray, picks: np.ndarray) -> np.ndarray:
-        """What replaces the tokens at these places, (any number) ids; `picks` are random uint64."""
+        """Replacements of the tokens at these places, (any number) ids; `picks` are random uint64."""
         chosen = self.neighbours[words.ids[place], (picks % np.uint64(self.config.neighbours)).astype(np.int64)]
         if self.candidates is None or not len(place):
             return chosen
@@ -85,16 +85,16 @@ class Maker:
         widths = np.array([offer.shape[1] for offer in offers])[words.text]
         starts = cumulate(widths)[:-1]
         offered = np.concatenate([offer.ravel() for offer in offers])
-        ours = offered[starts[place] + (picks % widths[place].astype(np.uint64)).astype(np.int64)]
+        picked = offered[starts[place] + (picks % widths[place].astype(np.uint64)).astype(np.int64)]
         single = np.zeros(len(words.ids), dtype=bool)
         single[words.heads[words.pieces == 1]] = True
-        return np.where(single[place], ours, chosen)
+        return np.where(single[place], picked, chosen)
 
-    def _kept(self, words: Words, keys: np.ndarray) -> np.ndarray:
-        """Which tokens a copy keeps, (copies, n_tokens) bool: of some sides a run of words, of all others all."""
-        kept = np.ones((len(keys), len(words.ids)), dtype=bool)
+    def _keep_mask(self, words: Words, keys: np.ndarray) -> np.ndarray:
+        """Which tokens a copy keeps, (copies, n_tokens) bool: a run of words in sampled sides, all in other sides."""
+        mask = np.ones((len(keys), len(words.ids)), dtype=bool)
         if self.config.kind != "tang" or not self.config.ngram:
-            return kept
+            return mask
         of_side, places = keys[:, words.text[words.side_heads]], words.places[words.side_heads]
         sampled = below(draws(of_side, places, _SAMPLED, _PURPOSES), self.config.ngram)
         if self.config.cycle_sides:
@@ -106,25 +106,25 @@ class Maker:
         ends = begins + np.where(sampled, lengths, words.side_words)
         numbers = np.arange(len(words.heads))
         stay = (numbers >= begins[:, words.side]) & (numbers < ends[:, words.side])
-        kept[:, words.own] = stay[:, words.word]
-        return kept
+        mask[:, words.text_tokens] = stay[:, words.word]
+        return mask
 
     def _turns(self, words: Words) -> np.ndarray:
-        """Which sides may change in which copy: the first, the others, all, and again, (copies, n_sides) bool."""
+        """Which sides may change in which copy, (copies, n_sides) bool: in turn the first, the others, all."""
         turn = np.arange(self.config.copies)[:, None] % 3
         alone = np.bincount(words.text[words.side_heads])[words.text[words.side_heads]] == 1
         return alone | (turn == 2) | ((words.rank == 0) == (turn == 0))
 
-    def _packed(self, words: Words, ids: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The kept tokens of all copies behind one another, (any number, 2), and the copies' edges: copy 0 first."""
-        table = np.empty((np.count_nonzero(kept), 2), dtype=np.int64)
-        table[:, 0] = ids[kept]
-        table[:, 1] = np.broadcast_to(words.segments, ids.shape)[kept]
-        return table, cumulate(np.add.reduceat(kept, words.cu_seqlens[:-1], axis=1, dtype=np.int64).ravel())
+    def _packed(self, words: Words, ids: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The kept tokens of all copies concatenated, (any number, 2), and the copies' edges: copy 0 first."""
+        table = np.empty((np.count_nonzero(keep), 2), dtype=np.int64)
+        table[:, 0] = ids[keep]
+        table[:, 1] = np.broadcast_to(words.segments, ids.shape)[keep]
+        return table, cumulate(np.add.reduceat(keep, words.cu_seqlens[:-1], axis=1, dtype=np.int64).ravel())
 
 
 def _offer(candidates: Candidates, ids: np.ndarray, size: int) -> np.ndarray:
-    """What a caller's function offers for the tokens of one text, looked at before it is used."""
+    """Replacements that a caller's function offers for the tokens of one text, validated."""
     offer = np.asarray(candidates(ids))
     if offer.ndim != 2 or len(offer) != len(ids) or not offer.shape[1]:
         raise ValueError(f"candidates: must be ({len(ids)}, at least 1), not {offer.shape}")
@@ -136,20 +136,20 @@ def _offer(candidates: Candidates, ids: np.ndarray, size: int) -> np.ndarray:
 def _places(words: Words, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The copy and the token of each piece of the chosen words, (copies, n_words) bool."""
     copy, piece = np.divmod(np.flatnonzero(chosen[:, words.word]), max(len(words.word), 1))
-    return copy, words.own[piece]
+    return copy, words.text_tokens[piece]
 
 
 def _fingerprints(table: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """A hash of each text, (n) uint64, of texts (length_i ≥ 1, 2) behind one another."""
+    """A hash of each text, (n) uint64, from concatenated texts (length_i ≥ 1, 2)."""
     places = place_in_sequence(np.diff(edges)).astype(np.uint64)
     tokens = table.astype(np.uint64)
     hashes = mixed(mixed(tokens[:, 0] + (tokens[:, 1] << np.uint64(32))) + places)
     return np.add.reduceat(hashes, edges[:-1])
 
 
-def _new(own: np.ndarray, copies: np.ndarray) -> np.ndarray:
-    """Which copies are neither their text nor an earlier copy, (n, copies) bool, from hashes (n) and (copies, n)."""
-    hashes = np.concatenate([own[None], copies]).T
+def _new(originals: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    """Which copies equal neither their text nor an earlier copy, (n, copies) bool, from hashes (n) and (copies, n)."""
+    hashes = np.concatenate([originals[None], copies]).T
     order = np.argsort(hashes, axis=1, kind="stable")
     hashes = np.take_along_axis(hashes, order, axis=1)
     new = np.ones(hashes.shape, dtype=bool)
@@ -182,7 +182,7 @@ class Copies:
 
     encoded: Encoded  # m copies; `truncated` is their text's
     rows: np.ndarray  # (m) int64: which text each is a copy of
-    dropped: int  # copies that were like their text or an earlier copy of it
+    dropped: int  # copies equal to their text or to an earlier copy of it
     rate: Rate
 
 
@@ -211,7 +211,7 @@ def augmented(
         neighbours: (V, at least `config.neighbours`) int, as `data.neighbours.neighbours`; further columns are unused.
         mask_id: what a masked word's pieces become, as `TextTokenizer.mask_id`.
         candidates: gives for one text's token ids, (length) int64 with the special ones, the ids that may replace each,
-            (length, any number ≥ 1); words of one piece take theirs from it and only the others from `neighbours`.
+            (length, any number ≥ 1); words of one piece use them, other words use `neighbours`.
         first_row: the number of the first text, for a caller who has more texts than one call takes.
         chunk: tokens of copies in memory at a time; the copies of one text are never divided.
         progress: show a bar of how many copies are made and how fast.
@@ -275,9 +275,9 @@ def neighbours(embeddings: np.ndarray, kinds: np.ndarray, count: int, fixed: np.
     """For each entry of a vocabulary the `count` others with the largest cosine, nearest first, (V, count) int32.
 
     `embeddings` (V, d) are a model's word-piece embeddings, `kinds` (V) uint8 as `TextTokenizer.piece_kinds` gives
-    them, `fixed` (V) bool the entries that nothing may replace, as `TextTokenizer.no_words` (punctuation). What starts
-    a word has neighbours that start one, what continues a word those that continue one. A special or fixed entry is
-    its own neighbour and nobody else's; an entry with fewer than `count` others of its kind is its own for the rest.
+    them, `fixed` (V) bool the entries that are never replaced, as `TextTokenizer.no_words` (punctuation). Neighbours
+    are of the same kind: pieces that start a word, or pieces that continue one. A special or fixed entry is its own
+    neighbour, and no neighbour of others. An entry with fewer than `count` others of its kind fills the rest itself.
 
     Raises:
         ValueError: the arguments do not fit together, or an embedding that is needed is not finite.

@@ -11,19 +11,19 @@ _PARALLEL = "TOKENIZERS_PARALLELISM"  # the library's own switch
 
 
 def limit_threads(threads: int) -> None:
-    """Lets the library use so many threads at most in this process, from its first batch on; a user's limit stays.
+    """Limits the library's threads in this process; a limit set by the user stays. Call it before the first batch.
 
-    It tokenises while the engine waits and the reverse, so that both together never exceed this number. A setting of a
-    process, for its command or service to make: no model makes it.
+    Tokenizer and engine never compute at the same time, so together they do not exceed this number. The setting belongs
+    to the process: commands or services make it, models do not.
     """
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
 
 
 def in_batch(encode: Callable[..., list[Any]], texts: Sequence[Any]) -> list[Any]:
-    """What `encode`, one of the library's functions for batches, makes of texts without special tokens.
+    """Encodings of texts without special tokens by `encode`, one of the library's batch functions.
 
-    Where the system gives it no threads the library panics, with an exception that is no Exception, in this call and in
-    all later ones: then this thread reads the texts, as it does in forked processes.
+    If the system grants no threads, the library panics in this and all later calls, with an error that is no Exception.
+    Then this thread encodes the texts, as in forked processes.
     """
     _alone_in_forks()
     try:
@@ -37,10 +37,10 @@ def in_batch(encode: Callable[..., list[Any]], texts: Sequence[Any]) -> list[Any
 
 @cache
 def _alone_in_forks() -> None:
-    """From the first batch on, children that are forked tokenise on the thread that asks for it.
+    """After the first batch, forked children tokenise on the calling thread.
 
-    They have none of the library's threads, and would wait for them for ever. The library knows, but not where the user
-    has set its switch, nor while its threads are being started. In a child there is one thread, so nothing else
+    A child has none of the library's threads and would wait for them endlessly. The library handles this itself, but
+    not if the user has set its switch, or while its threads start. A child has a single thread, so no other thread
     reads the environment while this writes it.
     """
     if hasattr(os, "register_at_fork"):

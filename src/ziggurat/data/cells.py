@@ -1,4 +1,4 @@
-"""Cells as texts and labels; what is wrong with one is said by a ValueError, whose row its caller knows."""
+"""Cells as texts and labels. A ValueError describes what is wrong with a cell; the caller adds the row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def text_of(cell: Any, column: str, may_be_blank: bool) -> str:
 
 
 def label_of(cells: Sequence[Any], columns: Sequence[str], classes: Mapping[str, Sequence[str]]) -> Cell | None:
-    """The label in a row's cell, or of several cells of 0 and 1 those columns that apply; None = it has none."""
+    """The label in a row's cell; for several cells of 0 and 1, the columns that apply. None = no label."""
     if len(columns) > 1:
         return _those_that_apply(cells, columns)
     (cell,), (column,) = cells, columns
@@ -41,17 +41,17 @@ def label_of(cells: Sequence[Any], columns: Sequence[str], classes: Mapping[str,
         except (IndexError, TypeError):
             raise ValueError(f"{column!r} is {cell!r}, and there are {len(classes[column])} classes") from None
     if isinstance(cell, list):
-        return tuple(_one_label(each, column) for each in cell)
+        return tuple(_one_label(label, column) for label in cell)
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return None
     return _one_label(cell, column)
 
 
 def typed(labels: Sequence[Any]) -> list[Cell | None]:
-    """The labels of a column without types, as those of a CSV file are: the numbers or truths that all of them are.
+    """Labels of a column without types, as in CSV files: converted if all are numbers, or all are true or false.
 
-    Only the column as a whole says what its cells are. A code such as 007 must not become 7, so a number counts only if
-    it is written the way it would be printed.
+    A single cell does not tell its type; the column does. A code such as 007 must not become 7, so a number counts only
+    in its printed form.
     """
     words = [str(label) for label in labels]
     if all(word.lower() in _TRUTH for word in words):
@@ -64,11 +64,11 @@ def typed(labels: Sequence[Any]) -> list[Cell | None]:
 
 
 def absent_among_numbers(labels: Sequence[Any]) -> list[int]:
-    """Rows of a column without types that spell "no number", such as `nan`, while all others are numbers or truths."""
+    """Rows with an absent value, such as `nan`, in a column without types whose other cells are numbers or truths."""
     given = {row: label for row, label in enumerate(labels) if label is not None}
     absent = [row for row, label in given.items() if str(label).strip() in ABSENT]
-    others = [label for label in given.values() if str(label).strip() not in ABSENT]
-    return absent if absent and others and not any(isinstance(label, str) for label in typed(others)) else []
+    present = [label for label in given.values() if str(label).strip() not in ABSENT]
+    return absent if absent and present and not any(isinstance(label, str) for label in typed(present)) else []
 
 
 def are_lists(cells: Iterable[Any]) -> bool:

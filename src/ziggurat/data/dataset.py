@@ -1,4 +1,4 @@
-"""Rows with a role: what may train, choose, certify and test, disjoint by their content."""
+"""Rows with a role: rows that train, choose, certify and test are disjoint by their content."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Role(StrEnum):
 
     TRAIN = "train"  # fits weights
     SELECT = "select"  # chooses between models and operating points
-    CERTIFY = "certify"  # vouches for the operating point that was chosen
+    CERTIFY = "certify"  # certifies the chosen operating point
     TEST = "test"  # reports; decides nothing
 
 
@@ -108,10 +108,10 @@ class Dataset:
 
     @cached_property
     def hashes(self) -> np.ndarray:
-        """Content hash of each row, (n) uint64, by which models know what they have seen.
+        """Content hash of each row, (n) uint64: models record the hashes of the rows that they were trained on.
 
-        Case and white space do not count, nor does the label. Of a row with an article that is its second text alone:
-        a model that has read a context has seen all questions about it.
+        Case, white space and labels do not count. For a row with an article it is the hash of the second text: a model
+        that has read a context has seen all questions about it.
         """
         if self.articles is not None:
             return content_hashes(self.pairs or ())
@@ -119,9 +119,9 @@ class Dataset:
 
     @cached_property
     def group_hashes(self) -> np.ndarray:
-        """Content hash of what stands for each row and all that are shared out with it, (n) uint64.
+        """Content hash of each row's group, (n) uint64: rows of a group get the same role.
 
-        That is its article; of a row without one, the row that stands for all that share text with it.
+        A group is an article; for rows without articles it is the group of rows that share text (`groups.stand_ins`).
         """
         if self.articles is not None:
             return content_hashes(self.articles)
@@ -202,19 +202,19 @@ def split_roles(
     labels = label_array(rows, names, problem)
     if labels is None and label_names is None and rows.articles is None:
         raise UserError(f"{rows.source}: no labels; add a label column or name the right one")
-    everything = _dataset(rows, labels, names, Role.TRAIN, problem)
-    standing = stand_ins(rows.texts, rows.pairs, everything.hashes) if _grouped(rows, grouped) else np.arange(len(rows))
-    groups, places = everything.hashes[standing], _places(rows, fractions)[standing]
+    dataset = _dataset(rows, labels, names, Role.TRAIN, problem)
+    standing = stand_ins(rows.texts, rows.pairs, dataset.hashes) if _grouped(rows, grouped) else np.arange(len(rows))
+    groups, places = dataset.hashes[standing], _places(rows, fractions)[standing]
     bare = np.zeros(len(rows), dtype=bool) if labels is None else ~labelled(labels)
     withheld = bare & (places != 0) & np.isin(groups, groups[~bare])
     places[bare] = 0  # 0 = train, the first role
     sets = {}
     for place, (role, fraction) in enumerate(zip(Role, astuple(fractions), strict=True)):
-        here = (places == place) & ~withheld
-        if fraction > 0 and not (here & ~bare).any():
+        members = (places == place) & ~withheld
+        if fraction > 0 and not (members & ~bare).any():
             raise _too_few(rows, role, fraction, len(np.unique(groups)))
-        if here.any():
-            sets[role] = replace(everything.take(np.flatnonzero(here)), role=role)
+        if members.any():
+            sets[role] = replace(dataset.take(np.flatnonzero(members)), role=role)
     return sets
 
 
@@ -227,7 +227,7 @@ def has_role(rows: Rows, fractions: Fractions, role: Role, grouped: bool = True)
 
 
 def _grouped(rows: Rows, grouped: bool) -> bool:
-    """Whether rows that share text are shared out together; those with articles are by these."""
+    """Whether rows that share text get the same role; rows with articles are grouped by article instead."""
     return grouped and rows.articles is None
 
 
@@ -259,7 +259,7 @@ def _places(rows: Rows, fractions: Fractions) -> np.ndarray:
     """Index into `Role` for each row, (n) int64: the interval of the fractions into which the row's hash falls."""
     edges = np.cumsum(astuple(fractions))
     edges[np.flatnonzero(astuple(fractions))[-1] :] = np.inf  # rounding must not open a role whose fraction is 0
-    # Another hash than `hashes`: whoever samples by those must not sample by role.
+    # Not `hashes`: a sample by `hashes` must be independent of roles.
     texts, pairs = (rows.texts, rows.pairs) if rows.articles is None else (rows.articles, None)
     return np.searchsorted(edges, _hash_rows(texts, pairs, purpose=b"role") / 2.0**64, side="right")
 

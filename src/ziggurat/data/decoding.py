@@ -1,4 +1,4 @@
-"""A file's bytes as text: unpacked if they are packed, decoded by what they say of themselves."""
+"""A file's bytes as text: unpacked if they are packed, and decoded in the encoding that the bytes indicate."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def unpacked(path: Path) -> bytes:
 
 
 def decoded(content: bytes, place: str, encoding: str | None = None, guess: bool = False) -> tuple[str, str | None]:
-    """Text without a byte order mark, and what has to be said of how it was read (None = nothing).
+    """Text without a byte order mark, and a note for the user about how it was read (None = no note).
 
     By `encoding` if there is one; else by its mark, else as UTF-8. Where it is none of them and `guess` is allowed, a
     text that looks Western is read as Windows' cp1252. UserError, with the line, for anything that would be garbled.

@@ -1,4 +1,4 @@
-"""CSV and TSV: where a row begins and ends, which no file says of itself."""
+"""CSV and TSV: finds where rows begin and end."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def comma_separated(text: str, place: str, separator: str = ",") -> list[Record]
 
 
 def tab_separated(text: str, place: str) -> tuple[list[Record], str | None]:
-    """Records between tabs, and what has to be said of its quotes (None = nothing).
+    """Records between tabs, and a note for the user about quotes (None = no note).
 
-    What pandas writes is quoted as in CSV, in corpora a quote is a sign like any other. It is taken for the former
-    where every quote in the file is one that RFC 4180 knows, unless each line has a row's tabs although a cell in
-    quotes would go over several of them.
+    Pandas quotes cells as in CSV; in corpora a quote is an ordinary character. Cells count as quoted if all quotes of
+    the file are valid in RFC 4180, unless each line has the tabs of a row although a quoted cell would span several
+    lines.
     """
     plain = [Record(n, n, line.split("\t")) for n, line in enumerate(lines_of(text), start=1) if line]
     if '"' not in text or _QUOTED_TABS.fullmatch(text) is None:
@@ -109,10 +109,10 @@ def _swallowing(text: str, separator: str, records: Sequence[Record]) -> Record 
     lines = list(_lines(text))
     width = len(records[0].cells)
     alike = [line.count(separator) == width - 1 or not line.strip() for line in lines]
-    whole = all(alike)
+    all_alike = all(alike)
     for record in long:
         n = record.end - record.start + 1
-        if all(alike[record.start - 1 : record.end]) and (whole or n >= (3 if separator == "\t" else _MOST_LINES)):
+        if all(alike[record.start - 1 : record.end]) and (all_alike or n >= (3 if separator == "\t" else _MOST_LINES)):
             return record
     return None
 

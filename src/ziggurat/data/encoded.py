@@ -14,7 +14,7 @@ from ziggurat.system import cached_property
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Token ids of n inputs, each in one sequence of its own, or in several: the windows of a long context."""
+    """Token ids of n inputs. An input has one sequence, or several: the windows of a long context."""
 
     tokens: list[np.ndarray]  # (s) int64 arrays (length, 2): token id, segment id; of windows (length, 3), see there
     truncated: np.ndarray  # (n) bool: the text was longer than the model reads
@@ -49,13 +49,13 @@ class Encoded:
 
     def take(self, rows: np.ndarray) -> Self:
         """Only these inputs, (m) indices, in this order."""
-        texts, pairs = (None if some is None else [some[row] for row in rows] for some in (self.texts, self.pairs))
+        texts, pairs = (None if side is None else [side[row] for row in rows] for side in (self.texts, self.pairs))
         owners = None if self.owners is None else np.repeat(np.arange(len(rows)), np.diff(self.edges)[rows])
         tokens = [self.tokens[sequence] for sequence in self.sequences_of(rows)]
         return replace(self, tokens=tokens, truncated=self.truncated[rows], texts=texts, pairs=pairs, owners=owners)
 
     def by_sequence(self) -> Encoded:
-        """Every sequence as an input of its own."""
+        """The same sequences, each as a separate input."""
         return self if self.owners is None else Encoded(self.tokens, self.truncated[self.owners])
 
     def summed(self, values: np.ndarray) -> np.ndarray:

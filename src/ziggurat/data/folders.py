@@ -50,19 +50,19 @@ def tables_in(source: str, encoding: str | None = None, lenient: bool = False) -
 
 
 def _with_note(tables: list[Table], note: str | None) -> list[Table]:
-    """The tables, the first of which says this too; None = nothing."""
+    """The tables with a note added to the first; None = no note."""
     if note is None:
         return tables
     return [replace(tables[0], notes=(*tables[0].notes, note)), *tables[1:]]
 
 
 def _note_on_others(folder: Path) -> str | None:
-    """What has to be said of folders with data files that stand beside data files; None = there are none."""
+    """A note on unread folders with data files beside the data files; None = there are none."""
     folders = sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
-    others = [
+    unread = [
         inner.name for inner in folders if os.access(inner, os.R_OK | os.X_OK) and any(map(_is_data, inner.iterdir()))
     ]
-    return f"{folder}: only its own files are read, not those in {', '.join(others)}" if others else None
+    return f"{folder}: only its own files are read, not those in {', '.join(unread)}" if unread else None
 
 
 def place_of(source: Source | None) -> Path | None:
@@ -101,7 +101,7 @@ def _hub_hint(source: str) -> str:
 
 
 def split_in(name: str) -> str | None:
-    """The split that the name of a file or folder says: `validation` of `dev-00000-of-00001`; None if it says none."""
+    """The split in the name of a file or folder: `validation` for `dev-00000-of-00001`; None if there is none."""
     words = re.split(r"[^a-z]+", name.lower())
     return next((_SPLITS[word] for word in words if word in _SPLITS), None)
 
@@ -114,7 +114,8 @@ def _found(folder: Path) -> Found:
     files = [path for path in inside if _is_data(path)]
     if files:
         splits = [split_in(path.name.partition(".")[0]) for path in files]
-        return {split: [path for path, own in zip(files, splits, strict=True) if own == split] for split in splits}
+        named = list(zip(files, splits, strict=True))
+        return {split: [path for path, name in named if name == split] for split in splits}
     folders = [path for path in inside if path.is_dir()]
     saved = (folder / _SPLITS_OF).is_file()
     if not saved and len(folders) > 1 and all(map(_holds_texts, folders)):
@@ -123,10 +124,10 @@ def _found(folder: Path) -> Found:
         return {None: [folder]}
     found: dict[str | None, list[Path]] = {}
     for inner in folders:
-        own = inner.name if saved else split_in(inner.name)
-        if own is not None or inner.name == "data":
+        outer = inner.name if saved else split_in(inner.name)
+        if outer is not None or inner.name == "data":
             for split, places in _found(inner).items():
-                found.setdefault(own or split, []).extend(places)
+                found.setdefault(outer or split, []).extend(places)
     return found
 
 
@@ -154,8 +155,8 @@ def _chosen(found: Found, folder: Path, split: str | None) -> Sequence[Path]:
     if split is not None:
         wanted = split if split in found else _SPLITS.get(split.lower())
         if wanted not in names:
-            there = f"it has {', '.join(names)}" if names else "its files name none"
-            raise UserError(f"{folder}@{split}: no split {split!r}; {there}")
+            known = f"it has {', '.join(names)}" if names else "its files name none"
+            raise UserError(f"{folder}@{split}: no split {split!r}; {known}")
         _refuse_twice(found[wanted])
         return found[wanted]
     if len(found) == 1 or set(found) == {None, "train"}:

@@ -13,25 +13,26 @@ from ziggurat.data.packing import cumulate
 LEAST = 3  # words: shorter runs are shared by texts that have nothing to do with each other
 
 
-def overlapping(texts: Sequence[str], others: Sequence[str], least: int = LEAST) -> np.ndarray:
-    """Which texts are a run of words of another text, or have one of `others` as a run of theirs: (n) bool.
+def overlapping(texts: Sequence[str], references: Sequence[str], least: int = LEAST) -> np.ndarray:
+    """Which texts are a run of words of a reference text, or contain a reference text as a run: (n) bool.
 
-    Runs of fewer than `least` words do not count. Case does not count, words are what stands between spaces.
+    Runs of fewer than `least` words do not count. Case does not count; words are separated by white space.
     """
     vocabulary: dict[str, int] = {}
-    mine, theirs = (_WordRuns(some, vocabulary) for some in (texts, others))
+    text_runs, reference_runs = (_WordRuns(side, vocabulary) for side in (texts, references))
     found = np.zeros(len(texts), dtype=bool)
-    for length in np.unique(mine.lengths[mine.lengths >= least]):
-        whole = np.flatnonzero(mine.lengths == length)
-        found[whole] |= np.isin(mine.whole(whole), theirs.runs(int(length))[0])
-    for length in np.unique(theirs.lengths[theirs.lengths >= least]):
-        runs, owners = mine.runs(int(length))
-        found[owners[np.isin(runs, theirs.whole(np.flatnonzero(theirs.lengths == length)))]] = True
+    for length in np.unique(text_runs.lengths[text_runs.lengths >= least]):
+        rows = np.flatnonzero(text_runs.lengths == length)
+        found[rows] |= np.isin(text_runs.full_texts(rows), reference_runs.runs(int(length))[0])
+    for length in np.unique(reference_runs.lengths[reference_runs.lengths >= least]):
+        runs, owners = text_runs.runs(int(length))
+        rows = np.flatnonzero(reference_runs.lengths == length)
+        found[owners[np.isin(runs, reference_runs.full_texts(rows))]] = True
     return found
 
 
 class _WordRuns:
-    """Texts as numbers of words behind one another, with hashes of all that stands before each word."""
+    """Texts as concatenated word numbers, with a hash of all words before each word."""
 
     def __init__(self, texts: Sequence[str], vocabulary: dict[str, int]) -> None:
         split = [text.lower().split() for text in texts]
@@ -43,15 +44,15 @@ class _WordRuns:
         self._powers = np.cumprod(np.full(len(words) + 1, _BASE), dtype=np.uint64)
         self._before = np.append(np.uint64(0), np.cumsum(words * self._powers[: len(words)], dtype=np.uint64))
         self._owners = np.repeat(np.arange(len(texts)), self.lengths)
-        self._left = np.repeat(self._edges[1:], self.lengths) - np.arange(len(words))  # words to the text's end
+        self._remaining = np.repeat(self._edges[1:], self.lengths) - np.arange(len(words))  # words to the text's end
 
     def runs(self, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Hashes of all runs of so many words, and the texts that they are of."""
-        starts = np.flatnonzero(self._left >= length)
+        """Hashes of all runs of `length` words, and the indices of their texts."""
+        starts = np.flatnonzero(self._remaining >= length)
         return self._hashes(starts, length), self._owners[starts]
 
-    def whole(self, rows: np.ndarray) -> np.ndarray:
-        """Hashes of these texts (m), which are equally long."""
+    def full_texts(self, rows: np.ndarray) -> np.ndarray:
+        """Hashes of these texts (m), which must have equal lengths."""
         return self._hashes(self._edges[rows], int(self.lengths[rows[0]]) if len(rows) else 0)
 
     def _hashes(self, starts: np.ndarray, length: int) -> np.ndarray:
@@ -66,9 +67,9 @@ def _inverse_powers(exponents: np.ndarray) -> np.ndarray:
     return np.cumprod(np.full(most, inverse), dtype=np.uint64)[exponents]
 
 
-_LONG = 8  # words: from here on texts of one to two times so many words are looked at together
-_MOST = 0.02  # of the rows: what more have in common is nobody's, and no group gets larger
-_FEW = 100  # rows that a group may always have
+_LONG = 8  # words: from here on, run lengths double
+_MOST = 0.02  # of the rows: the largest group; runs that more rows share are ignored
+_FEW = 100  # rows: a group of this size is always allowed
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no word is lost among the high powers
 _BITS = 26  # of a run's hash, looked up before the whole hash is: 64 MiB
 
@@ -95,7 +96,7 @@ def stand_ins(texts: Sequence[str], pairs: Sequence[str] | None, hashes: np.ndar
 
 
 class _Words:
-    """Texts as numbers of words behind one another; each row has the same number of texts."""
+    """Texts as concatenated word numbers; each row has the same number of texts."""
 
     def __init__(self, texts: Sequence[str], sides: int) -> None:
         vocabulary: dict[str, int] = {}
@@ -106,7 +107,7 @@ class _Words:
         self.rows = np.repeat(np.arange(len(texts), dtype=np.int32) // sides, lengths)
         self.lengths = np.repeat(lengths, lengths)  # of the text that each word is of
         ends = np.repeat(np.cumsum(lengths, dtype=np.int64), lengths)
-        self.left = (ends - np.arange(len(ends))).astype(np.int32)  # words to the text's end
+        self.remaining = (ends - np.arange(len(ends))).astype(np.int32)  # words to the text's end
         self.longest = int(lengths.max(initial=0))
 
     def runs(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -139,7 +140,7 @@ class _Owners:
 
     runs: np.ndarray  # (m) int64, ascending
     rows: np.ndarray  # (m) int64
-    whole: np.ndarray  # (m) bool, the run is most of a text of the row
+    is_most: np.ndarray  # (m) bool, the run is most of a text of the row
 
 
 def _sharing(words: _Words, counts: np.ndarray, most: int) -> Iterator[np.ndarray]:
@@ -158,31 +159,31 @@ def _short(words: _Words, counts: np.ndarray, most: int) -> Iterator[np.ndarray]
         if length >= LEAST:
             return
         owners = _owners(words, length, hashes, counts, most)
-        longer = np.flatnonzero(~owners.whole)
+        longer = np.flatnonzero(~owners.is_most)
         runs, place = np.unique(owners.runs[longer], return_index=True)
-        found = np.flatnonzero(owners.whole & np.isin(owners.runs, runs))
+        found = np.flatnonzero(owners.is_most & np.isin(owners.runs, runs))
         hosts = owners.rows[longer[place[np.searchsorted(runs, owners.runs[found])]]]
         yield np.stack([hosts, owners.rows[found]], axis=1)
 
 
 def _owners(words: _Words, length: int, hashes: np.ndarray, counts: np.ndarray, most: int) -> _Owners:
-    """Who has the runs of so many words that are most of a text, without runs that too many rows have."""
-    starts = np.flatnonzero(words.left[: len(hashes)] >= length)
+    """Rows with the runs of `length` words that are most of a text, without runs that too many rows share."""
+    starts = np.flatnonzero(words.remaining[: len(hashes)] >= length)
     below = length + 1 if length < _LONG else 2 * length
-    whole = words.lengths[starts] < below
-    known = np.unique(hashes[starts[whole]])
+    is_most = words.lengths[starts] < below
+    known = np.unique(hashes[starts[is_most]])
     shift = np.uint64(64 - _BITS)
     likely = np.zeros(2**_BITS, dtype=bool)
     likely[known >> shift] = True
     perhaps = likely[hashes[starts] >> shift]
-    starts, whole = starts[perhaps], whole[perhaps]
+    starts, is_most = starts[perhaps], is_most[perhaps]
     run = np.minimum(np.searchsorted(known, hashes[starts]), max(len(known) - 1, 0))
     hit = np.flatnonzero(known[run] == hashes[starts])
     n = len(counts)
     rows, where = np.unique(run[hit] * n + words.rows[starts[hit]], return_index=True)
-    run, rows, whole = rows // n, rows % n, whole[hit[where]]
+    run, rows, is_most = rows // n, rows % n, is_most[hit[where]]
     few = np.bincount(run, weights=counts[rows], minlength=len(known))[run] <= most
-    return _Owners(run[few], rows[few], whole[few])
+    return _Owners(run[few], rows[few], is_most[few])
 
 
 class _Groups:
@@ -194,10 +195,10 @@ class _Groups:
         self._parents = list(range(len(counts)))
 
     def join(self, pairs: np.ndarray) -> None:
-        """One pair (m, 2) after the other; those whose groups would be too large together are left apart."""
+        """Joins pairs (m, 2) in order; skips pairs whose groups would be too large together."""
         sizes, parents = self._sizes, self._parents
-        for one, other in pairs.tolist():
-            a, b = self._root(one), self._root(other)
+        for first, second in pairs.tolist():
+            a, b = self._root(first), self._root(second)
             if a != b and sizes[a] + sizes[b] <= self.most:
                 a, b = (a, b) if sizes[a] >= sizes[b] else (b, a)
                 parents[b] = a

@@ -94,7 +94,7 @@ _SHOWN = 20
 def problem_of(rows: Rows, wanted: ProblemType | None = None) -> ProblemType:
     """What the labels ask: `wanted`, else lists are labels that may all apply, fractions are a regression.
 
-    UserError where nobody can tell: numbers written as decimals, but all of them whole.
+    UserError for an ambiguous case: numbers written as decimals, all of them whole.
     """
     if wanted is not None:
         return wanted
@@ -128,7 +128,7 @@ def names_of(rows: Rows, problem: ProblemType) -> Names:
     found: set[Any] = {name for label in _known(rows) for name in _NAMED[problem](rows, label)}
     words = {name for name in found if isinstance(name, str)}
     if words and words != found:
-        number, word = (min(map(str, some)) for some in (found - words, words))
+        number, word = (min(map(str, kind)) for kind in (found - words, words))
         kind = "integers" if number.removeprefix("-").isdecimal() else "numbers"
         raise UserError(f"{rows.source}: labels mix {kind} ({number}) and strings ({word!r}); use one kind")
     if any(isinstance(name, float) for name in found):
@@ -142,7 +142,8 @@ def _refuse_vectors(rows: Rows) -> None:
     """UserError for lists of zeros and ones that are all as long as each other."""
     lists = [label for label in _known(rows) if isinstance(label, tuple)]
     n = len(lists[0]) if lists else 0
-    if n > 1 and all(len(one) == n and all(str(each) in ("0", "1", "0.0", "1.0") for each in one) for one in lists):
+    bits = ("0", "1", "0.0", "1.0")
+    if n > 1 and all(len(labels) == n and all(str(label) in bits for label in labels) for labels in lists):
         raise UserError(
             f"{_place(rows, lists[0])}: {list(lists[0])} is no list of labels; write the names of those that apply "
             "and no vector, or a column of 0 and 1 for each: --label-column A,B"
@@ -159,9 +160,9 @@ def label_array(rows: Rows, names: Names, problem: ProblemType) -> np.ndarray | 
     return _ARRAYS[problem](rows, names)
 
 
-def names_same(names: Sequence[int | str], others: Sequence[int | str]) -> bool:
+def names_same(names: Sequence[int | str], other_names: Sequence[int | str]) -> bool:
     """Whether two classifiers' outputs are the same in the same order: of one output each, a number, always."""
-    return len(names) == len(others) == 1 or list(map(str, names)) == list(map(str, others))
+    return len(names) == len(other_names) == 1 or list(map(str, names)) == list(map(str, other_names))
 
 
 def labelled(labels: np.ndarray) -> np.ndarray:

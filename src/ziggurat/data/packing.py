@@ -13,10 +13,10 @@ Array = Any  # a numpy array or a torch tensor: this file indexes it and asks fo
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Token states of several sequences behind one another, without padding.
+    """Token states of several sequences, concatenated without padding.
 
-    Every shrinking in the library goes through `take_sequences` and `take_tokens`. The index arrays are numpy and live
-    on the host, whatever device the states are on: their sizes are the shapes of everything that is computed next.
+    Only `take_sequences` and `take_tokens` make batches smaller. The index arrays are numpy arrays on the host, for
+    states on any device: their sizes are the shapes of the next computations.
     """
 
     states: Array  # (n_tokens, d); before the embedding layer (n_tokens, 2): token id and segment id
@@ -56,8 +56,8 @@ class PackedBatch:
         if keep.all():
             return self
         tokens = np.flatnonzero(keep)
-        kept = np.add.reduceat(keep.astype(np.int64), self.cu_seqlens[:-1])
-        return PackedBatch(self.states[tokens], cumulate(kept), self.positions[tokens], self.rows, self.original)
+        lengths = np.add.reduceat(keep.astype(np.int64), self.cu_seqlens[:-1])
+        return PackedBatch(self.states[tokens], cumulate(lengths), self.positions[tokens], self.rows, self.original)
 
 
 def cumulate(lengths: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ def in_order(order: np.ndarray, batch_size: int, counts: np.ndarray | None = Non
 
 
 def _filled(order: np.ndarray, counts: np.ndarray | None, most_of: Callable[[int], int]) -> Iterator[np.ndarray]:
-    """`order` in batches; `most_of` says of a batch's first input how many sequences fit."""
+    """`order` in batches; `most_of` gives the largest number of sequences from a batch's first input."""
     before = None if counts is None else np.cumsum(counts[order])
     start = 0
     while start < len(order):

@@ -1,4 +1,4 @@
-"""What the files beside a `tokenizer.json` say of how texts are read: transformers lets them win over it."""
+"""Settings in the files beside a `tokenizer.json`: in transformers they override it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,13 @@ def refuse_other_settings(folder: Path, tokenizer: Any) -> None:
         SPECIAL: list(_named(special)),
         ADDED: [(token, index) for token, index in added.items() if isinstance(index, int)],
     }
-    found = [(name, said) for name, some in tokens.items() if (said := _other_token(some, tokenizer)) is not None]
-    found += [(CONFIG, said) for said in _other_values(config, tokenizer)]
-    for name, said in found:
+    found = [
+        (name, setting) for name, given in tokens.items() if (setting := _other_token(given, tokenizer)) is not None
+    ]
+    found += [(CONFIG, setting) for setting in _other_values(config, tokenizer)]
+    for name, setting in found:
         raise UserError(
-            f"{folder / name}: says {said}, and tokenizer.json, which the model was made with, another thing; "
+            f"{folder / name}: says {setting}, and tokenizer.json, which the model was made with, another thing; "
             "copy the folder again, or adapt or train the checkpoint again"
         )
 

@@ -1,4 +1,4 @@
-"""What in labelled rows is likely a slip, though nothing is wrong by itself: a line each, for a warning."""
+"""Likely mistakes in valid labelled rows: a line each, for a warning."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ziggurat.data.sources import Rows
 from ziggurat.types import ProblemType
 
 _FEW = 5  # training rows: a class with fewer is hardly learned
-_NEARLY_ALL = 0.99  # of the rows with one label: a model that always says so is as good
-_OWN = 0.5  # classes for each row: more, and the column numbers rows rather than naming them
-_LEAST = 20  # rows that say anything about that
+_NEARLY_ALL = 0.99  # share of rows with one label: a model that always predicts it is as accurate
+_CLASSES_PER_ROW = 0.5  # with more, the column is likely an index of rows
+_LEAST = 20  # rows: with fewer, that check is skipped
 _SHOWN = 5  # classes by name
 _LONGEST = 60  # characters of a name
 
@@ -32,7 +32,7 @@ def slips(rows: Rows, roles: Mapping[Role, Dataset]) -> list[str]:
     n, names = int(everywhere.sum()), train.label_names
     if all(text.strip() == str(label).strip() for text, label in zip(rows.texts, rows.labels, strict=True)):
         found = ["each label is the text itself; name the column of the labels with --label-column"]
-    elif single and n >= _LEAST and len(names) > _OWN * n:
+    elif single and n >= _LEAST and len(names) > _CLASSES_PER_ROW * n:
         found = [f"{len(names):,} classes in {n:,} rows: is this the column of the labels? Name it with --label-column"]
     else:
         found = [*_rare(names, counts[Role.TRAIN], everywhere)]
@@ -54,14 +54,14 @@ def _counts(part: Dataset) -> np.ndarray:
 def _rare(names: Sequence[int | str], train: np.ndarray, everywhere: np.ndarray) -> Iterator[str]:
     absent, few = np.flatnonzero(train == 0), np.flatnonzero((train > 0) & (train < _FEW))
     if len(absent):
-        kept = int(everywhere[absent].sum())
-        why = f"; {kept:,} rows of {_it(absent)} are kept out to choose and to certify" if kept else ""
-        yield f"no training row has label {_named(names, absent)}, so the model cannot learn {_it(absent)}{why}"
+        held_out = int(everywhere[absent].sum())
+        why = f"; {held_out:,} rows of {_pronoun(absent)} are kept out to choose and to certify" if held_out else ""
+        yield f"no training row has label {_named(names, absent)}, so the model cannot learn {_pronoun(absent)}{why}"
     if len(few):
         yield f"fewer than {_FEW} training rows have label {_named(names, few, train)}: hardly enough to learn from"
 
 
-def _it(places: np.ndarray) -> str:
+def _pronoun(places: np.ndarray) -> str:
     return "it" if len(places) == 1 else "them"
 
 
@@ -71,24 +71,24 @@ def _named(names: Sequence[int | str], places: np.ndarray, counts: np.ndarray | 
 
 
 def _quoted(name: Any) -> str:
-    said = repr(name)
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+    shown = repr(name)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
 def _alike(names: Sequence[int | str]) -> Iterator[str]:
-    """Names that differ in what people write now so, now so."""
+    """Names that differ only in case or white space."""
     by_plain: dict[str, list[int | str]] = {}
     for name in names:
         by_plain.setdefault(plain(name), []).append(name)
-    several = [found for found in by_plain.values() if len(found) > 1]
-    if several:
-        more = f" (and {len(several) - 1:,} more such groups)" if len(several) > 1 else ""
-        alike = ", ".join(map(_quoted, several[0][:_SHOWN]))
+    groups = [found for found in by_plain.values() if len(found) > 1]
+    if groups:
+        more = f" (and {len(groups) - 1:,} more such groups)" if len(groups) > 1 else ""
+        alike = ", ".join(map(_quoted, groups[0][:_SHOWN]))
         yield f"labels {alike} differ in case or white space alone, and are classes apart{more}"
 
 
 def _absent(names: Sequence[int | str]) -> Iterator[str]:
-    """What other programs write where there is no label."""
+    """Names that other programs write for a missing label."""
     found = [name for name in names if isinstance(name, str) and name.strip() in ABSENT]
     if found:
         yield f"label {_quoted(found[0])} is a class like any other; if it says there is none, leave the cell empty"
@@ -117,14 +117,14 @@ def _dominant(names: Sequence[int | str], counts: np.ndarray) -> Iterator[str]:
 
 def _contradictions(rows: Rows, train: Dataset) -> Iterator[str]:
     """The same text, up to case and white space, under different labels."""
-    every = as_dataset(rows, Role.TRAIN, train.label_names, train.problem)
-    known = np.flatnonzero(labelled(every.labels_or_none))
-    order = known[np.lexsort((every.labels_or_none[known], every.hashes[known]))]
-    hashes, classes = every.hashes[order], every.labels_or_none[order]
+    dataset = as_dataset(rows, Role.TRAIN, train.label_names, train.problem)
+    known = np.flatnonzero(labelled(dataset.labels_or_none))
+    order = known[np.lexsort((dataset.labels_or_none[known], dataset.hashes[known]))]
+    hashes, classes = dataset.hashes[order], dataset.labels_or_none[order]
     apart = np.flatnonzero((hashes[1:] == hashes[:-1]) & (classes[1:] != classes[:-1]))
     if len(apart):
         n = len(np.unique(hashes[apart]))
         labels, pair = rows.labels or [], sorted(order[[apart[0], apart[0] + 1]].tolist())
-        one, other = (f"{rows.place(row)} ({_quoted(labels[row])})" for row in pair)
+        first, second = (f"{rows.place(row)} ({_quoted(labels[row])})" for row in pair)
         texts = "a text has" if n == 1 else f"{n:,} texts have"
-        yield f"{texts} different labels in different rows, as in {one} and {other}"
+        yield f"{texts} different labels in different rows, as in {first} and {second}"

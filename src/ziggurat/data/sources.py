@@ -60,7 +60,7 @@ class Rows:
 
 
 def read_rows(source: Source, columns: Columns = DEFAULT_COLUMNS, labels_required: bool = False) -> Rows:
-    """Rows of a file, a folder of files, FOLDER@SPLIT, or `hf:NAME[:CONFIG]@SPLIT`; `tables` says of which formats.
+    """Rows of a file, a folder of files, FOLDER@SPLIT, or `hf:NAME[:CONFIG]@SPLIT`; `tables` has the formats.
 
     Or those of a table in memory, as `memory.as_rows` makes it.
 
@@ -85,13 +85,13 @@ def read_rows(source: Source, columns: Columns = DEFAULT_COLUMNS, labels_require
         raise _fault(tables, faults)
     if len(faults) == len(texts):
         raise UserError(f"{_place(tables, 0)}: {faults[0]} (and no other row of {source} can be read)")
-    kept = [row for row in range(len(texts)) if row not in faults]
+    readable = [row for row in range(len(texts)) if row not in faults]
     if cells is not None:
-        cells = [cells[row] for row in kept]
+        cells = [cells[row] for row in readable]
         cells = typed(cells) if len(labels) == 1 and any(table.untyped for table in tables) else cells
     rows = Rows(
-        [texts[row] for row in kept],
-        None if pairs is None else [pairs[row] for row in kept],
+        [texts[row] for row in readable],
+        None if pairs is None else [pairs[row] for row in readable],
         cells,
         str(source),
         labels if len(labels) > 1 and cells is not None else None,
@@ -112,7 +112,8 @@ def _tables(source: Source, columns: Columns) -> list[Table]:
     for table in tables:
         if not table.numbers:
             raise UserError(f"{table.name}: no rows; put rows into it or remove it")
-    numbers = [one for one in (columns.text, columns.pair, columns.label) if one is not None and one.isdecimal()]
+    named = (columns.text, columns.pair, columns.label)
+    numbers = [name for name in named if name is not None and name.isdecimal()]
     return [
         without_header(table, columns.label) if any(number not in table.cells for number in numbers) else table
         for table in tables
@@ -167,9 +168,9 @@ def _require(table: Table, column: str | None, option: str) -> None:
     if column is None or table.column(column) is not None:
         return
     names = [repr(name if len(name) <= 40 else name[:39] + "…") for name in table.cells]
-    there = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    known = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     headless = f"; if it has no header count them from 0, as in {option} 0" if table.first is not None else ""
-    raise UserError(f"{table.name}: no column {column!r}; it has {there}; name the right one with {option}{headless}")
+    raise UserError(f"{table.name}: no column {column!r}; it has {known}; name the right one with {option}{headless}")
 
 
 def _broken(tables: Iterable[Table]) -> dict[int, str]:
@@ -243,8 +244,8 @@ def _without(tables: Iterable[Table], faults: Mapping[int, str]) -> tuple[Table,
     found, before = [], 0
     for table in tables:
         n = len(table.numbers)
-        kept = [row for row in range(n) if before + row not in faults]
-        found.append(table if len(kept) == n else table.take(kept))
+        readable = [row for row in range(n) if before + row not in faults]
+        found.append(table if len(readable) == n else table.take(readable))
         before += n
     return tuple(found)
 

@@ -49,7 +49,7 @@ def _is_squad(content: bytes) -> bool:
 def asks_questions(source: Source, problem: ProblemType | None, columns: Columns) -> bool:
     """Whether a source's rows are read as questions about texts: as `problem` says, None = by the form of the file.
 
-    UserError where `columns` say of questions what is for other rows alone.
+    UserError for options in `columns` that do not apply to questions.
     """
     questions = holds_questions(source) if problem is None else problem is ProblemType.QUESTION_ANSWERING
     if questions and (columns.encoding is not None or columns.on_error != FAIL):
@@ -85,9 +85,9 @@ def questions_in(place: Path | Table, source: str, answers_required: bool = True
     found = list(_of_rows(table) if isinstance(table, Table) else _of_squad(content or {}, source))
     if not found:
         raise UserError(f"{source}: no questions; put some into it")
-    for one in found:
-        _check(one, source)
-    known = [one.answers is not None for one in found]
+    for question in found:
+        _check(question, source)
+    known = [question.answers is not None for question in found]
     if answers_required and not all(known):
         raise UserError(
             f"{source}: question {found[known.index(False)].id!r} has no answers; add them ([] = no answer)"
@@ -98,7 +98,7 @@ def questions_in(place: Path | Table, source: str, answers_required: bool = True
 
 @dataclass(frozen=True)
 class _Question:
-    """One, as a file has it."""
+    """A question as it stands in a file."""
 
     id: str
     text: Any
@@ -107,8 +107,8 @@ class _Question:
     answers: tuple[Any, ...] | None
 
 
-def _columns(one: _Question) -> tuple[str, str, str, str, tuple[Gold, ...] | None]:
-    return one.id, one.text, one.context, one.article, one.answers
+def _columns(question: _Question) -> tuple[str, str, str, str, tuple[Gold, ...] | None]:
+    return question.id, question.text, question.context, question.article, question.answers
 
 
 def _squad_json(path: Path) -> Mapping[str, Any] | None:
@@ -119,7 +119,7 @@ def _squad_json(path: Path) -> Mapping[str, Any] | None:
     try:
         found: Mapping[str, Any] = json.loads(decoded(content, str(path))[0])
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON, mend it ({first_line(error)})") from None
+        raise UserError(f"{path}: not readable as JSON, fix it ({first_line(error)})") from None
     return found
 
 
@@ -128,11 +128,11 @@ def _of_squad(content: Mapping[str, Any], source: str) -> Iterator[_Question]:
         for article in content["data"]:
             for paragraph in article["paragraphs"]:
                 context = paragraph["context"]
-                for asked in paragraph["qas"]:
-                    answers = asked.get("answers", [] if asked.get("is_impossible") else None)
-                    golds = None if answers is None else tuple((one["text"], one["answer_start"]) for one in answers)
+                for entry in paragraph["qas"]:
+                    answers = entry.get("answers", [] if entry.get("is_impossible") else None)
+                    golds = None if answers is None else tuple((gold["text"], gold["answer_start"]) for gold in answers)
                     title = str(article.get("title") or context)
-                    yield _Question(str(asked["id"]), asked["question"], context, title, golds)
+                    yield _Question(str(entry["id"]), entry["question"], context, title, golds)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source}: not SQuAD's form ({first_line(error)}); see data[].paragraphs[].qas[]") from None
 
@@ -144,15 +144,15 @@ def _of_rows(table: Table) -> Iterator[_Question]:
     missing = [None] * len(table.numbers)
     cells = {name: table.cells.get(name, missing) for name in (*_COLUMNS, "id", "title", "answers")}
     for row, number in enumerate(table.numbers):
-        own = {name: column[row] for name, column in cells.items()}
-        context = own["context"]
-        identity = str(number) if own["id"] is None else str(own["id"])
-        yield _Question(identity, own["question"], context, str(own["title"] or context), _golds(table, row, own))
+        record = {name: column[row] for name, column in cells.items()}
+        context = record["context"]
+        identity, title = str(number) if record["id"] is None else str(record["id"]), str(record["title"] or context)
+        yield _Question(identity, record["question"], context, title, _golds(table, row, record))
 
 
-def _golds(table: Table, row: int, own: Mapping[str, Any]) -> tuple[Any, ...] | None:
+def _golds(table: Table, row: int, record: Mapping[str, Any]) -> tuple[Any, ...] | None:
     """Hugging Face's `answers`: {text: [...], answer_start: [...]}."""
-    answers = own["answers"]
+    answers = record["answers"]
     if answers is None:
         return None
     try:
@@ -161,17 +161,17 @@ def _golds(table: Table, row: int, own: Mapping[str, Any]) -> tuple[Any, ...] | 
         raise table.error(row, 'answers must be {"text": […], "answer_start": […]}, as long as each other') from None
 
 
-def _check(one: _Question, source: str) -> None:
-    """UserError for a question, context or answer that cannot be."""
-    where = f"{source}: question {one.id!r}"
-    for name, text in (("question", one.text), ("context", one.context)):
+def _check(question: _Question, source: str) -> None:
+    """UserError for an invalid question, context or answer."""
+    where = f"{source}: question {question.id!r}"
+    for name, text in (("question", question.text), ("context", question.context)):
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{where}: its {name} is empty or no text; write one or remove it")
-    golds: Sequence[Any] = one.answers or ()
+    golds: Sequence[Any] = question.answers or ()
     for text, start in golds:
         if not isinstance(text, str) or type(start) is not int or not text:
             raise UserError(f"{where}: answer {text!r} at {start!r}: must be a text and a whole number")
-        if start < 0 or one.context[start : start + len(text)] != text:
+        if start < 0 or question.context[start : start + len(text)] != text:
             raise UserError(
-                f"{where}: answer {text!r} is not in its context at character {start}; mend answer_start or the text"
+                f"{where}: answer {text!r} is not in its context at character {start}; fix answer_start or the text"
             )

@@ -1,4 +1,4 @@
-"""Files in, tables of cells out: JSON, CSV, TSV, plain text, Parquet and Arrow. What cells mean is for `sources`."""
+"""Files in, tables of cells out: JSON, CSV, TSV, plain text, Parquet and Arrow. `sources` interprets the cells."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ziggurat.data.decoding import decoded, format_of, lines_of, unpacked
 from ziggurat.data.delimited import Record, comma_separated, header_cells, tab_separated
 from ziggurat.errors import UserError, first_line
 
-TEXT = "text"  # the one column of a file that has nothing but texts
-_OURS = {TEXT, "text_pair", "label"}
+TEXT = "text"  # the only column of a file of plain texts
+_DEFAULT_NAMES = {TEXT, "text_pair", "label"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """One file's cells by column, before anybody has checked them."""
+    """One file's cells by column, unchecked."""
 
     name: str  # of the file
     unit: str  # what `numbers` count: "line", "row" or "file"
@@ -30,7 +30,7 @@ class Table:
     untyped: bool = False  # every cell is a string, whatever it stands for
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)  # column of class indices → their names
     broken: Mapping[int, str] = field(default_factory=dict)  # row that cannot be read → what is wrong with it
-    notes: tuple[str, ...] = ()  # what has to be said of how the file was read
+    notes: tuple[str, ...] = ()  # for the user, about how the file was read
     first: Record | None = None  # what was taken for the header, for a file that has none
     twice: frozenset[str] = frozenset()  # names that several columns have
 
@@ -100,7 +100,7 @@ def _of_objects(path: Path, unit: str, numbers: Sequence[int], objects: Iterable
     rows, broken = list(objects), {}
     for row, found in enumerate(rows):
         if not isinstance(found, dict):
-            wrong = f"not valid JSON, mend or remove it ({first_line(found)})" if isinstance(found, Exception) else ""
+            wrong = f"not valid JSON, fix or remove it ({first_line(found)})" if isinstance(found, Exception) else ""
             broken[row], rows[row] = wrong or 'not an object; write {"text": …, "label": …}', {}
     return from_objects(Table(str(path), unit, numbers, {}, broken=broken, notes=_notes(note)), rows)
 
@@ -126,7 +126,7 @@ def _read_json(path: Path, content: bytes, encoding: str | None) -> Table:
         first = next((line for line in lines_of(text) if line.strip()), "")
         if isinstance(_json_or_error(first), dict):
             return _read_jsonl(path, content, encoding)
-        raise UserError(f"{path}: not valid JSON, mend or remove it ({first_line(found)})")
+        raise UserError(f"{path}: not valid JSON, fix or remove it ({first_line(found)})")
     rows = found if isinstance(found, list) else _rows_of(found) if isinstance(found, dict) else None
     if rows is None:
         raise UserError(f"{path}: not a list of objects; write one list, or one object per line in a .jsonl file")
@@ -140,8 +140,8 @@ def _rows_of(found: dict[str, Any]) -> list[Any] | None:
     """
     data, columns = found.get("data"), found.get("columns")
     if isinstance(data, list) and all(isinstance(row, list) for row in data) and isinstance(columns, list):
-        whole = all(len(row) == len(columns) for row in data)
-        return [dict(zip(map(str, columns), row, strict=True)) for row in data] if whole else None
+        complete = all(len(row) == len(columns) for row in data)
+        return [dict(zip(map(str, columns), row, strict=True)) for row in data] if complete else None
     if isinstance(data, list) and all(isinstance(row, dict) for row in data):
         return data
     values = list(found.values())
@@ -195,10 +195,10 @@ def without_header(table: Table, label: str | None) -> Table:
 
 
 def _is_header(first: Sequence[str], columns: Sequence[Sequence[Any]], labels: Sequence[Any]) -> bool:
-    """Whether names stand over numbers, or are those that we give columns, or a label is there but this once, while
-    every other one is there several times.
+    """Whether the first row is a header: names over numbers, default names of columns, or a label that occurs only
+    there while all other labels occur several times.
     """
-    if _OURS & {cell.strip().casefold() for cell in first}:
+    if _DEFAULT_NAMES & {cell.strip().casefold() for cell in first}:
         return True
     if any(
         cells and not _is_number(name) and all(map(_is_number, cells))
@@ -227,10 +227,10 @@ def _under_header(path: Path, records: Sequence[Record], notes: tuple[str, ...])
         if len(record.cells) != len(header)
     }
     missing: list[str | None] = [None] * len(header)
-    whole = [missing if row in broken else record.cells for row, record in enumerate(rows)]
+    filled = [missing if row in broken else record.cells for row, record in enumerate(rows)]
     names = [f"{name}.{header[:n].count(name)}" if name in header[:n] else name for n, name in enumerate(header)]
     twice = frozenset(name for name in header if header.count(name) > 1)
-    cells = {name: [row[place] for row in whole] for place, name in enumerate(names)}
+    cells = {name: [row[place] for row in filled] for place, name in enumerate(names)}
     numbers = [record.start for record in rows]
     return Table(str(path), "line", numbers, cells, True, broken=broken, notes=notes, first=first, twice=twice)
 

@@ -112,9 +112,9 @@ def _microsofts(root: Path, named: Named) -> tuple[Table, Shape] | None:
         return None
     chosen = {tuple(line.split("\t")[:2]) for line in lines_of(read_text(ids))}
     pairs = zip(table.cells.get("#1 ID", ()), table.cells.get("#2 ID", ()), strict=True)
-    kept = [row for row, pair in enumerate(pairs) if (pair in chosen) != (named.split == TRAIN)]
-    cells = {column: [values[row] for row in kept] for column, values in table.cells.items()}
-    return Table(table.name, table.unit, [table.numbers[row] for row in kept], cells), release.shape
+    rows = [row for row, pair in enumerate(pairs) if (pair in chosen) != (named.split == TRAIN)]
+    cells = {column: [values[row] for row in rows] for column, values in table.cells.items()}
+    return Table(table.name, table.unit, [table.numbers[row] for row in rows], cells), release.shape
 
 
 def _unquoted(path: Path, release: Release) -> Table:
@@ -133,7 +133,7 @@ def _unquoted(path: Path, release: Release) -> Table:
 
 
 def _plain(root: Path, named: Named) -> tuple[Table, Shape] | None:
-    """Parquet as on the hub, or one file of rows, under the hub's columns or ours."""
+    """Parquet as on the hub, or one file of rows, with the hub's columns or the default ones."""
     files = sorted(root.glob(f"{named.split}-*.parquet")) or [
         path for path in (root / f"{named.split}{suffix}" for suffix in READERS) if path.is_file()
     ]
@@ -182,13 +182,14 @@ def called_like(rows: Rows, labels: Sequence[int | str], task: Task | None = Non
         rows = replace(rows, labels=[names[int(str(label))] for label in rows.labels or ()])
     spelled = {str(label).casefold(): label for label in labels}
     if list(labels) == list(range(len(names))):
-        own: dict[Any, int | str] = dict(zip(names, labels, strict=True))
+        spelling: dict[Any, int | str] = dict(zip(names, labels, strict=True))
     elif len(names) == len(labels) and spelled.keys() == {name.casefold() for name in names}:
-        own = {name: spelled[name.casefold()] for name in names}
+        spelling = {name: spelled[name.casefold()] for name in names}
     else:
         return rows
     called: list[Cell | None] = [
-        tuple(own[one] for one in each) if isinstance(each, tuple) else own.get(each) for each in rows.labels or ()
+        tuple(spelling[name] for name in label) if isinstance(label, tuple) else spelling.get(label)
+        for label in rows.labels or ()
     ]
     return replace(rows, labels=rows.labels and called, label_names=None)
 
@@ -207,22 +208,22 @@ def _read(table: Table, shape: Shape, named: Named, labels: bool) -> Rows:
     seconds = [None] * len(texts) if shape.pair is None else table.cells[shape.pair]
     found = _labels(table, shape, named.task) if labels else [None] * len(texts)
     labelled = any(label is not None for label in found)
-    whole = [
+    complete = [
         bool(text.strip()) and (shape.pair is None or isinstance(second, str)) and (label is not None or not labelled)
         for text, second, label in zip(texts, seconds, found, strict=True)
     ]
-    kept = [row for row, is_whole in enumerate(whole) if is_whole]
-    if not kept:
+    chosen = [row for row, is_complete in enumerate(complete) if is_complete]
+    if not chosen:
         raise UserError(f"{table.name}: no rows of {named.task.name}; put rows into it, or get it again")
-    if len(kept) < len(whole):
+    if len(chosen) < len(complete):
         message = "%s: %d broken or blank rows are left out, the first in %s %d"
-        place = table.numbers[whole.index(False)]
-        logging.getLogger(__name__).warning(message, table.name, len(whole) - len(kept), table.unit, place)
-    pairs = None if shape.pair is None else [_joined([seconds[row]], named.task) for row in kept]
+        place = table.numbers[complete.index(False)]
+        logging.getLogger(__name__).warning(message, table.name, len(complete) - len(chosen), table.unit, place)
+    pairs = None if shape.pair is None else [_joined([seconds[row]], named.task) for row in chosen]
     return Rows(
-        [texts[row] for row in kept],
+        [texts[row] for row in chosen],
         pairs,
-        [found[row] for row in kept] if labelled else None,
+        [found[row] for row in chosen] if labelled else None,
         named.source,
         named.task.names or None,
     )

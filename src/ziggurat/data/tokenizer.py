@@ -34,11 +34,10 @@ BRACKETS = ("[]", "<>")  # around special tokens and places kept free in a vocab
 def piece_kinds(tokenizer: Any) -> np.ndarray:
     """STARTS, CONTINUES or SPECIAL for each entry of a `tokenizers.Tokenizer`'s vocabulary, (vocabulary) uint8.
 
-    WordPiece marks what continues a word (`##`). Where the space before a word is marked instead (byte-level BPE,
-    SentencePiece), a piece without the mark continues, unless nothing in it is a letter or a digit: a comma does not
-    belong to the word before. Then a text's first piece looks as if it continued; whoever reads kinds has to know that
-    nothing stands before it. Where nothing is marked every piece starts a word. The piece for unknown text starts one
-    too, all other special tokens are SPECIAL.
+    WordPiece marks pieces that continue a word (`##`). Byte-level BPE and SentencePiece mark the space before a word
+    instead: there a piece without the mark continues the word, unless it has no letter or digit, such as a comma. A
+    text's first piece then looks like a continuation; callers must treat it as a start. Without any marks all pieces
+    start a word. The piece for unknown text starts one, too; all other special tokens are SPECIAL.
     """
     prefix = getattr(tokenizer.model, "continuing_subword_prefix", None)
     unknown = getattr(tokenizer.model, "unk_token", None)
@@ -140,8 +139,8 @@ class TextTokenizer:
         for start in range(0, len(texts), CHUNK):
             sides = [self._flat_ids(column[start : start + CHUNK]) for column in columns]
             lengths = np.stack([side[1] for side in sides])
-            kept = _fit(lengths, room)
-            tokens += frame.around_flat([self._cut(*side, n) for side, n in zip(sides, kept, strict=True)], kept)
+            fitted = _fit(lengths, room)
+            tokens += frame.around_flat([self._cut(*side, n) for side, n in zip(sides, fitted, strict=True)], fitted)
             truncated.append(lengths.sum(axis=0) > room)
         return Encoded(tokens, np.concatenate(truncated), texts, pairs)
 
@@ -153,8 +152,8 @@ class TextTokenizer:
         lengths = _fit(np.array([[len(encoding)] for encoding in encodings]), self.max_length - frame.size)[:, 0]
         pieces = self._special(frame.blocks[0])
         for side, (encoding, length) in enumerate(zip(encodings, lengths, strict=True)):
-            kept = self._kept(len(encoding), length)
-            places = zip(encoding.tokens[kept], encoding.offsets[kept], strict=True)
+            part = self._part(len(encoding), length)
+            places = zip(encoding.tokens[part], encoding.offsets[part], strict=True)
             pieces += [Piece(string, side, start, end) for string, (start, end) in places]
             pieces += self._special(frame.blocks[side + 1])
         return pieces
@@ -178,14 +177,14 @@ class TextTokenizer:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def piece_kinds(self) -> np.ndarray:
-        """What each vocabulary entry is to a word, (vocabulary) uint8: see `data.pieces`."""
+        """STARTS, CONTINUES or SPECIAL for each vocabulary entry, (vocabulary) uint8: see `piece_kinds`."""
         kinds = piece_kinds(self._tokenizer)
         for block in (block for frame in self._frames for block in frame.blocks):
             kinds[block[:, 0]] = SPECIAL
         return kinds
 
     def no_words(self) -> np.ndarray:
-        """Which vocabulary entries are neither a word nor a part of one, (vocabulary) bool: see `data.pieces`."""
+        """Which vocabulary entries are neither a word nor a part of one, (vocabulary) bool: see `no_words`."""
         return no_words(self._tokenizer)
 
     def mask_id(self) -> int | None:
@@ -226,17 +225,17 @@ class TextTokenizer:
                     ids[start + word].append(token)
         return ids
 
-    def _kept(self, length: int, most: int) -> slice:
-        """Which of a side's tokens stay where at most so many may."""
+    def _part(self, length: int, most: int) -> slice:
+        """The part of a side of `length` tokens that is read, at most `most` tokens."""
         return slice(max(length - most, 0), None) if self._cut_side == "left" else slice(most)
 
-    def _cut(self, ids: np.ndarray, lengths: np.ndarray, kept: np.ndarray) -> np.ndarray:
-        """Of token ids behind one another, of lengths (n), those that stay where so many (n) may."""
-        if (kept == lengths).all():
+    def _cut(self, ids: np.ndarray, lengths: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+        """Cuts concatenated token ids of texts with `lengths` (n) to the lengths `fitted` (n)."""
+        if (fitted == lengths).all():
             return ids
-        places, first = place_in_sequence(lengths), lengths - kept if self._cut_side == "left" else 0 * kept
-        stays = (places >= np.repeat(first, lengths)) & (places < np.repeat(first + kept, lengths))
-        return ids[stays]
+        places, first = place_in_sequence(lengths), lengths - fitted if self._cut_side == "left" else 0 * fitted
+        keep = (places >= np.repeat(first, lengths)) & (places < np.repeat(first + fitted, lengths))
+        return ids[keep]
 
 
 def speakable(text: str) -> str:

@@ -28,11 +28,11 @@ class Windows(Encoded):
 
     def take(self, rows: np.ndarray) -> Self:
         """Only these questions, (m) indices, in this order."""
-        mine = self.sequences_of(rows)
+        sequences = self.sequences_of(rows)
         return replace(
             super().take(rows),
-            first=self.first[mine],
-            places=[self.places[window] for window in mine],
+            first=self.first[sequences],
+            places=[self.places[window] for window in sequences],
             contexts=[self.contexts[row] for row in rows],
         )
 
@@ -57,10 +57,10 @@ def windows_of(
     """
     if len(questions) != len(contexts):
         raise ValueError(f"{len(questions)} questions about {len(contexts)} contexts")
-    for what, texts in (("question", questions), ("context", contexts)):
+    for side, texts in (("question", questions), ("context", contexts)):
         for index, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
-                raise UserError(f"{what} number {index} is empty; remove it or give it words")
+                raise UserError(f"{side} number {index} is empty; remove it or give it words")
     frame = tokenizer.frame(2)
     least = tokenizer.max_length - frame.size - config.question
     if config.stride >= least:
@@ -68,24 +68,24 @@ def windows_of(
             f"stride {config.stride}: windows of {tokenizer.max_length} tokens have room for {max(least, 0)} of the "
             f"context beside a question of {config.question}, and must overlap by less; lower stride or question"
         )
-    asked = [encoding.ids for encoding in tokenizer.encodings(questions)]
+    question_ids = [encoding.ids for encoding in tokenizer.encodings(questions)]
     distinct = list(dict.fromkeys(contexts))
     known = dict(zip(distinct, tokenizer.encodings(distinct), strict=True))
     owners, starts, sides, places = [], [], [], []
-    for row, (ids, context) in enumerate(zip(asked, contexts, strict=True)):
-        read, whole = ids[: config.question], known[context]
+    for row, (ids, context) in enumerate(zip(question_ids, contexts, strict=True)):
+        read, encoding = ids[: config.question], known[context]
         room = tokenizer.max_length - frame.size - len(read)
-        offsets = np.array(whole.offsets, dtype=np.int64).reshape(-1, 2)
-        for start in _starts(len(whole.ids), room, config.stride):
+        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        for start in _starts(len(encoding.ids), room, config.stride):
             owners.append(row)
-            sides.append((read, whole.ids[start : start + room]))
+            sides.append((read, encoding.ids[start : start + room]))
             starts.append(len(frame.blocks[0]) + len(read) + len(frame.blocks[1]))
             places.append(offsets[start : start + room])
-    tables = frame.around([[one[side] for one in sides] for side in (0, 1)])
-    tokens = [_marked(*one) for one in zip(tables, starts, map(len, places), strict=True)]
+    tables = frame.around([[window[side] for window in sides] for side in (0, 1)])
+    tokens = [_marked(*window) for window in zip(tables, starts, map(len, places), strict=True)]
     return Windows(
         tokens=tokens,
-        truncated=np.array([len(ids) > config.question for ids in asked], dtype=bool),
+        truncated=np.array([len(ids) > config.question for ids in question_ids], dtype=bool),
         owners=np.array(owners, dtype=np.int64),
         first=np.array(starts, dtype=np.int64),
         places=places,
@@ -118,10 +118,10 @@ def window_pieces(tokenizer: TextTokenizer, windows: Windows, window: int, quest
     pieces = [Piece(string) for string in tokenizer.strings(ids)]
     before = len(tokenizer.frame(2).blocks[0])
     read = first - before - len(tokenizer.frame(2).blocks[1])
-    asked = tokenizer.encodings([question])[0].offsets[:read]
-    for side, start, offsets in ((0, before, asked), (1, first, (places - begin).tolist())):
-        for place, (here, there) in enumerate(offsets, start=start):
-            pieces[place] = Piece(pieces[place].string, side, here, there)
+    question_offsets = tokenizer.encodings([question])[0].offsets[:read]
+    for side, start, offsets in ((0, before, question_offsets), (1, first, (places - begin).tolist())):
+        for place, (piece_start, piece_end) in enumerate(offsets, start=start):
+            pieces[place] = Piece(pieces[place].string, side, piece_start, piece_end)
     return pieces
 
 

@@ -1,7 +1,7 @@
 """Token ids of texts, word by word: known words are looked up, the `tokenizers` library reads the others.
 
-Texts repeat their words, and the library takes tens of microseconds to read a text anew, a look-up a fraction of that.
-All that is decided here is that words stand between spaces; what is inside them stays the library's.
+Texts repeat their words. The library takes tens of microseconds for a text; looking words up takes a fraction of that.
+This module only splits texts at spaces; the library tokenises the words.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PROBE = (
 
 
 class WordCache:
-    """The words of a tokenizer for which each word's tokens are its own. Several threads may use one at once."""
+    """Token ids by word, for a tokenizer whose tokens of a word do not depend on other words. Thread-safe."""
 
     def __init__(self, read: Read, most_characters: int = MOST_CHARACTERS) -> None:
         """`read` gives the token ids of each of some words, without special tokens."""
@@ -42,7 +42,7 @@ class WordCache:
         self._characters = 0
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of n texts behind one another, (n_tokens) int64, and how many each has, (n) int64."""
+        """Token ids of n texts, concatenated, (n_tokens) int64, and the number of each text, (n) int64."""
         split = [text.split(" ") for text in texts]
         words = list(chain.from_iterable(split))
         found = self._ids(words)
@@ -53,7 +53,7 @@ class WordCache:
 
     def _ids(self, words: list[str]) -> list[tuple[int, ...]]:
         """The token ids of each word."""
-        known = self._words  # stays what it is while other threads begin anew
+        known = self._words  # keeps this dictionary while another thread starts a new one
         try:
             return list(map(known.__getitem__, words))
         except KeyError:
@@ -67,10 +67,10 @@ class WordCache:
 
 
 def cache_of(tokenizer: Any, read: Read, read_words: Read) -> WordCache | None:
-    """A cache for a `tokenizers.Tokenizer` that makes of each text what it makes of its words; None for another one.
+    """A cache for a `tokenizers.Tokenizer` whose tokens of a text are the tokens of its words; None for others.
 
-    That is so for WordPiece behind the usual normalizers. Texts that would show the contrary are tried as well: `read`
-    gives the token ids of each of some texts, `read_words` those of each of some words.
+    This holds for WordPiece with the usual normalizers; difficult texts are checked as well. `read` gives the token ids
+    of texts, `read_words` those of words.
     """
     normalizers, splitters = (_types(part) for part in (tokenizer.normalizer, tokenizer.pre_tokenizer))
     added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
@@ -89,7 +89,7 @@ def cache_of(tokenizer: Any, read: Read, read_words: Read) -> WordCache | None:
 
 
 def _types(part: Any) -> set[str]:
-    """What kinds of normalizers or of pre-tokenizers a part consists of."""
+    """Types of the normalizers or pre-tokenizers in a part."""
     state = {} if part is None else json.loads(part.__getstate__())
     inner = state.get("normalizers") or state.get("pretokenizers") or ([state] if state else [])
     return {str(kind["type"]) for kind in inner}

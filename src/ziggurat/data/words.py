@@ -1,4 +1,4 @@
-"""Where the words of texts are, from token ids alone, and random numbers that belong to their places."""
+"""Positions of words in texts, from token ids alone, and random numbers tied to these positions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ALL = 2**64 - 1
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """n texts behind one another, and the words in them.
+    """n concatenated texts, and the words in them.
 
-    A word is a piece that starts one with the pieces behind it that continue it. A side is a run of words in one
+    A word is a starting piece with the pieces after it that continue the word. A side is a run of words in one
     segment without a special token between them: a text, or one of the two of a pair.
     """
 
@@ -26,7 +26,7 @@ class Words:
     cu_seqlens: np.ndarray  # (n + 1) int64, of the texts
     text: np.ndarray  # (n_tokens): which text each token is of
     places: np.ndarray  # (n_tokens): where each token stands in its text
-    own: np.ndarray  # (m): the tokens that are no special ones
+    text_tokens: np.ndarray  # (m): tokens that are not special
     word: np.ndarray  # (m): which word each of these is of
     heads: np.ndarray  # (n_words): the token that each word starts with
     pieces: np.ndarray  # (n_words): how many tokens it has
@@ -42,7 +42,7 @@ def words_of(tokens: list[np.ndarray], kinds: np.ndarray) -> Words:
 
     ValueError for a token that has no kind.
     """
-    lengths = np.array([len(each) for each in tokens], dtype=np.int64)
+    lengths = np.array([len(table) for table in tokens], dtype=np.int64)
     table = np.concatenate(tokens)
     if table[:, 0].min() < 0 or table[:, 0].max() >= len(kinds):
         raise ValueError(f"token id: must be at least 0 and below {len(kinds)}")
@@ -52,8 +52,8 @@ def words_of(tokens: list[np.ndarray], kinds: np.ndarray) -> Words:
     fresh[1:] = (kind[:-1] == SPECIAL) | (np.diff(text) != 0) | (np.diff(table[:, 1]) != 0)
     read = kind != SPECIAL
     opens_word, opens_side = read & (fresh | (kind != CONTINUES)), read & fresh
-    own, heads, side_heads = np.flatnonzero(read), np.flatnonzero(opens_word), np.flatnonzero(opens_side)
-    word = np.cumsum(opens_word)[own] - 1
+    text_tokens, heads, side_heads = (np.flatnonzero(mask) for mask in (read, opens_word, opens_side))
+    word = np.cumsum(opens_word)[text_tokens] - 1
     side = np.cumsum(opens_side)[heads] - 1
     side_words = np.bincount(side, minlength=len(side_heads))
     return Words(
@@ -62,7 +62,7 @@ def words_of(tokens: list[np.ndarray], kinds: np.ndarray) -> Words:
         cu_seqlens=cumulate(lengths),
         text=text,
         places=place_in_sequence(lengths),
-        own=own,
+        text_tokens=text_tokens,
         word=word,
         heads=heads,
         pieces=np.bincount(word, minlength=len(heads)),
@@ -75,7 +75,7 @@ def words_of(tokens: list[np.ndarray], kinds: np.ndarray) -> Words:
 
 
 def keys_of(seed: int, rows: np.ndarray, copies: int) -> np.ndarray:
-    """A random number for each copy of each row, (copies, rows) uint64: it depends on nothing but these three."""
+    """A random number for each copy of each row, (copies, rows) uint64: it depends only on seed, row and copy."""
     numbers = np.arange(1, copies + 1, dtype=np.uint64)[:, None]
     of_seed = mixed(np.array([seed], dtype=np.uint64))
     return mixed(mixed(of_seed + (rows.astype(np.uint64) + np.uint64(1)) * _step(1)) + numbers * _step(1))
