@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     depth = np.arange(1, options.rungs + 1)
 
     def seconds(candidate: Candidate) -> float:
-        heads = np.cumsum(candidate.evaluated[:-1])
+        heads = np.cumsum(candidate.active[:-1])
         return float((depth + np.append(0.1 * heads, heads[-1] * 0.1))[candidate.rungs].mean())
 
     start = time.perf_counter()

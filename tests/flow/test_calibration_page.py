@@ -196,9 +196,9 @@ def test_each_mechanism_is_its_fastest_or_says_why_not(calibrated, pruned, plain
     n = len(witness.rows)
     every = [one for path in paths for one in path if one.hoped_for(n, 0.95, net_loss(paths)) <= 0.7]
     kinds = {
-        "pruning alone": [one for one in every if one.pruning > 0 and not any(one.evaluated[:-1])],
-        "exits alone": [one for one in every if one.pruning == 0 and any(one.evaluated[:-1])],
-        "both": [one for one in every if one.pruning > 0 and any(one.evaluated[:-1])],
+        "pruning alone": [one for one in every if one.pruning > 0 and not any(one.active[:-1])],
+        "exits alone": [one for one in every if one.pruning == 0 and any(one.active[:-1])],
+        "both": [one for one in every if one.pruning > 0 and any(one.active[:-1])],
     }
     for mechanism in picture.mechanisms[1:]:
         mine = kinds[mechanism.name]

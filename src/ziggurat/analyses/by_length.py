@@ -20,7 +20,7 @@ from ziggurat.encoder.folder import trained_rows
 from ziggurat.encoder.hub import local_folder
 from ziggurat.errors import UserError
 from ziggurat.measure.clock import interleave, paired_ratio
-from ziggurat.measure.subject import refuse_small, sample
+from ziggurat.measure.subject import check_has_layers, sample
 from ziggurat.policies.rules import ExitRule
 from ziggurat.report.plots import Panel, Series
 
@@ -46,7 +46,7 @@ def lengths(
     check_edges(edges)
     rows: list[dict[str, Any]] = []
     notes = []
-    for subject in request.of_any_problem(partial(refuse_small, command="report lengths"), exits.refuse_without):
+    for subject in request.of_any_problem(partial(check_has_layers, command="report lengths"), exits.check_has_point):
         groups = buckets(subject.lengths, edges)
         grouped = _grouped(subject, subject.settings(exits), groups, "bucket", bucket_names(edges))
         if timed_texts is not None:
@@ -71,7 +71,7 @@ def quantiles(request: Request, shares: Sequence[float] = QUARTILES, exits: Exit
         raise UserError("--quantiles: must rise between 0 and 1, such as 0.25,0.5,0.75")
     rows: list[dict[str, Any]] = []
     notes = []
-    for subject in request.of_any_problem(partial(refuse_small, command="report quantiles"), exits.refuse_without):
+    for subject in request.of_any_problem(partial(check_has_layers, command="report quantiles"), exits.check_has_point):
         edges = np.quantile(subject.lengths, shares)
         groups = buckets(subject.lengths, edges.tolist())
         rows += _grouped(subject, subject.settings(exits), groups, "quantile", quantile_names(shares))

@@ -18,8 +18,8 @@ from ziggurat.engine.backend import AllRungs
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import replay
 from ziggurat.measure.clock import interleave
-from ziggurat.measure.subject import ModelOptions, data_and_split, refuse_but_classes, rows_to_measure, sample
-from ziggurat.measure.targets import require_result
+from ziggurat.measure.subject import ModelOptions, check_classifies, data_and_split, rows_to_measure, sample
+from ziggurat.measure.targets import check_result_path
 from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.report.plots import Panel, Series, accuracy_figure, figure_paths
@@ -38,11 +38,11 @@ class Timed:
     rungs: np.ndarray  # (n) for all rows, for accuracy
 
 
-def refuse_undrawable(model: str, out: Path) -> None:
+def check_drawable(model: str, out: Path) -> None:
     """Checks model and output path before other work (UserError)."""
-    refuse_but_classes(model, "bench --figure")
+    check_classifies(model, "bench --figure")
     for path in figure_paths(out):
-        require_result(path, model)
+        check_result_path(path, model)
 
 
 def draw(
@@ -60,7 +60,7 @@ def draw(
     Controls that exit at given rungs compute all heads before, like the adaptive model; fixed depth computes only one
     head. Times are of `timed_texts` rows, accuracy and FLOPs of all.
     """
-    refuse_undrawable(model, out)
+    check_drawable(model, out)
     classifier, batch_size = options.open(model), options.batch_size
     rows = rows_to_measure(classifier, source, columns)
     encoded = classifier.tokenizer.encode(rows.texts, rows.pairs)

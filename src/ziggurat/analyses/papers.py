@@ -25,7 +25,7 @@ from ziggurat.analyses.selection import selection_costs
 from ziggurat.analyses.settings import EXITS, EXITS_AND_PRUNING, FULL_DEPTH, PRUNING, Exits, strength_note
 from ziggurat.errors import UserError
 from ziggurat.files import require_target
-from ziggurat.measure.subject import refuse_cascade, refuse_small
+from ziggurat.measure.subject import check_has_layers, check_one_encoder
 from ziggurat.policies.rules import ExitRule
 from ziggurat.report.plots import Panel, Series, require_matplotlib
 
@@ -42,7 +42,7 @@ def thresholds(request: Request, taus: Sequence[float] = TAUS) -> Report:
     _check_numbers("--taus", taus)
     rows: list[dict[str, Any]] = []
     notes, speeds, accuracies = [], [], []
-    for subject in request.subjects(partial(refuse_small, command="report thresholds")):
+    for subject in request.subjects(partial(check_has_layers, command="report thresholds")):
         for setting in (EXITS, EXITS_AND_PRUNING) if subject.classifier.token_rule is not None else (EXITS,):
             tokens = subject.classifier.token_rule if setting == EXITS_AND_PRUNING else None
             curve = []
@@ -124,7 +124,7 @@ def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = 
     """Tokens that remain after each layer by input length, mean and quartiles (LTP Figure 4.6)."""
     check_edges(edges)
     rows, notes, panels = [], [], []
-    for subject in request.subjects(*_one_encoder("trajectories"), exits.refuse_without):
+    for subject in request.subjects(*_one_encoder("trajectories"), exits.check_has_point):
         for setting, rule in subject.settings(exits).items():
             if setting == FULL_DEPTH:
                 continue
@@ -148,7 +148,7 @@ def trajectories(request: Request, edges: Sequence[int] = EDGES, exits: Exits = 
 def correctness(request: Request, exits: Exits = Exits()) -> Report:
     """How much of a text was kept, for right and for wrong answers (LTP Figure 4.7)."""
     rows, notes, panels = [], [], []
-    for subject in request.subjects(*_one_encoder("correctness"), exits.refuse_without):
+    for subject in request.subjects(*_one_encoder("correctness"), exits.check_has_point):
         found = subject.settings(exits)
         if PRUNING not in found:
             raise UserError(f"{subject.model}: prunes no tokens; give a model that was trained with pruning")
@@ -214,7 +214,7 @@ def check_edges(edges: Sequence[int]) -> None:
 
 def _one_encoder(kind: str) -> tuple[Callable[[str], None], ...]:
     """Checks for analyses of a single encoder's layers."""
-    return tuple(partial(refuse, command=f"report {kind}") for refuse in (refuse_small, refuse_cascade))
+    return tuple(partial(check, command=f"report {kind}") for check in (check_has_layers, check_one_encoder))
 
 
 def _check_numbers(option: str, values: Sequence[float]) -> None:

@@ -20,7 +20,7 @@ from ziggurat.engine.opened import OpenedModel
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.files import require_target, whole_file
-from ziggurat.measure.subject import ModelOptions, data_and_split, refuse_but_classes, rows_to_measure, seen_in_training
+from ziggurat.measure.subject import ModelOptions, check_classifies, data_and_split, rows_to_measure, seen_in_training
 from ziggurat.measure.targets import folder_of
 from ziggurat.policies.rules import ExitRule
 from ziggurat.report.columns import COLUMNS, PART_COLUMNS, filled
@@ -120,14 +120,14 @@ class Request:
     options: ModelOptions = ModelOptions()
     progress: bool = False
 
-    def subjects(self, *refusals: Callable[[str], None]) -> Iterator[Subject]:
+    def subjects(self, *checks: Callable[[str], None]) -> Iterator[Subject]:
         """`of_any_problem` for analyses of classes only; UserError for other models."""
-        yield from self.of_any_problem(partial(refuse_but_classes, command="report"), *refusals)
+        yield from self.of_any_problem(partial(check_classifies, command="report"), *checks)
 
-    def of_any_problem(self, *refusals: Callable[[str], None]) -> Iterator[Subject]:
+    def of_any_problem(self, *checks: Callable[[str], None]) -> Iterator[Subject]:
         """Opens the models one by one; UserError for duplicate names.
 
-        `refusals` are called with every model before the first is opened; they raise a UserError for unsuitable ones.
+        `checks` are called with every model before the first is opened; they raise a UserError for unsuitable ones.
         """
         names = list(self.names) or [Path(model).name for model in self.models]
         if len(names) != len(self.models):
@@ -135,10 +135,10 @@ class Request:
         if doubled := [name for name in names if names.count(name) > 1]:
             raise UserError(f"two models are called {doubled[0]!r}; tell them apart with --name, one for each")
         require_matplotlib()
-        self._refuse_targets()
-        for refuse in refusals:
+        self._check_targets()
+        for check in checks:
             for model in self.models:
-                refuse(model)
+                check(model)
         for model in self.models[1:]:  # checked before the first is measured
             rows_to_measure(self.options.open(model), self.source, self.columns)
         for model, name in zip(self.models, names, strict=True):
@@ -147,7 +147,7 @@ class Request:
             encoded = classifier.encode_rows(rows)
             yield Subject(name, model, classifier, rows, encoded, self.options.batch_size, self.progress)
 
-    def _refuse_targets(self) -> None:
+    def _check_targets(self) -> None:
         """UserError if a file of the report cannot be written, or would overwrite an input."""
         for kind in (*COLUMNS, *PART_COLUMNS):
             for suffix in SUFFIXES:

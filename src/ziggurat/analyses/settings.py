@@ -35,7 +35,7 @@ class Exits:
             return f"at {self.operating_point}"
         return f"{self.score or 'threshold'} {self.threshold:g}"
 
-    def refuse_without(self, model: str) -> None:
+    def check_has_point(self, model: str) -> None:
         """UserError for a model without the operating point, before any model is measured."""
         if self.threshold is None and self.operating_point != FULL and not self.operating_point.endswith(".json"):
             read_manifest(local_folder(model)).operating_point(self.operating_point)

@@ -26,13 +26,13 @@ from ziggurat.measure.clock import Timing, interleave, paired_ratio, speed_of
 from ziggurat.measure.rows import append_record, provenance
 from ziggurat.measure.subject import (
     ModelOptions,
+    check_has_layers,
     data_and_split,
     lengths_summary,
-    refuse_small,
     rows_to_measure,
     sample,
 )
-from ziggurat.measure.targets import require_result
+from ziggurat.measure.targets import check_result_path
 
 _BASELINE = "full depth"  # Ziggurat without exits: the baseline of every gain
 _PEER = ""  # key of transformers' figures; no operating point has this name
@@ -82,8 +82,8 @@ def bench(
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     if out is not None:
-        require_result(out, model, source)
-    refuse_small(model, "bench")  # transformers cannot run it
+        check_result_path(out, model, source)
+    check_has_layers(model, "bench")  # transformers cannot run it
     opened = options.open(model)
     if points is None:
         points = [point.name for point in opened.manifest.operating_points]

@@ -42,8 +42,8 @@ from ziggurat.engine.replay import run_batches
 from ziggurat.engine.tiers import DTYPES
 from ziggurat.errors import UserError
 from ziggurat.measure.rows import append_record, provenance
-from ziggurat.measure.subject import ModelOptions, refuse_small, rows_to_measure, sample
-from ziggurat.measure.targets import require_result
+from ziggurat.measure.subject import ModelOptions, check_has_layers, rows_to_measure, sample
+from ziggurat.measure.targets import check_result_path
 from ziggurat.native import why_missing
 from ziggurat.policies.rules import ExitRule
 from ziggurat.system import Progress
@@ -88,9 +88,9 @@ def compare(
     if not rules.batch_sizes or min(numbers) < 1:
         raise UserError("batch sizes, texts and rounds must each be at least 1")
     if out is not None:
-        require_result(out, model, source)
+        check_result_path(out, model, source)
     _refuse_unknown(rules.only)
-    refuse_small(model, "compare")
+    check_has_layers(model, "compare")
     opened = _opened_models(model, options, rules.only)
     classifier = opened[0]
     points = _acting(classifier) if points is None else points

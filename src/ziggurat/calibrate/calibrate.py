@@ -31,7 +31,7 @@ from ziggurat.encoder.hub import local_folder
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError, install
 from ziggurat.measure.subject import ModelOptions
-from ziggurat.measure.targets import require_result
+from ziggurat.measure.targets import check_result_path
 from ziggurat.measure.task_metrics import uncertified
 from ziggurat.problems.problem import Problem
 from ziggurat.report.plots import require_matplotlib
@@ -56,7 +56,7 @@ def calibrate_model(
     source = as_rows(source)
     _check_scipy()
     if html is not None:
-        require_result(html, model, source)
+        check_result_path(html, model, source)
     if html is not None:
         require_matplotlib()
     classifier = options.open(model)

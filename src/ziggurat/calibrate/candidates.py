@@ -122,7 +122,7 @@ class Candidate:
     pruning: float
 
     @property
-    def evaluated(self) -> tuple[bool, ...]:
+    def active(self) -> tuple[bool, ...]:
         """Which rungs are evaluated; the last always is."""
         return (*(~np.isnan(self.thresholds)).tolist(), True)
 

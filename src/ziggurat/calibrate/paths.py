@@ -41,7 +41,7 @@ class Setting:
         return ExitRule(self.score, self.thresholds, deferral=deferral)
 
     @property
-    def evaluated(self) -> tuple[bool, ...]:
+    def active(self) -> tuple[bool, ...]:
         """Which rungs are evaluated; the last always is."""
         return self.rule().active
 
@@ -85,7 +85,7 @@ def _family(setting: Setting) -> tuple[float, str, tuple[bool, ...]]:
     back = (
         exit_score(setting.score).looks_back or setting.score == LEARNED
     )  # the learned score of a regression looks back
-    return setting.pruning, setting.score, setting.evaluated if back else ()
+    return setting.pruning, setting.score, setting.active if back else ()
 
 
 def losses_of(setting: Setting, runs: Mapping[float, StoredRun], losses: Mapping[float, np.ndarray]) -> np.ndarray:

@@ -37,7 +37,7 @@ class Cost(Protocol):
         ...
 
     def seconds(
-        self, token_counts: np.ndarray, rungs: np.ndarray, evaluated: Sequence[bool], batch_of: np.ndarray
+        self, token_counts: np.ndarray, rungs: np.ndarray, active: Sequence[bool], batch_of: np.ndarray
     ) -> float:
         """Seconds of texts that exit at `rungs` (n), 0 = the tier's first; arguments as `predicted_seconds`."""
         ...
@@ -55,10 +55,10 @@ class ProfiledCost:
         return self.profile.key
 
     def seconds(
-        self, token_counts: np.ndarray, rungs: np.ndarray, evaluated: Sequence[bool], batch_of: np.ndarray
+        self, token_counts: np.ndarray, rungs: np.ndarray, active: Sequence[bool], batch_of: np.ndarray
     ) -> float:
         """The profile's prediction."""
-        return predicted_seconds(self.profile, token_counts, rungs, evaluated, batch_of)
+        return predicted_seconds(self.profile, token_counts, rungs, active, batch_of)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class SmallCost:
     key: str = ""
 
     def seconds(
-        self, token_counts: np.ndarray, rungs: np.ndarray, evaluated: Sequence[bool], batch_of: np.ndarray
+        self, token_counts: np.ndarray, rungs: np.ndarray, active: Sequence[bool], batch_of: np.ndarray
     ) -> float:
         """Proportional to the tokens."""
         return self.per_token * float(token_counts.sum())
@@ -84,10 +84,10 @@ class PricedCost:
     key: str = ""
 
     def seconds(
-        self, token_counts: np.ndarray, rungs: np.ndarray, evaluated: Sequence[bool], batch_of: np.ndarray
+        self, token_counts: np.ndarray, rungs: np.ndarray, active: Sequence[bool], batch_of: np.ndarray
     ) -> float:
         """Proportional to the FLOPs."""
-        flops = self.tier.flops(token_counts, token_counts[:, 0], evaluated, self.tier.backend.token_rule)
+        flops = self.tier.flops(token_counts, token_counts[:, 0], active, self.tier.backend.token_rule)
         return self.per_flop * float(flops[np.arange(len(rungs)), rungs].sum())
 
 
@@ -171,24 +171,24 @@ class PredictedTime:
 
     def __call__(self, candidate: Candidate) -> float:
         """Predicted time of a candidate on the rows of its `rungs`."""
-        return self.of(candidate.rungs, candidate.evaluated, candidate.pruning)
+        return self.of(candidate.rungs, candidate.active, candidate.pruning)
 
     def of_full_depth(self, n_rungs: int) -> float:
         """Predicted time at full depth, without pruning and without exits."""
         return self.of(np.full(self._n, n_rungs - 1), ExitRule.full_depth(n_rungs).active, self._unpruned)
 
-    def of(self, rungs: np.ndarray, evaluated: Sequence[bool], pruning: float) -> float:
+    def of(self, rungs: np.ndarray, active: Sequence[bool], pruning: float) -> float:
         """Predicted time if the rows exit at `rungs` (n)."""
         exit_rungs, token_counts = rungs[self._inputs], self._token_counts[pruning]
         total = 0.0
         for place, cost in zip(self._places, self._costs, strict=True):
-            first, last = place.rungs.start, place.last_active(evaluated)
+            first, last = place.rungs.start, place.last_active(active)
             if last is not None:
                 # Rows are sorted by length; those that reach the tier are divided into new batches.
                 came = slice(None) if first == 0 else np.flatnonzero(exit_rungs >= first)
                 local = np.minimum(exit_rungs[came] - first, last)
                 batch_of = np.arange(len(local)) // self._batch_size
-                total += cost.seconds(token_counts[came, place.columns], local, tuple(evaluated[place.rungs]), batch_of)
+                total += cost.seconds(token_counts[came, place.columns], local, tuple(active[place.rungs]), batch_of)
         return total / max(1, self._n_timed)
 
     @cached_property
@@ -197,8 +197,8 @@ class PredictedTime:
         parts = []
         for place, cost in zip(self._places, self._costs, strict=True):
             token_counts, tier = self._token_counts[self._unpruned][:, place.columns], place.tier
-            last, evaluated = np.full(len(token_counts), tier.n_rungs - 1), ExitRule.full_depth(tier.n_rungs).active
-            full_seconds = cost.seconds(token_counts, last, evaluated, np.arange(len(token_counts)) // self._batch_size)
+            last, active = np.full(len(token_counts), tier.n_rungs - 1), ExitRule.full_depth(tier.n_rungs).active
+            full_seconds = cost.seconds(token_counts, last, active, np.arange(len(token_counts)) // self._batch_size)
             parts.append((full_seconds, tier.depths))
         after = np.append(
             np.cumsum([full_seconds for full_seconds, _ in parts[:0:-1]])[::-1], 0.0

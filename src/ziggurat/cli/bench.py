@@ -47,7 +47,7 @@ def bench(
     as_json: opt.Json = False,
 ) -> None:
     """Time a model at each operating point, beside plain transformers, in one run; with accuracy and FLOPs."""
-    from ziggurat.analyses.drawing import draw, refuse_undrawable
+    from ziggurat.analyses.drawing import check_drawable, draw
     from ziggurat.bench.bench import bench as measured
 
     source = measured_source(data, task, data_dir)
@@ -55,7 +55,7 @@ def bench(
     columns = opt.columns_of(text_column, pair_column, label_column, encoding, on_error)
     options = opt.model_options(device, dtype, threads, backend)
     if figure is not None:
-        refuse_undrawable(model, figure)  # before the work: it is drawn last
+        check_drawable(model, figure)  # before the work: it is drawn last
     with shown(as_json, bench_text) as show, ticker() as tick:
         result = measured(model, source, sizes, names, columns, options, texts, repeats, out, tick)
         if figure is not None:

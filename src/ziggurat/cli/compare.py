@@ -55,7 +55,7 @@ def compare(
 
     All dtypes that run here take part, in one run.
     """
-    from ziggurat.analyses.drawing import draw, refuse_undrawable
+    from ziggurat.analyses.drawing import check_drawable, draw
     from ziggurat.bench.compare import Rules
     from ziggurat.bench.compare import compare as compared
 
@@ -72,7 +72,7 @@ def compare(
     columns = opt.columns_of(text_column, pair_column, label_column, encoding, on_error)
     options = opt.model_options(device, "float32", threads, "auto")
     if figure is not None:
-        refuse_undrawable(model, figure)  # before the work: it is drawn last
+        check_drawable(model, figure)  # before the work: it is drawn last
     with shown(as_json, comparison_text) as show, ticker() as tick:
         result = compared(model, source, rules, names, columns, options, out, tick)
         if figure is not None:

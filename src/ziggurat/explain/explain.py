@@ -27,7 +27,7 @@ from ziggurat.explain.record import (
 )
 from ziggurat.files import whole_file
 from ziggurat.measure.subject import ModelOptions, exit_rule
-from ziggurat.measure.targets import require_result
+from ziggurat.measure.targets import check_result_path
 from ziggurat.policies.exits import exit_score
 from ziggurat.policies.rules import ExitRule
 from ziggurat.system import utf8
@@ -49,7 +49,7 @@ def explain(
     reverse; for an unknown operating point; and for a page that would replace a file of the model.
     """
     if html is not None:
-        require_result(html, model)
+        check_result_path(html, model)
     opened = options.open(model)
     rule = exit_rule(opened, operating_point, threshold, score)
     name = operating_point if threshold is None else f"{rule.score} {threshold:g}"
@@ -137,7 +137,7 @@ def _rungs(classifier: OpenedModel, encoded: Encoded, rule: ExitRule, outcomes: 
     readings = classifier.every_rung(encoded, tokens=rule.tokens).readings
     readings[:, last] = outcomes.readings  # exactly; the run of all rungs may round differently
     predictions, shares = problem.predictions(readings, encoded), problem.probabilities(readings)
-    evaluated = np.flatnonzero(rule.active[: last + 1]).tolist()
-    for count, rung in enumerate(evaluated, start=1):
+    active = np.flatnonzero(rule.active[: last + 1]).tolist()
+    for count, rung in enumerate(active, start=1):
         answer = problem.fields(predictions[0, rung], None if shares is None else shares[0, rung])
-        yield decision_of(classifier, rule, rung, readings[:, evaluated[:count]], answer)
+        yield decision_of(classifier, rule, rung, readings[:, active[:count]], answer)

@@ -23,7 +23,14 @@ from ziggurat.measure.clock import Clock, Timing, interleave
 from ziggurat.measure.predicted_time import Conditions, Profile, predicted_seconds
 from ziggurat.measure.profile import Effort, keep_profile, profile_beside, profile_file
 from ziggurat.measure.runs import random_tokens
-from ziggurat.measure.subject import ModelOptions, check_pairs, refuse_cascade, refuse_small, refuse_windows, sample
+from ziggurat.measure.subject import (
+    ModelOptions,
+    check_has_layers,
+    check_one_encoder,
+    check_one_sequence,
+    check_pairs,
+    sample,
+)
 from ziggurat.policies.rules import ExitRule
 from ziggurat.system import json_values
 
@@ -197,9 +204,9 @@ def check_profile(
     """
     if not batch_sizes or min(batch_sizes) < 1:
         raise UserError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
-    refuse_small(model, "profile")
-    refuse_cascade(model, "profile")
-    refuse_windows(model, "profile")
+    check_has_layers(model, "profile")
+    check_one_encoder(model, "profile")
+    check_one_sequence(model, "profile")
     classifier = options.open(model)
     if points is None:
         points = [point.name for point in classifier.manifest.operating_points]

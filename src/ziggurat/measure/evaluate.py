@@ -95,6 +95,6 @@ def _bops(classifier: OpenedModel, encoded: Encoded, outcomes: Outcomes, rule: E
     total = 0
     for part in classifier.ladder.slices:
         came = np.flatnonzero(outcomes.token_counts[:, part.columns.start])
-        token_counts, evaluated = outcomes.token_counts[came, part.columns], rule.active[part.rungs]
-        total += part.tier.bit_operations(token_counts, encoded.lengths[came], evaluated, part.pruning(rule.tokens))
+        token_counts, active = outcomes.token_counts[came, part.columns], rule.active[part.rungs]
+        total += part.tier.bit_operations(token_counts, encoded.lengths[came], active, part.pruning(rule.tokens))
     return total

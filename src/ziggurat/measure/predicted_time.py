@@ -266,19 +266,19 @@ def predicted_seconds(
     profile: Profile,
     token_counts: np.ndarray,
     rungs: np.ndarray,
-    evaluated: Sequence[bool],
+    active: Sequence[bool],
     batch_of: np.ndarray,
     pruned: Sequence[bool] | None = None,
 ) -> float:
     """Seconds of answering a data set in these batches, one after the other; arguments as `predicted_batches`."""
-    return float(predicted_batches(profile, token_counts, rungs, evaluated, batch_of, pruned).sum())
+    return float(predicted_batches(profile, token_counts, rungs, active, batch_of, pruned).sum())
 
 
 def predicted_batches(
     profile: Profile,
     token_counts: np.ndarray,
     rungs: np.ndarray,
-    evaluated: Sequence[bool],
+    active: Sequence[bool],
     batch_of: np.ndarray,
     pruned: Sequence[bool] | None = None,
 ) -> np.ndarray:
@@ -286,17 +286,13 @@ def predicted_batches(
 
     Row i is in batch `batch_of[i]` and exits at rung `rungs[i]`. `token_counts` (n, L + 1) are the tokens that enter
     layer 1, then the tokens after each layer, as in `engine.backend.Outcomes` or `AllRungs`; counts after a row's rung
-    are not charged. `evaluated` are the rungs whose heads are computed. `pruned` (L) are the layers that prune, and so
+    are not charged. `active` are the rungs whose heads are computed. `pruned` (L) are the layers that prune, and so
     compute scores; None = those that drop tokens. ValueError if the shapes do not fit.
     """
     layers, rung_layers = profile.conditions.layers, np.array(profile.conditions.rung_layers)
-    if (
-        token_counts.shape != (len(rungs), layers + 1)
-        or len(batch_of) != len(rungs)
-        or len(evaluated) != len(rung_layers)
-    ):
+    if token_counts.shape != (len(rungs), layers + 1) or len(batch_of) != len(rungs) or len(active) != len(rung_layers):
         raise ValueError(
-            f"counts {token_counts.shape}, {len(rungs)} rungs, {len(batch_of)} batches, {len(evaluated)} evaluated"
+            f"counts {token_counts.shape}, {len(rungs)} rungs, {len(batch_of)} batches, {len(active)} active"
         )
     if not len(rungs):
         return np.zeros(0)
@@ -314,7 +310,7 @@ def predicted_batches(
     total = costs.seconds("call", before, [0]) + costs.seconds("layer", before, plain)
     total += costs.seconds("attention", before, np.flatnonzero(prunes))
     total += costs.seconds("rest", after, np.flatnonzero(prunes))
-    total += costs.seconds("head", after, rung_layers[:-1][np.array(evaluated[:-1], dtype=bool)] - 1)
+    total += costs.seconds("head", after, rung_layers[:-1][np.array(active[:-1], dtype=bool)] - 1)
     # If the last layer prunes, it is charged in its parts, and its head like an exit head, which is as small.
     return total + costs.seconds("head" if prunes[last] else "last", after if prunes[last] else before, [last])
 

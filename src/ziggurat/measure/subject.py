@@ -180,7 +180,7 @@ def tokens_left(token_counts: np.ndarray, lengths: np.ndarray) -> tuple[float, .
     return tuple(float(count / of) for count, of in zip(token_counts.sum(axis=0), full, strict=True) if of)
 
 
-def refuse_small(model: str, command: str) -> None:
+def check_has_layers(model: str, command: str) -> None:
     """UserError for a small model alone: it has no layers and a single rung."""
     manifest = read_manifest(local_folder(model))
     if manifest.kind != ENCODER:
@@ -209,7 +209,7 @@ def check_recipe(recipe: Recipe, problem: ProblemType | None, teacher: bool = Fa
         )
 
 
-def refuse_but_classes(model: str, command: str) -> None:
+def check_classifies(model: str, command: str) -> None:
     """UserError for a model that does not classify into one of its classes."""
     problem = read_manifest(local_folder(model)).problem_type
     if problem != ProblemType.SINGLE_LABEL:
@@ -219,7 +219,7 @@ def refuse_but_classes(model: str, command: str) -> None:
         )
 
 
-def refuse_windows(model: str, command: str) -> None:
+def check_one_sequence(model: str, command: str) -> None:
     """UserError for a model that reads its inputs in several sequences."""
     problem = read_manifest(local_folder(model)).problem
     if problem.reader is not None:
@@ -229,7 +229,7 @@ def refuse_windows(model: str, command: str) -> None:
         )
 
 
-def refuse_cascade(model: str, command: str) -> None:
+def check_one_encoder(model: str, command: str) -> None:
     """UserError for a cascade, because it has layers of several models. The message names its encoders."""
     folder = local_folder(model)
     tiers = tier_folders(folder, read_manifest(folder))

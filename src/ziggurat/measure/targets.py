@@ -20,7 +20,7 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 _HEAD = 1 << 24  # bytes: a first line may hold a long text
 
 
-def require_result(path: Path, model: str, *sources: Source | None) -> None:
+def check_result_path(path: Path, model: str, *sources: Source | None) -> None:
     """As `require_target`, for a result of `model` whose path may be in the folder of any model or checkpoint.
 
     There it raises a UserError for an existing file that is no earlier result: tokenizer, weights, card or data.

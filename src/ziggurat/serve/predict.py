@@ -17,7 +17,7 @@ from ziggurat.engine.opened import OpenedModel, Text
 from ziggurat.errors import UserError
 from ziggurat.files import whole_file
 from ziggurat.measure.subject import ModelOptions, check_pairs, exit_rule, promise_of
-from ziggurat.measure.targets import require_result
+from ziggurat.measure.targets import check_result_path
 from ziggurat.problems.answers import Answers
 from ziggurat.problems.problem import Problem
 from ziggurat.system import json_text
@@ -113,9 +113,9 @@ def _refuse_targets(model: str, source: Source | None, out: Path | None, watch: 
     if out is not None:
         if out.suffix in _TABLES:
             raise UserError(f"{out}: answers are written as JSON lines; name it {out.stem}.jsonl")
-        require_result(out, model, source)
+        check_result_path(out, model, source)
     if watch is not None:
-        require_result(watch, model, source)
+        check_result_path(watch, model, source)
         if out is not None and watch.resolve() == out.resolve():
             raise UserError(f"{out}: --out and --watch name the same file; give each its own")
 

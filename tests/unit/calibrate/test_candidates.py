@@ -65,7 +65,7 @@ def test_a_candidates_rungs_follow_its_rule_along_a_family(score):
         for one in family:
             rule = ExitRule(one.score, one.thresholds)
             assert one.rungs.tolist() == replay(run.all_readings, rule).tolist()
-            assert one.evaluated == rule.active
+            assert one.active == rule.active
         for strict, daring in pairwise(family):
             assert (daring.rungs <= strict.rungs).all()
 
@@ -75,7 +75,7 @@ def test_the_learned_score_is_tried_where_the_model_has_it(tiers):
     run, losses = stored()
     weights = fit_deferral(run.all_readings, run.predictions(), None, CLASSES)
     found = [one for family in families(replace(run, deferral=weights), losses, SAVED, [], tiers) for one in family]
-    asked = {one.evaluated for one in found if one.score == "learned"}
+    asked = {one.active for one in found if one.score == "learned"}
     assert {(True, True, True, True), (False, True, True, True)} <= asked  # inside encoders, too
     for one in found[::7]:
         assert (
@@ -97,7 +97,7 @@ def test_an_exit_at_which_nobody_leaves_is_not_asked():
     for family in families(run, losses, SAVED, ["entropy"]):
         for one in family:
             used = np.bincount(one.rungs, minlength=RUNGS)[:-1] > 0
-            assert one.evaluated == (*used.tolist(), True)
+            assert one.active == (*used.tolist(), True)
 
 
 def test_with_two_classes_equivalent_scores_are_tried_once():
@@ -115,7 +115,7 @@ def test_thresholds_of_their_own_stake_more_where_more_is_saved():
     logits = np.stack([-np.log(doubt), 0 * doubt], axis=2).astype(np.float32)
     run = StoredRun(logits, np.ones((4000, 4), dtype=np.int64))
     staked = list(families(run, lost, np.array([0.9, 0.3, 0.0]), ["entropy"]))[2]
-    limits = np.array([one.thresholds for one in staked if one.evaluated == (True, True, True)])
+    limits = np.array([one.thresholds for one in staked if one.active == (True, True, True)])
     assert len(limits) > 5
     middle = limits[(limits > 0.5).all(axis=1) & (limits < 0.95).all(axis=1)]
     assert len(middle) and (middle[:, 0] > middle[:, 1]).all()

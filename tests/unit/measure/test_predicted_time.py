@@ -167,7 +167,7 @@ def test_no_tokens_cost_nothing_and_no_rows_have_no_batches():
 
 def test_shapes_that_do_not_fit_are_refused():
     kept = np.ones((3, 5), np.int64)
-    with pytest.raises(ValueError, match="evaluated"):
+    with pytest.raises(ValueError, match="active"):
         predicted_seconds(NOISY, kept, np.zeros(3, int), (True, True), np.zeros(3, int))
     with pytest.raises(ValueError, match="counts"):
         predicted_seconds(NOISY, kept[:, 1:], np.zeros(3, int), (True, True, True), np.zeros(3, int))

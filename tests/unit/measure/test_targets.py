@@ -12,7 +12,7 @@ from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
 from ziggurat.measure.rows import append_record
 from ziggurat.measure.subject import ModelOptions
-from ziggurat.measure.targets import require_result
+from ziggurat.measure.targets import check_result_path
 from ziggurat.report.plots import Panel, Series, accuracy_figure
 from ziggurat.serve.predict import predict
 
@@ -37,9 +37,9 @@ def test_no_file_that_a_model_came_with_is_a_target(model):
     assert len(before) > 10
     for path in before:
         with pytest.raises(UserError, match=r"choose another name$"):
-            require_result(path, "other/model")
+            check_result_path(path, "other/model")
         with pytest.raises(UserError, match=r"choose another name$"):
-            require_result(path, str(model))
+            check_result_path(path, str(model))
     assert files(model) == before
 
 
@@ -49,7 +49,7 @@ def test_a_checkpoints_files_are_no_targets_of_another_model(tiny_checkpoint, tm
     link = tmp_path / "link.jsonl"
     link.symlink_to(tiny_checkpoint / "tokenizer_config.json")
     with pytest.raises(UserError, match="one of the files of the model in"):
-        require_result(link, str(model_folder))
+        check_result_path(link, str(model_folder))
 
 
 def test_results_are_replaced_in_a_models_folder(model):
@@ -61,18 +61,18 @@ def test_results_are_replaced_in_a_models_folder(model):
     write_state(DriftTest(Watch(0, 1, 0.1, 0.3)).state, state)
     (model / "empty.jsonl").write_text("")
     for path in (answers, page, rows, state, *figure, model / "empty.jsonl", model / "new.jsonl"):
-        require_result(path, str(model))
+        check_result_path(path, str(model))
 
 
 def test_elsewhere_any_file_is_a_target_but_what_is_read(model, tmp_path):
     (tmp_path / "any.txt").write_text("mine")
-    require_result(tmp_path / "any.txt", str(model))
+    check_result_path(tmp_path / "any.txt", str(model))
     (tmp_path / "config.json").write_text(json.dumps({"a": 1}))  # alone it makes no model
-    require_result(tmp_path / "any.txt", str(model))
+    check_result_path(tmp_path / "any.txt", str(model))
 
 
 def test_the_rows_of_a_task_in_a_folder_are_read_and_no_target(tmp_path, model_folder):
     rows = tmp_path / "validation.jsonl"
     rows.write_text('{"text": "bat", "label": 0}\n')
     with pytest.raises(UserError, match="is an input of this command"):
-        require_result(rows, str(model_folder), f"task:glue/sst2@validation:{tmp_path}")
+        check_result_path(rows, str(model_folder), f"task:glue/sst2@validation:{tmp_path}")

@@ -54,9 +54,7 @@ def random_curve(
     """The same settings, with their exits assigned to rows at random."""
     draws = np.random.default_rng(0)
     dealt = [draws.permutation(rungs_of(setting, search_rows)) for setting in settings]
-    seconds = [
-        time.of(rungs, setting.evaluated, setting.pruning) for setting, rungs in zip(settings, dealt, strict=True)
-    ]
+    seconds = [time.of(rungs, setting.active, setting.pruning) for setting, rungs in zip(settings, dealt, strict=True)]
     losses = [
         random_loss(certify_rows.losses[setting.pruning], rungs_of(setting, certify_rows)) for setting in settings
     ]
@@ -68,8 +66,8 @@ def oracle_curve(search_rows: RungRuns, certify_rows: RungRuns, time: PredictedT
     ms, losses = [], []
     for strength, run in search_rows.runs.items():
         rungs = oracle_rungs(search_rows.losses[strength])
-        evaluated = np.isin(np.arange(run.n_rungs), [*rungs, run.n_rungs - 1])
-        ms.append(1e3 * time.of(rungs, evaluated.tolist(), strength))
+        active = np.isin(np.arange(run.n_rungs), [*rungs, run.n_rungs - 1])
+        ms.append(1e3 * time.of(rungs, active.tolist(), strength))
         lost = certify_rows.losses[strength]
         losses.append(float(lost[np.arange(len(lost)), oracle_rungs(lost)].mean()))
     best = undominated(ms, losses)
@@ -100,7 +98,7 @@ def mechanisms(
 
 def _kind(setting: Setting, prunable: bool) -> tuple[bool, bool]:
     """Whether a setting prunes, and whether it has early exits."""
-    return prunable and setting.pruning > 0, any(setting.evaluated[:-1])
+    return prunable and setting.pruning > 0, any(setting.active[:-1])
 
 
 def _mechanism(
@@ -113,7 +111,7 @@ def _mechanism(
     fine = [setting for setting in settings if hoped_for(setting) <= target]
     if fine:
         best = min(fine, key=lambda setting: setting.seconds)
-        exits = tuple(rung.name for rung, yes in zip(classifier.rungs, best.evaluated[:-1], strict=False) if yes)
+        exits = tuple(rung.name for rung, yes in zip(classifier.rungs, best.active[:-1], strict=False) if yes)
         strength = best.pruning if _kind(best, classifier.token_rule is not None)[0] else None
         return Mechanism(name, 1e3 * best.seconds, None, exits, strength)
     if not settings:

@@ -157,10 +157,10 @@ def _first_uncertainty(setting: Setting, classifier: OpenedModel, rows: RungRuns
     All rows reach that rung; scores of different rungs are not comparable. A count is the same for all rows there, so
     the largest probability replaces it.
     """
-    evaluated = tuple(int(rung) for rung in np.flatnonzero(setting.evaluated))
+    active = tuple(int(rung) for rung in np.flatnonzero(setting.active))
     score = "max-probability" if exit_score(setting.score).first_count is not None else setting.score
     # A change is known from the second rung on; no row can exit before it.
-    exits = evaluated[: 2 if exit_score(score).compares else 1]
+    exits = active[: 2 if exit_score(score).compares else 1]
     uncertainty = uncertainty_of(rows.runs[setting.pruning], score, exits)
     return uncertainty.values[:, -1], f"{score} after {classifier.rungs[exits[-1]].name}"
 
