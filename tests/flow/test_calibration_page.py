@@ -108,7 +108,7 @@ def test_the_page_shows_what_the_engine_does_at_the_chosen_point(calibrated, row
     ran = classifier.run(witness.encoded, rule_of(classifier, loose.setting))
     n = len(ran.rungs)
     assert spot.exits == pytest.approx(np.bincount(ran.rungs, minlength=4) / n)
-    assert spot.tokens.computed == pytest.approx(ran.kept[:, 1:].sum(axis=0) / ran.kept[:, 0].sum())
+    assert spot.tokens.computed == pytest.approx(ran.token_counts[:, 1:].sum(axis=0) / ran.token_counts[:, 0].sum())
     full = full_run(witness.runs).predictions()[:, -1]
     labels = witness.rows.labels
     assert spot.accuracy == pytest.approx((ran.predictions == labels).mean())
@@ -117,7 +117,7 @@ def test_the_page_shows_what_the_engine_does_at_the_chosen_point(calibrated, row
     assert spot.deciles.early.sum() == pytest.approx((ran.rungs < 3).mean())
     lost = spot.deciles.corrected.sum() - spot.deciles.added.sum()
     assert lost == pytest.approx(picture.full_accuracy - spot.accuracy)
-    flops = classifier.spent(witness.encoded, ran.kept, rule_of(classifier, loose.setting))[np.arange(n), ran.rungs]
+    flops = classifier.spent(witness.encoded, ran.token_counts, rule_of(classifier, loose.setting))[np.arange(n), ran.rungs]
     assert picture.mean_gflops == pytest.approx(flops.mean() / 1e9)
     assert [one.gflops for one in picture.costly] == pytest.approx(sorted(flops / 1e9)[:-11:-1])
     certificate = result["points"][-1]["point"]["certificate"]
