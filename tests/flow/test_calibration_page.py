@@ -117,7 +117,8 @@ def test_the_page_shows_what_the_engine_does_at_the_chosen_point(calibrated, row
     assert spot.deciles.early.sum() == pytest.approx((ran.rungs < 3).mean())
     lost = spot.deciles.corrected.sum() - spot.deciles.added.sum()
     assert lost == pytest.approx(picture.full_accuracy - spot.accuracy)
-    flops = classifier.spent(witness.encoded, ran.token_counts, rule_of(classifier, loose.setting))[np.arange(n), ran.rungs]
+    spent = classifier.spent(witness.encoded, ran.token_counts, rule_of(classifier, loose.setting))
+    flops = spent[np.arange(n), ran.rungs]
     assert picture.mean_gflops == pytest.approx(flops.mean() / 1e9)
     assert [one.gflops for one in picture.costly] == pytest.approx(sorted(flops / 1e9)[:-11:-1])
     certificate = result["points"][-1]["point"]["certificate"]

@@ -1,1 +1,1 @@
-"""Calibrate room: chooses operating points from arrays of scores and predictions. No torch."""
+"""Calibrates operating points: searches settings, certifies their losses and monitors them. No torch."""

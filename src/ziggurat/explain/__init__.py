@@ -1,1 +1,1 @@
-"""How one input got its answer: rungs, scores, dropped tokens."""
+"""Explains how one input was answered: rungs, scores, dropped tokens."""

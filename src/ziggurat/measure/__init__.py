@@ -1,1 +1,1 @@
-"""What a model costs, how good its answers are, and how long they take."""
+"""Measures quality, cost and speed of models."""
