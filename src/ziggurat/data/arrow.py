@@ -11,7 +11,7 @@ from ziggurat.errors import UserError, first_line, install
 
 
 def arrow_table(path: Path, content: bytes) -> Any:
-    """The `pyarrow.Table` in a file's bytes, whichever of the three it is; UserError for a broken one."""
+    """The `pyarrow.Table` in a file's bytes, in any of the three formats; UserError for a broken file."""
     try:
         import pyarrow
         import pyarrow.feather
@@ -33,7 +33,7 @@ def arrow_table(path: Path, content: bytes) -> Any:
 
 
 def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[str]]:
-    """Which columns hold indices of classes, by themselves or in lists, and what these are called."""
+    """Names of classes by column, for columns of class indices or of lists of class indices."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
@@ -42,7 +42,7 @@ def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Sequence[st
 
 
 def names_in(features: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """The same of `datasets.Features.to_dict()`."""
+    """The same from `datasets.Features.to_dict()`."""
     found: dict[str, Sequence[str]] = {}
     for column, feature in features.items():
         inner = feature[0] if isinstance(feature, list) and feature else feature
@@ -53,7 +53,7 @@ def names_in(features: Mapping[str, Any]) -> dict[str, Sequence[str]]:
 
 
 def named(cell: Any, names: Sequence[str]) -> Any:
-    """The class that an index stands for, or of a list all of them; None for -1, the hub's way to withhold a label."""
+    """The name of the class with an index, or the names for a list; None for -1, the hub's sign of a withheld label."""
     if isinstance(cell, list):
         return [names[index] for index in cell]
     return None if cell is None or cell < 0 else names[cell]

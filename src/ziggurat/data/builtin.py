@@ -1,4 +1,4 @@
-"""The built-in data set: paragraphs of documentation, to be assigned to an area of Python's standard library.
+"""The built-in data set: paragraphs of documentation, labelled with an area of Python's standard library.
 
 It needs no download: every CPython carries the texts. They are read from the source files and never imported.
 """
@@ -16,7 +16,7 @@ from types import MappingProxyType
 from ziggurat.data.sources import Rows
 from ziggurat.errors import UserError
 
-STDLIB_DOCS = "stdlib-docs"  # what users call this source
+STDLIB_DOCS = "stdlib-docs"  # the name of this source
 WORDS = range(4, 151)  # paragraphs of this many words are kept
 
 # Area → top-level modules. A Python that lacks some of them (3.13 dropped a good few, some Linux packages leave out
@@ -72,7 +72,7 @@ def stdlib_docs() -> Rows:
 
 
 def _source_files(root: Path, module: str) -> list[Path]:
-    """The files of a module or package, tests apart; none if this Python has no such module."""
+    """The files of a module or package without its tests; none if this Python has no such module."""
     files = [root / f"{module}.py", *sorted((root / module).rglob("*.py"))]
     return [path for path in files if path.is_file() and TEST_FOLDERS.isdisjoint(path.relative_to(root).parts)]
 

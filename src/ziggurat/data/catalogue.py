@@ -1,4 +1,4 @@
-"""The data sets that have a name here: GLUE, SQuAD, and the topics and reviews of Zhang et al. 2015.
+"""Data sets with a name: GLUE, SQuAD, and the topics and reviews of Zhang et al. 2015.
 
 Data sets by name: a source `task:NAME@SPLIT` is one on the hub, `task:NAME@SPLIT:FOLDER` one in a local folder.
 """
@@ -17,23 +17,23 @@ from ziggurat.types import ProblemType
 
 @dataclass(frozen=True)
 class Shape:
-    """Which columns hold what."""
+    """Columns of texts and labels."""
 
-    texts: tuple[str, ...]  # joined by a space to the text, or the first of a pair
+    texts: tuple[str, ...]  # joined by a space to the text, or the first text of a pair
     pair: str | None = None  # the second text
     label: str = "label"
-    first: int = 0  # what the first class is called where classes are numbers
+    first: int = 0  # number of the first class, where classes are numbers
 
 
 @dataclass(frozen=True)
 class Release:
-    """How the data set's own files are written, one for each split."""
+    """Format of the files of the original release, one for each split."""
 
-    folder: str  # what they are unpacked into
+    folder: str  # the folder into which they are unpacked
     shape: Shape
-    suffix: str  # .tsv: cells are as they stand there, nothing is quoted; .csv: RFC 4180; .json: SQuAD's
-    header: tuple[str, ...] | None = None  # the columns where the files do not name them
-    version: str = ""  # that the files' names end in
+    suffix: str  # .tsv: cells without quoting; .csv: RFC 4180; .json: SQuAD's
+    header: tuple[str, ...] | None = None  # names of columns, if the files lack a header
+    version: str = ""  # at the end of the files' names
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Task:
     config: str | None
     shape: Shape  # on the hub
     names: tuple[str, ...]  # of class 0, 1, …; () = no classes
-    metrics: tuple[str, ...]  # by which it is judged, see ziggurat.report.metrics
+    metrics: tuple[str, ...]  # its usual metrics
     release: Release
     splits: tuple[str, ...]  # on the hub
     problem: ProblemType = ProblemType.SINGLE_LABEL
@@ -53,7 +53,7 @@ class Task:
 
     @property
     def evaluation(self) -> str:
-        """The split on which models are compared: the first whose labels are public and that trains nothing."""
+        """The split for comparing models: the first one with public labels that is not for training."""
         return next((split for split in self.splits if split.startswith("validation")), "test")
 
 
@@ -101,7 +101,7 @@ def _zhang(
 _PAIR = Shape(("sentence1",), "sentence2")
 _ENTAILED = ("entailment", "not_entailment")
 _STARS = ("1 star", "2 stars", "3 stars", "4 stars", "5 stars")
-# Classes in the hub's order, which for GLUE is the official one: the second is what F1 is about.
+# Classes in the hub's order, which for GLUE is the official one: F1 is about the second class.
 _ALL = (
     _glue(
         "cola",
@@ -225,7 +225,7 @@ _ALL = (
     ),
     _zhang(
         "amazon_review_full",
-        "yassiracharki/Amazon_Reviews_for_Sentiment_Analysis_fine_grained_5_classes",  # nobody's official copy
+        "yassiracharki/Amazon_Reviews_for_Sentiment_Analysis_fine_grained_5_classes",  # no official copy exists
         "amazon_review_full_csv",
         Shape(("review_title", "review_text"), label="class_index", first=1),
         ("title", "text"),
@@ -242,7 +242,7 @@ TRAIN = "train"
 
 @dataclass(frozen=True)
 class Named:
-    """One split of a task, from somewhere."""
+    """One split of a task, from the hub or a folder."""
 
     task: Task
     split: str
@@ -250,7 +250,7 @@ class Named:
 
     @property
     def source(self) -> str:
-        """How it is written wherever a source is named."""
+        """Its source string, as users write it."""
         return f"{PREFIX}{self.task.name}@{self.split}" + ("" if self.folder is None else f":{self.folder}")
 
 
@@ -264,7 +264,7 @@ def task_by_name(name: str) -> Task:
 
 
 def task_source(name: str, training: bool, folder: str | None = None) -> str:
-    """The source of NAME or NAME@SPLIT; without a split that of training, or that on which models are compared."""
+    """The source of NAME or NAME@SPLIT; the split defaults to the training or the evaluation split."""
     plain, _, split = name.partition("@")
     task = task_by_name(plain)
     place = None if folder is None else Path(folder)
@@ -272,7 +272,7 @@ def task_source(name: str, training: bool, folder: str | None = None) -> str:
 
 
 def parse_source(source: object) -> Named | None:
-    """What a source of a task says; None for any other source, UserError for an unknown task or split."""
+    """The task, split and folder of a source; None for other sources, UserError for an unknown task or split."""
     if not isinstance(source, str) or not source.startswith(PREFIX):
         return None
     name, _, rest = source.removeprefix(PREFIX).partition("@")
@@ -281,7 +281,7 @@ def parse_source(source: object) -> Named | None:
 
 
 def task_of(source: object) -> Task | None:
-    """The task of a source, None if it has none; a source that an older version wrote is no mistake."""
+    """The task of a source; None if it has none, also for unknown sources that an older version wrote."""
     try:
         found = parse_source(source)
     except UserError:

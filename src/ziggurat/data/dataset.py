@@ -25,7 +25,7 @@ from ziggurat.types import ProblemType
 
 
 class Role(StrEnum):
-    """What a row may be used for; it has exactly one role."""
+    """The permitted use of a row; each row has exactly one role."""
 
     TRAIN = "train"  # fits weights
     SELECT = "select"  # chooses between models and operating points
@@ -73,8 +73,8 @@ class Dataset:
     role: Role
     source: str  # where the rows come from, for messages
     problem: ProblemType = ProblemType.SINGLE_LABEL
-    ids: list[str] | None = None  # (n) what the source calls its rows; None = it does not
-    articles: list[str] | None = None  # (n) what the second texts are parts of; None = every row stands by itself
+    ids: list[str] | None = None  # (n) identifiers of rows in the source; None = it has none
+    articles: list[str] | None = None  # (n) the article of each second text; None = rows have no articles
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -103,7 +103,7 @@ class Dataset:
 
     @property
     def labels_or_none(self) -> np.ndarray:
-        """The labels, (n, …), with the sign of their absence where rows have none."""
+        """The labels, (n, …); unlabelled rows have their problem's missing value."""
         return unlabelled(len(self), len(self.label_names), self.problem) if self.labels is None else self.labels
 
     @cached_property
@@ -139,7 +139,7 @@ class Dataset:
         return state.hexdigest()
 
     def require(self, *roles: Role) -> Dataset:
-        """Itself if its role is one of `roles`, else a UserError that says why these rows are the wrong ones."""
+        """Itself if its role is one of `roles`; otherwise a UserError explains why these rows are not allowed."""
         if self.role in roles:
             return self
         raise UserError(
@@ -153,9 +153,9 @@ def load(
     labels_required: bool = False,
     problem: ProblemType | None = None,
 ) -> Rows:
-    """Rows of any source that `read_rows` knows (in memory, too), of questions, of a named task, or of `stdlib-docs`.
+    """Rows of any source of `read_rows` (also in memory), of questions, of a named task, or of `stdlib-docs`.
 
-    `problem` says whether rows are questions about texts, None = the form of the file does.
+    `problem` decides whether rows are questions about texts; None = the form of the file decides.
     """
     if source == STDLIB_DOCS:
         return stdlib_docs()
@@ -187,12 +187,14 @@ def split_roles(
 ) -> dict[Role, Dataset]:
     """One data set for each role whose fraction is above 0.
 
-    The role comes from the content alone, up to case and white space, in whatever order rows come: of a row that
-    shares no text with others from its own, so that it is the same in every file; of rows that do from the longest of
-    their group (`groups.stand_ins`), so that none certifies what a part of it has trained. Not `grouped`: each from its
-    own. `label_names` defaults to those of the data set, else to the sorted distinct labels, `problem` to what they
-    look like. Among labelled rows, unlabelled ones train, unless their group is held out with a label; then they are
-    left out. Rows without any label are shared out like others if `label_names` says what the classes are.
+    The role depends only on the content, up to case and white space, not on the order of rows. A row that shares no
+    text with other rows gets its role from its own content, so it has the same role in all files. Rows that share text
+    form a group and get their role from the longest row of the group (`groups.stand_ins`): no row certifies a model
+    that was trained on a part of it. Not `grouped`: each row gets its role from its own content.
+
+    `label_names` defaults to those of the data set, else to the sorted distinct labels; `problem` to the one that the
+    labels indicate. Among labelled rows, unlabelled ones train; they are left out if labelled rows of their group are
+    held out. If no row has a label, rows get roles as usual, but `label_names` must be given.
 
     Raises:
         UserError: no labels, one class only, labels of mixed types, an unknown label, or a role that gets no rows.
@@ -234,7 +236,7 @@ def _grouped(rows: Rows, grouped: bool) -> bool:
 def as_dataset(
     rows: Rows, role: Role, label_names: Names, problem: ProblemType | str = ProblemType.SINGLE_LABEL
 ) -> Dataset:
-    """All rows in one role, their labels as the problem has them; 1 and "1" are the same label.
+    """All rows in one role, with labels in the problem's format; 1 and "1" are the same label.
 
     Raises:
         UserError: a label that is not in `label_names`, or unlabelled rows among labelled ones in a role that measures.
@@ -283,7 +285,7 @@ def _hash(text: str, purpose: bytes) -> int:
 
 
 def _too_few(rows: Rows, role: Role, fraction: float, groups: int) -> UserError:
-    """A role without rows; with 5 / fraction groups of rows that happens less than once in a hundred times (e^-5)."""
+    """The error of a role without rows; with 5 / fraction groups of rows its probability is below 1 % (e^-5)."""
     if rows.articles is not None:
         return UserError(
             f"{rows.source}: no {role} questions: {len(set(rows.articles))} articles are too few for a fraction of "

@@ -66,9 +66,9 @@ def _note_on_others(folder: Path) -> str | None:
 
 
 def place_of(source: Source | None) -> Path | None:
-    """The file or folder that a source names, without @SPLIT; of one on the hub or by name a path that is not there.
+    """The file or folder of a source, without @SPLIT; None for rows in memory.
 
-    None for rows in memory.
+    For sources on the hub and named ones, the path does not exist.
     """
     return _parts(source)[0] if isinstance(source, str) else None
 
@@ -93,7 +93,7 @@ def _data_file(path: Path, source: str) -> Path:
 
 
 def _hub_hint(source: str) -> str:
-    """What to write if a name without a file was meant as a data set on the hub."""
+    """A hint for a missing file: how to write a data set on the hub."""
     name, _, split = source.partition("@")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", name) or format_of(Path(name)) in READERS:
         return "; check the path"
@@ -107,7 +107,7 @@ def split_in(name: str) -> str | None:
 
 
 def _found(folder: Path) -> Found:
-    """The folder's data files by split, or what its folders hold where it has none itself."""
+    """The folder's data files by split; if it has none, the data files of its folders."""
     if (folder / _STATE).is_file():
         return {None: sorted(folder.glob("*.arrow"))}
     inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -137,7 +137,7 @@ def _is_data(path: Path) -> bool:
 
 
 def _holds_texts(folder: Path) -> bool:
-    """Whether there are files in it, and all of them hold a text each."""
+    """Whether the folder has files, and each of them holds one text."""
     inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
     return bool(inside) and all(_is_text(path) for path in inside)
 
@@ -147,9 +147,9 @@ def _is_text(path: Path) -> bool:
 
 
 def _chosen(found: Found, folder: Path, split: str | None) -> Sequence[Path]:
-    """The places of the one split, or of that which is named; UserError where the choice would be a guess.
+    """The places of the only split, or of the named one; UserError for an ambiguous choice.
 
-    Files whose names say nothing may stand beside those of a training split, not beside rows that are to measure.
+    Files without a split in their names may stand beside a training split, but not beside a split for evaluation.
     """
     names = [str(name) for name in found if name is not None]
     if split is not None:
@@ -168,7 +168,7 @@ def _chosen(found: Found, folder: Path, split: str | None) -> Sequence[Path]:
 
 
 def _refuse_twice(places: Sequence[Path]) -> None:
-    """UserError for one name in two formats, which most likely are the same rows."""
+    """UserError for one name in two formats: they are most likely the same rows."""
     names: dict[Path, Path] = {}
     for place in places:
         other = names.setdefault(place.with_name(place.name.partition(".")[0]), place)
@@ -179,7 +179,7 @@ def _refuse_twice(places: Sequence[Path]) -> None:
 
 
 def _texts_of(folder: Path, encoding: str | None, labelled: bool) -> Table:
-    """A table of the folder's files, each of them a text, with the folder's name for a label if they have one."""
+    """A table with one row per file; the label is the folder's name if `labelled`."""
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     read = [decoded(unpacked(path), str(path), encoding, guess=True) for path in files]
     cells = {TEXT: [text for text, _ in read]} | ({LABEL: [folder.name] * len(files)} if labelled else {})

@@ -25,7 +25,7 @@ class Frame:
 
     @cached_property
     def size(self) -> int:
-        """How many special tokens there are."""
+        """Number of special tokens."""
         return sum(map(len, self.blocks))
 
     def around(self, sides: Sequence[Sequence[Sequence[int]]]) -> list[np.ndarray]:
@@ -38,7 +38,7 @@ class Frame:
         return self.around_flat(flat, lengths)
 
     def around_flat(self, sides: Sequence[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
-        """The same of texts behind one another: for each side (n_tokens), of lengths (sides, n)."""
+        """The same for concatenated texts: for each side ids (n_tokens), and lengths (sides, n)."""
         edges = cumulate(lengths.sum(axis=0) + self.size)
         table = np.empty((edges[-1], 2), dtype=np.int64)
         at = edges[:-1]  # where the next part of each text begins
@@ -54,9 +54,9 @@ class Frame:
 
 
 def frame_of(tokenizer: Any, path: Path, sides: int) -> Frame:
-    """What the tokenizer puts around a text (`sides` 1) or a pair (2), read off an example.
+    """The special tokens around a text (`sides` 1) or a pair (2), taken from an example.
 
-    UserError where nothing stands before the text, or a token that is none.
+    UserError if no special token precedes the text, or a special token has no id.
     """
     _refuse_unknown(tokenizer.post_processor, path)
     example = tokenizer.encode(*["a"] * sides)
@@ -71,7 +71,7 @@ def frame_of(tokenizer: Any, path: Path, sides: int) -> Frame:
 
 
 def _refuse_unknown(processor: Any, path: Path) -> None:
-    """UserError for a template with a special token that it has no id of: the library ends with a panic there."""
+    """UserError for a template with a special token without an id: the library would panic."""
     state = {} if processor is None else json.loads(processor.__getstate__())
     for part in (state, *state.get("processors", ())):
         if part.get("type") == "TemplateProcessing":

@@ -75,14 +75,14 @@ _BITS = 26  # of a run's hash, looked up before the whole hash is: 64 MiB
 
 
 def stand_ins(texts: Sequence[str], pairs: Sequence[str] | None, hashes: np.ndarray) -> np.ndarray:
-    """The row that stands for each row's group, (n) int64: its longest; a row that shares no text is its own.
+    """The representative of each row's group, (n) int64: its longest row; a row that shares no text represents itself.
 
     Two rows are in one group if a text of one is a run of words of a text of the other, or has more than half of its
-    words in such a run: 3 to 8 of them, 16, 32 and so on. A text of fewer words goes with one row that has it and joins
-    no others (none where rows are pairs). Case does not count, words are what stands between spaces. Runs that many
-    rows have join none, and no group is larger than 2 % of the rows (or 100): what is found last, the shortest, then
-    joins no more. With the `hashes` of the rows' contents, (n) uint64, the result depends on contents alone, not on
-    their order.
+    words in such a run. Runs have 3 to 8 words, 16, 32 and so on. A text of fewer words joins a single longer row that
+    contains it (not where rows are pairs). Case does not count; words are separated by white space. Runs that too many
+    rows share are ignored. No group is larger than 2 % of the rows (or 100): longer runs join first, and later joins
+    that would exceed the limit are skipped. `hashes` (n) uint64 are those of the rows' contents: with them, the result
+    does not depend on the order of rows.
     """
     _, first, back, counts = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
     sides = [texts] if pairs is None else [texts, pairs]
@@ -127,7 +127,7 @@ class _Words:
 
 
 def _words(texts: Sequence[str], counted: list[int]) -> Iterator[str]:
-    """The words of all texts, text by text, never all at once; `counted` gets how many each has."""
+    """The words of all texts, one at a time, to save memory; appends the number of words of each text to `counted`."""
     for text in texts:
         words = text.casefold().split()
         counted.append(len(words))
@@ -144,7 +144,7 @@ class _Owners:
 
 
 def _sharing(words: _Words, counts: np.ndarray, most: int) -> Iterator[np.ndarray]:
-    """Pairs of rows (m, 2) that share a run which is most of a text of one of them; longer runs later."""
+    """Pairs of rows (m, 2) that share a run that is most of a text of one of them; longer runs come later."""
     for length, hashes in words.runs():
         if length >= LEAST:
             owners = _owners(words, length, hashes, counts, most)
@@ -154,7 +154,7 @@ def _sharing(words: _Words, counts: np.ndarray, most: int) -> Iterator[np.ndarra
 
 
 def _short(words: _Words, counts: np.ndarray, most: int) -> Iterator[np.ndarray]:
-    """For texts of fewer words than a run has that joins: one row, of a longer text, that each is a part of."""
+    """For texts of fewer than `LEAST` words: pairs of a row with a longer text that contains the text, and its row."""
     for length, hashes in words.runs():
         if length >= LEAST:
             return

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class Called:
-    """Finds the class that a row's label means.
+    """Finds the class of a row's label.
 
-    Formats write one label in several ways: 1, 1.0 and "1", or true, "True" and 1. Case and white space do not count
-    where no two names differ by them alone. Where the classes have no names, LABEL_1 is 1. A number is never taken for
-    the place of a class that has a name: rows may count classes in another order.
+    Formats spell a label in several ways: 1, 1.0 and "1", or true, "True" and 1. Case and white space are ignored
+    unless two names differ only by them. If the classes have no names, LABEL_1 is 1. A number is never the index of a
+    class that has a name: rows may use another order of classes.
     """
 
     def __init__(self, names: Sequence[int | str]) -> None:
@@ -44,7 +44,7 @@ class Called:
         self._plain = {plain(name): place for name, place in self._exact.items() if times[plain(name)] == 1}
 
     def find(self, label: object) -> int | None:
-        """The place of a label's class, None = no class is called that."""
+        """The index of a label's class; None = no class has this name."""
         for written in _spellings(label):
             if written in self._exact:
                 return self._exact[written]
@@ -52,7 +52,7 @@ class Called:
 
 
 def plain(label: object) -> str:
-    """A label without the differences that are most often slips: case, white space, forms of one character."""
+    """A label without differences that are usually mistakes: case, white space, Unicode forms of a character."""
     return " ".join(unicodedata.normalize("NFKC", str(label)).casefold().split())
 
 
@@ -67,7 +67,7 @@ def _spellings(label: object) -> tuple[str, ...]:
 
 
 def refuse_repeated(names: Sequence[object], where: str) -> None:
-    """UserError where two classes have one name: no label of a row would say which of them is meant."""
+    """UserError if two classes have the same name: labels would be ambiguous."""
     given = Counter(str(name) for name in names if name is not None)
     name, times = given.most_common(1)[0] if given else ("", 0)
     if times > 1:
@@ -76,7 +76,7 @@ def refuse_repeated(names: Sequence[object], where: str) -> None:
 
 
 def is_unnamed(names: Sequence[object]) -> bool:
-    """Whether classes have no names of their own: they are called 0, 1, … or LABEL_0, LABEL_1, … in order."""
+    """Whether classes lack real names: they are called 0, 1, … or LABEL_0, LABEL_1, … in order."""
     return all(
         not isinstance(name, bool) and (name is None or str(name) in (str(place), f"LABEL_{place}"))
         for place, name in enumerate(names)

@@ -23,7 +23,7 @@ _PLAIN = (str, bytes, int, float, type(None))
 
 
 def as_rows(source: RowsLike) -> Source:
-    """What every function that takes rows makes of them: the name of a source, or a table of rows in memory.
+    """Converts rows, in any accepted form, to the name of a source or a table of rows in memory.
 
     `source` is one of
     - a path of a file or a folder of files, `hf:NAME@SPLIT`, `task:NAME@SPLIT`, or `stdlib-docs`;
@@ -55,7 +55,7 @@ def as_rows(source: RowsLike) -> Source:
 
 
 def _of_library(source: Any) -> Table | None:
-    """A table of an object that another library has for rows; None for any other."""
+    """A table from another library's object for rows; None for other objects."""
     if hasattr(source, "to_pydict"):  # pyarrow's
         return _of_columns("table", source.to_pydict(), class_names(source.schema.metadata))
     if getattr(source, "column_names", None) and hasattr(source, "features"):  # Hugging Face's

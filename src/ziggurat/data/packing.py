@@ -90,13 +90,13 @@ def join(
 
 
 def slots_in(batch: PackedBatch, live: PackedBatch) -> np.ndarray:
-    """Where each token that is left of a batch of whole sequences stands in it: (n_tokens left) int64."""
+    """Index of each live token in the unpruned batch: (n_live) int64."""
     slots: np.ndarray = np.repeat(batch.cu_seqlens[:-1], live.lengths) + live.positions
     return slots
 
 
 def place_in_sequence(lengths: np.ndarray) -> np.ndarray:
-    """0 … length_i - 1 for every sequence behind one another: (n_seqs) → (n_tokens)."""
+    """0 … length_i - 1 for each sequence, concatenated: (n_seqs) → (n_tokens)."""
     return _places(cumulate(lengths), lengths)
 
 
@@ -106,7 +106,7 @@ def _places(cu_seqlens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def padded_slots(lengths: np.ndarray) -> np.ndarray:
-    """Where each packed token stands in a flattened (n_seqs, longest) grid: (n_tokens) int64."""
+    """Index of each packed token in a flattened (n_seqs, longest) grid: (n_tokens) int64."""
     return place_in_sequence(lengths) + np.repeat(np.arange(len(lengths)) * lengths.max(), lengths)
 
 
@@ -114,17 +114,18 @@ MOST_TOKENS = 1 << 16  # of a batch of several inputs: 128 of 512 tokens, 8 of 8
 
 
 def by_length(lengths: np.ndarray, batch_size: int, counts: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Indices of each batch, longest inputs first: like lengths together, and the memory peak comes at once.
+    """Indices of each batch, longest inputs first: similar lengths share a batch, and the memory peak comes first.
 
-    At most `batch_size` sequences, of long ones no more than make `MOST_TOKENS`, and one input at least. `counts` (n)
-    are the sequences of each input, None = one each; `lengths` (n) then the tokens of the longest.
+    A batch has at most `batch_size` sequences, and at most `MOST_TOKENS` tokens if all were as long as its first, but
+    at least one input. `counts` (n) are the sequences of each input, None = one each; `lengths` (n) are the tokens of
+    each input's longest sequence.
     """
     order = np.argsort(-lengths, kind="stable")
     return _filled(order, counts, lambda first: min(batch_size, MOST_TOKENS // max(1, int(lengths[first]))))
 
 
 def in_order(order: np.ndarray, batch_size: int, counts: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Indices of each batch, as they come: at most `batch_size` sequences, one input at least; `counts` as above."""
+    """Indices of each batch, in order: at most `batch_size` sequences, at least one input; `counts` as above."""
     return _filled(order, counts, lambda first: batch_size)
 
 

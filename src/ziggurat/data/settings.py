@@ -27,9 +27,9 @@ Token = tuple[Any, int | None]  # a string or a mapping with `content` and flags
 
 
 def refuse_other_settings(folder: Path, tokenizer: Any) -> None:
-    """UserError if the files beside a folder's `tokenizer.json` say another thing than it does.
+    """UserError if the files beside a folder's `tokenizer.json` have different settings.
 
-    `tokenizer` is that file as a `tokenizers.Tokenizer`, its truncation included.
+    `tokenizer` is the `tokenizers.Tokenizer` of that file, with its truncation.
     """
     config, special, added = (_read(folder / name) for name in (CONFIG, SPECIAL, ADDED))
     decoder = config.get("added_tokens_decoder")
@@ -51,7 +51,7 @@ def refuse_other_settings(folder: Path, tokenizer: Any) -> None:
 
 
 def cut_side(tokenizer: Any) -> str:
-    """The side, "left" or "right", at which a `tokenizer.json` has texts cut that are too long."""
+    """The side, "left" or "right", at which a `tokenizer.json` cuts long texts."""
     truncation: Mapping[str, str] = tokenizer.truncation or {}
     return truncation.get("direction", "right").lower()
 
@@ -77,7 +77,7 @@ def _content(token: Any) -> Any:
 
 
 def _other_token(tokens: list[Token], tokenizer: Any) -> str | None:
-    """The first that the tokenizer does not take out of a text as one token, or takes out otherwise."""
+    """The first token that the tokenizer does not know as a single token, or knows with other flags."""
     known = {token.content: (index, token) for index, token in tokenizer.get_added_tokens_decoder().items()}
     for token, index in tokens:
         content = _content(token)
@@ -94,7 +94,7 @@ def _other_token(tokens: list[Token], tokenizer: Any) -> str | None:
 
 
 def _other_values(config: Mapping[str, Any], tokenizer: Any) -> Iterator[str]:
-    """Each setting that is another one in the tokenizer."""
+    """All settings that differ in the tokenizer."""
     if config.get("truncation_side", cut_side(tokenizer)) != cut_side(tokenizer):
         yield f"truncation_side {config['truncation_side']!r}"
     if config.get("split_special_tokens"):
@@ -114,7 +114,7 @@ def _other_values(config: Mapping[str, Any], tokenizer: Any) -> Iterator[str]:
 
 
 def _frame_ends(tokenizer: Any) -> tuple[str | None, str | None]:
-    """The tokens that a `tokenizer.json` puts before and behind a text, None where the file does not name them."""
+    """The tokens that a `tokenizer.json` puts before and after a text; None where the file does not name them."""
     state = {} if tokenizer.post_processor is None else json.loads(tokenizer.post_processor.__getstate__())
     for part in (state, *state.get("processors", ())):
         if "cls" in part and "sep" in part:

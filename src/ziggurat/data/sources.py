@@ -21,7 +21,7 @@ _NAMED = 3  # rows, or columns of a long header, by name
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a source are called, and how it is read where that is not plain."""
+    """Names of the columns of a source, and options for reading it."""
 
     text: str = "text"  # or a number, from 0, in a CSV or TSV file without a header; `a.b` = b in the objects of a
     pair: str | None = None  # second text of a pair; None = "text_pair" where there is such a column
@@ -39,7 +39,7 @@ DEFAULT_COLUMNS = Columns()
 
 @dataclass(frozen=True)
 class Rows:
-    """What a source holds, in its order; nothing is mapped, split or tokenised yet."""
+    """Rows of a source, in its order, before any mapping, splitting or tokenisation."""
 
     texts: list[str]  # (n)
     pairs: list[str] | None  # (n), may be empty strings
@@ -48,14 +48,14 @@ class Rows:
     label_names: tuple[str, ...] | None = None  # of a data set whose classes have an order; None = those that occur
     tables: tuple[Table, ...] = ()  # of which these are all rows; () = their place is not known
     left_out: Mapping[int, str] = field(default_factory=dict)  # index among all rows of the source → what is wrong
-    ids: list[str] | None = None  # (n) what the source calls its rows; None = it does not
-    articles: list[str] | None = None  # (n) what the second texts are parts of; None = every row stands by itself
+    ids: list[str] | None = None  # (n) identifiers of rows in the source; None = it has none
+    articles: list[str] | None = None  # (n) the article of each second text; None = rows have no articles
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def place(self, row: int) -> str:
-        """Where the row with this index stands, for messages: file and line where they are known."""
+        """Place of the row with this index, for messages: file and line where they are known."""
         return _place(self.tables, row) or f"{self.source}: row {row + 1}"
 
 
@@ -131,7 +131,7 @@ def _read_hub(source: str) -> Table:
 
 
 def hub_dataset(name: str, config: str | None, split: str, source: str, fix: str) -> Any:
-    """A split of a data set on the hub, a `datasets.Dataset`; UserError with the fix where it cannot be had."""
+    """A split of a data set on the hub, a `datasets.Dataset`; UserError with the fix if it cannot be loaded."""
     try:
         import datasets
     except ImportError as error:
@@ -143,7 +143,7 @@ def hub_dataset(name: str, config: str | None, split: str, source: str, fix: str
 
 
 def _columns_in(tables: Sequence[Table], columns: Columns, required: bool) -> tuple[str | None, tuple[str, ...]]:
-    """The columns of the second texts and of the labels, as far as there are some; UserError for a missing one."""
+    """The columns of the second texts and of the labels, if there are any; UserError for a missing column."""
     first = tables[0]
     pair = columns.pair if columns.pair is not None else _PAIR if first.column(_PAIR) is not None else None
     label = columns.label
@@ -158,7 +158,7 @@ def _columns_in(tables: Sequence[Table], columns: Columns, required: bool) -> tu
         for name in labels:
             _require(table, name, "--label-column")
     for column in (columns.pair or _PAIR, *([] if label is None or labels else [label])):
-        for table in tables:  # what only a later file has would be lost without a word
+        for table in tables:  # a column of only a later file would be ignored silently
             if table.column(column) is not None and first.column(column) is None:
                 raise UserError(f"{first.name}: no column {column!r}, but {table.name} has one; make them alike")
     return pair, labels
@@ -184,7 +184,7 @@ def _broken(tables: Iterable[Table]) -> dict[int, str]:
 
 
 def _cells(tables: Iterable[Table], column: str, faults: dict[int, str], may_be_blank: bool) -> list[str]:
-    """The texts of a column of all tables; what is none becomes "" and a fault."""
+    """The texts of a column of all tables; a cell without a text becomes "" and a fault."""
     texts = []
     for row, cell in enumerate(chain.from_iterable(table.column(column) or () for table in tables)):
         try:
@@ -251,7 +251,7 @@ def _without(tables: Iterable[Table], faults: Mapping[int, str]) -> tuple[Table,
 
 
 def _log_reading(rows: Rows, tables: Iterable[Table]) -> None:
-    """Says, a line each, what was guessed, left out or blank."""
+    """Logs guesses, skipped rows and blank texts, one line each."""
     log = logging.getLogger(__name__).warning
     for note in chain.from_iterable(table.notes for table in tables):
         log(note)
@@ -262,7 +262,7 @@ def _log_reading(rows: Rows, tables: Iterable[Table]) -> None:
 
 
 def log_blank(rows: Rows) -> None:
-    """Says how many texts are blank, and where: models answer these as well, from their special tokens alone."""
+    """Logs number and places of blank texts: models answer them, too, from their special tokens alone."""
     blank = [row for row, text in enumerate(rows.texts) if not text.strip()]
     if blank:
         places = ", ".join(rows.place(row) for row in blank[:_NAMED]) + (", …" if len(blank) > _NAMED else "")

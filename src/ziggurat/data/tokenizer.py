@@ -1,4 +1,4 @@
-"""Texts in, token ids out, without padding; the special tokens around them, and what kinds of pieces there are."""
+"""Texts in, token ids out, without padding; their special tokens, and the kinds of vocabulary pieces."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def no_words(tokenizer: Any) -> np.ndarray:
 
 
 def mask_id(tokenizer: Any) -> int | None:
-    """The token that stands for a hidden word, where there is none the one for unknown text, or None."""
+    """The mask token's id; if there is none, the id of the token for unknown text; else None."""
     unknown = getattr(tokenizer.model, "unk_token", None)
     named = (tokenizer.token_to_id(piece) for piece in (*MASKS, unknown) if piece)
     return next((index for index in named if index is not None), None)
 
 
-TOGETHER = 64  # words that are read at once: a call's own time counts, and groups are shared out to threads
-CHUNK = 1024  # texts per call: an encoding takes far more memory than the two numbers per token that we keep
+TOGETHER = 64  # words per group: fewer would cost overhead; threads share the groups
+CHUNK = 1024  # texts per call: an encoding takes far more memory than the two numbers per token of the result
 RARE = "\U0002a6d6"  # an ideograph that hardly any vocabulary has
 _UNREADABLE = "not a readable tokenizer, save it again"
 UNSPEAKABLE = re.compile("[\ud800-\udfff]")  # lone surrogates: no UTF-8 can hold them
@@ -86,7 +86,7 @@ UNSPEAKABLE = re.compile("[\ud800-\udfff]")  # lone surrogates: no UTF-8 can hol
 
 @dataclass(frozen=True)
 class Piece:
-    """One token as people read it."""
+    """One token in readable form."""
 
     string: str  # the vocabulary's entry: "river", "##s", "[CLS]"
     side: int | None = None  # 0 = of the text, 1 = of a pair's second text, None = a special token
@@ -95,17 +95,17 @@ class Piece:
 
 
 class TextTokenizer:
-    """The `tokenizer.json` of a model folder. Of its truncation only the side is used, its padding is ignored.
+    """The `tokenizer.json` of a model folder. Only the side of its truncation is used; its padding is ignored.
 
-    Texts are cut here and not by the `tokenizers` library, which also builds everything that it cuts off: for two long
-    sides of a pair that is each piece of one with each piece of the other, gigabytes for a single request.
+    This class cuts texts itself, because the `tokenizers` library also builds the parts that it cuts off. For a pair of
+    two long texts these are all combinations of their parts: gigabytes for a single request.
     """
 
     def __init__(self, folder: Path, max_length: int, content: bytes | None = None, named: Path | None = None) -> None:
         """Texts are cut to `max_length` tokens, special ones included.
 
-        `content` is what was read of the file, None = read it now; `named` is what errors call the folder. UserError if
-        it has no tokenizer, or other files in it say another thing of how texts are read.
+        `content` are the bytes of the file, None = read it now; `named` is the folder's name in errors. UserError if
+        the folder has no tokenizer, or its other files have different settings.
         """
         path = self._path = (named or folder) / "tokenizer.json"
         self.max_length = max_length
@@ -117,7 +117,7 @@ class TextTokenizer:
             raise UserError(f"max_length {max_length} leaves no room for text; use {shortest} or more")
 
     def check_fit(self, entries: int) -> None:
-        """UserError if it makes token ids that an embedding table of so many entries has not."""
+        """UserError if it has token ids beyond an embedding table of `entries` rows."""
         if self.n_ids() > entries:  # not the vocabulary's size: ids may have gaps
             raise UserError(
                 f"{self._path}: the tokenizer has ids up to {self.n_ids() - 1}, the model only {entries} embeddings: "
@@ -125,7 +125,7 @@ class TextTokenizer:
             )
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Encoded:
-        """Tokens of n texts, or of n pairs; of a pair that is too long the longer side is cut first.
+        """Tokens of n texts, or of n pairs; in a pair that is too long, the longer side is cut first.
 
         Lone surrogates, which are not text, are read as U+FFFD (the replacement character).
         """
@@ -173,7 +173,7 @@ class TextTokenizer:
         return [self._tokenizer.id_to_token(int(token)) for token in ids]
 
     def n_ids(self) -> int:
-        """How many ids there are at least: one more than the largest."""
+        """The largest id plus one."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def piece_kinds(self) -> np.ndarray:
@@ -196,11 +196,11 @@ class TextTokenizer:
 
     @cached_property
     def _words(self) -> WordCache | None:
-        """None where words cannot be read one by one."""
+        """None if words cannot be tokenised one by one."""
         return cache_of(self._tokenizer, self._ids, self._word_ids)
 
     def _flat_ids(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of a few texts behind one another, (n_tokens), without special tokens, and how many each has."""
+        """Token ids of a few texts, concatenated, (n_tokens), without special tokens, and the number of each text."""
         if self._words is not None:
             return self._words.encode(texts)
         found = self._ids(texts)
@@ -239,12 +239,12 @@ class TextTokenizer:
 
 
 def speakable(text: str) -> str:
-    """The text with U+FFFD for each lone surrogate: what is read of it, as long as before."""
+    """The text with U+FFFD for each lone surrogate; its length does not change."""
     return UNSPEAKABLE.sub("\ufffd", text)
 
 
 def _fit(lengths: np.ndarray, room: int) -> np.ndarray:
-    """How many tokens each side of a text may keep so that their sum is at most `room`: (sides, n) → (sides, n)."""
+    """Numbers of tokens to keep of each side, so that their sum is at most `room`: (sides, n) → (sides, n)."""
     if len(lengths) == 1:
         return np.minimum(lengths, room)
     shorter = np.minimum(lengths.min(axis=0), room // 2)
@@ -254,9 +254,9 @@ def _fit(lengths: np.ndarray, room: int) -> np.ndarray:
 
 @contextmanager
 def one_line(path: Path, problem: str) -> Iterator[None]:
-    """What goes wrong inside the `tokenizers` library as a UserError.
+    """Turns errors inside the `tokenizers` library into a UserError.
 
-    Its panics are no Exceptions, so that a server which catches those would be ended by one text, or one file.
+    Its panics are no Exceptions: a single text or file would end a server that catches only Exceptions.
     """
     try:
         yield
@@ -267,10 +267,7 @@ def one_line(path: Path, problem: str) -> Iterator[None]:
 
 
 def _load(folder: Path, content: bytes | None, path: Path) -> tuple[Any, str]:
-    """The tokenizer, which neither cuts nor pads, and the side at which it says that long texts are cut.
-
-    Errors call it `path`.
-    """
+    """The tokenizer without truncation and padding, and the side at which it cuts long texts. Errors name it `path`."""
     if content is None:
         missing = f"{path}: no such file; save the tokenizer with save_pretrained of a fast tokenizer"
         content = read_bytes(folder / path.name, missing)

@@ -1,4 +1,4 @@
-"""Long texts in windows: each holds the question and a stretch of the context, and overlaps the one before."""
+"""Long texts in windows: each has the question and a part of the context, and overlaps the window before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Windows(Encoded):
-    """n questions in s ≥ n windows, their sequences: token id, segment id, 1 = a span may start or end there."""
+    """n questions in s ≥ n windows. Columns of tokens: token id, segment id, 1 = a span may start or end there."""
 
     owners: np.ndarray
     first: np.ndarray  # (s) int64: where in the window its context begins
@@ -37,9 +37,9 @@ class Windows(Encoded):
         )
 
     def text(self, row: int, window: int, start: int, end: int) -> tuple[str, int, int]:
-        """What stands from token `start` to token `end` of a window: the text, and its characters in the context.
+        """The text from token `start` to token `end` of a window, and its first and last + 1 character in the context.
 
-        `row` is the question, `window` counts its own from 0.
+        `row` is the question; `window` counts its windows from 0.
         """
         sequence = int(self.edges[row]) + window
         first, places = self.first[sequence], self.places[sequence]
@@ -52,8 +52,8 @@ def windows_of(
 ) -> Windows:
     """N questions, each with its context, in windows of at most the tokenizer's `max_length` tokens.
 
-    Neighbours share `config.stride` context tokens. UserError names an empty question or context, or a stride that
-    leaves a window nothing new to read.
+    Adjacent windows share `config.stride` context tokens. UserError for an empty question or context, or for a stride
+    so large that a window has no new tokens.
     """
     if len(questions) != len(contexts):
         raise ValueError(f"{len(questions)} questions about {len(contexts)} contexts")
@@ -94,9 +94,9 @@ def windows_of(
 
 
 def gold_tokens(windows: Windows, answers: Sequence[Sequence[Gold]]) -> np.ndarray:
-    """First and last token of each window's answer, (w, 2) int64: of the first one given, the shortest run around it.
+    """First and last token of the first gold answer in each window, (w, 2) int64: the shortest run that covers it.
 
-    0, 0 (the first token) where the window does not hold it whole, or there is none.
+    0, 0 (the first token) if the window does not contain the complete answer, or there is none.
     """
     found = np.zeros((len(windows.tokens), 2), dtype=np.int64)
     for window, (row, first) in enumerate(zip(windows.owners, windows.first, strict=True)):
@@ -113,7 +113,7 @@ def gold_tokens(windows: Windows, answers: Sequence[Sequence[Gold]]) -> np.ndarr
 
 
 def window_pieces(tokenizer: TextTokenizer, windows: Windows, window: int, question: str, begin: int) -> list[Piece]:
-    """The tokens of one window as people read them: side 0 the question, 1 the context from `begin` on."""
+    """The tokens of one window in readable form: side 0 is the question, side 1 the context from `begin` on."""
     ids, first, places = windows.tokens[window][:, 0], int(windows.first[window]), windows.places[window]
     pieces = [Piece(string) for string in tokenizer.strings(ids)]
     before = len(tokenizer.frame(2).blocks[0])
@@ -126,12 +126,12 @@ def window_pieces(tokenizer: TextTokenizer, windows: Windows, window: int, quest
 
 
 def _starts(n_tokens: int, room: int, stride: int) -> range:
-    """Where windows of `room` tokens begin, so that they hold all of n tokens and neighbours share `stride`."""
+    """Starts of windows of `room` tokens that cover n tokens; adjacent windows share `stride` tokens."""
     return range(0, max(1, n_tokens - stride), room - stride)
 
 
 def _marked(table: np.ndarray, first: int, n_context: int) -> np.ndarray:
-    """Ids (length, 2) with a column that is 1 for the first token, which means "no answer here", and the context."""
+    """Ids (length, 2) with a third column: 1 for the context and for the first token, which means "no answer"."""
     marks = np.zeros((len(table), 1), dtype=np.int64)
     marks[0] = marks[first : first + n_context] = 1
     return np.concatenate([table, marks], axis=1)

@@ -99,7 +99,7 @@ def test_a_tier_of_which_no_rung_is_asked_does_not_run():
     assert not outcomes.token_counts[:, 1:4].any()  # its columns
 
 
-def test_a_tiers_layers_behind_its_last_asked_rung_do_not_run():
+def test_a_tiers_layers_behind_its_last_active_rung_do_not_run():
     tiers, encoded = make_tiers(), inputs()
     rule = ExitRule("margin", np.array([np.nan, 0.9, np.nan, np.nan, np.nan]))
     answer(Ladder(tiers), encoded, rule, [100] * 3)

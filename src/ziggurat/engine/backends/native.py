@@ -118,7 +118,7 @@ class NativeBackend(StepwiseBackend):
         known = None if local is None else self._rules(local, work.rows)
         if local is None or known is None:
             return super().advance(work, rule, to_layer)
-        if work.layers < 0 and to_layer >= self._last_asked(rule):
+        if work.layers < 0 and to_layer >= self._last_active(rule):
             return self._answered(work, known, rule)
         return self._advanced(work, known, rule, to_layer)
 
@@ -154,7 +154,7 @@ class NativeBackend(StepwiseBackend):
         times = work.seconds[live_rows] + (time.perf_counter() - begun)
         rows, history, token_counts = work.rows[live_rows], history[live_rows, :n_active], token_counts[live_rows]
         rest = StepwiseWork(to_layer, rows, history, times, token_counts, live)
-        return self._taken_back(rest, rule, done) if to_layer >= self._last_asked(rule) else (rest, done)
+        return self._taken_back(rest, rule, done) if to_layer >= self._last_active(rule) else (rest, done)
 
     def _taken_back(self, rest: StepwiseWork, rule: ExitRule, done: Finished) -> tuple[StepwiseWork, Finished]:
         """Moves unconfident answers at the last active rung back to the work, in a tier before the ladder's last.
@@ -172,7 +172,7 @@ class NativeBackend(StepwiseBackend):
         rest = StepwiseWork(self.n_layers, done.rows[back], none, done.seconds[back], done.token_counts[back], None)
         return rest, done.take(ended)
 
-    def _last_asked(self, rule: ExitRule) -> int:
+    def _last_active(self, rule: ExitRule) -> int:
         """The layer of the last active rung."""
         return max(rule.active_in(self.rung_layers))
 
