@@ -102,7 +102,7 @@ def measure(what: str, method: OpenedModel, full: Full, rule: ExitRule, experime
     outcomes = method.run(encoded, rule, BATCH)
     right = int((outcomes.predictions == rows.classes).sum())
     low, high = accuracy_interval(right, len(rows))
-    flops = method.spent(encoded, outcomes.token_counts, rule)[np.arange(len(rows)), outcomes.rungs]
+    flops = method.flops(encoded, outcomes.token_counts, rule)[np.arange(len(rows)), outcomes.rungs]
     timed = encoded.take(sample(len(rows), TIMED))
     timings = interleave(
         {
@@ -120,7 +120,7 @@ def measure(what: str, method: OpenedModel, full: Full, rule: ExitRule, experime
         "dtype": method.backend.dtype, "padding": "packed", "timed": "model", "n_texts": n, **lengths_summary(timed),
         "texts_per_second_p50": n / timings["method"].p50, "texts_per_second_p95": n / timings["method"].p95,
         "time_gain": gain.median, "time_gain_low": gain.low, "time_gain_high": gain.high,
-        "flops_gain": float(full.model.whole(encoded).sum() / flops.sum()),
+        "flops_gain": float(full.model.full_flops(encoded).sum() / flops.sum()),
         "gflops_mean": float(flops.mean() / 1e9), "n_accuracy": len(rows), "accuracy": right / len(rows),
         "accuracy_low": low, "accuracy_high": high, "full_accuracy": full.accuracy,
     }  # fmt: skip

@@ -75,10 +75,10 @@ def measured(subject: Subject, full: OpenedModel, rows: Rows) -> Iterator[Row]:
     outcomes = model.run(rows.encoded, rule)
     correct = int((outcomes.predictions == rows.test.classes).sum())
     low, high = accuracy_interval(correct, n)
-    flops = model.spent(rows.encoded, outcomes.token_counts, rule)[np.arange(n), outcomes.rungs]
+    flops = model.flops(rows.encoded, outcomes.token_counts, rule)[np.arange(n), outcomes.rungs]
     fixed = {
         "what": subject.what, "accuracy": correct / n, "accuracy_low": low, "accuracy_high": high, "n_accuracy": n,
-        "flops_gain": float(full.whole(rows.encoded).sum() / max(1, flops.sum())),
+        "flops_gain": float(full.full_flops(rows.encoded).sum() / max(1, flops.sum())),
         "escalated": escalated(model, outcomes),
     }  # fmt: skip
     for batch, count in TIMED.items():
@@ -127,7 +127,7 @@ def routers(
     time_share = 1 / paired_ratio(timings[FULL], timings["small"]).median  # tier 1's time over tier 2's
     missing, n = max(0.0, share * last.mean() - first.mean()), len(rows.test)
     speed = len(timed) / timings[FULL].p50
-    full_flops, small_flops = (model.whole(rows.encoded).sum() for model in (full, small))
+    full_flops, small_flops = (model.full_flops(rows.encoded).sum() for model in (full, small))
     for what, rate in (("random", missing / max(1e-12, last.mean() - first.mean())), ("oracle", missing)):
         accuracy = float(first.mean()) + missing
         low, high = accuracy_interval(round(accuracy * n), n)

@@ -117,7 +117,7 @@ def test_the_page_shows_what_the_engine_does_at_the_chosen_point(calibrated, row
     assert spot.deciles.early.sum() == pytest.approx((ran.rungs < 3).mean())
     lost = spot.deciles.corrected.sum() - spot.deciles.added.sum()
     assert lost == pytest.approx(picture.full_accuracy - spot.accuracy)
-    spent = classifier.spent(witness.encoded, ran.token_counts, rule_of(classifier, loose.setting))
+    spent = classifier.flops(witness.encoded, ran.token_counts, rule_of(classifier, loose.setting))
     flops = spent[np.arange(n), ran.rungs]
     assert picture.mean_gflops == pytest.approx(flops.mean() / 1e9)
     assert [one.gflops for one in picture.costly] == pytest.approx(sorted(flops / 1e9)[:-11:-1])
@@ -187,7 +187,7 @@ def test_where_nothing_is_certified_the_page_is_of_full_depth(calibrated, plain,
     assert picture.spots == () and picture.costly_at == "full depth"
     assert "Nothing faster than full depth is promised" in text
     assert picture.full_loss == 0 and picture.accuracy_scale == pytest.approx(picture.full_accuracy)
-    dearest = classifier.whole(witness.encoded).max() / 1e9
+    dearest = classifier.full_flops(witness.encoded).max() / 1e9
     assert picture.costly[0].gflops == pytest.approx(dearest)
     assert picture.costly[0].rung == "layer 4"
 

@@ -77,7 +77,8 @@ def test_a_cascade_answers_as_reference_and_replay(models, engine, threshold):
     alone = OpenedModel.from_pretrained(models["large"], "cpu", threads=1, backend=engine)
     assert [a.text for a in model.answer(PAIRS, "full")] == [a.text for a in alone.answer(PAIRS, "full")]
     assert (
-        model.spent(encoded, full.token_counts, model.rule_of("full"))[:, -1].tolist() == alone.whole(encoded).tolist()
+        model.flops(encoded, full.token_counts, model.rule_of("full"))[:, -1].tolist()
+        == alone.full_flops(encoded).tolist()
     )
 
 
@@ -85,10 +86,10 @@ def test_what_questions_cost_is_every_tier_that_ran(models):
     model = OpenedModel.from_pretrained(models["cascade"], "cpu", threads=1)
     encoded, rule = model.encode(PAIRS), model.rule(SCORE, 0.85)
     outcomes = model.run(encoded, rule)
-    spent = model.spent(encoded, outcomes.token_counts, rule)[np.arange(len(PAIRS)), outcomes.rungs]
+    spent = model.flops(encoded, outcomes.token_counts, rule)[np.arange(len(PAIRS)), outcomes.rungs]
     small = OpenedModel.from_pretrained(models["small"], "cpu", threads=1)
     asked = small.rule(SCORE, 0.0)  # both heads of the small model
-    own = small.spent(encoded, small.run(encoded, asked).token_counts, asked)
+    own = small.flops(encoded, small.run(encoded, asked).token_counts, asked)
     stopped = outcomes.rungs == 1
     assert spent[stopped].tolist() == own[stopped, 1].tolist()
     assert (spent[outcomes.rungs > 1] > own[outcomes.rungs > 1, 1]).all()

@@ -157,9 +157,9 @@ def test_the_point_does_what_was_replayed(cascade, rows_file):
     np.testing.assert_allclose(outcomes.readings, chosen, atol=1e-4)
     ran = classifier.ran(encoded, every.token_counts, outcomes.rungs, rule)
     assert np.array_equal(ran, outcomes.token_counts)
-    spent = classifier.spent(encoded, outcomes.token_counts, rule)[np.arange(len(encoded)), outcomes.rungs]
+    spent = classifier.flops(encoded, outcomes.token_counts, rule)[np.arange(len(encoded)), outcomes.rungs]
     assert np.array_equal(
-        spent, classifier.spent(encoded, every.token_counts, rule)[np.arange(len(encoded)), outcomes.rungs]
+        spent, classifier.flops(encoded, every.token_counts, rule)[np.arange(len(encoded)), outcomes.rungs]
     )
 
 

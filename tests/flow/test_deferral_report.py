@@ -47,7 +47,7 @@ def curve(result, router):
 def measured(subject, rule):
     """Accuracy and GFLOPs of really running a rule."""
     outcomes = subject.classifier.run(subject.encoded, rule)
-    flops = subject.classifier.spent(subject.encoded, outcomes.token_counts, rule)[
+    flops = subject.classifier.flops(subject.encoded, outcomes.token_counts, rule)[
         np.arange(len(subject.rows)), outcomes.rungs
     ]
     return (outcomes.predictions == subject.rows.classes).mean(), flops.mean() / 1e9

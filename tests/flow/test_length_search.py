@@ -43,7 +43,7 @@ def outcomes(classifier, rows, tokens):
     encoded = classifier.encode(rows.texts)
     rule = dataclasses.replace(ExitRule.full_depth(len(classifier.rungs)), tokens=tokens)
     found = classifier.run(encoded, rule)
-    flops = classifier.spent(encoded, found.token_counts, rule)[:, -1].sum() / classifier.whole(encoded).sum()
+    flops = classifier.flops(encoded, found.token_counts, rule)[:, -1].sum() / classifier.full_flops(encoded).sum()
     return found, float(flops), float((found.predictions == rows.labels).mean())
 
 

@@ -51,7 +51,7 @@ def test_flops_ratio_is_full_over_spent(evaluation, model_folder, rows_file):
     classifier = OpenedModel.from_pretrained(model_folder)
     texts = load(str(rows_file)).texts
     spent = sum(answer.trace.flops for answer in classifier.answer(texts))
-    full = classifier.whole(classifier.encode(texts)).sum()
+    full = classifier.full_flops(classifier.encode(texts)).sum()
     assert evaluation["flops_ratio"] == pytest.approx(full / spent)
 
 

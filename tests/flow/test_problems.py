@@ -351,7 +351,7 @@ def test_a_cascade_runs_as_its_replay_and_prices_what_ran(cascades, problem, kin
     outcomes = classifier.run(encoded, rule, 8)
     assert outcomes.rungs.tolist() == replay(every.readings, rule).tolist()
     assert 0 < (outcomes.rungs == 0).sum() < n  # some stop at the small model
-    spent = classifier.spent(encoded, outcomes.token_counts, rule)[np.arange(n), outcomes.rungs]
+    spent = classifier.flops(encoded, outcomes.token_counts, rule)[np.arange(n), outcomes.rungs]
     first = outcomes.rungs == 0
     assert spent[first].tolist() == classifier.tiers[0].full_flops(encoded.lengths)[first].tolist()
     labels = [one.label for one in classifier.answers(encoded, outcomes, rule)]

@@ -53,7 +53,7 @@ def rule_at(subject, setting, threshold=0.6):
 def ran(subject, rule):
     """Outcomes and FLOPs of really running a rule on all rows."""
     outcomes = subject.classifier.run(subject.encoded, rule, batch_size=8)
-    flops = subject.classifier.spent(subject.encoded, outcomes.token_counts, rule)[
+    flops = subject.classifier.flops(subject.encoded, outcomes.token_counts, rule)[
         np.arange(len(subject.rows)), outcomes.rungs
     ]
     return outcomes, flops

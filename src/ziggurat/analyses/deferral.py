@@ -61,7 +61,7 @@ def deferral(request: Request, tier: int = 1) -> Report:
     )
     routes = _routes(subject, run, stop, right)
     errors = _errors(subject.name, run, all_right, steps)
-    full = float(subject.classifier.whole(subject.encoded).mean())
+    full = float(subject.classifier.full_flops(subject.encoded).mean())
     last = float(right[:, 1].mean())
     curves = [row for name, router in routes.items() for row in _curve(subject, name, router, full)]
     parts = [_error_table(stop, errors), Part("curves", "Accuracy and FLOPs by share escalated", curves)]
@@ -122,7 +122,7 @@ def _flops(subject: Subject, run: StoredRun, computed: Sequence[int]) -> np.ndar
     """FLOPs of exiting at the last of the computed rungs, and of escalation to the ladder's last rung: (n, 2)."""
     thresholds = np.full(run.n_rungs - 1, np.nan)
     thresholds[list(computed)] = 0.0
-    return subject.classifier.spent(subject.encoded, run.token_counts, ExitRule("entropy", thresholds))[
+    return subject.classifier.flops(subject.encoded, run.token_counts, ExitRule("entropy", thresholds))[
         :, [computed[-1], -1]
     ]
 

@@ -97,11 +97,11 @@ def _flops_series(
     classifier: OpenedModel, encoded: Encoded, runs: AllRungs, right: np.ndarray, full_right: np.ndarray
 ) -> list[Series]:
     n_rungs = len(classifier.rungs)
-    full = classifier.whole(encoded)
-    adaptive_flops = classifier.spent(encoded, runs.token_counts, classifier.rule("entropy", 0.0))
+    full = classifier.full_flops(encoded)
+    adaptive_flops = classifier.flops(encoded, runs.token_counts, classifier.rule("entropy", 0.0))
     alone = np.stack(
         [
-            classifier.spent(encoded, runs.token_counts, ExitRule.fixed_depth(rung, n_rungs))[:, rung]
+            classifier.flops(encoded, runs.token_counts, ExitRule.fixed_depth(rung, n_rungs))[:, rung]
             for rung in range(n_rungs)
         ],
         axis=1,

@@ -103,7 +103,7 @@ def exits_replayed(subject: Subject, runs: AllRungs, rule: ExitRule) -> Measured
         problem.right(predictions, truth),
         (remaining[:, classifier.layer_columns] > 0).sum(axis=1),
         remaining,
-        classifier.spent(encoded, runs.token_counts, rule)[rows, rungs],
+        classifier.flops(encoded, runs.token_counts, rule)[rows, rungs],
         partial(problem.figures, predictions, truth),
     )
 

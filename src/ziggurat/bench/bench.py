@@ -132,11 +132,11 @@ def _systems(setting: Bench, batch_size: int, points: Sequence[str]) -> list[Sys
 def _quality(classifier: OpenedModel, source: Source, rows: Dataset, encoded: Encoded, point: str) -> dict[str, Any]:
     """Quality (`judged`) of an operating point on all rows."""
     rule = classifier.rule_of(point)
-    outcomes, full = classifier.run(encoded, rule), classifier.whole(encoded)
+    outcomes, full = classifier.run(encoded, rule), classifier.full_flops(encoded)
     flops = (
         full
         if point == FULL
-        else classifier.spent(encoded, outcomes.token_counts, rule)[np.arange(len(rows)), outcomes.rungs]
+        else classifier.flops(encoded, outcomes.token_counts, rule)[np.arange(len(rows)), outcomes.rungs]
     )
     return judged(classifier, source, classifier.predictions(encoded, outcomes), rows, flops, full)
 

@@ -56,14 +56,14 @@ def quality(setting: Setting, entry: Entry) -> dict[str, Any]:
     classifier, rows = setting.classifier, setting.scored
     rungs = np.full(len(rows), len(classifier.rungs) - 1)
     readings = entry.prepared(setting.encoded)()
-    full = classifier.whole(setting.encoded)
+    full = classifier.full_flops(setting.encoded)
     flops = full
     if entry.contestant.point not in (None, FULL):
         # Of the first engine: with another dtype, inputs with scores near a threshold may exit elsewhere.
         rule = classifier.rule_of(str(entry.contestant.point))
         outcomes = classifier.run(setting.encoded, rule)
         rungs = outcomes.rungs
-        flops = classifier.spent(setting.encoded, outcomes.token_counts, rule)[np.arange(len(rows)), rungs]
+        flops = classifier.flops(setting.encoded, outcomes.token_counts, rule)[np.arange(len(rows)), rungs]
     predictions = classifier.problem.predictions(readings, setting.encoded, rungs)
     return judged(classifier, setting.source, predictions, rows, flops, full)
 

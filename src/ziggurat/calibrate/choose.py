@@ -266,6 +266,6 @@ def _ladder(classifier: OpenedModel, encoded: Encoded, factor: float, progress: 
     all_rungs = classifier.every_rung(encoded, progress=progress, tokens=tokens)
 
     def cost(rule: ExitRule) -> np.ndarray:
-        return classifier.spent(encoded, all_rungs.token_counts, replace(rule, tokens=tokens))
+        return classifier.flops(encoded, all_rungs.token_counts, replace(rule, tokens=tokens))
 
     return Ladder(all_rungs.readings, cost, factor, classifier.problem.predictions(all_rungs.readings, encoded))

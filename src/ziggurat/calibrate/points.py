@@ -210,8 +210,8 @@ def _watched(
     rungs = replay(run.all_readings, setting.rule(run.deferral))
     full = full_run(certify_rows.runs).predictions()[:, -1]
     differing = risk.of(run.predictions()[all_rows, rungs], full)
-    flops = classifier.spent(certify_rows.encoded, run.token_counts, rule_of(classifier, setting))[all_rows, rungs]
-    full_flops = classifier.whole(certify_rows.encoded)
+    flops = classifier.flops(certify_rows.encoded, run.token_counts, rule_of(classifier, setting))[all_rows, rungs]
+    full_flops = classifier.full_flops(certify_rows.encoded)
     differs = upper_bound(risk, certify_rows.per_draw(differing, risk), confidence)
     return differs, float(flops.sum() / full_flops.sum()), float(watched_costs(flops, full_flops).mean())
 

@@ -111,7 +111,7 @@ def costs_of(classifier: OpenedModel, encoded: Encoded, batch_size: int, tick: P
 def _priced(tier: Tier, encoded: Encoded, batch_size: int) -> PricedCost:
     alone, full = OpenedModel([tier]), ExitRule.full_depth(tier.n_rungs)
     timing = interleave({"full": lambda: alone.run(encoded, full, batch_size)}, 3)
-    return PricedCost(tier, timing["full"].p50 / max(1, int(alone.whole(encoded).sum())))
+    return PricedCost(tier, timing["full"].p50 / max(1, int(alone.full_flops(encoded).sum())))
 
 
 def _timed(tier: Tier, encoded: Encoded, batch_size: int) -> SmallCost:

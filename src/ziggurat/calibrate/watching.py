@@ -93,7 +93,7 @@ class Monitor:
         encoded = model.encode(texts)
         answers = model.answers(encoded, model.run(encoded, rule, batch_size), rule)
         differing = self._differing(encoded, answers, np.flatnonzero(self.drift.due(len(texts))), batch_size)
-        self.drift.add(watched_costs(answers.flops, model.whole(encoded)), differing)
+        self.drift.add(watched_costs(answers.flops, model.full_flops(encoded)), differing)
         return answers
 
     def _differing(self, encoded: Encoded, answers: Answers, checked: np.ndarray, batch_size: int) -> np.ndarray:

@@ -248,7 +248,7 @@ class OpenedModel:
             outcomes.rungs,
             encoded.read,
             encoded.summed(outcomes.token_counts[:, self.layer_columns]),
-            self.spent(encoded, outcomes.token_counts, rule)[np.arange(len(encoded)), outcomes.rungs],
+            self.flops(encoded, outcomes.token_counts, rule)[np.arange(len(encoded)), outcomes.rungs],
             outcomes.seconds,
             encoded.truncated,
             None if self.problem.reader is None else encoded,
@@ -274,10 +274,10 @@ class OpenedModel:
         """Token ids of the texts of rows."""
         return self.problem.encode(self.tokenizer, rows.texts, rows.pairs)
 
-    def ran(self, encoded: Encoded, kept: np.ndarray, rungs: np.ndarray, rule: ExitRule) -> np.ndarray:
+    def ran(self, encoded: Encoded, token_counts: np.ndarray, rungs: np.ndarray, rule: ExitRule) -> np.ndarray:
         """`token_counts` of a run without exits, (s, columns), with 0 behind the exits of the inputs at `rungs` (n)."""
         rungs = rungs if encoded.owners is None else rungs[encoded.owners]
-        ran = np.zeros(kept.shape, dtype=bool)
+        ran = np.zeros(token_counts.shape, dtype=bool)
         for part in self.ladder.slices:
             last = part.last_active(rule.active)
             if last is not None:
@@ -285,7 +285,7 @@ class OpenedModel:
                 depth = layers[np.clip(rungs - part.rungs.start, 0, last)]
                 came = (rungs >= part.rungs.start)[:, None]
                 ran[:, part.columns] = came & (np.arange(part.tier.columns) <= depth[:, None])
-        return np.where(ran, kept, 0)
+        return np.where(ran, token_counts, 0)
 
     def run(
         self, encoded: Encoded, rule: ExitRule, batch_size: int | Sequence[int] = BATCH, progress: bool = False
@@ -306,11 +306,11 @@ class OpenedModel:
         self.refuse_no_numbers(found.readings)
         return found
 
-    def spent(self, encoded: Encoded, kept: np.ndarray, rule: ExitRule) -> np.ndarray:
+    def flops(self, encoded: Encoded, token_counts: np.ndarray, rule: ExitRule) -> np.ndarray:
         """FLOPs of exiting at each rung, (n, n_rungs) int64, from `Outcomes.token_counts`, of all tiers that ran."""
-        return encoded.summed(self.ladder.flops(kept, encoded.lengths, rule.active, rule.tokens))
+        return encoded.summed(self.ladder.flops(token_counts, encoded.lengths, rule.active, rule.tokens))
 
-    def whole(self, encoded: Encoded) -> np.ndarray:
+    def full_flops(self, encoded: Encoded) -> np.ndarray:
         """Cost of the last tier's layers without exits and pruning, (n) int64."""
         return encoded.summed(self.tiers[-1].full_flops(encoded.lengths))
 

@@ -78,7 +78,7 @@ def explanation(classifier: OpenedModel, text: Text, rule: ExitRule) -> Explanat
     sequence = problem.sequence_shown(outcomes.readings[0])
     place = _place_of(classifier, int(outcomes.rungs[0]))
     steps = _steps(classifier, place, encoded, sequence, int(outcomes.rungs[0]), rule)
-    shown, full_flops = problem.shown_fields(encoded, sequence, sides), int(classifier.whole(encoded)[0])
+    shown, full_flops = problem.shown_fields(encoded, sequence, sides), int(classifier.full_flops(encoded)[0])
     return Explanation(
         text=shown["text"] if isinstance(shown["text"], str) else tuple(shown["text"]),
         windows=WindowShown(**shown["windows"]) if "windows" in shown else None,

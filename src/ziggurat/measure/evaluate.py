@@ -57,8 +57,8 @@ def evaluate(
     full = classifier.run(encoded, full_rule, options.batch_size, progress)
     predictions = classifier.predictions(encoded, adaptive), classifier.predictions(encoded, full)
     timed = encoded.take(sample(len(rows), timed_texts // problem.texts_per_input))
-    flops = classifier.spent(encoded, adaptive.token_counts, rule)[np.arange(len(rows)), adaptive.rungs]
-    full_flops = classifier.whole(encoded)
+    flops = classifier.flops(encoded, adaptive.token_counts, rule)[np.arange(len(rows)), adaptive.rungs]
+    full_flops = classifier.full_flops(encoded)
     ran = (adaptive.token_counts[encoded.edges[:-1]][:, classifier.layer_columns] > 0).sum(
         axis=1
     )  # the same for all sequences of an input

@@ -127,7 +127,7 @@ def test_a_trace_says_what_was_spent(classifier, texts, point):
 
 def test_full_depth_costs_what_the_model_without_exits_costs(classifier, texts):
     flops = [answer.trace.flops for answer in classifier.answer(texts, "full")]
-    assert flops == classifier.whole(classifier.encode(texts)).tolist()
+    assert flops == classifier.full_flops(classifier.encode(texts)).tolist()
     assert rungs(classifier.answer(texts, "full")) == [3] * len(texts)
 
 

@@ -110,8 +110,10 @@ def test_a_cascade_of_questions_equals_the_specification(answerers, threshold, s
     assert replay(every.readings, rule).tolist() == rungs.tolist()
     came = (rungs >= N_RUNGS)[windows.owners]
     assert np.array_equal(outcomes.token_counts[:, first.columns] > 0, came)
-    spent = cascade.spent(windows, outcomes.token_counts, rule)[np.arange(len(windows)), rungs]
-    assert (spent[rungs >= N_RUNGS] > cascade.whole(windows)[rungs >= N_RUNGS] / N_RUNGS).all() and (spent > 0).all()
+    spent = cascade.flops(windows, outcomes.token_counts, rule)[np.arange(len(windows)), rungs]
+    assert (spent[rungs >= N_RUNGS] > cascade.full_flops(windows)[rungs >= N_RUNGS] / N_RUNGS).all() and (
+        spent > 0
+    ).all()
     answers = cascade.answers(windows, outcomes, rule)
     assert [answer.trace.rung for answer in answers] == rungs.tolist()
 
@@ -213,12 +215,12 @@ def test_what_is_spent_is_the_sum_of_a_questions_windows(answerers, asked):
     answerer = answerers["plain"]
     windows, rule = answerer.encode(asked), ExitRule.full_depth(N_RUNGS)
     outcomes = answerer.run(windows, rule)
-    spent, whole = answerer.spent(windows, outcomes.token_counts, rule), answerer.whole(windows)
+    spent, whole = answerer.flops(windows, outcomes.token_counts, rule), answerer.full_flops(windows)
     assert spent[:, -1].tolist() == whole.tolist()
-    alone = [answerer.whole(windows.take(np.array([row])))[0] for row in range(len(windows))]
+    alone = [answerer.full_flops(windows.take(np.array([row])))[0] for row in range(len(windows))]
     assert alone == whole.tolist()
     asked_all = ExitRule.uniform(SPAN_ENTROPY, 0.0, N_RUNGS)  # three more heads, each 2 x 2 d for every token
-    extra = answerer.spent(windows, outcomes.token_counts, asked_all)[:, -1] - whole
+    extra = answerer.flops(windows, outcomes.token_counts, asked_all)[:, -1] - whole
     assert extra.tolist() == (3 * 4 * answerer.spec.hidden * windows.read).tolist()
 
 

@@ -181,7 +181,7 @@ def _costly(
     rungs = np.full(len(all_rows), run.n_rungs - 1) if setting is None else rungs_of(setting, certify_rows)
     rule = rule_of(classifier, setting)
     encoded, answers = certify_rows.encoded, run.predictions()[all_rows, rungs]
-    flops = classifier.spent(encoded, run.token_counts, rule)[all_rows, rungs]
+    flops = classifier.flops(encoded, run.token_counts, rule)[all_rows, rungs]
     token_counts = encoded.summed(classifier.ran(encoded, run.token_counts, rungs, rule))
     rows = costliest(flops, _COSTLY)
     found = tuple(

@@ -34,7 +34,7 @@ class Trials:
         batch = pack(self._encoded.tokens)
         reads = tokens.reads(batch)
         self._entering = (batch if reads is None else batch.take_tokens(reads)).lengths
-        self._full_flops = classifier.whole(self._encoded).sum()
+        self._full_flops = classifier.full_flops(self._encoded).sum()
         self._right: dict[Shares, int] = {}
         self._mistakes = np.zeros(len(rows), dtype=np.int64)  # number of wrong candidates so far, by row
         self.full_accuracy = float((full == self._truth).mean())
@@ -49,7 +49,7 @@ class Trials:
         counts = [self._entering]
         for share in shares:
             counts.append(np.minimum(counts[-1], np.maximum(1, np.rint(share * lengths)).astype(np.int64)))
-        flops = self._classifier.spent(self._encoded, np.stack(counts, axis=1), self._rule(shares))[:, -1]
+        flops = self._classifier.flops(self._encoded, np.stack(counts, axis=1), self._rule(shares))[:, -1]
         return float(flops.sum() / self._full_flops)
 
     def accuracy(self, shares: Shares, beaten: float) -> float:
