@@ -19,8 +19,8 @@ from scripts.shared import RESULTS, reported_file
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe, load_recipe
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_model
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import train_model
 
 ROWS = RESULTS / "reproduction.jsonl"
 FULL = "full"

@@ -32,7 +32,7 @@ from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_me
 from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.metrics import accuracy_interval
 from ziggurat.recipe import Recipe
-from ziggurat.train.fit import read_roles
+from ziggurat.training.fit import read_roles
 
 DROP = 0.01  # accuracy on `choosing_rows` that a method may lose
 BATCH, TIMED = 32, 256

@@ -33,8 +33,8 @@ from ziggurat.measure.rows import append_row, provenance
 from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
 from ziggurat.policies.rules import ExitRule
 from ziggurat.problems.metrics import accuracy_interval
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_model
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import train_model
 
 ROWS = RESULTS / "cascades.jsonl"
 SHARES = (0.99, 0.98)  # of the last tier's accuracy, as in the paper

@@ -22,8 +22,8 @@ from ziggurat.errors import UserError
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import Recipe, load_recipe
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_model
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import train_model
 from ziggurat.types import OperatingPoint
 
 # Epochs, rows per step and learning rate of the plain model, then of the stages that follow it.

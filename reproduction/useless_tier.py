@@ -30,8 +30,8 @@ from ziggurat.measure.clock import interleave, paired_ratio
 from ziggurat.measure.subject import ModelOptions, data_and_split, rows_to_measure
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import load_recipe
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_model
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import train_model
 
 
 @command("useless_tier")

@@ -96,7 +96,7 @@ def recipes_page() -> str:
             rows.append(f"| `{recipe['name']}` | {recipe['description']} | {stages} |\n")
     return (
         "# Recipes\n\nA recipe is a short TOML file that says how a model is made. Name one with `--recipe`, or copy\n"
-        "one and give the path of your copy. Made from the files in `src/ziggurat/train/recipes`.\n\n"
+        "one and give the path of your copy. Made from the files in `src/ziggurat/training/recipes`.\n\n"
         "| recipe | what it does | stages |\n|---|---|---|\n" + "".join(rows)
     )
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ziggurat.policies.rules import ExitRule as ExitRule
     from ziggurat.problems.answers import Answers as Answers
     from ziggurat.recipe import Recipe as Recipe
-    from ziggurat.train.fit import TrainOptions as TrainOptions
+    from ziggurat.training.fit import TrainOptions as TrainOptions
     from ziggurat.types import Answer as Answer
     from ziggurat.types import Certificate as Certificate
     from ziggurat.types import OperatingPoint as OperatingPoint
@@ -66,12 +66,13 @@ _HOMES = {
     "Rung": "types",
     "SpanAnswer": "types",
     "Trace": "types",
-    "TrainOptions": "train.fit",
+    "TrainOptions": "training.fit",
     "UserError": "errors",
     "adapt": "model",
     "as_rows": "data.memory",
     "cascade": "model",
     "load": "model",
+    "train": "model",
 }
 _OLD_NAMES = (  # of version 0.1, for one release
     "AdaptiveClassifier",
@@ -81,13 +82,11 @@ _OLD_NAMES = (  # of version 0.1, for one release
     "calibrate_classifier",
     "train_classifier",
 )
-__all__ = [*sorted([*_HOMES, "train"])]
+__all__ = [*sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
     """A public name, from where it is."""
-    if name == "train":  # the room, which can be called
-        return import_module("ziggurat.train")
     home = _HOMES.get(name, "deprecated" if name in _OLD_NAMES else None)
     if home is None:
         raise AttributeError(f"module 'ziggurat' has no attribute {name!r}")

@@ -17,9 +17,9 @@ from ziggurat.measure.subject import ModelOptions
 from ziggurat.model import AdaptiveModel
 from ziggurat.recipe import Recipe
 from ziggurat.system import Progress
-from ziggurat.train.cascade import make_cascade
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_model, train_model
+from ziggurat.training.cascade import make_cascade
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import adapt_model, train_model
 from ziggurat.types import Answer, ProblemType, SpanAnswer
 
 _CALLER = 3  # frames up from `warnings.warn`: the caller of the old name

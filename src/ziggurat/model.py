@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ziggurat.explain.record import Explanation
     from ziggurat.measure.evaluation import Evaluation
     from ziggurat.recipe import Recipe
-    from ziggurat.train.fit import TrainOptions
+    from ziggurat.training.fit import TrainOptions
     from ziggurat.types import Label
 
 Model = str | Path | OpenedModel  # a folder, a name on the Hugging Face hub, or a model that is open
@@ -256,7 +256,7 @@ def train(
     Raises:
         UserError: rows, labels, recipe or encoder do not fit each other, or the folder is not empty.
     """
-    from ziggurat.train.train import train_model
+    from ziggurat.training.train import train_model
 
     chosen = _options(options, columns)
     start = None if model is None else str(model)
@@ -280,7 +280,7 @@ def adapt(
 
     `rows` need no labels; labels that they have must be the checkpoint's. Everything else, and errors, as `train`.
     """
-    from ziggurat.train.train import adapt_model
+    from ziggurat.training.train import adapt_model
 
     chosen = _options(options, columns)
     if adapt_model(str(checkpoint), rows, out, recipe, chosen) is None:
@@ -307,14 +307,14 @@ def cascade(
         UserError: fewer than two models, models of different questions, or the folder is not empty.
     """
     from ziggurat.data.sources import DEFAULT_COLUMNS
-    from ziggurat.train.cascade import make_cascade
+    from ziggurat.training.cascade import make_cascade
 
     make_cascade([_place(model) for model in models], out, rows, columns or DEFAULT_COLUMNS, progress=progress)
     return load(out)
 
 
 def _options(options: TrainOptions | None, columns: Columns | None) -> TrainOptions:
-    from ziggurat.train.fit import TrainOptions
+    from ziggurat.training.fit import TrainOptions
 
     chosen = TrainOptions() if options is None else options
     return chosen if columns is None else replace(chosen, columns=columns)

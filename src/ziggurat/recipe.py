@@ -29,7 +29,7 @@ def _of(default: Any, *kinds: str) -> Any:
 class StageConfig:
     """One training stage. A key that its kind does not read is an error."""
 
-    kind: str  # regular, guess, soft, hard, lengthdrop, int8, heads, joint, distil or theseus: ziggurat.train.stages
+    kind: str  # regular, guess, soft, hard, lengthdrop, int8, heads, joint, distil or theseus: ziggurat.training.stages
     epochs: float  # passes over the train rows
     learning_rate: float  # peak of the linear schedule
     batch_size: int = 32  # rows per process and step
@@ -172,7 +172,7 @@ class PruningConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Search for the share of tokens to keep at each layer, see ziggurat.train.lengths.evolution."""
+    """Search for the share of tokens to keep at each layer, see ziggurat.training.lengths.evolution."""
 
     iterations: int = 30  # generations after the first
     population: int = 20  # constant ratios at the start
@@ -246,7 +246,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """A smaller model that is initialised from its teacher, see ziggurat.train.students."""
+    """A smaller model that is initialised from its teacher, see ziggurat.training.students."""
 
     layers: int  # at most the teacher's
     start: str = "first"  # the teacher's layers that are copied: first, skip (every L/k-th) or last
@@ -336,4 +336,4 @@ def load_recipe(name: str) -> Recipe:
 
 def recipe_folder() -> Any:
     """The folder of the shipped recipes."""
-    return resources.files("ziggurat.train") / "recipes"
+    return resources.files("ziggurat.training") / "recipes"

@@ -15,9 +15,9 @@ from ziggurat.encoder.folder import read_manifest
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import load_recipe
-from ziggurat.train import fit as fitting
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_model, train_model
+from ziggurat.training import fit as fitting
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 

@@ -18,8 +18,8 @@ from ziggurat.encoder.torch.checkpoint import load_model
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import AugmentConfig, PruningConfig, Recipe, SmallConfig, StageConfig, StudentConfig
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_model, train_model
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ADAPT = Recipe("adapt", "a test", (StageConfig("heads", 1, 3e-3),), max_length=40)

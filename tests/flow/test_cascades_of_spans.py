@@ -28,7 +28,7 @@ from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import PruningConfig
 from ziggurat.serve.predict import predict
-from ziggurat.train.cascade import make_cascade
+from ziggurat.training.cascade import make_cascade
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
 PAIRS = list(zip(make_questions(), make_contexts(), strict=True))

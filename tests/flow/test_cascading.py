@@ -30,12 +30,12 @@ from ziggurat.measure.subject import ModelOptions
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import Recipe, SmallConfig
 from ziggurat.serve.predict import predict
-from ziggurat.train import small
-from ziggurat.train import train as train_job
-from ziggurat.train.cascade import make_cascade
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.small import Teacher, lesson_of
-from ziggurat.train.train import train_model
+from ziggurat.training import small
+from ziggurat.training import train as train_job
+from ziggurat.training.cascade import make_cascade
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.small import Teacher, lesson_of
+from ziggurat.training.train import train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ENGINE = ModelOptions("cpu")

@@ -70,11 +70,11 @@ def made(tmp_path_factory) -> dict[tuple[str, ...], Path]:
 def tiny(monkeypatch):
     """A tiny encoder in the place of the packaged one, recipes of few epochs, and a quick look at the machine."""
     from ziggurat.measure.profile import Effort, stored_profile
-    from ziggurat.train import train
+    from ziggurat.training import train
 
     real = train.load_recipe
-    monkeypatch.setattr("ziggurat.train.train.load_recipe", lambda name: toy_world.shortened(real(name)))
-    monkeypatch.setattr("ziggurat.train.train.packaged_encoder", lambda: Path("encoder").resolve())
+    monkeypatch.setattr("ziggurat.training.train.load_recipe", lambda name: toy_world.shortened(real(name)))
+    monkeypatch.setattr("ziggurat.training.train.packaged_encoder", lambda: Path("encoder").resolve())
     quick = Effort(rounds=1, seconds_per_call=0.0, longest_call=0.0)
     monkeypatch.setattr("ziggurat.calibrate.times.stored_profile", partial(stored_profile, effort=quick))
 

@@ -16,13 +16,13 @@ from ziggurat.errors import UserError
 from ziggurat.policies.prune import without_repeats
 from ziggurat.policies.rules import ExitRule
 from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.lengths import search as length_search
-from ziggurat.train.lengths import trials as length_trials
-from ziggurat.train.lengths.evolution import on_grid
-from ziggurat.train.lengths.search import sample, search_lengths
-from ziggurat.train.lengths.trials import Trials
-from ziggurat.train.train import adapt_model, train_model
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.lengths import search as length_search
+from ziggurat.training.lengths import trials as length_trials
+from ziggurat.training.lengths.evolution import on_grid
+from ziggurat.training.lengths.search import sample, search_lengths
+from ziggurat.training.lengths.trials import Trials
+from ziggurat.training.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 SEARCH = SearchConfig(iterations=2, population=4, mutations=3, crossovers=3, max_drop=0.05, rows=16)

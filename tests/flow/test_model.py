@@ -8,7 +8,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from ziggurat.bench.bench import bench
 from ziggurat.encoder import hub
 from ziggurat.encoder.folder import trained_rows
 from ziggurat.serve.predict import predict
-from ziggurat.train.cascade import make_cascade
+from ziggurat.training.cascade import make_cascade
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +204,7 @@ def test_importing_loads_nothing_and_loading_no_torch(model_folder):
         "new = {name for name in set(sys.modules) - before if name.startswith('ziggurat') or name == 'numpy'}\n"
         "assert new == {'ziggurat'}, new\n"
         "model = ziggurat.load(sys.argv[1], device='cpu', backend='native'); model.predict(['bat kin'], 'full')\n"
-        "rooms = ['ziggurat.' + room for room in ('measure', 'calibrate', 'train', 'explain', 'bench')]\n"
+        "rooms = ['ziggurat.' + room for room in ('measure', 'calibrate', 'training', 'explain', 'bench')]\n"
         "late = [n for n in sys.modules if n.split('.')[0] in ('torch', 'transformers', 'scipy', 'datasets')]\n"
         "late += [n for n in sys.modules if n in ('statistics', 'tqdm', 'ziggurat.data.sources', *rooms)]\n"
         "assert not late, late"
@@ -216,7 +215,6 @@ def test_importing_loads_nothing_and_loading_no_torch(model_folder):
 def test_every_public_name_is_there_and_documented():
     for name in ziggurat.__all__:
         assert getattr(ziggurat, name).__doc__, name
-    assert Path(sys.modules["ziggurat.train"].__file__).name == "__init__.py"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         ziggurat.nothing  # noqa: B018
 

@@ -39,9 +39,9 @@ from ziggurat.measure.information import information
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import SmallConfig, load_recipe
 from ziggurat.serve.predict import predict
-from ziggurat.train.cascade import make_cascade
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_model, train_model
+from ziggurat.training.cascade import make_cascade
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import adapt_model, train_model
 from ziggurat.types import ProblemType
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)

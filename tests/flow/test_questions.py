@@ -21,8 +21,8 @@ from ziggurat.errors import UserError
 from ziggurat.problems.registry import problem_named
 from ziggurat.problems.spans import SCORE
 from ziggurat.recipe import load_recipe
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_model
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import train_model
 from ziggurat.types import ProblemType
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]

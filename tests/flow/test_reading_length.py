@@ -16,8 +16,8 @@ from ziggurat.encoder.tokenizer_files import own_length
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe, SmallConfig, StageConfig
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_model, train_model
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 HEADS = Recipe("heads", "a test", (StageConfig("heads", 0.2, 1e-3),), head_kind="linear")

@@ -15,8 +15,8 @@ from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.encoder.folder import LABEL_RANGE, OTHER_SCALE, read_manifest
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.measure.evaluate import evaluate
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_model
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import adapt_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 HEADS_ONLY = """

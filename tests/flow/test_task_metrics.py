@@ -22,8 +22,8 @@ from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.subject import ModelOptions, data_and_split
 from ziggurat.measure.task_metrics import class_order, metrics_for
 from ziggurat.problems.metrics import f1, mcc
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import adapt_model, train_model
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import adapt_model, train_model
 
 CPU = ModelOptions("cpu", batch_size=8)
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)

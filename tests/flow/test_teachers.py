@@ -14,9 +14,9 @@ from ziggurat.encoder.folder import fingerprint, read_manifest, trained_rows, wr
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, Recipe, StageConfig, StudentConfig, load_recipe
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.teachers import with_teacher
-from ziggurat.train.train import adapt_model, train_model
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.teachers import with_teacher
+from ziggurat.training.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 STUDENTS = ("distil", "pkd", "pkd-last", "theseus", "truncated", "tinybert", "dynamic-tinybert")
@@ -138,7 +138,7 @@ def test_a_teacher_makes_labels_needless(teacher, rows_file, tmp_path):
 
 
 def test_an_interrupted_student_ends_like_an_unbroken_one(teacher, rows_file, tmp_path, monkeypatch):
-    from ziggurat.train import pipeline
+    from ziggurat.training import pipeline
 
     recipe, save = quick("tinybert"), pipeline.save_model
     train_model(str(rows_file), tmp_path / "unbroken", recipe, None, QUIET, teacher=str(teacher))
@@ -236,7 +236,7 @@ def test_a_student_starts_from_the_checkpoint_that_is_named(teacher, rows_file, 
 
 
 def test_a_run_does_not_resume_with_a_retrained_teacher(teacher, rows_file, copied, tmp_path, monkeypatch):
-    from ziggurat.train import pipeline
+    from ziggurat.training import pipeline
 
     mine, recipe = copied(teacher), quick("truncated")
     with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped"):

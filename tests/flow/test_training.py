@@ -16,13 +16,13 @@ from ziggurat.encoder.torch.checkpoint import load_hf
 from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, StageConfig, load_recipe
-from ziggurat.train import fit as fitting
-from ziggurat.train import loop
-from ziggurat.train.checks import refuse_misfits
-from ziggurat.train.fit import TrainOptions, read_roles
-from ziggurat.train.pipeline import Fit, fit_folder
-from ziggurat.train.teachers import refuse_random_answers
-from ziggurat.train.train import train_model
+from ziggurat.training import fit as fitting
+from ziggurat.training import loop
+from ziggurat.training.checks import refuse_misfits
+from ziggurat.training.fit import TrainOptions, read_roles
+from ziggurat.training.pipeline import Fit, fit_folder
+from ziggurat.training.teachers import refuse_random_answers
+from ziggurat.training.train import train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 SOFT, HARD, HEADS, REGULAR = (StageConfig(kind, 1.0, 1e-3) for kind in ("soft", "hard", "heads", "regular"))

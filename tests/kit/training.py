@@ -8,8 +8,8 @@ from ziggurat.data.tokenizer import Encoded
 from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import StageConfig
-from ziggurat.train.batches import Examples
-from ziggurat.train.loop import Run
+from ziggurat.training.batches import Examples
+from ziggurat.training.loop import Run
 
 SPEC = EncoderSpec(
     model_type="bert",

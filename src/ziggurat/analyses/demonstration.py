@@ -15,8 +15,8 @@ from ziggurat.files import whole_file
 from ziggurat.measure.subject import ModelOptions
 from ziggurat.report.tables import RESULT_COLUMNS, markdown
 from ziggurat.system import Progress, json_values, utf8
-from ziggurat.train.fit import TrainOptions
-from ziggurat.train.train import train_model
+from ziggurat.training.fit import TrainOptions
+from ziggurat.training.train import train_model
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def adapt(
 
     Give rows like those that it will see, with or without labels.
     """
-    from ziggurat.train.train import adapt_model
+    from ziggurat.training.train import adapt_model
 
     with shown(as_json, training_text) as show:
         source = training_source(train, task, data_dir)

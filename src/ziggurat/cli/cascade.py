@@ -11,7 +11,7 @@ from ziggurat.cli.output import interactive, shown
 from ziggurat.cli.training import Out
 
 if TYPE_CHECKING:
-    from ziggurat.train.cascade import Cascade
+    from ziggurat.training.cascade import Cascade
 
 
 def cascade(
@@ -37,7 +37,7 @@ def cascade(
     as_json: opt.Json = False,
 ) -> None:
     """Put small models in front of a large one; calibrate the result, and each text goes only as far as it must."""
-    from ziggurat.train.cascade import make_cascade
+    from ziggurat.training.cascade import make_cascade
 
     with shown(as_json, cascade_text) as show:
         columns = opt.columns_of(text_column, pair_column, label_column, encoding, on_error)

@@ -55,7 +55,7 @@ def train(
     """Train a classifier with early exits from an encoder and labelled rows. Run again after an interruption, the same
     command continues.
     """
-    from ziggurat.train.train import train_model
+    from ziggurat.training.train import train_model
 
     with shown(as_json, training_text) as show:
         source = training_source(train, task, data_dir)

@@ -16,8 +16,8 @@ from ziggurat.errors import UserError
 
 if TYPE_CHECKING:
     from ziggurat.data.sources import Columns
-    from ziggurat.train.fit import TrainOptions
-    from ziggurat.train.result import Settled, Training, VocabularyTrial
+    from ziggurat.training.fit import TrainOptions
+    from ziggurat.training.result import Settled, Training, VocabularyTrial
     from ziggurat.types import ProblemType
 
 Out = Annotated[Path, typer.Option(help="Folder to write; must be empty or absent.")]
@@ -57,7 +57,7 @@ def train_options(
     max_length: int | None,
 ) -> TrainOptions:
     """The options that both commands have; UserError for an unknown problem, or for what is no range."""
-    from ziggurat.train.fit import TrainOptions
+    from ziggurat.training.fit import TrainOptions
 
     options = TrainOptions(columns, device, mixed_precision=mixed_precision, certify=certify)
     return replace(options, problem=problem_named(problem), label_range=range_of(label_range), max_length=max_length)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ziggurat.data.dataset import Dataset
 
 Json = dict[str, Any]
-# Losses of training, see `ziggurat.train.losses` and, of small models, `ziggurat.small`.
+# Losses of training, see `ziggurat.training.losses` and, of small models, `ziggurat.small`.
 CROSS_ENTROPY, BINARY_CROSS_ENTROPY = "cross-entropy", "binary-cross-entropy"
 MEAN_SQUARE, SPAN_CROSS_ENTROPY = "mean-square", "span-cross-entropy"
 # Parts of a recipe, or of a command that trains by it, that not every problem can have; kinds of stages are others.

@@ -24,8 +24,8 @@ from ziggurat.measure.evaluation import Evaluation
 from ziggurat.measure.information import Information
 from ziggurat.serve.predict import Prediction, Predictions
 from ziggurat.system import json_values, legible_values
-from ziggurat.train.cascade import Cascade
-from ziggurat.train.result import Training
+from ziggurat.training.cascade import Cascade
+from ziggurat.training.result import Training
 
 RESULTS = (BenchResult, BenchRow, Cascade, Comparison, ComparisonRow, Demonstration, Information, ProfileCheck, Report)
 RESULTS += (Calibration, Evaluation, Explanation, Prediction, Predictions, Sealing, Training)

@@ -17,7 +17,7 @@ from ziggurat.encoder.spec import read_spec, with_sizes
 from ziggurat.encoder.torch.checkpoint import load_hf
 from ziggurat.errors import UserError
 from ziggurat.recipe import StudentConfig
-from ziggurat.train.students import student_spec
+from ziggurat.training.students import student_spec
 
 # ModernBERT-base as it was published, in the keys of its time.
 BASE = {

@@ -63,7 +63,7 @@ def refusal(kind: type, values: dict) -> str:
 
 
 def test_every_shipped_recipe_loads_and_says_what_it_is():
-    from ziggurat.train.stages import STAGES
+    from ziggurat.training.stages import STAGES
 
     assert set(SHIPPED) >= {
         "adapt",
@@ -240,7 +240,7 @@ def test_a_geometric_schedule_falls_from_a_first_number(values, says):
 
 
 def test_every_stage_reads_its_own_keys_and_refuses_others():
-    from ziggurat.train.stages import STAGES
+    from ziggurat.training.stages import STAGES
 
     assert set(KINDS) == set(STAGES)
     wrong = [("regular", {"distillation": 0.5}), ("lengthdrop", {"distillation": 0.5}), ("hard", {"temperature": 0.2})]

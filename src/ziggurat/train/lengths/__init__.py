@@ -1,1 +1,0 @@
-"""The search for the shares of tokens that a length-adaptive model keeps."""
