@@ -14,13 +14,11 @@ import time
 
 import numpy as np
 
-from ziggurat.calibrate.candidates import Candidate, StoredRun, families
-from ziggurat.calibrate.certify import Evidence, certify
-from ziggurat.calibrate.choose import TARGETS
-from ziggurat.calibrate.paths import path_of, sequences, setting_of
-from ziggurat.calibrate.risks import RISKS
+from ziggurat.calibrate import RISKS, TARGETS, Evidence, StoredRun, families, path_of, sequences, setting_of
+from ziggurat.calibrate.candidates import Candidate
+from ziggurat.calibrate.certify import certify
 from ziggurat.calibrate.rows import MOST_ORDERING
-from ziggurat.measure.clock import peak_memory_mib
+from ziggurat.measure import peak_memory_mib
 
 CLASSES = 4
 

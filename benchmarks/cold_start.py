@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ziggurat.measure.clock import interleave
+from ziggurat.measure import interleave
 
 Row = dict[str, Any]  # nothing of other scripts is imported: processes of this file alone are measured
 BATCH, TOKENS = 32, 128
@@ -54,9 +54,8 @@ def memory_of(model: str, dtype: str, threads: int) -> dict[str, float]:
     `loaded`: resident memory before the calls.
     """
     from ziggurat.data.tokenizer import Encoded, pack_rows
-    from ziggurat.engine.opened import OpenedModel
-    from ziggurat.engine.replay import run_batches
-    from ziggurat.policies.rules import ExitRule
+    from ziggurat.engine import OpenedModel, run_batches
+    from ziggurat.policies import ExitRule
 
     classifier = OpenedModel.from_pretrained(model, "cpu", dtype, threads, "native")
     length = min(TOKENS, classifier.manifest.max_length)

@@ -22,20 +22,17 @@ from benchmarks.kernels import roofline
 from benchmarks.setting import Setting, answers, median_and_range
 from benchmarks.time_vs_flops import savings
 from scripts.shared import RESULTS, Row, command, record
-from ziggurat.bench.peers.peer import TransformersPeer
-from ziggurat.data.packing import by_length
+from ziggurat.bench import TransformersPeer
+from ziggurat.data import by_length
 from ziggurat.data.tokenizer import pack_rows
-from ziggurat.encoder.hub import local_folder
+from ziggurat.encoder import local_folder
+from ziggurat.engine import OpenedModel, run_batches
 from ziggurat.engine.backends.native import load_backend
-from ziggurat.engine.opened import FULL, OpenedModel
-from ziggurat.engine.replay import run_batches
+from ziggurat.engine.opened import FULL
 from ziggurat.errors import UserError
-from ziggurat.measure.clock import interleave, paired_ratio
-from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure
+from ziggurat.measure import data_and_split, interleave, lengths_summary, paired_ratio, rows_to_measure
 from ziggurat.native import instructions
-from ziggurat.policies.exits import exit_score
-from ziggurat.policies.prune import TokenRule, above
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule, TokenRule, above, exit_score
 from ziggurat.system import n_cores
 
 IDLE_BATCHES, SORTED_BATCH = (1, 8, 32), 32

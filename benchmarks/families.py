@@ -18,8 +18,7 @@ from transformers.utils import logging
 
 from benchmarks.shapes import engine_call, random_model, random_text
 from scripts.shared import RESULTS, Row, command, record
-from ziggurat.measure.clock import interleave, paired_ratio
-from ziggurat.measure.subject import ModelOptions
+from ziggurat.measure import ModelOptions, interleave, paired_ratio
 
 FAMILIES = ("Bert", "Roberta", "XLMRoberta", "Camembert", "DistilBert", "Electra", "Ernie")
 LAYERS, LENGTH = 6, 64

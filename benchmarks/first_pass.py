@@ -16,16 +16,14 @@ import numpy as np
 
 from benchmarks.setting import Setting
 from scripts.shared import Row
-from ziggurat.bench.int8_texts import calibration_of
-from ziggurat.bench.peers.opening import KINDS, open_peers
+from ziggurat.bench import KINDS, Peer, PeerSetting, calibration_of, open_peers, padded
 from ziggurat.bench.peers.openvino import CALIBRATION_TEXTS
-from ziggurat.bench.peers.peer import Peer, PeerSetting, padded
-from ziggurat.data.sources import DEFAULT_COLUMNS
+from ziggurat.data import DEFAULT_COLUMNS
 from ziggurat.data.tokenizer import Encoded, pack_rows
-from ziggurat.encoder.hub import local_folder
-from ziggurat.engine.opened import FULL, OpenedModel
-from ziggurat.engine.replay import run_batches
-from ziggurat.measure.subject import rows_to_measure
+from ziggurat.encoder import local_folder
+from ziggurat.engine import OpenedModel, run_batches
+from ziggurat.engine.opened import FULL
+from ziggurat.measure import rows_to_measure
 
 PASSES = ("first", "second")
 OURS = "ziggurat"

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scripts.shared import RESULTS, Row, command, record
-from ziggurat.measure.check import check_profile
-from ziggurat.measure.subject import ModelOptions, data_and_split
+from ziggurat.measure import ModelOptions, check_profile, data_and_split
 
 
 @command("predictions")

@@ -7,15 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
-from ziggurat.data.packing import in_order
+from ziggurat.data import in_order
 from ziggurat.data.tokenizer import Encoded, pack_rows
-from ziggurat.engine.backend import Backend, Outcomes
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.engine.replay import run_batches
+from ziggurat.engine import Backend, OpenedModel, Outcomes, run_batches
 from ziggurat.engine.tiers import DTYPES
-from ziggurat.measure.clock import Ratio
-from ziggurat.measure.subject import ModelOptions, rows_to_measure, sample
-from ziggurat.policies.rules import ExitRule
+from ziggurat.measure import ModelOptions, Ratio, rows_to_measure, sample
+from ziggurat.policies import ExitRule
 
 
 @dataclass(frozen=True)

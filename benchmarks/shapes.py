@@ -18,15 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from scripts.shared import RESULTS, Row, command, record
-from ziggurat.bench.peers.opening import KINDS, open_peers
-from ziggurat.bench.peers.peer import PeerSetting, padded
+from ziggurat.bench import KINDS, PeerSetting, open_peers, padded
 from ziggurat.data.tokenizer import Encoded, pack_rows
-from ziggurat.encoder.folder import Manifest
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.engine.replay import run_batches
-from ziggurat.measure.clock import interleave, paired_ratio
-from ziggurat.measure.subject import ModelOptions
-from ziggurat.policies.rules import ExitRule
+from ziggurat.encoder import Manifest
+from ziggurat.engine import OpenedModel, run_batches
+from ziggurat.measure import ModelOptions, interleave, paired_ratio
+from ziggurat.policies import ExitRule
 
 SHAPES = {6: (384, 12, 1536), 12: (768, 12, 3072)}  # layers → hidden, heads, intermediate: MiniLM-L6, BERT-base
 VOCABULARY, CLASSES = 30522, 4
@@ -105,7 +102,7 @@ def random_model(folder: Path, layers: int, family: str = "Bert") -> Path:
     import torch
     import transformers
 
-    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
+    from ziggurat.encoder import load_hf, save_model
 
     hidden, heads, intermediate = SHAPES[layers]
     torch.manual_seed(0)

@@ -13,12 +13,12 @@ import numpy as np
 
 from benchmarks.setting import Setting, answers, median_and_range
 from scripts.shared import Row
-from ziggurat.encoder.flops import layer_flops
+from ziggurat.encoder import layer_flops
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.engine.backend import Outcomes
-from ziggurat.engine.opened import FULL, OpenedModel
-from ziggurat.measure.clock import interleave, paired_ratio
-from ziggurat.policies.rules import ExitRule
+from ziggurat.engine import OpenedModel, Outcomes
+from ziggurat.engine.opened import FULL
+from ziggurat.measure import interleave, paired_ratio
+from ziggurat.policies import ExitRule
 
 BATCHES = (8, 32)
 

@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 
 from scripts.shared import RESULTS, Row, command, record, reported_file
-from ziggurat.calibrate.calibrate import calibrate_model
-from ziggurat.calibrate.points import Promise, searched
-from ziggurat.calibrate.risks import Risk, risk_by_name
-from ziggurat.calibrate.rows import RungRuns, run_all_rungs
-from ziggurat.calibrate.times import PredictedTime, costs_of
-from ziggurat.measure.subject import ModelOptions, data_and_split, rows_to_measure
+from ziggurat.calibrate import PredictedTime, Promise, Risk, calibrate_model, costs_of, risk_by_name, run_all_rungs
+from ziggurat.calibrate.points import searched
+from ziggurat.calibrate.rows import RungRuns
+from ziggurat.measure import ModelOptions, data_and_split, rows_to_measure
 
 
 @command("certified_points")

@@ -16,11 +16,10 @@ from threading import Event
 import torch
 
 from scripts.shared import RESULTS, reported_file
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe, load_recipe
-from ziggurat.training.fit import TrainOptions
-from ziggurat.training.train import train_model
+from ziggurat.training import TrainOptions, train_model
 
 ROWS = RESULTS / "reproduction.jsonl"
 FULL = "full"

@@ -20,19 +20,24 @@ import numpy as np
 
 from reproduction.models import FULL, METHODS, PHRASES, ROWS, Experiment, recipe_of, train_all, trained
 from scripts.shared import RUNS, Row, command, stored_rows
-from ziggurat.calibrate.choose import Ladder, choose_points, select_ladders
-from ziggurat.data.dataset import Dataset, Role
-from ziggurat.data.groups import stand_ins
-from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.calibrate import Ladder, choose_points, select_ladders
+from ziggurat.data import DEFAULT_COLUMNS, Dataset, Role, stand_ins
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.measure.clock import interleave, paired_ratio
-from ziggurat.measure.rows import append_row, provenance
-from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.policies.rules import ExitRule
-from ziggurat.problems.metrics import accuracy_interval
+from ziggurat.measure import (
+    append_row,
+    data_and_split,
+    interleave,
+    lengths_summary,
+    paired_ratio,
+    provenance,
+    rows_to_measure,
+    sample,
+)
+from ziggurat.policies import ExitRule
+from ziggurat.problems import accuracy_interval
 from ziggurat.recipe import Recipe
-from ziggurat.training.fit import read_roles
+from ziggurat.training import read_roles
 
 DROP = 0.01  # accuracy on `choosing_rows` that a method may lose
 BATCH, TIMED = 32, 256

@@ -21,20 +21,25 @@ import numpy as np
 from reproduction.models import FULL, Experiment, recipe_of
 from reproduction.reproduce import choosing_rows
 from scripts.shared import RESULTS, RUNS, Row, command, stored_rows
-from ziggurat.calibrate.choose import choose_points, fit_temperatures, select_ladders
-from ziggurat.data.dataset import Dataset
+from ziggurat.calibrate import choose_points, fit_temperatures, select_ladders
+from ziggurat.data import Dataset
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine.backend import Outcomes
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.encoder import write_cascade
+from ziggurat.engine import OpenedModel, Outcomes
 from ziggurat.errors import UserError
-from ziggurat.measure.clock import interleave, paired_ratio
-from ziggurat.measure.rows import append_row, provenance
-from ziggurat.measure.subject import data_and_split, lengths_summary, rows_to_measure, sample
-from ziggurat.policies.rules import ExitRule
-from ziggurat.problems.metrics import accuracy_interval
-from ziggurat.training.fit import TrainOptions
-from ziggurat.training.train import train_model
+from ziggurat.measure import (
+    append_row,
+    data_and_split,
+    interleave,
+    lengths_summary,
+    paired_ratio,
+    provenance,
+    rows_to_measure,
+    sample,
+)
+from ziggurat.policies import ExitRule
+from ziggurat.problems import accuracy_interval
+from ziggurat.training import TrainOptions, train_model
 
 ROWS = RESULTS / "cascades.jsonl"
 SHARES = (0.99, 0.98)  # of the last tier's accuracy, as in the paper

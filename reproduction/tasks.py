@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from scripts.shared import RESULTS, RUNS, Row, command, record, stored_rows
-from ziggurat.encoder.folder import Manifest, read_manifest, write_point
+from ziggurat.encoder import Manifest, read_manifest, write_point
 from ziggurat.errors import UserError
+from ziggurat.measure import ModelOptions
 from ziggurat.measure.evaluate import evaluate
-from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import Recipe, load_recipe
-from ziggurat.training.fit import TrainOptions
-from ziggurat.training.train import train_model
+from ziggurat.training import TrainOptions, train_model
 from ziggurat.types import OperatingPoint
 
 # Epochs, rows per step and learning rate of the plain model, then of the stages that follow it.

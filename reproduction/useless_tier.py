@@ -21,17 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from scripts.shared import RESULTS, Row, command, record, reported_file
-from ziggurat.calibrate.calibrate import calibrate_model
-from ziggurat.data.dataset import load
-from ziggurat.encoder.cascade import write_cascade
-from ziggurat.encoder.folder import read_manifest
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.measure.clock import interleave, paired_ratio
-from ziggurat.measure.subject import ModelOptions, data_and_split, rows_to_measure
-from ziggurat.policies.rules import ExitRule
+from ziggurat.calibrate import calibrate_model
+from ziggurat.data import load
+from ziggurat.encoder import read_manifest, write_cascade
+from ziggurat.engine import OpenedModel
+from ziggurat.measure import ModelOptions, data_and_split, interleave, paired_ratio, rows_to_measure
+from ziggurat.policies import ExitRule
 from ziggurat.recipe import load_recipe
-from ziggurat.training.fit import TrainOptions
-from ziggurat.training.train import train_model
+from ziggurat.training import TrainOptions, train_model
 
 
 @command("useless_tier")

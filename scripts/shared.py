@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ziggurat.errors import UserError
-from ziggurat.measure.rows import append_record, provenance, read_rows_file
+from ziggurat.measure import append_record, provenance, read_rows_file
 from ziggurat.system import json_text
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -60,8 +60,7 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_spec(tiny_checkpoint):
     """The architecture of `tiny_checkpoint`."""
-    from ziggurat.encoder.spec import read_spec
-    from ziggurat.encoder.torch.checkpoint import read_config
+    from ziggurat.encoder import read_config, read_spec
 
     return read_spec(read_config(tiny_checkpoint))
 
@@ -71,7 +70,7 @@ def make_model(tiny_checkpoint) -> Callable:
     """A function that loads `tiny_checkpoint` with exit heads, the same ones every time, in evaluation mode."""
     import torch
 
-    from ziggurat.encoder.torch.checkpoint import load_hf
+    from ziggurat.encoder import load_hf
 
     def make(head_kind: str = "fastbert", head_layers: tuple[int, ...] | None = None, pruning=None):
         torch.manual_seed(1)
@@ -106,8 +105,7 @@ def tiny_model(make_model):
 @pytest.fixture(scope="session")
 def make_folder(tiny_checkpoint, make_model, make_pruned, tmp_path_factory) -> Callable:
     """A function that saves a finished model folder with operating points; manifest changes in, folder out."""
-    from ziggurat.encoder.folder import Manifest, write_manifest
-    from ziggurat.encoder.torch.checkpoint import save_model
+    from ziggurat.encoder import Manifest, save_model, write_manifest
     from ziggurat.types import OperatingPoint
 
     def make(head_kind: str = "fastbert", head_layers: tuple[int, ...] = (1, 2, 3), **changes) -> Path:
@@ -146,10 +144,9 @@ def pruned_folder(make_folder) -> Path:
 @pytest.fixture(scope="session")
 def make_static(tiny_checkpoint, tmp_path_factory) -> Callable:
     """A function that saves a folder of a random static model; manifest changes in, folder out."""
-    from ziggurat.data.tokenizer import TextTokenizer
-    from ziggurat.encoder.folder import Manifest
-    from ziggurat.small.folder import save_small
-    from ziggurat.small.static import StaticTier
+    from ziggurat.data import TextTokenizer
+    from ziggurat.encoder import Manifest
+    from ziggurat.small import StaticTier, save_small
 
     def make(**changes) -> Path:
         folder = tmp_path_factory.mktemp("static") / "model"
@@ -175,7 +172,7 @@ def static_folder(make_static) -> Path:
 @pytest.fixture(scope="session")
 def cascade_folder(static_folder, pruned_folder, tmp_path_factory) -> Path:
     """A static model in front of one that prunes tokens and leaves early. Shared: copy it to change it."""
-    from ziggurat.encoder.cascade import write_cascade
+    from ziggurat.encoder import write_cascade
 
     folder = tmp_path_factory.mktemp("cascade") / "model"
     write_cascade([static_folder, pruned_folder], folder)

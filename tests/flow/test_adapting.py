@@ -9,15 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ziggurat.calibrate.choose import fit_temperatures
-from ziggurat.data.dataset import Fractions, Role, load, split_roles
-from ziggurat.encoder.folder import read_manifest
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.calibrate import fit_temperatures
+from ziggurat.data import Fractions, Role, load, split_roles
+from ziggurat.encoder import read_manifest
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import load_recipe
+from ziggurat.training import TrainOptions, adapt_model, train_model
 from ziggurat.training import fit as fitting
-from ziggurat.training.fit import TrainOptions
-from ziggurat.training.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 

@@ -11,15 +11,12 @@ import numpy as np
 import pytest
 
 from tests.kit.families import FAMILIES, LABELS, family, random_texts, save_family, tokenizer_of
-from ziggurat.data.tokenizer import TextTokenizer
-from ziggurat.encoder.folder import read_manifest
-from ziggurat.encoder.spec import read_spec
-from ziggurat.encoder.torch.checkpoint import load_model
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.data import TextTokenizer
+from ziggurat.encoder import load_model, read_manifest, read_spec
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import AugmentConfig, PruningConfig, Recipe, SmallConfig, StageConfig, StudentConfig
-from ziggurat.training.fit import TrainOptions
-from ziggurat.training.train import adapt_model, train_model
+from ziggurat.training import TrainOptions, adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ADAPT = Recipe("adapt", "a test", (StageConfig("heads", 1, 3e-3),), max_length=40)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from ziggurat.encoder.sealing import seal_folder
+from ziggurat.encoder import seal_folder
 
 SINGLE = '{"text": "bat", "label": "river"}\n{"text": "kin", "label": "stone"}\n{"text": "rat", "label": "tower"}\n'
 PAIR = SINGLE.replace('"label"', '"text_pair": "kit", "label"')

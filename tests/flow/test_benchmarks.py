@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks import tables, targets
 from scripts.shared import RESULTS, stored_rows
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.measure.rows import read_rows_file
+from ziggurat.engine import OpenedModel
+from ziggurat.measure import read_rows_file
 from ziggurat.native import core, why_missing
 
 compiled = pytest.mark.skipif(why_missing() is not None, reason="the compiled part is missing")
@@ -93,7 +93,7 @@ def test_a_pruned_models_points_are_timed_with_and_without(engine_rows):
 
 def test_a_last_layers_saving_is_what_only_other_tokens_need(tiny_spec):
     from benchmarks.time_vs_flops import not_computed
-    from ziggurat.encoder.flops import layer_flops
+    from ziggurat.encoder import layer_flops
 
     n, d = np.array([0, 1, 7]), tiny_spec.hidden
     left_out = not_computed(tiny_spec, n)

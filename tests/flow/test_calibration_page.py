@@ -11,22 +11,16 @@ from functools import cache
 import numpy as np
 import pytest
 
+from ziggurat.calibrate import Promise, calibrate_model, frontier, net_loss, risk_by_name, rule_of
 from ziggurat.calibrate import calibrate as certify
 from ziggurat.calibrate import points as calibration_points
 from ziggurat.calibrate import times as calibration_time
-from ziggurat.calibrate.calibrate import calibrate_model
 from ziggurat.calibrate.page.curves import band, mechanisms
-from ziggurat.calibrate.paths import frontier, net_loss
-from ziggurat.calibrate.points import Promise, rule_of
-from ziggurat.calibrate.risks import risk_by_name
 from ziggurat.calibrate.rows import full_run
-from ziggurat.encoder.folder import read_manifest
+from ziggurat.encoder import read_manifest
 from ziggurat.errors import UserError
-from ziggurat.measure.clock import Timing
-from ziggurat.measure.predicted_time import Costs, Profile
-from ziggurat.measure.profile import conditions_of
-from ziggurat.measure.subject import ModelOptions
-from ziggurat.problems.classes import CLASSES
+from ziggurat.measure import Costs, ModelOptions, Profile, Timing, conditions_of
+from ziggurat.problems import CLASSES
 from ziggurat.recipe import PruningConfig
 
 CPU = ModelOptions(device="cpu", threads=1)

@@ -12,23 +12,19 @@ import pytest
 
 from tests.kit.questions import make_contexts, make_questions, save_span_folder, write_squad
 from ziggurat import native
-from ziggurat.bench import compare
-from ziggurat.bench.competition import Entry, of_peer
-from ziggurat.bench.peers.opening import KINDS
-from ziggurat.bench.peers.peer import TransformersPeer
-from ziggurat.calibrate.calibrate import calibrate_model
-from ziggurat.calibrate.points import Promise
-from ziggurat.encoder.folder import read_manifest, seal
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.engine.reference import answer_ladder
+from ziggurat.bench import KINDS, Entry, TransformersPeer, compare, of_peer
+from ziggurat.calibrate import Promise, calibrate_model
+from ziggurat.encoder import read_manifest
+from ziggurat.encoder.folder import seal
+from ziggurat.engine import OpenedModel, answer_ladder
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
+from ziggurat.measure import ModelOptions
 from ziggurat.measure.evaluate import evaluate
-from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import PruningConfig
 from ziggurat.serve.predict import predict
-from ziggurat.training.cascade import make_cascade
+from ziggurat.training import make_cascade
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
 PAIRS = list(zip(make_questions(), make_contexts(), strict=True))

@@ -10,32 +10,25 @@ import numpy as np
 import pytest
 
 from tests.kit.machines import made_up_profile
+from ziggurat.calibrate import PredictedTime, ProfiledCost, Promise, SmallCost, StoredRun, calibrate_model, costs_of
 from ziggurat.calibrate import calibrate as certifying
 from ziggurat.calibrate import points as calibration_points
 from ziggurat.calibrate import times as calibration_time
-from ziggurat.calibrate.calibrate import calibrate_model
-from ziggurat.calibrate.candidates import StoredRun
-from ziggurat.calibrate.points import Promise
-from ziggurat.calibrate.times import PredictedTime, ProfiledCost, SmallCost, costs_of
 from ziggurat.cli.training import training_text
-from ziggurat.data.dataset import Fractions, Role, load, split_roles
-from ziggurat.encoder.folder import read_manifest, trained_rows
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.data import Fractions, Role, load, split_roles
+from ziggurat.encoder import read_manifest, trained_rows
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
-from ziggurat.measure.clock import Timing
+from ziggurat.measure import ModelOptions, Timing
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.information import information
-from ziggurat.measure.subject import ModelOptions
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 from ziggurat.recipe import Recipe, SmallConfig
 from ziggurat.serve.predict import predict
-from ziggurat.training import small
+from ziggurat.training import TrainOptions, make_cascade, small, train_model
 from ziggurat.training import train as train_job
-from ziggurat.training.cascade import make_cascade
-from ziggurat.training.fit import TrainOptions
 from ziggurat.training.small import Teacher, lesson_of
-from ziggurat.training.train import train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 ENGINE = ModelOptions("cpu")

@@ -9,24 +9,27 @@ import numpy as np
 import pytest
 
 from tests.kit.machines import made_up_profile
+from ziggurat.calibrate import (
+    RISKS,
+    PredictedTime,
+    ProfiledCost,
+    Promise,
+    calibrate_model,
+    calibration_rows,
+    per_draw,
+    run_all_rungs,
+)
 from ziggurat.calibrate import points as promises
 from ziggurat.calibrate import rows as rows_module
 from ziggurat.calibrate import times as calibration_time
-from ziggurat.calibrate.calibrate import calibrate_model
-from ziggurat.calibrate.grouping import per_draw
-from ziggurat.calibrate.points import Promise
-from ziggurat.calibrate.risks import RISKS
-from ziggurat.calibrate.rows import calibration_rows, run_all_rungs
-from ziggurat.calibrate.times import PredictedTime, ProfiledCost
 from ziggurat.cli.calibrate import calibration_text
-from ziggurat.data.dataset import Fractions, Role, as_dataset, load, split_roles
-from ziggurat.data.sources import DEFAULT_COLUMNS, Columns
-from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest, write_point
+from ziggurat.data import DEFAULT_COLUMNS, Columns, Fractions, Role, as_dataset, load, split_roles
+from ziggurat.encoder import MANIFEST, read_manifest, write_manifest, write_point
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
+from ziggurat.measure import ModelOptions
 from ziggurat.measure.evaluate import evaluate
-from ziggurat.measure.subject import ModelOptions
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 from ziggurat.types import OperatingPoint
 
 ENGINE = ModelOptions("cpu", backend="torch")
@@ -282,7 +285,7 @@ def test_eval_states_the_promise_and_what_breaks_it(certified, rows_file):
 
 def test_a_setting_that_is_slower_when_it_runs_is_not_believed(folder, rows_file, monkeypatch):
     from ziggurat.calibrate import points as calibration_points
-    from ziggurat.measure.clock import Timing
+    from ziggurat.measure import Timing
 
     slow = {"None": Timing((1.0,) * 5), "loose": Timing((2.0,) * 5)}
     monkeypatch.setattr(calibration_points, "interleave", lambda calls, progress=None: slow)

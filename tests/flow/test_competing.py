@@ -6,21 +6,15 @@ import json
 import numpy as np
 import pytest
 
+from ziggurat.bench import KINDS, Entry, PeerKind, calibration_of
 from ziggurat.bench import compare as competing
 from ziggurat.bench.compare import Rules, compare
-from ziggurat.bench.competition import Entry
-from ziggurat.bench.int8_texts import calibration_of
-from ziggurat.bench.peers.opening import KINDS
-from ziggurat.bench.peers.peer import PeerKind
-from ziggurat.data.dataset import load
-from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.encoder.cascade import write_cascade
-from ziggurat.encoder.folder import read_manifest, write_manifest
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.data import DEFAULT_COLUMNS, load
+from ziggurat.encoder import read_manifest, write_cascade, write_manifest
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
+from ziggurat.measure import ModelOptions, read_rows_file, rows_to_measure, sample
 from ziggurat.measure.evaluate import evaluate
-from ziggurat.measure.rows import read_rows_file
-from ziggurat.measure.subject import ModelOptions, rows_to_measure, sample
 from ziggurat.types import OperatingPoint
 
 QUICK = Rules((1, 4), timed_texts=8, search_texts=6, scored_texts=40, repeats=2, only=("transformersSDPAfloat32",))

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ziggurat.analyses import Request
 from ziggurat.analyses.deferral import RATES, deferral
-from ziggurat.analyses.reporting import Request
 from ziggurat.cli import main
-from ziggurat.encoder.cascade import with_deferral, write_cascade
+from ziggurat.encoder import with_deferral, write_cascade
 from ziggurat.errors import UserError
-from ziggurat.measure.subject import ModelOptions
-from ziggurat.policies.rules import ExitRule
+from ziggurat.measure import ModelOptions
+from ziggurat.policies import ExitRule
 
 CONFIDENCE = ["entropy", "max-probability", "margin"]
 

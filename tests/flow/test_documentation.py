@@ -69,7 +69,7 @@ def made(tmp_path_factory) -> dict[tuple[str, ...], Path]:
 @pytest.fixture
 def tiny(monkeypatch):
     """A tiny encoder in the place of the packaged one, recipes of few epochs, and a quick look at the machine."""
-    from ziggurat.measure.profile import Effort, stored_profile
+    from ziggurat.measure import Effort, stored_profile
     from ziggurat.training import train
 
     real = train.load_recipe

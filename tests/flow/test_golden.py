@@ -42,7 +42,7 @@ def scenes(tmp_path_factory, make_bert, make_checkpoint, make_static, make_folde
         return made[problem]
 
     def make_scene(problem):
-        from ziggurat.encoder.cascade import write_cascade
+        from ziggurat.encoder import write_cascade
 
         work = tmp_path_factory.mktemp("scene") / problem
         work.mkdir()

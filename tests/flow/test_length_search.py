@@ -8,21 +8,17 @@ import pytest
 
 from ziggurat.calibrate import choose as choosing
 from ziggurat.cli.training import training_text
-from ziggurat.data.dataset import Fractions, Role, load, split_roles
-from ziggurat.encoder.folder import read_manifest, with_pruning_values
-from ziggurat.encoder.torch.checkpoint import load_model
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.data import Fractions, Role, load, split_roles
+from ziggurat.encoder import load_model, read_manifest, with_pruning_values
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.policies.prune import without_repeats
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule, without_repeats
 from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe
-from ziggurat.training.fit import TrainOptions
+from ziggurat.training import TrainOptions, adapt_model, on_grid, train_model
 from ziggurat.training.lengths import search as length_search
 from ziggurat.training.lengths import trials as length_trials
-from ziggurat.training.lengths.evolution import on_grid
 from ziggurat.training.lengths.search import sample, search_lengths
 from ziggurat.training.lengths.trials import Trials
-from ziggurat.training.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 SEARCH = SearchConfig(iterations=2, population=4, mutations=3, crossovers=3, max_drop=0.05, rows=16)

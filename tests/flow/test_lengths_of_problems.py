@@ -7,13 +7,11 @@ import pytest
 
 from tests.kit.questions import save_span_folder, write_squad
 from ziggurat import native
-from ziggurat.analyses.by_length import lengths, quantiles
-from ziggurat.analyses.reporting import Request
-from ziggurat.analyses.settings import EXITS, EXITS_AND_PRUNING, FULL_DEPTH, Exits
-from ziggurat.data.squad import read_questions
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.measure.subject import ModelOptions
-from ziggurat.problems.metrics import grades
+from ziggurat.analyses import EXITS, EXITS_AND_PRUNING, FULL_DEPTH, Exits, Request, lengths, quantiles
+from ziggurat.data import read_questions
+from ziggurat.engine import OpenedModel
+from ziggurat.measure import ModelOptions
+from ziggurat.problems import grades
 from ziggurat.recipe import PruningConfig
 from ziggurat.types import ProblemType
 
@@ -43,8 +41,7 @@ def classifiers(tmp_path_factory, make_bert, make_checkpoint):
     """By problem a model folder with exits."""
     import torch
 
-    from ziggurat.encoder.folder import LABEL_RANGE, Manifest
-    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
+    from ziggurat.encoder import LABEL_RANGE, Manifest, load_hf, save_model
 
     made = {}
     for problem in (ProblemType.REGRESSION, ProblemType.MULTI_LABEL):

@@ -13,13 +13,13 @@ from torch.utils._pytree import tree_leaves
 
 from tests.kit.families import save_adaptive
 from ziggurat import native
-from ziggurat.data.packing import MOST_TOKENS, by_length, pack
+from ziggurat.data import by_length, pack
+from ziggurat.data.packing import MOST_TOKENS
+from ziggurat.encoder import load_model, soft_logits
 from ziggurat.encoder.torch import attention as grid
-from ziggurat.encoder.torch.checkpoint import load_model
-from ziggurat.encoder.torch.soft import soft_logits
+from ziggurat.engine import run_batches as run
 from ziggurat.engine.backends.torch import load_backend as load_torch
-from ziggurat.engine.replay import run_batches as run
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 from ziggurat.recipe import PruningConfig
 
 if native.why_missing():

@@ -5,10 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ziggurat.analyses.by_length import lengths
-from ziggurat.analyses.reporting import Request
-from ziggurat.analyses.settings import FULL_DEPTH, Exits
-from ziggurat.measure.subject import ModelOptions
+from ziggurat.analyses import FULL_DEPTH, Exits, Request, lengths
+from ziggurat.measure import ModelOptions
 from ziggurat.native import why_missing
 
 WORDS = ("bat", "kin", "losh", "mur", "ness", "polm")
@@ -20,8 +18,7 @@ def long_folder(make_bert, make_checkpoint, tmp_path_factory):
     """A model folder that reads 512 tokens and prunes some of them."""
     import torch
 
-    from ziggurat.encoder.folder import Manifest
-    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
+    from ziggurat.encoder import Manifest, load_hf, save_model
     from ziggurat.recipe import PruningConfig
 
     base = tmp_path_factory.mktemp("long")
@@ -67,7 +64,7 @@ def test_inputs_of_512_tokens_have_their_own_bucket(engine, long_folder, long_ro
 def test_both_engines_answer_long_inputs_alike(long_folder, long_rows):
     if why_missing() is not None:
         pytest.skip("the compiled engine is not installed")
-    from ziggurat.data.dataset import load
+    from ziggurat.data import load
 
     texts = load(str(long_rows)).texts
     answers = [

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 
 from ziggurat import native
-from ziggurat.analyses.drawing import draw
+from ziggurat.analyses import draw
 from ziggurat.bench.bench import bench
-from ziggurat.data.dataset import Fractions, Role, load, split_roles
-from ziggurat.encoder.folder import read_manifest, write_manifest
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.data import Fractions, Role, load, split_roles
+from ziggurat.encoder import read_manifest, write_manifest
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
+from ziggurat.measure import ModelOptions, read_rows_file, sample
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.information import information
-from ziggurat.measure.rows import read_rows_file
-from ziggurat.measure.subject import ModelOptions, sample
 from ziggurat.recipe import PruningConfig
 from ziggurat.serve.predict import predict
 from ziggurat.types import OperatingPoint
@@ -189,8 +188,8 @@ def test_bench_refuses_a_small_model_alone(static_folder, rows_file):
 
 def test_transformers_gives_the_same_answers_as_full_depth(model_folder, rows_file):
 
-    from ziggurat.bench.peers.peer import TransformersPeer
-    from ziggurat.data.packing import in_order
+    from ziggurat.bench import TransformersPeer
+    from ziggurat.data import in_order
 
     classifier = OpenedModel.from_pretrained(model_folder, device="cpu")
     encoded = classifier.encode(load(str(rows_file)).texts[:20])

@@ -16,10 +16,9 @@ import ziggurat
 from tests.kit.questions import make_contexts, make_questions, save_span_folder
 from ziggurat import AdaptiveModel, Promise, UserError
 from ziggurat.bench.bench import bench
-from ziggurat.encoder import hub
-from ziggurat.encoder.folder import trained_rows
+from ziggurat.encoder import hub, trained_rows
 from ziggurat.serve.predict import predict
-from ziggurat.training.cascade import make_cascade
+from ziggurat.training import make_cascade
 
 
 @pytest.fixture(scope="module")

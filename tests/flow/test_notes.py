@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from ziggurat.data.sources import Columns
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.data import Columns
+from ziggurat.engine import OpenedModel
 from ziggurat.serve.predict import predict as predict_job
 
 SPOILT = '{"text": "bat kin"}\n{"text": null}\n{"text": " "}\n{"text": 7}\n{"text": "rat"}\n'

@@ -12,36 +12,30 @@ import pytest
 
 from tests.kit.machines import made_up_profile
 from ziggurat import native
-from ziggurat.analyses.drawing import draw
+from ziggurat.analyses import draw
+from ziggurat.bench import KINDS
 from ziggurat.bench import compare as comparing
 from ziggurat.bench.bench import bench
-from ziggurat.bench.peers.opening import KINDS
+from ziggurat.calibrate import Monitor, Promise, calibrate_model, calibration_rows, risks_of, rule_of, run_all_rungs
 from ziggurat.calibrate import times as calibration_time
-from ziggurat.calibrate.calibrate import calibrate_model
-from ziggurat.calibrate.points import Promise, rule_of
-from ziggurat.calibrate.risks import risks_of
-from ziggurat.calibrate.rows import calibration_rows, run_all_rungs
-from ziggurat.calibrate.watching import Monitor
 from ziggurat.cli.bench import bench_text
 from ziggurat.cli.calibrate import calibration_text
 from ziggurat.cli.evaluate import evaluation_text
 from ziggurat.cli.info import information_text
 from ziggurat.cli.predict import prediction_text
-from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.encoder.folder import LABEL_RANGE, read_json, read_manifest
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.engine.reference import answer_all
+from ziggurat.data import DEFAULT_COLUMNS
+from ziggurat.encoder import LABEL_RANGE, read_manifest
+from ziggurat.encoder.folder import read_json
+from ziggurat.engine import OpenedModel, answer_all
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
+from ziggurat.measure import ModelOptions
 from ziggurat.measure.evaluate import evaluate
 from ziggurat.measure.information import information
-from ziggurat.measure.subject import ModelOptions
 from ziggurat.recipe import SmallConfig, load_recipe
 from ziggurat.serve.predict import predict
-from ziggurat.training.cascade import make_cascade
-from ziggurat.training.fit import TrainOptions
-from ziggurat.training.train import adapt_model, train_model
+from ziggurat.training import TrainOptions, adapt_model, make_cascade, train_model
 from ziggurat.types import ProblemType
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)

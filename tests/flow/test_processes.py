@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ziggurat.encoder.folder import read_manifest
+from ziggurat.encoder import read_manifest
 
 REGULAR = '[[stages]]\nkind = "regular"\nepochs = 1\nlearning_rate = 3e-3\n\n'
 # Where a loss reaches not every weight that is trained, processes refuse to go on.

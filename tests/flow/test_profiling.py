@@ -7,32 +7,16 @@ import json
 import numpy as np
 import pytest
 
-from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.encoder import write_cascade
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
+from ziggurat.measure import Effort, ModelOptions, Shape, Timing, check_profile, profile_engine, stored_profile, ways_of
 from ziggurat.measure import check as profile_checks
 from ziggurat.measure import profile as profiling
-from ziggurat.measure.check import (
-    PredictionError,
-    batch_numbers,
-    check_profile,
-    held_out,
-    prediction_error,
-    with_gain_errors,
-)
-from ziggurat.measure.clock import Timing
-from ziggurat.measure.profile import (
-    Effort,
-    load_profile,
-    mismatch,
-    profile_engine,
-    profile_file,
-    read_profile,
-    stored_profile,
-)
-from ziggurat.measure.runs import Shape, costs_of, length_grid, shapes_of, token_grid, ways_of
-from ziggurat.measure.subject import ModelOptions
-from ziggurat.policies.rules import ExitRule
+from ziggurat.measure.check import PredictionError, batch_numbers, held_out, prediction_error, with_gain_errors
+from ziggurat.measure.profile import load_profile, mismatch, profile_file, read_profile
+from ziggurat.measure.runs import costs_of, length_grid, shapes_of, token_grid
+from ziggurat.policies import ExitRule
 from ziggurat.recipe import PruningConfig
 
 QUICK = Effort(rounds=1, seconds_per_call=0.0, longest_call=0.0)

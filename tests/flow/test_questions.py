@@ -10,19 +10,15 @@ import pytest
 from tests.kit.families import FAMILIES, family, tokenizer_of
 from tests.kit.questions import WORDS, squad_content, tiny_qa, write_squad
 from ziggurat import native
-from ziggurat.calibrate.risks import risk_by_name
+from ziggurat.calibrate import risk_by_name
 from ziggurat.cli import main
-from ziggurat.data.dataset import Role, as_dataset
-from ziggurat.data.labels import SPAN_ENDS
-from ziggurat.data.squad import read_questions
-from ziggurat.encoder.folder import read_manifest, trained_rows
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.data import SPAN_ENDS, Role, as_dataset, read_questions
+from ziggurat.encoder import read_manifest, trained_rows
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.problems.registry import problem_named
-from ziggurat.problems.spans import SCORE
+from ziggurat.problems import SCORE, problem_named
 from ziggurat.recipe import load_recipe
-from ziggurat.training.fit import TrainOptions
-from ziggurat.training.train import train_model
+from ziggurat.training import TrainOptions, train_model
 from ziggurat.types import ProblemType
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]

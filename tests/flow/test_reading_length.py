@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from ziggurat.cli.training import training_text
-from ziggurat.encoder.folder import read_manifest
+from ziggurat.encoder import read_manifest
 from ziggurat.encoder.tokenizer_files import own_length
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import Recipe, SmallConfig, StageConfig
-from ziggurat.training.fit import TrainOptions
-from ziggurat.training.train import adapt_model, train_model
+from ziggurat.training import TrainOptions, adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 HEADS = Recipe("heads", "a test", (StageConfig("heads", 0.2, 1e-3),), head_kind="linear")

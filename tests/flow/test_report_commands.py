@@ -7,20 +7,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ziggurat.analyses import by_length, comparing
-from ziggurat.analyses.by_length import lengths, quantiles
+from ziggurat.analyses import (
+    EXITS,
+    EXITS_AND_PRUNING,
+    FULL_DEPTH,
+    PRUNING,
+    Exits,
+    Request,
+    by_length,
+    comparing,
+    lengths,
+    quantiles,
+)
 from ziggurat.analyses.comparing import methods
 from ziggurat.analyses.papers import correctness, joint_sweep, sweep, thresholds, trajectories
-from ziggurat.analyses.reporting import Request
-from ziggurat.analyses.settings import EXITS, EXITS_AND_PRUNING, FULL_DEPTH, PRUNING, Exits
-from ziggurat.data.dataset import Fractions, Role, load, split_roles
-from ziggurat.encoder.cascade import write_cascade
-from ziggurat.encoder.folder import read_manifest, write_manifest
+from ziggurat.data import Fractions, Role, load, split_roles
+from ziggurat.encoder import read_manifest, write_cascade, write_manifest
 from ziggurat.errors import UserError
-from ziggurat.measure.clock import Timing
+from ziggurat.measure import ModelOptions, Timing
 from ziggurat.measure.evaluate import evaluate
-from ziggurat.measure.subject import ModelOptions
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 
 EDGES = (5, 9)
 AT = Exits(threshold=0.6)

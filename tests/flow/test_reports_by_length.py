@@ -5,14 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ziggurat.analyses import by_length
-from ziggurat.analyses.by_length import lengths, quantiles
-from ziggurat.analyses.reporting import Request
-from ziggurat.analyses.settings import EXITS, EXITS_AND_PRUNING, FULL_DEPTH, PRUNING, Exits
-from ziggurat.data.dataset import Fractions, Role, load, split_roles
-from ziggurat.measure.clock import Timing
-from ziggurat.measure.subject import ModelOptions, sample
-from ziggurat.policies.rules import ExitRule
+from ziggurat.analyses import (
+    EXITS,
+    EXITS_AND_PRUNING,
+    FULL_DEPTH,
+    PRUNING,
+    Exits,
+    Request,
+    by_length,
+    lengths,
+    quantiles,
+)
+from ziggurat.data import Fractions, Role, load, split_roles
+from ziggurat.measure import ModelOptions, Timing, sample
+from ziggurat.policies import ExitRule
 
 EDGES = (5, 9)
 AT = Exits(threshold=0.6)

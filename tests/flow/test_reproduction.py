@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from reproduction import models, reproduce
-from ziggurat.calibrate.choose import select_ladders
-from ziggurat.calibrate.points import Promise
-from ziggurat.data.dataset import Fractions, Role, load, split_roles
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.calibrate import Promise, select_ladders
+from ziggurat.data import Fractions, Role, load, split_roles
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.measure.rows import SCHEMA, checked_row, read_rows_file
+from ziggurat.measure import SCHEMA, checked_row, read_rows_file
 from ziggurat.recipe import PruningConfig, load_recipe
 
 HOPELESS = "magic-pyramid"  # made to read next to no word, so that no training helps

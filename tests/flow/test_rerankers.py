@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from ziggurat import native
+from ziggurat.calibrate import Promise, risk_by_name
 from ziggurat.calibrate.calibrate import _risk_and_scores
-from ziggurat.calibrate.points import Promise
-from ziggurat.calibrate.risks import risk_by_name
-from ziggurat.encoder.folder import LABEL_RANGE, OTHER_SCALE, read_manifest
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.encoder import LABEL_RANGE, read_manifest
+from ziggurat.encoder.folder import OTHER_SCALE
+from ziggurat.engine import OpenedModel
 from ziggurat.measure.evaluate import evaluate
-from ziggurat.training.fit import TrainOptions
-from ziggurat.training.train import adapt_model
+from ziggurat.training import TrainOptions, adapt_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 HEADS_ONLY = """

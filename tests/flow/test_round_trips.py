@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.sources import Columns, read_rows
+from ziggurat.data import Columns, read_rows
 from ziggurat.errors import UserError
 
 many = settings(max_examples=60, deadline=None, derandomize=True)

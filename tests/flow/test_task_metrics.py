@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 
 from tests.kit.machines import made_up_profile
+from ziggurat.bench import BenchResult
 from ziggurat.bench.bench import bench
-from ziggurat.bench.result import BenchResult
+from ziggurat.calibrate import calibrate_model
 from ziggurat.calibrate import times as calibration_time
-from ziggurat.calibrate.calibrate import Promise, calibrate_model
+from ziggurat.calibrate.calibrate import Promise
 from ziggurat.cli.bench import bench_text
 from ziggurat.cli.calibrate import calibration_text
 from ziggurat.cli.evaluate import evaluation_text
-from ziggurat.data.dataset import load
-from ziggurat.encoder.folder import read_manifest, write_manifest
+from ziggurat.data import load
+from ziggurat.encoder import read_manifest, write_manifest
 from ziggurat.errors import UserError
+from ziggurat.measure import ModelOptions, data_and_split
 from ziggurat.measure.evaluate import evaluate
-from ziggurat.measure.subject import ModelOptions, data_and_split
 from ziggurat.measure.task_metrics import class_order, metrics_for
-from ziggurat.problems.metrics import f1, mcc
-from ziggurat.training.fit import TrainOptions
-from ziggurat.training.train import adapt_model, train_model
+from ziggurat.problems import f1, mcc
+from ziggurat.training import TrainOptions, adapt_model, train_model
 
 CPU = ModelOptions("cpu", batch_size=8)
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
@@ -56,8 +56,7 @@ def two_classes(make_bert, make_checkpoint, tmp_path_factory):
     """A function: what a random model calls its two classes in, its folder out."""
     import torch
 
-    from ziggurat.encoder.folder import Manifest
-    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
+    from ziggurat.encoder import Manifest, load_hf, save_model
 
     base = tmp_path_factory.mktemp("two")
     checkpoint = make_checkpoint(make_bert(id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}), base / "checkpoint")

@@ -23,8 +23,7 @@ def news_folder(make_bert, make_checkpoint, tmp_path_factory):
     """A random model of AG News' four topics."""
     import torch
 
-    from ziggurat.encoder.folder import Manifest
-    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
+    from ziggurat.encoder import Manifest, load_hf, save_model
 
     base = tmp_path_factory.mktemp("topics")
     names = ("World", "Sports", "Business", "Sci/Tech")

@@ -9,14 +9,13 @@ import torch
 
 from tests.kit.questions import save_span_folder
 from ziggurat import native
-from ziggurat.data.dataset import Fractions, Role, load, split_roles
-from ziggurat.encoder.folder import fingerprint, read_manifest, trained_rows, write_manifest
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.data import Fractions, Role, load, split_roles
+from ziggurat.encoder import fingerprint, read_manifest, trained_rows, write_manifest
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, Recipe, StageConfig, StudentConfig, load_recipe
-from ziggurat.training.fit import TrainOptions
+from ziggurat.training import TrainOptions, adapt_model, train_model
 from ziggurat.training.teachers import with_teacher
-from ziggurat.training.train import adapt_model, train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 STUDENTS = ("distil", "pkd", "pkd-last", "theseus", "truncated", "tinybert", "dynamic-tinybert")

@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from ziggurat.cli import main
-from ziggurat.encoder.folder import read_manifest, write_manifest
+from ziggurat.encoder import read_manifest, write_manifest
 
 NASTY = "bat\nriver\t0.99\t1 layers, 3 tokens\tforged \x1b[31m\x1b]0;owned\x07 \u202e\x9b \u2028"
 HALF = "bat \ud83d kin"

@@ -14,11 +14,9 @@ import torch
 
 from tests.kit.families import LABELS, family
 from tests.kit.tokenizers import KINDS, SENTENCES, save_tokenizer
-from ziggurat.data.tokenizer import TextTokenizer
-from ziggurat.encoder.folder import Manifest
-from ziggurat.encoder.tokenizer_files import copy_tokenizer
-from ziggurat.encoder.torch.checkpoint import load_hf, save_model
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.data import TextTokenizer
+from ziggurat.encoder import Manifest, copy_tokenizer, load_hf, save_model
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
 
 LENGTH = 24  # tokens that are read

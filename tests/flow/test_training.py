@@ -8,21 +8,15 @@ from safetensors.torch import load_file, save_file
 
 from ziggurat.calibrate.choose import with_operating_points
 from ziggurat.cli.training import training_text
-from ziggurat.data.dataset import Fractions, Role, load, split_roles
-from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.encoder.finetuned import has_classifier
-from ziggurat.encoder.folder import read_manifest, trained_rows
-from ziggurat.encoder.torch.checkpoint import load_hf
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.data import DEFAULT_COLUMNS, Fractions, Role, load, split_roles
+from ziggurat.encoder import has_classifier, load_hf, read_manifest, trained_rows
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, StageConfig, load_recipe
+from ziggurat.training import TrainOptions, loop, read_roles, refuse_misfits, train_model
 from ziggurat.training import fit as fitting
-from ziggurat.training import loop
-from ziggurat.training.checks import refuse_misfits
-from ziggurat.training.fit import TrainOptions, read_roles
 from ziggurat.training.pipeline import Fit, fit_folder
 from ziggurat.training.teachers import refuse_random_answers
-from ziggurat.training.train import train_model
 
 QUIET = TrainOptions(device="cpu", progress=False, mixed_precision=False)
 SOFT, HARD, HEADS, REGULAR = (StageConfig(kind, 1.0, 1e-3) for kind in ("soft", "hard", "heads", "regular"))

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.kit.all_rungs import run_every_rung
-from ziggurat.data.packing import pack
+from ziggurat.data import pack
 from ziggurat.encoder.torch.heads import HEADS
-from ziggurat.engine.backends.torch import TorchBackend
+from ziggurat.engine import TorchBackend
 
 
 def every_rung(backend, sequences) -> np.ndarray:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ziggurat.data.packing import PackedBatch
-from ziggurat.engine.backend import AllRungs, Backend
-from ziggurat.policies.prune import TokenRule
+from ziggurat.data import PackedBatch
+from ziggurat.engine import Backend
+from ziggurat.engine.backend import AllRungs
+from ziggurat.policies import TokenRule
 
 
 def run_every_rung(

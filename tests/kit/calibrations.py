@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ziggurat.calibrate import Calibration
 from ziggurat.calibrate.page.data import Costly, Curve, Deciles, Mechanism, Picture, Spot, TokensLeft
-from ziggurat.calibrate.result import Calibration, RowsUsed, TargetResult
+from ziggurat.calibrate.result import RowsUsed, TargetResult
 from ziggurat.types import Certificate, OperatingPoint
 
 RUNGS, LAYERS = 3, 6

@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
-from ziggurat.data.augment import Copies, augmented
-from ziggurat.data.tokenizer import CONTINUES, SPECIAL, STARTS, Encoded
+from ziggurat.data import CONTINUES, SPECIAL, STARTS, augmented
+from ziggurat.data.augment import Copies
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.data.words import draws, keys_of
 from ziggurat.recipe import AugmentConfig
 

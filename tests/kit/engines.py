@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from tests.kit.scripted import CLASSES, R, ScriptedBackend
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine.engine import Engine, Result
-from ziggurat.engine.reference import answer_ladder
+from ziggurat.engine import Engine, answer_ladder
+from ziggurat.engine.engine import Result
+from ziggurat.policies import ExitRule
 from ziggurat.policies.exits import SCORES
-from ziggurat.policies.rules import ExitRule
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 NAMES = (*SCORES, "top-entropy@2", "confident-in-a-row@0.7", "learned")

@@ -137,8 +137,7 @@ def save_adaptive(
     import numpy as np
     import torch
 
-    from ziggurat.encoder.folder import Manifest
-    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
+    from ziggurat.encoder import Manifest, load_hf, save_model
 
     source = save_family(name, folder / "source", **changes)
     torch.manual_seed(1)

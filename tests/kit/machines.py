@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ziggurat.calibrate.times import SmallCost
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.measure.clock import Timing
-from ziggurat.measure.predicted_time import Costs, Profile
-from ziggurat.measure.profile import conditions_of
+from ziggurat.calibrate import SmallCost
+from ziggurat.engine import OpenedModel
+from ziggurat.measure import Costs, Profile, Timing, conditions_of
 
 
 def made_up_profile(classifier: OpenedModel, tick=None) -> Profile:

@@ -93,9 +93,8 @@ def save_span_folder(work: Path, make_checkpoint, pruning=None, head_layers=(1, 
     """A finished model folder of spans, with exits after all layers and any pruning; manifest changes are taken."""
     import torch
 
-    from ziggurat.data.labels import SPAN_ENDS
-    from ziggurat.encoder.folder import Manifest
-    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
+    from ziggurat.data import SPAN_ENDS
+    from ziggurat.encoder import Manifest, load_hf, save_model
     from ziggurat.encoder.torch.model import SPAN_HEAD
     from ziggurat.recipe import SpanConfig
     from ziggurat.types import ProblemType

@@ -197,8 +197,7 @@ def save_model_folder(problem: str, checkpoint: Path, folder: Path) -> Path:
     import torch
 
     from tests.kit.families import shake
-    from ziggurat.encoder.folder import LABEL_RANGE, Manifest
-    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
+    from ziggurat.encoder import LABEL_RANGE, Manifest, load_hf, save_model
     from ziggurat.recipe import PruningConfig
     from ziggurat.types import Problem
 
@@ -230,7 +229,7 @@ def add_points(problem: str, folder: Path) -> Path:
     """Operating points `balanced` and `fast`, chosen by nobody."""
     from dataclasses import replace
 
-    from ziggurat.encoder.folder import read_manifest, write_manifest
+    from ziggurat.encoder import read_manifest, write_manifest
     from ziggurat.types import OperatingPoint
 
     manifest = read_manifest(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ziggurat.data.packing import PackedBatch
+from ziggurat.data import PackedBatch
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.engine.backends.stepwise import StepwiseBackend
 from ziggurat.engine.tiers import EncoderTier, Tier

@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from ziggurat.data.tokenizer import Encoded
+from ziggurat.encoder import EncoderModel
 from ziggurat.encoder.spec import EncoderSpec
-from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import StageConfig
-from ziggurat.training.batches import Examples
-from ziggurat.training.loop import Run
+from ziggurat.training import Examples, Run
 
 SPEC = EncoderSpec(
     model_type="bert",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ziggurat.calibrate.monitor import DriftTest, Watch
+from ziggurat.calibrate import DriftTest, Watch
 
 TARGET, CHANGED, DELTA = 0.01, 0.03, 0.05  # disagreement that was promised, and after a change; false alarms
 SHARE = 0.5  # of the answers that are checked; a service checks fewer, and waits as many times longer

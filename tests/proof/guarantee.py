@@ -20,13 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from tests.proof import alarms
-from ziggurat.calibrate.bounds import fixed_sequence, p_values
-from ziggurat.calibrate.grouping import Groups, groups_of, per_draw
-from ziggurat.calibrate.paths import Setting, path_of, sequences
-from ziggurat.calibrate.risks import RISKS, Risk
+from ziggurat.calibrate import RISKS, Risk, Setting, fixed_sequence, groups_of, p_values, path_of, per_draw, sequences
+from ziggurat.calibrate.grouping import Groups
 from ziggurat.engine.replay import replay
-from ziggurat.measure.rows import append_record, provenance
-from ziggurat.policies.rules import ExitRule
+from ziggurat.measure import append_record, provenance
+from ziggurat.policies import ExitRule
 
 ROWS, RUNGS, CLASSES = 50_000, 6, 4
 HEAD = 0.03  # cost of an exit head, in layers

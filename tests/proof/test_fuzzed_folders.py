@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tests.kit.vouching import vouch
-from ziggurat.encoder.folder import CONFIG, EXTRAS, MANIFEST, TOKENIZER, WEIGHTS
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.encoder import CONFIG, EXTRAS, MANIFEST, TOKENIZER, WEIGHTS
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
 
 pytestmark = pytest.mark.proof

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from ziggurat.calibrate.bounds import p_value
-from ziggurat.calibrate.grouping import groups_of, per_draw
-from ziggurat.calibrate.risks import RISKS
+from ziggurat.calibrate import RISKS, groups_of, p_value, per_draw
 
 pytestmark = pytest.mark.proof
 

@@ -10,8 +10,7 @@ import pytest
 from tests.proof import guarantee
 from tests.proof.alarms import Alarms
 from tests.proof.guarantee import empirical_mean, groups_unseen, in_groups, make_pool, proven, table, trial
-from ziggurat.calibrate.bounds import p_values
-from ziggurat.calibrate.risks import RISKS
+from ziggurat.calibrate import RISKS, p_values
 
 pytestmark = pytest.mark.proof
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from ziggurat.calibrate.monitor import DriftTest, State, Watch
+from ziggurat.calibrate import DriftTest, State, Watch
 
 pytestmark = pytest.mark.proof
 

@@ -18,9 +18,8 @@ if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
 from tests.kit.questions import save_span_folder
-from ziggurat.encoder.folder import Manifest
-from ziggurat.small.bilstm import BilstmTier
-from ziggurat.small.folder import save_small
+from ziggurat.encoder import Manifest
+from ziggurat.small import BilstmTier, save_small
 
 SECONDS = 60
 PIECES = 54  # in the vocabulary of conftest's tokenizer

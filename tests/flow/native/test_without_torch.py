@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ziggurat import native
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine import OpenedModel
 
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)

@@ -10,16 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.training import SPEC, make_examples
+from ziggurat.encoder import EncoderModel
 from ziggurat.encoder.torch.heads import HEADS
-from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.recipe import PruningConfig, StageConfig
+from ziggurat.training import FrozenHeads, Run, collate, heads, in_batches, stages, with_teacher_logits
 from ziggurat.training import precomputed as frozen
-from ziggurat.training import stages
-from ziggurat.training.batches import collate, in_batches
-from ziggurat.training.loop import Run
-from ziggurat.training.objectives import FrozenHeads, Heads
-from ziggurat.training.precomputed import collate_head_inputs, head_inputs, with_teacher_logits
-from ziggurat.training.stages import heads
+from ziggurat.training.objectives import Heads
+from ziggurat.training.precomputed import collate_head_inputs, head_inputs
 
 HEADS_STAGE = StageConfig(kind="heads", epochs=2, learning_rate=5e-3, batch_size=8, warmup=0.0)
 

@@ -8,17 +8,15 @@ import torch
 from torch.nn import functional
 
 from tests.kit.training import make_examples
-from ziggurat.data.packing import pack
-from ziggurat.encoder.torch.model import EncoderModel
+from ziggurat.data import pack
+from ziggurat.encoder import EncoderModel
 from ziggurat.errors import UserError
-from ziggurat.policies.prune import TokenRule, top_share
+from ziggurat.policies import TokenRule, top_share
 from ziggurat.recipe import PruningConfig, Recipe, SearchConfig, StageConfig, load_recipe, recipe_folder
-from ziggurat.training.batches import collate, packed
-from ziggurat.training.checks import refuse_emptying, refuse_misfits
+from ziggurat.training import accuracy, collate, hard, kl_divergence, packed, refuse_misfits, train_model
+from ziggurat.training.checks import refuse_emptying
 from ziggurat.training.lengths.drop import LengthDrop, random_shares, smallest_shares
-from ziggurat.training.losses import accuracy, kl_divergence
-from ziggurat.training.stages import hard, lengthdrop
-from ziggurat.training.train import train_model
+from ziggurat.training.stages import lengthdrop
 
 SHARES = PruningConfig(kind="share", schedule="flat", final=1.0)
 RULES = {

@@ -9,18 +9,25 @@ import torch
 
 from tests.kit.training import SPEC
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.encoder.torch.int8 import Int8Linear
-from ziggurat.encoder.torch.model import EncoderModel
-from ziggurat.encoder.torch.parts import Dropout
+from ziggurat.encoder import Dropout, EncoderModel, Int8Linear, soft_logits
 from ziggurat.encoder.torch.pruning import ALWAYS_READ
-from ziggurat.encoder.torch.soft import soft_logits
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, StageConfig
-from ziggurat.training import stages
-from ziggurat.training.batches import Examples, collate, packed
-from ziggurat.training.objectives import Soft, initialise_vocabulary
-from ziggurat.training.precomputed import with_teacher_logits
-from ziggurat.training.stages import guess, hard, heads, int8, joint, regular, soft
+from ziggurat.training import (
+    Examples,
+    Soft,
+    collate,
+    hard,
+    heads,
+    initialise_vocabulary,
+    joint,
+    packed,
+    regular,
+    soft,
+    stages,
+    with_teacher_logits,
+)
+from ziggurat.training.stages import guess, int8
 
 
 def pruned(**changes):

@@ -8,8 +8,7 @@ import torch
 from accelerate import PartialState
 
 from ziggurat.errors import UserError
-from ziggurat.training import loop
-from ziggurat.training.stages import heads, regular
+from ziggurat.training import heads, loop, regular
 
 
 class Killed(BaseException):

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ziggurat.data.packing import pack
+from ziggurat.data import pack
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.encoder.torch.model import SpanModel
+from ziggurat.encoder import SpanModel
 from ziggurat.recipe import PruningConfig
-from ziggurat.training.batches import Examples, collate, packed
-from ziggurat.training.objectives import importance, initialise_vocabulary
-from ziggurat.training.stages import hard, heads, joint, regular, soft
+from ziggurat.training import Examples, collate, hard, heads, initialise_vocabulary, joint, packed, regular, soft
+from ziggurat.training.objectives import importance
 
 START, END = 7, 8
 

@@ -7,10 +7,8 @@ from transformers import Trainer
 
 from tests.kit.training import make_examples
 from ziggurat.errors import UserError
-from ziggurat.training import stages
-from ziggurat.training.batches import Examples, collate, packed
-from ziggurat.training.losses import accuracy
-from ziggurat.training.stages import full_accuracy, heads, regular, stage_of
+from ziggurat.training import Examples, accuracy, collate, full_accuracy, heads, packed, regular, stages
+from ziggurat.training.stages import stage_of
 
 
 def weights(model):

@@ -8,15 +8,12 @@ import torch
 
 from tests.kit.training import SPEC
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.encoder.torch.model import EncoderModel
+from ziggurat.encoder import EncoderModel
 from ziggurat.encoder.torch.parts import ReadingLinear
 from ziggurat.recipe import StageConfig
+from ziggurat.small import minimise
 from ziggurat.small.standardise import fold, standardise
-from ziggurat.small.train_static import minimise
-from ziggurat.training import stages
-from ziggurat.training.batches import Examples, in_batches
-from ziggurat.training.objectives import FrozenHeads
-from ziggurat.training.stages import heads
+from ziggurat.training import Examples, FrozenHeads, heads, in_batches, stages
 
 FAINT = 1e-2  # what a layer adds to a state, in the size of the state
 STAGE = StageConfig(kind="heads", epochs=12, learning_rate=5e-2, batch_size=32, label_weight=1.0, patience=8)

@@ -11,24 +11,14 @@ import torch
 from tests.flow.train.test_resume import Killed, same
 
 from tests.kit.training import make_examples
+from ziggurat.encoder import EncoderModel
 from ziggurat.encoder.torch.attention import score_gap
-from ziggurat.encoder.torch.model import EncoderModel
 from ziggurat.errors import UserError
 from ziggurat.recipe import PruningConfig, Recipe, StageConfig, StudentConfig
-from ziggurat.training.batches import collate, packed
-from ziggurat.training.checks import refuse_misfits
-from ziggurat.training.losses import answers_loss, cosine_loss, patience_loss, states_loss
-from ziggurat.training.pipeline import run_recipe
-from ziggurat.training.stages import distil, full_accuracy, theseus
-from ziggurat.training.students import (
-    Distil,
-    Theseus,
-    make_student,
-    patient_layers,
-    spread_layers,
-    starting_layers,
-    student_spec,
-)
+from ziggurat.training import answers_loss, collate, full_accuracy, packed, refuse_misfits, run_recipe, student_spec
+from ziggurat.training.losses import cosine_loss, patience_loss, states_loss
+from ziggurat.training.stages import distil, theseus
+from ziggurat.training.students import Distil, Theseus, make_student, patient_layers, spread_layers, starting_layers
 
 REGULAR = StageConfig("regular", 1, 5e-3, batch_size=8, warmup=0.0)
 DISTIL = dataclasses.replace(REGULAR, kind="distil", epochs=2)

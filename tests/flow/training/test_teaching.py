@@ -15,14 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.training import SPEC, make_examples
-from ziggurat.encoder.torch.model import EncoderModel, SpanModel
+from ziggurat.encoder import EncoderModel, SpanModel
 from ziggurat.recipe import PruningConfig, Recipe, StageConfig
-from ziggurat.training import pipeline
-from ziggurat.training.batches import Examples, collate, packed
-from ziggurat.training.loop import Run
-from ziggurat.training.objectives import Hard, Soft
-from ziggurat.training.pipeline import run_recipe
-from ziggurat.training.precomputed import with_teacher_logits
+from ziggurat.training import Examples, Run, Soft, collate, packed, pipeline, run_recipe, with_teacher_logits
+from ziggurat.training.objectives import Hard
 
 ALONE = Run(Path("nowhere"), torch.device("cpu"), progress=False, mixed_precision=False)
 REGULAR = StageConfig(kind="regular", epochs=1, learning_rate=5e-3, batch_size=8, warmup=0.0)

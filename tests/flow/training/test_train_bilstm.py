@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from ziggurat.data.packing import pack
-from ziggurat.data.tokenizer import SPECIAL, Encoded
+from ziggurat.data import SPECIAL, pack
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.errors import UserError
-from ziggurat.problems.classes import Classes
-from ziggurat.small.bilstm import UNKNOWN, BilstmTier
+from ziggurat.problems import Classes
+from ziggurat.small import UNKNOWN, BilstmTier
 from ziggurat.small.train_bilstm import (
     Bilstm,
     BilstmSettings,

@@ -10,12 +10,10 @@ from torch.nn.functional import cross_entropy
 
 from tests.kit.training import SPEC
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.encoder.torch.model import EncoderModel
+from ziggurat.encoder import EncoderModel
 from ziggurat.recipe import PruningConfig, StageConfig
-from ziggurat.training import trials
-from ziggurat.training.batches import Examples, collate, packed
-from ziggurat.training.objectives import initialise_vocabulary
-from ziggurat.training.stages import full_accuracy, only_train, soft
+from ziggurat.training import Examples, collate, full_accuracy, initialise_vocabulary, packed, soft, trials
+from ziggurat.training.stages import only_train
 from ziggurat.training.trials import choose_strength, trials_in, try_vocabulary
 
 SOFT = StageConfig(kind="soft", epochs=1, learning_rate=1e-4, batch_size=60, warmup=0.0)

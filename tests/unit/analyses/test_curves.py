@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ziggurat.analyses.curves import Point, fixed_depth, oracle, random_exit, right_answers, sweep
+from ziggurat.analyses import Point
+from ziggurat.analyses.curves import fixed_depth, oracle, random_exit, right_answers, sweep
 
 # Four inputs, three rungs; leaving costs 1, 2 or 4, the full model 4.
 RIGHT = np.array([[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0]], dtype=bool)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ziggurat.analyses.deferral_figure import errors_by_decile, oracle_route, random_route, route, share_of_oracle
-from ziggurat.calibrate.page.data import deciles
+from ziggurat.calibrate import deciles
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 rows, seeds = st.integers(1, 40), st.integers(0, 10_000)

@@ -17,8 +17,7 @@ from ziggurat.analyses.measured import (
     summary,
     trajectory,
 )
-from ziggurat.problems.classes import CLASSES
-from ziggurat.problems.metrics import accuracy_interval
+from ziggurat.problems import CLASSES, accuracy_interval
 
 # Two layers. The first text is pruned to half and leaves at layer 1, the second keeps all, the third one token.
 KEPT = np.array([[4, 2, 0], [6, 6, 6], [8, 4, 1]])

@@ -6,7 +6,7 @@ import pytest
 from ziggurat.analyses import selection
 from ziggurat.analyses.papers import kernel
 from ziggurat.errors import UserError
-from ziggurat.policies.prune import above, top_share
+from ziggurat.policies import above, top_share
 
 
 @pytest.fixture(scope="module")

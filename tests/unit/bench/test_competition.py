@@ -5,24 +5,15 @@ import warnings
 import numpy as np
 import pytest
 
-from ziggurat.bench.competition import (
-    Contestant,
-    Entry,
-    Latencies,
-    best_entries,
-    in_call_order,
-    of_peer,
-    race_single,
-    single_entries,
-)
+from ziggurat.bench import INPUTS, KINDS, Entry, Peer, PeerKind, PeerSetting, of_peer, open_peers, padded
+from ziggurat.bench.competition import Contestant, Latencies, best_entries, in_call_order, race_single, single_entries
 from ziggurat.bench.peers import opening as peers_open
-from ziggurat.bench.peers.opening import KINDS, open_peers
-from ziggurat.bench.peers.peer import INPUTS, Peer, PeerKind, PeerSetting, Unavailable, padded
+from ziggurat.bench.peers.peer import Unavailable
 from ziggurat.bench.tables import comparison_tables
 from ziggurat.data.tokenizer import Encoded
+from ziggurat.encoder import read_spec
 from ziggurat.encoder.folder import read_json
-from ziggurat.encoder.spec import read_spec
-from ziggurat.problems.problem import Problem
+from ziggurat.problems import Problem
 
 
 class Counting(Peer):
@@ -163,9 +154,9 @@ def test_all_installed_peers_can_be_loaded(real_peers):
 
 def test_float32_peers_answer_as_we_do(real_peers, encoded, make_model):
     from ziggurat.data.tokenizer import pack_rows
-    from ziggurat.engine.backends.torch import TorchBackend
-    from ziggurat.engine.replay import run_batches as run
-    from ziggurat.policies.rules import ExitRule
+    from ziggurat.engine import TorchBackend
+    from ziggurat.engine import run_batches as run
+    from ziggurat.policies import ExitRule
 
     backend, rows = TorchBackend(make_model(), "cpu"), np.arange(len(encoded.tokens))
     ours = run(backend, [pack_rows(encoded, rows)], ExitRule.full_depth(len(backend.rung_layers)), len(rows)).readings

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 
 from tests.kit.families import random_texts, save_adaptive
-from ziggurat.bench.competition import Entry, of_peer
-from ziggurat.bench.peers.opening import KINDS, open_peers
-from ziggurat.bench.peers.peer import INPUTS, PeerSetting
-from ziggurat.data.tokenizer import TextTokenizer, pack_rows
+from ziggurat.bench import INPUTS, KINDS, Entry, PeerSetting, of_peer, open_peers
+from ziggurat.data import TextTokenizer
+from ziggurat.data.tokenizer import pack_rows
+from ziggurat.encoder import read_spec
 from ziggurat.encoder.folder import read_json
-from ziggurat.encoder.spec import read_spec
+from ziggurat.engine import run_batches as run
 from ziggurat.engine.backends.torch import load_backend
-from ziggurat.engine.replay import run_batches as run
-from ziggurat.policies.rules import ExitRule
-from ziggurat.problems.problem import Problem
+from ziggurat.policies import ExitRule
+from ziggurat.problems import Problem
 
 pytest.importorskip("onnxruntime")
 

@@ -8,16 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
+from ziggurat.calibrate import RISKS, Risk, difference_risk, p_value, p_values
 from ziggurat.calibrate.bounds import (
     betting_p_value,
     binomial_p_value,
     hoeffding_bentkus_p_value,
-    p_value,
-    p_values,
     rows_needed,
     upper_bound,
 )
-from ziggurat.calibrate.risks import RISKS, Risk, difference_risk
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 ACCURACY, AGREEMENT, HARM = RISKS["accuracy"], RISKS["agreement"], RISKS["harm"]

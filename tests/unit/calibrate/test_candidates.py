@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.ladders import RUNGS, ladder
-from ziggurat.calibrate.candidates import SCORES, StoredRun, exit_sets, families, full_depth, uncertainty_of
+from ziggurat.calibrate import StoredRun, families
+from ziggurat.calibrate.candidates import SCORES, exit_sets, full_depth, uncertainty_of
 from ziggurat.calibrate.choose import fit_deferral
 from ziggurat.engine.replay import replay
-from ziggurat.policies.exits import exit_score
-from ziggurat.policies.rules import ExitRule
-from ziggurat.problems.classes import CLASSES
+from ziggurat.policies import ExitRule, exit_score
+from ziggurat.problems import CLASSES
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
 NAMES = (*SCORES, "agreement", "agreement-in-a-row", "top-entropy@2", "confident-in-a-row@0.6")

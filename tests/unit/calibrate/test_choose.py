@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.ladders import CLASSES, RUNGS, ladder
-from ziggurat.calibrate.choose import TARGETS, Ladder, candidate_thresholds, choose_points
+from ziggurat.calibrate import TARGETS, Ladder, choose_points
+from ziggurat.calibrate.choose import candidate_thresholds
 from ziggurat.engine.replay import replay
-from ziggurat.policies.exits import SCORES, exit_score
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule, exit_score
+from ziggurat.policies.exits import SCORES
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
 N = 200

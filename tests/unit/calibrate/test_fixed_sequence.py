@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from ziggurat.calibrate.bounds import fixed_sequence
+from ziggurat.calibrate import fixed_sequence
 
 
 def test_certified_are_those_before_the_first_failure():

@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from ziggurat.calibrate.bounds import p_value, p_values
-from ziggurat.calibrate.candidates import StoredRun
-from ziggurat.calibrate.certify import Evidence, certify
-from ziggurat.calibrate.grouping import groups_of, per_draw
-from ziggurat.calibrate.paths import Setting
-from ziggurat.calibrate.risks import RISKS, Risk
+from ziggurat.calibrate import RISKS, Evidence, Risk, Setting, StoredRun, groups_of, p_value, p_values, per_draw
+from ziggurat.calibrate.certify import certify
 
 ACCURACY, AGREEMENT = RISKS["accuracy"], RISKS["agreement"]
 KEYS = np.array([7, 3, 7, 9, 3, 7], dtype=np.uint64)

@@ -7,15 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.calibrate.page.data import (
-    costliest,
-    deciles,
-    exit_shares,
-    oracle_rungs,
-    random_loss,
-    tokens_left,
-    undominated,
-)
+from ziggurat.calibrate import deciles
+from ziggurat.calibrate.page.data import costliest, exit_shares, oracle_rungs, random_loss, tokens_left, undominated
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 rows = st.integers(1, 60)

@@ -11,23 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.ladders import ladder
-from ziggurat.calibrate.candidates import StoredRun, families
-from ziggurat.calibrate.certify import Evidence, certify, least_rows
-from ziggurat.calibrate.paths import (
+from ziggurat.calibrate import (
+    RISKS,
+    Evidence,
     Setting,
+    StoredRun,
+    families,
     frontier,
-    losses_along,
-    losses_of,
     net_loss,
     path_of,
     sequences,
     setting_of,
-    starts,
 )
-from ziggurat.calibrate.risks import RISKS
+from ziggurat.calibrate.certify import certify, least_rows
+from ziggurat.calibrate.paths import losses_along, losses_of, starts
 from ziggurat.engine.replay import replay
 from ziggurat.policies.exits import LEARNED
-from ziggurat.problems.registry import problem_named
+from ziggurat.problems import problem_named
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 

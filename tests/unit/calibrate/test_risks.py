@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ziggurat.calibrate.risks import RISKS, bounded_difference, difference_risk, risk_by_name, risks_of
+from ziggurat.calibrate import RISKS, difference_risk, risk_by_name, risks_of
+from ziggurat.calibrate.risks import bounded_difference
 from ziggurat.errors import UserError
-from ziggurat.problems.classes import CLASSES
-from ziggurat.problems.registry import problem_named
+from ziggurat.problems import CLASSES, problem_named
 from ziggurat.types import ProblemType
 
 PREDICTIONS = np.array([0, 1, 1, 2, 2, 0])

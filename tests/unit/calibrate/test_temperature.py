@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ziggurat.calibrate.choose import fit_temperatures, likelihood_loss
-from ziggurat.policies.exits import softmax
+from ziggurat.calibrate import fit_temperatures
+from ziggurat.calibrate.choose import likelihood_loss
+from ziggurat.policies import softmax
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 shapes = st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(2, 6))  # inputs, rungs, classes

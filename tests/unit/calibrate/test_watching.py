@@ -12,13 +12,12 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from ziggurat.calibrate.monitor import DriftTest, State, Watch
-from ziggurat.calibrate.watching import DEAREST, Monitor, read_state, watch_of, watched_costs, write_state
-from ziggurat.data.dataset import load
-from ziggurat.data.sources import DEFAULT_COLUMNS
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.calibrate import DriftTest, Monitor, State, Watch, write_state
+from ziggurat.calibrate.watching import DEAREST, read_state, watch_of, watched_costs
+from ziggurat.data import DEFAULT_COLUMNS, load
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.measure.subject import ModelOptions
+from ziggurat.measure import ModelOptions
 from ziggurat.serve.predict import predict
 from ziggurat.types import Certificate, OperatingPoint
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ziggurat.cli.explain import SCALE, explanation_text
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.explain.explain import explanation
+from ziggurat.engine import OpenedModel
+from ziggurat.explain import explanation
 
 ANSI = re.compile("\x1b\\[[0-9;]*m")
 TEXT = "Bat kin, rat loss ban unheard net posh bat kish mulm ban lon nend balm"

@@ -12,14 +12,16 @@ import pytest
 
 from ziggurat.analyses.demonstration import Demonstration
 from ziggurat.analyses.reporting import Part, Report
-from ziggurat.bench.result import BenchResult, BenchRow, Comparison, ComparisonRow, Entered
-from ziggurat.calibrate.result import Calibration
+from ziggurat.bench import BenchResult
+from ziggurat.bench.result import BenchRow, Comparison, ComparisonRow, Entered
+from ziggurat.calibrate import Calibration
 from ziggurat.cli.app import COMMANDS
 from ziggurat.cli.report.app import ANALYSES
 from ziggurat.encoder.sealing import Sealing
-from ziggurat.explain.record import Explanation
+from ziggurat.explain import Explanation
+from ziggurat.measure import Ratio
 from ziggurat.measure.check import ProfileCheck
-from ziggurat.measure.clock import Ratio, Speed
+from ziggurat.measure.clock import Speed
 from ziggurat.measure.evaluation import Evaluation
 from ziggurat.measure.information import Information
 from ziggurat.serve.predict import Prediction, Predictions

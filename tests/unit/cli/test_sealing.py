@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ziggurat.encoder.folder import MANIFEST, read_manifest, write_manifest
-from ziggurat.encoder.sealing import seal_folder
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.encoder import MANIFEST, read_manifest, seal_folder, write_manifest
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.measure.information import information
 

@@ -27,8 +27,9 @@ from tests.kit.copies import (
     texts,
     words_in,
 )
-from ziggurat.data.augment import Rate, augmented
-from ziggurat.data.tokenizer import Encoded, TextTokenizer
+from ziggurat.data import TextTokenizer, augmented
+from ziggurat.data.augment import Rate
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.recipe import AugmentConfig
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.kit.copies import KINDS, MASK, NEIGHBOURS, SIZE, M, encoded, made
 from ziggurat.config import from_mapping
-from ziggurat.data.augment import augmented
+from ziggurat.data import augmented
 from ziggurat.data.tokenizer import Encoded
 from ziggurat.errors import UserError
 from ziggurat.recipe import AugmentConfig

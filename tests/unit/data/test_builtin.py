@@ -7,9 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from ziggurat.data import Role, load
 from ziggurat.data import dataset as tasks
 from ziggurat.data.builtin import AREAS, STDLIB_DOCS, stdlib_docs
-from ziggurat.data.dataset import Role, load, load_builtin
+from ziggurat.data.dataset import load_builtin
 from ziggurat.errors import UserError
 
 MODULE = '''"""One paragraph about towers and rivers.

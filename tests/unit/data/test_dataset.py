@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ziggurat.data import Dataset, Fractions, Role, Rows, as_dataset, load, split_roles
 from ziggurat.data import dataset as tasks
-from ziggurat.data.dataset import Dataset, Fractions, Role, as_dataset, load, split_roles
-from ziggurat.data.sources import Rows
 from ziggurat.errors import UserError
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.dataset import Fractions, Role, content_hashes, has_role, split_roles
-from ziggurat.data.groups import overlapping, stand_ins
-from ziggurat.data.sources import Rows
+from ziggurat.data import Fractions, Role, Rows, overlapping, split_roles, stand_ins
+from ziggurat.data.dataset import content_hashes, has_role
 from ziggurat.errors import UserError
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=150)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ziggurat.data.labels import label_array, names_of, problem_of
-from ziggurat.data.sources import Columns, read_rows
+from ziggurat.data import Columns, label_array, names_of, problem_of, read_rows
 from ziggurat.errors import UserError
 from ziggurat.types import Problem
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ziggurat.data.labels import Called, is_unnamed, label_array
-from ziggurat.data.sources import Rows
+from ziggurat.data import Rows, label_array
+from ziggurat.data.labels import Called, is_unnamed
 from ziggurat.errors import UserError
 from ziggurat.types import ProblemType
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ziggurat.data.dataset import Fractions, Role, split_roles
+from ziggurat.data import Fractions, Role, Rows, split_roles
 from ziggurat.data.slips import slips
-from ziggurat.data.sources import Rows
 
 
 def found(labels, texts=None, fractions=Fractions()):

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.dataset import Fractions, Role, as_dataset, split_roles
-from ziggurat.data.labels import VALUE, label_array, label_keys, labelled, names_of, problem_of, unlabelled
-from ziggurat.data.sources import Rows, read_rows
+from ziggurat.data import Fractions, Role, Rows, as_dataset, label_array, names_of, problem_of, read_rows, split_roles
+from ziggurat.data.labels import VALUE, label_keys, labelled, unlabelled
 from ziggurat.errors import UserError
 from ziggurat.types import ProblemType
 

@@ -8,10 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ziggurat.data.dataset import Role, load, split_roles
+from ziggurat.data import Columns, Role, holds_questions, load, read_questions, read_rows, split_roles
 from ziggurat.data.memory import as_rows
-from ziggurat.data.sources import Columns, read_rows
-from ziggurat.data.squad import holds_questions, read_questions
 from ziggurat.errors import UserError
 
 ROWS = [

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ziggurat.data.catalogue import TASKS, parse_source, task_of, task_source
-from ziggurat.data.dataset import load, split_roles
-from ziggurat.data.sources import Columns
+from ziggurat.data import TASKS, Columns, load, split_roles
+from ziggurat.data.catalogue import parse_source, task_of, task_source
 from ziggurat.data.task_rows import task_questions
 from ziggurat.errors import UserError
-from ziggurat.problems.metrics import MEASURES
+from ziggurat.problems import MEASURES
 from ziggurat.types import ProblemType
 
 # Two rows of each task as its own files have them: (file, content), then what they are.

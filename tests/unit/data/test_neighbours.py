@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ziggurat.data import CONTINUES, SPECIAL, STARTS
 from ziggurat.data.augment import neighbours
-from ziggurat.data.tokenizer import CONTINUES, SPECIAL, STARTS
 
 SIZE = 900  # more than are looked at together
 

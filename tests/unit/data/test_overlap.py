@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.groups import overlapping
+from ziggurat.data import overlapping
 
 words = st.sampled_from(["a", "b", "c", "D"])
 texts = st.lists(st.lists(words, min_size=0, max_size=7).map(" ".join), max_size=6)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.packing import PackedBatch, cumulate, pack, padded_slots
+from ziggurat.data import PackedBatch, cumulate, pack
+from ziggurat.data.packing import padded_slots
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=100)
 ragged = st.lists(st.integers(1, 9), min_size=1, max_size=8)

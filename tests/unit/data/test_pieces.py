@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from ziggurat.data.tokenizer import CONTINUES, SPECIAL, STARTS, TextTokenizer, mask_id, no_words, piece_kinds
+from ziggurat.data import CONTINUES, SPECIAL, STARTS, TextTokenizer
+from ziggurat.data.tokenizer import mask_id, no_words, piece_kinds
 
 
 def kinds_of(tokenizer: Tokenizer) -> dict[str, int]:

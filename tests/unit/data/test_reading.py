@@ -11,8 +11,7 @@ import zipfile
 
 import pytest
 
-from ziggurat.data.sources import Columns, read_rows
-from ziggurat.data.squad import holds_questions
+from ziggurat.data import Columns, holds_questions, read_rows
 from ziggurat.errors import UserError
 
 TABLE = "text,label\nrain tomorrow,weather\nrates rise,money\n"

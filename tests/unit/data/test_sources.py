@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ziggurat.data.sources import Columns, read_rows
+from ziggurat.data import Columns, read_rows
 from ziggurat.errors import UserError
 
 ROWS = [{"text": "rain tomorrow", "label": "weather"}, {"text": "rates rise", "label": "money"}]

@@ -5,9 +5,7 @@ import json
 import pytest
 
 from tests.kit.questions import squad_content, write_squad
-from ziggurat.data.dataset import Fractions, Role, as_dataset, load, split_roles
-from ziggurat.data.labels import SPAN_ENDS
-from ziggurat.data.squad import holds_questions, read_questions
+from ziggurat.data import SPAN_ENDS, Fractions, Role, as_dataset, holds_questions, load, read_questions, split_roles
 from ziggurat.errors import UserError
 from ziggurat.types import ProblemType
 

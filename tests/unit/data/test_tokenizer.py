@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
-from ziggurat.data.tokenizer import CHUNK, TextTokenizer, one_line, pack_rows
+from ziggurat.data import TextTokenizer
+from ziggurat.data.tokenizer import CHUNK, one_line, pack_rows
 from ziggurat.errors import UserError
 
 # The fixtures are the same for every example, so they need not be made anew.

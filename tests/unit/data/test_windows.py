@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.questions import MAX_LENGTH, QUESTION, STRIDE, make_contexts, make_questions
-from ziggurat.data.tokenizer import TextTokenizer, pack_rows
-from ziggurat.data.windows import gold_tokens, windows_of
+from ziggurat.data import TextTokenizer, windows_of
+from ziggurat.data.tokenizer import pack_rows
+from ziggurat.data.windows import gold_tokens
 from ziggurat.errors import UserError
 from ziggurat.recipe import SpanConfig
 

@@ -14,13 +14,21 @@ from hypothesis import strategies as st
 
 from tests.kit import families
 from tests.kit.families import FAMILIES, LABELS, random_texts, save_adaptive, save_family
-from ziggurat.data.packing import pack
-from ziggurat.data.tokenizer import TextTokenizer, pack_rows
+from ziggurat.data import TextTokenizer, pack
+from ziggurat.data.tokenizer import pack_rows
+from ziggurat.encoder import (
+    from_hf,
+    full_flops,
+    load_hf,
+    load_model,
+    path_flops,
+    read_config,
+    read_spec,
+    rung_flops,
+    to_hf,
+)
 from ziggurat.encoder.architectures import ARCHITECTURES
-from ziggurat.encoder.flops import embedding_flops, full_flops, path_flops, rung_flops
-from ziggurat.encoder.spec import read_spec
-from ziggurat.encoder.torch.checkpoint import load_hf, load_model, read_config
-from ziggurat.encoder.weights import from_hf, to_hf
+from ziggurat.encoder.flops import embedding_flops
 from ziggurat.errors import UserError
 
 LENGTHS = (0, 1, 2, 60, 5, 3, 17, 8)  # words: nothing at all, more than a model reads, and the like

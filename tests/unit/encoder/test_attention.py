@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.packing import cumulate
-from ziggurat.encoder.torch.attention import attend, attend_and_score, group_by_length
+from ziggurat.data import cumulate
+from ziggurat.encoder import attend, attend_and_score
+from ziggurat.encoder.torch.attention import group_by_length
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 ragged = st.lists(st.integers(1, 70), min_size=1, max_size=12)

@@ -10,16 +10,16 @@ import shutil
 import numpy as np
 import pytest
 
-from ziggurat.encoder.cascade import write_cascade
-from ziggurat.encoder.folder import (
+from ziggurat.encoder import (
     EXTRAS,
     MANIFEST,
     WEIGHTS,
     check_fingerprint,
     read_manifest,
+    read_model,
     trained_rows,
+    write_cascade,
 )
-from ziggurat.encoder.model_files import read_model
 from ziggurat.errors import UserError
 from ziggurat.small.folder import small_of
 

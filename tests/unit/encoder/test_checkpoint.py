@@ -14,11 +14,18 @@ from safetensors.torch import load_file, save_file
 
 from tests.kit.vouching import vouch
 from ziggurat.config import from_mapping
-from ziggurat.data.packing import pack
-from ziggurat.data.tokenizer import TextTokenizer
-from ziggurat.encoder.folder import Manifest, fingerprint, read_manifest, trained_rows, write_manifest
-from ziggurat.encoder.tokenizer_files import copy_tokenizer
-from ziggurat.encoder.torch.checkpoint import load_hf, load_model, save_model
+from ziggurat.data import TextTokenizer, pack
+from ziggurat.encoder import (
+    Manifest,
+    copy_tokenizer,
+    fingerprint,
+    load_hf,
+    load_model,
+    read_manifest,
+    save_model,
+    trained_rows,
+    write_manifest,
+)
 from ziggurat.encoder.torch.heads import HEADS
 from ziggurat.errors import UserError
 from ziggurat.types import OperatingPoint

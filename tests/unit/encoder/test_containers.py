@@ -11,12 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ziggurat.data.packing import pack
+from ziggurat.data import pack
+from ziggurat.encoder import answers_of, load_hf, local_folder, read_spec
 from ziggurat.encoder.containers import require_checkpoint, scores_become, tensors_of, weight_files
-from ziggurat.encoder.finetuned import answers_of
-from ziggurat.encoder.hub import checkpoint_folder, local_folder
-from ziggurat.encoder.spec import read_spec
-from ziggurat.encoder.torch.checkpoint import load_hf
+from ziggurat.encoder.hub import checkpoint_folder
 from ziggurat.encoder.weights import canonical_names
 from ziggurat.errors import UserError
 from ziggurat.files import refuse_pointer

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from ziggurat.encoder.torch.attention import attend
-from ziggurat.encoder.torch.parts import Dropout, drop
+from ziggurat.encoder import Dropout, attend
+from ziggurat.encoder.torch.parts import drop
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5, 0.9])

@@ -7,14 +7,8 @@ import shutil
 
 import pytest
 
-from ziggurat.encoder.finetuned import (
-    answers_of,
-    checkpoint_labels,
-    checkpoint_problem,
-    has_classifier,
-    known_names,
-    same_classes,
-)
+from ziggurat.encoder import answers_of, has_classifier
+from ziggurat.encoder.finetuned import checkpoint_labels, checkpoint_problem, known_names, same_classes
 from ziggurat.errors import UserError
 from ziggurat.types import ProblemType
 

@@ -8,17 +8,8 @@ import numpy as np
 import pytest
 
 from ziggurat.analyses.conventions import CONVENTIONS, Route, ltp_bops
-from ziggurat.encoder.flops import (
-    HEADS,
-    bit_operations,
-    full_flops,
-    head_flops,
-    layer_flops,
-    linear_flops,
-    path_bops,
-    path_flops,
-    rung_flops,
-)
+from ziggurat.encoder import full_flops, layer_flops, path_flops, rung_flops
+from ziggurat.encoder.flops import HEADS, bit_operations, head_flops, linear_flops, path_bops
 from ziggurat.encoder.spec import EncoderSpec
 
 BERT_BASE = EncoderSpec(
@@ -238,7 +229,7 @@ def test_transformers_spends_what_is_counted():
 def test_claim_19_head_spends_what_is_counted(kind):
     import torch
 
-    from ziggurat.data.packing import pack
+    from ziggurat.data import pack
     from ziggurat.encoder.torch.heads import HEADS
 
     batch = pack([torch.zeros(17, TINY.hidden).numpy()]).with_states(torch.zeros(17, TINY.hidden))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.packing import PackedBatch, pack
+from ziggurat.data import PackedBatch, pack
 from ziggurat.encoder.torch.heads import HEADS, FastBertHead, attend_first
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
@@ -153,7 +153,7 @@ def test_claim_22_no_two_layers_or_heads_share_a_weight(make_model, kind):
 
 
 def test_pooler_heads_start_as_copies_of_the_last_rungs_pooler(tiny_checkpoint):
-    from ziggurat.encoder.torch.checkpoint import load_hf
+    from ziggurat.encoder import load_hf
 
     model = load_hf(tiny_checkpoint, N_CLASSES, "pooler", None)
     for layer in (1, 2, 3):
@@ -164,7 +164,7 @@ def test_pooler_heads_start_as_copies_of_the_last_rungs_pooler(tiny_checkpoint):
 
 
 def test_other_heads_start_different_from_one_another(tiny_checkpoint):
-    from ziggurat.encoder.torch.checkpoint import load_hf
+    from ziggurat.encoder import load_hf
 
     for kind in ("fastbert", "linear"):
         model = load_hf(tiny_checkpoint, N_CLASSES, kind, None)

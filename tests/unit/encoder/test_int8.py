@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from ziggurat.data.packing import pack
-from ziggurat.encoder.torch.checkpoint import load_model, save_model
-from ziggurat.encoder.torch.int8 import Int8Linear, int8_weights, quantise_rows, simulate_int8, without_int8
-from ziggurat.encoder.torch.model import EncoderModel
-from ziggurat.encoder.torch.parts import RowLinear
+from ziggurat.data import pack
+from ziggurat.encoder import EncoderModel, Int8Linear, RowLinear, load_model, save_model, simulate_int8
+from ziggurat.encoder.torch.int8 import int8_weights, quantise_rows, without_int8
 from ziggurat.errors import UserError
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)

@@ -11,23 +11,25 @@ from pathlib import Path
 import pytest
 
 from tests.kit.vouching import vouch
-from ziggurat.encoder import folder as layout
-from ziggurat.encoder import model_files
-from ziggurat.encoder.cascade import with_deferral, write_cascade
-from ziggurat.encoder.folder import (
+from ziggurat.encoder import (
     CONFIG,
     EXTRAS,
     MANIFEST,
     TOKENIZER,
     WEIGHTS,
     check_fingerprint,
+    model_files,
     read_manifest,
-    read_point,
+    read_model,
+    with_deferral,
     with_pruning_values,
+    write_cascade,
     write_manifest,
     write_point,
 )
-from ziggurat.encoder.model_files import read_model, read_tiers
+from ziggurat.encoder import folder as layout
+from ziggurat.encoder.folder import read_point
+from ziggurat.encoder.model_files import read_tiers
 from ziggurat.errors import UserError
 from ziggurat.types import Certificate, OperatingPoint
 

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.encoder.torch.parts import RowLinear, pad_rows
+from ziggurat.encoder import RowLinear
+from ziggurat.encoder.torch.parts import pad_rows
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ziggurat.encoder import attend, attend_and_score
 from ziggurat.encoder.torch import attention as grid
-from ziggurat.encoder.torch.attention import Window, attend, attend_and_score, rotate
+from ziggurat.encoder.torch.attention import Window, rotate
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=40)
 ragged = st.lists(st.integers(1, 60), min_size=1, max_size=6)

@@ -10,7 +10,8 @@ import pytest
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ziggurat.encoder.weights import map_tensors, read_tensors
+from ziggurat.encoder import map_tensors
+from ziggurat.encoder.weights import read_tensors
 from ziggurat.errors import UserError
 
 TENSORS = {

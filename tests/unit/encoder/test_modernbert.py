@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from tests.kit.families import family
-from ziggurat.data.packing import pack
+from ziggurat.data import pack
+from ziggurat.encoder import full_flops, layer_flops, load_hf, path_flops, read_spec, rung_flops
 from ziggurat.encoder.architectures import modernbert
-from ziggurat.encoder.flops import full_flops, layer_flops, pairs_seen, path_flops, rung_flops
-from ziggurat.encoder.spec import read_spec, with_sizes
-from ziggurat.encoder.torch.checkpoint import load_hf
+from ziggurat.encoder.flops import pairs_seen
+from ziggurat.encoder.spec import with_sizes
 from ziggurat.errors import UserError
 from ziggurat.recipe import StudentConfig
-from ziggurat.training.students import student_spec
+from ziggurat.training import student_spec
 
 # ModernBERT-base as it was published, in the keys of its time.
 BASE = {

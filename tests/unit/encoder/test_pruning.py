@@ -9,19 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.packing import pack
-from ziggurat.encoder.folder import fingerprint, read_manifest
-from ziggurat.encoder.torch.pruning import starting_values
-from ziggurat.policies.prune import (
-    FROM_OTHERS,
-    SCALES,
-    TokenRule,
-    above,
-    only_first,
-    top_count,
-    top_share,
-    without_repeats,
-)
+from ziggurat.data import pack
+from ziggurat.encoder import fingerprint, read_manifest, starting_values
+from ziggurat.policies import SCALES, TokenRule, above, top_count, top_share, without_repeats
+from ziggurat.policies.prune import FROM_OTHERS, only_first
 from ziggurat.recipe import PruningConfig
 
 ONE_TEXT = st.lists(st.integers(5, 53), min_size=1, max_size=25)

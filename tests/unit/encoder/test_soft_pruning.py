@@ -4,15 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ziggurat.data.packing import pack
-from ziggurat.encoder.torch.pruning import starting_values
-from ziggurat.encoder.torch.soft import regularisation_from_ltp, soft_logits
-from ziggurat.policies.prune import (
-    SCALES,
-    SCORES,
-    linear_schedule,
-    rescale,
-)
+from ziggurat.data import pack
+from ziggurat.encoder import soft_logits, starting_values
+from ziggurat.encoder.torch.soft import regularisation_from_ltp
+from ziggurat.policies import SCALES, linear_schedule, rescale
+from ziggurat.policies.prune import SCORES
 from ziggurat.recipe import PruningConfig
 
 
@@ -99,8 +95,7 @@ def test_claim_8_ltps_lambda_converted_pulls_as_in_ltp(make_pruned, ragged_token
 
 
 def test_claim_9_thresholds_are_saved_and_come_back(make_pruned, tiny_checkpoint, tmp_path):
-    from ziggurat.encoder.folder import Manifest
-    from ziggurat.encoder.torch.checkpoint import load_model, save_model
+    from ziggurat.encoder import Manifest, load_model, save_model
 
     config = PruningConfig(per_layer=(None, 0.5, 0.75, 1.0), vocabulary=0.9)
     model = make_pruned(config)

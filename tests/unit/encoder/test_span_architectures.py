@@ -11,16 +11,14 @@ from safetensors.torch import load_file
 
 from tests.kit.families import FAMILIES, family, save_family, shake, tokenizer_of
 from ziggurat import native
-from ziggurat.data.labels import SPAN_ENDS
-from ziggurat.data.packing import pack
-from ziggurat.encoder.flops import full_flops, span_full_flops, span_rung_flops
-from ziggurat.encoder.folder import WEIGHTS, Manifest
-from ziggurat.encoder.torch.checkpoint import load_hf, load_model, save_model
+from ziggurat.data import SPAN_ENDS, pack
+from ziggurat.encoder import WEIGHTS, Manifest, full_flops, load_hf, load_model, save_model
+from ziggurat.encoder.flops import span_full_flops, span_rung_flops
 from ziggurat.encoder.torch.model import SPAN_HEAD
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.engine.reference import answer_ladder
-from ziggurat.policies.rules import ExitRule
-from ziggurat.problems.spans import ENTROPIES, PLACE, SCORE
+from ziggurat.engine import OpenedModel, answer_ladder
+from ziggurat.policies import ExitRule
+from ziggurat.problems import PLACE, SCORE
+from ziggurat.problems.spans import ENTROPIES
 from ziggurat.recipe import PruningConfig, SpanConfig
 from ziggurat.types import Problem
 

@@ -7,13 +7,9 @@ from safetensors.torch import load_file
 from transformers import BertForQuestionAnswering
 
 from tests.kit.questions import make_contexts, make_questions, save_span_folder, tiny_qa
-from ziggurat.data.packing import pack
-from ziggurat.data.tokenizer import TextTokenizer
-from ziggurat.data.windows import windows_of
-from ziggurat.encoder.folder import WEIGHTS
-from ziggurat.encoder.torch.checkpoint import load_hf, load_model
+from ziggurat.data import TextTokenizer, pack, windows_of
+from ziggurat.encoder import WEIGHTS, load_hf, load_model, soft_logits
 from ziggurat.encoder.torch.model import IMPOSSIBLE, SPAN_HEAD
-from ziggurat.encoder.torch.soft import soft_logits
 from ziggurat.recipe import PruningConfig, SpanConfig
 from ziggurat.types import ProblemType
 

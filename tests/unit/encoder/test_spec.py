@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ziggurat.encoder import read_spec
 from ziggurat.encoder.architectures.base import ACTIVATIONS
-from ziggurat.encoder.spec import EncoderSpec, read_spec
+from ziggurat.encoder.spec import EncoderSpec
 from ziggurat.errors import UserError
 
 REQUIRED = {

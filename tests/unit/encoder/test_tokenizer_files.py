@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ziggurat.data.tokenizer import TextTokenizer
-from ziggurat.encoder import tokenizer_files
-from ziggurat.encoder.tokenizer_files import copy_tokenizer, read_tokenizer
+from ziggurat.data import TextTokenizer
+from ziggurat.encoder import copy_tokenizer, tokenizer_files
+from ziggurat.encoder.tokenizer_files import read_tokenizer
 from ziggurat.errors import UserError
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"

@@ -8,11 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.packing import pack
-from ziggurat.encoder.spec import read_spec
+from ziggurat.data import pack
+from ziggurat.encoder import EncoderModel, from_hf, read_spec, to_hf
 from ziggurat.encoder.torch.layers import first_tokens
-from ziggurat.encoder.torch.model import EncoderModel
-from ziggurat.encoder.weights import from_hf, to_hf
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=30)
 ragged = st.lists(st.integers(2, 60), min_size=1, max_size=8)

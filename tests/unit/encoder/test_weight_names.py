@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ziggurat.encoder.weights import CLASSES, POOLER, from_hf, to_hf
+from ziggurat.encoder import from_hf, to_hf
+from ziggurat.encoder.weights import CLASSES, POOLER
 from ziggurat.errors import UserError
 
 OPTIONAL = ("bert.pooler.", "classifier.")  # start fresh where a checkpoint lacks them

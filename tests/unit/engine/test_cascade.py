@@ -8,10 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.encoder import write_cascade
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 from ziggurat.types import OperatingPoint
 
 INF = float("inf")

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ziggurat import native
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine import OpenedModel
 from ziggurat.engine.tiers import choose_engine
 from ziggurat.errors import UserError
 

@@ -7,12 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ziggurat.encoder.flops import path_flops
-from ziggurat.encoder.folder import read_manifest, write_manifest
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.encoder import path_flops, read_manifest, write_manifest
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.policies.exits import softmax
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule, softmax
 from ziggurat.types import OperatingPoint
 
 INF = float("inf")

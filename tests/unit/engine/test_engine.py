@@ -28,11 +28,9 @@ from tests.kit.engines import (
 from tests.kit.scripted import N, R, inputs, make_tiers
 from ziggurat.data.encoded import join_encoded
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine.engine import Engine, answer
-from ziggurat.engine.reference import answer_ladder
-from ziggurat.engine.tiers import Ladder
+from ziggurat.engine import Engine, Ladder, answer, answer_ladder
 from ziggurat.errors import DeadlinePassed, UserError
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 
 # --- any history of submissions -------------------------------------------------------------------------------------
 

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ziggurat import native
-from ziggurat.engine.engine import Engine
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine import Engine, OpenedModel
 from ziggurat.errors import DeadlinePassed
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=15)
 LEVELS = (0.0, 0.2, 0.35, 0.6, 1.1)

@@ -18,10 +18,9 @@ from tests.kit.engines import (
     rows,
 )
 from tests.kit.scripted import inputs, make_tiers
-from ziggurat.engine.engine import Engine
-from ziggurat.engine.tiers import Ladder
+from ziggurat.engine import Engine, Ladder
 from ziggurat.errors import DeadlinePassed
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 
 
 @repeatable

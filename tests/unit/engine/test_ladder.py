@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 
 from tests.kit.scripted import CLASSES, N, R, inputs, make_tiers
 from ziggurat.data.tokenizer import Encoded
-from ziggurat.engine.engine import answer
-from ziggurat.engine.reference import answer_ladder
+from ziggurat.engine import Ladder, answer, answer_ladder
 from ziggurat.engine.replay import all_rungs, replay
-from ziggurat.engine.tiers import Ladder
-from ziggurat.policies.exits import SCORES, exit_score
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule, exit_score
+from ziggurat.policies.exits import SCORES
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=80)
 NAMES = (*SCORES, "top-entropy@2", "confident-in-a-row@0.7")

@@ -7,14 +7,13 @@ import pytest
 
 from tests.kit.all_rungs import run_every_rung
 from ziggurat import native
-from ziggurat.calibrate.candidates import StoredRun, families
-from ziggurat.data.packing import pack
+from ziggurat.calibrate import StoredRun, families
+from ziggurat.data import pack
+from ziggurat.engine import answer_all
+from ziggurat.engine import run_batches as run
 from ziggurat.engine.backends.torch import load_backend as load_torch
-from ziggurat.engine.reference import answer_all
 from ziggurat.engine.replay import replay
-from ziggurat.engine.replay import run_batches as run
-from ziggurat.policies.exits import exit_score
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule, exit_score
 
 MANY = 1000
 
@@ -23,8 +22,7 @@ MANY = 1000
 def folder(make_bert, make_checkpoint, tmp_path_factory):
     import torch
 
-    from ziggurat.encoder.folder import Manifest
-    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
+    from ziggurat.encoder import Manifest, load_hf, save_model
 
     made = tmp_path_factory.mktemp("many")
     names = {index: f"class {index}" for index in range(MANY)}

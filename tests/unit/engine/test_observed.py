@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ziggurat.data.packing import pack
+from ziggurat.data import pack
+from ziggurat.engine import TorchBackend
+from ziggurat.engine import run_batches as run
 from ziggurat.engine.backends.recording import RecordingBackend
-from ziggurat.engine.backends.torch import TorchBackend
-from ziggurat.engine.replay import run_batches as run
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 from ziggurat.recipe import PruningConfig
 
 CONFIGS = {

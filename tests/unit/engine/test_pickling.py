@@ -10,10 +10,10 @@ import shutil
 import pytest
 
 from tests.kit.questions import make_contexts, make_questions, save_span_folder
-from ziggurat.calibrate.watching import Monitor
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.calibrate import Monitor
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 from ziggurat.types import OperatingPoint
 
 FOLDERS = ["model_folder", "static_folder", "cascade_folder"]

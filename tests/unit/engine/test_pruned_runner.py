@@ -8,13 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.all_rungs import run_every_rung
-from ziggurat.data.packing import pack
-from ziggurat.engine.backends.torch import TorchBackend
-from ziggurat.engine.reference import answer_all
+from ziggurat.data import pack
+from ziggurat.engine import TorchBackend, answer_all
+from ziggurat.engine import run_batches as run
 from ziggurat.engine.replay import replay
-from ziggurat.engine.replay import run_batches as run
-from ziggurat.policies.prune import TokenRule, above, one_by_one
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule, TokenRule, above, one_by_one
 from ziggurat.recipe import PruningConfig
 
 N_RUNGS = 4

@@ -11,16 +11,13 @@ from hypothesis import strategies as st
 
 from tests.kit.questions import make_contexts, make_questions, save_span_folder
 from ziggurat import native
-from ziggurat.encoder.folder import fingerprint, read_manifest, write_manifest
-from ziggurat.engine.engine import Engine
-from ziggurat.engine.opened import OpenedModel
-from ziggurat.engine.reference import answer_ladder
+from ziggurat.encoder import fingerprint, read_manifest, write_manifest
+from ziggurat.engine import Engine, OpenedModel, answer_ladder
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
-from ziggurat.policies.exits import SPAN_ENTROPY
-from ziggurat.policies.prune import scaled
-from ziggurat.policies.rules import ExitRule
-from ziggurat.problems.spans import NULL_SCORE, PLACE, SCORE
+from ziggurat.policies import SPAN_ENTROPY, ExitRule, scaled
+from ziggurat.problems import PLACE, SCORE
+from ziggurat.problems.spans import NULL_SCORE
 from ziggurat.recipe import PruningConfig
 from ziggurat.types import OperatingPoint, ProblemType
 

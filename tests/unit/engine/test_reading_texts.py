@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ziggurat.cli.options import model_options
 from ziggurat.data import batching
 from ziggurat.data import tokenizer as tokenize
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
 from ziggurat.system import default_threads
 

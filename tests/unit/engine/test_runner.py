@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from tests.kit.all_rungs import run_every_rung
 from tests.kit.scripted import ScriptedBackend
-from ziggurat.data.packing import PackedBatch, by_length, in_order, pack
-from ziggurat.engine.backend import Outcomes
-from ziggurat.engine.reference import answer_all, answer_one
+from ziggurat.data import PackedBatch, by_length, in_order, pack
+from ziggurat.engine import Outcomes, answer_all
+from ziggurat.engine import run_batches as run
+from ziggurat.engine.reference import answer_one
 from ziggurat.engine.replay import replay
-from ziggurat.engine.replay import run_batches as run
-from ziggurat.policies.exits import SCORES, entropy, exit_score
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule, entropy, exit_score
+from ziggurat.policies.exits import SCORES
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 NAN, INF = float("nan"), float("inf")
@@ -217,7 +217,7 @@ def test_forced_inputs_pass_every_rung_before_their_own(case, data):
 @pytest.fixture(scope="module")
 def backends(make_model):
     """Torch backends of models with all heads, with two of three, and with none. Shared."""
-    from ziggurat.engine.backends.torch import TorchBackend
+    from ziggurat.engine import TorchBackend
 
     shapes = {"fastbert": (1, 2, 3), "pooler": (1, 3), "linear": (2,), "none": ()}
     return {
@@ -311,7 +311,7 @@ def test_claim_14_torch_answers_do_not_depend_on_batch_mates(backends, ragged_to
 def test_torch_without_exits_is_the_full_model(make_model, ragged_tokens):
     import torch
 
-    from ziggurat.engine.backends.torch import TorchBackend
+    from ziggurat.engine import TorchBackend
 
     model = make_model()
     with torch.no_grad():

@@ -14,14 +14,12 @@ from safetensors.numpy import load_file, save_file
 from tests.kit.questions import make_contexts, make_questions, save_span_folder
 from tests.kit.vouching import vouch
 from ziggurat import native
-from ziggurat.data.tokenizer import TextTokenizer
-from ziggurat.encoder.cascade import write_cascade
-from ziggurat.encoder.folder import MANIFEST, WEIGHTS, Manifest
+from ziggurat.data import TextTokenizer
+from ziggurat.encoder import MANIFEST, WEIGHTS, Manifest, write_cascade
+from ziggurat.engine import OpenedModel
 from ziggurat.engine import opened as opened_module
-from ziggurat.engine.opened import OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.small.bilstm import BilstmTier
-from ziggurat.small.folder import save_small
+from ziggurat.small import BilstmTier, save_small
 
 LABELS = ("river", "stone", "tower")
 ENGINES = [

@@ -9,11 +9,10 @@ from itertools import repeat
 import numpy as np
 import pytest
 
-from ziggurat.encoder.cascade import write_cascade
-from ziggurat.engine.engine import Engine
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.encoder import write_cascade
+from ziggurat.engine import Engine, OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 
 
 @pytest.fixture(scope="module", params=["native", "torch"])

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from tests.kit.families import FAMILIES, random_texts, save_adaptive
-from ziggurat.data.tokenizer import TextTokenizer, pack_rows
+from ziggurat.data import TextTokenizer
+from ziggurat.data.tokenizer import pack_rows
+from ziggurat.engine import answer_all
+from ziggurat.engine import run_batches as run
 from ziggurat.engine.backends.torch import load_backend
-from ziggurat.engine.reference import answer_all
-from ziggurat.engine.replay import run_batches as run
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 from ziggurat.recipe import PruningConfig
 
 PRUNED = PruningConfig(per_layer=(0.7, 0.85, 1.0))

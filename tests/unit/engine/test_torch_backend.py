@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from tests.kit.all_rungs import run_every_rung
-from ziggurat.data.packing import pack
+from ziggurat.data import pack
+from ziggurat.encoder import Int8Linear, simulate_int8
 from ziggurat.encoder.torch.heads import HEADS
-from ziggurat.encoder.torch.int8 import Int8Linear, simulate_int8
-from ziggurat.engine.backends.torch import DTYPES, TorchBackend, _PrepackedLinear, load_backend
+from ziggurat.engine import TorchBackend
+from ziggurat.engine.backends.torch import DTYPES, _PrepackedLinear, load_backend
 from ziggurat.errors import UserError
 from ziggurat.system import n_cores
 

@@ -10,13 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.packing import pack
+from ziggurat.data import pack
+from ziggurat.engine import TorchBackend
 from ziggurat.engine.backends import torch_rules
-from ziggurat.engine.backends.torch import TorchBackend
-from ziggurat.policies import prune
-from ziggurat.policies.exits import SCORES, SPAN_ENTROPY
-from ziggurat.policies.prune import TokenRule
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import SPAN_ENTROPY, ExitRule, TokenRule, prune
+from ziggurat.policies.exits import SCORES
 from ziggurat.recipe import PruningConfig
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)

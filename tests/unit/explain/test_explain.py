@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine import OpenedModel
 from ziggurat.errors import UserError
-from ziggurat.explain.explain import explain, explanation
-from ziggurat.explain.page import facts
-from ziggurat.measure.subject import ModelOptions
-from ziggurat.policies.prune import top_count
+from ziggurat.explain import explanation, facts
+from ziggurat.explain.explain import explain
+from ziggurat.measure import ModelOptions
+from ziggurat.policies import top_count
 from ziggurat.recipe import PruningConfig
 from ziggurat.serve.predict import predict
 

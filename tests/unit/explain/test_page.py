@@ -5,8 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ziggurat.explain.page import comparison, decision, departures, facts, legible, page, stretches
-from ziggurat.explain.record import Explanation, RungDecision, TokenFate
+from ziggurat.explain import Explanation, facts
+from ziggurat.explain.page import comparison, decision, departures, legible, page, stretches
+from ziggurat.explain.record import RungDecision, TokenFate
 
 
 def token(piece, side=None, start=0, end=0, left_at=None):
@@ -179,7 +180,7 @@ def test_a_tokens_colour_goes_from_early_to_late():
 @pytest.mark.parametrize("name", ["bert", "roberta", "camembert"])
 def test_a_text_is_shown_as_it_was_given(tmp_path, name):
     from tests.kit.families import tokenizer_of
-    from ziggurat.data.tokenizer import TextTokenizer
+    from ziggurat.data import TextTokenizer
 
     tokenizer_of(name).save_pretrained(tmp_path)
     text = "barks, émile 한국 stone"

@@ -28,7 +28,7 @@ def test_every_analysis_is_described():
 
 
 def test_every_task_that_has_a_name_is_described():
-    from ziggurat.data.catalogue import TASKS
+    from ziggurat.data import TASKS
 
     described = re.findall(r"^\| `([\w/]+)` \| `([\w/-]+)", SUPPORT, re.MULTILINE)
     assert described == [(task.name, task.hub) for task in TASKS.values()]

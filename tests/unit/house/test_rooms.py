@@ -35,7 +35,7 @@ ROOMS = (
     "serve",
     "cli",
 )
-HALL = {"errors", "types", "config", "files", "contents", "locks", "recipe", "system"}
+HALL = {"errors", "lazy", "types", "config", "files", "contents", "locks", "recipe", "system"}
 FRONT_DOOR = {"__init__", "__main__", "model", "deprecated"}
 # Everything else imports where torch and its company are not installed.
 NEEDS_TORCH = {

@@ -69,7 +69,7 @@ def test_a_table_and_a_section_of_a_page():
 @compiled
 def test_random_models_are_loaded_and_run(tmp_path, monkeypatch):
     from benchmarks import shapes
-    from ziggurat.measure.subject import ModelOptions
+    from ziggurat.measure import ModelOptions
 
     monkeypatch.setattr(shapes, "SHAPES", {1: (32, 2, 64)})
     monkeypatch.setattr(shapes, "VOCABULARY", 1100)

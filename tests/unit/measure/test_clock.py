@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from ziggurat.measure.clock import Ratio, Timing, interleave, latencies, paired_ratio, peak_memory_mib
-from ziggurat.problems.metrics import accuracy_interval
+from ziggurat.measure import Ratio, Timing, interleave, paired_ratio, peak_memory_mib
+from ziggurat.measure.clock import latencies
+from ziggurat.problems import accuracy_interval
 
 
 class FakeMachine:

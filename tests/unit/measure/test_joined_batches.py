@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.measure.test_predicted_time import CONDITIONS, NOISY
+from ziggurat.measure import predicted_seconds
 from ziggurat.measure import predicted_time as joining
-from ziggurat.measure.predicted_time import leaders, moved, predicted_seconds
+from ziggurat.measure.predicted_time import leaders, moved
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=100)
 

@@ -9,15 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ziggurat.errors import UserError
+from ziggurat.measure import Costs, Profile, predicted_seconds
 from ziggurat.measure.predicted_time import (
     Conditions,
-    Costs,
-    Profile,
     completed,
     nonnegative,
     nonnegative_line,
     predicted_batches,
-    predicted_seconds,
     rising,
     typical,
 )

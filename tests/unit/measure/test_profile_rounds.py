@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine import OpenedModel
+from ziggurat.measure import Effort, Shape, Timing, profile_engine, ways_of
 from ziggurat.measure import profile as profiling
-from ziggurat.measure.clock import Timing
-from ziggurat.measure.profile import Effort, profile_beside, profile_engine
-from ziggurat.measure.runs import Shape, call_of, ways_of
+from ziggurat.measure.profile import profile_beside
+from ziggurat.measure.runs import call_of
 
 QUICK = Effort(rounds=1, seconds_per_call=0.0, longest_call=0.0)
 

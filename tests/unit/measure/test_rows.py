@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from ziggurat.errors import UserError
-from ziggurat.measure import rows
-from ziggurat.measure.rows import SCHEMA, append_row, checked_row, provenance, read_rows_file
+from ziggurat.measure import SCHEMA, append_row, checked_row, provenance, read_rows_file, rows
 
 ORIGIN = {"date": "2026-01-01T00:00:00+00:00", "commit": "abc"}
 MEASURED = {

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ziggurat.data.squad import holds_questions, read_questions
+from ziggurat.data import holds_questions, read_questions
 from ziggurat.errors import UserError
 
 QUESTION = {"id": "q1", "question": "What shines?", "answers": [{"text": "The sun", "answer_start": 0}]}

@@ -6,14 +6,12 @@ import json
 
 import pytest
 
-from ziggurat.calibrate.monitor import DriftTest, Watch
-from ziggurat.calibrate.watching import write_state
+from ziggurat.calibrate import DriftTest, Watch, write_state
 from ziggurat.errors import UserError
 from ziggurat.explain.explain import explain
-from ziggurat.measure.rows import append_record
-from ziggurat.measure.subject import ModelOptions
+from ziggurat.measure import ModelOptions, append_record
 from ziggurat.measure.targets import check_result_path
-from ziggurat.report.plots import Panel, Series, accuracy_figure
+from ziggurat.report import Panel, Series, accuracy_figure
 from ziggurat.serve.predict import predict
 
 

@@ -14,9 +14,7 @@ from ziggurat import native
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
-from ziggurat.encoder.folder import read_manifest
-from ziggurat.encoder.spec import read_spec
-from ziggurat.encoder.weights import from_hf, map_tensors
+from ziggurat.encoder import from_hf, map_tensors, read_manifest, read_spec
 
 REFUSED = (ValueError, TypeError, RuntimeError)
 core = native.core()
@@ -25,7 +23,7 @@ core = native.core()
 @pytest.fixture(scope="module")
 def parts(pruned_folder):
     """Spec and tensors of a model that the compiled engine takes."""
-    from ziggurat.encoder.torch.checkpoint import read_config
+    from ziggurat.encoder import read_config
 
     spec = read_spec(read_config(pruned_folder))
     tensors = from_hf(map_tensors(pruned_folder / "model.safetensors"), spec, np.concatenate)

@@ -15,13 +15,14 @@ if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
 from tests.kit.all_rungs import run_every_rung
-from ziggurat.data.tokenizer import Encoded, TextTokenizer, pack_rows
+from ziggurat.data import TextTokenizer
+from ziggurat.data.tokenizer import Encoded, pack_rows
+from ziggurat.engine import NativeBackend, answer_all
+from ziggurat.engine import run_batches as run
 from ziggurat.engine.backends import native as native_backend
-from ziggurat.engine.backends.native import NativeBackend, load_backend
+from ziggurat.engine.backends.native import load_backend
 from ziggurat.engine.backends.torch import load_backend as load_torch
-from ziggurat.engine.reference import answer_all
-from ziggurat.engine.replay import run_batches as run
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 from ziggurat.recipe import PruningConfig
 
 PRUNED = PruningConfig(per_layer=(0.7, 0.85, 1.0))
@@ -91,8 +92,7 @@ def test_half_and_quarter_precision_stay_near(folders, name, dtype):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_int8_is_what_torch_simulates(folders, name):
-    from ziggurat.encoder.torch.checkpoint import load_model
-    from ziggurat.encoder.torch.int8 import simulate_int8
+    from ziggurat.encoder import load_model, simulate_int8
 
     model, _ = load_model(folders[name])
     simulate_int8(model)

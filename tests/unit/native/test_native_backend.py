@@ -12,19 +12,18 @@ from hypothesis import strategies as st
 
 from tests.kit.all_rungs import run_every_rung
 from ziggurat import native
-from ziggurat.data.packing import pack
-from ziggurat.engine.reference import answer_all
-from ziggurat.engine.replay import run_batches as run
-from ziggurat.policies import exits, prune
-from ziggurat.policies.prune import TokenRule, one_by_one
-from ziggurat.policies.rules import ExitRule
+from ziggurat.data import pack
+from ziggurat.engine import answer_all
+from ziggurat.engine import run_batches as run
+from ziggurat.policies import ExitRule, TokenRule, exits, one_by_one, prune
 from ziggurat.recipe import PruningConfig
 
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
+from ziggurat.engine import NativeBackend
 from ziggurat.engine.backends import native as native_backend
-from ziggurat.engine.backends.native import NativeBackend, load_backend
+from ziggurat.engine.backends.native import load_backend
 from ziggurat.engine.backends.torch import load_backend as load_torch
 
 N_RUNGS = 4
@@ -79,8 +78,7 @@ def narrow_folder(make_bert, make_checkpoint, tmp_path_factory):
     """TinyBERT's widths: 312 with 12 heads of 26, which fill no vector, and 1200."""
     import torch
 
-    from ziggurat.encoder.folder import Manifest
-    from ziggurat.encoder.torch.checkpoint import load_hf, save_model
+    from ziggurat.encoder import Manifest, load_hf, save_model
 
     folder = tmp_path_factory.mktemp("narrow")
     bert = make_bert(
@@ -120,8 +118,7 @@ def test_int8_is_simulated_in_exactly_the_int8_parts(folders, ragged_tokens):
     """Some values are rounded to the next code, where floats differ in the last digit; most answers are the same."""
     import torch
 
-    from ziggurat.encoder.torch.checkpoint import load_model
-    from ziggurat.encoder.torch.int8 import simulate_int8
+    from ziggurat.encoder import load_model, simulate_int8
 
     model, _ = load_model(folders["none"])
     simulate_int8(model)
@@ -308,7 +305,7 @@ def test_dropped_inputs_change_no_other_answer(backend, ragged_tokens):
 
 
 def test_embeddings_are_read_where_the_file_is_mapped(folders):
-    from ziggurat.encoder.weights import map_tensors
+    from ziggurat.encoder import map_tensors
 
     tensors = map_tensors(folders["none"] / "model.safetensors")
     assert all(isinstance(tensor.base, np.memmap) or tensor.base is not None for tensor in tensors.values())

@@ -15,9 +15,10 @@ if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
 
-from ziggurat.data.packing import cumulate
-from ziggurat.engine.backends.small import BilstmBackend, fastest
-from ziggurat.small.bilstm import BilstmTier, load_bilstm_tier
+from ziggurat.data import cumulate
+from ziggurat.engine import fastest
+from ziggurat.engine.backends.small import BilstmBackend
+from ziggurat.small import BilstmTier, load_bilstm_tier
 
 REFUSED = (ValueError, TypeError)
 IDS, ROWS = 30, 12

@@ -17,13 +17,13 @@ from ziggurat import native
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
-from ziggurat.data.packing import pack
+from ziggurat.data import pack
+from ziggurat.engine import NativeBackend, answer_all
+from ziggurat.engine import run_batches as run
 from ziggurat.engine.backends import native as native_backend
-from ziggurat.engine.backends.native import NativeBackend, load_backend
+from ziggurat.engine.backends.native import load_backend
 from ziggurat.engine.backends.torch import load_backend as load_torch
-from ziggurat.engine.reference import answer_all
-from ziggurat.engine.replay import run_batches as run
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 from ziggurat.recipe import PruningConfig
 
 LENGTHS = (3, 250, 2, 70, 9, 130, 17, 5, 70, 33)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ziggurat import native
-from ziggurat.data.packing import pack
+from ziggurat.data import pack
+from ziggurat.engine import run_batches as run
 from ziggurat.engine.backends.torch import load_backend as load_torch
-from ziggurat.engine.replay import run_batches as run
 from ziggurat.errors import UserError
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule
 
 if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)

@@ -15,9 +15,10 @@ if native.why_missing():
     pytest.skip(native.why_missing(), allow_module_level=True)
 
 
-from ziggurat.data.packing import cumulate
-from ziggurat.engine.backends.small import StaticBackend, fastest
-from ziggurat.small.static import LARGEST, StaticTier, load_static_tier
+from ziggurat.data import cumulate
+from ziggurat.engine import fastest
+from ziggurat.engine.backends.small import StaticBackend
+from ziggurat.small import LARGEST, StaticTier, load_static_tier
 
 REFUSED = (ValueError, TypeError)
 VOCABULARY = 30

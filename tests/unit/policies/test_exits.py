@@ -11,18 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ziggurat.errors import UserError
+from ziggurat.policies import entropy, exit_score, softmax
 from ziggurat.policies.exits import (
     FAMILIES,
     SCORES,
     agreement,
     agreement_in_a_row,
     confident_in_a_row,
-    entropy,
-    exit_score,
     log_softmax,
     margin,
     max_probability,
-    softmax,
     top_entropy,
 )
 

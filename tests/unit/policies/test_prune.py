@@ -5,22 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.packing import pack
-from ziggurat.policies.prune import (
-    KINDS,
+from ziggurat.data import pack
+from ziggurat.policies import (
     SCALES,
-    SCORES,
     TokenRule,
     above,
     linear_schedule,
     one_by_one,
-    rank_in_sequence,
     rescale,
     scaled,
-    spatten_schedule,
     top_count,
     top_share,
 )
+from ziggurat.policies.prune import KINDS, SCORES, rank_in_sequence, spatten_schedule
 from ziggurat.recipe import PRUNING_KINDS, PRUNING_SCALES, PRUNING_SCORES
 
 lengths = st.lists(st.integers(1, 30), min_size=1, max_size=8)

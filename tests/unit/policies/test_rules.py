@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ziggurat.engine.replay import replay
 from ziggurat.errors import UserError
-from ziggurat.policies.exits import SCORES, exit_score
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import ExitRule, exit_score
+from ziggurat.policies.exits import SCORES
 from ziggurat.types import OperatingPoint
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=100)

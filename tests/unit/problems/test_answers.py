@@ -12,9 +12,9 @@ import pytest
 
 import ziggurat.problems.problem
 from tests.kit.questions import make_contexts, make_questions, save_span_folder
-from ziggurat.engine.opened import OpenedModel
+from ziggurat.engine import OpenedModel
+from ziggurat.problems import Classes
 from ziggurat.problems.answers import Answers
-from ziggurat.problems.classes import Classes
 from ziggurat.problems.labels import Labels
 from ziggurat.problems.number import Number
 from ziggurat.types import Answer, SpanAnswer, Trace

@@ -9,14 +9,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ziggurat.errors import UserError
+from ziggurat.problems import MEASURES, f1, mcc
 from ziggurat.problems.metrics import (
-    MEASURES,
     accuracy,
     bootstrap_interval,
-    f1,
     f1_macro,
     f1_micro,
-    mcc,
     measure_by_name,
     measures,
     pearson,

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ziggurat.errors import UserError
-from ziggurat.policies.exits import SCORES, entropy, exit_score
-from ziggurat.problems.metrics import MEASURES
-from ziggurat.problems.registry import problem_named
+from ziggurat.policies import entropy, exit_score
+from ziggurat.policies.exits import SCORES
+from ziggurat.problems import MEASURES, problem_named
 from ziggurat.types import ProblemType
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=100)

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.policies.exits import SPAN_ENTROPY, exit_score
-from ziggurat.policies.rules import ExitRule
+from ziggurat.policies import SPAN_ENTROPY, ExitRule, exit_score
 from ziggurat.problems.spans import best_spans, end_entropies, null_scores
 
 

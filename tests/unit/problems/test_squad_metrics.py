@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ziggurat.problems.metrics import exact_match, grades, normalised
+from ziggurat.problems import grades
+from ziggurat.problems.metrics import exact_match, normalised
 from ziggurat.problems.metrics import word_f1 as f1
 from ziggurat.problems.metrics import word_f1_or_none as f1_or_none
 

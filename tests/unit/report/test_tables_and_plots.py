@@ -8,10 +8,10 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from ziggurat.analyses.curves import Point
+from ziggurat.analyses import Point
 from ziggurat.errors import UserError
-from ziggurat.measure.rows import SCHEMA
-from ziggurat.report.plots import Panel, Series, accuracy_figure
+from ziggurat.measure import SCHEMA
+from ziggurat.report import Panel, Series, accuracy_figure
 from ziggurat.report.tables import POINT_COLUMNS, RESULT_COLUMNS, Column, aligned, csv_text, markdown
 
 COLUMNS = (Column("what", "system"), Column("time", "time", "ms", ".1f"), Column("note", "note"))

@@ -11,19 +11,10 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
-from ziggurat.data.packing import cumulate
+from ziggurat.data import cumulate
 from ziggurat.errors import UserError
-from ziggurat.small.bilstm import (
-    UNKNOWN,
-    WIDE,
-    BilstmShape,
-    BilstmTier,
-    bilstm_flops,
-    blocks_of,
-    load_bilstm_tier,
-    product,
-    scaled,
-)
+from ziggurat.small import UNKNOWN, BilstmTier, load_bilstm_tier
+from ziggurat.small.bilstm import WIDE, BilstmShape, bilstm_flops, blocks_of, product, scaled
 
 IDS, ROWS = 60, 20
 NAMES = ("weight_ih", "weight_hh")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ziggurat.small.train_static import minimise
+from ziggurat.small import minimise
 
 
 def bowl(curvature: np.ndarray, bottom: np.ndarray):

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ziggurat.data.packing import cumulate
-from ziggurat.data.tokenizer import CONTINUES, SPECIAL, STARTS
-from ziggurat.small.static import features
+from ziggurat.data import CONTINUES, SPECIAL, STARTS, cumulate
+from ziggurat.small import features
 
 CLS, SEP, THE, RIVER, STONE, ER, S = range(7)
 KINDS = np.array([SPECIAL, SPECIAL, STARTS, STARTS, STARTS, CONTINUES, CONTINUES], dtype=np.uint8)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ziggurat.data.packing import cumulate
-from ziggurat.data.tokenizer import CONTINUES, SPECIAL, STARTS
+from ziggurat.data import CONTINUES, SPECIAL, STARTS, cumulate
 from ziggurat.errors import UserError
-from ziggurat.small.static import LARGEST, StaticTier, features, load_static_tier, static_flops
+from ziggurat.small import LARGEST, StaticTier, features, load_static_tier
+from ziggurat.small.static import static_flops
 
 KINDS = np.array([SPECIAL] * 2 + [STARTS] * 12 + [CONTINUES] * 6, dtype=np.uint8)
 

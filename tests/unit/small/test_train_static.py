@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from ziggurat.data.packing import pack
-from ziggurat.data.tokenizer import CONTINUES, SPECIAL, Encoded
+from ziggurat.data import CONTINUES, SPECIAL, pack
+from ziggurat.data.tokenizer import Encoded
 from ziggurat.errors import UserError
-from ziggurat.problems.classes import Classes
-from ziggurat.small.static import StaticTier
+from ziggurat.problems import Classes
+from ziggurat.small import StaticTier
 from ziggurat.small.train_static import StaticSettings, train_static
 
 CLASSES, VOCABULARY = 3, 60

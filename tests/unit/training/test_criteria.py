@@ -6,20 +6,22 @@ import torch
 from torch.nn import functional
 
 from tests.kit.training import make_examples
-from ziggurat.encoder.torch.model import EncoderModel
+from ziggurat.encoder import EncoderModel
 from ziggurat.recipe import PruningConfig, StageConfig
-from ziggurat.training.batches import Examples, collate, packed
-from ziggurat.training.losses import (
+from ziggurat.training import (
+    Examples,
     answers_loss,
-    criterion_of,
+    collate,
     exits_loss,
-    joint_loss,
+    hard,
+    heads,
+    joint,
     kl_divergence,
-    labelled,
-    micro_f1,
-    negative_square,
+    packed,
+    regular,
+    soft,
 )
-from ziggurat.training.stages import hard, heads, joint, regular, soft
+from ziggurat.training.losses import criterion_of, joint_loss, labelled, micro_f1, negative_square
 from ziggurat.types import ProblemType
 
 NUMBERS, SETS = criterion_of(ProblemType.REGRESSION), criterion_of(ProblemType.MULTI_LABEL)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ziggurat.recipe import SearchConfig
-from ziggurat.training.lengths.evolution import Candidate, cheapest, evolve, mutate, on_grid, pareto_front
+from ziggurat.training import on_grid
+from ziggurat.training.lengths.evolution import Candidate, cheapest, evolve, mutate, pareto_front
 
 SMALL = SearchConfig(iterations=12, population=8, mutations=8, crossovers=8)
 FULL = (1.0,) * 5

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from ziggurat.training.losses import distillation_loss, exits_loss, kl_divergence
+from ziggurat.training import exits_loss, kl_divergence
+from ziggurat.training.losses import distillation_loss
 
 TEACHER = torch.log(torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]))
 STUDENT = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.3, 0.3, 0.4]]))
