@@ -14,7 +14,7 @@ RELATIVE, ABSOLUTE = 1e-3, 1e-5  # between processors, backends and orders of ad
 _MOST_SHOWN = 20
 # Keys whose values depend on the clock, the machine or the versions, or on bits of weights.
 _VOLATILE = re.compile(
-    "second|latency|time_gain|time_ratio|^over$|^versions$|^python$|^platform$|^cpu$|^cores$|^instructions$|^date$"
+    "second|latency|time_gain|time_ratio|^over$|^versions?$|^python$|^platform$|^cpu$|^cores$|^instructions$|^date$"
     "|^commit$|^fingerprint$|^key$|^profile$|memory"
 )
 _ROUGH = re.compile("^thresholds$")  # the same in a rough case, beside all numbers with fractions

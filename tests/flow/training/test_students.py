@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.flow.train.test_resume import Killed, same
 
+from tests.flow.training.test_resume import Killed, same
 from tests.kit.training import make_examples
 from ziggurat.encoder import EncoderModel
 from ziggurat.encoder.torch.attention import score_gap

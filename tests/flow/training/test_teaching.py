@@ -119,7 +119,7 @@ APART = """
 import sys, numpy, torch
 from accelerate import PartialState
 from tests.kit.training import make_examples
-from tests.flow.train.test_teaching import ALONE, pruned
+from tests.flow.training.test_teaching import ALONE, pruned
 from ziggurat.training.precomputed import with_teacher_logits
 
 state, teacher, asked = PartialState(cpu=True), pruned(), []
