@@ -129,11 +129,9 @@ def best_entries(
 ) -> list[Entry]:
     """For each contestant and order, the fastest batch size on these texts, and the fastest way to run it.
 
-    Sizes above the number of texts are skipped, since they give the same single batch. ValueError if none remains.
+    Sizes above the number of sequences are skipped, since they give the same single batch; if none remains, that one.
     """
-    fitting = sorted({size for size in sizes if size <= len(encoded.tokens)})
-    if not fitting:
-        raise ValueError(f"no batch size of {list(sizes)} fits into {len(encoded.tokens)} texts")
+    fitting = sorted({size for size in sizes if size <= len(encoded.tokens)}) or [len(encoded.tokens)]
     entries = [Entry(contestant, order, size) for contestant in contestants for order in ORDERS for size in fitting]
     named = {f"{entry.label}, batch {entry.batch}, {entry.contestant.streams} streams": entry for entry in entries}
     calls = {name: entry.prepared(encoded) for name, entry in named.items()}

@@ -83,9 +83,9 @@ def test_the_fastest_batch_size_and_way_to_run_are_found(encoded):
     ]
 
 
-def test_batch_sizes_above_the_sample_are_refused(encoded):
-    with pytest.raises(ValueError, match="no batch size"):
-        best_entries([of_peer(Counting(), "x")], encoded, (64,), repeats=1)
+def test_a_sample_below_all_batch_sizes_is_one_batch(encoded):
+    entries = best_entries([of_peer(Counting(), "x")], encoded, (64, 128), repeats=1)
+    assert [entry.batch for entry in entries] == [len(encoded.tokens)] * 2
 
 
 def test_single_texts_are_timed_in_the_order_of_the_texts(encoded):
