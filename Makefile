@@ -30,7 +30,7 @@ test-fast: $(VENV)/dev native  ## the unit tests that take no time, in a minute
 OLDEST_TESTS := tests/unit/cli tests/unit/data tests/unit/encoder tests/unit/small tests/flow/test_cli.py \
 	tests/flow/test_refusals.py tests/flow/test_bad_rows.py tests/flow/test_notes.py tests/flow/test_terminal.py \
 	tests/flow/test_task_options.py tests/flow/test_round_trips.py tests/flow/test_tokenizer_parity.py \
-	tests/flow/test_training.py tests/flow/test_adapting.py tests/flow/train/test_resume.py \
+	tests/flow/test_training.py tests/flow/test_adapting.py tests/flow/training/test_resume.py \
 	--ignore tests/unit/encoder/test_span_architectures.py -W "ignore:Deprecated in:DeprecationWarning"
 test-oldest: native  ## what depends most on other packages, with the oldest versions that pyproject.toml allows
 	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt .venv-oldest/dev

@@ -36,7 +36,7 @@ from ziggurat.policies import ExitRule, TokenRule, above, exit_score
 from ziggurat.system import n_cores
 
 IDLE_BATCHES, SORTED_BATCH = (1, 8, 32), 32
-NOTHING = 1e-30  # a threshold on received attention that every token is above
+TINY = 1e-30  # a threshold on received attention that every token is above
 
 
 @command("engine")
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
 def idle_rules(classifier: OpenedModel) -> dict[str, ExitRule]:
     """Full depth, and rules under which no token is dropped and no input exits."""
     n_layers, n_rungs = classifier.backend.n_layers, len(classifier.rungs)
-    full, all_layers = classifier.rule_of(FULL), np.full(n_layers, NOTHING)
+    full, all_layers = classifier.rule_of(FULL), np.full(n_layers, TINY)
     before_last = np.where(np.arange(n_layers) == n_layers - 1, np.nan, all_layers)
     score = classifier.problem.scores[0]
     idle = {
@@ -144,13 +144,13 @@ def instruction_sets(setting: Setting) -> Iterator[Row]:
             packed = [pack_rows(encoded, rows) for rows in batches]
             calls[name, dtype] = partial(run_batches, backend, packed, rule, len(encoded))
     timings = interleave({" ".join(key): call for key, call in calls.items()}, setting.rounds)
-    theirs = timings[f"{peer.name} float32"]
-    for what, dtype in calls:
-        timing = timings[f"{what} {dtype}"]
+    peer_timing = timings[f"{peer.name} float32"]
+    for system, dtype in calls:
+        timing = timings[f"{system} {dtype}"]
         yield {
-            "race": "avx2", "what": what, "dtype": dtype, "batch": SORTED_BATCH, "rounds": setting.rounds,
+            "race": "avx2", "what": system, "dtype": dtype, "batch": SORTED_BATCH, "rounds": setting.rounds,
             "texts_per_second_p50": len(encoded) / timing.p50,
-            "over_torch": median_and_range(paired_ratio(theirs, timing)),
+            "over_torch": median_and_range(paired_ratio(peer_timing, timing)),
         }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from ziggurat.engine.opened import FULL
 from ziggurat.measure import rows_to_measure
 
 PASSES = ("first", "second")
-OURS = "ziggurat"
+ZIGGURAT = "ziggurat"
 Answer = Callable[[Encoded], object]  # one text's logits
 
 
@@ -46,10 +46,10 @@ def first_passes(setting: Setting, loads: int) -> Iterator[Row]:
     medians = {name: 1e3 * np.median(np.array(loaded), axis=2) for name, loaded in latencies.items()}  # (loads, passes)
     for name, loaded in latencies.items():
         for number, title in enumerate(PASSES):
-            p50, ours = medians[name][:, number], medians[OURS][:, number]
+            p50, baseline = medians[name][:, number], medians[ZIGGURAT][:, number]
             yield {
                 "race": "fresh", "what": name, "dtype": "int8", "batch": 1, "pass": title, "rounds": loads,
-                "milliseconds_p50": _median_and_range(p50), "of_theirs": _median_and_range(ours / p50),
+                "milliseconds_p50": _median_and_range(p50), "of_theirs": _median_and_range(baseline / p50),
                 "milliseconds_p95": _median_and_range(1e3 * np.quantile(np.array(loaded)[:, number], 0.95, axis=1)),
             }  # fmt: skip
 
@@ -60,26 +60,26 @@ def _median_and_range(values: np.ndarray) -> list[float]:
 
 
 def _opened(setting: Setting, scratch: Path) -> dict[str, Answer]:
-    ours = setting.opened("int8")
-    rows = rows_to_measure(ours, setting.source)
-    calibration = calibration_of(setting.model, ours, rows, CALIBRATION_TEXTS, None, DEFAULT_COLUMNS)
-    texts = ours.tokenizer.encode(calibration.rows.texts, calibration.rows.pairs).tokens
+    baseline = setting.opened("int8")
+    rows = rows_to_measure(baseline, setting.source)
+    calibration = calibration_of(setting.model, baseline, rows, CALIBRATION_TEXTS, None, DEFAULT_COLUMNS)
+    texts = baseline.tokenizer.encode(calibration.rows.texts, calibration.rows.pairs).tokens
     peer_setting = PeerSetting(
-        local_folder(setting.model), ours.spec, ours.problem.head, setting.threads, scratch, texts
+        local_folder(setting.model), baseline.spec, baseline.problem.head, setting.threads, scratch, texts
     )
     peers, _ = open_peers([kind for kind in KINDS if kind.dtype == "int8"], peer_setting)
-    engines: dict[str, Answer] = {OURS: partial(_ours, ours)}
+    engines: dict[str, Answer] = {ZIGGURAT: partial(_engine_answer, baseline)}
     for peer in peers:
         if peer.streams == 1:
-            engines[peer.name] = partial(_theirs, peer)
+            engines[peer.name] = partial(_peer_answer, peer)
     return engines
 
 
-def _ours(classifier: OpenedModel, text: Encoded) -> object:
+def _engine_answer(classifier: OpenedModel, text: Encoded) -> object:
     return run_batches(classifier.backend, [pack_rows(text, np.arange(1))], classifier.rule_of(FULL), 1).readings
 
 
-def _theirs(peer: Peer, text: Encoded) -> object:
+def _peer_answer(peer: Peer, text: Encoded) -> object:
     return peer.logits(padded(text.tokens, peer.inputs))
 
 

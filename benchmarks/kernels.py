@@ -37,8 +37,10 @@ BEST_OF = 15  # measurements of one thread
 Work = Callable[[int], tuple[float, float]]  # number of repetitions → operations and seconds of one thread
 
 
-def linear(name: str, dtype: str, d_in: int, d_out: int, rows: int, finish: str = "none", whole: bool = False) -> Work:
-    """A product with its dequantisation; `whole`: and what brings the inputs into its form (for int8: codes)."""
+def linear(
+    name: str, dtype: str, d_in: int, d_out: int, rows: int, finish: str = "none", with_preparation: bool = False
+) -> Work:
+    """A product with its dequantisation; `with_preparation` adds what converts the inputs (int8: to codes)."""
     draws = np.random.default_rng(0)
     weight = draws.standard_normal((d_out, d_in)).astype(np.float32)
     layer = core().kernels.Linear(name, weight, np.zeros(d_out, np.float32), dtype)
@@ -46,7 +48,7 @@ def linear(name: str, dtype: str, d_in: int, d_out: int, rows: int, finish: str 
 
     def work(repeats: int) -> tuple[float, float]:
         product, preparation = layer.seconds(x, finish, repeats)
-        return 2.0 * repeats * rows * d_in * d_out, product + (preparation if whole else 0.0)
+        return 2.0 * repeats * rows * d_in * d_out, product + (preparation if with_preparation else 0.0)
 
     return work
 
@@ -111,7 +113,7 @@ def roofline(threads: int, rounds: int, budget: float = 0.01) -> Iterator[Row]:
 
 
 def _beside_peak(
-    what: str,
+    label: str,
     dtype: str,
     works: Mapping[int, Work],
     sizes: Mapping[int, Mapping[str, int]],
@@ -131,7 +133,7 @@ def _beside_peak(
             rates[key].append(at_once(work, repeats[key], pool, threads))
     for key in works:
         yield {
-            "race": "roofline", "what": what, "dtype": dtype, **sizes[key], "instructions": name, "threads": threads,
+            "race": "roofline", "what": label, "dtype": dtype, **sizes[key], "instructions": name, "threads": threads,
             "rounds": rounds, "tops": spread(rates[key], 1e-12), "peak_tops": spread(rates["peak"], 1e-12),
             "share": spread(np.divide(rates[key], rates["peak"])),
         }  # fmt: skip

@@ -16,7 +16,7 @@ from scripts.shared import DOCS, RESULTS, ROOT, Row, filled, grouped, stored_row
 from ziggurat.bench.competition import ARRIVAL, SORTED
 
 PERFORMANCE, README = DOCS / "performance.md", ROOT / "README.md"
-NOTHING = "Not measured yet.\n"
+UNMEASURED = "Not measured yet.\n"
 # The README's rows: a model and, of another run, the same behind a small first tier.
 MODEL, CASCADE = "ag-exit", "ag-cascade"
 README_SYSTEMS = {("ziggurat full depth", "int8"), ("ziggurat fast", "int8")}
@@ -25,11 +25,11 @@ README_SYSTEMS = {("ziggurat full depth", "int8"), ("ziggurat fast", "int8")}
 def performance_page(page: str, peers: Sequence[Row], engine: Sequence[Row], shapes: Sequence[Row]) -> str:
     """The page with all tables between their markers."""
     engine = latest_races(engine)
-    peers, others = latest_run(peers, {row["model"] for row in engine}), latest_of_others(peers, engine)
+    peers, other_rows = latest_run(peers, {row["model"] for row in engine}), latest_of_others(peers, engine)
     sections = {
         "targets": targets_table(peers, engine),
         "peers": peers_table(peers),
-        "others": others_table(others),
+        "others": others_table(other_rows),
         "engine": engine_tables(engine),
         "shapes": shapes_tables(latest_shapes(shapes)),
     }
@@ -71,8 +71,8 @@ def latest_run(rows: Sequence[Row], models: Collection[str] = ()) -> list[Row]:
 def latest_of_others(rows: Sequence[Row], engine: Sequence[Row]) -> list[list[Row]]:
     """The last run of each model that the engine's own races lack, cascades above all; on their processor."""
     known = {row["model"] for row in engine}
-    others = [row for row in rows if row["model"] not in known and engine and row["cpu"] == engine[-1]["cpu"]]
-    return [latest_run(others, {model}) for model in dict.fromkeys(row["model"] for row in others)]
+    other_rows = [row for row in rows if row["model"] not in known and engine and row["cpu"] == engine[-1]["cpu"]]
+    return [latest_run(other_rows, {model}) for model in dict.fromkeys(row["model"] for row in other_rows)]
 
 
 def latest_races(rows: Sequence[Row]) -> list[Row]:
@@ -107,7 +107,7 @@ def about(row: Row, name: str) -> str:
 def targets_table(peers: Sequence[Row], engine: Sequence[Row]) -> str:
     """All targets and what was measured."""
     if not peers and not engine:
-        return NOTHING
+        return UNMEASURED
     lines = [f"| {' | '.join(target.cells)} |" for target in targets(peers, engine)]
     runs = [about(peers[0], "Beside peers")] if peers else []
     runs += [about(rows[0], "The engine alone") for _, rows in grouped(engine, "model")]
@@ -115,15 +115,15 @@ def targets_table(peers: Sequence[Row], engine: Sequence[Row]) -> str:
 
 
 def peers_table(rows: Sequence[Row]) -> str:
-    """All systems of a run beside peers: ours with texts as they come, peers with sorted ones."""
+    """All systems of a run beside peers: Ziggurat with texts as they come, peers with sorted ones."""
     chosen = [row for row in rows if row["order"] == (SORTED if row["peer"] else ARRIVAL)]
     if not chosen:
-        return NOTHING
+        return UNMEASURED
     lines = []
-    for (what, engine, dtype), group in grouped(chosen, "what", "engine", "dtype"):
+    for (system, engine, dtype), group in grouped(chosen, "what", "engine", "dtype"):
         by_clock = {(row["timed"], "latency_ms_p50" in row): row for row in group}
         model, process, single = (by_clock.get(key) for key in (("model", False), ("process", False), ("model", True)))
-        name = f"{what}, {dtype}" if engine != "torch" else f"{what} ({engine}), {dtype}"
+        name = f"{system}, {dtype}" if engine != "torch" else f"{system} ({engine}), {dtype}"
         accuracy = "" if model is None else f"{100 * model['accuracy']:.2f}"
         speeds = ["" if row is None else f"{row['texts_per_second_p50']:,.0f}" for row in (model, process)]
         gains = [_gain(model, f"{peer} int8, sorted") for peer in ("ONNX Runtime", "OpenVINO")]
@@ -143,12 +143,12 @@ def others_table(runs: Iterable[Sequence[Row]]) -> str:
         full = next(row for row in rows if row["what"] == "ziggurat full depth")
         sentences.append(about(rows[0], "Beside peers"))
         points = [row for row in rows if not row["peer"] and row["what"] != full["what"]]
-        for (what,), group in grouped(points, "what"):
+        for (system,), group in grouped(points, "what"):
             fastest = [_fastest(group, timed, single) for timed in ("model", "process") for single in (False, True)]
             lost = max(100 * (full["accuracy"] - row["accuracy"]) for row in group)
-            lines.append([f"`{rows[0]['model']}`, {what.removeprefix('ziggurat ')}", f"{lost:+.2f}", *fastest])
+            lines.append([f"`{rows[0]['model']}`, {system.removeprefix('ziggurat ')}", f"{lost:+.2f}", *fastest])
     if not lines:
-        return NOTHING
+        return UNMEASURED
     head = ["model and point", "points lost", "model only", "one text", "from strings", "one text from strings"]
     return table(head, lines) + "\n" + "\n".join(sentences) + "\n"
 
@@ -173,24 +173,24 @@ def engine_tables(rows: Sequence[Row]) -> str:
         parts.append("Operating points:\n\n" + _savings_table(savings))
     if roofline := by_race.get("roofline"):
         parts.append(_roofline_tables(roofline))
-    return "\n".join(parts) or NOTHING
+    return "\n".join(parts) or UNMEASURED
 
 
 def _idle_table(rows: Sequence[Row]) -> str:
     dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
     lines = []
-    for (what, batch), group in grouped([row for row in rows if row["what"] != "full"], "what", "batch"):
+    for (system, batch), group in grouped([row for row in rows if row["what"] != "full"], "what", "batch"):
         by_dtype: dict[str, Row] = {}
         for row in group:  # of several models the first
             by_dtype.setdefault(row["dtype"], row)
-        lines.append([f"{what}, batch {batch}", *(f"{by_dtype[dtype]['over_full'][0]:.3f}" for dtype in dtypes)])
+        lines.append([f"{system}, batch {batch}", *(f"{by_dtype[dtype]['over_full'][0]:.3f}" for dtype in dtypes)])
     return table(["rule", *dtypes], lines)
 
 
 def _savings_table(rows: Sequence[Row]) -> str:
-    several = len({row["model"] for row in rows}) > 1
+    many_models = len({row["model"] for row in rows}) > 1
     lines = [
-        [f"`{row['what']}` ({row['acts']})" + (f", `{row['model']}`" if several else ""), row["dtype"],
+        [f"`{row['what']}` ({row['acts']})" + (f", `{row['model']}`" if many_models else ""), row["dtype"],
          str(row["batch"]), f"{row['time_gain'][0]:.2f}x", f"{row['flops_gain']:.2f}x", f"{row['efficiency'][0]:.2f}",
          f"{row['efficiency_computed'][0]:.2f}"]
         for row in rows
@@ -216,8 +216,8 @@ def _roofline_tables(rows: Sequence[Row]) -> str:
             head = ["kernel", "peak", *(f"{number} {size}" for number in sizes)]
             parts.append(table(head, [[name, *cells] for name, cells in lines.items()]))
     first = rows[0]
-    what = f"TOP/s and share of the peak, {first['threads']} threads at once, {first['instructions']}"
-    return f"{what}:\n\n" + "\n".join(parts)
+    heading = f"TOP/s and share of the peak, {first['threads']} threads at once, {first['instructions']}"
+    return f"{heading}:\n\n" + "\n".join(parts)
 
 
 def shapes_tables(rows: Sequence[Row]) -> str:
@@ -237,7 +237,7 @@ def shapes_tables(rows: Sequence[Row]) -> str:
             f"{layers} layers of {hidden}, {machine}, milliseconds a batch:\n\n"
             + table(["tokens", "texts", *systems, "int8 over OpenVINO int8"], lines)
         )
-    return "\n".join(parts) or NOTHING
+    return "\n".join(parts) or UNMEASURED
 
 
 def main() -> None:

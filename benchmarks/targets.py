@@ -52,7 +52,7 @@ class Target:
 
 def targets(peers: Sequence[Row], engine: Sequence[Row]) -> list[Target]:
     """All targets, from the rows of one run beside peers and of the latest run of each of the engine's own races."""
-    return [*_beside_peers(peers), *_own(engine)]
+    return [*_beside_peers(peers), *_engine_targets(engine)]
 
 
 def _beside_peers(rows: Sequence[Row]) -> list[Target]:
@@ -82,9 +82,9 @@ def _beside_peers(rows: Sequence[Row]) -> list[Target]:
     ]  # fmt: skip
 
 
-def our_row(rows: Iterable[Row], what: str, dtype: str, timed: str, single: bool) -> Row | None:
+def our_row(rows: Iterable[Row], system: str, dtype: str, timed: str, single: bool) -> Row | None:
     """The compiled engine's row for unsorted texts; `single`: of one text at a time."""
-    wanted = (what, "native", dtype, timed, "as it comes", single)
+    wanted = (system, "native", dtype, timed, "as it comes", single)
     for row in rows:
         key = (row["what"], row["engine"], row["dtype"], row["timed"], row["order"], "latency_ms_p50" in row)
         if key == wanted:
@@ -113,7 +113,7 @@ def _point_and_loss(row: Row | None, rows: Sequence[Row]) -> str:
     return f"`{row['what'].removeprefix('ziggurat ')}`{lost}"
 
 
-def _own(rows: Sequence[Row]) -> list[Target]:
+def _engine_targets(rows: Sequence[Row]) -> list[Target]:
     def worst_of(race: str, worst: Callable[..., Row], key: str, **having: str) -> tuple[Figure, str] | None:
         """The worst figure of a race's rows that have these values, and the system that it belongs to."""
         fitting = [row for row in rows if row["race"] == race and all(row[name] == having[name] for name in having)]
@@ -126,8 +126,8 @@ def _own(rows: Sequence[Row]) -> list[Target]:
 
     idle = [
         Target(f"time over full depth's, {rule}, worst of dtypes and batches", limit, False, "x", 3,
-               worst_of("never acting", max, "over_full", what=what))
-        for what, rule, limit in (
+               worst_of("never acting", max, "over_full", system=system))
+        for system, rule, limit in (
             ("pruning", "every layer scores its tokens and drops none", 1.03),
             ("pruning before the last layer", "the same without the last layer's scores", 1.03),
             ("exits", "every exit is asked and no input exits", None),
@@ -141,7 +141,7 @@ def _own(rows: Sequence[Row]) -> list[Target]:
     return [
         Target("one text, p50, of OpenVINO int8's as they come, engines just loaded, first time through the texts",
                0.3, False, "x", 2,
-               worst_of("fresh", max, "of_theirs", what="OpenVINO", **{"pass": "first"})),
+               worst_of("fresh", max, "of_theirs", system="OpenVINO", **{"pass": "first"})),
         *idle,
         *saved,
         Target("the same over FLOPs as papers count them, with all of full depth's last layer", None, True, "", 2,
@@ -153,10 +153,10 @@ def _own(rows: Sequence[Row]) -> list[Target]:
         Target("cold start, the slower dtype", 0.5, False, " s", 2, worst_of("cold start", max, "seconds")),
         Target("memory above the weights, 32 x 128 tokens", 64, False, " MiB", 1, worst_of("memory", max, "growth")),
         Target(f"int8 products of {MANY_ROWS} rows and more, slowest shape", 0.85 * PEAK_TOPS, True, " TOP/s", 2,
-               worst_of("roofline", min, "tops", what="linear i8")),
+               worst_of("roofline", min, "tops", system="linear i8")),
         *(
             Target(f"AVX2 {dtype} over transformers float32", None, True, "x", 1,
-                   worst_of("avx2", max, "over_torch", what="avx2", dtype=dtype))
+                   worst_of("avx2", max, "over_torch", system="avx2", dtype=dtype))
             for dtype in ("float32", "int8")
         ),
     ]  # fmt: skip

@@ -72,22 +72,24 @@ def flops_gains(
     flops = classifier.tiers[-1].flops(outcomes.token_counts, lengths, rule.active, rule.tokens)[rows, outcomes.rungs]
     full_flops, spec = classifier.tiers[-1].full_flops(lengths), classifier.spec
     skipped_at_full_depth = 0 if spec.pooling == "mean" else not_computed(spec, lengths)
-    tokens, entered, left = rule.tokens, outcomes.token_counts[:, -2], outcomes.token_counts[:, -1]
+    tokens, entered, remaining = rule.tokens, outcomes.token_counts[:, -2], outcomes.token_counts[:, -1]
     scored = tokens is not None and tokens.prunes(spec.layers)
-    at_last = 0 if spec.pooling == "mean" else not_computed(spec, entered, left, scored)
+    at_last = 0 if spec.pooling == "mean" else not_computed(spec, entered, remaining, scored)
     skipped = np.where(outcomes.rungs == len(classifier.rungs) - 1, at_last, 0)
     counted = full_flops.sum() / flops.sum()
     computed = (full_flops - skipped_at_full_depth).sum() / (flops - skipped).sum()
     return float(counted), float(computed)
 
 
-def not_computed(spec: EncoderSpec, n: np.ndarray, left: np.ndarray | None = None, scored: bool = False) -> np.ndarray:
-    """FLOPs of a last layer for all tokens but the first: n enter it, `left` after its attention (None = all).
+def not_computed(
+    spec: EncoderSpec, n: np.ndarray, remaining: np.ndarray | None = None, scored: bool = False
+) -> np.ndarray:
+    """FLOPs of a last layer for all tokens but the first: n enter it, `remaining` after its attention (None = all).
 
     Keys and values of all tokens serve the first one and are computed; for scores, so are queries and their products.
     """
     d, maps = spec.hidden, 3 if spec.gated else 2
     first = 4 * d * d * n + 4 * d * d + 4 * d * n + 2 * maps * d * spec.intermediate
     scores = 2 * d * d * (n - 1) + 2 * d * n * n if scored else 0
-    counted = layer_flops(spec, n, n if left is None else left, spec.layers)
+    counted = layer_flops(spec, n, n if remaining is None else remaining, spec.layers)
     return np.where(n > 0, counted - first - scores, 0)

@@ -119,10 +119,10 @@ def train(method: str, experiment: Experiment, progress: bool = True) -> None:
     out = experiment.model(method)
     if not out.exists():
         start = experiment.encoder if method in (FULL, "pabee") else str(experiment.model(FULL))
-        what, start_time = f"{experiment.name}: {method}, seed {experiment.seed}", time.monotonic()
-        sys.stderr.write(f"{what}\n")
+        label, start_time = f"{experiment.name}: {method}, seed {experiment.seed}", time.monotonic()
+        sys.stderr.write(f"{label}\n")
         train_model(experiment.train, out, recipe_of(method, experiment), start, TrainOptions(progress=progress))
-        sys.stderr.write(f"{what}: trained in {(time.monotonic() - start_time) / 60:.0f} min\n")
+        sys.stderr.write(f"{label}: trained in {(time.monotonic() - start_time) / 60:.0f} min\n")
 
 
 def train_all(wanted: Sequence[tuple[str, Experiment]], jobs: int) -> None:

@@ -100,7 +100,7 @@ def chosen_rule(method: OpenedModel, full: Full, recipe: Recipe, experiment: Exp
     return None if point.pruning == 0 else method.rule_of(point)
 
 
-def measure(what: str, method: OpenedModel, full: Full, rule: ExitRule, experiment: Experiment) -> Row:
+def measure(system: str, method: OpenedModel, full: Full, rule: ExitRule, experiment: Experiment) -> Row:
     """Accuracy, FLOPs and time on the test rows, as a result row."""
     rows = rows_to_measure(method, experiment.test)
     encoded = method.tokenizer.encode(rows.texts, rows.pairs)
@@ -120,7 +120,7 @@ def measure(what: str, method: OpenedModel, full: Full, rule: ExitRule, experime
     n = len(timed.tokens)
     model = "MiniLM-L6-H384" if experiment.encoder is None else Path(experiment.encoder).name
     return {
-        "what": what, "data": data, "split": split, "model": model, "seed": experiment.seed,
+        "what": system, "data": data, "split": split, "model": model, "seed": experiment.seed,
         "device": method.backend.device, "threads": method.backend.threads, "batch": BATCH,
         "dtype": method.backend.dtype, "padding": "packed", "timed": "model", "n_texts": n, **lengths_summary(timed),
         "texts_per_second_p50": n / timings["method"].p50, "texts_per_second_p95": n / timings["method"].p95,

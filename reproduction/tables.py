@@ -57,7 +57,7 @@ def methods_tables(rows: Iterable[Row]) -> str:
 
 
 def _methods_table(data: str, rows: Sequence[Row]) -> str:
-    methods = {what: group for (what,), group in grouped(rows, "what")}
+    methods = {system: group for (system,), group in grouped(rows, "what")}
     seeds = max(map(len, methods.values()))
     mean_of = f", mean of {seeds} seeds" if seeds > 1 else ""
     first = rows[0]
@@ -122,9 +122,11 @@ def _cascade_tables(data: str, rows: Sequence[Row]) -> str:
     first = rows[0]
     title = f"Cascades on `{data}` ({first['n_accuracy']:,} {first['split']} texts; the full model: "
     with_share = dict.fromkeys(row["what"] for row in rows if row["share"] is not None)
-    gains = [[what, *(cell for share in SHARES for cell in _gain_cells(rows, what, share))] for what in with_share]
+    gains = [
+        [system, *(cell for share in SHARES for cell in _gain_cells(rows, system, share))] for system in with_share
+    ]
     timed = dict.fromkeys((row["what"], row["share"]) for row in rows if not row.get("computed"))
-    speeds = [_throughput_cells(rows, what, share) for what, share in timed]
+    speeds = [_throughput_cells(rows, system, share) for system, share in timed]
     at_share = ["speed-up, batch 1", "batch 32", "FLOPs (x)"]
     gains_head = ["method", "accuracy at 99 %", *at_share, "accuracy at 98 %", *at_share]
     speeds_head = ["method", "accuracy", "texts/s, batch 1", "texts/s, batch 32", "last tier, batch 32", "speed-up"]
@@ -132,21 +134,21 @@ def _cascade_tables(data: str, rows: Sequence[Row]) -> str:
     return f"### {title}{100 * first['full_accuracy']:.2f})\n\n{tables}"
 
 
-def _by_batch(rows: Iterable[Row], what: str, share: float | None) -> tuple[Row, Row]:
+def _by_batch(rows: Iterable[Row], system: str, share: float | None) -> tuple[Row, Row]:
     """A setting's rows of batch size 1 and 32."""
-    by_batch = {row["batch"]: row for row in rows if (row["what"], row["share"]) == (what, share)}
+    by_batch = {row["batch"]: row for row in rows if (row["what"], row["share"]) == (system, share)}
     return by_batch[1], by_batch[32]
 
 
-def _gain_cells(rows: Iterable[Row], what: str, share: float) -> list[str]:
-    single, batched = _by_batch(rows, what, share)
+def _gain_cells(rows: Iterable[Row], system: str, share: float) -> list[str]:
+    single, batched = _by_batch(rows, system, share)
     gains = (single["time_gain"], batched["time_gain"], batched["flops_gain"])
     return [f"{100 * batched['accuracy']:.2f}", *map(_times, gains)]
 
 
-def _throughput_cells(rows: Iterable[Row], what: str, share: float | None) -> list[str]:
-    single, batched = _by_batch(rows, what, share)
-    name = what if share is None else f"{what} at {100 * share:.0f} %"
+def _throughput_cells(rows: Iterable[Row], system: str, share: float | None) -> list[str]:
+    single, batched = _by_batch(rows, system, share)
+    name = system if share is None else f"{system} at {100 * share:.0f} %"
     keys = ((single, "texts_per_second_p50"), (batched, "texts_per_second_p50"), (batched, "full_texts_per_second_p50"))
     speeds = [f"{row[key]:,.0f}" for row, key in keys]
     return [name, f"{100 * batched['accuracy']:.2f}", *speeds, _times(batched["time_gain"])]

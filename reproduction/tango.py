@@ -61,14 +61,14 @@ class Rows:
 class Subject:
     """A model and the rule that it is run with."""
 
-    what: str
+    system: str
     model: OpenedModel
     rule: ExitRule
 
 
-def full_depth(what: str, model: OpenedModel) -> Subject:
+def full_depth(system: str, model: OpenedModel) -> Subject:
     """A model without exits."""
-    return Subject(what, model, ExitRule.full_depth(len(model.rungs)))
+    return Subject(system, model, ExitRule.full_depth(len(model.rungs)))
 
 
 # --- one row -------------------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def measured(subject: Subject, full: OpenedModel, rows: Rows) -> Iterator[Row]:
     low, high = accuracy_interval(correct, n)
     flops = model.flops(rows.encoded, outcomes.token_counts, rule)[np.arange(n), outcomes.rungs]
     fixed = {
-        "what": subject.what, "accuracy": correct / n, "accuracy_low": low, "accuracy_high": high, "n_accuracy": n,
+        "what": subject.system, "accuracy": correct / n, "accuracy_low": low, "accuracy_high": high, "n_accuracy": n,
         "flops_gain": float(full.full_flops(rows.encoded).sum() / max(1, flops.sum())),
         "escalated": escalated(model, outcomes),
     }  # fmt: skip
@@ -133,12 +133,12 @@ def routers(
     missing, n = max(0.0, share * last.mean() - first.mean()), len(rows.test)
     speed = len(timed) / timings[FULL].p50
     full_flops, small_flops = (model.full_flops(rows.encoded).sum() for model in (full, small))
-    for what, rate in (("random", missing / max(1e-12, last.mean() - first.mean())), ("oracle", missing)):
+    for system, rate in (("random", missing / max(1e-12, last.mean() - first.mean())), ("oracle", missing)):
         accuracy = float(first.mean()) + missing
         low, high = accuracy_interval(round(accuracy * n), n)
         gain = float(1 / (time_share + rate))
         yield fields | {
-            "what": what, "accuracy": accuracy, "accuracy_low": min(low, accuracy),
+            "what": system, "accuracy": accuracy, "accuracy_low": min(low, accuracy),
             "accuracy_high": max(high, accuracy), "n_accuracy": n, "escalated": float(rate), "n_texts": len(timed),
             **lengths_summary(timed), "time_gain": gain, "texts_per_second_p50": speed * gain,
             "texts_per_second_p95": speed * gain, "full_texts_per_second_p50": speed,
@@ -232,10 +232,10 @@ def cascade_rows(experiment: Experiment, small: list[str]) -> Iterator[Row]:
     existing = [last for last in LAST if experiment.model(last).exists()]
     subjects = {last: experiment.model(last) for last in existing if last != FULL}
     subjects |= {f"{'+'.join(small)} > {last}": cascade(experiment, list(folders.values()), last) for last in existing}
-    for what, folder in subjects.items():
+    for system, folder in subjects.items():
         model = OpenedModel.from_pretrained(folder)
         for share, rule in chosen_rules(model, rows.select, select_accuracy).items():
-            for row in measured(Subject(what, model, rule), full, rows):
+            for row in measured(Subject(system, model, rule), full, rows):
                 yield fields | row | {"share": share}
     first = alone[small[-1]]
     correct = correct_at_full_depth(first, rows), full_correct

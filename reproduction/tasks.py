@@ -73,10 +73,10 @@ def measured(data: Path, plain: Path, pyramid: Path, dtype: str) -> Iterator[Row
         write_point(_pruning_alone(manifest), pruning)
         settings = [("full", plain, "full"), ("ltp", pyramid, str(pruning))]
         settings += [(f"magic-pyramid {point.name}", pyramid, point.name) for point in manifest.operating_points]
-        for what, model, point in settings:
+        for system, model, point in settings:
             result = evaluate(str(model), test, point, options=ModelOptions(dtype=dtype)).to_dict()
             yield {
-                "what": what, "data": data.name, "split": "test", "n": result["n"], "dtype": dtype,
+                "what": system, "data": data.name, "split": "test", "n": result["n"], "dtype": dtype,
                 **{name: result[name] for name in METRICS if name in result},
                 "flops_gain": result["flops_ratio"], "time_gain": result["time_ratio"],
                 "time_gain_low": result["time_ratio_low"], "time_gain_high": result["time_ratio_high"],

@@ -89,3 +89,5 @@ def test_every_make_target_says_what_it_does():
     paths = {Path(script or f"{module.replace('.', '/')}.py") for module, script in called}
     ours = {path for path in paths if path.parts[0] in (*FOLDERS, "tests")}
     assert len(ours) >= 6 and all((ROOT / path).exists() for path in ours)
+    tests = re.findall(r"(?<![\w./-])tests/[\w./]*", makefile)
+    assert len(tests) >= 10 and [path for path in tests if not (ROOT / path).exists()] == []

@@ -55,21 +55,6 @@ _PRONOUNS = """
 """
 NAMES = frozenset(_PRONOUNS.split())
 
-# Files and folders that are not cleaned yet, from the root. This list may only get shorter.
-NOT_YET: tuple[str, ...] = (
-    "benchmarks/engine.py",
-    "benchmarks/first_pass.py",
-    "benchmarks/kernels.py",
-    "benchmarks/tables.py",
-    "benchmarks/targets.py",
-    "benchmarks/time_vs_flops.py",
-    "reproduction/models.py",
-    "reproduction/reproduce.py",
-    "reproduction/tables.py",
-    "reproduction/tango.py",
-    "reproduction/tasks.py",
-)
-
 
 class Fault(NamedTuple):
     """A word or a name, and the line where it stands."""
@@ -134,22 +119,10 @@ def files() -> list[Path]:
     return sorted(path for path in {*python, *pages} if path.exists())
 
 
-def listed_for(path: Path) -> str | None:
-    """The entry of `NOT_YET` that excuses a file; None for a file that has to be clean."""
-    name = path.relative_to(ROOT).as_posix()
-    return next((entry for entry in NOT_YET if name == entry or name.startswith(f"{entry}/")), None)
-
-
-@pytest.mark.parametrize("path", [p for p in files() if listed_for(p) is None], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_file_is_written_in_plain_words(path):
     """A fault gives the line and the word; `WORDS` has the plain one."""
     assert not faults_of(path)
-
-
-@pytest.mark.parametrize("entry", NOT_YET)
-def test_a_listed_file_still_has_faults(entry):
-    """An entry without faults, or without files, has to leave the list."""
-    assert any(faults_of(path) for path in files() if listed_for(path) == entry)
 
 
 def test_the_rules_of_words_can_be_broken():
