@@ -126,7 +126,7 @@ def _engine_targets(rows: Sequence[Row]) -> list[Target]:
 
     idle = [
         Target(f"time over full depth's, {rule}, worst of dtypes and batches", limit, False, "x", 3,
-               worst_of("never acting", max, "over_full", system=system))
+               worst_of("never acting", max, "over_full", what=system))
         for system, rule, limit in (
             ("pruning", "every layer scores its tokens and drops none", 1.03),
             ("pruning before the last layer", "the same without the last layer's scores", 1.03),
@@ -141,7 +141,7 @@ def _engine_targets(rows: Sequence[Row]) -> list[Target]:
     return [
         Target("one text, p50, of OpenVINO int8's as they come, engines just loaded, first time through the texts",
                0.3, False, "x", 2,
-               worst_of("fresh", max, "of_theirs", system="OpenVINO", **{"pass": "first"})),
+               worst_of("fresh", max, "of_theirs", what="OpenVINO", **{"pass": "first"})),
         *idle,
         *saved,
         Target("the same over FLOPs as papers count them, with all of full depth's last layer", None, True, "", 2,
@@ -153,10 +153,10 @@ def _engine_targets(rows: Sequence[Row]) -> list[Target]:
         Target("cold start, the slower dtype", 0.5, False, " s", 2, worst_of("cold start", max, "seconds")),
         Target("memory above the weights, 32 x 128 tokens", 64, False, " MiB", 1, worst_of("memory", max, "growth")),
         Target(f"int8 products of {MANY_ROWS} rows and more, slowest shape", 0.85 * PEAK_TOPS, True, " TOP/s", 2,
-               worst_of("roofline", min, "tops", system="linear i8")),
+               worst_of("roofline", min, "tops", what="linear i8")),
         *(
             Target(f"AVX2 {dtype} over transformers float32", None, True, "x", 1,
-                   worst_of("avx2", max, "over_torch", system="avx2", dtype=dtype))
+                   worst_of("avx2", max, "over_torch", what="avx2", dtype=dtype))
             for dtype in ("float32", "int8")
         ),
     ]  # fmt: skip
