@@ -21,9 +21,6 @@ class ProblemType(StrEnum):
     QUESTION_ANSWERING = "question_answering"  # a span of the second text
 
 
-Problem = ProblemType  # its former name, as long as files use it
-
-
 @dataclass(frozen=True)
 class Rung:
     """A point at which an input can exit: after `layer` encoder layers of a tier."""

@@ -199,9 +199,9 @@ def save_model_folder(problem: str, checkpoint: Path, folder: Path) -> Path:
     from tests.kit.families import shake
     from ziggurat.encoder import LABEL_RANGE, Manifest, load_hf, save_model
     from ziggurat.recipe import PruningConfig
-    from ziggurat.types import Problem
+    from ziggurat.types import ProblemType
 
-    kind = {CLASSES: Problem.SINGLE_LABEL, LABELS: Problem.MULTI_LABEL, NUMBER: Problem.REGRESSION}[problem]
+    kind = {CLASSES: ProblemType.SINGLE_LABEL, LABELS: ProblemType.MULTI_LABEL, NUMBER: ProblemType.REGRESSION}[problem]
     names = ("value",) if problem == NUMBER else NAMES
     pruning = PruningConfig(per_layer=(0.8, 0.9, 0.95, 1.0), vocabulary=0.9)
     torch.manual_seed(1)

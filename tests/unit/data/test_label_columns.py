@@ -6,7 +6,7 @@ import pytest
 
 from ziggurat.data import Columns, label_array, names_of, problem_of, read_rows
 from ziggurat.errors import UserError
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 
 def found(source, *columns, **options):
@@ -53,13 +53,13 @@ def written_alike(write, labels):
 def test_the_same_labels_are_the_same_classes_in_every_format(write, labels, names):
     sources = written_alike(write, labels)
     for source in sources:
-        known, indices = classes(source, Columns(), Problem.SINGLE_LABEL)
+        known, indices = classes(source, Columns(), ProblemType.SINGLE_LABEL)
         assert known == names and indices[0] == indices[2] != indices[1]
     first, second = (read_rows(source) for source in sources)
     for known in (names, tuple(map(str, labels[:2]))):  # those that a checkpoint may have
         assert (
-            label_array(first, known, Problem.SINGLE_LABEL).tolist()
-            == label_array(second, known, Problem.SINGLE_LABEL).tolist()
+            label_array(first, known, ProblemType.SINGLE_LABEL).tolist()
+            == label_array(second, known, ProblemType.SINGLE_LABEL).tolist()
         )
 
 
@@ -86,7 +86,7 @@ def test_lists_in_csv_cells_are_labels_that_may_all_apply(write, one, both):
     source = write("a.csv", "text,label\n" + "".join(f'text {n},"{cell}"\n' for n, cell in enumerate(cells)))
     rows = read_rows(str(source))
     assert rows.labels == [("x",), ("x", "it, too"), ()]
-    assert problem_of(rows) is Problem.MULTI_LABEL
+    assert problem_of(rows) is ProblemType.MULTI_LABEL
 
 
 def test_a_broken_list_is_refused_and_bracketed_names_stay(write):
@@ -119,6 +119,6 @@ def test_a_label_column_that_is_missing_or_the_text_is_refused(write):
 
 def test_a_label_may_differ_in_case_from_one_class(write):
     rows = read_rows(write("a.jsonl", [{"text": "a", "label": "Food "}]))
-    assert label_array(rows, ("sport", "food"), Problem.SINGLE_LABEL).tolist() == [1]
+    assert label_array(rows, ("sport", "food"), ProblemType.SINGLE_LABEL).tolist() == [1]
     with pytest.raises(UserError, match="line 1: unknown label 'Food '"):
-        label_array(rows, ("food", "FOOD"), Problem.SINGLE_LABEL)
+        label_array(rows, ("food", "FOOD"), ProblemType.SINGLE_LABEL)

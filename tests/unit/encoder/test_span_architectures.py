@@ -20,7 +20,7 @@ from ziggurat.policies import ExitRule
 from ziggurat.problems import PLACE, SCORE
 from ziggurat.problems.spans import ENTROPIES
 from ziggurat.recipe import PruningConfig, SpanConfig
-from ziggurat.types import Problem
+from ziggurat.types import ProblemType
 
 ENGINES = ["torch", *([] if native.why_missing() else ["native"])]
 PRUNED = PruningConfig(per_layer=(0.7, 0.85, 1.0))
@@ -51,7 +51,7 @@ def saved(request, tmp_path_factory):
     work = tmp_path_factory.mktemp(request.param)
     questioner(request.param).save_pretrained(work / "checkpoint")
     tokenizer_of(request.param).save_pretrained(work / "checkpoint")
-    model = load_hf(work / "checkpoint", 2, SPAN_HEAD, (1, 2), pruning=PRUNED, problem=Problem.QUESTION_ANSWERING)
+    model = load_hf(work / "checkpoint", 2, SPAN_HEAD, (1, 2), pruning=PRUNED, problem=ProblemType.QUESTION_ANSWERING)
     torch.manual_seed(1)
     shake(model.exits)
     manifest = Manifest(
@@ -61,7 +61,7 @@ def saved(request, tmp_path_factory):
         head_kind=SPAN_HEAD,
         head_layers=(1, 2),
         fingerprint="",
-        problem_type=Problem.QUESTION_ANSWERING,
+        problem_type=ProblemType.QUESTION_ANSWERING,
         spans=SpanConfig(32, 4, 8, answer=5),
         pruning=PRUNED,
     )
@@ -147,7 +147,7 @@ def test_an_answer_stands_in_its_context_where_it_says(answerer):
 def test_an_encoder_without_a_span_head_gets_a_fresh_one(saved, tmp_path):
     name = saved[0]
     checkpoint = save_family(name, tmp_path)  # a classifier of three labels
-    model = load_hf(checkpoint, 2, SPAN_HEAD, (), problem=Problem.QUESTION_ANSWERING)
+    model = load_hf(checkpoint, 2, SPAN_HEAD, (), problem=ProblemType.QUESTION_ANSWERING)
     assert model.state_dict().keys() >= {"classifier.classes.weight", "classifier.classes.bias"}
     assert model.classifier.classes.weight.shape == (2, model.spec.hidden)
     assert not any(part.startswith("classifier.pool") for part in model.state_dict())
