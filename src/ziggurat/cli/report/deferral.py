@@ -7,16 +7,8 @@ from typing import Annotated
 import typer
 
 from ziggurat.cli import options as opt
-from ziggurat.cli.output import (
-    interactive,
-    shown,
-)
-from ziggurat.cli.report.options import (
-    Folder,
-    Names,
-    OneModel,
-    report_text,
-)
+from ziggurat.cli.output import interactive, shown
+from ziggurat.cli.report.options import Folder, Names, OneModel, report_text
 from ziggurat.cli.sources import measured_source
 
 

@@ -7,14 +7,8 @@ from typing import Annotated
 import typer
 
 from ziggurat.cli import options as opt
-from ziggurat.cli.output import (
-    shown,
-    ticker,
-)
-from ziggurat.cli.report.options import (
-    Folder,
-    report_text,
-)
+from ziggurat.cli.output import shown, ticker
+from ziggurat.cli.report.options import Folder, report_text
 
 
 def kernel(

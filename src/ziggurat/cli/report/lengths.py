@@ -7,19 +7,8 @@ from typing import Annotated
 import typer
 
 from ziggurat.cli import options as opt
-from ziggurat.cli.output import (
-    interactive,
-    shown,
-    ticker,
-)
-from ziggurat.cli.report.options import (
-    Buckets,
-    Folder,
-    Models,
-    Names,
-    Timed,
-    report_text,
-)
+from ziggurat.cli.output import interactive, shown, ticker
+from ziggurat.cli.report.options import Buckets, Folder, Models, Names, Timed, report_text
 from ziggurat.cli.sources import measured_source
 
 

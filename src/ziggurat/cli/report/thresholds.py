@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 from ziggurat.cli import options as opt
-from ziggurat.cli.output import (
-    interactive,
-    shown,
-)
-from ziggurat.cli.report.options import (
-    Folder,
-    Models,
-    Names,
-    Taus,
-    report_text,
-)
+from ziggurat.cli.output import interactive, shown
+from ziggurat.cli.report.options import Folder, Models, Names, Taus, report_text
 from ziggurat.cli.sources import measured_source
 
 
