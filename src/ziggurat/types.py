@@ -59,6 +59,13 @@ class Answer:
     probabilities: np.ndarray | None  # (n_labels), in the order of the model's labels; None = regression
     trace: Trace
 
+    def __eq__(self, other: object) -> bool:
+        """Whether label, probabilities and trace are equal; the dataclass's own comparison fails on arrays."""
+        if not isinstance(other, Answer):
+            return NotImplemented
+        same = self.label == other.label and self.trace == other.trace
+        return same and np.array_equal(self.probabilities, other.probabilities)  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class SpanAnswer:

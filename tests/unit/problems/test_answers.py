@@ -128,3 +128,11 @@ def test_spans_are_columns_and_objects(make_checkpoint, tmp_path):
     assert answers.labels.tolist() == [answer.text for answer in answers]
     assert answers[3] == answers[3:][0] and answers.probabilities is None
     assert pickle.loads(pickle.dumps(answers)) == answers
+
+
+def test_single_answers_compare_by_their_values():
+    trace = Trace(0, 3, (3,), 10, 1.0, False)
+    shares = np.array([0.25, 0.75])
+    answer = Answer("a", shares, trace)
+    assert answer == Answer("a", shares.copy(), trace) and answer != Answer("a", shares[::-1], trace)
+    assert Answer(1.5, None, trace) == Answer(1.5, None, trace) != answer
